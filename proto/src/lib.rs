@@ -1,0 +1,24 @@
+//! The messages that the VMM and its guest exchange over COM1, and how they are framed.
+//!
+//! The schema is `guest.proto`; the code generated from it is checked in, and a test fails when
+//! the two disagree. The crate needs `alloc` but not `std`: both sides use it.
+#![no_std]
+
+extern crate alloc;
+
+mod frame;
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
+#[rustfmt::skip]
+mod generated;
+mod messages;
+
+pub use frame::{FrameDecoder, FrameError, HEADER_LEN, MAX_MESSAGE_LEN, encode_framed};
+pub use generated::guest_message::Payload;
+pub use generated::{
+    CapacityMessage, CompleteMessage, DeviceConfig, ErrorMessage, GuestMessage, InitMessage, Level,
+    ProgressMessage, Protocol, VmmConfig,
+};
+pub use messages::{
+    NO_STATUS, capacity_message, complete_message, error_message, init_message, progress_message,
+};
+pub use prost::Message;

@@ -1,0 +1,33 @@
+//! What lies behind a block device.
+
+use std::io;
+
+use vm_memory::VolatileSlice;
+
+/// Storage that a block device reads and writes.
+///
+/// Offsets and lengths are in bytes and always multiples of the device's sector size; the device
+/// has checked that they lie within the capacity. A backend answers for the whole transfer: a
+/// short read or write is its own to continue.
+pub trait BlockBackend: Send + Sync {
+    /// Fills `buffers`, one after the other, with the bytes from `offset` up.
+    ///
+    /// # Errors
+    ///
+    /// The host's reason why not all of it could be read.
+    fn read_at(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<()>;
+
+    /// Stores the bytes of `buffers`, one after the other, from `offset` up.
+    ///
+    /// # Errors
+    ///
+    /// The host's reason why not all of it could be written.
+    fn write_at(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<()>;
+
+    /// Makes what was written durable, as far as the user asked for it.
+    ///
+    /// # Errors
+    ///
+    /// The host's reason why it could not be done.
+    fn flush(&self) -> io::Result<()>;
+}
