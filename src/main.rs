@@ -1,1 +1,2 @@
-fn main(){}
+//! The `vmm` program.
+fn main() {}
