@@ -1,4 +1,16 @@
 //! A VMM on rust-vmm crates that copies a disk inside a virtual machine.
+//!
+//! Data goes one way: the command line ([`cli`]) becomes a checked [`config`]; a [`run`] opens the
+//! [`files`], puts them behind [`virtio`] block devices, builds the [`machine`] with them and its
+//! serial [`devices`], and lets the guest work; the [`job`] follows what the guest says, and
+//! [`report`] shows it. The device layer knows nothing of the copy, and the copy nothing of KVM.
 
+pub mod cli;
+pub mod config;
+pub mod devices;
 pub mod files;
+pub mod job;
+pub mod machine;
+pub mod report;
+pub mod run;
 pub mod virtio;

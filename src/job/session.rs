@@ -1,0 +1,271 @@
+//! Follows what the guest says on COM1, and keeps it within what a copy can have to say.
+//!
+//! The guest is not trusted: the number of messages is bounded by the number of sectors, progress
+//! only rises, nothing follows the completion, and in the end what the guest claims is one
+//! condition of success among others.
+
+use guest_protocol::{FrameDecoder, FrameError, GuestMessage, Level, Payload};
+
+use crate::config::Protocol;
+use crate::report::message_line;
+
+/// Messages beside progress that a session may have: initialisation of two disks takes nine.
+const MAX_MESSAGES: u32 = 64;
+/// What a text session may send beside its progress lines, in bytes, and for each sector.
+const TEXT_BASE: u64 = 64 * 1024;
+const TEXT_PER_SECTOR: u64 = 64;
+
+/// The guest said what it may not say.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProtocolError {
+    /// The bytes are not frames.
+    #[error("the guest sent what is not a message: {0}")]
+    Frame(#[from] FrameError),
+    /// A message without content, or with the level of another kind.
+    #[error("the guest sent a message without content or with the wrong level")]
+    Shape,
+    /// Progress that does not rise, or beyond the end.
+    #[error(
+        "the guest reported impossible progress: {current} of {total} sectors, of which there are \
+         {sectors}"
+    )]
+    Progress {
+        /// What it said.
+        current: u64,
+        /// What it said of the total.
+        total: u64,
+        /// What is true.
+        sectors: u64,
+    },
+    /// More than a copy has to say.
+    #[error("the guest sent more messages than a copy has to send")]
+    Flood,
+    /// Something behind the completion.
+    #[error("the guest sent a message after its completion")]
+    AfterCompletion,
+}
+
+/// One run's conversation.
+#[derive(Debug)]
+pub struct Session {
+    protocol: Protocol,
+    decoder: FrameDecoder,
+    /// True number of input sectors.
+    sectors: u64,
+    reported: u64,
+    messages: u32,
+    text_budget: u64,
+    error_line: Option<String>,
+    completion: Option<(u64, bool)>,
+}
+
+impl Session {
+    /// A conversation about `sectors` input sectors.
+    #[must_use]
+    pub fn new(protocol: Protocol, sectors: u64) -> Self {
+        Self {
+            protocol,
+            decoder: FrameDecoder::new(),
+            sectors,
+            reported: 0,
+            messages: 0,
+            text_budget: TEXT_BASE.saturating_add(sectors.saturating_mul(TEXT_PER_SECTOR)),
+            error_line: None,
+            completion: None,
+        }
+    }
+
+    /// Takes what arrived and hands what is to be shown to `show`, line breaks included.
+    ///
+    /// # Errors
+    ///
+    /// The first breach of the protocol, which ends the conversation.
+    pub fn receive(
+        &mut self,
+        bytes: &[u8],
+        mut show: impl FnMut(Level, &[u8]),
+    ) -> Result<(), ProtocolError> {
+        if self.protocol == Protocol::Text {
+            self.text_budget = self
+                .text_budget
+                .checked_sub(bytes.len() as u64)
+                .ok_or(ProtocolError::Flood)?;
+            show(Level::Info, bytes);
+            return Ok(());
+        }
+        let mut decoder = std::mem::take(&mut self.decoder);
+        let mut result = Ok(());
+        decoder.push(bytes, |message| {
+            if result.is_ok() {
+                result = self.check(&message);
+            }
+            if result.is_ok()
+                && let Some(mut line) = message_line(&message)
+            {
+                line.push('\n');
+                show(message.level(), line.as_bytes());
+            }
+        })?;
+        self.decoder = decoder;
+        result
+    }
+
+    fn check(&mut self, message: &GuestMessage) -> Result<(), ProtocolError> {
+        if self.completion.is_some() {
+            return Err(ProtocolError::AfterCompletion);
+        }
+        let level = match &message.payload {
+            None => return Err(ProtocolError::Shape),
+            Some(Payload::Init(_) | Payload::Capacity(_)) => Level::Info,
+            Some(Payload::Progress(progress)) => {
+                let (current, total) = (progress.current, progress.total);
+                let sectors = self.sectors;
+                if total != sectors || current > sectors || current <= self.reported {
+                    return Err(ProtocolError::Progress {
+                        current,
+                        total,
+                        sectors,
+                    });
+                }
+                self.reported = current;
+                Level::Progress
+            }
+            Some(Payload::Error(_)) => {
+                self.error_line = self.error_line.take().or_else(|| message_line(message));
+                Level::Error
+            }
+            Some(Payload::Complete(complete)) => {
+                self.completion = Some((complete.count, complete.success));
+                Level::Complete
+            }
+        };
+        if level != Level::Progress {
+            self.messages += 1;
+            if self.messages > MAX_MESSAGES {
+                return Err(ProtocolError::Flood);
+            }
+        }
+        if message.level != i32::from(level) {
+            return Err(ProtocolError::Shape);
+        }
+        Ok(())
+    }
+
+    /// Whether what was said amounts to a success. Over text only the exit status counts, which
+    /// is somebody else's to check.
+    ///
+    /// # Errors
+    ///
+    /// What is missing, as a part of a sentence.
+    pub fn verdict(&self) -> Result<(), String> {
+        if self.protocol == Protocol::Text {
+            return Ok(());
+        }
+        if self.decoder.is_mid_frame() {
+            return Err("the guest ended in the middle of a message".to_owned());
+        }
+        match self.completion {
+            Some((count, true)) if count == self.sectors => Ok(()),
+            Some((count, true)) => Err(format!(
+                "the guest claimed success with {count} of {} sectors",
+                self.sectors
+            )),
+            Some((count, false)) => Err(format!(
+                "the guest gave up after {count} of {} sectors{}",
+                self.sectors,
+                self.error_suffix()
+            )),
+            None => Err(format!(
+                "the guest ended without a completion{}",
+                self.error_suffix()
+            )),
+        }
+    }
+
+    fn error_suffix(&self) -> String {
+        self.error_line
+            .as_ref()
+            .map_or_else(String::new, |line| format!(": {line}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use guest_protocol::{complete_message, encode_framed, init_message, progress_message};
+
+    use super::*;
+
+    fn frame(message: &GuestMessage) -> Vec<u8> {
+        let mut buffer = [0; 512];
+        let len = encode_framed(message, &mut buffer).unwrap();
+        buffer[..len].to_vec()
+    }
+
+    fn receive(session: &mut Session, message: &GuestMessage) -> Result<(), ProtocolError> {
+        session.receive(&frame(message), |_, _| {})
+    }
+
+    #[test]
+    fn a_complete_copy_is_a_success() {
+        let mut session = Session::new(Protocol::Protobuf, 50);
+        assert!(session.verdict().is_err());
+        receive(&mut session, &progress_message("copy", 50, 50, 100)).unwrap();
+        receive(&mut session, &complete_message("copy", 50, true)).unwrap();
+        session.verdict().unwrap();
+    }
+
+    #[test]
+    fn success_with_another_count_is_none() {
+        for (count, success) in [(49, true), (51, true), (50, false)] {
+            let mut session = Session::new(Protocol::Protobuf, 50);
+            receive(&mut session, &complete_message("copy", count, success)).unwrap();
+            assert!(session.verdict().is_err());
+        }
+    }
+
+    #[test]
+    fn progress_rises_and_ends_with_the_true_total() {
+        for (current, total) in [(5, 50), (51, 50), (6, 60), (0, 50)] {
+            let mut session = Session::new(Protocol::Protobuf, 50);
+            receive(&mut session, &progress_message("copy", 5, 50, 10)).unwrap();
+            let error = receive(&mut session, &progress_message("copy", current, total, 10));
+            assert!(matches!(error, Err(ProtocolError::Progress { .. })));
+        }
+    }
+
+    #[test]
+    fn a_flood_of_messages_or_text_ends_the_session() {
+        let mut session = Session::new(Protocol::Protobuf, 50);
+        let flood = (0..1000).find_map(|_| {
+            receive(&mut session, &init_message("probe", "input", 0)).err()
+        });
+        assert_eq!(flood, Some(ProtocolError::Flood));
+        let mut session = Session::new(Protocol::Text, 50);
+        let flood = (0..1000).find_map(|_| session.receive(&[b'x'; 4096], |_, _| {}).err());
+        assert_eq!(flood, Some(ProtocolError::Flood));
+    }
+
+    #[test]
+    fn nothing_follows_the_completion() {
+        let mut session = Session::new(Protocol::Protobuf, 50);
+        let done = complete_message("copy", 50, true);
+        receive(&mut session, &done).unwrap();
+        assert_eq!(receive(&mut session, &done), Err(ProtocolError::AfterCompletion));
+    }
+
+    #[test]
+    fn a_message_must_have_the_level_of_its_kind_and_a_frame_its_end() {
+        let mut session = Session::new(Protocol::Protobuf, 50);
+        let mut message = complete_message("copy", 50, true);
+        message.level = Level::Info.into();
+        assert_eq!(receive(&mut session, &message), Err(ProtocolError::Shape));
+
+        let mut session = Session::new(Protocol::Protobuf, 50);
+        let mut bytes = frame(&complete_message("copy", 50, true));
+        bytes.push(7);
+        session.receive(&bytes, |_, _| {}).unwrap();
+        assert!(session.verdict().unwrap_err().contains("middle"));
+    }
+}

@@ -1,0 +1,117 @@
+//! The guest's RAM: one mapping for each region of the address map, all of it for KVM, and of it
+//! the part that devices may reach.
+
+use std::sync::Arc;
+
+use guest_abi::layout::{Access, RAM_REGIONS};
+use vm_memory::mmap::FromRangesError;
+use vm_memory::{
+    GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionCollection,
+    GuestRegionMmap,
+};
+
+/// Guest memory could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// The host refused a mapping.
+    #[error("cannot map the guest's memory: {0}")]
+    Map(#[from] FromRangesError),
+    /// The regions of the address map contradict each other.
+    #[error("the guest's memory regions do not fit together: {0}")]
+    Regions(#[from] vm_memory::GuestRegionCollectionError),
+}
+
+/// The guest's RAM. Cloning it shares the memory.
+#[derive(Clone, Debug)]
+pub struct GuestRam {
+    all: GuestMemoryMmap,
+    dma: GuestMemoryMmap,
+    image: GuestMemoryMmap,
+}
+
+impl GuestRam {
+    /// Maps RAM as [`RAM_REGIONS`] says; the host commits pages only when they are touched.
+    ///
+    /// # Errors
+    ///
+    /// [`MemoryError::Map`] if the host has no room.
+    pub fn new() -> Result<Self, MemoryError> {
+        let ranges: Vec<_> = RAM_REGIONS
+            .iter()
+            .map(|region| (GuestAddress(region.start), to_usize(region.size)))
+            .collect();
+        let all = GuestMemoryMmap::<()>::from_ranges(&ranges)?;
+        let with = |wanted: fn(&guest_abi::layout::Region) -> bool| {
+            GuestRegionCollection::from_arc_regions(Self::select(&all, wanted))
+        };
+        Ok(Self {
+            dma: with(|region| region.dma)?,
+            image: with(|region| region.access == Access::Image)?,
+            all,
+        })
+    }
+
+    /// All of it, for KVM and for setting up the processor's tables.
+    #[must_use]
+    pub fn all(&self) -> &GuestMemoryMmap {
+        &self.all
+    }
+
+    /// What devices may read and write: queues and the data pool. A device that holds only this
+    /// cannot be talked into changing page tables, code or stack.
+    #[must_use]
+    pub fn dma(&self) -> &GuestMemoryMmap {
+        &self.dma
+    }
+
+    /// Where a guest image is loaded, and nothing else.
+    #[must_use]
+    pub fn image(&self) -> &GuestMemoryMmap {
+        &self.image
+    }
+
+    fn select(
+        all: &GuestMemoryMmap,
+        wanted: fn(&guest_abi::layout::Region) -> bool,
+    ) -> Vec<Arc<GuestRegionMmap>> {
+        RAM_REGIONS
+            .iter()
+            .filter(|region| wanted(region))
+            .filter_map(|region| all.find_region(GuestAddress(region.start)))
+            .filter_map(|region| GuestRegionMmap::with_arc(region.get_mmap(), region.start_addr()))
+            .map(Arc::new)
+            .collect()
+    }
+}
+
+/// The address map is far below 4 GiB, so that nothing is lost here.
+pub(crate) fn to_usize(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use guest_abi::layout::{DMA_POOL, GDT, IMAGE, RAM_SIZE, STACK_TOP};
+    use vm_memory::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn ram_has_the_size_of_the_address_map() {
+        let ram = GuestRam::new().unwrap();
+        assert_eq!(ram.all().last_addr().0 + 1, RAM_SIZE);
+    }
+
+    #[test]
+    fn devices_reach_the_pool_and_share_it_with_the_guest_but_reach_nothing_else() {
+        let ram = GuestRam::new().unwrap();
+        ram.dma().write_obj(7_u32, GuestAddress(DMA_POOL)).unwrap();
+        let seen: u32 = ram.all().read_obj(GuestAddress(DMA_POOL)).unwrap();
+        assert_eq!(seen, 7);
+        for address in [0, GDT, IMAGE, STACK_TOP - 8] {
+            assert!(ram.dma().write_obj(7_u32, GuestAddress(address)).is_err());
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! The virtual machine: KVM, memory, the processor's tables and its thread (KVM API; Intel SDM).
+//!
+//! A machine goes one way, and each step is a type of its own: a [`Machine`] takes devices, is
+//! given a guest image and so becomes a [`Vcpu`], which runs once and ends in a [`VcpuReport`].
+
+mod coalesced;
+mod exits;
+mod fault;
+mod idle;
+mod kvm;
+mod loader;
+mod memory;
+mod page_tables;
+mod registers;
+mod segments;
+mod vcpu;
+mod vm;
+
+pub use exits::ExitCounts;
+pub use idle::IdlePort;
+pub use kvm::{KvmError, open as open_kvm};
+pub use loader::{LoadError, LoadedImage, load, read_image};
+pub use memory::{GuestRam, MemoryError};
+pub use page_tables::{ImagePermissions, PagePermissions};
+pub use vcpu::{KICK_SIGNAL, Vcpu, VcpuControl, VcpuEnd, VcpuReport, ignore_kicks};
+pub use vm::{Machine, MachineError};

@@ -1,0 +1,191 @@
+//! The page tables that confine the guest: 4 KiB pages, each mapped to itself with exactly the
+//! permissions of the address map (Intel SDM volume 3, section 4.5).
+//!
+//! The accessed and dirty bits are set in advance, so that the processor has no reason to write
+//! to a table.
+
+use guest_abi::layout::{
+    Access, IMAGE, IMAGE_SIZE, INPUT_MMIO, MMIO_PAGE_TABLE, OUTPUT_MMIO, PAGE_SIZE, PAGE_TABLES,
+    RAM_PAGE_TABLES, RAM_REGIONS, RAM_SIZE,
+};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
+
+const PRESENT: u64 = 1;
+const WRITABLE: u64 = 1 << 1;
+const USER: u64 = 1 << 2;
+const CACHE_DISABLE: u64 = 1 << 4;
+const ACCESSED: u64 = 1 << 5;
+const DIRTY: u64 = 1 << 6;
+const NO_EXECUTE: u64 = 1 << 63;
+
+const PDPT: u64 = PAGE_TABLES + PAGE_SIZE;
+const PAGE_DIRECTORY: u64 = PDPT + PAGE_SIZE;
+/// What one page table maps.
+const TABLE_SPAN: u64 = 512 * PAGE_SIZE;
+/// How many pages an image may have.
+pub(crate) const IMAGE_PAGES: usize = (IMAGE_SIZE / PAGE_SIZE) as usize;
+
+/// What the guest may do with one page of its image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PagePermissions {
+    /// Data may be read. The hardware cannot grant anything else without this.
+    pub read: bool,
+    /// Data may be written.
+    pub write: bool,
+    /// Instructions may be fetched.
+    pub execute: bool,
+}
+
+impl PagePermissions {
+    /// Read, write and execute.
+    pub const ALL: Self = Self {
+        read: true,
+        write: true,
+        execute: true,
+    };
+
+    const READ_WRITE: Self = Self {
+        read: true,
+        write: true,
+        execute: false,
+    };
+
+    /// Whether anything at all is allowed.
+    #[must_use]
+    pub const fn any(self) -> bool {
+        self.read || self.write || self.execute
+    }
+
+    /// Adds what `other` allows.
+    pub(crate) fn join(&mut self, other: Self) {
+        self.read |= other.read;
+        self.write |= other.write;
+        self.execute |= other.execute;
+    }
+
+    const fn flags(self) -> u64 {
+        let write = if self.write { WRITABLE } else { 0 };
+        let no_execute = if self.execute { 0 } else { NO_EXECUTE };
+        PRESENT | USER | ACCESSED | DIRTY | write | no_execute
+    }
+}
+
+/// What the guest may do with each page of its image, from [`IMAGE`] up.
+pub type ImagePermissions = [PagePermissions; IMAGE_PAGES];
+
+/// Writes the page tables for a guest whose image has the permissions `image`.
+///
+/// # Errors
+///
+/// If `memory` lacks the pages that the address map gives to the tables.
+pub fn write(memory: &GuestMemoryMmap, image: &ImagePermissions) -> Result<(), GuestMemoryError> {
+    let entry = |table: u64, index: u64, value: u64| {
+        memory.write_obj(value, GuestAddress(table + index * 8))
+    };
+    // Permissions are the intersection of all levels: the upper ones allow everything.
+    let directory_flags = PRESENT | WRITABLE | USER | ACCESSED;
+    entry(PAGE_TABLES, 0, PDPT | directory_flags)?;
+    entry(PDPT, 0, PAGE_DIRECTORY | directory_flags)?;
+    for table in 0..RAM_SIZE / TABLE_SPAN {
+        let address = RAM_PAGE_TABLES + table * PAGE_SIZE;
+        entry(PAGE_DIRECTORY, table, address | directory_flags)?;
+    }
+    entry(
+        PAGE_DIRECTORY,
+        INPUT_MMIO / TABLE_SPAN,
+        MMIO_PAGE_TABLE | directory_flags,
+    )?;
+    for registers in [INPUT_MMIO, OUTPUT_MMIO] {
+        let flags = PagePermissions::READ_WRITE.flags() | CACHE_DISABLE;
+        let index = registers % TABLE_SPAN / PAGE_SIZE;
+        entry(MMIO_PAGE_TABLE, index, registers | flags)?;
+    }
+    for page in (0..RAM_SIZE).step_by(PAGE_SIZE as usize) {
+        // The tables for RAM lie one after the other, so that they are one array by page number.
+        if let Some(flags) = ram_page_flags(page, image) {
+            entry(RAM_PAGE_TABLES, page / PAGE_SIZE, page | flags)?;
+        }
+    }
+    Ok(())
+}
+
+/// The flags for the page of RAM at `page`, or `None` if it is not mapped.
+fn ram_page_flags(page: u64, image: &ImagePermissions) -> Option<u64> {
+    let region = RAM_REGIONS
+        .iter()
+        .find(|region| (region.start..region.end()).contains(&page))?;
+    match region.access {
+        Access::Unmapped => None,
+        Access::Supervisor => Some(PRESENT | WRITABLE | ACCESSED | DIRTY | NO_EXECUTE),
+        Access::ReadWrite => Some(PagePermissions::READ_WRITE.flags()),
+        Access::Image => {
+            let index = usize::try_from((page - IMAGE) / PAGE_SIZE).ok()?;
+            let permissions = *image.get(index)?;
+            permissions.any().then(|| permissions.flags())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use guest_abi::layout::{DMA_POOL, GDT, STACK, STACK_TOP, TSS};
+
+    use super::*;
+    use crate::machine::memory::GuestRam;
+
+    /// Walks the tables as the processor does; the leaf entry, or `None` if not present.
+    fn walk(memory: &GuestMemoryMmap, address: u64) -> Option<u64> {
+        let mut table = PAGE_TABLES;
+        for shift in [39, 30, 21, 12] {
+            let index = (address >> shift) & 0x1ff;
+            let entry: u64 = memory.read_obj(GuestAddress(table + index * 8)).unwrap();
+            if entry & PRESENT == 0 {
+                return None;
+            }
+            table = entry & 0x000f_ffff_ffff_f000;
+            if shift == 12 {
+                assert_eq!(table, address & !0xfff, "pages are mapped to themselves");
+                return Some(entry);
+            }
+        }
+        None
+    }
+
+    fn tables() -> GuestRam {
+        let ram = GuestRam::new().unwrap();
+        let mut image = [PagePermissions::default(); IMAGE_PAGES];
+        image[0] = PagePermissions {
+            read: true,
+            write: false,
+            execute: true,
+        };
+        image[1] = PagePermissions::READ_WRITE;
+        write(ram.all(), &image).unwrap();
+        ram
+    }
+
+    #[test]
+    fn the_guest_cannot_reach_null_tables_guard_or_the_rest_of_its_image() {
+        let ram = tables();
+        for address in [0, STACK, IMAGE + 2 * PAGE_SIZE, RAM_SIZE, INPUT_MMIO + 0x2000] {
+            assert_eq!(walk(ram.all(), address), None, "{address:#x}");
+        }
+        for address in [GDT, PAGE_TABLES, TSS] {
+            assert_eq!(walk(ram.all(), address).unwrap() & USER, 0, "{address:#x}");
+        }
+    }
+
+    #[test]
+    fn no_page_can_be_both_written_and_executed() {
+        let ram = tables();
+        let code = walk(ram.all(), IMAGE).unwrap();
+        assert_eq!(code & (WRITABLE | NO_EXECUTE), 0);
+        let data = [IMAGE + PAGE_SIZE, DMA_POOL, STACK_TOP, INPUT_MMIO, OUTPUT_MMIO];
+        for address in data {
+            let entry = walk(ram.all(), address).unwrap();
+            assert_eq!(entry & (USER | WRITABLE | NO_EXECUTE), USER | WRITABLE | NO_EXECUTE);
+        }
+    }
+}

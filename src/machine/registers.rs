@@ -1,0 +1,57 @@
+//! The processor's state at the guest's first instruction: 64-bit mode, paging on, ring 3 (Intel
+//! SDM volume 3, sections 2.2, 2.5 and 10.8.5). The guest inherits it; nothing in it ever sets up a mode.
+
+use guest_abi::layout::{PAGE_TABLES, STACK_TOP};
+use kvm_bindings::{CpuId, kvm_regs, kvm_sregs};
+use kvm_ioctls::VcpuFd;
+
+use super::segments;
+
+const CR0_PROTECTED_MODE: u64 = 1;
+const CR0_MONITOR_COPROCESSOR: u64 = 1 << 1;
+const CR0_EXTENSION_TYPE: u64 = 1 << 4;
+const CR0_NUMERIC_ERROR: u64 = 1 << 5;
+const CR0_WRITE_PROTECT: u64 = 1 << 16;
+const CR0_PAGING: u64 = 1 << 31;
+const CR4_PHYSICAL_ADDRESS_EXTENSION: u64 = 1 << 5;
+const CR4_FXSAVE: u64 = 1 << 9;
+const CR4_SIMD_EXCEPTIONS: u64 = 1 << 10;
+const EFER_LONG_MODE_ENABLE: u64 = 1 << 8;
+const EFER_LONG_MODE_ACTIVE: u64 = 1 << 10;
+const EFER_NO_EXECUTE: u64 = 1 << 11;
+
+/// Bit 1 of the flags register is always set; interrupts stay off and the I/O privilege level is
+/// 0, so that the I/O permission bitmap decides about ports.
+const RFLAGS: u64 = 1 << 1;
+
+/// Puts `vcpu` at `entry`.
+///
+/// # Errors
+///
+/// The reason of the KVM call that failed.
+pub fn set_up(vcpu: &VcpuFd, cpuid: &CpuId, entry: u64) -> Result<(), kvm_ioctls::Error> {
+    vcpu.set_cpuid2(cpuid)?;
+    let mut sregs = vcpu.get_sregs()?;
+    segments::set_up(&mut sregs);
+    set_long_mode(&mut sregs);
+    vcpu.set_sregs(&sregs)?;
+    vcpu.set_regs(&kvm_regs {
+        rip: entry,
+        rsp: STACK_TOP,
+        rflags: RFLAGS,
+        ..Default::default()
+    })
+}
+
+fn set_long_mode(sregs: &mut kvm_sregs) {
+    sregs.cr0 = CR0_PROTECTED_MODE
+        | CR0_MONITOR_COPROCESSOR
+        | CR0_EXTENSION_TYPE
+        | CR0_NUMERIC_ERROR
+        | CR0_WRITE_PROTECT
+        | CR0_PAGING;
+    sregs.cr3 = PAGE_TABLES;
+    sregs.cr4 = CR4_PHYSICAL_ADDRESS_EXTENSION | CR4_FXSAVE | CR4_SIMD_EXCEPTIONS;
+    // Without EFER.SCE a SYSCALL faults: there is no way into ring 0.
+    sregs.efer = EFER_LONG_MODE_ENABLE | EFER_LONG_MODE_ACTIVE | EFER_NO_EXECUTE;
+}

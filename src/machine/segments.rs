@@ -1,0 +1,174 @@
+//! The processor's segments: a global descriptor table for ring 3, and a task state segment whose
+//! I/O permission bitmap opens the guest's few ports (Intel SDM volume 3, sections 3.4.5, 7.2.3
+//! and 7.7; volume 1, section 19.5.2).
+
+use guest_abi::layout::{GDT, TSS};
+use guest_abi::ports;
+use kvm_bindings::{kvm_dtable, kvm_segment, kvm_sregs};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
+
+/// Privilege level of everything that runs in the guest.
+const RING_3: u8 = 3;
+
+const CODE_SELECTOR: u16 = 0x08 | RING_3 as u16;
+const DATA_SELECTOR: u16 = 0x10 | RING_3 as u16;
+const TSS_SELECTOR: u16 = 0x18;
+/// Null, code, data, and two slots for the 16-byte TSS descriptor.
+const GDT_ENTRIES: usize = 5;
+
+/// Segment types (Intel SDM volume 3, tables 3-1 and 3-2): execute/read and read/write, both
+/// accessed, and a busy 64-bit TSS, which is what the processor has in TR once it is loaded.
+const TYPE_CODE: u8 = 11;
+const TYPE_DATA: u8 = 3;
+const TYPE_BUSY_TSS: u8 = 11;
+
+/// Size of a 64-bit TSS without its bitmap, and where the offset of the bitmap stands in it.
+const TSS_SIZE: usize = 104;
+const TSS_BITMAP_OFFSET: usize = 102;
+/// The bitmap ends behind the last port that is allowed: a port beyond the segment's limit is
+/// forbidden, and a byte of ones must follow the last one that is used.
+const BITMAP_PORTS: usize = 0x400;
+const BITMAP_SIZE: usize = BITMAP_PORTS / 8 + 1;
+
+fn code_segment() -> kvm_segment {
+    kvm_segment {
+        limit: 0xffff_ffff,
+        selector: CODE_SELECTOR,
+        type_: TYPE_CODE,
+        present: 1,
+        dpl: RING_3,
+        s: 1,
+        l: 1,
+        g: 1,
+        ..Default::default()
+    }
+}
+
+fn data_segment() -> kvm_segment {
+    kvm_segment {
+        limit: 0xffff_ffff,
+        selector: DATA_SELECTOR,
+        type_: TYPE_DATA,
+        present: 1,
+        dpl: RING_3,
+        db: 1,
+        s: 1,
+        g: 1,
+        ..Default::default()
+    }
+}
+
+fn task_segment() -> kvm_segment {
+    kvm_segment {
+        base: TSS,
+        // Counted in bytes: VMX refuses a TR of this size with page granularity.
+        limit: (TSS_SIZE + BITMAP_SIZE - 1) as u32,
+        selector: TSS_SELECTOR,
+        type_: TYPE_BUSY_TSS,
+        present: 1,
+        ..Default::default()
+    }
+}
+
+/// Points `sregs` at the segments that [`write_tables`] lays out.
+pub fn set_up(sregs: &mut kvm_sregs) {
+    let data = data_segment();
+    sregs.cs = code_segment();
+    sregs.ss = data;
+    sregs.ds = data;
+    sregs.es = data;
+    sregs.fs = data;
+    sregs.gs = data;
+    sregs.tr = task_segment();
+    sregs.ldt = kvm_segment {
+        unusable: 1,
+        ..Default::default()
+    };
+    sregs.gdt = kvm_dtable {
+        base: GDT,
+        limit: (GDT_ENTRIES * 8 - 1) as u16,
+        ..Default::default()
+    };
+    // No interrupt descriptor table: any fault becomes a triple fault, which ends the run.
+    sregs.idt = kvm_dtable::default();
+}
+
+/// Writes the descriptor table and the task state segment into guest memory.
+///
+/// # Errors
+///
+/// If `memory` lacks the pages that the address map gives to them.
+pub fn write_tables(memory: &GuestMemoryMmap) -> Result<(), GuestMemoryError> {
+    let task = task_segment();
+    let table: [u64; GDT_ENTRIES] = [
+        0,
+        descriptor(&code_segment()),
+        descriptor(&data_segment()),
+        descriptor(&task),
+        task.base >> 32,
+    ];
+    for (index, entry) in (0_u64..).zip(table) {
+        memory.write_obj(entry, GuestAddress(GDT + index * 8))?;
+    }
+    memory.write_slice(&task_state(), GuestAddress(TSS))
+}
+
+/// Encodes a segment as the low eight bytes of its descriptor.
+fn descriptor(segment: &kvm_segment) -> u64 {
+    let limit = u64::from(if segment.g == 1 {
+        segment.limit >> 12
+    } else {
+        segment.limit
+    });
+    let bits = |value: u8, shift: u32| u64::from(value) << shift;
+    (limit & 0xffff)
+        | (segment.base & 0xff_ffff) << 16
+        | bits(segment.type_, 40)
+        | bits(segment.s, 44)
+        | bits(segment.dpl, 45)
+        | bits(segment.present, 47)
+        | (limit >> 16 & 0xf) << 48
+        | bits(segment.l, 53)
+        | bits(segment.db, 54)
+        | bits(segment.g, 55)
+        | (segment.base >> 24 & 0xff) << 56
+}
+
+/// The task state segment: no stacks, as no ring is ever entered, and the bitmap.
+fn task_state() -> [u8; TSS_SIZE + BITMAP_SIZE] {
+    let mut state = [0; TSS_SIZE + BITMAP_SIZE];
+    let offset = (TSS_SIZE as u16).to_le_bytes();
+    state[TSS_BITMAP_OFFSET..TSS_SIZE].copy_from_slice(&offset);
+    let bitmap = &mut state[TSS_SIZE..];
+    bitmap.fill(0xff);
+    for (first, count) in ports::ALLOWED {
+        for port in usize::from(first)..usize::from(first) + usize::from(count) {
+            bitmap[port / 8] &= !(1 << (port % 8));
+        }
+    }
+    state
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_have_the_encoding_of_the_manual() {
+        assert_eq!(descriptor(&code_segment()), 0x00af_fb00_0000_ffff);
+        assert_eq!(descriptor(&data_segment()), 0x00cf_f300_0000_ffff);
+    }
+
+    #[test]
+    fn the_bitmap_allows_the_guest_ports_and_no_others() {
+        let state = task_state();
+        let bitmap = &state[TSS_SIZE..];
+        for port in 0..BITMAP_PORTS {
+            let allowed = ports::ALLOWED.iter().any(|&(first, count)| {
+                (usize::from(first)..usize::from(first) + usize::from(count)).contains(&port)
+            });
+            assert_eq!(bitmap[port / 8] & (1 << (port % 8)) == 0, allowed, "{port:#x}");
+        }
+        assert_eq!(bitmap.last(), Some(&0xff));
+    }
+}

@@ -1,0 +1,60 @@
+//! Signals: those that end a run arrive as events of the main loop (signalfd(2)).
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+
+use crate::machine::ignore_kicks;
+
+/// The signals that end a run.
+const ENDING: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
+
+/// A descriptor from which the ending signals are read.
+pub(super) struct Signals(File);
+
+impl Signals {
+    /// Blocks the ending signals in this thread and all that it starts later, and has them
+    /// delivered here. SIGXFSZ is ignored, so that a write beyond the file size limit is an error
+    /// rather than the end; SIGPIPE is already, by Rust's runtime.
+    pub(super) fn take_over() -> io::Result<Self> {
+        ignore_kicks().map_err(io::Error::from)?;
+        let mut set = MaybeUninit::uninit();
+        // SAFETY: `set` is valid for writing.
+        unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+        // SAFETY: `sigemptyset` has initialised all of it.
+        let mut set = unsafe { set.assume_init() };
+        for signal in ENDING {
+            // SAFETY: `set` is an initialised set and the signal number is valid.
+            unsafe { libc::sigaddset(&raw mut set, signal) };
+        }
+        // SAFETY: `set` is valid, and the old mask is not wanted.
+        let result = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+        if result != 0 {
+            return Err(io::Error::from_raw_os_error(result));
+        }
+        // SAFETY: ignoring a signal installs no code of ours.
+        unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+        // SAFETY: `set` is valid; a new descriptor is asked for.
+        let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_NONBLOCK | libc::SFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor is open and nobody else has it.
+        Ok(Self(unsafe { File::from_raw_fd(fd) }))
+    }
+
+    /// The number of a signal that has arrived.
+    pub(super) fn next(&self) -> Option<u8> {
+        // The signal's number is the first field of a record (struct signalfd_siginfo).
+        let mut record = [0; size_of::<libc::signalfd_siginfo>()];
+        let len = (&self.0).read(&mut record).ok()?;
+        (len == record.len()).then_some(record[0])
+    }
+}
+
+impl AsRawFd for Signals {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}

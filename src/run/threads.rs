@@ -1,0 +1,181 @@
+//! The threads of a run: one for each disk, with an event loop of its own, and the vCPU's.
+//!
+//! They are all started before the guest's first instruction and wait at a barrier, so that the
+//! process can be confined while nothing untrusted has run yet.
+
+use std::io;
+use std::os::unix::thread::JoinHandleExt;
+use std::sync::mpsc::{self, Receiver};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
+use std::thread::{self, JoinHandle};
+
+use event_manager::{
+    EventManager, EventOps, EventSubscriber, Events, MutEventSubscriber, SubscriberOps,
+};
+use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use super::error::RunError;
+use crate::machine::{ExitCounts, KICK_SIGNAL, Vcpu, VcpuControl, VcpuEnd, VcpuReport};
+
+/// How many events a disk's loop takes at once: it has two sources.
+const DISK_EVENTS: usize = 4;
+
+/// Ends an event loop when its eventfd fires.
+struct StopSubscriber {
+    event: Arc<EventFd>,
+    stop: Arc<AtomicBool>,
+}
+
+impl EventSubscriber for StopSubscriber {
+    fn process(&self, _: Events, _: &mut EventOps<'_>) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    fn init(&self, ops: &mut EventOps<'_>) {
+        // Cannot fail: the descriptor is open and new to this loop.
+        let _ = ops.add(Events::new(&*self.event, EventSet::IN));
+    }
+}
+
+/// A disk's thread.
+pub(super) struct DiskThread {
+    stop: Arc<EventFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl DiskThread {
+    /// Starts the event loop of `disk`; `confine` runs on the thread before anything else.
+    pub(super) fn spawn(
+        name: &str,
+        disk: Arc<dyn EventSubscriber + Send + Sync>,
+        start: Arc<Barrier>,
+        confine: impl FnOnce() + Send + 'static,
+    ) -> Result<Self, RunError> {
+        let stop_event = Arc::new(EventFd::new(EFD_NONBLOCK).map_err(RunError::host("make an eventfd"))?);
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut events = new_loop::<Arc<dyn EventSubscriber + Send + Sync>>(DISK_EVENTS)?;
+        events.add_subscriber(disk);
+        events.add_subscriber(Arc::new(StopSubscriber {
+            event: stop_event.clone(),
+            stop: stop.clone(),
+        }));
+        let work = move || {
+            confine();
+            start.wait();
+            while !stop.load(Ordering::Relaxed) {
+                // An interrupted wait is no error, and no other can occur.
+                let _ = events.run();
+            }
+        };
+        Ok(Self {
+            stop: stop_event,
+            thread: Some(spawn(name, work)?),
+        })
+    }
+}
+
+impl Drop for DiskThread {
+    fn drop(&mut self) {
+        let _ = self.stop.write(1);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The vCPU's thread.
+pub(super) struct VcpuThread {
+    control: VcpuControl,
+    thread: JoinHandle<()>,
+    report: Receiver<VcpuReport>,
+    ended: Arc<EventFd>,
+}
+
+impl VcpuThread {
+    /// Starts the thread that runs `vcpu`.
+    pub(super) fn spawn(
+        vcpu: Vcpu,
+        start: Arc<Barrier>,
+        confine: impl FnOnce() + Send + 'static,
+    ) -> Result<Self, RunError> {
+        let ended = Arc::new(EventFd::new(EFD_NONBLOCK).map_err(RunError::host("make an eventfd"))?);
+        let control = vcpu.control();
+        let (sender, report) = mpsc::sync_channel(1);
+        let event = ended.clone();
+        let work = move || {
+            // Fires however this thread ends.
+            let _fire = FireOnDrop(event);
+            confine();
+            start.wait();
+            let _ = sender.send(vcpu.run());
+        };
+        let thread = spawn("vcpu", work)?;
+        Ok(Self {
+            control,
+            thread,
+            report,
+            ended,
+        })
+    }
+
+    /// Becomes readable when the vCPU has ended.
+    pub(super) fn ended(&self) -> &EventFd {
+        &self.ended
+    }
+
+    /// How the run ended, once it has.
+    pub(super) fn report(&self) -> Option<VcpuReport> {
+        self.ended.read().ok()?;
+        Some(self.report.try_recv().unwrap_or_else(|_| VcpuReport {
+            end: VcpuEnd::Unexpected("the vCPU's thread died".to_owned()),
+            exits: ExitCounts::default(),
+        }))
+    }
+
+    /// Asks the vCPU to end. It may be about to enter the guest, so repeat until it has.
+    pub(super) fn stop(&self) {
+        self.control.stop();
+        self.kick();
+    }
+
+    /// Makes the vCPU leave the guest, or look again if it waits.
+    pub(super) fn kick(&self) {
+        if !self.thread.is_finished() {
+            // SAFETY: the thread has not been joined, so that its handle is valid; the signal has
+            // a handler.
+            let _ = unsafe { libc::pthread_kill(self.thread.as_pthread_t(), KICK_SIGNAL()) };
+        }
+    }
+
+    /// A number that changes while the vCPU makes exits.
+    pub(super) fn heartbeat(&self) -> u64 {
+        self.control.heartbeat()
+    }
+}
+
+struct FireOnDrop(Arc<EventFd>);
+
+impl Drop for FireOnDrop {
+    fn drop(&mut self) {
+        let _ = self.0.write(1);
+    }
+}
+
+/// An event loop for subscribers of one type.
+pub(super) fn new_loop<S: MutEventSubscriber>(capacity: usize) -> Result<EventManager<S>, RunError> {
+    EventManager::new_with_capacity(capacity).map_err(|error| RunError::Host {
+        what: "make an event loop",
+        source: io::Error::other(error.to_string()),
+    })
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, RunError> {
+    thread::Builder::new()
+        .name(name.to_owned())
+        // Enough for page-sized buffers; a page that is not touched costs nothing.
+        .stack_size(256 * 1024)
+        .spawn(work)
+        .map_err(RunError::host("start a thread"))
+}
