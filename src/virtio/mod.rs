@@ -1,4 +1,19 @@
 //! Virtio devices (virtio 1.2): the shape that any device has, the MMIO transport, and the block
-//! device. Nothing here knows what the guest does with its disks.
+//! device. Nothing here knows what the guest does with its disks, nor which hypervisor runs it.
 
 pub mod block;
+mod chain;
+mod device;
+mod interrupt;
+mod mmio;
+mod queue;
+mod queue_config;
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use chain::{Chain, ChainError, DescriptorTable};
+pub use device::{ActivateError, VirtioDevice};
+pub use interrupt::{Interrupt, IrqLine};
+pub use mmio::MmioTransport;
+pub use queue::{QueueError, UsedElement, needs_notification, publish_used};
+pub use queue_config::{QueueConfig, QueueConfigError};

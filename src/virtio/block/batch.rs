@@ -1,0 +1,106 @@
+//! Takes all requests that the driver has made available and finds those that can be carried out
+//! as one: the same direction, neighbours on the disk. The limits bound the memory that a driver
+//! can make the device use, and how long it is away from its event loop.
+
+use virtio_queue::{Queue, QueueOwnedT};
+use vm_memory::GuestMemoryMmap;
+
+use super::disk::transfer_of;
+use super::execute::QueueFault;
+use super::request::{Extent, Geometry, Request, Segment, parse};
+use crate::virtio::{DescriptorTable, QueueError};
+
+/// Most bytes that are moved by one call of the backend, unless a single request has more. Small
+/// enough that whoever waits for the data can start on it while the rest is still on its way.
+pub(super) const MAX_RUN_BYTES: u64 = 256 << 10;
+/// Most segments of a run; each may fall into two regions, and IOV_MAX is 1024.
+const MAX_RUN_SEGMENTS: usize = 512;
+/// No more requests are taken once they have so many bytes,
+const MAX_BATCH_BYTES: u64 = 1 << 20;
+/// or so many segments.
+const MAX_BATCH_SEGMENTS: usize = 4096;
+
+/// Requests taken and not yet carried out. Its room is used again and again.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) requests: Vec<Request>,
+    pub(super) segments: Vec<Segment>,
+    pub(super) bytes: u64,
+}
+
+impl Batch {
+    /// Replaces the batch by what is available in `queue`, up to the limits.
+    ///
+    /// # Errors
+    ///
+    /// What stops the queue. The batch then holds what was taken before it.
+    pub(super) fn fill(
+        &mut self,
+        queue: &mut Queue,
+        memory: &GuestMemoryMmap,
+        geometry: &Geometry,
+        indirect: bool,
+    ) -> Result<(), QueueFault> {
+        self.requests.clear();
+        self.segments.clear();
+        self.bytes = 0;
+        let table = DescriptorTable::new(queue, memory, indirect)
+            .map_err(|error| QueueFault::Table(error.into()))?;
+        let mut heads = queue.iter(memory).map_err(QueueError::from)?;
+        while self.has_room()
+            && let Some(chain) = heads.next()
+        {
+            let head = chain.head_index();
+            let chain = table.chain(head);
+            let request = parse(chain, head, memory, geometry, &mut self.segments)
+                .map_err(|fault| QueueFault::Request { head, fault })?;
+            self.push(request);
+        }
+        Ok(())
+    }
+
+    fn has_room(&self) -> bool {
+        self.bytes < MAX_BATCH_BYTES && self.segments.len() < MAX_BATCH_SEGMENTS
+    }
+
+    fn push(&mut self, request: Request) {
+        if let Some((_, extent)) = transfer_of(request.operation) {
+            self.bytes += u64::from(extent.len);
+        }
+        self.requests.push(request);
+    }
+}
+
+/// How many of `requests`, from the first one up, can be carried out as one.
+pub(super) fn run_len(requests: &[Request]) -> usize {
+    let Some(first) = requests.first() else {
+        return 0;
+    };
+    let Some((operation, extent)) = transfer_of(first.operation) else {
+        return 1;
+    };
+    let mut end = extent.end();
+    let joins = requests[1..].iter().take_while(|next| {
+        let Some((next_operation, next_extent)) = transfer_of(next.operation) else {
+            return false;
+        };
+        let fits = next_operation == operation
+            && next_extent.offset == end
+            && next_extent.end() - extent.offset <= MAX_RUN_BYTES
+            && next.segments.end - first.segments.start <= MAX_RUN_SEGMENTS;
+        end = next_extent.end();
+        fits
+    });
+    1 + joins.count()
+}
+
+/// The part of the disk that a run covers.
+pub(super) fn run_extent(run: &[Request]) -> Option<Extent> {
+    let (_, first) = transfer_of(run.first()?.operation)?;
+    let (_, last) = transfer_of(run.last()?.operation)?;
+    let len = u32::try_from(last.end() - first.offset).ok()?;
+    Some(Extent {
+        offset: first.offset,
+        len,
+    })
+}

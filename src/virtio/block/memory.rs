@@ -1,0 +1,73 @@
+//! A disk in the host's memory, for tests, fuzzing and experiments without files. It follows the
+//! contract of [`BlockBackend`] to the letter and does no more.
+
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use vm_memory::VolatileSlice;
+
+use super::BlockBackend;
+
+/// Storage that ends with the process.
+#[derive(Debug)]
+pub struct MemoryBackend {
+    bytes: Mutex<Vec<u8>>,
+}
+
+impl MemoryBackend {
+    /// A disk that holds `bytes`; their number is its size.
+    #[must_use]
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self {
+            bytes: Mutex::new(bytes),
+        }
+    }
+
+    /// A copy of what the disk holds.
+    #[must_use]
+    pub fn contents(&self) -> Vec<u8> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Calls `copy` with each buffer and the part of the disk that belongs to it.
+    fn each(
+        &self,
+        offset: u64,
+        buffers: &[VolatileSlice<'_>],
+        copy: impl Fn(&VolatileSlice<'_>, &mut [u8]),
+    ) -> io::Result<()> {
+        let mut bytes = self.lock();
+        let mut rest = usize::try_from(offset)
+            .ok()
+            .and_then(|offset| bytes.get_mut(offset..))
+            .ok_or(io::ErrorKind::UnexpectedEof)?;
+        for buffer in buffers {
+            let (part, behind) = rest
+                .split_at_mut_checked(buffer.len())
+                .ok_or(io::ErrorKind::UnexpectedEof)?;
+            copy(buffer, part);
+            rest = behind;
+        }
+        Ok(())
+    }
+}
+
+impl BlockBackend for MemoryBackend {
+    fn read_at(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<()> {
+        self.each(offset, buffers, |buffer, part| buffer.copy_from(part))
+    }
+
+    fn write_at(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<()> {
+        self.each(offset, buffers, |buffer, part| {
+            buffer.copy_to(part);
+        })
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
+}

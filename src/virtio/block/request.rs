@@ -1,0 +1,274 @@
+//! Parses a block request (virtio 1.2, section 5.2.6) out of a descriptor chain. How a request is
+//! spread over descriptors is the driver's choice (section 2.7.4.1), so the readable ones are
+//! read as one stream, header then data, and of the writable ones the last byte is the status.
+
+use std::ops::Range;
+
+use thiserror::Error;
+use virtio_bindings::virtio_blk::{
+    VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
+};
+use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+
+use super::config::{BlockConfig, SEG_MAX, SIZE_MAX, WIRE_SECTOR};
+use crate::virtio::{Chain, ChainError};
+
+const HEADER_BYTES: usize = 16;
+
+/// Why a chain cannot even be answered with an error.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum RequestFault {
+    /// The descriptors are no chain.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// There is no writable descriptor, or the last one is empty.
+    #[error("a request has no status byte")]
+    NoStatus,
+    /// The status byte is where devices may not write.
+    #[error("the status byte of a request at {0:#x} is not within guest memory")]
+    StatusUnreachable(u64),
+}
+
+/// How a request ended (virtio 1.2, section 5.2.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Status {
+    Ok = 0,
+    IoErr = 1,
+    Unsupported = 2,
+}
+
+/// A piece of guest memory, not yet checked to be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Segment {
+    pub(super) address: GuestAddress,
+    pub(super) len: u32,
+}
+
+/// A part of the disk, in bytes, checked against its size and sector size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Extent {
+    pub(super) offset: u64,
+    pub(super) len: u32,
+}
+
+impl Extent {
+    /// The first byte behind it; it does not wrap, since it is within the disk.
+    pub(super) fn end(self) -> u64 {
+        self.offset + u64::from(self.len)
+    }
+}
+
+/// What is to be done. DISCARD and WRITE_ZEROES would be further variants with an [`Extent`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operation {
+    Read(Extent),
+    Write(Extent),
+    Flush,
+    GetId,
+    /// Nothing but to answer with this status.
+    Refuse(Status),
+}
+
+/// A request whose status byte can be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Request {
+    /// Index of the chain's first descriptor.
+    pub(super) head: u16,
+    pub(super) operation: Operation,
+    /// Where in the list of segments its data is.
+    pub(super) segments: Range<usize>,
+    pub(super) status: GuestAddress,
+}
+
+/// What of the disk decides whether a request is valid.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Geometry {
+    capacity: u64,
+    sector_size: u64,
+    read_only: bool,
+}
+
+impl Geometry {
+    pub(super) fn new(config: &BlockConfig) -> Self {
+        Self {
+            capacity: config.capacity,
+            sector_size: u64::from(config.sector_size),
+            read_only: config.read_only,
+        }
+    }
+
+    /// The part of the disk from wire sector `sector` on, `len` bytes, if it is whole sectors
+    /// within the disk.
+    fn extent(&self, sector: u64, len: u64) -> Option<Extent> {
+        let offset = sector.checked_mul(WIRE_SECTOR)?;
+        let end = offset.checked_add(len)?;
+        // The sector size is a power of two, and this is asked for each request.
+        let whole = (offset | len) & (self.sector_size - 1) == 0;
+        let len = u32::try_from(len).ok()?;
+        (len > 0 && whole && end <= self.capacity).then_some(Extent { offset, len })
+    }
+}
+
+/// Parses the chain that starts at `head` and appends its data to `segments`.
+///
+/// # Errors
+///
+/// Why the chain cannot be answered; `segments` is then as before.
+pub(super) fn parse(
+    mut chain: Chain<'_, '_>,
+    head: u16,
+    memory: &GuestMemoryMmap,
+    geometry: &Geometry,
+    segments: &mut Vec<Segment>,
+) -> Result<Request, RequestFault> {
+    let first = segments.len();
+    let mut layout = Layout::new(memory, segments);
+    let status = match layout.read(&mut chain) {
+        Ok(status) => status,
+        Err(fault) => {
+            segments.truncate(first);
+            return Err(fault);
+        }
+    };
+    let operation = layout.operation(geometry, first);
+    Ok(Request {
+        head,
+        operation,
+        segments: first..segments.len(),
+        status,
+    })
+}
+
+/// A chain taken apart: header, data and status.
+struct Layout<'a> {
+    memory: &'a GuestMemoryMmap,
+    segments: &'a mut Vec<Segment>,
+    header: [u8; HEADER_BYTES],
+    header_len: usize,
+    /// Whether the header could be read and no readable descriptor follows a writable one.
+    sound: bool,
+    readable: u64,
+    writable: u64,
+    /// The last writable descriptor so far, which may turn out to hold the status.
+    last: Option<Segment>,
+}
+
+impl<'a> Layout<'a> {
+    fn new(memory: &'a GuestMemoryMmap, segments: &'a mut Vec<Segment>) -> Self {
+        Self {
+            memory,
+            segments,
+            header: [0; HEADER_BYTES],
+            header_len: 0,
+            sound: true,
+            readable: 0,
+            writable: 0,
+            last: None,
+        }
+    }
+
+    /// Takes the whole chain and returns where the status byte is.
+    fn read(&mut self, chain: &mut Chain<'_, '_>) -> Result<GuestAddress, RequestFault> {
+        while let Some(descriptor) = chain.next_descriptor()? {
+            let segment = Segment {
+                address: descriptor.addr(),
+                len: descriptor.len(),
+            };
+            if descriptor.is_write_only() {
+                if let Some(data) = self.last.replace(segment) {
+                    self.push_writable(data);
+                }
+            } else {
+                self.add_readable(segment);
+            }
+        }
+        self.split_status()
+    }
+
+    fn add_readable(&mut self, segment: Segment) {
+        // Section 2.7.4.2: what the device writes comes behind all that it reads.
+        self.sound &= self.last.is_none();
+        let data = self.take_header(segment);
+        self.readable += u64::from(data.len);
+        self.push(data);
+    }
+
+    /// Takes of `segment` what the header still lacks and returns the rest.
+    fn take_header(&mut self, segment: Segment) -> Segment {
+        let lacking = &mut self.header[self.header_len..];
+        if lacking.is_empty() {
+            return segment;
+        }
+        let taken = lacking.len().min(segment.len as usize);
+        let read = self
+            .memory
+            .read_slice(&mut lacking[..taken], segment.address);
+        self.header_len += taken;
+        // At most 16, so this cannot fail; an address that wraps could not be read either.
+        let taken = u32::try_from(taken).unwrap_or(segment.len);
+        let rest = segment.address.checked_add(u64::from(taken));
+        self.sound &= read.is_ok() && rest.is_some();
+        Segment {
+            address: rest.unwrap_or_default(),
+            len: segment.len - taken,
+        }
+    }
+
+    fn split_status(&mut self) -> Result<GuestAddress, RequestFault> {
+        let last = self.last.ok_or(RequestFault::NoStatus)?;
+        let data = last.len.checked_sub(1).ok_or(RequestFault::NoStatus)?;
+        let status = last.address.checked_add(u64::from(data));
+        let status = status
+            .and_then(|address| self.memory.check_address(address))
+            .ok_or(RequestFault::StatusUnreachable(last.address.0))?;
+        self.push_writable(Segment {
+            address: last.address,
+            len: data,
+        });
+        Ok(status)
+    }
+
+    fn push_writable(&mut self, data: Segment) {
+        self.writable += u64::from(data.len);
+        self.push(data);
+    }
+
+    fn push(&mut self, data: Segment) {
+        if data.len > 0 {
+            self.segments.push(data);
+        }
+    }
+
+    /// What the request asks for; its data is in the segments from `first` up.
+    fn operation(&self, geometry: &Geometry, first: usize) -> Operation {
+        if !self.sound || self.header_len < HEADER_BYTES {
+            return Operation::Refuse(Status::IoErr);
+        }
+        let [t0, t1, t2, t3, _, _, _, _, s0, s1, s2, s3, s4, s5, s6, s7] = self.header;
+        let sector = u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]);
+        let operation = match u32::from_le_bytes([t0, t1, t2, t3]) {
+            VIRTIO_BLK_T_IN if self.readable == 0 => {
+                let extent = geometry.extent(sector, self.writable);
+                extent.map(Operation::Read)
+            }
+            VIRTIO_BLK_T_OUT if self.writable == 0 && !geometry.read_only => {
+                let extent = geometry.extent(sector, self.readable);
+                extent.map(Operation::Write)
+            }
+            VIRTIO_BLK_T_IN | VIRTIO_BLK_T_OUT => None,
+            VIRTIO_BLK_T_FLUSH => Some(Operation::Flush),
+            VIRTIO_BLK_T_GET_ID if self.readable == 0 => Some(Operation::GetId),
+            VIRTIO_BLK_T_GET_ID => None,
+            _ => return Operation::Refuse(Status::Unsupported),
+        };
+        operation
+            .filter(|_| self.within_limits(first))
+            .unwrap_or(Operation::Refuse(Status::IoErr))
+    }
+
+    fn within_limits(&self, first: usize) -> bool {
+        let data = &self.segments[first..];
+        data.len() <= SEG_MAX as usize && data.iter().all(|segment| segment.len <= SIZE_MAX)
+    }
+}

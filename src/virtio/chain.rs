@@ -1,0 +1,337 @@
+//! Walks a descriptor chain and says what is wrong with it (virtio 1.2, sections 2.7.5 and
+//! 2.7.5.3). `virtio_queue::DescriptorChain` ends a broken chain as if it were complete; a device
+//! that must answer or stop has to know the difference.
+
+use thiserror::Error;
+use virtio_queue::desc::split::Descriptor;
+use virtio_queue::{Queue, QueueT};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, VolatileSlice};
+
+const DESCRIPTOR_SIZE: u32 = 16;
+
+/// What a driver did wrong with a chain.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum ChainError {
+    /// An indirect descriptor that says that the chain goes on.
+    #[error("an indirect descriptor has a next one")]
+    IndirectHasNext,
+    /// An indirect table that is empty, not whole descriptors, or longer than the queue, which
+    /// no chain may be.
+    #[error("an indirect table has {0} bytes")]
+    IndirectLength(u32),
+    /// An indirect descriptor within an indirect table.
+    #[error("an indirect table refers to another one")]
+    IndirectNested,
+    /// An indirect descriptor although the feature was not negotiated.
+    #[error("an indirect descriptor was not negotiated")]
+    IndirectNotNegotiated,
+    /// A head or a next field that is no index of the table.
+    #[error("descriptor {index} is outside of a table of {size}")]
+    OutOfRange {
+        /// The index.
+        index: u16,
+        /// How many descriptors the table has.
+        size: u16,
+    },
+    /// More descriptors than the queue has, or than the indirect table has: it loops.
+    #[error("the chain has more than {0} descriptors")]
+    TooLong(u16),
+    /// A table that is not in one region of the memory that devices may use.
+    #[error("a descriptor table at {0:#x} is not within guest memory")]
+    Unreadable(u64),
+}
+
+/// A queue's descriptor table, looked up once for many chains.
+#[derive(Debug)]
+pub struct DescriptorTable<'m> {
+    memory: &'m GuestMemoryMmap,
+    slice: VolatileSlice<'m>,
+    size: u16,
+    indirect: bool,
+}
+
+impl<'m> DescriptorTable<'m> {
+    /// Finds the table of `queue`; `indirect` says whether INDIRECT_DESC was negotiated.
+    ///
+    /// # Errors
+    ///
+    /// A table outside memory.
+    pub fn new(
+        queue: &Queue,
+        memory: &'m GuestMemoryMmap,
+        indirect: bool,
+    ) -> Result<Self, ChainError> {
+        let bytes = u32::from(queue.size()) * DESCRIPTOR_SIZE;
+        Ok(Self {
+            memory,
+            slice: table(memory, GuestAddress(queue.desc_table()), bytes)?,
+            size: queue.size(),
+            indirect,
+        })
+    }
+
+    /// The chain that starts at descriptor `head`.
+    #[must_use]
+    pub fn chain(&self, head: u16) -> Chain<'m, '_> {
+        Chain {
+            table: self,
+            slice: self.slice,
+            size: self.size,
+            next: Some(head),
+            left: self.size,
+            in_indirect: false,
+        }
+    }
+}
+
+/// The descriptors of one chain, in order. After an error it is not to be asked again.
+#[derive(Debug)]
+pub struct Chain<'m, 't> {
+    table: &'t DescriptorTable<'m>,
+    slice: VolatileSlice<'m>,
+    size: u16,
+    next: Option<u16>,
+    left: u16,
+    in_indirect: bool,
+}
+
+impl Chain<'_, '_> {
+    /// The next descriptor, never one that refers to an indirect table, or `None` at the end.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the chain. It ends after at most as many descriptors as the queue has.
+    pub fn next_descriptor(&mut self) -> Result<Option<Descriptor>, ChainError> {
+        let Some(index) = self.next else {
+            return Ok(None);
+        };
+        let mut descriptor = self.read(index)?;
+        if descriptor.refers_to_indirect_table() {
+            self.enter_indirect(&descriptor)?;
+            descriptor = self.read(0)?;
+            if descriptor.refers_to_indirect_table() {
+                return Err(ChainError::IndirectNested);
+            }
+        }
+        self.left = self
+            .left
+            .checked_sub(1)
+            .ok_or(ChainError::TooLong(self.size))?;
+        self.next = descriptor.has_next().then(|| descriptor.next());
+        Ok(Some(descriptor))
+    }
+
+    fn read(&self, index: u16) -> Result<Descriptor, ChainError> {
+        if index >= self.size {
+            return Err(ChainError::OutOfRange {
+                index,
+                size: self.size,
+            });
+        }
+        self.slice
+            .read_obj(usize::from(index) * DESCRIPTOR_SIZE as usize)
+            .map_err(|_| ChainError::OutOfRange {
+                index,
+                size: self.size,
+            })
+    }
+
+    fn enter_indirect(&mut self, descriptor: &Descriptor) -> Result<(), ChainError> {
+        if !self.table.indirect {
+            return Err(ChainError::IndirectNotNegotiated);
+        }
+        if self.in_indirect {
+            return Err(ChainError::IndirectNested);
+        }
+        if descriptor.has_next() {
+            return Err(ChainError::IndirectHasNext);
+        }
+        let bytes = descriptor.len();
+        let size = match u16::try_from(bytes / DESCRIPTOR_SIZE) {
+            Ok(size) if size > 0 && size <= self.size && bytes.is_multiple_of(DESCRIPTOR_SIZE) => {
+                size
+            }
+            _ => return Err(ChainError::IndirectLength(bytes)),
+        };
+        self.slice = table(self.table.memory, descriptor.addr(), bytes)?;
+        self.size = size;
+        self.left = self.left.min(size);
+        self.in_indirect = true;
+        Ok(())
+    }
+}
+
+fn table(
+    memory: &GuestMemoryMmap,
+    address: GuestAddress,
+    bytes: u32,
+) -> Result<VolatileSlice<'_>, ChainError> {
+    memory
+        .get_slice(address, bytes as usize)
+        .map_err(|_| ChainError::Unreadable(address.0))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::virtio::QueueConfig;
+    use crate::virtio::testing::{
+        AVAIL_RING, DATA, DESC_TABLE, INDIRECT, MEMORY_SIZE, NEXT, USED_RING, memory,
+    };
+    use virtio_queue::desc::RawDescriptor;
+
+    const SIZE: u16 = 8;
+    const TABLE: u64 = DATA;
+
+    struct Table {
+        memory: GuestMemoryMmap,
+        indirect: bool,
+    }
+
+    impl Table {
+        /// A queue with these descriptors: table, index, address, length, flags, next.
+        fn new(descriptors: &[(u64, u16, u64, u32, u16, u16)]) -> Self {
+            let memory = memory();
+            for &(table, index, address, len, flags, next) in descriptors {
+                let descriptor = RawDescriptor::from(Descriptor::new(address, len, flags, next));
+                let at = GuestAddress(table + u64::from(index) * 16);
+                memory.write_obj(descriptor, at).unwrap();
+            }
+            Self {
+                memory,
+                indirect: true,
+            }
+        }
+
+        /// The addresses of the chain's descriptors.
+        fn walk(&self, head: u16) -> Result<Vec<u64>, ChainError> {
+            let config = QueueConfig {
+                size: SIZE.into(),
+                desc_table: DESC_TABLE,
+                avail_ring: AVAIL_RING,
+                used_ring: USED_RING,
+                ready: true,
+            };
+            let queue = config.build(SIZE, false, &self.memory).unwrap();
+            let table = DescriptorTable::new(&queue, &self.memory, self.indirect)?;
+            let mut chain = table.chain(head);
+            let mut addresses = Vec::new();
+            while let Some(descriptor) = chain.next_descriptor()? {
+                addresses.push(descriptor.addr().0);
+            }
+            Ok(addresses)
+        }
+    }
+
+    #[test]
+    fn a_chain_follows_its_next_fields() {
+        let table = Table::new(&[
+            (DESC_TABLE, 5, 0x50, 1, NEXT, 2),
+            (DESC_TABLE, 2, 0x20, 1, NEXT, 7),
+            (DESC_TABLE, 7, 0x70, 1, 0, 0xffff),
+        ]);
+        assert_eq!(table.walk(5).unwrap(), [0x50, 0x20, 0x70]);
+    }
+
+    #[test]
+    fn a_chain_may_be_as_long_as_the_queue() {
+        let mut descriptors = Vec::new();
+        for index in 0..SIZE {
+            let flags = if index + 1 < SIZE { NEXT } else { 0 };
+            descriptors.push((DESC_TABLE, index, index.into(), 1, flags, index + 1));
+        }
+        assert_eq!(Table::new(&descriptors).walk(0).unwrap().len(), 8);
+    }
+
+    #[test]
+    fn a_loop_ends_with_an_error() {
+        let table = Table::new(&[
+            (DESC_TABLE, 0, 0, 1, NEXT, 1),
+            (DESC_TABLE, 1, 0, 1, NEXT, 0),
+        ]);
+        assert_eq!(table.walk(0), Err(ChainError::TooLong(SIZE)));
+    }
+
+    #[test]
+    fn a_head_or_next_outside_the_table_is_an_error() {
+        let table = Table::new(&[(DESC_TABLE, 0, 0, 1, NEXT, SIZE)]);
+        let error = Err(ChainError::OutOfRange {
+            index: SIZE,
+            size: SIZE,
+        });
+        assert_eq!(table.walk(0), error);
+        assert_eq!(table.walk(SIZE), error);
+    }
+
+    #[test]
+    fn an_indirect_table_ends_a_chain_of_direct_descriptors() {
+        let table = Table::new(&[
+            (DESC_TABLE, 0, 0x10, 1, NEXT, 1),
+            (DESC_TABLE, 1, TABLE, 32, INDIRECT, 0),
+            (TABLE, 0, 0x20, 1, NEXT, 1),
+            (TABLE, 1, 0x30, 1, 0, 0),
+        ]);
+        assert_eq!(table.walk(0).unwrap(), [0x10, 0x20, 0x30]);
+    }
+
+    #[test]
+    fn an_indirect_descriptor_must_have_been_negotiated() {
+        let mut table = Table::new(&[(DESC_TABLE, 0, TABLE, 16, INDIRECT, 0)]);
+        assert!(table.walk(0).is_ok());
+        table.indirect = false;
+        assert_eq!(table.walk(0), Err(ChainError::IndirectNotNegotiated));
+    }
+
+    #[test]
+    fn an_indirect_table_has_whole_descriptors_and_no_more_than_the_queue() {
+        for bytes in [0, 8, 17, 16 * 9, u32::MAX, 1 << 20, 0xffff_fff0] {
+            let table = Table::new(&[(DESC_TABLE, 0, TABLE, bytes, INDIRECT, 0)]);
+            assert_eq!(table.walk(0), Err(ChainError::IndirectLength(bytes)));
+        }
+    }
+
+    #[test]
+    fn an_indirect_table_does_not_refer_to_another() {
+        for index in [0, 1] {
+            let table = Table::new(&[
+                (DESC_TABLE, 0, TABLE, 32, INDIRECT, 0),
+                (TABLE, 0, 0x20, 1, NEXT, 1),
+                (TABLE, index, TABLE, 16, INDIRECT, 0),
+            ]);
+            assert_eq!(table.walk(0), Err(ChainError::IndirectNested));
+        }
+    }
+
+    #[test]
+    fn an_indirect_descriptor_has_no_next() {
+        let table = Table::new(&[(DESC_TABLE, 0, TABLE, 16, INDIRECT | NEXT, 1)]);
+        assert_eq!(table.walk(0), Err(ChainError::IndirectHasNext));
+    }
+
+    #[test]
+    fn an_indirect_chain_stays_in_its_table() {
+        let table = Table::new(&[
+            (DESC_TABLE, 0, TABLE, 32, INDIRECT, 0),
+            (TABLE, 0, 0x20, 1, NEXT, 2),
+            (TABLE, 2, 0x30, 1, 0, 0),
+        ]);
+        let error = ChainError::OutOfRange { index: 2, size: 2 };
+        assert_eq!(table.walk(0), Err(error));
+
+        let table = Table::new(&[
+            (DESC_TABLE, 0, TABLE, 32, INDIRECT, 0),
+            (TABLE, 0, 0x20, 1, NEXT, 0),
+        ]);
+        assert_eq!(table.walk(0), Err(ChainError::TooLong(2)));
+    }
+
+    #[test]
+    fn an_indirect_table_lies_in_memory() {
+        for address in [MEMORY_SIZE - 8, MEMORY_SIZE, u64::MAX - 7] {
+            let table = Table::new(&[(DESC_TABLE, 0, address, 16, INDIRECT, 0)]);
+            assert_eq!(table.walk(0), Err(ChainError::Unreadable(address)));
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! What the transport needs of any virtio device (virtio 1.2, section 2). All methods take
+//! `&self`: a device is shared by the thread that traps its registers and the thread that works
+//! on its queues, and locks no more than the two have in common.
+
+use thiserror::Error;
+use virtio_queue::Queue;
+use vmm_sys_util::eventfd::EventFd;
+
+use super::Interrupt;
+
+/// Why a device did not start although its driver set DRIVER_OK.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum ActivateError {
+    /// A queue that the device cannot do without is not ready.
+    #[error("cannot start the device: queue {0} is not ready")]
+    QueueNotReady(usize),
+}
+
+/// A virtio device, whatever its type and its transport.
+pub trait VirtioDevice: Send + Sync {
+    /// The device type (virtio 1.2, section 5): 2 is a block device.
+    fn device_type(&self) -> u32;
+
+    /// The feature bits that the device offers.
+    fn device_features(&self) -> u64;
+
+    /// The largest size of each queue, a power of two; as many entries as there are queues.
+    fn queue_max_sizes(&self) -> &[u16];
+
+    /// One eventfd a queue, to be registered as ioeventfd on the queue notify register.
+    fn queue_events(&self) -> &[EventFd];
+
+    /// The device's interrupt state.
+    fn interrupt(&self) -> &Interrupt;
+
+    /// Copies the configuration space from `offset` up to `data`, which the caller has zeroed;
+    /// what lies behind the end of the space stays zero.
+    fn read_config(&self, offset: usize, data: &mut [u8]);
+
+    /// Changes the configuration space; what the driver may not change is ignored.
+    fn write_config(&self, offset: usize, data: &[u8]);
+
+    /// Counts the changes that the device made to its configuration space.
+    fn config_generation(&self) -> u32 {
+        0
+    }
+
+    /// Starts the device, with the features that were negotiated and all its queues. A queue that
+    /// the driver did not set up is not [`ready`](virtio_queue::QueueT::ready); the others have
+    /// been checked.
+    ///
+    /// # Errors
+    ///
+    /// Why the device cannot run like this. The transport then sets NEEDS_RESET.
+    fn activate(&self, driver_features: u64, queues: Vec<Queue>) -> Result<(), ActivateError>;
+
+    /// Stops one queue, and returns when nothing of it is in flight any more.
+    fn stop_queue(&self, index: usize);
+
+    /// Stops all queues, waits for what is in flight, and goes back to the initial state, the
+    /// interrupt included.
+    fn reset(&self);
+
+    /// Whether the device works, or is about to work, on what its driver has made available.
+    ///
+    /// When this is false every buffer that the driver has announced is in the used ring and
+    /// counted in [`completions`](super::IrqLine::completions): who waits for the line must look
+    /// at that count after this call, and only then conclude that no one will raise it.
+    fn in_flight(&self) -> bool;
+}

@@ -1,0 +1,168 @@
+//! How a device tells its driver that something happened: the interrupt status register and the
+//! NEEDS_RESET bit of the device status (virtio 1.2, sections 4.2.2 and 2.1). The line that all
+//! devices share is an eventfd; who waits on it, and how the guest learns of it, is the machine's.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+/// The interrupt line of the machine, shared by all its devices.
+#[derive(Debug)]
+pub struct IrqLine {
+    event: EventFd,
+    completions: AtomicU64,
+}
+
+impl IrqLine {
+    /// Creates a line that nothing has raised yet.
+    ///
+    /// # Errors
+    ///
+    /// The host's reason why there is no eventfd to be had.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            event: EventFd::new(EFD_NONBLOCK)?,
+            completions: AtomicU64::new(0),
+        })
+    }
+
+    /// The eventfd that is readable after a device has sent a notification.
+    #[must_use]
+    pub fn event(&self) -> &EventFd {
+        &self.event
+    }
+
+    /// How many buffers the devices have used since the line was created, notified or not.
+    ///
+    /// A buffer is counted after it can be seen in its used ring.
+    #[must_use]
+    pub fn completions(&self) -> u64 {
+        self.completions.load(Ordering::SeqCst)
+    }
+
+    fn raise(&self) {
+        // The only failure is a counter that is full, and then the eventfd is readable anyway.
+        let _ = self.event.write(1);
+    }
+}
+
+/// The interrupt state of one device.
+#[derive(Debug)]
+pub struct Interrupt {
+    line: Arc<IrqLine>,
+    status: AtomicU32,
+    needs_reset: AtomicBool,
+}
+
+impl Interrupt {
+    /// Connects a device to the machine's line.
+    #[must_use]
+    pub fn new(line: Arc<IrqLine>) -> Self {
+        Self {
+            line,
+            status: AtomicU32::new(0),
+            needs_reset: AtomicBool::new(false),
+        }
+    }
+
+    /// Counts buffers that have just been put into a used ring, whether or not the driver wants
+    /// to be notified of them.
+    pub fn count_used(&self, buffers: u64) {
+        self.line.completions.fetch_add(buffers, Ordering::SeqCst);
+    }
+
+    /// Sends the used buffer notification.
+    pub fn signal_used(&self) {
+        self.signal(VIRTIO_MMIO_INT_VRING);
+    }
+
+    /// Sends the configuration change notification.
+    pub fn signal_config(&self) {
+        self.signal(VIRTIO_MMIO_INT_CONFIG);
+    }
+
+    /// Tells the driver that the device has met an error that only a reset cures.
+    pub fn set_needs_reset(&self) {
+        self.needs_reset.store(true, Ordering::SeqCst);
+        self.signal_config();
+    }
+
+    /// Whether the device waits for a reset.
+    #[must_use]
+    pub fn needs_reset(&self) -> bool {
+        self.needs_reset.load(Ordering::SeqCst)
+    }
+
+    /// The interrupt status register.
+    #[must_use]
+    pub fn status(&self) -> u32 {
+        self.status.load(Ordering::SeqCst)
+    }
+
+    /// Clears the bits that the driver has handled.
+    pub fn acknowledge(&self, bits: u32) {
+        self.status.fetch_and(!bits, Ordering::SeqCst);
+    }
+
+    /// Forgets everything but the number of completions, which belongs to the machine.
+    pub fn reset(&self) {
+        self.status.store(0, Ordering::SeqCst);
+        self.needs_reset.store(false, Ordering::SeqCst);
+    }
+
+    fn signal(&self, bit: u32) {
+        self.status.fetch_or(bit, Ordering::SeqCst);
+        self.line.raise();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn interrupt() -> Interrupt {
+        Interrupt::new(Arc::new(IrqLine::new().unwrap()))
+    }
+
+    #[test]
+    fn a_signal_sets_its_bit_and_makes_the_line_readable() {
+        let interrupt = interrupt();
+        assert!(interrupt.line.event().read().is_err());
+        interrupt.signal_used();
+        assert_eq!(interrupt.status(), VIRTIO_MMIO_INT_VRING);
+        assert_eq!(interrupt.line.event().read().unwrap(), 1);
+    }
+
+    #[test]
+    fn only_acknowledged_bits_are_cleared() {
+        let interrupt = interrupt();
+        interrupt.signal_used();
+        interrupt.signal_config();
+        interrupt.acknowledge(VIRTIO_MMIO_INT_VRING);
+        assert_eq!(interrupt.status(), VIRTIO_MMIO_INT_CONFIG);
+    }
+
+    #[test]
+    fn needs_reset_is_announced_as_a_configuration_change() {
+        let interrupt = interrupt();
+        interrupt.set_needs_reset();
+        assert!(interrupt.needs_reset());
+        assert_eq!(interrupt.status(), VIRTIO_MMIO_INT_CONFIG);
+        interrupt.reset();
+        assert!(!interrupt.needs_reset());
+        assert_eq!(interrupt.status(), 0);
+    }
+
+    #[test]
+    fn completions_are_counted_without_a_notification() {
+        let interrupt = interrupt();
+        interrupt.count_used(3);
+        assert_eq!(interrupt.line.completions(), 3);
+        assert!(interrupt.line.event().read().is_err());
+    }
+}
