@@ -23,7 +23,14 @@ fn build_guest() -> Result<(), String> {
     for input in ["guest", "proto/src", "proto/Cargo.toml"] {
         // The guest's own target folder, if someone built it by hand, must not trigger this.
         if input == "guest" {
-            for part in ["src", "abi/src", "build.rs", "guest.ld", "Cargo.toml", "Cargo.lock"] {
+            for part in [
+                "src",
+                "abi/src",
+                "build.rs",
+                "guest.ld",
+                "Cargo.toml",
+                "Cargo.lock",
+            ] {
                 println!("cargo::rerun-if-changed=guest/{part}");
             }
         } else {
@@ -56,9 +63,13 @@ fn build_guest() -> Result<(), String> {
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), String> {
-    fs::copy(from, to)
-        .map(|_| ())
-        .map_err(|error| format!("cannot copy {} to {}: {error}", from.display(), to.display()))
+    fs::copy(from, to).map(|_| ()).map_err(|error| {
+        format!(
+            "cannot copy {} to {}: {error}",
+            from.display(),
+            to.display()
+        )
+    })
 }
 
 fn variable(name: &str) -> Result<String, String> {

@@ -20,7 +20,10 @@ use crate::config::{
     error_code(0, "the output is a complete copy"),
     error_code(2, "the command line is wrong"),
     error_code(3, "the host failed: a file, a disk, KVM"),
-    error_code(4, "the guest failed: it reported an error, faulted or broke the protocol"),
+    error_code(
+        4,
+        "the guest failed: it reported an error, faulted or broke the protocol"
+    ),
     error_code(124, "the time limit ended the run"),
     error_code(130, "SIGINT (Ctrl-C) ended the run"),
     error_code(143, "SIGTERM ended the run")
@@ -133,11 +136,17 @@ pub enum Command {
 pub fn parse(arguments: &[&str]) -> Result<Command, String> {
     let cli = match Cli::from_args(&["vmm"], arguments) {
         Ok(cli) => cli,
-        Err(EarlyExit { output, status: Ok(()) }) => return Ok(Command::Print(output)),
+        Err(EarlyExit {
+            output,
+            status: Ok(()),
+        }) => return Ok(Command::Print(output)),
         Err(EarlyExit { output, .. }) => return Err(one_line(&output)),
     };
     if cli.version {
-        return Ok(Command::Print(format!("vmm {}\n", env!("CARGO_PKG_VERSION"))));
+        return Ok(Command::Print(format!(
+            "vmm {}\n",
+            env!("CARGO_PKG_VERSION")
+        )));
     }
     let required = |path: Option<PathBuf>, name: &str| {
         path.filter(|path| !path.as_os_str().is_empty())
@@ -173,7 +182,11 @@ pub fn parse(arguments: &[&str]) -> Result<Command, String> {
 
 /// argh explains over several lines; an error is one.
 fn one_line(text: &str) -> String {
-    let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let lines: Vec<_> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
     lines.join(" ")
 }
 
@@ -212,15 +225,34 @@ mod tests {
     #[test]
     fn all_options_are_taken() {
         let config = config(&[
-            "--input-sector-size", "4096", "--output-sector-size", "65536",
-            "--progress-percent", "10", "--protocol", "text", "--request-size", "131072",
-            "--queue-depth", "1", "--timeout", "1.5", "--debug", "guest.bin",
+            "--input-sector-size",
+            "4096",
+            "--output-sector-size",
+            "65536",
+            "--progress-percent",
+            "10",
+            "--protocol",
+            "text",
+            "--request-size",
+            "131072",
+            "--queue-depth",
+            "1",
+            "--timeout",
+            "1.5",
+            "--debug",
+            "guest.bin",
         ]);
         assert_eq!(config.input_sector_size.bytes(), 4096);
         assert_eq!(config.output_sector_size.bytes(), 65536);
         assert_eq!(config.progress.percent(), 10);
         assert_eq!(config.protocol, Protocol::Text);
-        assert_eq!(config.requests, RequestShape { size: 131_072, depth: 1 });
+        assert_eq!(
+            config.requests,
+            RequestShape {
+                size: 131_072,
+                depth: 1
+            }
+        );
         assert_eq!(config.timeout, Some(Duration::from_millis(1500)));
         assert_eq!(config.guest, Some(PathBuf::from("guest.bin")));
         assert!(config.debug);

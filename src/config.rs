@@ -12,7 +12,8 @@ pub const MIN_SECTOR_SIZE: u32 = 512;
 /// The largest sector in bytes.
 pub const MAX_SECTOR_SIZE: u32 = 65536;
 /// The most bytes that a request may cover: all of the guest's data pool.
-pub const MAX_REQUEST_SIZE: u32 = DMA_POOL_SIZE as u32;
+pub const MAX_REQUEST_SIZE: u32 = 1 << 20;
+const _: () = assert!(MAX_REQUEST_SIZE as u64 == DMA_POOL_SIZE);
 /// How many bytes a request covers unless the user says otherwise.
 pub const DEFAULT_REQUEST_SIZE: u32 = 65536;
 /// The most requests that may be under way at once: three descriptors each in the largest queue.
@@ -85,7 +86,9 @@ impl FromStr for ProgressPercent {
             .ok()
             .filter(|percent| *percent <= 100)
             .map(Self)
-            .ok_or_else(|| format!("'{text}' is not a progress interval: give 0 to 100, in percent"))
+            .ok_or_else(|| {
+                format!("'{text}' is not a progress interval: give 0 to 100, in percent")
+            })
     }
 }
 
@@ -106,9 +109,7 @@ impl FromStr for Protocol {
         match text {
             "protobuf" => Ok(Self::Protobuf),
             "text" => Ok(Self::Text),
-            _ => Err(format!(
-                "'{text}' is not a protocol: give protobuf or text"
-            )),
+            _ => Err(format!("'{text}' is not a protocol: give protobuf or text")),
         }
     }
 }
@@ -172,9 +173,13 @@ impl RequestShape {
         depth: Option<u32>,
         sectors: [SectorSize; 2],
     ) -> Result<Self, String> {
-        let unit = sectors.map(SectorSize::bytes).into_iter().max().unwrap_or(MIN_SECTOR_SIZE);
+        let unit = sectors
+            .map(SectorSize::bytes)
+            .into_iter()
+            .max()
+            .unwrap_or(MIN_SECTOR_SIZE);
         let size = size.unwrap_or(DEFAULT_REQUEST_SIZE.max(unit));
-        if size == 0 || size % unit != 0 || size > MAX_REQUEST_SIZE {
+        if size == 0 || !size.is_multiple_of(unit) || size > MAX_REQUEST_SIZE {
             return Err(format!(
                 "--request-size {size} does not suit the sector sizes: give a multiple of {unit} \
                  up to {MAX_REQUEST_SIZE}, in bytes"

@@ -238,9 +238,8 @@ mod tests {
     #[test]
     fn a_flood_of_messages_or_text_ends_the_session() {
         let mut session = Session::new(Protocol::Protobuf, 50);
-        let flood = (0..1000).find_map(|_| {
-            receive(&mut session, &init_message("probe", "input", 0)).err()
-        });
+        let flood =
+            (0..1000).find_map(|_| receive(&mut session, &init_message("probe", "input", 0)).err());
         assert_eq!(flood, Some(ProtocolError::Flood));
         let mut session = Session::new(Protocol::Text, 50);
         let flood = (0..1000).find_map(|_| session.receive(&[b'x'; 4096], |_, _| {}).err());
@@ -252,7 +251,10 @@ mod tests {
         let mut session = Session::new(Protocol::Protobuf, 50);
         let done = complete_message("copy", 50, true);
         receive(&mut session, &done).unwrap();
-        assert_eq!(receive(&mut session, &done), Err(ProtocolError::AfterCompletion));
+        assert_eq!(
+            receive(&mut session, &done),
+            Err(ProtocolError::AfterCompletion)
+        );
     }
 
     #[test]

@@ -79,7 +79,11 @@ fn decode(code: &[u8]) -> &'static str {
     match code[prefixes..] {
         [0x0f, 0x0b, ..] => "an invalid instruction (ud2)",
         [0x0f, 0x05 | 0x34, ..] => "a system call, which this machine does not have",
-        [0x0f, 0x00 | 0x01 | 0x06 | 0x08 | 0x09 | 0x20..=0x23 | 0x30 | 0x32, ..]
+        [
+            0x0f,
+            0x00 | 0x01 | 0x06 | 0x08 | 0x09 | 0x20..=0x23 | 0x30 | 0x32,
+            ..,
+        ]
         | [0xf4 | 0xfa | 0xfb, ..] => "a privileged instruction",
         [0xe4..=0xe7 | 0xec..=0xef | 0x6c..=0x6f, ..] => "access to a forbidden port",
         [0xcc | 0xcd | 0xf1, ..] => "a software interrupt, for which there is no handler",
@@ -96,7 +100,10 @@ mod tests {
     fn the_kind_is_told_behind_prefixes_too() {
         assert_eq!(decode(&[0x0f, 0x0b]), "an invalid instruction (ud2)");
         assert_eq!(decode(&[0xf3, 0x6e]), "access to a forbidden port");
-        assert_eq!(decode(&[0x48, 0x0f, 0x05]), "a system call, which this machine does not have");
+        assert_eq!(
+            decode(&[0x48, 0x0f, 0x05]),
+            "a system call, which this machine does not have"
+        );
         assert_eq!(decode(&[0xf4]), "a privileged instruction");
     }
 }

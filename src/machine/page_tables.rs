@@ -10,6 +10,8 @@ use guest_abi::layout::{
 };
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
+use super::memory::to_usize;
+
 const PRESENT: u64 = 1;
 const WRITABLE: u64 = 1 << 1;
 const USER: u64 = 1 << 2;
@@ -78,7 +80,10 @@ pub type ImagePermissions = [PagePermissions; IMAGE_PAGES];
 /// # Errors
 ///
 /// If `memory` lacks the pages that the address map gives to the tables.
-pub fn write(memory: &GuestMemoryMmap, image: &ImagePermissions) -> Result<(), GuestMemoryError> {
+pub(super) fn write(
+    memory: &GuestMemoryMmap,
+    image: &ImagePermissions,
+) -> Result<(), GuestMemoryError> {
     let entry = |table: u64, index: u64, value: u64| {
         memory.write_obj(value, GuestAddress(table + index * 8))
     };
@@ -100,7 +105,7 @@ pub fn write(memory: &GuestMemoryMmap, image: &ImagePermissions) -> Result<(), G
         let index = registers % TABLE_SPAN / PAGE_SIZE;
         entry(MMIO_PAGE_TABLE, index, registers | flags)?;
     }
-    for page in (0..RAM_SIZE).step_by(PAGE_SIZE as usize) {
+    for page in (0..RAM_SIZE).step_by(to_usize(PAGE_SIZE)) {
         // The tables for RAM lie one after the other, so that they are one array by page number.
         if let Some(flags) = ram_page_flags(page, image) {
             entry(RAM_PAGE_TABLES, page / PAGE_SIZE, page | flags)?;
@@ -169,7 +174,13 @@ mod tests {
     #[test]
     fn the_guest_cannot_reach_null_tables_guard_or_the_rest_of_its_image() {
         let ram = tables();
-        for address in [0, STACK, IMAGE + 2 * PAGE_SIZE, RAM_SIZE, INPUT_MMIO + 0x2000] {
+        for address in [
+            0,
+            STACK,
+            IMAGE + 2 * PAGE_SIZE,
+            RAM_SIZE,
+            INPUT_MMIO + 0x2000,
+        ] {
             assert_eq!(walk(ram.all(), address), None, "{address:#x}");
         }
         for address in [GDT, PAGE_TABLES, TSS] {
@@ -182,10 +193,19 @@ mod tests {
         let ram = tables();
         let code = walk(ram.all(), IMAGE).unwrap();
         assert_eq!(code & (WRITABLE | NO_EXECUTE), 0);
-        let data = [IMAGE + PAGE_SIZE, DMA_POOL, STACK_TOP, INPUT_MMIO, OUTPUT_MMIO];
+        let data = [
+            IMAGE + PAGE_SIZE,
+            DMA_POOL,
+            STACK_TOP,
+            INPUT_MMIO,
+            OUTPUT_MMIO,
+        ];
         for address in data {
             let entry = walk(ram.all(), address).unwrap();
-            assert_eq!(entry & (USER | WRITABLE | NO_EXECUTE), USER | WRITABLE | NO_EXECUTE);
+            assert_eq!(
+                entry & (USER | WRITABLE | NO_EXECUTE),
+                USER | WRITABLE | NO_EXECUTE
+            );
         }
     }
 }

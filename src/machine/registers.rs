@@ -29,7 +29,7 @@ const RFLAGS: u64 = 1 << 1;
 /// # Errors
 ///
 /// The reason of the KVM call that failed.
-pub fn set_up(vcpu: &VcpuFd, cpuid: &CpuId, entry: u64) -> Result<(), kvm_ioctls::Error> {
+pub(super) fn set_up(vcpu: &VcpuFd, cpuid: &CpuId, entry: u64) -> Result<(), kvm_ioctls::Error> {
     vcpu.set_cpuid2(cpuid)?;
     let mut sregs = vcpu.get_sregs()?;
     segments::set_up(&mut sregs);

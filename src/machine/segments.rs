@@ -30,6 +30,16 @@ const TSS_BITMAP_OFFSET: usize = 102;
 const BITMAP_PORTS: usize = 0x400;
 const BITMAP_SIZE: usize = BITMAP_PORTS / 8 + 1;
 
+/// The same numbers in the widths that the processor has for them.
+const GDT_LIMIT: u16 = 5 * 8 - 1;
+const BITMAP_START: u16 = 104;
+const TSS_LIMIT: u32 = 104 + 0x400 / 8;
+const _: () = assert!(
+    GDT_ENTRIES * 8 == GDT_LIMIT as usize + 1
+        && TSS_SIZE == BITMAP_START as usize
+        && TSS_SIZE + BITMAP_SIZE == TSS_LIMIT as usize + 1
+);
+
 fn code_segment() -> kvm_segment {
     kvm_segment {
         limit: 0xffff_ffff,
@@ -62,7 +72,7 @@ fn task_segment() -> kvm_segment {
     kvm_segment {
         base: TSS,
         // Counted in bytes: VMX refuses a TR of this size with page granularity.
-        limit: (TSS_SIZE + BITMAP_SIZE - 1) as u32,
+        limit: TSS_LIMIT,
         selector: TSS_SELECTOR,
         type_: TYPE_BUSY_TSS,
         present: 1,
@@ -71,7 +81,7 @@ fn task_segment() -> kvm_segment {
 }
 
 /// Points `sregs` at the segments that [`write_tables`] lays out.
-pub fn set_up(sregs: &mut kvm_sregs) {
+pub(super) fn set_up(sregs: &mut kvm_sregs) {
     let data = data_segment();
     sregs.cs = code_segment();
     sregs.ss = data;
@@ -86,7 +96,7 @@ pub fn set_up(sregs: &mut kvm_sregs) {
     };
     sregs.gdt = kvm_dtable {
         base: GDT,
-        limit: (GDT_ENTRIES * 8 - 1) as u16,
+        limit: GDT_LIMIT,
         ..Default::default()
     };
     // No interrupt descriptor table: any fault becomes a triple fault, which ends the run.
@@ -98,7 +108,7 @@ pub fn set_up(sregs: &mut kvm_sregs) {
 /// # Errors
 ///
 /// If `memory` lacks the pages that the address map gives to them.
-pub fn write_tables(memory: &GuestMemoryMmap) -> Result<(), GuestMemoryError> {
+pub(super) fn write_tables(memory: &GuestMemoryMmap) -> Result<(), GuestMemoryError> {
     let task = task_segment();
     let table: [u64; GDT_ENTRIES] = [
         0,
@@ -137,7 +147,7 @@ fn descriptor(segment: &kvm_segment) -> u64 {
 /// The task state segment: no stacks, as no ring is ever entered, and the bitmap.
 fn task_state() -> [u8; TSS_SIZE + BITMAP_SIZE] {
     let mut state = [0; TSS_SIZE + BITMAP_SIZE];
-    let offset = (TSS_SIZE as u16).to_le_bytes();
+    let offset = BITMAP_START.to_le_bytes();
     state[TSS_BITMAP_OFFSET..TSS_SIZE].copy_from_slice(&offset);
     let bitmap = &mut state[TSS_SIZE..];
     bitmap.fill(0xff);
@@ -167,7 +177,11 @@ mod tests {
             let allowed = ports::ALLOWED.iter().any(|&(first, count)| {
                 (usize::from(first)..usize::from(first) + usize::from(count)).contains(&port)
             });
-            assert_eq!(bitmap[port / 8] & (1 << (port % 8)) == 0, allowed, "{port:#x}");
+            assert_eq!(
+                bitmap[port / 8] & (1 << (port % 8)) == 0,
+                allowed,
+                "{port:#x}"
+            );
         }
         assert_eq!(bitmap.last(), Some(&0xff));
     }

@@ -18,7 +18,10 @@ use super::idle::{IdlePort, Wake};
 use super::{ExitCounts, GuestRam};
 
 /// The signal that makes the vCPU leave the guest or the idle port.
-#[allow(non_snake_case, reason = "it stands for a signal number, as in signal(7)")]
+#[allow(
+    non_snake_case,
+    reason = "it stands for a signal number, as in signal(7)"
+)]
 #[must_use]
 pub fn KICK_SIGNAL() -> c_int {
     SIGRTMIN()

@@ -6,9 +6,9 @@ use guest_abi::layout::MMIO_SIZE;
 use guest_abi::ports::{self, UART_DATA};
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, VmFd};
+use vm_device::DevicePio;
 use vm_device::bus::{self, MmioAddress, MmioRange, PioAddress, PioRange};
 use vm_device::device_manager::{IoManager, MmioManager, PioManager};
-use vm_device::DevicePio;
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use super::idle::IdlePort;
@@ -102,8 +102,8 @@ impl Machine {
         first_port: u16,
         uart: Arc<dyn DevicePio + Send + Sync>,
     ) -> Result<(), MachineError> {
-        let range = PioRange::new(PioAddress(first_port), ports::UART_PORTS)
-            .map_err(MachineError::Bus)?;
+        let range =
+            PioRange::new(PioAddress(first_port), ports::UART_PORTS).map_err(MachineError::Bus)?;
         self.bus
             .register_pio(range, uart)
             .map_err(MachineError::Bus)?;

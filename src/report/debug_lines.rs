@@ -81,13 +81,19 @@ mod tests {
 
     #[test]
     fn bytes_become_lines_however_they_arrive() {
-        assert_eq!(lines(&[b"one\ntw", b"o\r\n\nthree"]), ["one", "two", "", "three"]);
+        assert_eq!(
+            lines(&[b"one\ntw", b"o\r\n\nthree"]),
+            ["one", "two", "", "three"]
+        );
     }
 
     #[test]
     fn long_lines_are_broken_and_control_characters_escaped() {
         let long = lines(&[&[b'x'; 300]]);
-        assert_eq!(long.iter().map(String::len).collect::<Vec<_>>(), [120, 120, 60]);
+        assert_eq!(
+            long.iter().map(String::len).collect::<Vec<_>>(),
+            [120, 120, 60]
+        );
         assert_eq!(lines(&[b"\x1b[31m\n"]), ["\\u{1b}[31m"]);
     }
 

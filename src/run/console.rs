@@ -59,7 +59,11 @@ pub(super) fn drain(console: &mut Console, signals: &Signals) -> Result<(), RunE
 }
 
 fn wait_for_room(printer: &Printer, signals: &Signals) {
-    let entry = |fd, events| libc::pollfd { fd, events, revents: 0 };
+    let entry = |fd, events| libc::pollfd {
+        fd,
+        events,
+        revents: 0,
+    };
     let mut entries = [
         entry(printer.as_raw_fd(), libc::POLLOUT),
         entry(signals.as_raw_fd(), libc::POLLIN),

@@ -51,7 +51,11 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         },
     )?;
     let output = Arc::new(output);
-    let image = config.guest.as_deref().map(machine::read_image).transpose()?;
+    let image = config
+        .guest
+        .as_deref()
+        .map(machine::read_image)
+        .transpose()?;
     let mut console = open_console(config, input.len());
     console.warn(input.notes().iter().chain(output.notes().iter()));
 
@@ -59,7 +63,9 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let disks = Disks::new(config, input.clone(), output.clone(), &ram)?;
     let ports = serial_ports()?;
     let frame = job::config_frame(config, console.lines).map_err(|error| {
-        RunError::Guest(format!("the configuration does not fit into a frame: {error}"))
+        RunError::Guest(format!(
+            "the configuration does not fit into a frame: {error}"
+        ))
     })?;
     ports.com1.queue_input(&frame);
     let vcpu = build(&disks, &ports, ram, image.as_deref().unwrap_or(GUEST))?;
@@ -74,14 +80,22 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let vcpu = VcpuThread::spawn(vcpu, start.clone(), || {})?;
     let session = Session::new(
         config.protocol,
-        input.len().div_ceil(config.input_sector_size.bytes().into()),
+        input
+            .len()
+            .div_ceil(config.input_sector_size.bytes().into()),
     );
     let progress = {
         let output = output.clone();
         move || output.bytes_written()
     };
     let supervisor = Supervisor::new(
-        signals, vcpu, ports, console, session, progress, config.timeout,
+        signals,
+        vcpu,
+        ports,
+        console,
+        session,
+        progress,
+        config.timeout,
     )?;
     start.wait();
     let mut supervised = supervisor.run()?;

@@ -161,7 +161,9 @@ impl<P: Fn() -> u64> Supervisor<P> {
         self.debug.finish(|line| show_debug(&mut console, line));
         console.out.flush();
         console.err.flush();
-        let report = self.report.ok_or_else(|| RunError::Guest("the vCPU's thread died".into()))?;
+        let report = self
+            .report
+            .ok_or_else(|| RunError::Guest("the vCPU's thread died".into()))?;
         Ok(Supervised {
             report,
             cut: self.cut,
@@ -233,7 +235,8 @@ impl<P: Fn() -> u64> Supervisor<P> {
     fn receive_debug(&mut self) {
         self.ports.com2_output.take(&mut self.received);
         let console = &mut self.console;
-        self.debug.push(&self.received, |line| show_debug(console, line));
+        self.debug
+            .push(&self.received, |line| show_debug(console, line));
     }
 
     /// The vCPU has ended: what it sent before is still in the queues.
@@ -277,8 +280,14 @@ impl<P: Fn() -> u64> MutEventSubscriber for Supervisor<P> {
             (self.vcpu.ended().as_raw_fd(), token::VCPU),
             (self.ports.com1.empty_event().as_raw_fd(), token::COM1_EMPTY),
             (self.ports.com2.empty_event().as_raw_fd(), token::COM2_EMPTY),
-            (self.ports.com1_output.event().as_raw_fd(), token::COM1_OUTPUT),
-            (self.ports.com2_output.event().as_raw_fd(), token::COM2_OUTPUT),
+            (
+                self.ports.com1_output.event().as_raw_fd(),
+                token::COM1_OUTPUT,
+            ),
+            (
+                self.ports.com2_output.event().as_raw_fd(),
+                token::COM2_OUTPUT,
+            ),
         ];
         for (fd, token) in sources {
             // Cannot fail: the descriptors are open and new to this loop.

@@ -5,8 +5,8 @@
 
 use std::io;
 use std::os::unix::thread::JoinHandleExt;
-use std::sync::mpsc::{self, Receiver};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Barrier};
 use std::thread::{self, JoinHandle};
 
@@ -53,7 +53,8 @@ impl DiskThread {
         start: Arc<Barrier>,
         confine: impl FnOnce() + Send + 'static,
     ) -> Result<Self, RunError> {
-        let stop_event = Arc::new(EventFd::new(EFD_NONBLOCK).map_err(RunError::host("make an eventfd"))?);
+        let stop_event =
+            Arc::new(EventFd::new(EFD_NONBLOCK).map_err(RunError::host("make an eventfd"))?);
         let stop = Arc::new(AtomicBool::new(false));
         let mut events = new_loop::<Arc<dyn EventSubscriber + Send + Sync>>(DISK_EVENTS)?;
         events.add_subscriber(disk);
@@ -100,7 +101,8 @@ impl VcpuThread {
         start: Arc<Barrier>,
         confine: impl FnOnce() + Send + 'static,
     ) -> Result<Self, RunError> {
-        let ended = Arc::new(EventFd::new(EFD_NONBLOCK).map_err(RunError::host("make an eventfd"))?);
+        let ended =
+            Arc::new(EventFd::new(EFD_NONBLOCK).map_err(RunError::host("make an eventfd"))?);
         let control = vcpu.control();
         let (sender, report) = mpsc::sync_channel(1);
         let event = ended.clone();
@@ -164,7 +166,9 @@ impl Drop for FireOnDrop {
 }
 
 /// An event loop for subscribers of one type.
-pub(super) fn new_loop<S: MutEventSubscriber>(capacity: usize) -> Result<EventManager<S>, RunError> {
+pub(super) fn new_loop<S: MutEventSubscriber>(
+    capacity: usize,
+) -> Result<EventManager<S>, RunError> {
     EventManager::new_with_capacity(capacity).map_err(|error| RunError::Host {
         what: "make an event loop",
         source: io::Error::other(error.to_string()),

@@ -3,6 +3,7 @@
 //! devices share is an eventfd; who waits on it, and how the guest learns of it, is the machine's.
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -41,6 +42,33 @@ impl IrqLine {
     #[must_use]
     pub fn completions(&self) -> u64 {
         self.completions.load(Ordering::SeqCst)
+    }
+
+    /// Takes a notification that is there, without waiting; whether there was one.
+    pub fn take(&self) -> bool {
+        self.event.read().is_ok()
+    }
+
+    /// Waits for a notification and takes it.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::Interrupted`] if a signal came first.
+    pub fn wait(&self) -> io::Result<()> {
+        loop {
+            let mut entry = libc::pollfd {
+                fd: self.event.as_raw_fd(),
+                events: libc::POLLIN,
+                revents: 0,
+            };
+            // SAFETY: the entry is valid, and there is one.
+            if unsafe { libc::poll(&raw mut entry, 1, -1) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            if self.take() {
+                return Ok(());
+            }
+        }
     }
 
     fn raise(&self) {

@@ -1,6 +1,7 @@
 //! What lies behind a block device.
 
 use std::io;
+use std::sync::Arc;
 
 use vm_memory::VolatileSlice;
 
@@ -30,4 +31,19 @@ pub trait BlockBackend: Send + Sync {
     ///
     /// The host's reason why it could not be done.
     fn flush(&self) -> io::Result<()>;
+}
+
+/// A backend that someone else looks at as well.
+impl<B: BlockBackend> BlockBackend for Arc<B> {
+    fn read_at(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<()> {
+        self.as_ref().read_at(offset, buffers)
+    }
+
+    fn write_at(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<()> {
+        self.as_ref().write_at(offset, buffers)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.as_ref().flush()
+    }
 }

@@ -1,0 +1,53 @@
+# The front door. Each target is what a person could type.
+#
+#   make                                    build the VMM with its guest
+#   make run INPUT=disk.img OUTPUT=copy.img copy a disk inside a VM
+#   make help                               all targets and variables
+
+CARGO ?= cargo
+VMM := target/release/vmm
+
+# Quoted for the shell: paths may hold spaces and anything else.
+quote = '$(subst ','\'',$(1))'
+option = $(if $(2),$(1) $(call quote,$(2)))
+
+.PHONY: all build run test test-nested lint bench bench-reference fuzz clean help
+
+all: build
+
+build:
+	$(CARGO) build --release --locked
+
+run: build
+	@test -n $(call quote,$(INPUT)) -a -n $(call quote,$(OUTPUT)) || { echo 'usage: make run INPUT=disk.img OUTPUT=copy.img' >&2; exit 2; }
+	@$(VMM) --input $(call quote,$(INPUT)) --output $(call quote,$(OUTPUT)) \
+	  $(call option,--input-sector-size,$(INPUT_SECTOR_SIZE)) \
+	  $(call option,--output-sector-size,$(OUTPUT_SECTOR_SIZE)) \
+	  $(call option,--progress-percent,$(PROGRESS)) $(ARGS)
+
+test:
+	$(CARGO) test --locked --workspace
+	$(CARGO) test --locked --lib --manifest-path guest/Cargo.toml
+
+# RUNNER runs a command on another host that has a KVM of its own: RUNNER -p FOLDER -- COMMAND.
+test-nested: build
+	tests/nested/run $(call quote,$(RUNNER))
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) fmt --check --manifest-path guest/Cargo.toml
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-targets --manifest-path guest/Cargo.toml -- -D warnings
+
+clean:
+	$(CARGO) clean
+	$(CARGO) clean --manifest-path guest/Cargo.toml
+
+help:
+	@echo 'make                 build target/release/vmm, the guest included'
+	@echo 'make run             copy INPUT to OUTPUT; takes INPUT_SECTOR_SIZE, OUTPUT_SECTOR_SIZE,'
+	@echo '                     PROGRESS, and ARGS for any other option of vmm'
+	@echo 'make test            build everything and run all tests'
+	@echo 'make test-nested     run a few tests on the host that RUNNER boots'
+	@echo 'make lint            rustfmt and clippy, warnings denied'
+	@echo 'make clean           remove what was built'
