@@ -1,1 +1,7 @@
 //! The files that a copy reads and writes.
+
+mod coverage;
+mod error;
+mod vectored;
+
+pub use error::{FileError, Role};
