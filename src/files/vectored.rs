@@ -16,7 +16,10 @@ use vm_memory::volatile_memory::PtrGuardMut;
 /// cost more to prepare than the calls it saves.
 const MAX_PIECES: usize = 256;
 
-const EMPTY: iovec = iovec { iov_base: null_mut(), iov_len: 0 };
+const EMPTY: iovec = iovec {
+    iov_base: null_mut(),
+    iov_len: 0,
+};
 
 // A pointer into guest memory is used after its guard is gone. That holds as long as the guard
 // does nothing on its way out, which is so without vm-memory's `xen` feature.
@@ -46,12 +49,16 @@ pub(super) struct Span<'a> {
 
 /// Fills the span from the file.
 pub(super) fn read(file: BorrowedFd<'_>, span: Span<'_>) -> Result<(), Partial> {
-    transfer(span, io::ErrorKind::UnexpectedEof, |pieces, offset| preadv(file, pieces, offset))
+    transfer(span, io::ErrorKind::UnexpectedEof, |pieces, offset| {
+        preadv(file, pieces, offset)
+    })
 }
 
 /// Writes the span to the file.
 pub(super) fn write(file: BorrowedFd<'_>, span: Span<'_>) -> Result<(), Partial> {
-    transfer(span, io::ErrorKind::WriteZero, |pieces, offset| pwritev(file, pieces, offset))
+    transfer(span, io::ErrorKind::WriteZero, |pieces, offset| {
+        pwritev(file, pieces, offset)
+    })
 }
 
 /// Repeats `call` until the span is moved. `stuck` is the error if it moves nothing.
@@ -65,7 +72,12 @@ fn transfer(
     while done < span.to {
         let count = gather(&mut pieces, Span { from: done, ..span });
         match call(&pieces[..count], span.offset.saturating_add(done)) {
-            Ok(0) => return Err(Partial { done, source: stuck.into() }),
+            Ok(0) => {
+                return Err(Partial {
+                    done,
+                    source: stuck.into(),
+                });
+            }
             Ok(moved) => done += moved as u64,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(source) => return Err(Partial { done, source }),
@@ -104,7 +116,9 @@ fn gather(pieces: &mut [iovec; MAX_PIECES], span: Span<'_>) -> usize {
 /// At most `left` bytes of `buffer` from its byte `skip` up, which lies within it.
 fn piece(buffer: &VolatileSlice<'_>, skip: u64, left: u64) -> iovec {
     // Both fit: `skip` is below a length in memory, and what is larger than one is cut to it.
-    let skip = usize::try_from(skip).unwrap_or(usize::MAX).min(buffer.len());
+    let skip = usize::try_from(skip)
+        .unwrap_or(usize::MAX)
+        .min(buffer.len());
     let left = usize::try_from(left).unwrap_or(usize::MAX);
     iovec {
         iov_base: buffer.ptr_guard_mut().as_ptr().wrapping_add(skip).cast(),
@@ -152,7 +166,10 @@ mod tests {
     use super::*;
 
     /// A call that moves at most `most` bytes, and is interrupted before each time that it does.
-    fn stingy(most: usize, seen: &mut Vec<(usize, u64)>) -> impl FnMut(&[iovec], u64) -> io::Result<usize> {
+    fn stingy(
+        most: usize,
+        seen: &mut Vec<(usize, u64)>,
+    ) -> impl FnMut(&[iovec], u64) -> io::Result<usize> {
         let mut interrupted = false;
         move |pieces, offset| {
             interrupted = !interrupted;
@@ -174,7 +191,12 @@ mod tests {
         let mut memory = [0; 1000];
         let buffers = slices(&mut memory, 100);
         let mut seen = Vec::new();
-        let span = Span { buffers: &buffers, offset: 5000, from: 0, to: 950 };
+        let span = Span {
+            buffers: &buffers,
+            offset: 5000,
+            from: 0,
+            to: 950,
+        };
         transfer(span, io::ErrorKind::WriteZero, stingy(300, &mut seen)).unwrap();
         assert_eq!(seen, [(950, 5000), (650, 5300), (350, 5600), (50, 5900)]);
     }
@@ -184,10 +206,19 @@ mod tests {
         let mut memory = [0; 1000];
         let buffers = slices(&mut memory, 100);
         let mut calls = 0;
-        let span = Span { buffers: &buffers, offset: 0, from: 0, to: 1000 };
+        let span = Span {
+            buffers: &buffers,
+            offset: 0,
+            from: 0,
+            to: 1000,
+        };
         let partial = transfer(span, io::ErrorKind::WriteZero, |_, _| {
             calls += 1;
-            if calls == 1 { Ok(512) } else { Err(io::Error::from_raw_os_error(libc::EIO)) }
+            if calls == 1 {
+                Ok(512)
+            } else {
+                Err(io::Error::from_raw_os_error(libc::EIO))
+            }
         })
         .unwrap_err();
         assert_eq!(partial.done, 512);
@@ -198,7 +229,12 @@ mod tests {
     fn a_transfer_that_moves_nothing_is_an_error_and_not_a_loop() {
         let mut memory = [0; 10];
         let buffers = slices(&mut memory, 10);
-        let span = Span { buffers: &buffers, offset: 0, from: 0, to: 10 };
+        let span = Span {
+            buffers: &buffers,
+            offset: 0,
+            from: 0,
+            to: 10,
+        };
         let partial = transfer(span, io::ErrorKind::WriteZero, |_, _| Ok(0)).unwrap_err();
         assert_eq!(partial.source.kind(), io::ErrorKind::WriteZero);
     }
@@ -208,7 +244,12 @@ mod tests {
         let mut memory = [0; 4096];
         let buffers = slices(&mut memory, 16);
         let mut pieces = [EMPTY; MAX_PIECES];
-        let span = Span { buffers: &buffers, offset: 0, from: 0, to: 4000 };
+        let span = Span {
+            buffers: &buffers,
+            offset: 0,
+            from: 0,
+            to: 4000,
+        };
         assert_eq!(gather(&mut pieces, span), 1);
         assert_eq!(pieces[0].iov_len, 4000);
     }
@@ -218,12 +259,30 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         let mut source: Vec<u8> = (0..4000_u32).map(|byte| (byte % 251) as u8).collect();
         // Every second byte only, so that no two pieces are neighbours.
-        let buffers: Vec<_> = source.chunks_mut(2).map(|pair| VolatileSlice::from(&mut pair[..1])).collect();
-        let span = Span { buffers: &buffers, offset: 7, from: 0, to: 2000 };
+        let buffers: Vec<_> = source
+            .chunks_mut(2)
+            .map(|pair| VolatileSlice::from(&mut pair[..1]))
+            .collect();
+        let span = Span {
+            buffers: &buffers,
+            offset: 7,
+            from: 0,
+            to: 2000,
+        };
         write(file.as_fd(), span).unwrap();
         let mut target = vec![0; 4000];
-        let buffers: Vec<_> = target.chunks_mut(2).map(|pair| VolatileSlice::from(&mut pair[..1])).collect();
-        read(file.as_fd(), Span { buffers: &buffers, ..span }).unwrap();
+        let buffers: Vec<_> = target
+            .chunks_mut(2)
+            .map(|pair| VolatileSlice::from(&mut pair[..1]))
+            .collect();
+        read(
+            file.as_fd(),
+            Span {
+                buffers: &buffers,
+                ..span
+            },
+        )
+        .unwrap();
         for (index, byte) in target.iter().enumerate().step_by(2) {
             assert_eq!(*byte, source[index]);
         }
@@ -235,9 +294,17 @@ mod tests {
         file.set_len(100).unwrap();
         let mut memory = [1; 200];
         let buffers = slices(&mut memory, 200);
-        let span = Span { buffers: &buffers, offset: 0, from: 0, to: 200 };
+        let span = Span {
+            buffers: &buffers,
+            offset: 0,
+            from: 0,
+            to: 200,
+        };
         let partial = read(file.as_fd(), span).unwrap_err();
-        assert_eq!((partial.done, partial.source.kind()), (100, io::ErrorKind::UnexpectedEof));
+        assert_eq!(
+            (partial.done, partial.source.kind()),
+            (100, io::ErrorKind::UnexpectedEof)
+        );
     }
 
     #[test]
@@ -245,7 +312,12 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         let mut memory = [1; 1];
         let buffers = slices(&mut memory, 1);
-        let span = Span { buffers: &buffers, offset: u64::MAX, from: 0, to: 1 };
+        let span = Span {
+            buffers: &buffers,
+            offset: u64::MAX,
+            from: 0,
+            to: 1,
+        };
         let partial = write(file.as_fd(), span).unwrap_err();
         assert_eq!(partial.source.raw_os_error(), Some(libc::EINVAL));
     }
