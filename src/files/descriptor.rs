@@ -197,7 +197,7 @@ fn alignment(file: &OwnedFd) -> u32 {
 }
 
 fn is_aligned(span: Span<'_>, alignment: u32) -> bool {
-    let multiple = |value: u64| value % u64::from(alignment) == 0;
+    let multiple = |value: u64| value.is_multiple_of(u64::from(alignment));
     multiple(span.offset)
         && span.buffers.iter().all(|buffer| {
             let address = buffer.ptr_guard().as_ptr().addr() as u64;
@@ -207,7 +207,11 @@ fn is_aligned(span: Span<'_>, alignment: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::print_stderr,
+        clippy::cast_possible_truncation
+    )]
 
     use std::fs::OpenOptions;
     use std::os::unix::fs::FileExt;
@@ -233,7 +237,7 @@ mod tests {
 
     #[test]
     fn an_unaligned_tail_is_exact_with_direct_transfers() {
-        let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let folder = tempfile::tempdir().unwrap();
         let (file, descriptor) = open(&folder.path().join("file"));
         let mut pages = Pages([7; 16384]);
         let buffers = [VolatileSlice::from(&mut pages.0[..])];
@@ -248,7 +252,7 @@ mod tests {
 
     #[test]
     fn requests_in_unaligned_memory_are_exact_and_noted() {
-        let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let folder = tempfile::tempdir().unwrap();
         let (file, descriptor) = open(&folder.path().join("file"));
         if let Some(note) = descriptor.note() {
             eprintln!("skipped: {note}");
@@ -265,7 +269,7 @@ mod tests {
 
     #[test]
     fn refusals_raise_the_alignment_and_then_end_direct_transfers() {
-        let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let folder = tempfile::tempdir().unwrap();
         let (_file, descriptor) = open(&folder.path().join("file"));
         let Some(direct) = &descriptor.direct else {
             eprintln!("skipped: {:?}", descriptor.note());

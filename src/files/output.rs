@@ -82,7 +82,7 @@ impl OutputFile {
         let (file, staging) = match find(path, input)? {
             Target::Device(device) => (Descriptor::new(device, options.direct, OFlags::RDWR), None),
             Target::File(place) => {
-                let (file, staging) = stage(place, options.direct, naming)?;
+                let (file, staging) = stage(*place, options.direct, naming)?;
                 (file, Some(staging))
             }
         };

@@ -25,7 +25,7 @@ const MAX_LINKS: usize = 40;
 #[derive(Debug)]
 pub(super) enum Target {
     /// A regular file, there or not, that is made anew and put in place.
-    File(Place),
+    File(Box<Place>),
     /// A device, open for reading and writing, that is written in place.
     Device(OwnedFd),
 }
@@ -64,7 +64,9 @@ pub(super) fn find(path: &Path, input: &InputFile) -> Result<Target, FileError> 
         .as_ref()
         .map(|stat| FileType::from_raw_mode(stat.st_mode))
     {
-        None | Some(FileType::RegularFile) => find_place(path, existing).map(Target::File),
+        None | Some(FileType::RegularFile) => {
+            find_place(path, existing).map(|place| Target::File(Box::new(place)))
+        }
         Some(FileType::BlockDevice) => open_block_device(path, input.len()).map(Target::Device),
         Some(FileType::CharacterDevice) => open_character_device(path).map(Target::Device),
         Some(FileType::Directory) => Err(wrong_kind(path, "a directory")),

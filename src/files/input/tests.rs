@@ -1,6 +1,10 @@
 //! What an input must be, and what its disk shows.
 
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation
+)]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,6 +1,10 @@
 //! When the output appears, what it contains, and what is left when it does not.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation
+)]
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -11,6 +15,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::files::padded_length;
 
+mod devices;
 mod faults;
 
 const BOTH: [Naming; 2] = [Naming::Unnamed, Naming::Hidden];
@@ -384,18 +389,4 @@ fn hard_links_and_hidden_names_are_told_to_the_user() {
     assert!(setup.create("copy").unwrap().notes()[0].contains("hard links"));
     let notes = setup.create_named("new", Naming::Hidden).notes();
     assert!(notes[0].contains("/.new.vmm-"), "{notes:?}");
-}
-
-#[test]
-fn the_null_device_is_written_in_place() {
-    let setup = Setup::new(700);
-    let options = OutputOptions {
-        direct: false,
-        fsync: true,
-    };
-    let output = OutputFile::create(Path::new("/dev/null"), &setup.input, options).unwrap();
-    copy(&output, 700).unwrap();
-    assert_eq!(read(&output, 0, 512).unwrap(), [0; 512]);
-    output.commit().unwrap();
-    assert!(output.folder().is_none());
 }
