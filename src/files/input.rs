@@ -2,7 +2,7 @@
 //! sector is filled with zeros. A file that loses bytes during the copy is an error, one that
 //! gains some a warning: neither is silently copied wrong.
 //!
-//! System calls after [`InputFile::open`]: `preadv` for the disk, `fstat` (or `statx`) for
+//! System calls after [`InputFile::open`]: `preadv` for the disk, `fstat` for
 //! [`InputFile::check_unchanged`].
 
 use std::io;
@@ -10,8 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    Advice, AtFlags, CWD, FileType, Mode, OFlags, SeekFrom, Stat, fadvise, fcntl_setfl, fstat,
-    open, seek, statat,
+    AtFlags, CWD, FileType, Mode, OFlags, SeekFrom, Stat, fcntl_setfl, fstat, open, seek, statat,
 };
 use vm_memory::VolatileSlice;
 
@@ -52,8 +51,6 @@ impl InputFile {
         check_kind(path, &stat)?;
         fcntl_setfl(&fd, OFlags::empty()).map_err(failed)?;
         let length = length(path, &fd, &stat)?;
-        // A larger read-ahead window. Nothing depends on it, so that a refusal does not matter.
-        let _ = fadvise(&fd, 0, None, Advice::Sequential);
         let file = Descriptor::new(fd, direct, OFlags::RDONLY);
         Ok(Self {
             path: path.into(),
