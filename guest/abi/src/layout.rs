@@ -107,7 +107,12 @@ pub const RAM_REGIONS: [Region; 9] = [
         Access::ReadWrite,
         true,
     ),
-    region(OUTPUT_QUEUE + QUEUE_SIZE, DMA_POOL, Access::Unmapped, false),
+    region(
+        OUTPUT_QUEUE + QUEUE_SIZE,
+        DMA_POOL,
+        Access::Unmapped,
+        false,
+    ),
     region(DMA_POOL, DMA_POOL + DMA_POOL_SIZE, Access::ReadWrite, true),
     region(STACK, STACK + STACK_GUARD_SIZE, Access::Unmapped, false),
     region(
