@@ -63,7 +63,7 @@ impl DmaRegion {
     /// The address by which a device reaches the byte at `offset`.
     #[must_use]
     pub fn address(&self, offset: usize) -> u64 {
-        (self.base.as_ptr().addr() + offset) as u64
+        (self.base.as_ptr().expose_provenance() + offset) as u64
     }
 
     /// Two regions: the first `mid` bytes and the rest.
