@@ -51,10 +51,10 @@ impl Schedule {
     /// The first point after `count`, which is less than the total.
     fn after(&self, count: u64) -> u64 {
         let point = match self.interval {
-            0 => count.next_multiple_of(10).saturating_add(1),
+            // One behind the next ten: 0 itself for 0, and 10, 20, ... for 1, 11, ...
+            0 => count.div_ceil(10).saturating_mul(10).saturating_add(1),
             interval => self.first_at(percent(count, self.total) / interval * interval + interval),
         };
-        // The points 1, 11, 21 themselves round up to the next ten; 0 to itself.
         point.min(self.total)
     }
 

@@ -70,6 +70,9 @@ impl<P: Ports, R: Registers> Disks<'_, P, R> {
     /// Waits until a request has come back, or for no reason at all. Only of use while something
     /// is under way.
     ///
+    /// Whether a disk has failed is asked only after a wake-up that brought nothing, since each
+    /// such question leaves the virtual machine.
+    ///
     /// # Errors
     ///
     /// [`Fault`] if a disk has failed by itself.

@@ -6,7 +6,7 @@ use core::cell::UnsafeCell;
 
 use linked_list_allocator::LockedHeap;
 
-/// The longest configuration takes three quarters of it, if all of it were empty device entries.
+/// The longest configuration would take three quarters of it, were it all empty device entries.
 const SIZE: usize = 128 * 1024;
 
 #[repr(C, align(16))]

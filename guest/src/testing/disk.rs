@@ -94,8 +94,10 @@ impl FakeDisk {
         self.0.borrow_mut()
     }
 
+    /// Whether the driver is to be woken. That the disk has failed stays so until a reset.
     pub(crate) fn take_notification(&self) -> bool {
-        std::mem::take(&mut self.get().notified)
+        let failed = self.get().status & status::DEVICE_NEEDS_RESET != 0;
+        std::mem::take(&mut self.get().notified) || failed
     }
 
     pub(crate) fn is_busy(&self) -> bool {

@@ -5,6 +5,7 @@ use core::cell::RefCell;
 
 use super::*;
 use crate::testing::disk::FakeDisk;
+use crate::testing::memory::leak;
 
 #[test]
 fn initialisation_writes_what_the_specification_says_in_its_order() {
@@ -14,10 +15,12 @@ fn initialisation_writes_what_the_specification_says_in_its_order() {
     let wanted = F_EVENT_IDX | 1 << 40;
     assert_eq!(transport.negotiate(wanted), Ok(F_VERSION_1 | F_EVENT_IDX));
     assert_eq!(transport.queue_size_max(), Ok(256));
+    let memory = leak(0x1_0000);
+    let at = |offset| memory.address(offset);
     let addresses = RingAddresses {
-        descriptors: 0x1_0000_2000,
-        avail: 0x3000,
-        used: 0x4000,
+        descriptors: at(0x2000),
+        avail: at(0x3000),
+        used: at(0x4000),
     };
     transport.enable_queue(128, addresses);
     transport.start();
@@ -35,12 +38,12 @@ fn initialisation_writes_what_the_specification_says_in_its_order() {
         (0x70, 11),
         (0x30, 0),
         (0x38, 128),
-        (0x80, 0x2000),
-        (0x84, 1),
-        (0x90, 0x3000),
-        (0x94, 0),
-        (0xa0, 0x4000),
-        (0xa4, 0),
+        (0x80, low(at(0x2000))),
+        (0x84, low(at(0x2000) >> 32)),
+        (0x90, low(at(0x3000))),
+        (0x94, low(at(0x3000) >> 32)),
+        (0xa0, low(at(0x4000))),
+        (0xa4, low(at(0x4000) >> 32)),
         (0x44, 1),
         (0x70, 15),
     ];
