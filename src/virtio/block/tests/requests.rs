@@ -11,6 +11,8 @@ use crate::virtio::testing::{
 
 /// The status byte of slot 0.
 const STATUS: u64 = HEADERS + 16;
+/// A descriptor: address, length, flags.
+type Part = (u64, u32, u16);
 
 #[test]
 fn a_read_fills_the_buffer_and_a_write_stores_it() {
@@ -170,7 +172,7 @@ fn requests_that_are_not_whole_sectors_of_the_disk_get_ioerr() {
 fn data_in_the_wrong_direction_gets_ioerr() {
     let mut rig = Rig::new();
     let status = (STATUS, 1, WRITE);
-    let wrong: [(u32, &[(u64, u32, u16)]); 5] = [
+    let wrong: [(u32, &[Part]); 5] = [
         (IN, &[(DATA, 512, 0), status]),
         (OUT, &[(DATA, 512, WRITE), status]),
         (IN, &[(DATA, 512, 0), (DATA, 512, WRITE), status]),
