@@ -28,16 +28,9 @@ impl BlockBackend for Nothing {
 #[ignore = "a measurement: its result depends on the machine"]
 fn cost_of_a_request_of_one_sector() {
     const REQUESTS: u16 = 512;
-    let config = BlockConfig {
-        capacity: CAPACITY,
-        sector_size: 512,
-        read_only: false,
-        id: *ID,
-        spin: Duration::ZERO,
-    };
     let memory = memory();
     let line = Arc::new(IrqLine::new().unwrap());
-    let block = Arc::new(Block::new(&config, Nothing, memory.clone(), line).unwrap());
+    let block = Arc::new(Block::new(&config(512, false), Nothing, memory.clone(), line).unwrap());
     let mut driver = Driver::new(block.clone(), memory);
     driver.start(VERSION_1, 2048);
     let mut heads = Vec::new();

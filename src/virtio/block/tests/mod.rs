@@ -77,6 +77,16 @@ impl BlockBackend for Recorder {
     }
 }
 
+fn config(sector_size: u32, read_only: bool) -> BlockConfig {
+    BlockConfig {
+        capacity: CAPACITY,
+        sector_size,
+        read_only,
+        id: *ID,
+        spin: Duration::ZERO,
+    }
+}
+
 /// A disk and its driver. The device works when the test says so, on the test's own thread.
 struct Rig {
     block: Arc<Block<Recorder>>,
@@ -86,22 +96,24 @@ struct Rig {
 
 impl Rig {
     fn with(sector_size: u32, read_only: bool) -> Self {
-        let config = BlockConfig {
-            capacity: CAPACITY,
-            sector_size,
-            read_only,
-            id: *ID,
-            spin: Duration::ZERO,
-        };
-        let byte = |position: u64| u8::try_from(position / 512 % 251).unwrap();
+        let mut contents = vec![0; usize::try_from(CAPACITY).unwrap()];
+        for (sector, bytes) in contents.chunks_mut(512).enumerate() {
+            bytes.fill(u8::try_from(sector % 251).unwrap());
+        }
         let backend = Recorder {
-            storage: MemoryBackend::new((0..CAPACITY).map(byte).collect()),
+            storage: MemoryBackend::new(contents),
             calls: Mutex::default(),
             bad: Mutex::new(0..0),
         };
         let memory = memory();
         let line = Arc::new(IrqLine::new().unwrap());
-        let block = Block::new(&config, backend, memory.clone(), Arc::clone(&line)).unwrap();
+        let block = Block::new(
+            &config(sector_size, read_only),
+            backend,
+            memory.clone(),
+            Arc::clone(&line),
+        )
+        .unwrap();
         let block = Arc::new(block);
         let driver = Driver::new(block.clone(), memory);
         Self {

@@ -124,7 +124,7 @@ impl Rig {
 #[test]
 fn random_drivers_neither_crash_nor_hang_the_disk() {
     let config = Config {
-        cases: 300,
+        cases: 1000,
         failure_persistence: None,
         ..Config::default()
     };
