@@ -323,3 +323,6 @@ fn set_low(target: &mut u64, value: u32) {
 fn set_high(target: &mut u64, value: u32) {
     *target = u64::from(word(*target, 0)) | (u64::from(value) << 32);
 }
+
+#[cfg(test)]
+mod tests;

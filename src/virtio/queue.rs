@@ -160,7 +160,7 @@ mod tests {
     }
 
     fn used_ids(memory: &GuestMemoryMmap) -> [u32; 4] {
-        let id = |slot| {
+        let id = |slot: u64| {
             memory
                 .read_obj(GuestAddress(USED_RING + 4 + slot * 8))
                 .unwrap()

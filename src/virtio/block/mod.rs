@@ -20,3 +20,6 @@ pub use execute::QueueFault;
 pub use memory::MemoryBackend;
 pub use request::RequestFault;
 pub use stats::{BlockCounters, BlockStats};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,193 @@
+//! Tests of the whole device, driven by its registers and rings as a guest does it: valid
+//! requests here, hostile ones in `hostile`, random ones in `random`, and a cost in `cost`.
+#![allow(clippy::unwrap_used)]
+
+mod cost;
+mod hostile;
+mod random;
+mod requests;
+
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use vm_memory::{Bytes, GuestAddress, VolatileSlice};
+
+use super::{Block, BlockBackend, BlockConfig, IoOperation, MemoryBackend};
+use crate::virtio::testing::{Driver, VERSION_1, WRITE, memory};
+use crate::virtio::{IrqLine, VirtioDevice};
+
+const IN: u32 = 0;
+const OUT: u32 = 1;
+const FLUSH: u32 = 4;
+const GET_ID: u32 = 8;
+
+const OK: u8 = 0;
+const IOERR: u8 = 1;
+const UNSUPP: u8 = 2;
+/// What a status byte holds before the device answers.
+const UNANSWERED: u8 = 0xff;
+
+const CAPACITY: u64 = 1 << 20;
+const ID: &[u8; 20] = b"a-disk-of-the-tests\0";
+
+/// What the backend was asked for: offset, bytes, buffers.
+type Call = (IoOperation, u64, usize, usize);
+
+/// A backend that remembers its calls and fails where it is told to.
+struct Recorder {
+    storage: MemoryBackend,
+    calls: Mutex<Vec<Call>>,
+    bad: Mutex<Range<u64>>,
+}
+
+impl Recorder {
+    fn call(
+        &self,
+        operation: IoOperation,
+        offset: u64,
+        buffers: &[VolatileSlice<'_>],
+    ) -> io::Result<()> {
+        let len: usize = buffers.iter().map(VolatileSlice::len).sum();
+        let call = (operation, offset, len, buffers.len());
+        self.calls.lock().unwrap().push(call);
+        let bad = self.bad.lock().unwrap();
+        let end = offset + u64::try_from(len.max(1)).unwrap();
+        if offset < bad.end && bad.start < end {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        Ok(())
+    }
+}
+
+impl BlockBackend for Recorder {
+    fn read_at(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<()> {
+        self.call(IoOperation::Read, offset, buffers)?;
+        self.storage.read_at(offset, buffers)
+    }
+
+    fn write_at(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<()> {
+        self.call(IoOperation::Write, offset, buffers)?;
+        self.storage.write_at(offset, buffers)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.call(IoOperation::Flush, 0, &[])
+    }
+}
+
+fn config(sector_size: u32, read_only: bool) -> BlockConfig {
+    BlockConfig {
+        capacity: CAPACITY,
+        sector_size,
+        read_only,
+        id: *ID,
+        spin: Duration::ZERO,
+    }
+}
+
+/// A disk and its driver. The device works when the test says so, on the test's own thread.
+struct Rig {
+    block: Arc<Block<Recorder>>,
+    line: Arc<IrqLine>,
+    driver: Driver,
+}
+
+impl Rig {
+    fn with(sector_size: u32, read_only: bool) -> Self {
+        let mut contents = vec![0; usize::try_from(CAPACITY).unwrap()];
+        for (sector, bytes) in contents.chunks_mut(512).enumerate() {
+            bytes.fill(u8::try_from(sector % 251).unwrap());
+        }
+        let backend = Recorder {
+            storage: MemoryBackend::new(contents),
+            calls: Mutex::default(),
+            bad: Mutex::new(0..0),
+        };
+        let memory = memory();
+        let line = Arc::new(IrqLine::new().unwrap());
+        let block = Block::new(
+            &config(sector_size, read_only),
+            backend,
+            memory.clone(),
+            Arc::clone(&line),
+        )
+        .unwrap();
+        let block = Arc::new(block);
+        let driver = Driver::new(block.clone(), memory);
+        Self {
+            block,
+            line,
+            driver,
+        }
+    }
+
+    /// A running disk with sectors of 512 bytes and a queue of 64.
+    fn new() -> Self {
+        let mut rig = Self::with(512, false);
+        rig.start(VERSION_1);
+        rig
+    }
+
+    fn start(&mut self, features: u64) {
+        self.driver.start(features, 64);
+        self.work();
+    }
+
+    /// Lets the device handle its kick.
+    fn work(&self) {
+        self.block.handle_kick();
+    }
+
+    /// Makes a request of three descriptors available; returns where its status will be.
+    fn push(&mut self, slot: u16, kind: u32, sector: u64, data: (u64, u32)) -> u64 {
+        let (header, status) = self.driver.header(slot, kind, sector);
+        let flags = if kind == OUT { 0 } else { WRITE };
+        let parts = [(header, 16, 0), (data.0, data.1, flags), (status, 1, WRITE)];
+        let head = self.driver.chain(&parts);
+        self.driver.make_available(head);
+        status
+    }
+
+    /// Sends one chain with a header before `parts`, which has to name the status byte itself;
+    /// returns that byte and the bytes written, or `None` if there is no answer.
+    fn send(&mut self, kind: u32, sector: u64, parts: &[(u64, u32, u16)]) -> Option<(u8, u32)> {
+        let (header, status) = self.driver.header(0, kind, sector);
+        let mut chain = vec![(header, 16, 0)];
+        chain.extend_from_slice(parts);
+        self.send_chain(&chain, status)
+    }
+
+    fn send_chain(&mut self, chain: &[(u64, u32, u16)], status: u64) -> Option<(u8, u32)> {
+        let head = self.driver.chain(chain);
+        self.driver.make_available(head);
+        self.work();
+        let (used, written) = self.driver.pop_used()?;
+        assert_eq!(used, u32::from(head));
+        Some((self.driver.byte(status), written))
+    }
+
+    /// Reads a sector the ordinary way, to see that the disk is alive.
+    fn assert_alive(&mut self) {
+        let status = self.push(60, IN, 7, (0x20_0000, 512));
+        self.work();
+        assert!(self.driver.pop_used().is_some());
+        assert_eq!(self.driver.byte(status), OK);
+        assert_eq!(self.driver.byte(0x20_0000), 7);
+        assert!(!self.block.interrupt().needs_reset());
+    }
+
+    fn calls(&self) -> Vec<Call> {
+        std::mem::take(&mut self.block.backend().calls.lock().unwrap())
+    }
+
+    fn guest_bytes(&self, address: u64, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        self.driver
+            .memory
+            .read_slice(&mut bytes, GuestAddress(address))
+            .unwrap();
+        bytes
+    }
+}

@@ -1,0 +1,463 @@
+//! What the device does for a driver that keeps to the rules, and how it answers requests that
+//! cannot succeed (virtio 1.2, section 5.2.6).
+
+use virtio_queue::desc::RawDescriptor;
+use virtio_queue::desc::split::Descriptor;
+
+use super::*;
+use crate::virtio::testing::{
+    AVAIL_RING, DATA, EVENT_IDX, HEADERS, INDIRECT, INDIRECT_DESC, MEMORY_SIZE, NEXT,
+};
+
+/// The status byte of slot 0.
+const STATUS: u64 = HEADERS + 16;
+/// A descriptor: address, length, flags.
+type Part = (u64, u32, u16);
+
+#[test]
+fn a_read_fills_the_buffer_and_a_write_stores_it() {
+    let mut rig = Rig::new();
+    let read = rig.send(IN, 3, &[(DATA, 1024, WRITE), (STATUS, 1, WRITE)]);
+    assert_eq!(read, Some((OK, 1025)));
+    assert_eq!(rig.guest_bytes(DATA, 1024), [[3; 512], [4; 512]].concat());
+    let write = rig.send(OUT, 9, &[(DATA, 1024, 0), (STATUS, 1, WRITE)]);
+    assert_eq!(write, Some((OK, 1)));
+    let stored = rig.block.backend().storage.contents();
+    assert_eq!(stored[9 * 512..11 * 512], [[3; 512], [4; 512]].concat());
+    let counters = rig.block.stats().counters();
+    assert_eq!((counters.bytes_read, counters.bytes_written), (1024, 1024));
+    assert_eq!((counters.requests, counters.errors), (2, 0));
+}
+
+#[test]
+fn framing_is_the_drivers_choice() {
+    let mut rig = Rig::new();
+    let (header, status) = rig.driver.header(0, IN, 5);
+    // The header in three pieces, one of them empty; the data and the status in two.
+    let chain = [
+        (header, 1, 0),
+        (header, 0, 0),
+        (header + 1, 15, 0),
+        (DATA, 100, WRITE),
+        (DATA + 100, 413, WRITE),
+    ];
+    let answer = rig.send_chain(&chain, DATA + 512);
+    assert_eq!(answer, Some((OK, 513)));
+    assert_eq!(rig.guest_bytes(DATA, 512), [5; 512]);
+    assert_eq!(rig.driver.byte(status), UNANSWERED);
+
+    // Header and data in one piece.
+    let (header, _) = rig.driver.header(0, OUT, 6);
+    rig.driver
+        .memory
+        .write_slice(&[0x77; 512], GuestAddress(header + 16))
+        .unwrap();
+    let answer = rig.send_chain(&[(header, 16 + 512, 0), (DATA, 1, WRITE)], DATA);
+    assert_eq!(answer, Some((OK, 1)));
+    assert_eq!(
+        rig.block.backend().storage.contents()[6 * 512..7 * 512],
+        [0x77; 512]
+    );
+}
+
+#[test]
+fn a_request_in_an_indirect_table_is_carried_out() {
+    let mut rig = Rig::with(512, false);
+    rig.start(VERSION_1 | INDIRECT_DESC);
+    let (header, status) = rig.driver.header(0, IN, 2);
+    let table = DATA + 0x1000;
+    for (index, (address, len, flags)) in [
+        (header, 16, NEXT),
+        (DATA, 512, NEXT | WRITE),
+        (status, 1, WRITE),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let next = u16::try_from(index).unwrap() + 1;
+        let descriptor = RawDescriptor::from(Descriptor::new(address, len, flags, next));
+        let at = GuestAddress(table + u64::from(next - 1) * 16);
+        rig.driver.memory.write_obj(descriptor, at).unwrap();
+    }
+    let answer = rig.send_chain(&[(table, 48, INDIRECT)], status);
+    assert_eq!(answer, Some((OK, 513)));
+}
+
+#[test]
+fn a_flush_reaches_the_backend() {
+    let mut rig = Rig::new();
+    assert_eq!(rig.send(FLUSH, 0, &[(STATUS, 1, WRITE)]), Some((OK, 1)));
+    assert_eq!(rig.calls(), [(IoOperation::Flush, 0, 0, 0)]);
+}
+
+#[test]
+fn get_id_writes_as_much_as_there_is_room_for() {
+    let mut rig = Rig::new();
+    for (room, written) in [(20, 20), (40, 20), (5, 5)] {
+        let answer = rig.send(GET_ID, 0, &[(DATA, room, WRITE), (STATUS, 1, WRITE)]);
+        assert_eq!(answer, Some((OK, written + 1)));
+        let written = usize::try_from(written).unwrap();
+        assert_eq!(rig.guest_bytes(DATA, written), ID[..written]);
+    }
+    let split = [
+        (DATA, 3, WRITE),
+        (DATA + 0x100, 17, WRITE),
+        (STATUS, 1, WRITE),
+    ];
+    assert_eq!(rig.send(GET_ID, 0, &split), Some((OK, 21)));
+    assert_eq!(rig.guest_bytes(DATA + 0x100, 17), ID[3..]);
+}
+
+#[test]
+fn a_read_only_disk_refuses_writes_and_answers_the_rest() {
+    let mut rig = Rig::with(512, true);
+    rig.start(VERSION_1);
+    let status = (STATUS, 1, WRITE);
+    assert_eq!(
+        rig.send(OUT, 0, &[(DATA, 512, 0), status]),
+        Some((IOERR, 1))
+    );
+    assert_eq!(rig.calls(), []);
+    assert_eq!(rig.send(FLUSH, 0, &[status]), Some((OK, 1)));
+    assert_eq!(
+        rig.send(GET_ID, 0, &[(DATA, 20, WRITE), status]),
+        Some((OK, 21))
+    );
+    rig.assert_alive();
+}
+
+#[test]
+fn unknown_types_are_unsupported() {
+    let mut rig = Rig::new();
+    for kind in [2, 3, 5, 11, 13, 14, u32::MAX] {
+        let answer = rig.send(kind, 0, &[(DATA, 512, 0), (STATUS, 1, WRITE)]);
+        assert_eq!(answer, Some((UNSUPP, 1)), "type {kind}");
+    }
+    rig.assert_alive();
+}
+
+#[test]
+fn requests_that_are_not_whole_sectors_of_the_disk_get_ioerr() {
+    let mut rig = Rig::with(4096, false);
+    rig.start(VERSION_1);
+    let sectors = CAPACITY / 512;
+    for (sector, len) in [
+        (0, 0),
+        (0, 1),
+        (0, 512),
+        (0, 4095),
+        (0, 4097),
+        (1, 4096),
+        (7, 4096),
+        (sectors, 4096),
+        (sectors - 8, 8192),
+        (u64::MAX, 4096),
+        (u64::MAX / 512, 4096),
+        (u64::MAX / 512 - 7, 4096),
+        (1 << 55, 4096),
+    ] {
+        for (kind, flags) in [(IN, WRITE), (OUT, 0)] {
+            let answer = rig.send(kind, sector, &[(DATA, len, flags), (STATUS, 1, WRITE)]);
+            assert_eq!(answer, Some((IOERR, 1)), "sector {sector}, {len} bytes");
+        }
+    }
+    assert_eq!(rig.calls(), []);
+    assert_eq!(
+        rig.send(IN, sectors - 8, &[(DATA, 4096, WRITE), (STATUS, 1, WRITE)]),
+        Some((OK, 4097))
+    );
+}
+
+#[test]
+fn data_in_the_wrong_direction_gets_ioerr() {
+    let mut rig = Rig::new();
+    let status = (STATUS, 1, WRITE);
+    let wrong: [(u32, &[Part]); 5] = [
+        (IN, &[(DATA, 512, 0), status]),
+        (OUT, &[(DATA, 512, WRITE), status]),
+        (IN, &[(DATA, 512, 0), (DATA, 512, WRITE), status]),
+        (OUT, &[(DATA, 512, 0), (DATA, 512, WRITE), status]),
+        (GET_ID, &[(DATA, 20, 0), status]),
+    ];
+    for (kind, parts) in wrong {
+        assert_eq!(rig.send(kind, 0, parts), Some((IOERR, 1)));
+    }
+    assert_eq!(
+        rig.send(OUT, 0, &[status, (DATA, 512, 0)]),
+        Some((IOERR, 1))
+    );
+    assert_eq!(rig.calls(), []);
+    rig.assert_alive();
+}
+
+#[test]
+fn a_header_that_is_short_or_not_in_memory_gets_ioerr() {
+    let mut rig = Rig::new();
+    let (header, status) = rig.driver.header(0, IN, 0);
+    for (address, len) in [
+        (header, 15),
+        (header, 0),
+        (MEMORY_SIZE, 16),
+        (MEMORY_SIZE - 8, 16),
+        (u64::MAX - 3, 16),
+    ] {
+        let chain = [(address, len, 0), (DATA, 512, WRITE), (status, 1, WRITE)];
+        assert_eq!(rig.send_chain(&chain, status), Some((IOERR, 1)));
+    }
+    let no_header = [(DATA, 512, WRITE), (status, 1, WRITE)];
+    assert_eq!(rig.send_chain(&no_header, status), Some((IOERR, 1)));
+    rig.assert_alive();
+}
+
+#[test]
+fn data_that_is_not_wholly_in_memory_gets_ioerr_and_moves_nothing() {
+    let mut rig = Rig::new();
+    for address in [
+        MEMORY_SIZE,
+        MEMORY_SIZE - 256,
+        u64::MAX - 255,
+        u64::MAX - 511,
+        1 << 40,
+    ] {
+        for (kind, flags) in [(IN, WRITE), (OUT, 0), (GET_ID, WRITE)] {
+            let len = if kind == GET_ID { 20 } else { 512 };
+            // GET_ID fits below the end of memory at the second address.
+            if kind == GET_ID && address < MEMORY_SIZE {
+                continue;
+            }
+            let parts = [(address, len, flags), (STATUS, 1, WRITE)];
+            assert_eq!(rig.send(kind, 0, &parts), Some((IOERR, 1)), "{address:#x}");
+        }
+    }
+    assert_eq!(rig.calls(), []);
+    rig.assert_alive();
+}
+
+#[test]
+fn more_or_larger_segments_than_announced_get_ioerr() {
+    let mut rig = Rig::with(512, false);
+    rig.driver.start(VERSION_1, 256);
+    rig.work();
+    let mut parts = vec![(DATA, 512, WRITE); 127];
+    parts.push((STATUS, 1, WRITE));
+    assert_eq!(rig.send(IN, 0, &parts), Some((IOERR, 1)));
+    parts.remove(0);
+    assert_eq!(rig.send(IN, 0, &parts), Some((OK, 126 * 512 + 1)));
+    let large = [(DATA, (1 << 20) + 512, WRITE), (STATUS, 1, WRITE)];
+    assert_eq!(rig.send(IN, 0, &large), Some((IOERR, 1)));
+    let wraps = [
+        (DATA, u32::MAX, WRITE),
+        (DATA, u32::MAX, WRITE),
+        (STATUS, 1, WRITE),
+    ];
+    assert_eq!(rig.send(IN, 0, &wraps), Some((IOERR, 1)));
+}
+
+#[test]
+fn neighbours_are_read_by_one_call_with_one_buffer() {
+    let mut rig = Rig::new();
+    for slot in 0..10 {
+        rig.push(
+            slot,
+            IN,
+            20 + u64::from(slot),
+            (DATA + u64::from(slot) * 512, 512),
+        );
+    }
+    rig.work();
+    assert_eq!(rig.calls(), [(IoOperation::Read, 20 * 512, 5120, 1)]);
+    assert_eq!(rig.driver.used_index(), 10);
+    for slot in 0..10u8 {
+        let data = rig.guest_bytes(DATA + u64::from(slot) * 512, 512);
+        assert_eq!(data, [20 + slot; 512]);
+        assert_eq!(rig.driver.byte(HEADERS + u64::from(slot) * 32 + 16), OK);
+    }
+    assert_eq!(rig.line.completions(), 10);
+}
+
+#[test]
+fn buffers_that_are_no_neighbours_are_joined_all_the_same() {
+    let mut rig = Rig::new();
+    rig.push(0, OUT, 8, (DATA + 0x3000, 512));
+    rig.push(1, OUT, 9, (DATA, 1024));
+    rig.work();
+    assert_eq!(rig.calls(), [(IoOperation::Write, 8 * 512, 1536, 2)]);
+}
+
+#[test]
+fn only_neighbours_in_one_direction_are_joined() {
+    let mut rig = Rig::new();
+    for (slot, kind, sector) in [(0, IN, 1), (1, IN, 3), (2, OUT, 4), (3, IN, 5), (4, IN, 5)] {
+        rig.push(slot, kind, sector, (DATA + u64::from(slot) * 512, 512));
+    }
+    rig.work();
+    let offsets: Vec<_> = rig.calls().iter().map(|call| (call.1, call.2)).collect();
+    let sectors = [1, 3, 4, 5, 5];
+    assert_eq!(offsets, sectors.map(|sector| (sector * 512, 512)));
+}
+
+#[test]
+fn a_run_is_not_longer_than_its_limit() {
+    let mut rig = Rig::new();
+    for slot in 0..10 {
+        let offset = u64::from(slot) << 16;
+        rig.push(slot, IN, offset / 512, (DATA + offset, 1 << 16));
+    }
+    rig.work();
+    let sizes: Vec<_> = rig.calls().iter().map(|call| call.2).collect();
+    assert_eq!(sizes, [256 << 10, 256 << 10, 128 << 10]);
+}
+
+#[test]
+fn when_a_run_fails_only_the_bad_request_gets_ioerr() {
+    let mut rig = Rig::new();
+    *rig.block.backend().bad.lock().unwrap() = 22 * 512..22 * 512 + 1;
+    for slot in 0..4 {
+        rig.push(
+            slot,
+            IN,
+            20 + u64::from(slot),
+            (DATA + u64::from(slot) * 512, 512),
+        );
+    }
+    rig.work();
+    let status = |slot: u64| rig.driver.byte(HEADERS + slot * 32 + 16);
+    assert_eq!([0, 1, 2, 3].map(status), [OK, OK, IOERR, OK]);
+    assert_eq!(rig.block.stats().counters().errors, 1);
+    let error = rig.block.io_error().unwrap();
+    assert_eq!(error.operation, IoOperation::Read);
+    assert_eq!((error.offset, error.len), (22 * 512, 512));
+    assert_eq!(error.source.raw_os_error(), Some(libc::EIO));
+}
+
+#[test]
+fn a_bad_buffer_among_neighbours_fails_alone() {
+    let mut rig = Rig::new();
+    for (slot, address) in [(0, DATA), (1, MEMORY_SIZE), (2, DATA + 512)] {
+        rig.push(slot, IN, 20 + u64::from(slot), (address, 512));
+    }
+    rig.work();
+    let status = |slot: u64| rig.driver.byte(HEADERS + slot * 32 + 16);
+    assert_eq!([0, 1, 2].map(status), [OK, IOERR, OK]);
+    assert!(rig.block.io_error().is_none(), "the host is not to blame");
+}
+
+#[test]
+fn a_failed_flush_and_a_failed_write_reach_the_driver_and_the_first_is_kept() {
+    let mut rig = Rig::new();
+    *rig.block.backend().bad.lock().unwrap() = 0..1;
+    assert_eq!(rig.send(FLUSH, 0, &[(STATUS, 1, WRITE)]), Some((IOERR, 1)));
+    let write = rig.send(OUT, 0, &[(DATA, 512, 0), (STATUS, 1, WRITE)]);
+    assert_eq!(write, Some((IOERR, 1)));
+    assert_eq!(rig.block.io_error().unwrap().operation, IoOperation::Flush);
+    rig.assert_alive();
+}
+
+#[test]
+fn many_used_buffers_make_one_notification() {
+    let mut rig = Rig::new();
+    let before = rig.line.event().read();
+    assert!(before.is_err());
+    for slot in 0..20 {
+        rig.push(slot, IN, u64::from(slot) * 2, (DATA, 512));
+    }
+    rig.work();
+    assert_eq!(rig.line.event().read().unwrap(), 1);
+    assert_eq!(rig.block.interrupt().status(), 1);
+}
+
+#[test]
+fn notifications_that_the_driver_suppresses_are_not_sent_but_counted_as_completions() {
+    let mut rig = Rig::new();
+    rig.driver
+        .memory
+        .write_obj(1u16, GuestAddress(AVAIL_RING))
+        .unwrap();
+    rig.push(0, IN, 0, (DATA, 512));
+    rig.work();
+    assert!(rig.line.event().read().is_err());
+    assert_eq!(rig.line.completions(), 1);
+
+    let mut rig = Rig::with(512, false);
+    rig.start(VERSION_1 | EVENT_IDX);
+    let used_event = GuestAddress(AVAIL_RING + 4 + 64 * 2);
+    rig.driver.memory.write_obj(2u16, used_event).unwrap();
+    for slot in 0..2 {
+        rig.push(slot, IN, 0, (DATA, 512));
+    }
+    rig.work();
+    assert!(rig.line.event().read().is_err());
+    rig.push(2, IN, 0, (DATA, 512));
+    rig.work();
+    assert!(rig.line.event().read().is_ok());
+}
+
+#[test]
+fn an_empty_queue_asks_for_a_kick_with_the_next_buffer() {
+    let mut rig = Rig::with(512, false);
+    rig.start(VERSION_1 | EVENT_IDX);
+    for slot in 0..3 {
+        rig.push(slot, IN, 0, (DATA, 512));
+    }
+    rig.work();
+    let avail_event = GuestAddress(crate::virtio::testing::USED_RING + 4 + 64 * 8);
+    let event: u16 = rig.driver.memory.read_obj(avail_event).unwrap();
+    assert_eq!(event, 3);
+}
+
+#[test]
+fn what_was_available_before_driver_ok_is_looked_at_without_a_kick() {
+    let mut rig = Rig::new();
+    assert!(!rig.block.in_flight());
+    rig.driver.start(VERSION_1, 64);
+    assert!(rig.block.in_flight());
+    rig.work();
+    assert!(!rig.block.in_flight());
+}
+
+#[test]
+fn a_kick_is_in_flight_until_the_queue_has_been_looked_at() {
+    let mut rig = Rig::new();
+    rig.push(0, IN, 0, (DATA, 512));
+    rig.driver.write(0x50, 0);
+    assert!(rig.block.in_flight());
+    rig.work();
+    assert!(!rig.block.in_flight());
+    assert_eq!(rig.driver.used_index(), 1);
+}
+
+#[test]
+fn more_work_than_one_round_is_continued_in_the_next() {
+    let mut rig = Rig::with(512, false);
+    rig.driver.start(VERSION_1, 1024);
+    rig.work();
+    // 64 requests of 1 MiB each: four rounds.
+    for slot in 0..64 {
+        rig.push(slot, IN, 0, (DATA, 1 << 20));
+    }
+    let mut rounds = 0;
+    rig.driver.write(0x50, 0);
+    while rig.block.in_flight() {
+        rig.work();
+        rounds += 1;
+    }
+    assert_eq!(rig.driver.used_index(), 64);
+    assert!(rounds > 1);
+}
+
+#[test]
+fn the_ring_goes_round_many_times() {
+    let mut rig = Rig::with(512, false);
+    rig.driver.start(VERSION_1, 4);
+    rig.work();
+    for round in 0..70_000u64 {
+        let head = rig.driver.chain(&[(HEADERS, 16, 0), (STATUS, 1, WRITE)]);
+        if round == 0 {
+            rig.driver.header(0, FLUSH, 0);
+        }
+        rig.driver.make_available(head);
+        rig.work();
+        assert_eq!(rig.driver.pop_used(), Some((head.into(), 1)));
+    }
+    assert_eq!(rig.block.stats().counters().requests, 70_000);
+}
