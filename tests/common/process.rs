@@ -2,8 +2,9 @@
 //! than any run may, since a hang is a failure.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -57,6 +58,11 @@ impl Vmm {
 
     pub(crate) fn args(mut self, arguments: &[&str]) -> Self {
         self.0.args(arguments);
+        self
+    }
+
+    pub(crate) fn current_dir(mut self, folder: &Path) -> Self {
+        self.0.current_dir(folder);
         self
     }
 
@@ -244,5 +250,58 @@ impl Finished {
         let is_debug = |line: &&str| line.starts_with("[DEBUG] ");
         assert!(before.iter().all(is_debug), "{self:?}");
         assert!(!self.stderr.contains("panicked"), "{self:?}");
+    }
+}
+
+/// A pseudoterminal: the test's side of it, and the side for a process.
+pub(crate) struct Terminal {
+    ours: File,
+    theirs: OwnedFd,
+}
+
+impl Terminal {
+    /// A terminal of 24 lines of 100 columns.
+    pub(crate) fn open() -> Self {
+        let (mut ours, mut theirs) = (-1, -1);
+        let size = libc::winsize {
+            ws_row: 24,
+            ws_col: 100,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        let none = std::ptr::null_mut();
+        // SAFETY: the descriptors are written to valid places; there is no name to be written,
+        // and the size is only read.
+        let opened = unsafe {
+            libc::openpty(
+                &raw mut ours,
+                &raw mut theirs,
+                none,
+                std::ptr::null(),
+                &raw const size,
+            )
+        };
+        assert_eq!(opened, 0, "{}", io::Error::last_os_error());
+        // SAFETY: the descriptor is new and nobody else's.
+        let ours = unsafe { File::from_raw_fd(ours) };
+        // SAFETY: as above.
+        let theirs = unsafe { OwnedFd::from_raw_fd(theirs) };
+        Self { ours, theirs }
+    }
+
+    /// Both output streams of `vmm` on this terminal.
+    pub(crate) fn attach(&self, vmm: Vmm) -> Vmm {
+        vmm.stdout(self.theirs.try_clone().unwrap())
+            .stderr(self.theirs.try_clone().unwrap())
+    }
+
+    /// What is shown until the last process with this terminal has ended.
+    pub(crate) fn read_to_end(self) -> String {
+        let Self { mut ours, theirs } = self;
+        drop(theirs);
+        let mut shown = Vec::new();
+        // The end of a terminal without processes is an error, EIO.
+        let _ = ours.read_to_end(&mut shown);
+        String::from_utf8_lossy(&shown).into_owned()
     }
 }

@@ -64,7 +64,7 @@ fn there_is_no_way_into_ring_0() {
     code_faults(&[0x0f, 0x05], ": a "); // syscall
     code_faults(&[0x0f, 0x34], ": a "); // sysenter
     code_faults(&[0xcd, 0x80], "a software interrupt"); // int 0x80
-    code_faults(&[0xcc], "a software interrupt"); // int3
+    code_faults(&[0xcc], "the guest faulted at 0x1000"); // int3: before it or behind it
     // iretq to a code segment of ring 0: ss, rsp, flags, cs and rip from the stack.
     code_faults(
         &[
