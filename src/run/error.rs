@@ -75,6 +75,8 @@ impl RunError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
+            // All writes have gone well, but the guest has not made all of them.
+            Self::Guest(_) | Self::File(FileError::Incomplete { .. }) => EXIT_GUEST,
             Self::File(_)
             | Self::Kvm(_)
             | Self::Machine(_)
@@ -83,7 +85,6 @@ impl RunError {
             | Self::Disk(_)
             | Self::Sandbox(_)
             | Self::Host { .. } => EXIT_HOST,
-            Self::Guest(_) => EXIT_GUEST,
             Self::TimedOut(_) => EXIT_TIMEOUT,
             Self::Signal(number) => EXIT_SIGNAL + number,
         }
