@@ -236,13 +236,12 @@ impl<P: Fn() -> u64> Supervisor<P> {
 
     /// Watches standard output for room while something waits for it.
     fn watch_stdout(&mut self, ops: &mut EventOps<'_>) {
-        let waits = !self.console.out.is_empty();
+        let waits = self.console.out.waits_for_room();
         if waits == self.watches_stdout {
             return;
         }
         let fd = self.console.out.as_raw_fd();
         let events = Events::with_data_raw(fd, token::STDOUT, EventSet::OUT);
-        // Regular files cannot be watched and never need it.
         self.watches_stdout = if waits {
             ops.add(events).is_ok()
         } else {

@@ -95,21 +95,29 @@ const THREAD_END: [Rule; 2] = [
     any("exit", libc::SYS_exit),
 ];
 
-const VCPU: [Rule; 4] = [
+/// With debug assertions the standard library looks whether a descriptor that it closes is open.
+#[cfg(debug_assertions)]
+const DEBUG: &[Rule] = &[with(
+    "fcntl",
+    libc::SYS_fcntl,
+    Arguments::Request(&[libc::F_GETFD as u64]),
+)];
+#[cfg(not(debug_assertions))]
+const DEBUG: &[Rule] = &[];
+
+const VCPU: [Rule; 3] = [
     with(
         "ioctl",
         libc::SYS_ioctl,
         Arguments::Request(&[KVM_RUN, KVM_GET_REGS, KVM_GET_SREGS]),
     ),
-    any("poll", libc::SYS_poll),
-    any("restart_syscall", libc::SYS_restart_syscall),
+    any("ppoll", libc::SYS_ppoll),
     any("rt_sigreturn", libc::SYS_rt_sigreturn),
 ];
 
-const INPUT: [Rule; 3] = [
+const INPUT: [Rule; 2] = [
     any("epoll_wait", libc::SYS_epoll_wait),
     any("preadv", libc::SYS_preadv),
-    any("fstat", libc::SYS_fstat),
 ];
 
 const OUTPUT: [Rule; 4] = [
@@ -122,7 +130,7 @@ const OUTPUT: [Rule; 4] = [
 const MAIN: [Rule; 15] = [
     any("epoll_wait", libc::SYS_epoll_wait),
     any("epoll_ctl", libc::SYS_epoll_ctl),
-    any("poll", libc::SYS_poll),
+    any("ppoll", libc::SYS_ppoll),
     any("tgkill", libc::SYS_tgkill),
     any("getpid", libc::SYS_getpid),
     any("getrusage", libc::SYS_getrusage),
@@ -136,8 +144,8 @@ const MAIN: [Rule; 15] = [
     any("renameat", libc::SYS_renameat),
     any("unlinkat", libc::SYS_unlinkat),
     any("fsync", libc::SYS_fsync),
-    any("fdatasync", libc::SYS_fdatasync),
     any("brk", libc::SYS_brk),
+    any("clock_gettime", libc::SYS_clock_gettime),
     any("exit_group", libc::SYS_exit_group),
 ];
 
@@ -149,7 +157,7 @@ pub fn rules(role: Role) -> impl Iterator<Item = &'static Rule> {
         Role::Input => (&INPUT, &THREAD_END),
         Role::Output => (&OUTPUT, &THREAD_END),
     };
-    COMMON.iter().chain(own).chain(end)
+    COMMON.iter().chain(own).chain(end).chain(DEBUG)
 }
 
 /// A compiled filter. Compiling takes memory and time, installing takes neither.

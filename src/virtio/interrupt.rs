@@ -3,10 +3,11 @@
 //! devices share is an eventfd; who waits on it, and how the guest learns of it, is the machine's.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -138,13 +139,11 @@ impl Interrupt {
 /// Whether a read of `event` would return at once. An error of the host counts as that: who asks
 /// then waits instead of concluding that nothing will ever happen.
 pub(super) fn is_readable(event: &EventFd) -> bool {
-    let mut poll = libc::pollfd {
-        fd: event.as_raw_fd(),
-        events: libc::POLLIN,
-        revents: 0,
-    };
-    // SAFETY: `poll` points to one pollfd, as the count says, which outlives the call.
-    unsafe { libc::poll(&raw mut poll, 1, 0) != 0 }
+    // SAFETY: the descriptor is open for as long as `event` is borrowed.
+    let fd = unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) };
+    let mut entries = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+    let at_once = Timespec::default();
+    poll(&mut entries, Some(&at_once)) != Ok(0)
 }
 
 #[cfg(test)]
