@@ -1,5 +1,6 @@
 //! Builds the virtual machine: memory slots, devices on their buses, and in the end the vCPU.
 
+use std::io;
 use std::sync::Arc;
 
 use guest_abi::layout::MMIO_SIZE;
@@ -13,6 +14,7 @@ use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use super::idle::IdlePort;
 use super::memory::to_usize;
+use super::teardown::Teardown;
 use super::vcpu::Vcpu;
 use super::{GuestRam, LoadError, LoadedImage, loader, page_tables, registers, segments};
 use crate::virtio::{MmioTransport, VirtioDevice};
@@ -39,6 +41,9 @@ pub enum MachineError {
     /// The guest cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// There is no process to take the machine apart in the end.
+    #[error("cannot start a process: {0}")]
+    Teardown(io::Error),
     /// The processor's tables cannot be written.
     #[error("cannot set up the guest's memory: {0}")]
     Tables(#[from] vm_memory::GuestMemoryError),
@@ -166,6 +171,8 @@ impl Machine {
             vcpu.map_coalesced_mmio_ring()
                 .map_err(refused("the ring of coalesced writes"))?;
         }
-        Ok(Vcpu::new(self.vm, vcpu, self.ram, self.bus, idle))
+        let teardown = Teardown::leave_to_child(&self.vm).map_err(MachineError::Teardown)?;
+        let vm = (self.vm, teardown);
+        Ok(Vcpu::new(vm, vcpu, self.ram, self.bus, idle))
     }
 }
