@@ -47,7 +47,7 @@ pub struct Stats {
     throughput_mib_s: f64,
     exits: Exits,
     exits_per_mib: f64,
-    /// Bytes that reached a port without an exit of their own.
+    /// Bytes that reached a port or a register without an exit of their own.
     coalesced_bytes: u64,
     disks: Vec<Disk>,
     peak_memory_kib: u64,
