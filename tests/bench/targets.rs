@@ -59,7 +59,8 @@ pub(crate) fn measure(
     let mut list = copies.targets();
     list.extend(tiny_targets(&tiny));
     list.extend(growth_targets(&growth));
-    let all: Vec<_> = copies.all().into_iter().chain(tiny).collect();
+    let peers = copies.peers();
+    let all: Vec<_> = copies.into_all().into_iter().chain(tiny).collect();
     let text = format!(
         "## Targets\n\n{}\n## Measurements\n\n{} of random bytes in the page cache, {} runs of \
          each in turns ({} for the 4 KiB file). Times are of the whole process.\n\n{}\n## Growth \
@@ -71,7 +72,7 @@ pub(crate) fn measure(
         measurements(&all),
         growth_table(&growth),
     );
-    Ok((text, copies.peers()))
+    Ok((text, peers))
 }
 
 impl Copies {
@@ -216,7 +217,7 @@ impl Copies {
         )
     }
 
-    fn all(self) -> Vec<Measured> {
+    fn into_all(self) -> Vec<Measured> {
         let mut all = vec![
             self.large,
             self.small,
