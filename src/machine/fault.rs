@@ -40,7 +40,7 @@ impl Fault {
         }
         Self::At {
             rip: regs.rip,
-            kind: instruction_kind(memory, regs.rip),
+            kind: kind(memory, regs.rip, sregs.cr2),
             cr2: sregs.cr2,
         }
     }
@@ -63,10 +63,11 @@ impl fmt::Display for Fault {
     }
 }
 
-fn instruction_kind(memory: &GuestMemoryMmap, rip: u64) -> &'static str {
+fn kind(memory: &GuestMemoryMmap, rip: u64, cr2: u64) -> &'static str {
     let mut code = [0; MAX_INSTRUCTION];
     match memory.read(&mut code, GuestAddress(rip)) {
-        Ok(len) if len > 0 => decode(&code[..len]),
+        // A page fault at the instruction itself: it could not even be fetched.
+        Ok(len) if len > 0 && cr2 != rip => decode(&code[..len]),
         _ => "a jump to where there is no code",
     }
 }

@@ -32,7 +32,7 @@ pub(super) fn open_console(config: &Config, total: u64) -> Console {
 
 impl Console {
     /// Prints each of `lines` as a warning.
-    pub(super) fn warn<'a>(&mut self, lines: impl Iterator<Item = &'a String>) {
+    pub(super) fn warn(&mut self, lines: &[String]) {
         for line in lines {
             let Self { err, bar, .. } = self;
             bar.suspend(|| err.print(format!("vmm: warning: {line}\n").as_bytes()));

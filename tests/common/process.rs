@@ -1,0 +1,307 @@
+//! The VMM as a child process: started with arguments, watched, and killed when it takes longer
+//! than any run may, since a hang is a failure.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+
+/// No test's run takes that long, not even on a host that is itself emulated.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The binary under test.
+pub(crate) fn binary() -> PathBuf {
+    std::env::var_os("VMM_BINARY")
+        .unwrap_or_else(|| env!("CARGO_BIN_EXE_vmm").into())
+        .into()
+}
+
+/// A run of the VMM that has not begun.
+pub(crate) struct Vmm(Command);
+
+impl Vmm {
+    /// With no arguments at all.
+    pub(crate) fn bare() -> Self {
+        Self::of(&binary())
+    }
+
+    /// Another copy of the binary, with no arguments.
+    pub(crate) fn of(binary: &Path) -> Self {
+        let mut command = Command::new(binary);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Self(command)
+    }
+
+    pub(crate) fn copying(input: &Path, output: &Path) -> Self {
+        Self::bare()
+            .arg("--input")
+            .arg(input)
+            .arg("--output")
+            .arg(output)
+    }
+
+    pub(crate) fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.0.arg(argument);
+        self
+    }
+
+    pub(crate) fn args(mut self, arguments: &[&str]) -> Self {
+        self.0.args(arguments);
+        self
+    }
+
+    pub(crate) fn current_dir(mut self, folder: &Path) -> Self {
+        self.0.current_dir(folder);
+        self
+    }
+
+    pub(crate) fn stdout(mut self, stdout: impl Into<Stdio>) -> Self {
+        self.0.stdout(stdout);
+        self
+    }
+
+    pub(crate) fn stderr(mut self, stderr: impl Into<Stdio>) -> Self {
+        self.0.stderr(stderr);
+        self
+    }
+
+    /// As an unprivileged user without any group (nobody, on most systems).
+    pub(crate) fn as_nobody(mut self) -> Self {
+        self.0.uid(65534).gid(65534);
+        self
+    }
+
+    /// With a limit on the size of any file that it writes, in bytes.
+    pub(crate) fn with_file_size_limit(mut self, bytes: u64) -> Self {
+        let limit = libc::rlimit {
+            rlim_cur: bytes,
+            rlim_max: bytes,
+        };
+        let set = move || {
+            // SAFETY: `limit` is a valid structure that the call only reads.
+            match unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) } {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            }
+        };
+        // SAFETY: between fork and exec it makes one system call and nothing else.
+        unsafe { self.0.pre_exec(set) };
+        self
+    }
+
+    /// Starts it.
+    #[track_caller]
+    pub(crate) fn start(mut self) -> Running {
+        let mut child = self.0.spawn().expect("the VMM can be started");
+        let stdout = child.stdout.take().map(collect);
+        let stderr = child.stderr.take().map(collect);
+        Running {
+            child: Some(child),
+            stdout,
+            stderr,
+        }
+    }
+
+    /// Starts it and waits for its end.
+    #[track_caller]
+    pub(crate) fn run(self) -> Finished {
+        self.start().finish()
+    }
+
+    /// Runs it and fails unless it succeeds.
+    #[track_caller]
+    pub(crate) fn succeed(self) -> Finished {
+        let finished = self.run();
+        assert_eq!(finished.code(), Some(0), "{finished:?}");
+        finished
+    }
+}
+
+fn collect(mut stream: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        bytes
+    })
+}
+
+/// A run that has begun. It is killed if the test gives it up.
+pub(crate) struct Running {
+    /// Gone once the process has been waited for: its number may then be another's.
+    child: Option<Child>,
+    stdout: Option<JoinHandle<Vec<u8>>>,
+    stderr: Option<JoinHandle<Vec<u8>>>,
+}
+
+impl Running {
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(self.child.as_ref().unwrap())
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        // It may have ended by itself.
+        let _ = kill_process(self.pid(), signal);
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        wait(self.pid(), Duration::ZERO)
+    }
+
+    /// Waits for the end, and kills and fails if it does not come.
+    #[track_caller]
+    pub(crate) fn finish(mut self) -> Finished {
+        let ended = wait(self.pid(), LIMIT);
+        let mut child = self.child.take().unwrap();
+        if !ended {
+            child.kill().unwrap();
+        }
+        let (status, peak_bytes) = reap(&child);
+        let text = |stream: &mut Option<JoinHandle<Vec<u8>>>| {
+            let bytes = stream.take().map(|thread| thread.join().unwrap());
+            String::from_utf8(bytes.unwrap_or_default()).expect("text output is UTF-8")
+        };
+        let finished = Finished {
+            status,
+            stdout: text(&mut self.stdout),
+            stderr: text(&mut self.stderr),
+            peak_bytes,
+        };
+        assert!(ended, "the VMM hung: {finished:?}");
+        finished
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Whether the process ends within `limit`.
+fn wait(pid: Pid, limit: Duration) -> bool {
+    let process = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+    let mut poll = libc::pollfd {
+        fd: process.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    let milliseconds = i32::try_from(limit.as_millis()).unwrap();
+    // SAFETY: `poll` is one valid entry and the descriptor is open.
+    unsafe { libc::poll(&raw mut poll, 1, milliseconds) > 0 }
+}
+
+/// Takes the status and the peak resident memory in bytes of a child that has ended.
+fn reap(child: &Child) -> (ExitStatus, u64) {
+    let pid = i32::try_from(child.id()).unwrap();
+    let mut status = 0;
+    // SAFETY: a `rusage` is plain data, for which all zeros are valid.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are to valid places of the right types.
+    let reaped = unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut usage) };
+    assert_eq!(reaped, pid, "{}", io::Error::last_os_error());
+    let kibibytes = u64::try_from(usage.ru_maxrss).unwrap();
+    (ExitStatus::from_raw(status), kibibytes * 1024)
+}
+
+/// A run that has ended.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    /// Of resident memory. Not less than the test process had when it started the VMM.
+    pub(crate) peak_bytes: u64,
+}
+
+impl Finished {
+    /// The exit status, unless a signal ended it.
+    pub(crate) fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
+    /// The lines of standard output.
+    pub(crate) fn lines(&self) -> Vec<&str> {
+        self.stdout.lines().collect()
+    }
+
+    /// Fails unless it ended with `code` and its last line on standard error is the VMM's reason,
+    /// which contains `reason`. Of other lines there may only be the guest's debug lines.
+    #[track_caller]
+    pub(crate) fn assert_failed(&self, code: i32, reason: &str) {
+        assert_eq!(self.code(), Some(code), "{self:?}");
+        let lines: Vec<&str> = self.stderr.lines().collect();
+        let (last, before) = lines.split_last().expect("a reason on standard error");
+        assert!(last.starts_with("vmm: "), "{self:?}");
+        assert!(last.contains(reason), "expected {reason:?} in {last:?}");
+        let is_debug = |line: &&str| line.starts_with("[DEBUG] ");
+        assert!(before.iter().all(is_debug), "{self:?}");
+        assert!(!self.stderr.contains("panicked"), "{self:?}");
+    }
+}
+
+/// A pseudoterminal: the test's side of it, and the side for a process.
+pub(crate) struct Terminal {
+    ours: File,
+    theirs: OwnedFd,
+}
+
+impl Terminal {
+    /// A terminal of 24 lines of 100 columns.
+    pub(crate) fn open() -> Self {
+        let (mut ours, mut theirs) = (-1, -1);
+        let size = libc::winsize {
+            ws_row: 24,
+            ws_col: 100,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        let none = std::ptr::null_mut();
+        // SAFETY: the descriptors are written to valid places; there is no name to be written,
+        // and the size is only read.
+        let opened = unsafe {
+            libc::openpty(
+                &raw mut ours,
+                &raw mut theirs,
+                none,
+                std::ptr::null(),
+                &raw const size,
+            )
+        };
+        assert_eq!(opened, 0, "{}", io::Error::last_os_error());
+        // SAFETY: the descriptor is new and nobody else's.
+        let ours = unsafe { File::from_raw_fd(ours) };
+        // SAFETY: as above.
+        let theirs = unsafe { OwnedFd::from_raw_fd(theirs) };
+        Self { ours, theirs }
+    }
+
+    /// Both output streams of `vmm` on this terminal.
+    pub(crate) fn attach(&self, vmm: Vmm) -> Vmm {
+        vmm.stdout(self.theirs.try_clone().unwrap())
+            .stderr(self.theirs.try_clone().unwrap())
+    }
+
+    /// What is shown until the last process with this terminal has ended.
+    pub(crate) fn read_to_end(self) -> String {
+        let Self { mut ours, theirs } = self;
+        drop(theirs);
+        let mut shown = Vec::new();
+        // The end of a terminal without processes is an error, EIO.
+        let _ = ours.read_to_end(&mut shown);
+        String::from_utf8_lossy(&shown).into_owned()
+    }
+}

@@ -1,0 +1,207 @@
+//! The copy is exact: for every length, every pair of sector sizes, every shape of requests, flat
+//! and ELF guests, and whatever the paths are called.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod common;
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+
+use common::elf::flatten;
+use common::files::{assert_same, assert_same_large, random};
+use common::{Files, GUEST, Vmm, needs_kvm};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+/// The valid sector sizes in bytes.
+const SECTOR_SIZES: [u32; 8] = [512, 1024, 2048, 4096, 8192, 16384, 32768, 65536];
+
+/// Copies `len` random bytes with these options and fails unless the copy is exact.
+#[track_caller]
+fn copies(len: usize, options: &[&str]) {
+    let files = Files::random(len);
+    let finished = files.vmm().args(options).succeed();
+    assert_eq!(finished.stderr, "", "{options:?}");
+    files.assert_copied();
+}
+
+fn sector_sizes(input: u32, output: u32) -> [String; 4] {
+    [
+        "--input-sector-size".to_owned(),
+        input.to_string(),
+        "--output-sector-size".to_owned(),
+        output.to_string(),
+    ]
+}
+
+#[test]
+fn every_length_is_copied_exactly() {
+    needs_kvm!();
+    for len in [
+        0,
+        1,
+        511,
+        512,
+        513,
+        4095,
+        65535,
+        65536,
+        65537,
+        (5 << 20) + 3,
+    ] {
+        copies(len, &["--progress-percent", "100"]);
+    }
+}
+
+#[test]
+fn every_pair_of_sector_sizes_copies_an_odd_length_exactly() {
+    needs_kvm!();
+    for input in SECTOR_SIZES {
+        for output in SECTOR_SIZES {
+            let sizes = sector_sizes(input, output);
+            copies(200_003, &sizes.each_ref().map(String::as_str));
+        }
+    }
+}
+
+#[test]
+fn any_shape_of_requests_copies_exactly() {
+    needs_kvm!();
+    let config = Config {
+        cases: 24,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let random = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let shape = (
+        0_usize..400_000,
+        0_usize..8,
+        0_usize..8,
+        1_u32..64,
+        1_u32..=682,
+        0_u8..=100,
+    );
+    TestRunner::new_with_rng(config, random)
+        .run(&shape, |(len, input, output, sectors, depth, progress)| {
+            let (input, output) = (SECTOR_SIZES[input], SECTOR_SIZES[output]);
+            let unit = input.max(output);
+            let request = (unit * sectors).min(1 << 20);
+            let mut options = sector_sizes(input, output).to_vec();
+            for (name, value) in [
+                ("--request-size", request),
+                ("--queue-depth", depth),
+                ("--progress-percent", progress.into()),
+            ] {
+                options.extend([name.to_owned(), value.to_string()]);
+            }
+            let options: Vec<&str> = options.iter().map(String::as_str).collect();
+            copies(len, &options);
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn one_sector_a_request_and_one_request_at_a_time_copies_exactly() {
+    needs_kvm!();
+    copies(100_001, &["--request-size", "512", "--queue-depth", "1"]);
+}
+
+#[test]
+fn direct_durable_and_text_copies_are_exact() {
+    needs_kvm!();
+    for option in [["--fsync"].as_slice(), &["--protocol", "text"]] {
+        copies(100_001, option);
+    }
+    // Where a file system has no direct transfers there is a warning.
+    let files = Files::random(100_001);
+    files.vmm().arg("--direct").succeed();
+    files.assert_copied();
+}
+
+#[test]
+fn the_guest_works_as_an_elf_file_and_as_a_flat_binary() {
+    needs_kvm!();
+    for (name, image) in [("guest.elf", GUEST.to_vec()), ("guest.bin", flatten(GUEST))] {
+        let mut files = Files::random(70_001);
+        let guest = files.add(name, &image);
+        files.vmm().arg(guest).succeed();
+        files.assert_copied();
+    }
+}
+
+#[test]
+fn paths_may_hold_spaces_and_any_letters() {
+    needs_kvm!();
+    let files = Files::random(0);
+    let folder = files.folder().join("ein Ordner – 目录");
+    fs::create_dir(&folder).unwrap();
+    let (input, output) = (
+        folder.join("in put's \"ß\".img"),
+        folder.join("out\tput é.img"),
+    );
+    let content = random(5000, 1);
+    fs::write(&input, &content).unwrap();
+    Vmm::copying(&input, &output).succeed();
+    assert_same(&output, &content);
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 2);
+}
+
+#[test]
+fn relative_paths_without_a_folder_work() {
+    needs_kvm!();
+    let files = Files::random(5000);
+    Vmm::copying("input.img".as_ref(), "output.img".as_ref())
+        .current_dir(files.folder())
+        .succeed();
+    files.assert_copied();
+}
+
+#[test]
+fn an_input_of_gigabytes_with_holes_is_copied_exactly() {
+    needs_kvm!();
+    const LEN: u64 = (2 << 30) + 12_345;
+    let mut files = Files::random(0);
+    let (input, output) = (files.expect("large.img"), files.expect("copy.img"));
+    let file = File::create(&input).unwrap();
+    file.set_len(LEN).unwrap();
+    // At both ends, and around what 32 bits can count.
+    for offset in [0, (1 << 31) - 5000, LEN - 5000] {
+        file.write_all_at(&random(5000, offset), offset).unwrap();
+    }
+    Vmm::copying(&input, &output)
+        .args(&["--progress-percent", "100"])
+        .succeed();
+    assert_same_large(&input, &output);
+}
+
+#[test]
+fn an_existing_output_is_replaced_and_keeps_its_permissions() {
+    needs_kvm!();
+    for mode in [0o600, 0o644, 0o640] {
+        let files = Files::random(3000).with_old_output(&random(90_000, 2));
+        fs::set_permissions(files.output(), fs::Permissions::from_mode(mode)).unwrap();
+        files.vmm().succeed();
+        files.assert_copied();
+        assert_eq!(fs::metadata(files.output()).unwrap().mode() & 0o777, mode);
+    }
+}
+
+#[test]
+fn a_link_as_output_is_followed_and_kept() {
+    needs_kvm!();
+    let mut files = Files::random(3000);
+    let target = files.expect("target.img");
+    symlink("target.img", files.output()).unwrap();
+    files.vmm().succeed();
+    files.assert_copied();
+    assert!(fs::symlink_metadata(files.output()).unwrap().is_symlink());
+    assert!(fs::symlink_metadata(&target).unwrap().is_file());
+}
+
+#[test]
+fn a_device_as_output_is_written_in_place() {
+    needs_kvm!();
+    let files = Files::random(100_000);
+    Vmm::copying(&files.input(), "/dev/null".as_ref()).succeed();
+    files.assert_untouched();
+}

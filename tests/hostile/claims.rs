@@ -1,0 +1,133 @@
+//! Guests that end without having done their work, or say that they did.
+
+use guest_abi::layout::DMA_POOL;
+use guest_abi::ports::EXIT;
+use guest_protocol::{complete_message, error_message, progress_message};
+
+use crate::common::Files;
+use crate::common::needs_kvm;
+use crate::common::program::Program;
+use crate::common::virtio::{IN, INPUT, OK, OUT, OUTPUT};
+use crate::{Attack, GUEST_FAILED, INPUT_LEN, SECTORS, refused};
+
+fn program() -> Program {
+    Program::new()
+}
+
+/// Copies the first `sectors` sectors, at most one request's worth.
+fn copy(sectors: u64) -> Program {
+    let len = u32::try_from(sectors * 512).unwrap();
+    program()
+        .start_disk(INPUT)
+        .start_disk(OUTPUT)
+        .request(INPUT, 0, IN, (0, DMA_POOL, len))
+        .expect_answer(INPUT, 0, OK)
+        .request(OUTPUT, 0, OUT, (0, DMA_POOL, len))
+        .expect_answer(OUTPUT, 0, OK)
+}
+
+/// The control: programs fail in the other tests for what they do, not for what they are.
+#[test]
+fn a_program_that_copies_everything_and_says_so_succeeds() {
+    needs_kvm!();
+    let mut files = Files::random(INPUT_LEN);
+    let image = copy(SECTORS).claim_success(SECTORS).exit(0).build();
+    let guest = files.add("guest", &image);
+    let finished = files.vmm().arg(guest).succeed();
+    assert_eq!(finished.stderr, "");
+    files.assert_copied();
+}
+
+#[test]
+fn an_exit_without_a_completion_is_a_failure() {
+    refused(program().exit(0), "ended without a completion");
+    refused(copy(SECTORS).exit(0), "ended without a completion");
+}
+
+#[test]
+fn a_claim_of_success_without_a_byte_written_is_found_out() {
+    refused(program().claim_success(SECTORS).exit(0), "incomplete");
+}
+
+#[test]
+fn a_claim_of_success_with_half_written_is_found_out_and_says_where() {
+    refused(
+        copy(SECTORS / 2).claim_success(SECTORS).exit(0),
+        "the one at offset 12800 was never written",
+    );
+}
+
+#[test]
+fn a_claim_over_the_text_protocol_is_found_out_too() {
+    Attack::new(program().send_com1(b"Copy complete\n").exit(0).build())
+        .with(&["--protocol", "text"])
+        .fails(GUEST_FAILED, "incomplete");
+}
+
+#[test]
+fn a_claim_of_more_or_fewer_sectors_than_there_are_is_a_failure() {
+    for claimed in [0, SECTORS - 1, SECTORS + 1, u64::MAX] {
+        refused(
+            copy(SECTORS).claim_success(claimed).exit(0),
+            &format!("claimed success with {claimed} of 50 sectors"),
+        );
+    }
+}
+
+#[test]
+fn a_complete_copy_that_the_guest_calls_a_failure_is_one() {
+    let gave_up = complete_message("copy", SECTORS, false);
+    refused(
+        copy(SECTORS).say(&gave_up).exit(0),
+        "gave up after 50 of 50",
+    );
+}
+
+#[test]
+fn a_status_other_than_zero_is_a_failure_whatever_was_said() {
+    for status in [1, 101, 255] {
+        refused(
+            copy(SECTORS).claim_success(SECTORS).exit(status),
+            &format!("the guest claimed success (exit status {status})"),
+        );
+    }
+    // A wide write to the exit port: the low byte is the status.
+    let wide = program().raw(&[0x66, 0xba, 0xf4, 0, 0x66, 0xb8, 7, 9, 0x66, 0xef]);
+    assert_eq!(EXIT, 0xf4);
+    refused(wide, "(exit status 7)");
+}
+
+#[test]
+fn a_reported_error_is_part_of_the_reason() {
+    let error = error_message("read", "input", 7, 1, "so it goes");
+    let gave_up = complete_message("copy", 7, false);
+    let finished = refused(
+        program().say(&error).say(&gave_up).exit(1),
+        "gave up after 7 of 50 sectors: [ERROR] error op=read device=input sector=7 status=1",
+    );
+    if let Some(finished) = finished {
+        assert!(finished.stdout.starts_with("[ERROR] "), "{finished:?}");
+    }
+}
+
+#[test]
+fn progress_that_cannot_be_is_refused() {
+    for (current, total) in [(0, 50), (51, 50), (1, 49), (u64::MAX, u64::MAX)] {
+        refused(
+            program()
+                .say(&progress_message("copy", current, total, 1))
+                .spin_forever(),
+            "impossible progress",
+        );
+    }
+    let back = program()
+        .say(&progress_message("copy", 20, 50, 40))
+        .say(&progress_message("copy", 10, 50, 20));
+    refused(back.spin_forever(), "impossible progress");
+}
+
+#[test]
+fn a_message_after_the_completion_is_refused() {
+    let program = copy(SECTORS).claim_success(SECTORS).claim_success(SECTORS);
+    refused(program.exit(0), "after its completion");
+}

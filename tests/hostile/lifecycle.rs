@@ -1,0 +1,123 @@
+//! Initialisation out of order, kicks at the wrong time, and resets, after which everything can
+//! start again (virtio 1.2, sections 2.4, 3.1 and 4.2.2.1).
+
+use guest_abi::layout::DMA_POOL;
+
+use crate::common::program::Program;
+use crate::common::virtio::{
+    DRIVER_OK, Disk, IN, INPUT, OK, OUT, OUTPUT, QUEUE_READY, QUEUE_SEL, SECTOR, SIZE, STATUS,
+    VERSION_1,
+};
+use crate::common::{Files, needs_kvm};
+use crate::{INPUT_LEN, SECTORS, seen};
+
+fn read(disk: Disk) -> Program {
+    Program::new()
+        .request(disk, 0, IN, (0, DMA_POOL, SECTOR))
+        .expect_answer(disk, 0, OK)
+}
+
+#[test]
+fn a_disk_that_is_reset_in_use_can_be_started_again_and_again() {
+    let round = Program::new().start_disk(INPUT).then(&read(INPUT));
+    seen(Program::new().repeat(20, &round));
+}
+
+#[test]
+fn a_reset_with_a_request_in_flight_leaves_nothing_behind() {
+    let len = u32::try_from(SECTORS * 512).unwrap();
+    let round = Program::new()
+        .start_disk(INPUT)
+        .request(INPUT, 0, IN, (0, DMA_POOL, len))
+        .store32(INPUT.register(STATUS), 0)
+        .expect32(INPUT.register(STATUS), 0);
+    seen(
+        Program::new()
+            .repeat(20, &round)
+            .start_disk(INPUT)
+            .then(&read(INPUT)),
+    );
+}
+
+#[test]
+fn a_stopped_queue_answers_nothing_and_the_disk_starts_again_after_a_reset() {
+    seen(
+        Program::new()
+            .start_disk(INPUT)
+            .store32(INPUT.register(QUEUE_SEL), 0)
+            .store32(INPUT.register(QUEUE_READY), 0)
+            .expect32(INPUT.register(QUEUE_READY), 0)
+            .kick(INPUT)
+            .start_disk(INPUT)
+            .then(&read(INPUT)),
+    );
+}
+
+#[test]
+fn kicks_before_driver_ok_and_after_a_reset_are_ignored() {
+    let kicks = Program::new().repeat(10, &Program::new().kick(INPUT));
+    seen(
+        Program::new()
+            .then(&kicks)
+            .init_device(INPUT, VERSION_1)
+            .then(&kicks)
+            .clear_rings(INPUT)
+            .set_queue(
+                INPUT,
+                SIZE.into(),
+                [INPUT.desc(), INPUT.avail(), INPUT.used()],
+            )
+            .then(&kicks)
+            .driver_ok(INPUT)
+            .then(&read(INPUT))
+            .store32(INPUT.register(STATUS), 0)
+            .then(&kicks)
+            .start_disk(INPUT)
+            .then(&read(INPUT)),
+    );
+}
+
+#[test]
+fn driver_ok_comes_only_after_the_features() {
+    for status in [4, 1 | 4, 1 | 2 | 4] {
+        seen(
+            Program::new()
+                .store32(INPUT.register(STATUS), status)
+                .expect32(INPUT.register(STATUS), status & !4)
+                .start_disk(INPUT)
+                .then(&read(INPUT)),
+        );
+    }
+}
+
+#[test]
+fn a_disk_without_a_queue_needs_a_reset_and_then_works() {
+    seen(
+        Program::new()
+            .init_device(INPUT, VERSION_1)
+            .driver_ok(INPUT)
+            .expect32(INPUT.register(STATUS), DRIVER_OK | 0x40)
+            .start_disk(INPUT)
+            .then(&read(INPUT)),
+    );
+}
+
+#[test]
+fn a_guest_that_resets_both_disks_half_way_and_starts_again_copies_everything() {
+    needs_kvm!();
+    let copy = |sectors: u64| {
+        let len = u32::try_from(sectors * 512).unwrap();
+        Program::new()
+            .start_disk(INPUT)
+            .start_disk(OUTPUT)
+            .request(INPUT, 0, IN, (0, DMA_POOL, len))
+            .expect_answer(INPUT, 0, OK)
+            .request(OUTPUT, 0, OUT, (0, DMA_POOL, len))
+            .expect_answer(OUTPUT, 0, OK)
+    };
+    let mut files = Files::random(INPUT_LEN);
+    let program = copy(SECTORS / 2).then(&copy(SECTORS));
+    let guest = files.add("guest", &program.claim_success(SECTORS).exit(0).build());
+    files.vmm().arg(guest).succeed();
+    files.assert_copied();
+}
