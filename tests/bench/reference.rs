@@ -123,7 +123,7 @@ pub(crate) fn measure(runner: &Runner, settings: &Settings) -> Result<String, Me
         "default, of `cp`",
     ];
     Ok(format!(
-        "{} of random bytes, {} run(s) of each. `cp --reflink=never`: {}. The published times were \
+        "{} of random bytes; runs of each: {}. `cp --reflink=never`: {}. The published times were \
          measured on another machine, with 10,000,000 sectors of 512 bytes; they are scaled where \
          this input has another length.\n\n{}\nThe last row: `{message}`\n",
         bytes(length),

@@ -13,6 +13,9 @@ use crate::figures::median;
 use crate::program::Program;
 use crate::workspace::{Workspace, remove, same};
 
+/// Up to how many runs each is shown while it goes on; more are of copies too short to wait for.
+const SHOWN_RUNS: u32 = 20;
+
 /// A copy to be measured.
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
@@ -153,7 +156,7 @@ impl Runner {
             for measured in &mut measured {
                 let first = measured.samples.is_empty();
                 let sample = self.run(&measured.case, first)?;
-                if runs < 20 {
+                if runs <= SHOWN_RUNS {
                     let name = &measured.case.name;
                     eprintln!("{turn}/{runs} {:8.3} s  {name}", sample.wall);
                 }

@@ -114,7 +114,7 @@ fn text(times: &[[f64; 3]], settings: &Settings) -> String {
         format!(" at most {PROTOTYPE_SECTORS} sectors of it are copied, and the time is scaled;")
     };
     format!(
-        "## Time over sector size\n\nSeconds for {}, medians of {} runs in turns. Default and one \
+        "## Time over sector size\n\nSeconds for {}, in turns; each a median, number of runs: {}. Default and one \
          sector a request: {} without progress reports. One at a time:{limit} with a report each \
          10 %, as the prototypes did. The published times are of another machine, scaled from \
          10,000,000 sectors of 512 bytes.\n\n![time over sector size](bench.svg)\n\n{}",

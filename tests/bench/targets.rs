@@ -62,8 +62,8 @@ pub(crate) fn measure(
     let peers = copies.peers();
     let all: Vec<_> = copies.into_all().into_iter().chain(tiny).collect();
     let text = format!(
-        "## Targets\n\n{}\n## Measurements\n\n{} of random bytes in the page cache, {} runs of \
-         each in turns ({} for the 4 KiB file). Times are of the whole process.\n\n{}\n## Growth \
+        "## Targets\n\n{}\n## Measurements\n\n{} of random bytes in the page cache; runs of each, \
+         in turns: {} ({} for the 4 KiB file). Times are of the whole process.\n\n{}\n## Growth \
          with the input's length\n\n64 KiB sectors, no progress reports.\n\n{}",
         targets(&list),
         bytes(settings.bytes),
