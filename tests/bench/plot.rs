@@ -104,13 +104,15 @@ fn draw_on(
         let marks = line.points.iter();
         chart.draw_series(marks.map(|point| Circle::new(*point, 4, colour.filled())))?;
     }
-    for ((name, time), colour) in peers.iter().zip(colours) {
+    // Wider gaps for each next one, so that a line which lies under another shows through.
+    let gaps = (4..).step_by(5);
+    for (((name, time), colour), gap) in peers.iter().zip(colours).zip(gaps) {
         let ends = [(460.0, *time), (72_000.0, *time)];
         chart
-            .draw_series(DashedLineSeries::new(ends, 7, 5, colour.stroke_width(2)))?
+            .draw_series(DashedLineSeries::new(ends, 7, gap, colour.stroke_width(2)))?
             .label(name)
             .legend(move |(x, y)| {
-                DashedPathElement::new([(x, y), (x + 24, y)], 7, 5, colour.stroke_width(2))
+                DashedPathElement::new([(x, y), (x + 24, y)], 7, gap, colour.stroke_width(2))
             });
     }
     chart
