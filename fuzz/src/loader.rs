@@ -123,7 +123,7 @@ fn segment(u: &mut Unstructured<'_>, index: usize, file_size: usize) -> Result<E
     let mut segment = Elf64_Phdr::default();
     let kind = *u.choose(&[PT_LOAD, PT_LOAD, PT_LOAD, PT_NOTE])?;
     segment.p_type = bent(u, kind)?;
-    let flags = *u.choose(&[5, 5, 4, 6])?;
+    let flags = *u.choose(&[5, 5, 5, 4, 6, 6, 3, 7])?;
     segment.p_flags = bent(u, flags)?;
     segment.p_offset = bent(u, offset)?;
     segment.p_filesz = bent(u, in_file)?;

@@ -13,7 +13,7 @@ use vmm::report::DebugLines;
 const MAX_PIECES: usize = 64;
 /// Enough for a text session with few sectors to be a flood.
 const MAX_REPEATS: usize = 1 << 11;
-const MAX_STREAM: usize = 256 << 10;
+const MAX_STREAM: usize = 80 << 10;
 /// No line is longer: a message has three strings of 128 characters, each escaped to ten at most.
 const MAX_LINE: usize = 8 << 10;
 /// How many lines other than progress a session shows at most.
