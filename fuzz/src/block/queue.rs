@@ -90,7 +90,8 @@ impl ActiveQueue {
         let size = u64::from(self.size);
         let table = self.table..self.table + size * 16;
         let mut read = vec![self.avail..self.avail + 6 + size * 2, table.clone()];
-        let mut written = Vec::from([self.used..self.used + 6 + size * 8]);
+        let used = self.used..self.used + 6 + size * 8;
+        let mut written = vec![used];
         let mut tables = vec![table];
         while let Some(table) = tables.pop() {
             for (address, len, flags) in descriptors(memory, table) {
