@@ -20,8 +20,8 @@ use crate::virtio::{QueueError, UsedElement, needs_notification, publish_used};
 const PUBLISH_BYTES: u64 = MAX_RUN_BYTES;
 /// After so many bytes the disk's thread goes back to its event loop, which may have to stop.
 const ROUND_BYTES: u64 = 16 << 20;
-/// The same for requests, which need not have data.
-const ROUND_REQUESTS: usize = 16 << 10;
+/// The same for requests, which need not have data, and their descriptors, which may be many.
+const ROUND_WORK: usize = 32 << 10;
 
 /// Why a queue was stopped: nothing that could be answered with a status byte.
 #[derive(Debug, Error)]
@@ -93,15 +93,15 @@ impl QueueHandler {
         spin: Duration,
     ) -> Result<Progress, QueueFault> {
         let mut slices = Vec::new();
-        let (mut bytes, mut requests) = (0, 0);
-        while requests < ROUND_REQUESTS {
+        let (mut bytes, mut work) = (0, 0);
+        while work < ROUND_WORK {
             self.queue
                 .disable_notification(&disk.memory)
                 .map_err(QueueError::from)?;
             while self.take_and_execute(disk, &mut slices)? {
                 bytes += self.batch.bytes;
-                requests += self.batch.requests.len();
-                if bytes >= ROUND_BYTES || requests >= ROUND_REQUESTS {
+                work += self.batch.requests.len() + self.batch.segments.len();
+                if bytes >= ROUND_BYTES || work >= ROUND_WORK {
                     return Ok(Progress::More);
                 }
             }
@@ -109,7 +109,7 @@ impl QueueHandler {
                 return Ok(Progress::Empty);
             }
             // A driver that moves the index to and fro would otherwise keep this loop busy.
-            requests += 1;
+            work += 1;
         }
         Ok(Progress::More)
     }
