@@ -174,6 +174,10 @@ pub(crate) fn assert_same(path: &Path, expected: &[u8]) {
 
 /// Where two byte strings begin to differ: comparing them with `assert_eq` would print megabytes.
 fn first_difference(found: &[u8], expected: &[u8]) -> Option<usize> {
+    // Quick where there is none, which is what is expected.
+    if found == expected {
+        return None;
+    }
     let common = found.iter().zip(expected).position(|(a, b)| a != b);
     common.or_else(|| (found.len() != expected.len()).then(|| found.len().min(expected.len())))
 }
