@@ -189,7 +189,7 @@ fn what_the_user_may_not_read_or_write_is_refused() {
     let mut files = files();
     let vmm = for_anyone(&mut files);
     let copying = |input: &Path, output: &Path| {
-        let vmm = Vmm::of(&vmm).as_nobody().arg("--input").arg(input);
+        let vmm = Vmm::of(&vmm).unprivileged().arg("--input").arg(input);
         vmm.arg("--output").arg(output)
     };
     let folder = files.path("copy.img");
@@ -226,7 +226,7 @@ fn without_permission_for_kvm_the_reason_says_how_to_get_it() {
         return skip("everyone may use /dev/kvm here");
     }
     let mut files = files();
-    let vmm = Vmm::of(&for_anyone(&mut files)).as_nobody();
+    let vmm = Vmm::of(&for_anyone(&mut files)).unprivileged();
     let vmm = vmm
         .arg("--input")
         .arg(files.input())

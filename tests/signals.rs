@@ -84,7 +84,7 @@ fn a_kill_at_any_moment_leaves_the_old_output_or_the_copy() {
     let content = random(LARGE, 3);
     let (mut old, mut copied) = (0, 0);
     for (round, moments) in random(100, 4).chunks(10).enumerate() {
-        // One folder for ten kills, as it would be for a person who tries again.
+        // One folder for ten kills: what each leaves must not harm the next.
         let files = Files::new(&content);
         let files = if round % 2 == 0 {
             files
@@ -98,6 +98,7 @@ fn a_kill_at_any_moment_leaves_the_old_output_or_the_copy() {
             running.finish();
             if files.assert_old_or_copied() {
                 copied += 1;
+                files.restore_output();
             } else {
                 old += 1;
             }

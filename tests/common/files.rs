@@ -52,6 +52,14 @@ impl Files {
         self
     }
 
+    /// Undoes what a run has done to the output.
+    pub(crate) fn restore_output(&self) {
+        match &self.old_output {
+            Some(old) => fs::write(self.output(), old).unwrap(),
+            None => drop(fs::remove_file(self.output())),
+        }
+    }
+
     /// Adds a file, such as a guest.
     pub(crate) fn add(&mut self, name: &str, content: &[u8]) -> PathBuf {
         let path = self.path(name);
