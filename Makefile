@@ -39,6 +39,17 @@ lint:
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --locked --all-targets --manifest-path guest/Cargo.toml -- -D warnings
 
+# Both take BENCH_BYTES, BENCH_RUNS, BENCH_DIR, BENCH_FULL, BENCH_PUBLISH and BENCH_VMM from the
+# environment or the command line: docs/performance.md says what they are.
+BENCH = $(CARGO) bench --locked --bench copy --
+export BENCH_BYTES BENCH_RUNS BENCH_DIR BENCH_FULL BENCH_PUBLISH BENCH_VMM
+
+bench:
+	$(BENCH) bench
+
+bench-reference:
+	$(BENCH) reference
+
 clean:
 	$(CARGO) clean
 	$(CARGO) clean --manifest-path guest/Cargo.toml
@@ -50,4 +61,6 @@ help:
 	@echo 'make test            build everything and run all tests'
 	@echo 'make test-nested     run a few tests on the host that RUNNER boots'
 	@echo 'make lint            rustfmt and clippy, warnings denied'
+	@echo 'make bench           measure beside cp, dd and qemu-img; takes BENCH_BYTES, BENCH_RUNS'
+	@echo 'make bench-reference the table of the prototypes again, with 10,000,000 sectors; an hour'
 	@echo 'make clean           remove what was built'

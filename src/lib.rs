@@ -3,7 +3,8 @@
 //! Data goes one way: the command line ([`cli`]) becomes a checked [`config`]; a [`run`] opens the
 //! [`files`], puts them behind [`virtio`] block devices, builds the [`machine`] with them and its
 //! serial [`devices`], and lets the guest work; the [`job`] follows what the guest says, and
-//! [`report`] shows it. The device layer knows nothing of the copy, and the copy nothing of KVM.
+//! [`report`] and [`stats`] show it, and the [`sandbox`]
+//! confines all of it before the guest's first instruction. The device layer knows nothing of the copy, and the copy nothing of KVM.
 
 pub mod cli;
 pub mod config;
@@ -13,4 +14,6 @@ pub mod job;
 pub mod machine;
 pub mod report;
 pub mod run;
+pub mod sandbox;
+pub mod stats;
 pub mod virtio;

@@ -1,37 +1,67 @@
-//! Port writes that KVM has collected (KVM API, section 4.116, `KVM_REGISTER_COALESCED_MMIO`).
+//! Writes that KVM has collected (KVM API, section 4.116, `KVM_REGISTER_COALESCED_MMIO`): to the
+//! data ports of the UARTs and to the registers of virtio devices.
 //!
 //! The ring is drained when the vCPU has left, before that exit is handled, so that a device sees
 //! every write in the order in which the guest made it.
 
 use kvm_ioctls::VcpuFd;
-use vm_device::bus::PioAddress;
-use vm_device::device_manager::{IoManager, PioManager};
+use vm_device::bus::{MmioAddress, PioAddress};
+use vm_device::device_manager::{IoManager, MmioManager, PioManager};
 
-/// Hands every collected write to the device at its port and returns how many there were.
+/// Hands every collected write to the device that it is for and returns how many bytes there were.
 /// Neighbours for one port go together, as if the guest had written a string.
 pub(super) fn drain(vcpu: &mut VcpuFd, bus: &IoManager) -> u64 {
     let mut count = 0;
-    let mut port = 0;
-    // More than one ring holds, so that a drain hands on a few strings at the most.
-    let mut run = [0; 256];
-    let mut len = 0;
-    // An error means that there is no ring: no port is coalesced.
+    let mut run = Run::default();
+    // An error means that there is no ring: nothing is coalesced.
     while let Ok(Some(entry)) = vcpu.coalesced_mmio_read() {
         let data = &entry.data[..entry.data.len().min(entry.len as usize)];
-        let Ok(entry_port) = u16::try_from(entry.phys_addr) else {
-            continue;
-        };
-        if entry_port != port || len + data.len() > run.len() {
-            write_port(bus, port, &run[..len]);
-            len = 0;
-        }
-        port = entry_port;
-        run[len..len + data.len()].copy_from_slice(data);
-        len += data.len();
         count += data.len() as u64;
+        // No device has registers so low that they could be ports.
+        match u16::try_from(entry.phys_addr) {
+            Ok(port) => run.add(bus, port, data),
+            Err(_) => {
+                run.hand_on(bus);
+                let _ = bus.mmio_write(MmioAddress(entry.phys_addr), data);
+            }
+        }
     }
-    write_port(bus, port, &run[..len]);
+    run.hand_on(bus);
     count
+}
+
+/// Bytes for one port that have not been handed on.
+struct Run {
+    port: u16,
+    /// More than one ring holds, so that a drain hands on a few strings at the most.
+    bytes: [u8; 256],
+    len: usize,
+}
+
+impl Default for Run {
+    fn default() -> Self {
+        Self {
+            port: 0,
+            bytes: [0; 256],
+            len: 0,
+        }
+    }
+}
+
+impl Run {
+    fn add(&mut self, bus: &IoManager, port: u16, data: &[u8]) {
+        if port != self.port || self.len + data.len() > self.bytes.len() {
+            self.hand_on(bus);
+        }
+        self.port = port;
+        self.bytes[self.len..self.len + data.len()].copy_from_slice(data);
+        self.len += data.len();
+    }
+
+    fn hand_on(&mut self, bus: &IoManager) {
+        write_port(bus, self.port, &self.bytes[..self.len]);
+        self.len = 0;
+    }
 }
 
 /// Writes `data` to the device at `port`, if there are both.

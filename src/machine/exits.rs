@@ -17,7 +17,7 @@ pub struct ExitCounts {
     pub idle: u64,
     /// Signals and whatever else.
     pub other: u64,
-    /// Port writes that KVM kept until another exit; not exits themselves.
+    /// Bytes written that KVM kept until another exit; not exits themselves.
     pub coalesced: u64,
 }
 

@@ -39,7 +39,7 @@ pub enum KvmError {
 /// # Errors
 ///
 /// Why it cannot be opened, or the name of a capability that it lacks. What can be done without
-/// (ioeventfd, coalesced port I/O) is not asked for here.
+/// (ioeventfd, coalesced writes) is not asked for here.
 pub fn open() -> Result<Kvm, KvmError> {
     let kvm = Kvm::new().map_err(|error| match error.errno() {
         libc::ENOENT | libc::ENODEV | libc::ENXIO => KvmError::Missing,

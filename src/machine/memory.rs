@@ -1,9 +1,11 @@
 //! The guest's RAM: one mapping for each region of the address map, all of it for KVM, and of it
 //! the part that devices may reach.
 
+use std::io;
 use std::sync::Arc;
 
 use guest_abi::layout::{Access, RAM_REGIONS};
+use rustix::mm::{Advice, madvise};
 use vm_memory::mmap::FromRangesError;
 use vm_memory::{
     GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionCollection,
@@ -16,6 +18,9 @@ pub enum MemoryError {
     /// The host refused a mapping.
     #[error("cannot map the guest's memory: {0}")]
     Map(#[from] FromRangesError),
+    /// The host refused advice about a mapping.
+    #[error("cannot keep the guest's memory from child processes: {0}")]
+    Advice(io::Error),
     /// The regions of the address map contradict each other.
     #[error("the guest's memory regions do not fit together: {0}")]
     Regions(#[from] vm_memory::GuestRegionCollectionError),
@@ -41,6 +46,9 @@ impl GuestRam {
             .map(|region| (GuestAddress(region.start), to_usize(region.size)))
             .collect();
         let all = GuestMemoryMmap::<()>::from_ranges(&ranges)?;
+        for region in all.iter() {
+            keep_from_children(region).map_err(MemoryError::Advice)?;
+        }
         let with = |wanted: fn(&guest_abi::layout::Region) -> bool| {
             GuestRegionCollection::from_arc_regions(Self::select(&all, wanted))
         };
@@ -82,6 +90,13 @@ impl GuestRam {
             .map(Arc::new)
             .collect()
     }
+}
+
+/// A child would make every page of the guest copy-on-write.
+fn keep_from_children(region: &GuestRegionMmap) -> io::Result<()> {
+    // SAFETY: the range is a whole mapping, and the advice changes nothing for this process.
+    unsafe { madvise(region.as_ptr().cast(), region.size(), Advice::LinuxDontFork) }?;
+    Ok(())
 }
 
 /// The address map is far below 4 GiB, so that nothing is lost here.

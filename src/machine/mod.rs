@@ -13,6 +13,7 @@ mod memory;
 mod page_tables;
 mod registers;
 mod segments;
+mod teardown;
 mod vcpu;
 mod vm;
 

@@ -15,6 +15,7 @@ use super::coalesced::{self, read_port, write_port};
 use super::exits::Heartbeat;
 use super::fault::Fault;
 use super::idle::{IdlePort, Wake};
+use super::teardown::Teardown;
 use super::{ExitCounts, GuestRam};
 
 /// The signal that makes the vCPU leave the guest or the idle port.
@@ -93,7 +94,7 @@ pub struct Vcpu {
     exits: ExitCounts,
     ram: GuestRam,
     /// The VM lives as long as its vCPU, whatever the kernel would allow.
-    _vm: VmFd,
+    _vm: (VmFd, Teardown),
 }
 
 /// An exit without the borrow of the vCPU that the ring of coalesced writes needs.
@@ -108,7 +109,7 @@ enum Exit {
 
 impl Vcpu {
     pub(super) fn new(
-        vm: VmFd,
+        vm: (VmFd, Teardown),
         vcpu: VcpuFd,
         ram: GuestRam,
         bus: IoManager,

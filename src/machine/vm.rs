@@ -1,5 +1,6 @@
 //! Builds the virtual machine: memory slots, devices on their buses, and in the end the vCPU.
 
+use std::io;
 use std::sync::Arc;
 
 use guest_abi::layout::MMIO_SIZE;
@@ -13,12 +14,15 @@ use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use super::idle::IdlePort;
 use super::memory::to_usize;
+use super::teardown::Teardown;
 use super::vcpu::Vcpu;
 use super::{GuestRam, LoadError, LoadedImage, loader, page_tables, registers, segments};
 use crate::virtio::{MmioTransport, VirtioDevice};
 
 /// Offset of the QueueNotify register (virtio 1.2, section 4.2.2).
 const QUEUE_NOTIFY: u64 = 0x50;
+/// Offset of the configuration space, behind the last register.
+const CONFIG_SPACE: u64 = 0x100;
 /// Three unused pages far from guest memory, which VMX wants for its own use (KVM API, 4.35).
 const TSS_ADDRESS: usize = 0xfffb_d000;
 
@@ -39,6 +43,9 @@ pub enum MachineError {
     /// The guest cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// There is no process to take the machine apart in the end.
+    #[error("cannot start a process: {0}")]
+    Teardown(io::Error),
     /// The processor's tables cannot be written.
     #[error("cannot set up the guest's memory: {0}")]
     Tables(#[from] vm_memory::GuestMemoryError),
@@ -118,7 +125,8 @@ impl Machine {
 
     /// Puts `device` at `base` behind a virtio-mmio transport, and lets the guest's writes to
     /// QueueNotify fire the queues' eventfds without leaving for user space. A KVM without
-    /// ioeventfd leaves for each of them, and the transport fires the eventfd.
+    /// ioeventfd leaves for each of them, and the transport fires the eventfd. Writes of other
+    /// registers are collected, where KVM can, until something is read.
     ///
     /// # Errors
     ///
@@ -133,6 +141,18 @@ impl Machine {
         self.bus
             .register_mmio(range, Arc::new(transport))
             .map_err(MachineError::Bus)?;
+        if self.vm.check_extension(Cap::CoalescedMmio) {
+            // All but QueueNotify. That kicks can overtake what was written before them is all
+            // right: a device looks at its queues when it is activated.
+            let behind = QUEUE_NOTIFY + size_of::<u32>() as u64;
+            for (start, end) in [(0, QUEUE_NOTIFY), (behind, CONFIG_SPACE)] {
+                let address = IoEventAddress::Mmio(base + start);
+                let size = u32::try_from(end - start).unwrap_or_default();
+                self.vm
+                    .register_coalesced_mmio(address, size)
+                    .map_err(refused("coalesced register writes"))?;
+            }
+        }
         if self.vm.check_extension(Cap::Ioeventfd) {
             let notify = IoEventAddress::Mmio(base + QUEUE_NOTIFY);
             // Matching four bytes that hold the queue's index needs no more than the oldest
@@ -162,10 +182,12 @@ impl Machine {
             .map_err(refused("its CPUID"))?;
         let mut vcpu = self.vm.create_vcpu(0).map_err(refused("a vCPU"))?;
         registers::set_up(&vcpu, &cpuid, entry).map_err(refused("the vCPU's registers"))?;
-        if self.coalesces {
+        if self.vm.check_extension(Cap::CoalescedMmio) {
             vcpu.map_coalesced_mmio_ring()
                 .map_err(refused("the ring of coalesced writes"))?;
         }
-        Ok(Vcpu::new(self.vm, vcpu, self.ram, self.bus, idle))
+        let teardown = Teardown::leave_to_child(&self.vm).map_err(MachineError::Teardown)?;
+        let vm = (self.vm, teardown);
+        Ok(Vcpu::new(vm, vcpu, self.ram, self.bus, idle))
     }
 }

@@ -4,8 +4,11 @@
 //! must work all the same. Text waits here and is written when the descriptor has room: at once
 //! to a regular file, in pieces that fit to a pipe or a terminal.
 
-use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FileType, fstat};
+use rustix::io::{Errno, write};
 
 /// `poll` promises room for this many bytes in a pipe that it calls writable (POSIX `PIPE_BUF`).
 const PIECE: usize = 4096;
@@ -55,8 +58,8 @@ impl Printer {
             let len = self.pending.len().min(piece);
             match write(self.fd, &self.pending[..len]) {
                 Ok(written) => drop(self.pending.drain(..written)),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
                 Err(_) => {
                     // The copy matters more than its lines: `vmm … | head -1` still copies.
                     self.broken = true;
@@ -72,10 +75,22 @@ impl Printer {
         self.pending.is_empty()
     }
 
+    /// Whether text waits for room: only where a write can block does it ever have to.
+    #[must_use]
+    pub fn waits_for_room(&self) -> bool {
+        self.can_block && !self.pending.is_empty()
+    }
+
     /// Whether so much waits that no more should be made.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.pending.len() >= FULL
+    }
+}
+
+impl AsFd for Printer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd
     }
 }
 
@@ -86,36 +101,21 @@ impl AsRawFd for Printer {
 }
 
 fn is_regular_file(fd: BorrowedFd<'_>) -> bool {
-    // SAFETY: a `stat` is plain data, for which all zeros are valid.
-    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
-    // SAFETY: the descriptor is open and `stat` is valid for writing.
-    let result = unsafe { libc::fstat(fd.as_raw_fd(), &raw mut stat) };
-    result == 0 && stat.st_mode & libc::S_IFMT == libc::S_IFREG
+    fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
 }
 
 fn is_writable(fd: BorrowedFd<'_>) -> bool {
-    let mut poll = libc::pollfd {
-        fd: fd.as_raw_fd(),
-        events: libc::POLLOUT,
-        revents: 0,
-    };
-    // SAFETY: `poll` is one valid entry, and a time-out of 0 never waits.
-    let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
-    ready > 0
-}
-
-fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
-    // SAFETY: the pointer and the length are those of a valid slice.
-    let written = unsafe { libc::write(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) };
-    usize::try_from(written).map_err(|_| io::Error::last_os_error())
+    let mut entries = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
+    let at_once = Timespec::default();
+    poll(&mut entries, Some(&at_once)).is_ok_and(|ready| ready > 0)
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::io::Read;
-    use std::os::fd::{AsFd, OwnedFd};
+    use std::io::{self, Read};
+    use std::os::fd::OwnedFd;
 
     use super::*;
 

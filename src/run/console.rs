@@ -3,6 +3,8 @@
 use std::io::{IsTerminal, stderr, stdout};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+use rustix::event::{PollFd, PollFlags, poll};
+
 use super::error::RunError;
 use super::signals::Signals;
 use super::supervisor::Console;
@@ -32,7 +34,7 @@ pub(super) fn open_console(config: &Config, total: u64) -> Console {
 
 impl Console {
     /// Prints each of `lines` as a warning.
-    pub(super) fn warn<'a>(&mut self, lines: impl Iterator<Item = &'a String>) {
+    pub(super) fn warn(&mut self, lines: &[String]) {
         for line in lines {
             let Self { err, bar, .. } = self;
             bar.suspend(|| err.print(format!("vmm: warning: {line}\n").as_bytes()));
@@ -59,17 +61,12 @@ pub(super) fn drain(console: &mut Console, signals: &Signals) -> Result<(), RunE
 }
 
 fn wait_for_room(printer: &Printer, signals: &Signals) {
-    let entry = |fd, events| libc::pollfd {
-        fd,
-        events,
-        revents: 0,
-    };
     let mut entries = [
-        entry(printer.as_raw_fd(), libc::POLLOUT),
-        entry(signals.as_raw_fd(), libc::POLLIN),
+        PollFd::new(printer, PollFlags::OUT),
+        PollFd::new(signals, PollFlags::IN),
     ];
-    // SAFETY: both entries are valid; there is nothing to do about an error but to look again.
-    unsafe { libc::poll(entries.as_mut_ptr(), 2, -1) };
+    // There is nothing to do about an error but to look again.
+    let _ = poll(&mut entries, None);
 }
 
 /// The standard streams are open for as long as the process lives.

@@ -10,7 +10,9 @@ use super::error::RunError;
 use crate::config::{Config, SectorSize};
 use crate::files::{InputFile, OutputFile, padded_length};
 use crate::machine::GuestRam;
-use crate::virtio::block::{Block, BlockConfig, ID_BYTES, NewBlockError, QueueFault};
+use crate::virtio::block::{
+    Block, BlockConfig, BlockCounters, ID_BYTES, NewBlockError, QueueFault,
+};
 use crate::virtio::{IrqLine, VirtioDevice};
 
 /// What the devices tell a guest that asks who they are (GET_ID).
@@ -29,8 +31,8 @@ impl Disks {
     /// shows a whole number of its own sectors: the last one is filled up.
     pub(super) fn new(
         config: &Config,
-        input: Arc<InputFile>,
-        output: Arc<OutputFile>,
+        input: &Arc<InputFile>,
+        output: &Arc<OutputFile>,
         ram: &GuestRam,
     ) -> Result<Self, RunError> {
         let line = Arc::new(IrqLine::new().map_err(RunError::host("make an eventfd"))?);
@@ -50,7 +52,7 @@ impl Disks {
             input: Arc::new(
                 Block::new(
                     &disk_config(config.input_sector_size, true, INPUT_ID),
-                    input,
+                    input.clone(),
                     ram.dma().clone(),
                     line.clone(),
                 )
@@ -59,7 +61,7 @@ impl Disks {
             output: Arc::new(
                 Block::new(
                     &disk_config(config.output_sector_size, false, OUTPUT_ID),
-                    output,
+                    output.clone(),
                     ram.dma().clone(),
                     line.clone(),
                 )
@@ -77,6 +79,14 @@ impl Disks {
     /// Where the devices are on the bus.
     pub(super) fn addresses() -> [u64; 2] {
         [INPUT_MMIO, OUTPUT_MMIO]
+    }
+
+    /// What each disk has counted, with its name.
+    pub(super) fn counters(&self) -> [(&'static str, BlockCounters); 2] {
+        [
+            (INPUT_ID, self.input.stats().counters()),
+            (OUTPUT_ID, self.output.stats().counters()),
+        ]
     }
 
     /// The host's first error on either disk, as the file layer tells it.

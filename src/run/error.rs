@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::files::FileError;
 use crate::machine::{KvmError, LoadError, MachineError, MemoryError};
+use crate::sandbox::{FilterError, SandboxError};
 
 /// Exit status for a wrong command line.
 pub const EXIT_USAGE: u8 = 2;
@@ -33,6 +34,9 @@ pub enum RunError {
     /// There is no memory for it.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// The process cannot be confined.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
     /// A file could not be read or written while the guest copied.
     #[error("{0}")]
     Disk(String),
@@ -55,6 +59,12 @@ pub enum RunError {
     Signal(u8),
 }
 
+impl From<FilterError> for RunError {
+    fn from(error: FilterError) -> Self {
+        Self::Sandbox(error.into())
+    }
+}
+
 impl RunError {
     /// What failed on the host's side.
     pub(crate) fn host(what: &'static str) -> impl FnOnce(io::Error) -> Self {
@@ -73,6 +83,7 @@ impl RunError {
             | Self::Memory(_)
             | Self::Load(_)
             | Self::Disk(_)
+            | Self::Sandbox(_)
             | Self::Host { .. } => EXIT_HOST,
             Self::TimedOut(_) => EXIT_TIMEOUT,
             Self::Signal(number) => EXIT_SIGNAL + number,

@@ -4,35 +4,48 @@
 mod console;
 mod disks;
 mod error;
+mod gate;
 mod signals;
 mod supervisor;
 mod threads;
 mod verdict;
 
-use std::sync::{Arc, Barrier};
+use std::fs::File;
+use std::io::Write;
+use std::sync::Arc;
 use std::time::Instant;
 
 use guest_abi::ports::{COM1, COM2};
 
 pub use error::{EXIT_USAGE, RunError};
 
-use crate::config::Config;
+use crate::config::{Config, StatsFormat};
 use crate::devices::{ByteQueue, Overflow, Uart};
 use crate::files::{InputFile, OutputFile, OutputOptions};
 use crate::job::{self, Session};
 use crate::machine::{self, GuestRam, IdlePort, Machine, Vcpu};
+use crate::sandbox::{self, Filter, FilterError, Role};
+use crate::stats::Stats;
 use console::{drain, open_console};
 use disks::Disks;
+use gate::Gate;
 use signals::Signals;
-use supervisor::{GuestPorts, Supervised, Supervisor};
-use threads::{DiskThread, VcpuThread};
+use supervisor::{Console, GuestPorts, MainLoop, Supervised, Supervisor};
+use threads::{DiskThread, VcpuThread, install};
 
 /// The guest that copies, built with the VMM.
-static GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest.elf"));
+pub static GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest.elf"));
 
 /// What waits of COM1 before the vCPU is held back, and of COM2 before text is dropped, in bytes.
 const COM1_QUEUE: usize = 64 * 1024;
 const COM2_QUEUE: usize = 16 * 1024;
+
+/// The files of a run, open.
+struct Files {
+    input: Arc<InputFile>,
+    output: Arc<OutputFile>,
+    stats: Option<File>,
+}
 
 /// Copies as `config` says.
 ///
@@ -41,26 +54,15 @@ const COM2_QUEUE: usize = 16 * 1024;
 /// Why there is no copy; the output's path is as it was then.
 pub fn run(config: &Config) -> Result<(), RunError> {
     let started = Instant::now();
-    let input = Arc::new(InputFile::open(&config.input, config.direct)?);
-    let output = OutputFile::create(
-        &config.output,
-        &input,
-        OutputOptions {
-            direct: config.direct,
-            fsync: config.fsync,
-        },
-    )?;
-    let output = Arc::new(output);
-    let image = config
-        .guest
-        .as_deref()
-        .map(machine::read_image)
-        .transpose()?;
-    let mut console = open_console(config, input.len());
-    console.warn(input.notes().iter().chain(output.notes().iter()));
+    let files = open_files(config)?;
+    let image = config.guest.as_deref().map(machine::read_image);
+    let image = image.transpose()?;
+    let mut console = open_console(config, files.input.len());
+    let notes = [files.input.notes(), files.output.notes()];
+    console.warn(&notes.concat());
 
     let ram = GuestRam::new()?;
-    let disks = Disks::new(config, input.clone(), output.clone(), &ram)?;
+    let disks = Disks::new(config, &files.input, &files.output, &ram)?;
     let ports = serial_ports()?;
     let frame = job::config_frame(config, console.lines).map_err(|error| {
         RunError::Guest(format!(
@@ -72,40 +74,33 @@ pub fn run(config: &Config) -> Result<(), RunError> {
 
     // From here on signals end the run in order; before, their default is as good.
     let signals = Signals::take_over().map_err(RunError::host("take over signals"))?;
-    let start = Arc::new(Barrier::new(4));
-    let disk_threads = [
-        DiskThread::spawn("input", disks.input.clone(), start.clone(), || {})?,
-        DiskThread::spawn("output", disks.output.clone(), start.clone(), || {})?,
-    ];
-    let vcpu = VcpuThread::spawn(vcpu, start.clone(), || {})?;
-    let session = Session::new(
-        config.protocol,
-        input
-            .len()
-            .div_ceil(config.input_sector_size.bytes().into()),
-    );
-    let progress = {
-        let output = output.clone();
-        move || output.bytes_written()
-    };
-    let supervisor = Supervisor::new(
-        signals,
-        vcpu,
-        ports,
-        console,
-        session,
-        progress,
-        config.timeout,
-    )?;
-    start.wait();
-    let mut supervised = supervisor.run()?;
+    if config.sandbox {
+        sandbox::confine_process(files.output.folder())?;
+    } else {
+        console.warn(&["the sandbox is off".to_owned()]);
+    }
+    let (main_loop, disk_threads) = start(config, &files, &disks, vcpu, ports, console, signals)?;
+    let supervised = main_loop.run()?;
     drop(disk_threads);
 
-    let result = verdict::judge(&supervised, &disks).and_then(|()| {
-        output.commit()?;
-        Ok(())
-    });
-    finish(config, &mut supervised, &input, result, started)
+    let result = verdict::judge(&supervised, &disks)
+        .and_then(|()| files.output.commit().map_err(RunError::from));
+    finish(config, supervised, &files, &disks, result, started)
+}
+
+fn open_files(config: &Config) -> Result<Files, RunError> {
+    let input = Arc::new(InputFile::open(&config.input, config.direct)?);
+    let options = OutputOptions {
+        direct: config.direct,
+        fsync: config.fsync,
+    };
+    let output = Arc::new(OutputFile::create(&config.output, &input, options)?);
+    let stats = config.stats_file.as_ref().map(File::create).transpose();
+    Ok(Files {
+        input,
+        output,
+        stats: stats.map_err(RunError::host("create the file for the statistics"))?,
+    })
 }
 
 fn serial_ports() -> Result<GuestPorts, RunError> {
@@ -134,22 +129,92 @@ fn build(disks: &Disks, ports: &GuestPorts, ram: GuestRam, image: &[u8]) -> Resu
     Ok(machine.boot(image, idle)?)
 }
 
+/// Starts all threads, confines each, and lets the guest go.
+fn start(
+    config: &Config,
+    files: &Files,
+    disks: &Disks,
+    vcpu: Vcpu,
+    ports: GuestPorts,
+    console: Console,
+    signals: Signals,
+) -> Result<(MainLoop<impl Fn() -> u64 + use<>>, [DiskThread; 2]), RunError> {
+    let filter = |role| config.sandbox.then(|| Filter::new(role)).transpose();
+    let filter = |role| filter(role).map_err(|error: FilterError| RunError::from(error));
+    let own_filter = filter(Role::Main)?;
+    let gate = Gate::new();
+    let disk_threads = [
+        DiskThread::spawn(
+            "input",
+            disks.input.clone(),
+            gate.entrance(),
+            filter(Role::Input)?,
+        )?,
+        DiskThread::spawn(
+            "output",
+            disks.output.clone(),
+            gate.entrance(),
+            filter(Role::Output)?,
+        )?,
+    ];
+    let vcpu = VcpuThread::spawn(vcpu, gate.entrance(), filter(Role::Vcpu)?)?;
+    let sector_size = u64::from(config.input_sector_size.bytes());
+    let session = Session::new(config.protocol, files.input.len().div_ceil(sector_size));
+    let output = files.output.clone();
+    let progress = move || output.bytes_written();
+    let main_loop = Supervisor::new(
+        signals,
+        vcpu,
+        ports,
+        console,
+        session,
+        progress,
+        config.timeout,
+    )?
+    .into_loop()?;
+    gate.wait_for(3)?;
+    install(own_filter)?;
+    gate.open();
+    Ok((main_loop, disk_threads))
+}
+
 /// Shows what is left to show.
 fn finish(
     config: &Config,
-    supervised: &mut Supervised,
-    input: &InputFile,
+    mut run: Supervised,
+    files: &Files,
+    disks: &Disks,
     result: Result<(), RunError>,
-    _started: Instant,
+    started: Instant,
 ) -> Result<(), RunError> {
-    let console = &mut supervised.console;
+    let console = &mut run.console;
     console.bar.finish(result.is_ok());
     if result.is_ok() {
-        console.warn(input.check_unchanged().iter());
+        console.warn(files.input.check_unchanged().as_slice());
     } else if !config.debug {
-        for line in supervised.debug.last() {
+        for line in run.debug.last() {
             console.err.print(format!("[DEBUG] {line}\n").as_bytes());
         }
     }
-    drain(console, &supervised.signals).and(result)
+    let stats = Stats::new(
+        result.is_ok(),
+        files.input.len(),
+        started.elapsed(),
+        &run.report.exits,
+        disks.counters(),
+    );
+    if config.stats {
+        let text = match config.format {
+            StatsFormat::Text => stats.to_string(),
+            StatsFormat::Json => stats.to_json(),
+        };
+        console.err.print(text.as_bytes());
+    }
+    let written = files.stats.as_ref().map_or(Ok(()), |mut file| {
+        file.write_all(stats.to_json().as_bytes())
+    });
+    if let Err(error) = written {
+        console.warn(&[format!("cannot write the statistics: {error}")]);
+    }
+    drain(console, &run.signals).and(result)
 }

@@ -7,7 +7,9 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use event_manager::{EventOps, Events, MutEventSubscriber, SubscriberOps};
+use event_manager::{
+    EventManager, EventOps, Events, MutEventSubscriber, SubscriberId, SubscriberOps,
+};
 use guest_protocol::Level;
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::timerfd::TimerFd;
@@ -133,27 +135,11 @@ impl<P: Fn() -> u64> Supervisor<P> {
         })
     }
 
-    /// Runs until the vCPU has ended and what it said has been shown.
-    pub(super) fn run(self) -> Result<Supervised, RunError> {
+    /// Puts it in an event loop. From then on nothing has to be opened any more.
+    pub(super) fn into_loop(self) -> Result<MainLoop<P>, RunError> {
         let mut events = new_loop(EVENTS)?;
         let id = events.add_subscriber(self);
-        let failed = |error: event_manager::Error| RunError::Host {
-            what: "wait for events",
-            source: std::io::Error::other(error.to_string()),
-        };
-        loop {
-            let this = events.subscriber_mut(id).map_err(failed)?;
-            if this.report.is_some() {
-                break;
-            }
-            let stopping = this.cut.is_some();
-            // A kick can come just before the vCPU enters the guest: repeat it.
-            let wait = if stopping { 1 } else { -1 };
-            if events.run_with_timeout(wait).map_err(failed)? == 0 && stopping {
-                events.subscriber_mut(id).map_err(failed)?.vcpu.stop();
-            }
-        }
-        events.remove_subscriber(id).map_err(failed)?.finish()
+        Ok(MainLoop { events, id })
     }
 
     fn finish(mut self) -> Result<Supervised, RunError> {
@@ -250,13 +236,12 @@ impl<P: Fn() -> u64> Supervisor<P> {
 
     /// Watches standard output for room while something waits for it.
     fn watch_stdout(&mut self, ops: &mut EventOps<'_>) {
-        let waits = !self.console.out.is_empty();
+        let waits = self.console.out.waits_for_room();
         if waits == self.watches_stdout {
             return;
         }
         let fd = self.console.out.as_raw_fd();
         let events = Events::with_data_raw(fd, token::STDOUT, EventSet::OUT);
-        // Regular files cannot be watched and never need it.
         self.watches_stdout = if waits {
             ops.add(events).is_ok()
         } else {
@@ -269,6 +254,42 @@ fn show_debug(console: &mut Console, line: &str) {
     if console.debug {
         let Console { err, bar, .. } = console;
         bar.suspend(|| err.print(format!("[DEBUG] {line}\n").as_bytes()));
+    }
+}
+
+/// The main loop, ready to run.
+pub(super) struct MainLoop<P> {
+    events: EventManager<Supervisor<P>>,
+    id: SubscriberId,
+}
+
+impl<P: Fn() -> u64> MainLoop<P> {
+    /// Runs until the vCPU has ended.
+    pub(super) fn run(mut self) -> Result<Supervised, RunError> {
+        let failed = |error: event_manager::Error| RunError::Host {
+            what: "wait for events",
+            source: std::io::Error::other(error.to_string()),
+        };
+        loop {
+            let this = self.events.subscriber_mut(self.id).map_err(failed)?;
+            if this.report.is_some() {
+                break;
+            }
+            let stopping = this.cut.is_some();
+            // A kick can come just before the vCPU enters the guest: repeat it.
+            let wait = if stopping { 1 } else { -1 };
+            if self.events.run_with_timeout(wait).map_err(failed)? == 0 && stopping {
+                self.events
+                    .subscriber_mut(self.id)
+                    .map_err(failed)?
+                    .vcpu
+                    .stop();
+            }
+        }
+        self.events
+            .remove_subscriber(self.id)
+            .map_err(failed)?
+            .finish()
     }
 }
 

@@ -1,13 +1,13 @@
 //! The threads of a run: one for each disk, with an event loop of its own, and the vCPU's.
 //!
-//! They are all started before the guest's first instruction and wait at a barrier, so that the
-//! process can be confined while nothing untrusted has run yet.
+//! They are all started, and confined, before the guest's first instruction, and wait at a gate
+//! until everything is.
 
 use std::io;
 use std::os::unix::thread::JoinHandleExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Arc, Barrier};
 use std::thread::{self, JoinHandle};
 
 use event_manager::{
@@ -17,7 +17,9 @@ use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::error::RunError;
+use super::gate::Entrance;
 use crate::machine::{ExitCounts, KICK_SIGNAL, Vcpu, VcpuControl, VcpuEnd, VcpuReport};
+use crate::sandbox::{Filter, FilterError};
 
 /// How many events a disk's loop takes at once: it has two sources.
 const DISK_EVENTS: usize = 4;
@@ -46,12 +48,12 @@ pub(super) struct DiskThread {
 }
 
 impl DiskThread {
-    /// Starts the event loop of `disk`; `confine` runs on the thread before anything else.
+    /// Starts the event loop of `disk`, confined by `filter`, behind a gate.
     pub(super) fn spawn(
         name: &str,
         disk: Arc<dyn EventSubscriber + Send + Sync>,
-        start: Arc<Barrier>,
-        confine: impl FnOnce() + Send + 'static,
+        entrance: Entrance,
+        filter: Option<Filter>,
     ) -> Result<Self, RunError> {
         let stop_event =
             Arc::new(EventFd::new(EFD_NONBLOCK).map_err(RunError::host("make an eventfd"))?);
@@ -63,8 +65,9 @@ impl DiskThread {
             stop: stop.clone(),
         }));
         let work = move || {
-            confine();
-            start.wait();
+            if !entrance.pass(install(filter)) {
+                return;
+            }
             while !stop.load(Ordering::Relaxed) {
                 // An interrupted wait is no error, and no other can occur.
                 let _ = events.run();
@@ -95,11 +98,11 @@ pub(super) struct VcpuThread {
 }
 
 impl VcpuThread {
-    /// Starts the thread that runs `vcpu`.
+    /// Starts the thread that runs `vcpu`, confined by `filter`, behind a gate.
     pub(super) fn spawn(
         vcpu: Vcpu,
-        start: Arc<Barrier>,
-        confine: impl FnOnce() + Send + 'static,
+        entrance: Entrance,
+        filter: Option<Filter>,
     ) -> Result<Self, RunError> {
         let ended =
             Arc::new(EventFd::new(EFD_NONBLOCK).map_err(RunError::host("make an eventfd"))?);
@@ -109,8 +112,9 @@ impl VcpuThread {
         let work = move || {
             // Fires however this thread ends.
             let _fire = FireOnDrop(event);
-            confine();
-            start.wait();
+            if !entrance.pass(install(filter)) {
+                return;
+            }
             let _ = sender.send(vcpu.run());
         };
         let thread = spawn("vcpu", work)?;
@@ -173,6 +177,11 @@ pub(super) fn new_loop<S: MutEventSubscriber>(
         what: "make an event loop",
         source: io::Error::other(error.to_string()),
     })
+}
+
+/// Confines this thread, unless there is no filter because confinement is not wanted.
+pub(super) fn install(filter: Option<Filter>) -> Result<(), FilterError> {
+    filter.map_or(Ok(()), |filter| filter.install())
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, RunError> {

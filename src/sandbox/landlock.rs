@@ -3,7 +3,7 @@
 
 use std::os::fd::BorrowedFd;
 
-use landlock::{
+use ::landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr,
     RulesetCreatedAttr, RulesetError, Scope, make_bitflags,
 };

@@ -15,6 +15,8 @@ use crate::virtio::requests::{Completion, Request};
 
 /// How often the rings are looked at before the processor blocks: a microsecond or two.
 const SPINS: u32 = 32;
+/// What part of all that is under way keeps the output busy until the guest has woken up.
+const RESERVE: u16 = 4;
 
 /// What a disk did that it cannot recover from.
 #[derive(Debug, PartialEq, Eq)]
@@ -81,8 +83,7 @@ impl<P: Ports, R: Registers> Disks<'_, P, R> {
             return Ok(());
         }
         observer.idle();
-        self.input.arm();
-        self.output.arm();
+        self.arm();
         // What came back before the wish for a notification was seen would never cause one.
         let slept = !self.has_completions();
         if slept {
@@ -114,6 +115,22 @@ impl<P: Ports, R: Registers> Disks<'_, P, R> {
                 return Ok(completion.status);
             }
             self.wait(observer)?;
+        }
+    }
+
+    /// Asks for the notifications that are worth waking up for.
+    ///
+    /// The output is the slower of the two, and must never run dry: while it has enough to do, it
+    /// alone wakes the guest, when a reserve is left that lasts until there is more; what was
+    /// read meanwhile is taken along. Without that reserve every bit that is read helps.
+    fn arm(&mut self) {
+        let (reading, writing) = (self.input.in_flight(), self.output.in_flight());
+        let reserve = (reading + writing) / RESERVE;
+        if writing > reserve {
+            self.output.arm(writing - reserve);
+        } else {
+            self.input.arm(reading.min(reserve));
+            self.output.arm(writing);
         }
     }
 

@@ -170,11 +170,9 @@ impl<R: Registers> BlockDevice<R> {
         self.queue.ring().has_used()
     }
 
-    /// Asks for a notification when half of what is under way has come back: late enough to be
-    /// worth a wake-up, early enough for the device not to run dry.
-    pub fn arm(&mut self) {
-        let half = self.in_flight().div_ceil(2);
-        self.queue.ring_mut().arm(half);
+    /// Asks for a notification when `count` more requests have come back, one at least.
+    pub fn arm(&mut self, count: u16) {
+        self.queue.ring_mut().arm(count);
     }
 
     /// Asks for no notifications.

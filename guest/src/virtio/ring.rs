@@ -140,8 +140,6 @@ impl Ring {
             published: 0,
             taken: 0,
         };
-        // An event index that lies behind is not reached for another 65535 buffers.
-        ring.used_event().store(u16::MAX, Ordering::Relaxed);
         ring.disarm();
         Ok(ring)
     }
@@ -258,9 +256,12 @@ impl Ring {
 
     /// Asks for no notifications.
     pub fn disarm(&self) {
-        // With VIRTIO_F_EVENT_IDX the flag must stay 0, and an event index that was passed is as
-        // good.
-        if !self.event_idx {
+        // With VIRTIO_F_EVENT_IDX the flag must stay 0; an event index that lies behind is not
+        // reached for another 65535 buffers.
+        if self.event_idx {
+            let event = self.taken.wrapping_sub(1);
+            self.used_event().store(event, Ordering::Relaxed);
+        } else {
             self.set_u16(self.layout.avail + RING_FLAGS, NO_INTERRUPT);
         }
     }

@@ -2,7 +2,6 @@
 //! disk's thread while it runs; whoever stops it waits for that thread to finish its round.
 
 use std::io;
-use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -19,6 +18,7 @@ use super::disk::Disk;
 use super::execute::{Progress, QueueFault, QueueHandler};
 use super::request::Geometry;
 use super::{BlockBackend, BlockConfig, BlockConfigError, BlockCounters, BlockIoError, BlockStats};
+use crate::virtio::interrupt::is_readable;
 use crate::virtio::{ActivateError, Interrupt, IrqLine, VirtioDevice};
 
 /// Why a block device could not be made.
@@ -212,19 +212,8 @@ impl<B: BlockBackend> VirtioDevice for Block<B> {
 
     fn in_flight(&self) -> bool {
         // In this order: a kick that is not there any more was taken by a thread that had set
-        // `busy` before.
-        is_readable(self.kick()) || self.busy.load(Ordering::SeqCst)
+        // `busy` before. The first look spares the system call while the disk works.
+        let is_busy = || self.busy.load(Ordering::SeqCst);
+        is_busy() || is_readable(self.kick()) || is_busy()
     }
-}
-
-/// Whether a read of `event` would return at once. An error of the host counts as that: who asks
-/// then waits instead of concluding that nothing will ever happen.
-fn is_readable(event: &EventFd) -> bool {
-    let mut poll = libc::pollfd {
-        fd: event.as_raw_fd(),
-        events: libc::POLLIN,
-        revents: 0,
-    };
-    // SAFETY: `poll` points to one pollfd, as the count says, which outlives the call.
-    unsafe { libc::poll(&raw mut poll, 1, 0) != 0 }
 }

@@ -8,9 +8,8 @@ use super::{Block, BlockBackend};
 
 impl<B: BlockBackend> EventSubscriber for Block<B> {
     fn init(&self, ops: &mut EventOps) {
-        if let Err(error) = ops.add(Events::new(self.kick(), EventSet::IN)) {
-            log::error!("cannot wait for the disk's queue: {error}");
-        }
+        // Cannot fail: the eventfd is open and new to this loop.
+        let _ = ops.add(Events::new(self.kick(), EventSet::IN));
     }
 
     fn process(&self, _events: Events, _ops: &mut EventOps) {

@@ -25,6 +25,8 @@ enum Step {
         next: u16,
     },
     Header(u16, u32, u64),
+    /// A request in good order, if its parts are: kind, sector, address, length.
+    Request(u32, u64, u64, u32),
     Available(u16),
     AvailIndex(u16),
     Poke(u64, u64),
@@ -59,6 +61,7 @@ fn step() -> impl Strategy<Value = Step> {
         prop::sample::select(vec![0u32, 1, 3, 0xb, 0xf, 8, 16, 0x80, 0x1_0000]),
         any::<u32>()
     ];
+    let kind = prop::sample::select(vec![IN, IN, OUT, OUT, FLUSH, GET_ID, 11]);
     let table = prop_oneof![3 => Just(DESC_TABLE), 1 => Just(DATA)];
     prop_oneof![
         2 => (register.clone(), value).prop_map(|(at, value)| {
@@ -68,18 +71,20 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(at, bytes)| Step::Write(at, bytes)),
         1 => (register, 0..17usize).prop_map(|(at, size)| Step::Read(at, size)),
         3 => (any::<bool>(), 0..6u16).prop_map(|(all, shift)| Step::Start(all, 1 << shift)),
-        8 => (table, 0..32u16, address(), length(), 0..8u16, 0..34u16).prop_map(
+        4 => (table, 0..32u16, address(), length(), 0..8u16, 0..34u16).prop_map(
             |(table, index, address, len, flags, next)| {
                 Step::Descriptor { table, index, address, len, flags, next }
             }
         ),
         4 => (0..32u16, prop_oneof![0..14u32, any::<u32>()], prop_oneof![0..2050u64, any::<u64>()])
             .prop_map(|(slot, kind, sector)| Step::Header(slot, kind, sector)),
-        8 => (0..34u16).prop_map(Step::Available),
+        2 => (0..34u16).prop_map(Step::Available),
+        24 => (kind, 0..2050u64, address(), length())
+            .prop_map(|(kind, sector, address, len)| Step::Request(kind, sector, address, len)),
         1 => any::<u16>().prop_map(Step::AvailIndex),
         1 => (address(), any::<u64>()).prop_map(|(at, value)| Step::Poke(at, value)),
         2 => Just(Step::Kick),
-        4 => Just(Step::Work),
+        12 => Just(Step::Work),
     ]
 }
 
@@ -109,6 +114,9 @@ impl Rig {
             }
             Step::Header(slot, kind, sector) => {
                 self.driver.header(slot, kind, sector);
+            }
+            Step::Request(kind, sector, address, len) => {
+                self.push(3, kind, sector, (address, len));
             }
             Step::Available(head) => self.driver.make_available(head),
             Step::AvailIndex(index) => self.driver.set_avail_index(index),

@@ -1,0 +1,216 @@
+//! Statistics of a run: what it cost, in time, exits, requests and memory.
+
+use std::fmt::{self, Display};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::machine::ExitCounts;
+use crate::virtio::block::BlockCounters;
+
+const MIB: f64 = 1024.0 * 1024.0;
+
+/// Exits of the vCPU to user space, by kind.
+#[derive(Clone, Debug, Serialize)]
+struct Exits {
+    pio_in: u64,
+    pio_out: u64,
+    mmio_read: u64,
+    mmio_write: u64,
+    idle: u64,
+    other: u64,
+    total: u64,
+}
+
+/// What one disk did.
+#[derive(Clone, Debug, Serialize)]
+struct Disk {
+    name: &'static str,
+    kicks: u64,
+    requests: u64,
+    bytes_read: u64,
+    bytes_written: u64,
+    /// System calls that moved data.
+    calls: u64,
+    requests_per_call: f64,
+    errors: u64,
+    notifications: u64,
+}
+
+/// All of it, ready to be shown.
+#[derive(Clone, Debug, Serialize)]
+pub struct Stats {
+    success: bool,
+    /// Length of the input.
+    bytes: u64,
+    wall_seconds: f64,
+    throughput_mib_s: f64,
+    exits: Exits,
+    exits_per_mib: f64,
+    /// Bytes that reached a port or a register without an exit of their own.
+    coalesced_bytes: u64,
+    disks: Vec<Disk>,
+    peak_memory_kib: u64,
+}
+
+impl Stats {
+    /// The statistics of a run over `bytes` bytes that took `wall`.
+    #[must_use]
+    pub fn new(
+        success: bool,
+        bytes: u64,
+        wall: Duration,
+        exits: &ExitCounts,
+        disks: [(&'static str, BlockCounters); 2],
+    ) -> Self {
+        let seconds = wall.as_secs_f64();
+        #[expect(clippy::cast_precision_loss, reason = "a ratio for people to read")]
+        let mib = bytes as f64 / MIB;
+        #[expect(clippy::cast_precision_loss, reason = "as above")]
+        let total = exits.total() as f64;
+        Self {
+            success,
+            bytes,
+            wall_seconds: seconds,
+            throughput_mib_s: ratio(mib, seconds),
+            exits: Exits {
+                pio_in: exits.pio_in,
+                pio_out: exits.pio_out,
+                mmio_read: exits.mmio_read,
+                mmio_write: exits.mmio_write,
+                idle: exits.idle,
+                other: exits.other,
+                total: exits.total(),
+            },
+            exits_per_mib: ratio(total, mib),
+            coalesced_bytes: exits.coalesced,
+            disks: disks.map(|(name, counters)| disk(name, &counters)).into(),
+            peak_memory_kib: peak_memory_kib(),
+        }
+    }
+
+    /// One JSON object on one line.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        // Numbers and names cannot fail to be written.
+        serde_json::to_string(self).unwrap_or_default() + "\n"
+    }
+}
+
+fn disk(name: &'static str, counters: &BlockCounters) -> Disk {
+    #[expect(clippy::cast_precision_loss, reason = "a ratio for people to read")]
+    let (requests, calls) = (counters.requests as f64, counters.backend_calls as f64);
+    Disk {
+        name,
+        kicks: counters.kicks,
+        requests: counters.requests,
+        bytes_read: counters.bytes_read,
+        bytes_written: counters.bytes_written,
+        calls: counters.backend_calls,
+        requests_per_call: ratio(requests, calls),
+        errors: counters.errors,
+        notifications: counters.notifications,
+    }
+}
+
+impl Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let exits = &self.exits;
+        writeln!(
+            f,
+            "copied       {} bytes in {:.3} s, {:.0} MiB/s",
+            self.bytes, self.wall_seconds, self.throughput_mib_s
+        )?;
+        writeln!(
+            f,
+            "exits        {} ({:.2} a MiB): {} idle, {} mmio read, {} mmio write, {} pio in, \
+             {} pio out, {} other",
+            exits.total,
+            self.exits_per_mib,
+            exits.idle,
+            exits.mmio_read,
+            exits.mmio_write,
+            exits.pio_in,
+            exits.pio_out,
+            exits.other
+        )?;
+        writeln!(f, "coalesced    {} bytes", self.coalesced_bytes)?;
+        for disk in &self.disks {
+            writeln!(
+                f,
+                "{:<12} {} requests, {} bytes read, {} bytes written, {} calls ({:.1} requests \
+                 a call), {} kicks, {} notifications, {} errors",
+                disk.name,
+                disk.requests,
+                disk.bytes_read,
+                disk.bytes_written,
+                disk.calls,
+                disk.requests_per_call,
+                disk.kicks,
+                disk.notifications,
+                disk.errors
+            )?;
+        }
+        writeln!(f, "peak memory  {} KiB", self.peak_memory_kib)
+    }
+}
+
+fn ratio(amount: f64, of: f64) -> f64 {
+    if of > 0.0 { amount / of } else { 0.0 }
+}
+
+/// The most memory that was resident at once, guest memory included (getrusage(2)).
+fn peak_memory_kib() -> u64 {
+    // SAFETY: the structure is plain data, for which all zeros are valid.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: `usage` is valid for writing.
+    unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) };
+    u64::try_from(usage.ru_maxrss).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn stats() -> Stats {
+        let exits = ExitCounts {
+            idle: 3,
+            mmio_read: 1,
+            ..ExitCounts::default()
+        };
+        let counters = BlockCounters {
+            requests: 8,
+            backend_calls: 2,
+            ..BlockCounters::default()
+        };
+        let disks = [("input", counters), ("output", counters)];
+        Stats::new(true, 2 << 20, Duration::from_millis(500), &exits, disks)
+    }
+
+    #[test]
+    fn ratios_follow_from_the_counts() {
+        let json: serde_json::Value = serde_json::from_str(&stats().to_json()).unwrap();
+        assert_eq!(json["throughput_mib_s"], 4.0);
+        assert_eq!(json["exits"]["total"], 4);
+        assert_eq!(json["exits_per_mib"], 2.0);
+        assert_eq!(json["disks"][1]["requests_per_call"], 4.0);
+        assert!(json["peak_memory_kib"].as_u64().unwrap() > 0);
+    }
+
+    #[test]
+    fn an_empty_copy_divides_by_nothing() {
+        let stats = Stats::new(
+            true,
+            0,
+            Duration::ZERO,
+            &ExitCounts::default(),
+            [
+                ("input", BlockCounters::default()),
+                ("output", BlockCounters::default()),
+            ],
+        );
+        assert!(stats.to_json().contains("\"exits_per_mib\":0.0"));
+    }
+}

@@ -1,0 +1,94 @@
+//! The folder that a measurement works in: input files of random bytes, and the check that an
+//! output is a copy of its input. The folder goes when its owner goes.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+/// What is read and compared at a time, in bytes. Small, because a child's peak memory is counted
+/// from that of the process that starts it.
+const CHUNK: usize = 64 * 1024;
+
+/// A folder of its own within the one that the user named.
+#[derive(Debug)]
+pub(crate) struct Workspace {
+    folder: TempDir,
+}
+
+impl Workspace {
+    /// Makes a folder in `parent`, which is made too if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// The system's reason.
+    pub(crate) fn new(parent: &Path) -> io::Result<Self> {
+        std::fs::create_dir_all(parent)?;
+        let folder = tempfile::Builder::new()
+            .prefix("bench-")
+            .tempdir_in(parent)?;
+        Ok(Self { folder })
+    }
+
+    /// The path of the file `name`, whether it is there or not.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// An input of `bytes` random bytes, made at the first call; in the page cache and written back,
+    /// so that no write-back of the input falls into a measurement.
+    ///
+    /// # Errors
+    ///
+    /// The system's reason.
+    pub(crate) fn input(&self, bytes: u64) -> io::Result<PathBuf> {
+        let path = self.path(&format!("input-{bytes}"));
+        if !path.exists() {
+            let mut random = File::open("/dev/urandom")?.take(bytes);
+            let mut file = File::create_new(&path)?;
+            let copied = io::copy(&mut random, &mut file)?;
+            if copied != bytes {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            file.sync_all()?;
+        }
+        Ok(path)
+    }
+}
+
+/// Removes `path` if it is there.
+///
+/// # Errors
+///
+/// The system's reason, except that there is no such file.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Whether two files hold the same bytes.
+///
+/// # Errors
+///
+/// The system's reason.
+pub(crate) fn same(left: &Path, right: &Path) -> io::Result<bool> {
+    let (mut left, mut right) = (File::open(left)?, File::open(right)?);
+    let length = left.metadata()?.len();
+    if length != right.metadata()?.len() {
+        return Ok(false);
+    }
+    let (mut first, mut second) = (vec![0; CHUNK], vec![0; CHUNK]);
+    loop {
+        let read = left.read(&mut first)?;
+        if read == 0 {
+            return Ok(true);
+        }
+        right.read_exact(&mut second[..read])?;
+        if first[..read] != second[..read] {
+            return Ok(false);
+        }
+    }
+}
