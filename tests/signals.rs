@@ -273,13 +273,13 @@ fn an_input_that_shrinks_during_the_copy_is_a_read_error() {
 #[test]
 fn an_output_folder_that_vanishes_during_the_copy_is_an_error() {
     needs_kvm!();
-    let files = Files::random(8 << 20);
+    let files = Files::random(16 << 20);
     let folder = files.path("folder");
     fs::create_dir(&folder).unwrap();
     let running = Vmm::copying(&files.input(), &folder.join("output.img"))
         .args(&["--request-size", "512", "--queue-depth", "1", "--quiet"])
         .start();
-    std::thread::sleep(Duration::from_millis(200));
+    std::thread::sleep(Duration::from_millis(100));
     assert!(!running.has_ended(), "the copy was too fast to be met");
     fs::remove_dir(&folder).unwrap();
     let finished = running.finish();
