@@ -6,6 +6,8 @@
 
 CARGO ?= cargo
 VMM := target/release/vmm
+# How long `make fuzz` works on each target.
+SECONDS ?= 60
 
 # Quoted for the shell: paths may hold spaces and anything else.
 quote = '$(subst ','\'',$(1))'
@@ -50,6 +52,15 @@ bench:
 bench-reference:
 	$(BENCH) reference
 
+# Coverage and sanitizers need compiler flags that are unstable: a nightly toolchain has them, and
+# RUSTC_BOOTSTRAP gives them to a stable one.
+fuzz:
+	@command -v cargo-fuzz >/dev/null || { echo 'make fuzz needs cargo-fuzz and a nightly toolchain: cargo install cargo-fuzz && rustup toolchain install nightly' >&2; exit 2; }
+	@if rustup toolchain list 2>/dev/null | grep -q '^nightly'; then toolchain=+nightly; else export RUSTC_BOOTSTRAP=1; fi; \
+	for target in block serial loader; do \
+	  cargo $$toolchain fuzz run $$target -- -max_total_time=$(SECONDS) -max_len=2048 -len_control=0 -timeout=10 -rss_limit_mb=1024 -malloc_limit_mb=64 -print_final_stats=1 || exit; \
+	done
+
 clean:
 	$(CARGO) clean
 	$(CARGO) clean --manifest-path guest/Cargo.toml
@@ -63,4 +74,5 @@ help:
 	@echo 'make lint            rustfmt and clippy, warnings denied'
 	@echo 'make bench           measure beside cp, dd and qemu-img; takes BENCH_BYTES, BENCH_RUNS'
 	@echo 'make bench-reference the table of the prototypes again, with 10,000,000 sectors; an hour'
+	@echo 'make fuzz            fuzz each target for SECONDS (60); needs cargo-fuzz and nightly Rust'
 	@echo 'make clean           remove what was built'

@@ -95,7 +95,7 @@ impl Session {
         }
         let mut decoder = std::mem::take(&mut self.decoder);
         let mut result = Ok(());
-        decoder.push(bytes, |message| {
+        let frames = decoder.push(bytes, |message| {
             if result.is_ok() {
                 result = self.check(&message);
             }
@@ -105,9 +105,11 @@ impl Session {
                 line.push('\n');
                 show(message.level(), line.as_bytes());
             }
-        })?;
+        });
         self.decoder = decoder;
-        result
+        // A message is checked before the frame behind it is looked at: its fault is the first.
+        result?;
+        Ok(frames?)
     }
 
     fn check(&mut self, message: &GuestMessage) -> Result<(), ProtocolError> {
@@ -255,6 +257,15 @@ mod tests {
             receive(&mut session, &done),
             Err(ProtocolError::AfterCompletion)
         );
+    }
+
+    #[test]
+    fn the_first_fault_is_reported_however_the_bytes_arrive() {
+        let no_content = [0, 0];
+        let too_long = [0, 0x1b];
+        let mut session = Session::new(Protocol::Protobuf, 50);
+        let error = session.receive(&[no_content, too_long].concat(), |_, _| {});
+        assert_eq!(error, Err(ProtocolError::Shape));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use guest_abi::layout::{IMAGE, IMAGE_SIZE, PAGE_SIZE};
 use linux_loader::elf::{
     EI_CLASS, EI_DATA, ELFCLASS64, ELFDATA2LSB, EM_X86_64, ET_EXEC, Elf64_Ehdr, Elf64_Phdr, PF_R,
-    PF_W, PF_X, PT_LOAD,
+    PF_W, PF_X, PT_LOAD, PT_NOTE,
 };
 use linux_loader::loader::{Elf, KernelLoader};
 use vm_memory::{ByteValued, Bytes, GuestAddress, GuestMemoryMmap};
@@ -22,6 +22,12 @@ use super::page_tables::{IMAGE_PAGES, ImagePermissions, PagePermissions};
 const ELF_MAGIC: &[u8] = b"\x7fELF";
 /// A file larger than this cannot fit, whatever its format: an ELF may carry symbols, not more.
 const MAX_FILE_SIZE: u64 = 16 << 20;
+
+/// More segments than any linker makes. Each costs work that a file pays for with 56 bytes: tens of
+/// thousands that name the same bytes would keep the loader busy for minutes.
+const MAX_SEGMENTS: u16 = 64;
+/// linux-loader walks through the notes one by one, as many as there are in each such segment.
+const MAX_NOTE_SIZE: u64 = 64 << 10;
 
 /// A guest that cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -141,6 +147,9 @@ fn load_elf(memory: &GuestMemoryMmap, image: &[u8]) -> Result<LoadedImage, LoadE
         if !is_within(&segment, image) {
             return Err(LoadError::Elf("a segment of it is cut off"));
         }
+        if segment.p_type == PT_NOTE && segment.p_filesz > MAX_NOTE_SIZE {
+            return Err(LoadError::Elf("its notes are too long"));
+        }
         if segment.p_type == PT_LOAD && segment.p_memsz > 0 {
             check_segment(&segment)?;
             allow(&mut permissions, &segment);
@@ -178,6 +187,9 @@ fn check_header(header: &Elf64_Ehdr) -> Result<(), LoadError> {
     }
     if usize::from(header.e_phentsize) != size_of::<Elf64_Phdr>() {
         return wrong("its program headers have an unknown size");
+    }
+    if header.e_phnum > MAX_SEGMENTS {
+        return wrong("it has too many program headers");
     }
     Ok(())
 }
@@ -243,4 +255,73 @@ fn read_at<T: ByteValued>(image: &[u8], offset: u64) -> Option<T> {
     let mut header = T::zeroed();
     header.as_mut_slice().copy_from_slice(bytes);
     Some(header)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::machine::GuestRam;
+
+    /// An executable of one page of code and `notes` note segments, all of the same `note_size`
+    /// bytes behind the headers.
+    fn executable(notes: u16, note_size: u64) -> Vec<u8> {
+        let mut header = Elf64_Ehdr::default();
+        header.e_ident[..4].copy_from_slice(ELF_MAGIC);
+        header.e_ident[EI_CLASS] = ELFCLASS64;
+        header.e_ident[EI_DATA] = ELFDATA2LSB;
+        header.e_ident[6] = 1;
+        header.e_type = ET_EXEC;
+        header.e_machine = EM_X86_64;
+        header.e_entry = IMAGE;
+        header.e_phoff = 64;
+        header.e_ehsize = 64;
+        header.e_phentsize = 56;
+        header.e_phnum = notes + 1;
+        let code = Elf64_Phdr {
+            p_type: PT_LOAD,
+            p_flags: PF_R | PF_X,
+            p_paddr: IMAGE,
+            p_vaddr: IMAGE,
+            p_filesz: 64,
+            p_memsz: 64,
+            ..Elf64_Phdr::default()
+        };
+        let note = Elf64_Phdr {
+            p_type: PT_NOTE,
+            p_offset: 64 + 56 * u64::from(header.e_phnum),
+            p_filesz: note_size,
+            ..Elf64_Phdr::default()
+        };
+        let mut image = header.as_slice().to_vec();
+        image.extend_from_slice(code.as_slice());
+        for _ in 0..notes {
+            image.extend_from_slice(note.as_slice());
+        }
+        image.resize(image.len() + to_usize(note_size), 0);
+        image
+    }
+
+    fn try_load(image: &[u8]) -> Result<u64, LoadError> {
+        let ram = GuestRam::new().unwrap();
+        load(ram.image(), image).map(|loaded| loaded.entry)
+    }
+
+    #[test]
+    fn an_ordinary_number_of_segments_and_notes_is_loaded() {
+        assert_eq!(try_load(&executable(10, 4092)).unwrap(), IMAGE);
+    }
+
+    #[test]
+    fn more_segments_than_any_linker_makes_are_refused() {
+        let refused = try_load(&executable(u16::MAX - 1, 4096));
+        assert!(matches!(refused, Err(LoadError::Elf(reason)) if reason.contains("too many")));
+    }
+
+    #[test]
+    fn notes_that_would_take_long_to_walk_through_are_refused() {
+        let refused = try_load(&executable(1, 12 << 20));
+        assert!(matches!(refused, Err(LoadError::Elf(reason)) if reason.contains("too long")));
+    }
 }

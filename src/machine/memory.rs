@@ -65,6 +65,15 @@ impl GuestRam {
         &self.all
     }
 
+    /// What the guest or the processor's tables can reach, region by region: what needs a memory
+    /// slot of KVM's.
+    pub(super) fn reachable(&self) -> impl Iterator<Item = &GuestRegionMmap> {
+        RAM_REGIONS
+            .iter()
+            .filter(|region| region.access != Access::Unmapped)
+            .filter_map(|region| self.all.find_region(GuestAddress(region.start)))
+    }
+
     /// What devices may read and write: queues and the data pool. A device that holds only this
     /// cannot be talked into changing page tables, code or stack.
     #[must_use]

@@ -10,7 +10,7 @@ use kvm_ioctls::{Cap, IoEventAddress, Kvm, VmFd};
 use vm_device::DevicePio;
 use vm_device::bus::{self, MmioAddress, MmioRange, PioAddress, PioRange};
 use vm_device::device_manager::{IoManager, MmioManager, PioManager};
-use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
+use vm_memory::GuestMemoryRegion;
 
 use super::idle::IdlePort;
 use super::memory::to_usize;
@@ -76,7 +76,7 @@ impl Machine {
             vm.set_tss_address(TSS_ADDRESS)
                 .map_err(refused("an address for its own task state segment"))?;
         }
-        for (slot, region) in (0..).zip(ram.all().iter()) {
+        for (slot, region) in (0..).zip(ram.reachable()) {
             let slot = kvm_userspace_memory_region {
                 slot,
                 flags: 0,

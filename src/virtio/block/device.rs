@@ -116,8 +116,9 @@ impl<B: BlockBackend> Block<B> {
     }
 
     /// Takes a kick and does what the queue asks for. Without an active queue the kick is lost,
-    /// as one before DRIVER_OK is to be.
-    pub(crate) fn handle_kick(&self) {
+    /// as one before DRIVER_OK is to be. For the disk's thread, and for who drives the device without
+    /// an event loop.
+    pub fn handle_kick(&self) {
         self.busy.store(true, Ordering::SeqCst);
         // It fails if a reset has taken the kick; the queue is looked at all the same.
         let _ = self.kick().read();
