@@ -20,9 +20,11 @@ const EFER_LONG_MODE_ENABLE: u64 = 1 << 8;
 const EFER_LONG_MODE_ACTIVE: u64 = 1 << 10;
 const EFER_NO_EXECUTE: u64 = 1 << 11;
 
-/// Bit 1 of the flags register is always set; interrupts stay off and the I/O privilege level is
-/// 0, so that the I/O permission bitmap decides about ports.
-const RFLAGS: u64 = 1 << 1;
+/// Bit 1 of the flags register is always set. The I/O privilege level is 0, so that the I/O
+/// permission bitmap decides about ports. Interrupts are on, although the machine has none: the
+/// processor leaves the guest for the host's either way, but an emulated one (Bochs' VMX) was seen
+/// to forget those when they are off at the entry, so that a guest that spins held its host up.
+const RFLAGS: u64 = 1 << 1 | 1 << 9;
 
 /// Puts `vcpu` at `entry`.
 ///

@@ -57,7 +57,21 @@ impl IrqLine {
     ///
     /// [`io::ErrorKind::Interrupted`] if a signal came first.
     pub fn wait(&self) -> io::Result<()> {
-        self.event.read().map(|_| ())
+        let mut count = 0_u64;
+        // Not by `EventFd::read`, which reads on after a signal: whoever waits could not be told
+        // that there is nothing left to wait for.
+        // SAFETY: the descriptor is open, and there is room for the eight bytes of a counter.
+        let len = unsafe {
+            libc::read(
+                self.event.as_raw_fd(),
+                (&raw mut count).cast(),
+                size_of_val(&count),
+            )
+        };
+        if len < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
     }
 
     fn raise(&self) {
@@ -150,10 +164,33 @@ pub(super) fn is_readable(event: &EventFd) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use std::ffi::{c_int, c_void};
+    use std::os::unix::thread::JoinHandleExt;
+    use std::time::Duration;
+
+    use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
+
     use super::*;
 
     fn interrupt() -> Interrupt {
         Interrupt::new(Arc::new(IrqLine::new().unwrap()))
+    }
+
+    #[test]
+    fn a_signal_to_the_thread_interrupts_a_wait() {
+        extern "C" fn nothing(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {}
+        let signal = SIGRTMIN() + 1;
+        register_signal_handler(signal, nothing).unwrap();
+        let line = IrqLine::new().unwrap();
+        let waiter = std::thread::spawn(move || line.wait());
+        // It may not wait yet, so more than once.
+        while !waiter.is_finished() {
+            // SAFETY: the thread has not been joined, so that its handle is valid.
+            unsafe { libc::pthread_kill(waiter.as_pthread_t(), signal) };
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let error = waiter.join().unwrap().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Interrupted);
     }
 
     #[test]

@@ -52,6 +52,14 @@ impl Files {
         self
     }
 
+    /// Undoes what a run has done to the output.
+    pub(crate) fn restore_output(&self) {
+        match &self.old_output {
+            Some(old) => fs::write(self.output(), old).unwrap(),
+            None => drop(fs::remove_file(self.output())),
+        }
+    }
+
     /// Adds a file, such as a guest.
     pub(crate) fn add(&mut self, name: &str, content: &[u8]) -> PathBuf {
         let path = self.path(name);
@@ -174,6 +182,10 @@ pub(crate) fn assert_same(path: &Path, expected: &[u8]) {
 
 /// Where two byte strings begin to differ: comparing them with `assert_eq` would print megabytes.
 fn first_difference(found: &[u8], expected: &[u8]) -> Option<usize> {
+    // Quick where there is none, which is what is expected.
+    if found == expected {
+        return None;
+    }
     let common = found.iter().zip(expected).position(|(a, b)| a != b);
     common.or_else(|| (found.len() != expected.len()).then(|| found.len().min(expected.len())))
 }

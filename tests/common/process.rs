@@ -1,5 +1,9 @@
 //! The VMM as a child process: started with arguments, watched, and killed when it takes longer
 //! than any run may, since a hang is a failure.
+#![allow(
+    clippy::zombie_processes,
+    reason = "`Running` waits for its process, however it goes"
+)]
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -77,7 +81,7 @@ impl Vmm {
     }
 
     /// As an unprivileged user without any group (nobody, on most systems).
-    pub(crate) fn as_nobody(mut self) -> Self {
+    pub(crate) fn unprivileged(mut self) -> Self {
         self.0.uid(65534).gid(65534);
         self
     }

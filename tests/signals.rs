@@ -1,0 +1,293 @@
+//! Signals, kills, streams that nobody reads and files that fail under a run: the output is the
+//! complete copy or what it was before, and the run ends.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod common;
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::time::{Duration, Instant};
+
+use common::files::random;
+use common::program::Program;
+use common::{Files, Finished, Running, Vmm, is_root, needs_kvm, skip};
+use rustix::process::Signal;
+
+const HOST_FAILED: i32 = 3;
+const OLD: &[u8] = b"what was there before";
+/// A copy of so much takes long enough to be met in the middle.
+const LARGE: usize = 64 << 20;
+
+/// Files with a guest that never ends.
+fn spinning() -> (Files, Vmm) {
+    let mut files = Files::random(5000).with_old_output(OLD);
+    let guest = files.add("guest", &Program::new().spin_forever().build());
+    let vmm = files.vmm().arg(guest);
+    (files, vmm)
+}
+
+/// One sector a request, one request at a time, and a report for every tenth: as slow as it gets.
+fn slow(files: &Files) -> Vmm {
+    files
+        .vmm()
+        .args(&["--request-size", "512", "--queue-depth", "1"])
+}
+
+/// Sends `signal` a while after the start and returns the end, which must come soon.
+fn interrupt(running: Running, signal: Signal) -> Finished {
+    std::thread::sleep(Duration::from_millis(100));
+    let sent = Instant::now();
+    running.signal(signal);
+    let finished = running.finish();
+    let taken = sent.elapsed();
+    assert!(taken < Duration::from_secs(1), "it took {taken:?}");
+    finished
+}
+
+#[test]
+fn a_signal_ends_a_run_with_its_own_status_and_leaves_nothing_behind() {
+    needs_kvm!();
+    for (signal, code, name) in [
+        (Signal::INT, 130, "SIGINT"),
+        (Signal::TERM, 143, "SIGTERM"),
+        (Signal::HUP, 129, "SIGHUP"),
+    ] {
+        let (files, vmm) = spinning();
+        interrupt(vmm.start(), signal).assert_failed(code, &format!("ended by {name}"));
+        files.assert_untouched();
+
+        let files = Files::random(LARGE).with_old_output(OLD);
+        interrupt(slow(&files).start(), signal).assert_failed(code, &format!("ended by {name}"));
+        files.assert_untouched();
+    }
+}
+
+#[test]
+fn a_signal_ends_a_guest_that_waits_or_floods() {
+    needs_kvm!();
+    let flood = Program::new().send(guest_abi::ports::COM2, &[b'x'; 4096]);
+    for program in [
+        Program::new().repeat(u32::MAX, &flood),
+        Program::new().repeat(u32::MAX, &Program::new().load32(0x1000_0000)),
+    ] {
+        let mut files = Files::random(5000);
+        let guest = files.add("guest", &program.build());
+        let finished = interrupt(files.vmm().arg(guest).start(), Signal::INT);
+        finished.assert_failed(130, "ended by SIGINT");
+        files.assert_untouched();
+    }
+}
+
+#[test]
+fn a_kill_at_any_moment_leaves_the_old_output_or_the_copy() {
+    needs_kvm!();
+    let content = random(LARGE, 3);
+    let (mut old, mut copied) = (0, 0);
+    for (round, moments) in random(100, 4).chunks(10).enumerate() {
+        // One folder for ten kills: what each leaves must not harm the next.
+        let files = Files::new(&content);
+        let files = if round % 2 == 0 {
+            files
+        } else {
+            files.with_old_output(OLD)
+        };
+        for &moment in moments {
+            let running = files.vmm().args(&["--progress-percent", "100"]).start();
+            std::thread::sleep(Duration::from_millis(u64::from(moment) / 2));
+            running.signal(Signal::KILL);
+            running.finish();
+            if files.assert_old_or_copied() {
+                copied += 1;
+                files.restore_output();
+            } else {
+                old += 1;
+            }
+        }
+    }
+    assert!(
+        old > 0,
+        "no kill met a copy under way: {copied} were complete"
+    );
+}
+
+#[test]
+fn a_closed_standard_output_does_not_stop_the_copy() {
+    needs_kvm!();
+    let files = Files::random(2 << 20);
+    let (reader, writer) = io::pipe().unwrap();
+    let running = files.vmm().stdout(writer).start();
+    let mut first = [0; 1];
+    (&reader).read_exact(&mut first).unwrap();
+    drop(reader);
+    assert_eq!(running.finish().code(), Some(0));
+    files.assert_copied();
+}
+
+#[test]
+fn streams_without_any_reader_do_not_stop_the_copy() {
+    needs_kvm!();
+    let files = Files::random(100_000);
+    let broken = || io::pipe().unwrap().1;
+    let vmm = files.vmm().arg("--debug").stdout(broken()).stderr(broken());
+    assert_eq!(vmm.run().code(), Some(0));
+    files.assert_copied();
+}
+
+/// A run whose lines do not fit into a pipe that nobody reads, some time after it has filled it.
+fn stuck(files: &Files) -> (Running, io::PipeReader) {
+    let (reader, writer) = io::pipe().unwrap();
+    let running = files.vmm().stdout(writer).start();
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!running.has_ended(), "its lines are lost");
+    (running, reader)
+}
+
+#[test]
+fn a_standard_output_that_is_read_late_gets_all_lines_of_an_exact_copy() {
+    needs_kvm!();
+    let files = Files::random(20 << 20);
+    let (running, mut reader) = stuck(&files);
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    assert_eq!(running.finish().code(), Some(0));
+    files.assert_copied();
+    let progress = text.lines().filter(|line| line.starts_with("[PROGRESS]"));
+    assert_eq!(
+        progress.count(),
+        4096 + 1,
+        "sectors 1, 11, ... 40951, and 40960"
+    );
+    assert!(text.ends_with("count=40960 success=true\n"));
+}
+
+#[test]
+fn a_signal_ends_a_run_whose_standard_output_is_stuck() {
+    needs_kvm!();
+    let files = Files::random(20 << 20).with_old_output(OLD);
+    let (running, reader) = stuck(&files);
+    let finished = interrupt(running, Signal::INT);
+    finished.assert_failed(130, "ended by SIGINT");
+    files.assert_old_or_copied();
+    drop(reader);
+}
+
+/// What must hold of a run whose output could not be written at `offset` or behind it.
+#[track_caller]
+fn assert_write_failed(finished: &Finished, reason: &str) {
+    finished.assert_failed(HOST_FAILED, "cannot write the output");
+    for part in ["output.img", "at offset ", reason] {
+        assert!(
+            finished.stderr.contains(part),
+            "expected {part:?} in {finished:?}"
+        );
+    }
+    let error = "[ERROR] error op=write device=output sector=";
+    assert!(finished.stdout.contains(error), "{finished:?}");
+    assert!(finished.stdout.ends_with("success=false\n"), "{finished:?}");
+}
+
+#[test]
+fn a_file_size_limit_is_a_write_error_with_file_offset_and_reason() {
+    needs_kvm!();
+    let files = Files::random(200_000).with_old_output(OLD);
+    let finished = files.vmm().with_file_size_limit(100_000).run();
+    assert_write_failed(&finished, "at offset 100000: File too large");
+    assert!(finished.stdout.contains("sector=195 "), "{finished:?}");
+    files.assert_untouched();
+}
+
+#[test]
+fn a_full_file_system_is_a_write_error_with_file_offset_and_reason() {
+    needs_kvm!();
+    let Some(mount) = Tmpfs::of(1 << 20) else {
+        return skip("a file system cannot be mounted here");
+    };
+    let input = Files::random(3 << 20);
+    let output = mount.0.path().join("output.img");
+    fs::write(&output, OLD).unwrap();
+    let finished = Vmm::copying(&input.input(), &output).run();
+    assert_write_failed(&finished, "No space left on device");
+    assert_eq!(fs::read(&output).unwrap(), OLD);
+    assert_eq!(fs::read_dir(mount.0.path()).unwrap().count(), 1);
+    input.assert_untouched();
+}
+
+/// A small file system in memory, for as long as this lives.
+struct Tmpfs(tempfile::TempDir);
+
+impl Tmpfs {
+    fn of(bytes: usize) -> Option<Self> {
+        if !is_root() {
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"])
+            .arg(folder.path())
+            .output()
+            .is_ok_and(|output| output.status.success());
+        mounted.then_some(Self(folder))
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount")
+            .arg(self.0.path())
+            .status();
+    }
+}
+
+/// Stops a slow copy in its middle, lets `change` happen, and returns how it went on.
+fn change_during_a_copy(files: &Files, change: impl FnOnce()) -> Finished {
+    let running = slow(files).start();
+    std::thread::sleep(Duration::from_millis(200));
+    running.signal(Signal::STOP);
+    assert!(!running.has_ended(), "the copy was too fast to be met");
+    change();
+    running.signal(Signal::CONT);
+    running.finish()
+}
+
+#[test]
+fn an_input_that_shrinks_during_the_copy_is_a_read_error() {
+    needs_kvm!();
+    let files = Files::random(LARGE);
+    let finished = change_during_a_copy(&files, || {
+        let input = File::options().write(true).open(files.input()).unwrap();
+        input.set_len(1000).unwrap();
+    });
+    finished.assert_failed(HOST_FAILED, "has shrunk since");
+    assert!(
+        finished.stderr.contains("input.img at offset "),
+        "{finished:?}"
+    );
+    let error = "[ERROR] error op=read device=input sector=";
+    assert!(
+        finished.stdout.contains(error),
+        "no {error:?} on standard output"
+    );
+    assert!(!files.output().exists());
+}
+
+#[test]
+fn an_output_folder_that_vanishes_during_the_copy_is_an_error() {
+    needs_kvm!();
+    let files = Files::random(16 << 20);
+    let folder = files.path("folder");
+    fs::create_dir(&folder).unwrap();
+    let running = Vmm::copying(&files.input(), &folder.join("output.img"))
+        .args(&["--request-size", "512", "--queue-depth", "1", "--quiet"])
+        .start();
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(!running.has_ended(), "the copy was too fast to be met");
+    fs::remove_dir(&folder).unwrap();
+    let finished = running.finish();
+    finished.assert_failed(HOST_FAILED, "in place");
+    assert!(
+        finished.stderr.contains("its folder is gone"),
+        "{finished:?}"
+    );
+    assert!(!folder.exists());
+    files.assert_untouched();
+}
