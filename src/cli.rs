@@ -54,7 +54,7 @@ struct Cli {
     #[argh(option, arg_name = "name", default = "Protocol::default()")]
     protocol: Protocol,
 
-    /// bytes a request covers, a multiple of both sector sizes (default: 65536)
+    /// bytes a request covers, a multiple of both sector sizes (default: 131072)
     #[argh(option, arg_name = "bytes", from_str_fn(request_size))]
     request_size: Option<u32>,
 

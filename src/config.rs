@@ -15,7 +15,7 @@ pub const MAX_SECTOR_SIZE: u32 = 65536;
 pub const MAX_REQUEST_SIZE: u32 = 1 << 20;
 const _: () = assert!(MAX_REQUEST_SIZE as u64 == DMA_POOL_SIZE);
 /// How many bytes a request covers unless the user says otherwise.
-pub const DEFAULT_REQUEST_SIZE: u32 = 65536;
+pub const DEFAULT_REQUEST_SIZE: u32 = 131_072;
 /// The most requests that may be under way at once: three descriptors each in the largest queue.
 pub const MAX_QUEUE_DEPTH: u32 = 682;
 

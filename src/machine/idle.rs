@@ -24,6 +24,8 @@ pub(super) enum Wake {
 pub struct IdlePort {
     line: Arc<IrqLine>,
     devices: Vec<Arc<dyn VirtioDevice>>,
+    /// The device whose work the vCPU's thread does while the guest waits.
+    helped: Option<Arc<dyn VirtioDevice>>,
     /// [`IrqLine::completions`] when the guest was last let go.
     seen: u64,
 }
@@ -35,8 +37,24 @@ impl IdlePort {
         Self {
             line,
             devices,
+            helped: None,
             seen: 0,
         }
+    }
+
+    /// Lets the vCPU's thread do the work of `device` while the guest waits. It has nothing else
+    /// to do then, and its work need not be handed to a thread that would have to wake up first.
+    #[must_use]
+    pub fn helping(mut self, device: Arc<dyn VirtioDevice>) -> Self {
+        self.helped = Some(device);
+        self
+    }
+
+    /// Does the work of the device that is helped; whether there was any.
+    pub(super) fn help(&self) -> bool {
+        self.helped
+            .as_ref()
+            .is_some_and(|device| device.work_here())
     }
 
     /// Waits until a device notifies or `stop` is set. A signal makes it look again.
@@ -44,6 +62,9 @@ impl IdlePort {
         let wake = loop {
             if stop.load(Ordering::SeqCst) {
                 break Wake::Stopped;
+            }
+            if self.help() {
+                break Wake::Notified;
             }
             if !self.in_flight() {
                 break self.wake_without_work();

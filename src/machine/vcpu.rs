@@ -217,7 +217,11 @@ impl Vcpu {
                 let data = unsafe { &*data };
                 let _ = self.bus.mmio_write(MmioAddress(address), data);
             }
-            Exit::Interrupted => self.exits.other += 1,
+            Exit::Interrupted => {
+                self.exits.other += 1;
+                // For a guest that does not wait for its devices but looks again and again.
+                self.idle.help();
+            }
             Exit::End(end) => {
                 self.exits.other += 1;
                 return Some(end);

@@ -125,7 +125,8 @@ fn build(disks: &Disks, ports: &GuestPorts, ram: GuestRam, image: &[u8]) -> Resu
     for (base, device) in Disks::addresses().into_iter().zip(disks.devices()) {
         machine.add_virtio_mmio(base, device)?;
     }
-    let idle = IdlePort::new(disks.line.clone(), disks.devices().into());
+    let idle =
+        IdlePort::new(disks.line.clone(), disks.devices().into()).helping(disks.input.clone());
     Ok(machine.boot(image, idle)?)
 }
 

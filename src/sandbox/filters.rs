@@ -105,13 +105,14 @@ const DEBUG: &[Rule] = &[with(
 #[cfg(not(debug_assertions))]
 const DEBUG: &[Rule] = &[];
 
-const VCPU: [Rule; 3] = [
+const VCPU: [Rule; 4] = [
     with(
         "ioctl",
         libc::SYS_ioctl,
         Arguments::Request(&[KVM_RUN, KVM_GET_REGS, KVM_GET_SREGS]),
     ),
     any("ppoll", libc::SYS_ppoll),
+    any("preadv", libc::SYS_preadv),
     any("rt_sigreturn", libc::SYS_rt_sigreturn),
 ];
 

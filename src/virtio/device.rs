@@ -61,6 +61,13 @@ pub trait VirtioDevice: Send + Sync {
     /// interrupt included.
     fn reset(&self);
 
+    /// Does on the calling thread what the queues ask for; whether that used any buffers. For a
+    /// thread that has nothing better to do and will come again soon, for as long as the device
+    /// runs: the driver is not asked to notify any more.
+    fn work_here(&self) -> bool {
+        false
+    }
+
     /// Whether the device works, or is about to work, on what its driver has made available.
     ///
     /// When this is false every buffer that the driver has announced is in the used ring and

@@ -15,7 +15,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::config::{ConfigSpace, MAX_QUEUE_SIZE};
 use super::disk::Disk;
-use super::execute::{Progress, QueueFault, QueueHandler};
+use super::execute::{Progress, QueueFault, QueueHandler, WhenEmpty};
 use super::request::Geometry;
 use super::{BlockBackend, BlockConfig, BlockConfigError, BlockCounters, BlockIoError, BlockStats};
 use crate::virtio::interrupt::is_readable;
@@ -47,6 +47,12 @@ pub struct Block<B> {
     /// Set before the kick is taken from its eventfd and cleared when the queue has been looked
     /// at, so that at any time one of the two tells of work to come.
     busy: AtomicBool,
+    /// Set once another thread works on the queue whenever it has the time: kicks, each of which
+    /// wakes the disk's own thread, are not asked for any more.
+    helped: AtomicBool,
+    /// Whether the requests of the last batch were large. Small ones are left to the disk's own
+    /// thread, since they cost the processor more than a wake-up does.
+    has_large_requests: AtomicBool,
     /// The first fault alone: a guest can reset the device and cause as many as it likes.
     fault: OnceLock<QueueFault>,
 }
@@ -82,6 +88,8 @@ impl<B: BlockBackend> Block<B> {
             kicks: [kick],
             handler: Mutex::new(None),
             busy: AtomicBool::new(false),
+            helped: AtomicBool::new(false),
+            has_large_requests: AtomicBool::new(false),
             fault: OnceLock::new(),
         })
     }
@@ -126,16 +134,22 @@ impl<B: BlockBackend> Block<B> {
             kicks: 1,
             ..BlockCounters::default()
         });
-        self.process_queue();
+        let when_empty = match self.helped.load(Ordering::SeqCst) {
+            true => WhenEmpty::LookAgainIfLarge,
+            false => WhenEmpty::AskForKicks(self.spin),
+        };
+        self.process_queue(&mut self.handler(), when_empty);
         self.busy.store(false, Ordering::SeqCst);
     }
 
-    fn process_queue(&self) {
-        let mut active = self.handler();
+    fn process_queue(&self, active: &mut Option<QueueHandler>, when_empty: WhenEmpty) {
         let Some(handler) = active.as_mut() else {
             return;
         };
-        match handler.process(&self.disk, self.spin) {
+        let progress = handler.process(&self.disk, when_empty);
+        let large = handler.has_large_requests();
+        self.has_large_requests.store(large, Ordering::SeqCst);
+        match progress {
             Ok(Progress::Empty) => {}
             Ok(Progress::More) => self.kick_self(),
             Err(fault) => {
@@ -209,6 +223,18 @@ impl<B: BlockBackend> VirtioDevice for Block<B> {
         // It fails if there is no kick to forget.
         let _ = self.kick().read();
         self.disk.interrupt.reset();
+    }
+
+    fn work_here(&self) -> bool {
+        self.helped.store(true, Ordering::SeqCst);
+        // Nor is the lock waited for in vain, which the disk's thread may hold for long.
+        if !self.has_large_requests.load(Ordering::SeqCst) {
+            return false;
+        }
+        let mut active = self.handler();
+        let before = self.disk.stats.counters().requests;
+        self.process_queue(&mut active, WhenEmpty::LookAgainIfLarge);
+        self.disk.stats.counters().requests != before
     }
 
     fn in_flight(&self) -> bool {

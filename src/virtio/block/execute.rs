@@ -23,6 +23,9 @@ const ROUND_BYTES: u64 = 16 << 20;
 /// The same for requests, which need not have data, and their descriptors, which may be many.
 const ROUND_WORK: usize = 32 << 10;
 
+/// Requests are large that have so many bytes on average.
+const LARGE_REQUEST: u64 = 16 << 10;
+
 /// Why a queue was stopped: nothing that could be answered with a status byte.
 #[derive(Debug, Error)]
 pub enum QueueFault {
@@ -59,6 +62,16 @@ pub(super) enum Progress {
     More,
 }
 
+/// What to do about the driver's notifications when the queue is empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WhenEmpty {
+    /// Ask for them, after watching the queue for so long.
+    AskForKicks(Duration),
+    /// Do without if the requests are large, since whoever works on the queue will look at it
+    /// again. Many small ones cost more than a wake-up, and are better left to the disk's thread.
+    LookAgainIfLarge,
+}
+
 /// An active queue and the room that its requests need.
 #[derive(Debug)]
 pub(super) struct QueueHandler {
@@ -66,6 +79,8 @@ pub(super) struct QueueHandler {
     indirect: bool,
     batch: Batch,
     completions: Completions,
+    /// What was true of the last batch.
+    has_large_requests: bool,
 }
 
 /// Requests that are answered but not yet in the used ring.
@@ -83,14 +98,20 @@ impl QueueHandler {
             indirect,
             batch: Batch::default(),
             completions: Completions::default(),
+            has_large_requests: false,
         }
+    }
+
+    /// Whether the requests of the last batch were large.
+    pub(super) fn has_large_requests(&self) -> bool {
+        self.has_large_requests
     }
 
     /// Carries out what is available until the queue is empty or enough for one round.
     pub(super) fn process<B: BlockBackend>(
         &mut self,
         disk: &Disk<B>,
-        spin: Duration,
+        when_empty: WhenEmpty,
     ) -> Result<Progress, QueueFault> {
         let mut slices = Vec::new();
         let (mut bytes, mut work) = (0, 0);
@@ -100,11 +121,20 @@ impl QueueHandler {
                 .map_err(QueueError::from)?;
             while self.take_and_execute(disk, &mut slices)? {
                 bytes += self.batch.bytes;
+                let requests = self.batch.requests.len() as u64;
+                self.has_large_requests = self.batch.bytes >= requests * LARGE_REQUEST;
                 work += self.batch.requests.len() + self.batch.segments.len();
                 if bytes >= ROUND_BYTES || work >= ROUND_WORK {
                     return Ok(Progress::More);
                 }
             }
+            let spin = match when_empty {
+                WhenEmpty::LookAgainIfLarge if self.has_large_requests => {
+                    return Ok(Progress::Empty);
+                }
+                WhenEmpty::LookAgainIfLarge => Duration::ZERO,
+                WhenEmpty::AskForKicks(spin) => spin,
+            };
             if !self.becomes_available(disk, spin)? {
                 return Ok(Progress::Empty);
             }
