@@ -23,5 +23,5 @@ pub use kvm::{KvmError, open as open_kvm};
 pub use loader::{LoadError, LoadedImage, load, read_image};
 pub use memory::{GuestRam, MemoryError};
 pub use page_tables::{ImagePermissions, PagePermissions};
-pub use vcpu::{KICK_SIGNAL, Vcpu, VcpuControl, VcpuEnd, VcpuReport, ignore_kicks};
+pub use vcpu::{KICK_SIGNAL, Remains, Vcpu, VcpuControl, VcpuEnd, VcpuReport, ignore_kicks};
 pub use vm::{Machine, MachineError};

@@ -97,6 +97,10 @@ pub struct Vcpu {
     _vm: (VmFd, Teardown),
 }
 
+/// What is left of a machine whose vCPU has ended. Dropping it closes what belongs to KVM, which
+/// the vCPU's own thread need not be allowed to do.
+pub struct Remains(#[expect(dead_code, reason = "it is only there to be dropped")] Vcpu);
+
 /// An exit without the borrow of the vCPU that the ring of coalesced writes needs.
 enum Exit {
     PioIn { port: u16, data: *mut [u8] },
@@ -138,7 +142,7 @@ impl Vcpu {
 
     /// Runs the guest until it ends. For a thread of its own.
     #[must_use]
-    pub fn run(mut self) -> VcpuReport {
+    pub fn run(mut self) -> (VcpuReport, Remains) {
         let end = loop {
             if self.control.stop.load(Ordering::SeqCst) {
                 break VcpuEnd::Stopped;
@@ -150,10 +154,8 @@ impl Vcpu {
                 break end;
             }
         };
-        VcpuReport {
-            end,
-            exits: self.exits,
-        }
+        let exits = self.exits;
+        (VcpuReport { end, exits }, Remains(self))
     }
 
     fn enter_guest(&mut self) -> Exit {

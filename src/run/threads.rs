@@ -18,7 +18,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::error::RunError;
 use super::gate::Entrance;
-use crate::machine::{ExitCounts, KICK_SIGNAL, Vcpu, VcpuControl, VcpuEnd, VcpuReport};
+use crate::machine::{ExitCounts, KICK_SIGNAL, Remains, Vcpu, VcpuControl, VcpuEnd, VcpuReport};
 use crate::sandbox::{Filter, FilterError};
 
 /// How many events a disk's loop takes at once: it has two sources.
@@ -92,8 +92,9 @@ impl Drop for DiskThread {
 /// The vCPU's thread.
 pub(super) struct VcpuThread {
     control: VcpuControl,
-    thread: JoinHandle<()>,
-    report: Receiver<VcpuReport>,
+    /// Gone once the thread has ended.
+    thread: Option<JoinHandle<()>>,
+    report: Receiver<(VcpuReport, Remains)>,
     ended: Arc<EventFd>,
 }
 
@@ -120,7 +121,7 @@ impl VcpuThread {
         let thread = spawn("vcpu", work)?;
         Ok(Self {
             control,
-            thread,
+            thread: Some(thread),
             report,
             ended,
         })
@@ -132,12 +133,18 @@ impl VcpuThread {
     }
 
     /// How the run ended, once it has.
-    pub(super) fn report(&self) -> Option<VcpuReport> {
+    pub(super) fn report(&mut self) -> Option<VcpuReport> {
         self.ended.read().ok()?;
-        Some(self.report.try_recv().unwrap_or_else(|_| VcpuReport {
+        // It holds no more than this thread does then, which is the one that may close things.
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        let died = || VcpuReport {
             end: VcpuEnd::Unexpected("the vCPU's thread died".to_owned()),
             exits: ExitCounts::default(),
-        }))
+        };
+        let report = self.report.try_recv().map(|(report, _remains)| report);
+        Some(report.unwrap_or_else(|_| died()))
     }
 
     /// Asks the vCPU to end. It may be about to enter the guest, so repeat until it has.
@@ -148,10 +155,10 @@ impl VcpuThread {
 
     /// Makes the vCPU leave the guest, or look again if it waits.
     pub(super) fn kick(&self) {
-        if !self.thread.is_finished() {
+        if let Some(thread) = &self.thread {
             // SAFETY: the thread has not been joined, so that its handle is valid; the signal has
             // a handler.
-            let _ = unsafe { libc::pthread_kill(self.thread.as_pthread_t(), KICK_SIGNAL()) };
+            let _ = unsafe { libc::pthread_kill(thread.as_pthread_t(), KICK_SIGNAL()) };
         }
     }
 

@@ -77,7 +77,7 @@ const fn with(name: &'static str, number: i64, arguments: Arguments) -> Rule {
 }
 
 /// What every thread needs: to wait for a lock, to use its heap, and to end.
-const COMMON: [Rule; 9] = [
+const COMMON: [Rule; 8] = [
     any("futex", libc::SYS_futex),
     any("read", libc::SYS_read),
     any("write", libc::SYS_write),
@@ -86,7 +86,18 @@ const COMMON: [Rule; 9] = [
     any("munmap", libc::SYS_munmap),
     any("rt_sigprocmask", libc::SYS_rt_sigprocmask),
     any("sigaltstack", libc::SYS_sigaltstack),
+];
+
+/// What it takes to close a descriptor. With debug assertions the standard library first looks
+/// whether it is open. The vCPU's thread closes none.
+const CLOSE: &[Rule] = &[
     any("close", libc::SYS_close),
+    #[cfg(debug_assertions)]
+    with(
+        "fcntl",
+        libc::SYS_fcntl,
+        Arguments::Request(&[libc::F_GETFD as u64]),
+    ),
 ];
 
 /// What ends a thread that is not the first.
@@ -94,16 +105,6 @@ const THREAD_END: [Rule; 2] = [
     any("madvise", libc::SYS_madvise),
     any("exit", libc::SYS_exit),
 ];
-
-/// With debug assertions the standard library looks whether a descriptor that it closes is open.
-#[cfg(debug_assertions)]
-const DEBUG: &[Rule] = &[with(
-    "fcntl",
-    libc::SYS_fcntl,
-    Arguments::Request(&[libc::F_GETFD as u64]),
-)];
-#[cfg(not(debug_assertions))]
-const DEBUG: &[Rule] = &[];
 
 const VCPU: [Rule; 4] = [
     with(
@@ -152,13 +153,13 @@ const MAIN: [Rule; 15] = [
 
 /// What the thread in `role` may do.
 pub fn rules(role: Role) -> impl Iterator<Item = &'static Rule> {
-    let (own, end): (&[Rule], &[Rule]) = match role {
-        Role::Main => (&MAIN, &[]),
-        Role::Vcpu => (&VCPU, &THREAD_END),
-        Role::Input => (&INPUT, &THREAD_END),
-        Role::Output => (&OUTPUT, &THREAD_END),
+    let (own, close, end): (&[Rule], &[Rule], &[Rule]) = match role {
+        Role::Main => (&MAIN, CLOSE, &[]),
+        Role::Vcpu => (&VCPU, &[], &THREAD_END),
+        Role::Input => (&INPUT, CLOSE, &THREAD_END),
+        Role::Output => (&OUTPUT, CLOSE, &THREAD_END),
     };
-    COMMON.iter().chain(own).chain(end).chain(DEBUG)
+    COMMON.iter().chain(own).chain(close).chain(end)
 }
 
 /// A compiled filter. Compiling takes memory and time, installing takes neither.
