@@ -1,7 +1,5 @@
 //! Counts of the vCPU's exits to user space, by kind.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 /// How often the vCPU has left for user space, and why.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ExitCounts {
@@ -26,21 +24,5 @@ impl ExitCounts {
     #[must_use]
     pub const fn total(&self) -> u64 {
         self.pio_in + self.pio_out + self.mmio_read + self.mmio_write + self.idle + self.other
-    }
-}
-
-/// A sign of life from the vCPU's thread: it changes with each exit.
-#[derive(Debug, Default)]
-pub(super) struct Heartbeat(AtomicU64);
-
-impl Heartbeat {
-    /// For the vCPU's thread alone: no other writes, so that no atomic addition is needed.
-    pub(super) fn beat(&self) {
-        let next = self.0.load(Ordering::Relaxed).wrapping_add(1);
-        self.0.store(next, Ordering::Relaxed);
-    }
-
-    pub(super) fn count(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
     }
 }

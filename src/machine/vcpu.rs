@@ -12,7 +12,6 @@ use vm_device::device_manager::{IoManager, MmioManager};
 use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
 use super::coalesced::{self, read_port, write_port};
-use super::exits::Heartbeat;
 use super::fault::Fault;
 use super::idle::{IdlePort, Wake};
 use super::teardown::Teardown;
@@ -69,19 +68,12 @@ pub struct VcpuReport {
 #[derive(Clone, Debug)]
 pub struct VcpuControl {
     stop: Arc<AtomicBool>,
-    heartbeat: Arc<Heartbeat>,
 }
 
 impl VcpuControl {
     /// Makes the vCPU end at its next look. It looks after each exit and each kick.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::SeqCst);
-    }
-
-    /// A number that changes with every exit.
-    #[must_use]
-    pub fn heartbeat(&self) -> u64 {
-        self.heartbeat.count()
     }
 }
 
@@ -121,7 +113,6 @@ impl Vcpu {
     ) -> Self {
         let control = VcpuControl {
             stop: Arc::default(),
-            heartbeat: Arc::default(),
         };
         Self {
             vcpu,
@@ -148,7 +139,6 @@ impl Vcpu {
                 break VcpuEnd::Stopped;
             }
             let exit = self.enter_guest();
-            self.control.heartbeat.beat();
             self.exits.coalesced += coalesced::drain(&mut self.vcpu, &self.bus);
             if let Some(end) = self.handle(exit) {
                 break end;

@@ -89,7 +89,6 @@ pub(super) struct Supervisor<P> {
     debug: DebugLines,
     progress: P,
     deadline: Option<(Instant, Duration)>,
-    last_heartbeat: u64,
     report: Option<VcpuReport>,
     cut: Option<Cut>,
     /// Whether standard output is watched for room.
@@ -119,7 +118,6 @@ impl<P: Fn() -> u64> Supervisor<P> {
         Ok(Self {
             signals,
             timer,
-            last_heartbeat: vcpu.heartbeat(),
             vcpu,
             ports,
             console,
@@ -178,13 +176,11 @@ impl<P: Fn() -> u64> Supervisor<P> {
         {
             self.end(Cut::TimedOut(limit));
         }
-        // A guest that has not made an exit for so long may have left bytes with KVM, and one
-        // that waits must look whether there is still something to wait for.
-        let heartbeat = self.vcpu.heartbeat();
-        if heartbeat == self.last_heartbeat && self.report.is_none() {
+        // The guest may have left bytes with KVM, or buffers with a disk that it need not kick; and
+        // one that waits must look whether there is still something to wait for.
+        if self.report.is_none() {
             self.vcpu.kick();
         }
-        self.last_heartbeat = heartbeat;
         self.console.bar.set((self.progress)());
         self.console.out.flush();
         self.console.err.flush();

@@ -161,11 +161,6 @@ impl VcpuThread {
             let _ = unsafe { libc::pthread_kill(thread.as_pthread_t(), KICK_SIGNAL()) };
         }
     }
-
-    /// A number that changes while the vCPU makes exits.
-    pub(super) fn heartbeat(&self) -> u64 {
-        self.control.heartbeat()
-    }
 }
 
 struct FireOnDrop(Arc<EventFd>);
