@@ -94,7 +94,8 @@ impl Disks {
         self.input
             .io_error()
             .or(self.output.io_error())
-            .map(ToString::to_string)
+            // The file layer names the file, the operation and the offset.
+            .map(|error| error.source.to_string())
     }
 
     /// What the guest's driver did wrong on either disk.
