@@ -47,11 +47,13 @@ impl ProgressBar {
     }
 
     /// Draws the bar for the last time and leaves it there, or takes it away if the run failed.
-    pub fn finish(&self, success: bool) {
+    /// Returns whether the cursor is left behind it, so that the line has to be ended.
+    pub fn finish(&self, success: bool) -> bool {
         match &self.0 {
             Some(bar) if success => bar.finish(),
             Some(bar) => bar.finish_and_clear(),
             None => {}
         }
+        success && self.0.is_some()
     }
 }

@@ -189,7 +189,9 @@ fn finish(
     started: Instant,
 ) -> Result<(), RunError> {
     let console = &mut run.console;
-    console.bar.finish(result.is_ok());
+    if console.bar.finish(result.is_ok()) {
+        console.err.print(b"\n");
+    }
     if result.is_ok() {
         console.warn(files.input.check_unchanged().as_slice());
     } else if !config.debug {
