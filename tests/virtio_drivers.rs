@@ -8,7 +8,6 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use event_manager::{EventManager, SubscriberOps};
 use virtio_drivers::device::blk::{BlkReq, BlkResp, RespStatus, VirtIOBlk};
@@ -242,7 +241,6 @@ impl Machine {
             sector_size: 512,
             read_only,
             id: *ID,
-            spin: Duration::ZERO,
         };
         let contents = (0..CAPACITY).map(|byte| u8::try_from(byte / 512).unwrap());
         let backend = MemoryBackend::new(contents.collect());

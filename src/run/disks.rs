@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use guest_abi::layout::{INPUT_MMIO, OUTPUT_MMIO};
 
@@ -42,7 +41,6 @@ impl Disks {
             sector_size: sector_size.bytes(),
             read_only,
             id: padded_id(id),
-            spin: Duration::ZERO,
         };
         let refused = |error: NewBlockError| RunError::Host {
             what: "make a disk",

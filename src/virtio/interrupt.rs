@@ -31,12 +31,6 @@ impl IrqLine {
         })
     }
 
-    /// The eventfd that is readable after a device has sent a notification.
-    #[must_use]
-    pub fn event(&self) -> &EventFd {
-        &self.event
-    }
-
     /// How many buffers the devices have used since the line was created, notified or not.
     ///
     /// A buffer is counted after it can be seen in its used ring.

@@ -4,7 +4,6 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use virtio_bindings::virtio_mmio as reg;
 use virtio_queue::desc::{RawDescriptor, split::Descriptor};
@@ -49,7 +48,6 @@ impl Disk {
             sector_size,
             read_only: index == 0,
             id: *b"a-disk-for-fuzzing\0\0",
-            spin: Duration::ZERO,
         };
         let backend = Watched {
             storage: MemoryBackend::new(pattern(capacity)),

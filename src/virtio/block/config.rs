@@ -1,8 +1,6 @@
 //! What a block device is made from, and the configuration space and feature bits that follow
 //! from it (virtio 1.2, sections 5.2.3 and 5.2.4).
 
-use std::time::Duration;
-
 use thiserror::Error;
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX,
@@ -40,9 +38,6 @@ pub struct BlockConfig {
     pub read_only: bool,
     /// What the driver gets that asks for the device's id, padded with zeros.
     pub id: [u8; ID_BYTES],
-    /// How long the disk's thread watches an empty queue before it sleeps. It costs a core that
-    /// the guest may want: zero, or a few microseconds.
-    pub spin: Duration,
 }
 
 /// Why there cannot be such a disk.
@@ -132,7 +127,6 @@ mod tests {
             sector_size,
             read_only: false,
             id: [0; ID_BYTES],
-            spin: Duration::ZERO,
         }
     }
 

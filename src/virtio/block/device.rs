@@ -4,7 +4,6 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
 
 use thiserror::Error;
 use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
@@ -40,7 +39,6 @@ pub struct Block<B> {
     disk: Disk<B>,
     features: u64,
     config_space: ConfigSpace,
-    spin: Duration,
     kicks: [EventFd; 1],
     /// `None` unless the driver has started the device.
     handler: Mutex<Option<QueueHandler>>,
@@ -84,7 +82,6 @@ impl<B: BlockBackend> Block<B> {
             },
             features: config.features(),
             config_space: ConfigSpace::new(config),
-            spin: config.spin,
             kicks: [kick],
             handler: Mutex::new(None),
             busy: AtomicBool::new(false),
@@ -136,7 +133,7 @@ impl<B: BlockBackend> Block<B> {
         });
         let when_empty = match self.helped.load(Ordering::SeqCst) {
             true => WhenEmpty::LookAgainIfLarge,
-            false => WhenEmpty::AskForKicks(self.spin),
+            false => WhenEmpty::AskForKicks,
         };
         self.process_queue(&mut self.handler(), when_empty);
         self.busy.store(false, Ordering::SeqCst);

@@ -3,8 +3,6 @@
 //! 2.7.8). If a run fails each of its requests is tried alone, so that only the bad one fails.
 
 use std::ops::Range;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use virtio_queue::{Queue, QueueT};
@@ -65,8 +63,8 @@ pub(super) enum Progress {
 /// What to do about the driver's notifications when the queue is empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WhenEmpty {
-    /// Ask for them, after watching the queue for so long.
-    AskForKicks(Duration),
+    /// Ask for them.
+    AskForKicks,
     /// Do without if the requests are large, since whoever works on the queue will look at it
     /// again. Many small ones cost more than a wake-up, and are better left to the disk's thread.
     LookAgainIfLarge,
@@ -128,37 +126,18 @@ impl QueueHandler {
                     return Ok(Progress::More);
                 }
             }
-            let spin = match when_empty {
-                WhenEmpty::LookAgainIfLarge if self.has_large_requests => {
-                    return Ok(Progress::Empty);
-                }
-                WhenEmpty::LookAgainIfLarge => Duration::ZERO,
-                WhenEmpty::AskForKicks(spin) => spin,
-            };
-            if !self.becomes_available(disk, spin)? {
+            if when_empty == WhenEmpty::LookAgainIfLarge && self.has_large_requests {
+                return Ok(Progress::Empty);
+            }
+            // Looks once more: what came before the wish for a kick could be seen comes with none.
+            let more = self.queue.enable_notification(&disk.memory);
+            if !more.map_err(QueueError::from)? {
                 return Ok(Progress::Empty);
             }
             // A driver that moves the index to and fro would otherwise keep this loop busy.
             work += 1;
         }
         Ok(Progress::More)
-    }
-
-    /// Whether more is available, now or within `spin`; if not, the driver will notify.
-    fn becomes_available<B>(&mut self, disk: &Disk<B>, spin: Duration) -> Result<bool, QueueFault> {
-        let memory = &disk.memory;
-        if !spin.is_zero() {
-            let start = Instant::now();
-            while start.elapsed() < spin {
-                let index = self.queue.avail_idx(memory, Ordering::Relaxed);
-                if index.map_err(QueueError::from)?.0 != self.queue.next_avail() {
-                    return Ok(true);
-                }
-                std::hint::spin_loop();
-            }
-        }
-        let more = self.queue.enable_notification(memory);
-        Ok(more.map_err(QueueError::from)?)
     }
 
     /// Returns whether there was anything to do.

@@ -83,7 +83,6 @@ fn config(sector_size: u32, read_only: bool) -> BlockConfig {
         sector_size,
         read_only,
         id: *ID,
-        spin: Duration::ZERO,
     }
 }
 
