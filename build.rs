@@ -20,22 +20,18 @@ fn main() -> ExitCode {
 fn build_guest() -> Result<(), String> {
     let root = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
     let out = PathBuf::from(variable("OUT_DIR")?);
-    for input in ["guest", "proto/src", "proto/Cargo.toml"] {
-        // The guest's own target folder, if someone built it by hand, must not trigger this.
-        if input == "guest" {
-            for part in [
-                "src",
-                "abi/src",
-                "build.rs",
-                "guest.ld",
-                "Cargo.toml",
-                "Cargo.lock",
-            ] {
-                println!("cargo::rerun-if-changed=guest/{part}");
-            }
-        } else {
-            println!("cargo::rerun-if-changed={input}");
-        }
+    // Not all of guest/: its own target folder, if someone built it by hand, must not trigger this.
+    for input in [
+        "guest/src",
+        "guest/abi/src",
+        "guest/build.rs",
+        "guest/guest.ld",
+        "guest/Cargo.toml",
+        "guest/Cargo.lock",
+        "proto/src",
+        "proto/Cargo.toml",
+    ] {
+        println!("cargo::rerun-if-changed={input}");
     }
 
     let target = out.join("guest-target");

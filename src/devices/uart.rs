@@ -122,15 +122,11 @@ impl DevicePio for Uart {
             let _ = state.serial.write(register, byte);
         }
         if offset == UART_DATA {
-            let bytes = std::mem::take(state.serial.writer_mut());
+            let room = Vec::with_capacity(data.len());
+            let bytes = std::mem::replace(state.serial.writer_mut(), room);
             drop(state);
             // May wait for room, so not under the lock: the main loop refills meanwhile.
             self.transmitted.push(&bytes);
-            let mut state = self.lock();
-            if state.serial.writer().is_empty() {
-                *state.serial.writer_mut() = bytes;
-                state.serial.writer_mut().clear();
-            }
         }
     }
 }

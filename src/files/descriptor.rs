@@ -64,15 +64,7 @@ impl Descriptor {
         buffers: &[VolatileSlice<'_>],
         length: u64,
     ) -> Result<(), Partial> {
-        self.transfer(
-            Span {
-                buffers,
-                offset,
-                from: 0,
-                to: length,
-            },
-            vectored::read,
-        )
+        self.transfer(offset, buffers, length, vectored::read)
     }
 
     /// Stores the first `length` bytes of `buffers` from `offset` up.
@@ -82,22 +74,22 @@ impl Descriptor {
         buffers: &[VolatileSlice<'_>],
         length: u64,
     ) -> Result<(), Partial> {
-        self.transfer(
-            Span {
-                buffers,
-                offset,
-                from: 0,
-                to: length,
-            },
-            vectored::write,
-        )
+        self.transfer(offset, buffers, length, vectored::write)
     }
 
     fn transfer(
         &self,
-        span: Span<'_>,
+        offset: u64,
+        buffers: &[VolatileSlice<'_>],
+        length: u64,
         call: fn(BorrowedFd<'_>, Span<'_>) -> Result<(), Partial>,
     ) -> Result<(), Partial> {
+        let span = Span {
+            buffers,
+            offset,
+            from: 0,
+            to: length,
+        };
         let from = match &self.direct {
             Some(direct) => direct.transfer(span, call)?,
             None => span.from,

@@ -59,7 +59,7 @@ impl GuestRam {
         })
     }
 
-    /// All of it, for KVM and for setting up the processor's tables.
+    /// All of it, for setting up the processor's tables and for looking at what a guest did.
     #[must_use]
     pub fn all(&self) -> &GuestMemoryMmap {
         &self.all

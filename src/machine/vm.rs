@@ -61,7 +61,6 @@ pub struct Machine {
     vm: VmFd,
     ram: GuestRam,
     bus: IoManager,
-    coalesces: bool,
 }
 
 impl Machine {
@@ -88,13 +87,11 @@ impl Machine {
             // `Machine` and `Vcpu` keep the RAM beside the file descriptors.
             unsafe { vm.set_user_memory_region(slot) }.map_err(refused("the guest's memory"))?;
         }
-        let coalesces = vm.check_extension(Cap::CoalescedPio);
         Ok(Self {
             kvm,
             vm,
             ram,
             bus: IoManager::new(),
-            coalesces,
         })
     }
 
@@ -114,7 +111,7 @@ impl Machine {
         self.bus
             .register_pio(range, uart)
             .map_err(MachineError::Bus)?;
-        if self.coalesces {
+        if self.vm.check_extension(Cap::CoalescedPio) {
             let data = IoEventAddress::Pio(u64::from(first_port + UART_DATA));
             self.vm
                 .register_coalesced_mmio(data, 1)

@@ -24,7 +24,7 @@ use crate::devices::{ByteQueue, Overflow, Uart};
 use crate::files::{InputFile, OutputFile, OutputOptions};
 use crate::job::{self, Session};
 use crate::machine::{self, GuestRam, IdlePort, Machine, Vcpu};
-use crate::sandbox::{self, Filter, FilterError, Role};
+use crate::sandbox::{self, Filter, Role};
 use crate::stats::Stats;
 use console::{drain, open_console};
 use disks::Disks;
@@ -141,7 +141,6 @@ fn start(
     signals: Signals,
 ) -> Result<(MainLoop<impl Fn() -> u64 + use<>>, [DiskThread; 2]), RunError> {
     let filter = |role| config.sandbox.then(|| Filter::new(role)).transpose();
-    let filter = |role| filter(role).map_err(|error: FilterError| RunError::from(error));
     let own_filter = filter(Role::Main)?;
     let gate = Gate::new();
     let disk_threads = [
