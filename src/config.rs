@@ -5,19 +5,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use guest_abi::layout::DMA_POOL_SIZE;
+use guest_abi::limits::{
+    MAX_QUEUE_DEPTH, MAX_REQUEST_SIZE, MAX_SECTOR_SIZE, MIN_SECTOR_SIZE, is_sector_size,
+};
 
-/// The smallest sector, which is also the unit of the virtio-blk wire format, in bytes.
-pub const MIN_SECTOR_SIZE: u32 = 512;
-/// The largest sector in bytes.
-pub const MAX_SECTOR_SIZE: u32 = 65536;
-/// The most bytes that a request may cover: all of the guest's data pool.
-pub const MAX_REQUEST_SIZE: u32 = 1 << 20;
-const _: () = assert!(MAX_REQUEST_SIZE as u64 == DMA_POOL_SIZE);
 /// How many bytes a request covers unless the user says otherwise.
 pub const DEFAULT_REQUEST_SIZE: u32 = 131_072;
-/// The most requests that may be under way at once: three descriptors each in the largest queue.
-pub const MAX_QUEUE_DEPTH: u32 = 682;
 
 /// The sector size of a disk in bytes: a power of two from 512 to 65536.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,9 +36,7 @@ impl FromStr for SectorSize {
     fn from_str(text: &str) -> Result<Self, String> {
         text.parse()
             .ok()
-            .filter(|size: &u32| {
-                size.is_power_of_two() && (MIN_SECTOR_SIZE..=MAX_SECTOR_SIZE).contains(size)
-            })
+            .filter(|size: &u32| is_sector_size(*size))
             .map(Self)
             .ok_or_else(|| {
                 format!(

@@ -16,4 +16,5 @@ pub mod report;
 pub mod run;
 pub mod sandbox;
 pub mod stats;
+pub mod storage;
 pub mod virtio;

@@ -16,7 +16,8 @@ use virtio_drivers::{BufferDirection, Error, Hal, PhysAddr};
 use vm_device::DeviceMmio;
 use vm_device::bus::MmioAddress;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
-use vmm::virtio::block::{Block, BlockConfig, MemoryBackend};
+use vmm::storage::MemoryStorage;
+use vmm::virtio::block::{Block, BlockConfig};
 use vmm::virtio::{IrqLine, MmioTransport, VirtioDevice};
 
 const PAGE: u64 = 4096;
@@ -220,7 +221,7 @@ type Driver = VirtIOBlk<TestHal, Registers>;
 
 /// A disk on its own thread, as the machine runs it.
 struct Machine {
-    block: Arc<Block<MemoryBackend>>,
+    block: Arc<Block<MemoryStorage>>,
     mmio: Arc<MmioTransport>,
     line: Arc<IrqLine>,
     stop: Arc<AtomicBool>,
@@ -243,7 +244,7 @@ impl Machine {
             id: *ID,
         };
         let contents = (0..CAPACITY).map(|byte| u8::try_from(byte / 512).unwrap());
-        let backend = MemoryBackend::new(contents.collect());
+        let backend = MemoryStorage::new(contents.collect());
         let line = Arc::new(IrqLine::new().unwrap());
         let block = Block::new(&config, backend, memory.clone(), Arc::clone(&line)).unwrap();
         let block = Arc::new(block);
@@ -279,7 +280,7 @@ impl Drop for Machine {
 }
 
 /// The disk's event loop; it wakes now and then to see whether the test is over.
-fn run(block: Arc<Block<MemoryBackend>>, stop: &AtomicBool) {
+fn run(block: Arc<Block<MemoryStorage>>, stop: &AtomicBool) {
     let mut events = EventManager::new().unwrap();
     events.add_subscriber(block);
     while !stop.load(Ordering::SeqCst) {

@@ -5,14 +5,10 @@
 
 use core::fmt;
 
-use guest_abi::layout::DMA_POOL_SIZE;
+use guest_abi::limits::{MAX_REQUEST_SIZE, is_sector_size};
 use guest_protocol::{Message, Protocol, VmmConfig};
 use thiserror::Error;
 
-/// Smallest sector size in bytes: the unit of virtio-blk's own sector numbers.
-pub const MIN_SECTOR_SIZE: u32 = 512;
-/// Largest sector size in bytes.
-pub const MAX_SECTOR_SIZE: u32 = 65536;
 /// Bytes that a request covers if the configuration does not say; a multiple of any sector size.
 const DEFAULT_REQUEST_SIZE: u32 = 65536;
 
@@ -55,7 +51,7 @@ pub enum ConfigError {
     #[error("sector size {1} of the {0} disk is not a power of two from 512 to 65536")]
     SectorSize(Disk, u32),
     /// The request size does not suit the sectors or the pool.
-    #[error("request size {0} is not a multiple of both sector sizes of at most {DMA_POOL_SIZE}")]
+    #[error("request size {0} is not a multiple of both sector sizes of at most {MAX_REQUEST_SIZE}")]
     RequestSize(u32),
     /// More than everything.
     #[error("progress is wanted each {0} percent, more than 100")]
@@ -123,7 +119,7 @@ fn sector_size(message: &VmmConfig, disk: Disk) -> Result<u32, ConfigError> {
         return Err(ConfigError::Named(disk, count));
     };
     let size = device.sector_size;
-    if !size.is_power_of_two() || !(MIN_SECTOR_SIZE..=MAX_SECTOR_SIZE).contains(&size) {
+    if !is_sector_size(size) {
         return Err(ConfigError::SectorSize(disk, size));
     }
     Ok(size)
@@ -135,7 +131,7 @@ fn request_size(wanted: u32, block: u32) -> Result<u32, ConfigError> {
         0 => DEFAULT_REQUEST_SIZE,
         size => size,
     };
-    if !size.is_multiple_of(block) || u64::from(size) > DMA_POOL_SIZE {
+    if !size.is_multiple_of(block) || size > MAX_REQUEST_SIZE {
         return Err(ConfigError::RequestSize(size));
     }
     Ok(size)

@@ -18,7 +18,7 @@ use super::descriptor::Descriptor;
 use super::error::{FileError, Role};
 use super::vectored::Partial;
 use super::zeros;
-use crate::virtio::block::BlockBackend;
+use crate::storage::Storage;
 
 /// The input of a copy, open for reading.
 #[derive(Debug)]
@@ -149,7 +149,7 @@ impl InputFile {
     }
 }
 
-impl BlockBackend for InputFile {
+impl Storage for InputFile {
     fn read_at(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<()> {
         let stored = zeros::clip(offset, buffers, self.length);
         self.file

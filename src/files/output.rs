@@ -29,7 +29,7 @@ use super::late::LateErrors;
 use super::staging::{Naming, Staging, adopt_permissions};
 use super::target::{Place, Target, find};
 use super::zeros;
-use crate::virtio::block::BlockBackend;
+use crate::storage::Storage;
 
 /// How the output is written.
 #[derive(Clone, Copy, Debug, Default)]
@@ -220,7 +220,7 @@ impl OutputFile {
     }
 }
 
-impl BlockBackend for OutputFile {
+impl Storage for OutputFile {
     fn read_at(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<()> {
         let stored = zeros::clip(offset, buffers, self.length);
         let read = match self.file.read(offset, buffers, stored) {

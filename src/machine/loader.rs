@@ -304,7 +304,7 @@ mod tests {
     }
 
     fn try_load(image: &[u8]) -> Result<u64, LoadError> {
-        let ram = GuestRam::new().unwrap();
+        let ram = GuestRam::new(2).unwrap();
         load(ram.image(), image).map(|loaded| loaded.entry)
     }
 

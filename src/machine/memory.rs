@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::Arc;
 
-use guest_abi::layout::{Access, RAM_REGIONS};
+use guest_abi::layout::{Access, Region, ram_regions};
 use rustix::mm::{Advice, madvise};
 use vm_memory::mmap::FromRangesError;
 use vm_memory::{
@@ -32,16 +32,22 @@ pub struct GuestRam {
     all: GuestMemoryMmap,
     dma: GuestMemoryMmap,
     image: GuestMemoryMmap,
+    regions: Vec<Region>,
 }
 
 impl GuestRam {
-    /// Maps RAM as [`RAM_REGIONS`] says; the host commits pages only when they are touched.
+    /// Maps the RAM of a machine with `slots` virtio devices as [`ram_regions`] says; the host
+    /// commits pages only when they are touched.
     ///
     /// # Errors
     ///
     /// [`MemoryError::Map`] if the host has no room.
-    pub fn new() -> Result<Self, MemoryError> {
-        let ranges: Vec<_> = RAM_REGIONS
+    pub fn new(slots: usize) -> Result<Self, MemoryError> {
+        let regions: Vec<_> = ram_regions(slots)
+            .into_iter()
+            .filter(|region| region.size > 0)
+            .collect();
+        let ranges: Vec<_> = regions
             .iter()
             .map(|region| (GuestAddress(region.start), to_usize(region.size)))
             .collect();
@@ -49,13 +55,14 @@ impl GuestRam {
         for region in all.iter() {
             keep_from_children(region).map_err(MemoryError::Advice)?;
         }
-        let with = |wanted: fn(&guest_abi::layout::Region) -> bool| {
-            GuestRegionCollection::from_arc_regions(Self::select(&all, wanted))
+        let with = |wanted: fn(&Region) -> bool| {
+            GuestRegionCollection::from_arc_regions(select(&all, &regions, wanted))
         };
         Ok(Self {
             dma: with(|region| region.dma)?,
             image: with(|region| region.access == Access::Image)?,
             all,
+            regions,
         })
     }
 
@@ -68,7 +75,7 @@ impl GuestRam {
     /// What the guest or the processor's tables can reach, region by region: what needs a memory
     /// slot of KVM's.
     pub(super) fn reachable(&self) -> impl Iterator<Item = &GuestRegionMmap> {
-        RAM_REGIONS
+        self.regions
             .iter()
             .filter(|region| region.access != Access::Unmapped)
             .filter_map(|region| self.all.find_region(GuestAddress(region.start)))
@@ -87,18 +94,24 @@ impl GuestRam {
         &self.image
     }
 
-    fn select(
-        all: &GuestMemoryMmap,
-        wanted: fn(&guest_abi::layout::Region) -> bool,
-    ) -> Vec<Arc<GuestRegionMmap>> {
-        RAM_REGIONS
-            .iter()
-            .filter(|region| wanted(region))
-            .filter_map(|region| all.find_region(GuestAddress(region.start)))
-            .filter_map(|region| GuestRegionMmap::with_arc(region.get_mmap(), region.start_addr()))
-            .map(Arc::new)
-            .collect()
+    /// The address map of this RAM.
+    pub(super) fn regions(&self) -> &[Region] {
+        &self.regions
     }
+}
+
+fn select(
+    all: &GuestMemoryMmap,
+    regions: &[Region],
+    wanted: fn(&Region) -> bool,
+) -> Vec<Arc<GuestRegionMmap>> {
+    regions
+        .iter()
+        .filter(|region| wanted(region))
+        .filter_map(|region| all.find_region(GuestAddress(region.start)))
+        .filter_map(|region| GuestRegionMmap::with_arc(region.get_mmap(), region.start_addr()))
+        .map(Arc::new)
+        .collect()
 }
 
 /// A child would make every page of the guest copy-on-write.
@@ -124,13 +137,13 @@ mod tests {
 
     #[test]
     fn ram_has_the_size_of_the_address_map() {
-        let ram = GuestRam::new().unwrap();
+        let ram = GuestRam::new(2).unwrap();
         assert_eq!(ram.all().last_addr().0 + 1, RAM_SIZE);
     }
 
     #[test]
     fn devices_reach_the_pool_and_share_it_with_the_guest_but_reach_nothing_else() {
-        let ram = GuestRam::new().unwrap();
+        let ram = GuestRam::new(2).unwrap();
         ram.dma().write_obj(7_u32, GuestAddress(DMA_POOL)).unwrap();
         let seen: u32 = ram.all().read_obj(GuestAddress(DMA_POOL)).unwrap();
         assert_eq!(seen, 7);

@@ -5,12 +5,12 @@
 //! to a table.
 
 use guest_abi::layout::{
-    Access, IMAGE, IMAGE_SIZE, INPUT_MMIO, MMIO_PAGE_TABLE, OUTPUT_MMIO, PAGE_SIZE, PAGE_TABLES,
-    RAM_PAGE_TABLES, RAM_REGIONS, RAM_SIZE,
+    Access, IMAGE, IMAGE_SIZE, MMIO, MMIO_PAGE_TABLE, PAGE_SIZE, PAGE_TABLES, RAM_PAGE_TABLES,
+    RAM_SIZE, Region,
 };
-use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
-use super::memory::to_usize;
+use super::memory::{GuestRam, to_usize};
 
 const PRESENT: u64 = 1;
 const WRITABLE: u64 = 1 << 1;
@@ -75,17 +75,19 @@ impl PagePermissions {
 /// What the guest may do with each page of its image, from [`IMAGE`] up.
 pub type ImagePermissions = [PagePermissions; IMAGE_PAGES];
 
-/// Writes the page tables for a guest whose image has the permissions `image`.
+/// Writes the page tables for a guest whose image has the permissions `image`, and whose devices
+/// have their registers at the pages `registers`.
 ///
 /// # Errors
 ///
-/// If `memory` lacks the pages that the address map gives to the tables.
+/// If `ram` lacks the pages that the address map gives to the tables.
 pub(super) fn write(
-    memory: &GuestMemoryMmap,
+    ram: &GuestRam,
     image: &ImagePermissions,
+    registers: &[u64],
 ) -> Result<(), GuestMemoryError> {
     let entry = |table: u64, index: u64, value: u64| {
-        memory.write_obj(value, GuestAddress(table + index * 8))
+        ram.all().write_obj(value, GuestAddress(table + index * 8))
     };
     // Permissions are the intersection of all levels: the upper ones allow everything.
     let directory_flags = PRESENT | WRITABLE | USER | ACCESSED;
@@ -97,17 +99,17 @@ pub(super) fn write(
     }
     entry(
         PAGE_DIRECTORY,
-        INPUT_MMIO / TABLE_SPAN,
+        MMIO / TABLE_SPAN,
         MMIO_PAGE_TABLE | directory_flags,
     )?;
-    for registers in [INPUT_MMIO, OUTPUT_MMIO] {
+    for registers in registers {
         let flags = PagePermissions::READ_WRITE.flags() | CACHE_DISABLE;
         let index = registers % TABLE_SPAN / PAGE_SIZE;
         entry(MMIO_PAGE_TABLE, index, registers | flags)?;
     }
     for page in (0..RAM_SIZE).step_by(to_usize(PAGE_SIZE)) {
         // The tables for RAM lie one after the other, so that they are one array by page number.
-        if let Some(flags) = ram_page_flags(page, image) {
+        if let Some(flags) = ram_page_flags(page, ram.regions(), image) {
             entry(RAM_PAGE_TABLES, page / PAGE_SIZE, page | flags)?;
         }
     }
@@ -115,8 +117,8 @@ pub(super) fn write(
 }
 
 /// The flags for the page of RAM at `page`, or `None` if it is not mapped.
-fn ram_page_flags(page: u64, image: &ImagePermissions) -> Option<u64> {
-    let region = RAM_REGIONS
+fn ram_page_flags(page: u64, regions: &[Region], image: &ImagePermissions) -> Option<u64> {
+    let region = regions
         .iter()
         .find(|region| (region.start..region.end()).contains(&page))?;
     match region.access {
@@ -135,7 +137,8 @@ fn ram_page_flags(page: u64, image: &ImagePermissions) -> Option<u64> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use guest_abi::layout::{DMA_POOL, GDT, STACK, STACK_TOP, TSS};
+    use guest_abi::layout::{DMA_POOL, GDT, INPUT_MMIO, OUTPUT_MMIO, STACK, STACK_TOP, TSS};
+    use vm_memory::GuestMemoryMmap;
 
     use super::*;
     use crate::machine::memory::GuestRam;
@@ -159,7 +162,7 @@ mod tests {
     }
 
     fn tables() -> GuestRam {
-        let ram = GuestRam::new().unwrap();
+        let ram = GuestRam::new(2).unwrap();
         let mut image = [PagePermissions::default(); IMAGE_PAGES];
         image[0] = PagePermissions {
             read: true,
@@ -167,7 +170,7 @@ mod tests {
             execute: true,
         };
         image[1] = PagePermissions::READ_WRITE;
-        write(ram.all(), &image).unwrap();
+        write(&ram, &image, &[INPUT_MMIO, OUTPUT_MMIO]).unwrap();
         ram
     }
 

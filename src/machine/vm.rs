@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use guest_abi::layout::MMIO_SIZE;
+use guest_abi::layout::{INPUT_MMIO, MMIO_SIZE, OUTPUT_MMIO};
 use guest_abi::ports::{self, UART_DATA};
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, VmFd};
@@ -171,7 +171,7 @@ impl Machine {
     /// If the image cannot be loaded or KVM refuses.
     pub fn boot(self, image: &[u8], idle: IdlePort) -> Result<Vcpu, MachineError> {
         let LoadedImage { entry, permissions } = loader::load(self.ram.image(), image)?;
-        page_tables::write(self.ram.all(), &permissions)?;
+        page_tables::write(&self.ram, &permissions, &[INPUT_MMIO, OUTPUT_MMIO])?;
         segments::write_tables(self.ram.all())?;
         let cpuid = self
             .kvm

@@ -61,7 +61,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let notes = [files.input.notes(), files.output.notes()];
     console.warn(&notes.concat());
 
-    let ram = GuestRam::new()?;
+    let ram = GuestRam::new(2)?;
     let disks = Disks::new(config, &files.input, &files.output, &ram)?;
     let ports = serial_ports()?;
     let frame = job::config_frame(config, console.lines).map_err(|error| {

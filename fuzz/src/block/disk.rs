@@ -10,7 +10,8 @@ use virtio_queue::desc::{RawDescriptor, split::Descriptor};
 use vm_device::DeviceMmio;
 use vm_device::bus::MmioAddress;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
-use vmm::virtio::block::{Block, BlockConfig, MemoryBackend};
+use vmm::storage::MemoryStorage;
+use vmm::virtio::block::{Block, BlockConfig};
 use vmm::virtio::{IrqLine, MmioTransport, VirtioDevice};
 
 use super::action::{Action, Fields, Request};
@@ -50,7 +51,7 @@ impl Disk {
             id: *b"a-disk-for-fuzzing\0\0",
         };
         let backend = Watched {
-            storage: MemoryBackend::new(pattern(capacity)),
+            storage: MemoryStorage::new(pattern(capacity)),
             capacity,
             sector_size: sector_size.into(),
             read_only: config.read_only,

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use virtio_queue::Queue;
 use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, VolatileSlice};
-use vmm::virtio::block::{Block, BlockBackend, MemoryBackend};
+use vmm::storage::{MemoryStorage, Storage};
+use vmm::virtio::block::Block;
 use vmm::virtio::{ActivateError, Interrupt, VirtioDevice};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -19,7 +20,7 @@ const MAX_BUFFERS: usize = 1024;
 
 /// A disk in memory that accepts only what a device may ask for.
 pub struct Watched {
-    pub storage: MemoryBackend,
+    pub storage: MemoryStorage,
     pub capacity: u64,
     pub sector_size: u64,
     pub read_only: bool,
@@ -66,7 +67,7 @@ impl Watched {
     }
 }
 
-impl BlockBackend for Watched {
+impl Storage for Watched {
     fn read_at(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<()> {
         let len = self.check(offset, buffers)?;
         self.storage.read_at(offset, buffers)?;

@@ -1,6 +1,6 @@
 //! The guest-physical address map: the only one in the project.
 //!
-//! All sizes are in bytes. [`RAM_REGIONS`] lists the RAM from address 0 up without a gap, each
+//! All sizes are in bytes. [`ram_regions`] lists the RAM from address 0 up without a gap, each
 //! region with what the guest's ring-3 code may do to it and whether devices reach it by DMA.
 
 /// Size of the guest's RAM, which starts at address 0.
@@ -22,14 +22,31 @@ pub const TSS: u64 = 0xa000;
 /// Where the guest image starts; a flat binary is loaded and entered here.
 pub const IMAGE: u64 = 0x1_0000;
 /// The room for the guest image, its zero-initialised data included.
-pub const IMAGE_SIZE: u64 = INPUT_QUEUE - IMAGE;
+pub const IMAGE_SIZE: u64 = QUEUES - IMAGE;
 
-/// The input disk's virtqueue: descriptor table, rings, request headers and status bytes.
-pub const INPUT_QUEUE: u64 = 0x10_0000;
-/// The output disk's virtqueue, laid out alike.
-pub const OUTPUT_QUEUE: u64 = 0x11_0000;
-/// Room for one virtqueue.
+/// Most virtio devices that a machine can have: each takes a slot, in the order in which it was
+/// added.
+pub const MAX_SLOTS: usize = 16;
+/// Queue memory of slot 0; that of each further slot follows.
+pub const QUEUES: u64 = 0x10_0000;
+/// Queue memory of one slot: descriptor tables, rings, request headers and status bytes.
 pub const QUEUE_SIZE: u64 = 0x1_0000;
+const _: () = assert!(queue(MAX_SLOTS) == DMA_POOL);
+
+/// Queue memory of the device in `slot`.
+#[must_use]
+pub const fn queue(slot: usize) -> u64 {
+    QUEUES + slot as u64 * QUEUE_SIZE
+}
+
+/// Slot of the input disk of a copying machine.
+pub const INPUT_SLOT: usize = 0;
+/// Slot of its output disk.
+pub const OUTPUT_SLOT: usize = 1;
+/// The input disk's virtqueue.
+pub const INPUT_QUEUE: u64 = queue(INPUT_SLOT);
+/// The output disk's virtqueue, laid out alike.
+pub const OUTPUT_QUEUE: u64 = queue(OUTPUT_SLOT);
 
 /// The pool that request data lies in.
 pub const DMA_POOL: u64 = 0x20_0000;
@@ -45,12 +62,24 @@ pub const STACK_END: u64 = 0x40_0000;
 /// `rsp` at entry: as after a `call`, so that the entry point may be an ordinary function.
 pub const STACK_TOP: u64 = STACK_END - 8;
 
-/// Registers of the input disk (virtio 1.2, section 4.2.2).
-pub const INPUT_MMIO: u64 = 0x1000_0000;
-/// Registers of the output disk.
-pub const OUTPUT_MMIO: u64 = 0x1000_1000;
+/// Where device registers are: a page for each device. The first [`MAX_SLOTS`] pages are those of
+/// the virtio devices, slot by slot; the pages behind them are for other devices.
+pub const MMIO: u64 = 0x1000_0000;
 /// Size of one device's registers: the page that they are mapped by.
 pub const MMIO_SIZE: u64 = PAGE_SIZE;
+/// The end of the room for device registers: what one page table maps.
+pub const MMIO_END: u64 = MMIO + 512 * PAGE_SIZE;
+
+/// Registers of the virtio device in `slot` (virtio 1.2, section 4.2.2).
+#[must_use]
+pub const fn registers(slot: usize) -> u64 {
+    MMIO + slot as u64 * MMIO_SIZE
+}
+
+/// Registers of the input disk of a copying machine.
+pub const INPUT_MMIO: u64 = registers(INPUT_SLOT);
+/// Registers of its output disk.
+pub const OUTPUT_MMIO: u64 = registers(OUTPUT_SLOT);
 
 /// What ring-3 code may do with a region's pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,28 +125,28 @@ const fn region(start: u64, end: u64, access: Access, dma: bool) -> Region {
     }
 }
 
-/// The whole RAM, in order and without gaps.
-pub const RAM_REGIONS: [Region; 9] = [
-    region(0, GDT, Access::Unmapped, false),
-    region(GDT, IMAGE, Access::Supervisor, false),
-    region(IMAGE, INPUT_QUEUE, Access::Image, false),
-    region(
-        INPUT_QUEUE,
-        OUTPUT_QUEUE + QUEUE_SIZE,
-        Access::ReadWrite,
-        true,
-    ),
-    region(OUTPUT_QUEUE + QUEUE_SIZE, DMA_POOL, Access::Unmapped, false),
-    region(DMA_POOL, DMA_POOL + DMA_POOL_SIZE, Access::ReadWrite, true),
-    region(STACK, STACK + STACK_GUARD_SIZE, Access::Unmapped, false),
-    region(
-        STACK + STACK_GUARD_SIZE,
-        STACK_END,
-        Access::ReadWrite,
-        false,
-    ),
-    region(STACK_END, RAM_SIZE, Access::Unmapped, false),
-];
+/// The whole RAM of a machine with `slots` virtio devices, in order and without gaps. A region may
+/// be empty.
+#[must_use]
+pub const fn ram_regions(slots: usize) -> [Region; 9] {
+    let queues_end = queue(slots);
+    [
+        region(0, GDT, Access::Unmapped, false),
+        region(GDT, IMAGE, Access::Supervisor, false),
+        region(IMAGE, QUEUES, Access::Image, false),
+        region(QUEUES, queues_end, Access::ReadWrite, true),
+        region(queues_end, DMA_POOL, Access::Unmapped, false),
+        region(DMA_POOL, DMA_POOL + DMA_POOL_SIZE, Access::ReadWrite, true),
+        region(STACK, STACK + STACK_GUARD_SIZE, Access::Unmapped, false),
+        region(
+            STACK + STACK_GUARD_SIZE,
+            STACK_END,
+            Access::ReadWrite,
+            false,
+        ),
+        region(STACK_END, RAM_SIZE, Access::Unmapped, false),
+    ]
+}
 
 #[cfg(test)]
 mod tests {
@@ -125,19 +154,20 @@ mod tests {
 
     #[test]
     fn regions_cover_ram_in_order_without_gaps_in_whole_pages() {
-        let mut next = 0;
-        for region in RAM_REGIONS {
-            assert_eq!(region.start, next);
-            assert_eq!(region.size % PAGE_SIZE, 0);
-            assert!(region.size > 0);
-            next = region.end();
+        for slots in 0..=MAX_SLOTS {
+            let mut next = 0;
+            for region in ram_regions(slots) {
+                assert_eq!(region.start, next);
+                assert_eq!(region.size % PAGE_SIZE, 0);
+                next = region.end();
+            }
+            assert_eq!(next, RAM_SIZE);
         }
-        assert_eq!(next, RAM_SIZE);
     }
 
     #[test]
     fn only_data_that_cannot_be_executed_is_within_reach_of_dma() {
-        for region in RAM_REGIONS.iter().filter(|region| region.dma) {
+        for region in ram_regions(2).iter().filter(|region| region.dma) {
             assert_eq!(region.access, Access::ReadWrite);
         }
     }

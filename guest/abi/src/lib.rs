@@ -6,4 +6,5 @@
 #![no_std]
 
 pub mod layout;
+pub mod limits;
 pub mod ports;

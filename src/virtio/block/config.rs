@@ -1,6 +1,8 @@
 //! What a block device is made from, and the configuration space and feature bits that follow
 //! from it (virtio 1.2, sections 5.2.3 and 5.2.4).
 
+pub use guest_abi::limits::MAX_QUEUE_SIZE;
+use guest_abi::limits::MIN_SECTOR_SIZE;
 use thiserror::Error;
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX,
@@ -9,8 +11,6 @@ use virtio_bindings::virtio_blk::{
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
-/// Most descriptors that the queue can have.
-pub const MAX_QUEUE_SIZE: u16 = 2048;
 /// Most data descriptors of a request; one with more is answered with an error.
 pub const SEG_MAX: u32 = 126;
 /// Most bytes of a data descriptor; with [`SEG_MAX`] it bounds how long one request can take.
@@ -18,7 +18,7 @@ pub const SIZE_MAX: u32 = 1 << 20;
 /// Length of the device's id (virtio 1.2, section 5.2.6).
 pub const ID_BYTES: usize = 20;
 /// Unit of the capacity and of a request's position, whatever the block size.
-pub(super) const WIRE_SECTOR: u64 = 512;
+pub(super) const WIRE_SECTOR: u64 = MIN_SECTOR_SIZE as u64;
 
 const CONFIG_BYTES: usize = 60;
 const CAPACITY: usize = 0;

@@ -16,7 +16,8 @@ use super::config::{ConfigSpace, MAX_QUEUE_SIZE};
 use super::disk::Disk;
 use super::execute::{Progress, QueueFault, QueueHandler, WhenEmpty};
 use super::request::Geometry;
-use super::{BlockBackend, BlockConfig, BlockConfigError, BlockCounters, BlockIoError, BlockStats};
+use super::{BlockConfig, BlockConfigError, BlockCounters, BlockIoError, BlockStats};
+use crate::storage::Storage;
 use crate::virtio::interrupt::is_readable;
 use crate::virtio::{ActivateError, Interrupt, IrqLine, VirtioDevice};
 
@@ -55,7 +56,7 @@ pub struct Block<B> {
     fault: OnceLock<QueueFault>,
 }
 
-impl<B: BlockBackend> Block<B> {
+impl<B: Storage> Block<B> {
     /// Makes a disk. It reads and writes `memory` and nothing else of the guest: the regions in
     /// it are those that the guest may hand to devices.
     ///
@@ -168,7 +169,7 @@ impl<B: BlockBackend> Block<B> {
     }
 }
 
-impl<B: BlockBackend> VirtioDevice for Block<B> {
+impl<B: Storage> VirtioDevice for Block<B> {
     fn device_type(&self) -> u32 {
         VIRTIO_ID_BLOCK
     }

@@ -10,9 +10,10 @@ use vm_memory::{
     Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap, VolatileSlice,
 };
 
+use super::BlockStats;
 use super::config::ID_BYTES;
 use super::request::{Extent, Geometry, Operation, Segment, Status};
-use super::{BlockBackend, BlockStats};
+use crate::storage::Storage;
 use crate::virtio::Interrupt;
 
 /// What the device was doing when its backend failed.
@@ -70,7 +71,7 @@ pub(super) struct Disk<B> {
     pub(super) io_error: OnceLock<BlockIoError>,
 }
 
-impl<B: BlockBackend> Disk<B> {
+impl<B: Storage> Disk<B> {
     /// Reads or writes `extent` as `operation` says; `slices` is room for the resolved segments.
     pub(super) fn transfer<'m>(
         &'m self,

@@ -4,9 +4,10 @@
 use event_manager::{EventOps, EventSubscriber, Events};
 use vmm_sys_util::epoll::EventSet;
 
-use super::{Block, BlockBackend};
+use super::Block;
+use crate::storage::Storage;
 
-impl<B: BlockBackend> EventSubscriber for Block<B> {
+impl<B: Storage> EventSubscriber for Block<B> {
     fn init(&self, ops: &mut EventOps) {
         // Cannot fail: the eventfd is open and new to this loop.
         let _ = ops.add(Events::new(self.kick(), EventSet::IN));

@@ -8,10 +8,11 @@ use thiserror::Error;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{GuestMemoryError, VolatileSlice};
 
+use super::BlockCounters;
 use super::batch::{Batch, MAX_RUN_BYTES, run_extent, run_len};
 use super::disk::{Disk, IoOperation, TransferError, transfer_of};
 use super::request::{Extent, Operation, Request, RequestFault, Status};
-use super::{BlockBackend, BlockCounters};
+use crate::storage::Storage;
 use crate::virtio::{QueueError, UsedElement, needs_notification, publish_used};
 
 /// The used ring is updated at the latest when so many bytes have been moved since last time.
@@ -106,7 +107,7 @@ impl QueueHandler {
     }
 
     /// Carries out what is available until the queue is empty or enough for one round.
-    pub(super) fn process<B: BlockBackend>(
+    pub(super) fn process<B: Storage>(
         &mut self,
         disk: &Disk<B>,
         when_empty: WhenEmpty,
@@ -141,7 +142,7 @@ impl QueueHandler {
     }
 
     /// Returns whether there was anything to do.
-    fn take_and_execute<'m, B: BlockBackend>(
+    fn take_and_execute<'m, B: Storage>(
         &mut self,
         disk: &'m Disk<B>,
         slices: &mut Vec<VolatileSlice<'m>>,
@@ -167,7 +168,7 @@ impl QueueHandler {
 }
 
 impl Completions {
-    fn execute<'m, B: BlockBackend>(
+    fn execute<'m, B: Storage>(
         &mut self,
         disk: &'m Disk<B>,
         batch: &Batch,
@@ -187,7 +188,7 @@ impl Completions {
         Ok(())
     }
 
-    fn execute_joined<'m, B: BlockBackend>(
+    fn execute_joined<'m, B: Storage>(
         &mut self,
         disk: &'m Disk<B>,
         batch: &Batch,
@@ -208,7 +209,7 @@ impl Completions {
     }
 
     /// Returns how many bytes of data were moved.
-    fn execute_one<'m, B: BlockBackend>(
+    fn execute_one<'m, B: Storage>(
         &mut self,
         disk: &'m Disk<B>,
         batch: &Batch,
@@ -243,7 +244,7 @@ impl Completions {
     }
 
     /// Answers a request that moved so many bytes, or failed.
-    fn complete<B: BlockBackend>(
+    fn complete<B: Storage>(
         &mut self,
         disk: &Disk<B>,
         request: &Request,

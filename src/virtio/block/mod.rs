@@ -1,23 +1,19 @@
 //! The block device (virtio 1.2, section 5.2): a request is parsed in `request`, joined with its
-//! neighbours and carried out in `execute`, for whatever lies behind a [`BlockBackend`].
+//! neighbours and carried out in `execute`, for whatever lies behind a [`Storage`](crate::storage::Storage).
 
-mod backend;
 mod batch;
 mod config;
 mod device;
 mod disk;
 mod event_handler;
 mod execute;
-mod memory;
 mod request;
 mod stats;
 
-pub use backend::BlockBackend;
 pub use config::{BlockConfig, BlockConfigError, ID_BYTES, MAX_QUEUE_SIZE, SEG_MAX, SIZE_MAX};
 pub use device::{Block, NewBlockError};
 pub use disk::{BlockIoError, IoOperation};
 pub use execute::QueueFault;
-pub use memory::MemoryBackend;
 pub use request::RequestFault;
 pub use stats::{BlockCounters, BlockStats};
 

@@ -10,7 +10,7 @@ use crate::virtio::testing::DATA;
 /// A backend that does nothing, so that only the device is measured.
 struct Nothing;
 
-impl BlockBackend for Nothing {
+impl Storage for Nothing {
     fn read_at(&self, _: u64, _: &[VolatileSlice<'_>]) -> io::Result<()> {
         Ok(())
     }

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use vm_memory::{Bytes, GuestAddress, VolatileSlice};
 
-use super::{Block, BlockBackend, BlockConfig, IoOperation, MemoryBackend};
+use super::{Block, BlockConfig, IoOperation};
+use crate::storage::{MemoryStorage, Storage};
 use crate::virtio::testing::{Driver, VERSION_1, WRITE, memory};
 use crate::virtio::{IrqLine, VirtioDevice};
 
@@ -37,7 +38,7 @@ type Call = (IoOperation, u64, usize, usize);
 
 /// A backend that remembers its calls and fails where it is told to.
 struct Recorder {
-    storage: MemoryBackend,
+    storage: MemoryStorage,
     calls: Mutex<Vec<Call>>,
     bad: Mutex<Range<u64>>,
 }
@@ -61,7 +62,7 @@ impl Recorder {
     }
 }
 
-impl BlockBackend for Recorder {
+impl Storage for Recorder {
     fn read_at(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<()> {
         self.call(IoOperation::Read, offset, buffers)?;
         self.storage.read_at(offset, buffers)
@@ -100,7 +101,7 @@ impl Rig {
             bytes.fill(u8::try_from(sector % 251).unwrap());
         }
         let backend = Recorder {
-            storage: MemoryBackend::new(contents),
+            storage: MemoryStorage::new(contents),
             calls: Mutex::default(),
             bad: Mutex::new(0..0),
         };

@@ -1,20 +1,20 @@
 //! A disk in the host's memory, for tests, fuzzing and experiments without files. It follows the
-//! contract of [`BlockBackend`] to the letter and does no more.
+//! contract of [`Storage`] to the letter and does no more.
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use vm_memory::VolatileSlice;
 
-use super::BlockBackend;
+use super::Storage;
 
 /// Storage that ends with the process.
 #[derive(Debug)]
-pub struct MemoryBackend {
+pub struct MemoryStorage {
     bytes: Mutex<Vec<u8>>,
 }
 
-impl MemoryBackend {
+impl MemoryStorage {
     /// A disk that holds `bytes`; their number is its size.
     #[must_use]
     pub fn new(bytes: Vec<u8>) -> Self {
@@ -56,7 +56,7 @@ impl MemoryBackend {
     }
 }
 
-impl BlockBackend for MemoryBackend {
+impl Storage for MemoryStorage {
     fn read_at(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<()> {
         self.each(offset, buffers, |buffer, part| buffer.copy_from(part))
     }

@@ -1,16 +1,21 @@
-//! What lies behind a block device.
+//! What lies behind a disk: the floor below both the block device, which serves requests from it,
+//! and the files that a run opens.
+
+mod memory;
 
 use std::io;
 use std::sync::Arc;
 
 use vm_memory::VolatileSlice;
 
+pub use memory::MemoryStorage;
+
 /// Storage that a block device reads and writes.
 ///
 /// Offsets and lengths are in bytes and always multiples of the device's sector size; the device
-/// has checked that they lie within the capacity. A backend answers for the whole transfer: a
+/// has checked that they lie within the capacity. It answers for the whole transfer: a
 /// short read or write is its own to continue.
-pub trait BlockBackend: Send + Sync {
+pub trait Storage: Send + Sync {
     /// Fills `buffers`, one after the other, with the bytes from `offset` up.
     ///
     /// # Errors
@@ -33,8 +38,8 @@ pub trait BlockBackend: Send + Sync {
     fn flush(&self) -> io::Result<()>;
 }
 
-/// A backend that someone else looks at as well.
-impl<B: BlockBackend> BlockBackend for Arc<B> {
+/// Storage that someone else looks at as well.
+impl<B: Storage> Storage for Arc<B> {
     fn read_at(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<()> {
         self.as_ref().read_at(offset, buffers)
     }
