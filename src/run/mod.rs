@@ -12,6 +12,7 @@ mod verdict;
 
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -23,8 +24,8 @@ use crate::config::{Config, StatsFormat};
 use crate::devices::{ByteQueue, Overflow, Uart};
 use crate::files::{InputFile, OutputFile, OutputOptions};
 use crate::job::{self, Session};
-use crate::machine::{self, GuestRam, IdlePort, Machine, Vcpu};
-use crate::sandbox::{self, Filter, Role};
+use crate::machine::{self, GuestRam, IdlePort, KICK_SIGNAL, Machine, Vcpu};
+use crate::sandbox::{self, Calls, Filter, calls};
 use crate::stats::Stats;
 use console::{drain, open_console};
 use disks::Disks;
@@ -75,7 +76,8 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     // From here on signals end the run in order; before, their default is as good.
     let signals = Signals::take_over().map_err(RunError::host("take over signals"))?;
     if config.sandbox {
-        sandbox::confine_process(files.output.folder())?;
+        sandbox::catch_violations()?;
+        sandbox::confine_process(files.output.folder().as_slice())?;
     } else {
         console.warn(&["the sandbox is off".to_owned()]);
     }
@@ -140,24 +142,33 @@ fn start(
     console: Console,
     signals: Signals,
 ) -> Result<(MainLoop<impl Fn() -> u64 + use<>>, [DiskThread; 2]), RunError> {
-    let filter = |role| config.sandbox.then(|| Filter::new(role)).transpose();
-    let own_filter = filter(Role::Main)?;
+    let filter = |calls: &Calls| config.sandbox.then(|| Filter::new(calls)).transpose();
+    let reading = calls::read_file();
+    let reader = calls::event_loop().and(&reading);
     let gate = Gate::new();
     let disk_threads = [
         DiskThread::spawn(
             "input",
             disks.input.clone(),
             gate.entrance(),
-            filter(Role::Input)?,
+            filter(&reader)?,
         )?,
         DiskThread::spawn(
             "output",
             disks.output.clone(),
             gate.entrance(),
-            filter(Role::Output)?,
+            filter(&reader.clone().and(&calls::write_file()))?,
         )?,
     ];
-    let vcpu = VcpuThread::spawn(vcpu, gate.entrance(), filter(Role::Vcpu)?)?;
+    // It reads the input itself while the guest waits.
+    let vcpu_filter = filter(&calls::vcpu().and(&reading))?;
+    let vcpu = VcpuThread::spawn(vcpu, gate.entrance(), vcpu_filter)?;
+    let mut own_calls =
+        calls::main_loop(std::process::id().cast_signed(), vcpu.id(), KICK_SIGNAL());
+    if let Some(folder) = files.output.folder() {
+        own_calls = own_calls.and(&calls::place_file(folder.as_raw_fd()));
+    }
+    let own_filter = filter(&own_calls)?;
     let sector_size = u64::from(config.input_sector_size.bytes());
     let session = Session::new(config.protocol, files.input.len().div_ceil(sector_size));
     let output = files.output.clone();

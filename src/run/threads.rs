@@ -92,6 +92,7 @@ impl Drop for DiskThread {
 /// The vCPU's thread.
 pub(super) struct VcpuThread {
     control: VcpuControl,
+    id: libc::pid_t,
     /// Gone once the thread has ended.
     thread: Option<JoinHandle<()>>,
     report: Receiver<(VcpuReport, Remains)>,
@@ -110,7 +111,10 @@ impl VcpuThread {
         let control = vcpu.control();
         let (sender, report) = mpsc::sync_channel(1);
         let event = ended.clone();
+        let (id_sender, id) = mpsc::sync_channel(1);
         let work = move || {
+            // SAFETY: asks for the number of this thread and touches no memory.
+            let _ = id_sender.send(unsafe { libc::gettid() });
             // Fires however this thread ends.
             let _fire = FireOnDrop(event);
             if !entrance.pass(install(filter)) {
@@ -119,12 +123,20 @@ impl VcpuThread {
             let _ = sender.send(vcpu.run());
         };
         let thread = spawn("vcpu", work)?;
+        let died = |_| io::Error::other("it ended at once");
+        let id = id.recv().map_err(died);
         Ok(Self {
             control,
+            id: id.map_err(RunError::host("start a thread"))?,
             thread: Some(thread),
             report,
             ended,
         })
+    }
+
+    /// The system's number of the thread.
+    pub(super) fn id(&self) -> libc::pid_t {
+        self.id
     }
 
     /// Becomes readable when the vCPU has ended.

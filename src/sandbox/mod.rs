@@ -2,16 +2,23 @@
 //!
 //! First the whole process: no new privileges, no core dump, and Landlock with nothing allowed but
 //! what putting the output in place needs. Then, on each thread, a seccomp filter of its own: the
-//! calls that the thread makes while the guest runs, and no others. A forbidden call ends the
-//! process with SIGSYS, which a shell shows as status 159.
+//! calls that the thread makes while the guest runs, what the C library may call on any thread, and
+//! no others. A forbidden call ends the process with one line and SIGSYS, which a shell shows as
+//! status 159.
 
-mod filters;
+mod any_thread;
+mod call;
+pub mod calls;
+mod filter;
 mod landlock;
+mod violation;
 
 use std::io;
 use std::os::fd::BorrowedFd;
 
-pub use filters::{Filter, FilterError, Role, rules};
+pub use any_thread::{ANSWERED, ANY_THREAD, AnyThread};
+pub use call::{Call, Calls, Condition, Test};
+pub use filter::{Filter, FilterError, any_thread};
 
 /// The process could not be confined.
 #[derive(Debug, thiserror::Error)]
@@ -33,13 +40,13 @@ pub enum SandboxError {
 }
 
 /// Confines the process as a whole. Threads that are started later are confined as well; so must
-/// be all others, which is why this comes before any thread. `folder` is where the output will
-/// get its name.
+/// be all others, which is why this comes before any thread. `folders` are those where files will
+/// get their names.
 ///
 /// # Errors
 ///
 /// Why it could not be done. A kernel without Landlock is no error.
-pub fn confine_process(folder: Option<BorrowedFd<'_>>) -> Result<(), SandboxError> {
+pub fn confine_process(folders: &[BorrowedFd<'_>]) -> Result<(), SandboxError> {
     let prctl = |what, option, value: libc::c_ulong| {
         // SAFETY: these options take a number and touch no memory.
         let result = unsafe { libc::prctl(option, value, 0, 0, 0) };
@@ -53,6 +60,20 @@ pub fn confine_process(folder: Option<BorrowedFd<'_>>) -> Result<(), SandboxErro
     prctl("no new privileges", libc::PR_SET_NO_NEW_PRIVS, 1)?;
     // The guest's memory holds the user's data: not for a core file, nor for another process.
     prctl("no core dump", libc::PR_SET_DUMPABLE, 0)?;
-    landlock::restrict(folder)?;
+    landlock::restrict(folders)?;
     Ok(())
+}
+
+/// Has a forbidden call reported, in one line on standard error, before it ends the process. To be
+/// called before a thread is started: those that are running may have the signal blocked, and end
+/// the process without a line. Without it a forbidden call ends the process just as well.
+///
+/// # Errors
+///
+/// Why it could not be done.
+pub fn catch_violations() -> Result<(), SandboxError> {
+    violation::catch().map_err(|source| SandboxError::System {
+        what: "report forbidden calls",
+        source,
+    })
 }

@@ -1,0 +1,81 @@
+//! The system calls of the runtime's own threads, and of what is done on them: the only place
+//! where they are listed. A worker joins those that it needs.
+//!
+//! Calls that the C library makes by itself are not here but in [`super::ANY_THREAD`].
+
+use std::os::fd::RawFd;
+
+use super::Calls;
+
+/// `_IO(KVMIO, 0x80)` (KVM API, section 4.10): the one call that the vCPU's thread makes of KVM
+/// while the guest runs.
+const KVM_RUN: u64 = 0xae80;
+/// Reading the registers of a guest that has faulted (KVM API, sections 4.11 and 4.13).
+const KVM_GET_REGS: u64 = 0x8090_ae81;
+const KVM_GET_SREGS: u64 = 0x8138_ae83;
+
+/// A descriptor or another signed number, as a filter compares it.
+const fn word(number: i32) -> u64 {
+    number.cast_unsigned() as u64
+}
+
+/// Waiting for events. Which of the calls it is depends on the C library: glibc has the first, musl
+/// the second.
+#[must_use]
+pub fn event_loop() -> Calls {
+    Calls::new()
+        .allow(libc::SYS_epoll_wait)
+        .allow(libc::SYS_epoll_pwait)
+}
+
+/// Running the guest.
+#[must_use]
+pub fn vcpu() -> Calls {
+    [KVM_RUN, KVM_GET_REGS, KVM_GET_SREGS]
+        .into_iter()
+        .fold(Calls::new(), |calls, request| {
+            calls.allow_with(libc::SYS_ioctl, &[(1, request)])
+        })
+}
+
+/// The main loop: it waits for events, changes what it waits for, kicks the thread `vcpu` of this
+/// process, `process`, with `signal`, and asks what the run has cost.
+#[must_use]
+pub fn main_loop(process: libc::pid_t, vcpu: libc::pid_t, signal: libc::c_int) -> Calls {
+    event_loop()
+        .allow(libc::SYS_epoll_ctl)
+        .allow(libc::SYS_getrusage)
+        .allow_with(
+            libc::SYS_tgkill,
+            &[(0, word(process)), (1, word(vcpu)), (2, word(signal))],
+        )
+}
+
+/// Giving a file its name in the folder that is open as `folder`: nothing can be linked, renamed
+/// or removed but from there and to there. Paths cannot be looked at; see the threat model.
+#[must_use]
+pub fn place_file(folder: RawFd) -> Calls {
+    let folder = word(folder);
+    Calls::new()
+        // What is linked is an open file, by way of /proc/self/fd or by its descriptor.
+        .allow_with(libc::SYS_linkat, &[(2, folder)])
+        .allow_with(libc::SYS_renameat, &[(0, folder), (2, folder)])
+        .allow_with(libc::SYS_renameat2, &[(0, folder), (2, folder)])
+        // No flags: a file, not a folder.
+        .allow_with(libc::SYS_unlinkat, &[(0, folder), (2, 0)])
+        .allow(libc::SYS_fsync)
+}
+
+/// Reading a file that is open.
+#[must_use]
+pub fn read_file() -> Calls {
+    Calls::new().allow(libc::SYS_preadv)
+}
+
+/// Writing a file that is open, and waiting until its data is stored.
+#[must_use]
+pub fn write_file() -> Calls {
+    Calls::new()
+        .allow(libc::SYS_pwritev)
+        .allow(libc::SYS_fdatasync)
+}
