@@ -1,53 +1,130 @@
-//! Leaves taking the virtual machine apart to a child process.
+//! Leaves taking the virtual machine apart to the kernel, behind the back of whoever waits for
+//! this process.
 //!
-//! When the last reference to a VM goes, the kernel waits for a grace period (SRCU) that began when
-//! its ioeventfds were registered, 15 ms on the kernels where this was measured: several times as
-//! long as a small copy takes, and with nothing left to do for whoever waits. So a child holds the
-//! last reference. It can do nothing but wait until this process has ended, and ends then.
+//! Whoever drops the last reference to a VM waits until the kernel has taken it apart, and that is
+//! not before the end of a grace period (SRCU) that began when the VM's ioeventfds and coalesced
+//! zones were registered. A small copy takes a fraction of that time. So the last reference lies
+//! where a worker of the kernel drops it: in the queue of a socket that waits in that same queue.
+//! No process can ever receive it from there, and once the process has closed the socket, the
+//! kernel's garbage collector for sockets finds that out (unix(7), `SCM_RIGHTS`;
+//! `net/unix/garbage.c`).
+//!
+//! From the start of a process that runs a vCPU once until its parent has waited for it, with Linux
+//! 6.18 (250 Hz) on two processors, on a quiet machine, as the median of 60 turns:
+//!
+//! | the last reference is dropped by | ms |
+//! | --- | --- |
+//! | the process itself | 15.9 |
+//! | the process itself, after a call that hurries the grace period (a memory slot, an ioeventfd less) | 7.9 |
+//! | the process itself, for a VM without ioeventfds and coalesced zones | 2.4 |
+//! | a child process that outlives this one | 2.3 |
+//! | the context of an `io_uring` that has it as a fixed file | 2.2 |
+//! | the garbage collector for sockets | 2.1 |
+//!
+//! A child is a process that nobody can wait for, and many containers forbid `io_uring`; sockets
+//! are allowed nearly everywhere. Kernels before 6.9 collect while the socket is closed, and then
+//! the end costs what it costs anyway.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
 
-use kvm_ioctls::VmFd;
+use kvm_ioctls::{VcpuFd, VmFd};
+use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
-/// Keeps the child waiting for as long as it is open, which is as long as this process lives.
+/// Holds references to a VM until it is dropped; then the kernel drops them.
+///
+/// It must be dropped after the [`VmFd`] and the [`VcpuFd`]: the last reference is what counts. At
+/// the end of a process the order does not matter, since the kernel closes all descriptors before
+/// it takes anything apart. All that dropping it takes is `close`.
 #[derive(Debug)]
 pub(super) struct Teardown {
-    _alive: OwnedFd,
+    /// The socket in whose queue the references lie, and the other end of it. `None` where the
+    /// surroundings refuse sockets: whoever waits for the end then waits longer, and nothing else
+    /// is different.
+    _sockets: Option<(UnixStream, UnixStream)>,
 }
 
 impl Teardown {
-    /// Starts the child. The process must have no other thread yet, and the guest's memory must
-    /// not be mapped in children.
-    pub(super) fn leave_to_child(vm: &VmFd) -> io::Result<Self> {
-        let (ended, alive) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-        // SAFETY: the process has one thread, so that no lock is held in the child, which makes
-        // system calls and nothing else.
-        match unsafe { libc::fork() } {
-            -1 => Err(io::Error::last_os_error()),
-            0 => wait_and_end([vm.as_raw_fd(), ended.as_raw_fd()]),
-            _ => Ok(Self { _alive: alive }),
+    /// Takes references to a VM, whose vCPU is `vcpu`. Every vCPU is a reference to its VM.
+    pub(super) fn leave_to_kernel(vm: &VmFd, vcpu: &VcpuFd) -> Self {
+        Self {
+            _sockets: enqueue([vm.as_raw_fd(), vcpu.as_raw_fd()]).ok(),
         }
     }
 }
 
-/// What the child does: keeps `vm`, gives up everything else, and reads until no one is left who
-/// could write.
-fn wait_and_end([vm, ended]: [RawFd; 2]) -> ! {
-    let (low, high) = (vm.min(ended), vm.max(ended));
-    for (first, last) in [(0, low - 1), (low + 1, high - 1), (high + 1, RawFd::MAX)] {
-        if first <= last {
-            // SAFETY: nothing in this process uses any of these descriptors any more.
-            unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
-        }
+/// Puts `descriptors` and a socket into the queue of that socket. Returns the socket and its peer.
+fn enqueue(descriptors: [RawFd; 2]) -> io::Result<(UnixStream, UnixStream)> {
+    let (queue, peer) = UnixStream::pair()?;
+    let [vm, vcpu] = descriptors;
+    // One byte, since descriptors travel with data only.
+    peer.send_with_fds(&[&[0_u8][..]], &[vm, vcpu, queue.as_raw_fd()])?;
+    Ok((queue, peer))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::fs::{File, read_dir, read_link};
+    use std::io::Read;
+
+    use kvm_ioctls::{IoEventAddress, Kvm};
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use vmm_sys_util::eventfd::EventFd;
+
+    use super::*;
+
+    /// Descriptors of this process that are VMs or vCPUs.
+    fn open_vms() -> usize {
+        read_dir("/proc/self/fd")
+            .unwrap()
+            .filter_map(|entry| read_link(entry.unwrap().path()).ok())
+            .filter(|link| link.to_string_lossy().starts_with("anon_inode:kvm-v"))
+            .count()
     }
-    // SAFETY: strict mode takes no argument; from here on, read and exit are all there is.
-    unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_STRICT) };
-    let mut byte = 0_u8;
-    // SAFETY: the buffer has room for one byte.
-    unsafe { libc::read(ended, (&raw mut byte).cast(), 1) };
-    loop {
-        // SAFETY: ends the process, whose only thread this is.
-        unsafe { libc::syscall(libc::SYS_exit, 0) };
+
+    #[test]
+    fn the_kernel_drops_what_it_was_given_once_the_process_has_closed_it() {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let null = File::open("/dev/null").unwrap();
+        let sockets = enqueue([writer.as_raw_fd(), null.as_raw_fd()]).unwrap();
+        drop(writer);
+        let wait = |seconds| {
+            let limit = Timespec {
+                tv_sec: seconds,
+                tv_nsec: 0,
+            };
+            poll(&mut [PollFd::new(&reader, PollFlags::IN)], Some(&limit)).unwrap()
+        };
+        assert_eq!(wait(0), 0, "the queue holds the pipe's writing end");
+        drop(sockets);
+        assert_eq!(wait(30), 1, "nothing holds it any more");
+        assert_eq!(reader.read(&mut [0]).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_process_that_drops_many_machines_keeps_none_of_them() {
+        let Ok(kvm) = Kvm::new() else {
+            let _ = io::Write::write_all(
+                &mut io::stderr(),
+                b"skipped a_process_that_drops_many_machines: no usable /dev/kvm\n",
+            );
+            return;
+        };
+        for _ in 0..50 {
+            let vm = kvm.create_vm().unwrap();
+            let event = EventFd::new(0).unwrap();
+            let address = IoEventAddress::Mmio(0x1000_0050);
+            vm.register_ioevent(&event, &address, 0_u32).unwrap();
+            let vcpu = vm.create_vcpu(0).unwrap();
+            let teardown = Teardown::leave_to_kernel(&vm, &vcpu);
+            assert!(teardown._sockets.is_some());
+            drop(vcpu);
+            drop(vm);
+            drop(teardown);
+        }
+        assert_eq!(open_vms(), 0);
     }
 }

@@ -1,6 +1,5 @@
 //! Builds the virtual machine: memory slots, devices on their buses, and in the end the vCPU.
 
-use std::io;
 use std::sync::Arc;
 
 use guest_abi::layout::{INPUT_MMIO, MMIO_SIZE, OUTPUT_MMIO};
@@ -43,9 +42,6 @@ pub enum MachineError {
     /// The guest cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// There is no process to take the machine apart in the end.
-    #[error("cannot start a process: {0}")]
-    Teardown(io::Error),
     /// The processor's tables cannot be written.
     #[error("cannot set up the guest's memory: {0}")]
     Tables(#[from] vm_memory::GuestMemoryError),
@@ -183,7 +179,7 @@ impl Machine {
             vcpu.map_coalesced_mmio_ring()
                 .map_err(refused("the ring of coalesced writes"))?;
         }
-        let teardown = Teardown::leave_to_child(&self.vm).map_err(MachineError::Teardown)?;
+        let teardown = Teardown::leave_to_kernel(&self.vm, &vcpu);
         let vm = (self.vm, teardown);
         Ok(Vcpu::new(vm, vcpu, self.ram, self.bus, idle))
     }
