@@ -1,7 +1,7 @@
 //! The command line, and how it becomes a checked [`Config`].
 //!
-//! Three steps, one file each: [`prepare`] turns what people type into what argh takes,
-//! [`options`] declares the options for argh, and this file puts together what argh has read.
+//! Three steps, one file each: `prepare` turns what people type into what argh takes,
+//! `options` declares the options for argh, and this file puts together what argh has read.
 //! The help text, the man page and the shells' completions are made from the same declaration.
 
 mod escape;
