@@ -13,7 +13,15 @@ SECONDS ?= 60
 quote = '$(subst ','\'',$(1))'
 option = $(if $(2),$(1) $(call quote,$(2)))
 
-.PHONY: all build run test test-nested lint bench bench-reference fuzz clean help
+# Where `make install` puts things; DESTDIR comes before all of it, for who makes a package.
+PREFIX ?= /usr/local
+BINDIR ?= $(PREFIX)/bin
+DATADIR ?= $(PREFIX)/share
+MANDIR ?= $(DATADIR)/man
+DOCDIR ?= $(DATADIR)/doc/vmm
+INSTALL ?= install
+
+.PHONY: all build run install uninstall doc generated test test-nested lint bench bench-reference fuzz clean help
 
 all: build
 
@@ -26,6 +34,34 @@ run: build
 	  $(call option,--input-sector-size,$(INPUT_SECTOR_SIZE)) \
 	  $(call option,--output-sector-size,$(OUTPUT_SECTOR_SIZE)) \
 	  $(call option,--progress-percent,$(PROGRESS)) $(ARGS)
+
+# Builds nothing, so that root need not run cargo: `make && sudo make install`.
+install:
+	@test -x $(call quote,$(VMM)) || { echo 'there is no $(VMM) yet: run make first' >&2; exit 2; }
+	$(call put,755,$(VMM),$(BINDIR)/vmm)
+	$(call put,644,resources/man/vmm.1,$(MANDIR)/man1/vmm.1)
+	$(call put,644,resources/completions/vmm.bash,$(DATADIR)/bash-completion/completions/vmm)
+	$(call put,644,resources/completions/_vmm,$(DATADIR)/zsh/site-functions/_vmm)
+	$(call put,644,resources/completions/vmm.fish,$(DATADIR)/fish/vendor_completions.d/vmm.fish)
+	for file in $(DOCS); do $(INSTALL) -D -m 644 "$$file" $(call quote,$(DESTDIR)$(DOCDIR))/"$$file" || exit; done
+
+uninstall:
+	rm -f $(foreach file,$(INSTALLED),$(call quote,$(DESTDIR)$(file)))
+	rm -rf $(call quote,$(DESTDIR)$(DOCDIR))
+
+DOCS = README.md LICENSE-APACHE LICENSE-BSD-3-Clause $(wildcard docs/*.md docs/*.svg)
+INSTALLED = $(BINDIR)/vmm $(MANDIR)/man1/vmm.1 $(DATADIR)/bash-completion/completions/vmm \
+  $(DATADIR)/zsh/site-functions/_vmm $(DATADIR)/fish/vendor_completions.d/vmm.fish
+# $(call put,MODE,FILE,PLACE)
+put = $(INSTALL) -D -m $(1) $(call quote,$(2)) $(call quote,$(DESTDIR)$(3))
+
+doc:
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --workspace
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --manifest-path guest/Cargo.toml
+
+# The man page and the completions, after a change of the options. `make test` compares them.
+generated:
+	BLESS=1 $(CARGO) test --locked --lib -- cli::generated::
 
 test:
 	$(CARGO) test --locked --workspace
@@ -69,6 +105,10 @@ help:
 	@echo 'make                 build target/release/vmm, the guest included'
 	@echo 'make run             copy INPUT to OUTPUT; takes INPUT_SECTOR_SIZE, OUTPUT_SECTOR_SIZE,'
 	@echo '                     PROGRESS, and ARGS for any other option of vmm'
+	@echo 'make install         install it with man page, completions and docs below PREFIX (/usr/local);'
+	@echo '                     takes DESTDIR; make uninstall removes them'
+	@echo 'make doc             the documentation of the code, below target/doc'
+	@echo 'make generated       write man page and completions anew after a change of the options'
 	@echo 'make test            build everything and run all tests'
 	@echo 'make test-nested     run a few tests on the host that RUNNER boots'
 	@echo 'make lint            rustfmt and clippy, warnings denied'

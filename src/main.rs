@@ -1,19 +1,20 @@
 //! The `vmm` program: arguments in, exit status out. Everything else is in the library.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 use vmm::cli::{self, Command};
 use vmm::run::{self, EXIT_USAGE};
 
+/// The host failed, as it does when a run meets a file that cannot be written.
+const EXIT_HOST: u8 = 3;
+
 fn main() -> ExitCode {
-    match command() {
-        Ok(Command::Print(text)) => {
-            // Nobody to print it for is no failure.
-            let _ = io::stdout().write_all(text.as_bytes());
-            ExitCode::SUCCESS
-        }
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    match cli::parse(&arguments) {
+        Ok(Command::Print(text)) => print(&text),
+        Ok(Command::Check(_)) => fail("--check is not available", EXIT_USAGE),
         Ok(Command::Run(config)) => match run::run(&config) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error.to_string(), error.exit_code()),
@@ -22,14 +23,20 @@ fn main() -> ExitCode {
     }
 }
 
-fn command() -> Result<Command, String> {
-    let arguments: Vec<String> = std::env::args_os()
-        .skip(1)
-        .map(OsString::into_string)
-        .collect::<Result<_, _>>()
-        .map_err(|argument| format!("the argument {} is not UTF-8", argument.display()))?;
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    cli::parse(&arguments)
+/// Prints what was asked for. A reader who has gone away has read enough, but a text that got
+/// lost is a failure.
+fn print(text: &str) -> ExitCode {
+    let mut stdout = io::stdout();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => fail(
+            &format!("cannot write to standard output: {error}"),
+            EXIT_HOST,
+        ),
+        _ => ExitCode::SUCCESS,
+    }
 }
 
 fn fail(error: &str, status: u8) -> ExitCode {

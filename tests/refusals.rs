@@ -54,7 +54,7 @@ fn wrong_sector_sizes_are_refused_with_what_is_valid() {
             "1000",
             "0",
             "-1",
-            "4k",
+            "3k",
             "256",
             "",
             "512.0",

@@ -20,7 +20,7 @@ use guest_abi::ports::{COM1, COM2};
 
 pub use error::{EXIT_USAGE, RunError};
 
-use crate::config::{Config, StatsFormat};
+use crate::config::{Config, OutputFormat};
 use crate::devices::{ByteQueue, Overflow, Uart};
 use crate::files::{InputFile, OutputFile, OutputOptions};
 use crate::job::{self, Session};
@@ -218,8 +218,8 @@ fn finish(
     );
     if config.stats {
         let text = match config.format {
-            StatsFormat::Text => stats.to_string(),
-            StatsFormat::Json => stats.to_json(),
+            OutputFormat::Text => stats.to_string(),
+            OutputFormat::Json => stats.to_json(),
         };
         console.err.print(text.as_bytes());
     }

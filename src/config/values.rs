@@ -1,0 +1,209 @@
+//! The values of single options. A value of one of these types is valid, and an error says what
+//! would be: the caller says which option it was and what was given.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use guest_abi::limits::{MAX_SECTOR_SIZE, MIN_SECTOR_SIZE, is_sector_size};
+
+use super::size;
+
+/// The sector size of a disk in bytes: a power of two from 512 to 65536.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SectorSize(u32);
+
+impl SectorSize {
+    /// The size in bytes.
+    #[must_use]
+    pub const fn bytes(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for SectorSize {
+    fn default() -> Self {
+        Self(MIN_SECTOR_SIZE)
+    }
+}
+
+impl FromStr for SectorSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        size::parse(text)
+            .and_then(|size| u32::try_from(size).ok())
+            .filter(|size| is_sector_size(*size))
+            .map(Self)
+            .ok_or_else(|| {
+                format!(
+                    "give a power of two from {MIN_SECTOR_SIZE} to {MAX_SECTOR_SIZE} (64K), {}",
+                    size::UNITS
+                )
+            })
+    }
+}
+
+impl fmt::Display for SectorSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// How often the guest reports its progress.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProgressPercent(u8);
+
+impl ProgressPercent {
+    /// No reports at all.
+    pub const NEVER: Self = Self(100);
+
+    /// 0: at sectors 1, 11, 21 and so on; 1 to 99: each time that many percent more are done;
+    /// 100: never.
+    #[must_use]
+    pub const fn percent(self) -> u8 {
+        self.0
+    }
+}
+
+impl FromStr for ProgressPercent {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse()
+            .ok()
+            .filter(|percent| *percent <= 100)
+            .map(Self)
+            .ok_or_else(|| "give a whole number of percent from 0 to 100".to_owned())
+    }
+}
+
+/// How the guest reports on COM1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// Framed Protocol Buffers messages.
+    #[default]
+    Protobuf,
+    /// Plain lines.
+    Text,
+}
+
+impl FromStr for Protocol {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "protobuf" => Ok(Self::Protobuf),
+            "text" => Ok(Self::Text),
+            _ => Err("give protobuf or text".to_owned()),
+        }
+    }
+}
+
+/// Which device carries the guest's reports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// The console when a run has many reports to make, else the serial port.
+    #[default]
+    Auto,
+    /// The serial port COM1.
+    Serial,
+    /// A virtio console (virtio 1.2, section 5.3).
+    Console,
+}
+
+impl FromStr for Transport {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "serial" => Ok(Self::Serial),
+            "console" => Ok(Self::Console),
+            _ => Err("give serial, console or auto".to_owned()),
+        }
+    }
+}
+
+/// How the output of a run is written: messages on stdout and statistics on stderr.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OutputFormat {
+    /// Lines for a person.
+    #[default]
+    Text,
+    /// JSON objects, one a line.
+    Json,
+}
+
+impl FromStr for OutputFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err("give text or json".to_owned()),
+        }
+    }
+}
+
+/// Reads a number of things, at least 1.
+pub(crate) fn parse_count(text: &str) -> Result<u32, String> {
+    text.parse()
+        .ok()
+        .filter(|number| *number > 0)
+        .ok_or_else(|| "give a whole number from 1 up".to_owned())
+}
+
+/// Reads a number of bytes, at least 1.
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
+    size::parse(text)
+        .filter(|size| *size > 0)
+        .ok_or_else(|| format!("give a whole number from 1 up, {}", size::UNITS))
+}
+
+/// Reads a time limit in seconds; fractions are allowed.
+pub(crate) fn parse_timeout(text: &str) -> Result<Duration, String> {
+    text.parse()
+        .ok()
+        .filter(|seconds: &f64| *seconds > 0.0)
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| "give a number of seconds above 0, such as 90 or 0.5".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn sector_sizes_are_powers_of_two_from_512_to_65536() {
+        let mut valid = Vec::new();
+        for size in 0..=140_000_u32 {
+            if let Ok(sector) = size.to_string().parse::<SectorSize>() {
+                valid.push(sector.bytes());
+            }
+        }
+        assert_eq!(valid, [512, 1024, 2048, 4096, 8192, 16384, 32768, 65536]);
+        for text in ["-1", "3k", "128K", "", "0x200", "512 ", "4294967808", "4T"] {
+            let error = text.parse::<SectorSize>().unwrap_err();
+            assert!(error.contains("power of two from 512 to 65536"), "{error}");
+        }
+    }
+
+    #[test]
+    fn sector_sizes_take_units() {
+        for (text, bytes) in [("1k", 1024), ("4K", 4096), ("64KiB", 65536)] {
+            assert_eq!(text.parse::<SectorSize>().unwrap().bytes(), bytes);
+        }
+    }
+
+    #[test]
+    fn progress_is_a_percentage() {
+        assert_eq!("100".parse(), Ok(ProgressPercent::NEVER));
+        for text in ["101", "-1", "256", "ten"] {
+            assert!(text.parse::<ProgressPercent>().is_err());
+        }
+    }
+}
