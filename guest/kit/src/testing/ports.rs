@@ -9,7 +9,7 @@ use guest_abi::ports::{COM1, COM2, IDLE, UART_DATA_READY, UART_FIFO, UART_LINE_S
 
 use crate::hardware::Ports;
 
-pub(crate) struct FakePorts {
+pub struct FakePorts {
     to_guest: RefCell<VecDeque<u8>>,
     fifo: RefCell<VecDeque<u8>>,
     com1: RefCell<Vec<u8>>,
@@ -25,11 +25,11 @@ impl fmt::Debug for FakePorts {
 }
 
 impl FakePorts {
-    pub(crate) fn sending(bytes: &[u8]) -> Self {
+    pub fn sending(bytes: &[u8]) -> Self {
         Self::with_idle(bytes, || panic!("nothing to wait for"))
     }
 
-    pub(crate) fn with_idle(bytes: &[u8], idle: impl FnMut() + 'static) -> Self {
+    pub fn with_idle(bytes: &[u8], idle: impl FnMut() + 'static) -> Self {
         Self {
             to_guest: RefCell::new(bytes.iter().copied().collect()),
             fifo: RefCell::default(),
@@ -40,15 +40,15 @@ impl FakePorts {
         }
     }
 
-    pub(crate) fn accesses(&self) -> usize {
+    pub fn accesses(&self) -> usize {
         self.accesses.get()
     }
 
-    pub(crate) fn com1(&self) -> Vec<u8> {
+    pub fn com1(&self) -> Vec<u8> {
         self.com1.borrow().clone()
     }
 
-    pub(crate) fn com2(&self) -> Vec<u8> {
+    pub fn com2(&self) -> Vec<u8> {
         self.com2.borrow().clone()
     }
 

@@ -13,35 +13,21 @@ use crate::copy::disks::Disks;
 use crate::copy::engine::{Engine, buffers};
 use crate::copy::plan::{Extent, Plan, request_size};
 use crate::copy::{Observer, Outcome};
-use crate::dma::DmaRegion;
-use crate::hardware::{Ports, Registers};
 use crate::progress::Schedule;
 use crate::report::{Failure, Op, Reporter};
-use crate::serial::{Uart, debug};
-use crate::virtio::block::{BlockDevice, Purpose, Stage};
-use crate::virtio::requests::MAX_SLOTS;
+use guest_kit::dma::DmaRegion;
+use guest_kit::hardware::{Attached, Ports, Registers};
+use guest_kit::serial::{Uart, debug};
+use guest_kit::virtio::block::{BlockDevice, Purpose, Stage};
+use guest_kit::virtio::requests::MAX_SLOTS;
 
 /// Exit status of a run that ended well.
 pub const EXIT_SUCCESS: u8 = 0;
 /// Exit status of a run that failed and said so.
 pub const EXIT_FAILURE: u8 = 1;
-/// Exit status of a run that ended by a fault of this program.
-pub const EXIT_PANIC: u8 = 101;
-
-/// One disk's place in the machine.
-#[derive(Debug)]
-pub struct Attached<R> {
-    /// Its registers.
-    pub registers: R,
-    /// Their address.
-    pub address: u64,
-    /// Memory for its queue, aligned to 16 bytes.
-    pub queue: DmaRegion,
-}
-
 /// What the program runs on.
 #[derive(Debug)]
-pub struct Machine<'a, P, R> {
+pub struct Parts<'a, P, R> {
     /// The I/O ports.
     pub ports: &'a P,
     /// The disk to read.
@@ -53,10 +39,10 @@ pub struct Machine<'a, P, R> {
 }
 
 /// Does everything and returns the exit status for the exit port.
-pub fn run<P: Ports, R: Registers>(machine: Machine<'_, P, R>) -> u8 {
-    let ports = machine.ports;
+pub fn run<P: Ports, R: Registers>(parts: Parts<'_, P, R>) -> u8 {
+    let ports = parts.ports;
     let mut reporter = Reporter::new(Uart::new(ports, COM1));
-    let outcome = execute(machine, &mut reporter).unwrap_or_else(|failure| Outcome {
+    let outcome = execute(parts, &mut reporter).unwrap_or_else(|failure| Outcome {
         count: 0,
         result: Err(failure),
     });
@@ -74,15 +60,15 @@ pub fn run<P: Ports, R: Registers>(machine: Machine<'_, P, R>) -> u8 {
 
 /// Fails with what prevents the copy from being started; how the copy itself fails is its outcome.
 fn execute<P: Ports, R: Registers>(
-    machine: Machine<'_, P, R>,
+    parts: Parts<'_, P, R>,
     reporter: &mut Reporter<'_, P>,
 ) -> Result<Outcome, Failure> {
-    let Machine {
+    let Parts {
         ports,
         input,
         output,
         mut pool,
-    } = machine;
+    } = parts;
     let config = configure(ports, reporter)?;
     let slots = slots(&config, &pool);
     let (input, source) = attach(Disk::Input, input, &config, slots, reporter)?;

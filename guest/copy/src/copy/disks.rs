@@ -9,9 +9,9 @@ use guest_abi::ports::IDLE;
 
 use super::Observer;
 use crate::config::Disk;
-use crate::hardware::{Ports, Registers};
-use crate::virtio::block::{BlockDevice, BlockError};
-use crate::virtio::requests::{Completion, Request};
+use guest_kit::hardware::{Ports, Registers};
+use guest_kit::virtio::block::{BlockDevice, BlockError};
+use guest_kit::virtio::requests::{Completion, Request};
 
 /// How often the rings are looked at before the processor blocks: a microsecond or two.
 const SPINS: u32 = 32;

@@ -13,9 +13,9 @@ use guest_protocol::{
 };
 
 use crate::config::Disk;
-use crate::hardware::Ports;
 use crate::progress::percent;
-use crate::serial::Uart;
+use guest_kit::hardware::Ports;
+use guest_kit::serial::Uart;
 
 /// The operation that is named in progress and completion.
 const COPY: &str = "copy";
@@ -222,7 +222,7 @@ mod tests {
     use guest_protocol::{FrameDecoder, NO_STATUS};
 
     use super::*;
-    use crate::testing::ports::FakePorts;
+    use guest_kit::testing::ports::FakePorts;
 
     fn said(protocol: Protocol, say: impl FnOnce(&mut Reporter<'_, FakePorts>)) -> FakePorts {
         let ports = FakePorts::sending(&[]);

@@ -3,16 +3,17 @@
 
 use core::arch::asm;
 
-use guest::hardware::Ports;
 use guest_abi::ports::EXIT;
+
+use crate::hardware::Ports;
 
 /// The processor's I/O ports.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct X86Ports;
+pub struct X86Ports;
 
 impl X86Ports {
     /// Ends the run with `status`.
-    pub(crate) fn exit(self, status: u8) -> ! {
+    pub fn exit(self, status: u8) -> ! {
         loop {
             // The machine is gone when this returns; nothing would be left to do if it were not.
             self.write(EXIT, status);

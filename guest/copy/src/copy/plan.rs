@@ -7,7 +7,7 @@
 use thiserror::Error;
 
 use crate::config::{Config, Disk};
-use crate::virtio::block::{BlockConfig, WIRE_SECTOR};
+use guest_kit::virtio::block::{BlockConfig, WIRE_SECTOR};
 
 /// Why the two disks cannot be copied, one to the other.
 #[derive(Debug, Error, PartialEq, Eq)]

@@ -11,11 +11,11 @@ use proptest::sample::Index;
 
 use super::*;
 use crate::config::Config;
-use crate::testing::disk::{FakeDisk, Mischief};
-use crate::testing::memory::leak;
-use crate::testing::ports_with;
-use crate::virtio::block::{BlockDevice, F_FLUSH, F_SIZE_MAX, Purpose};
-use crate::virtio::mmio::F_EVENT_IDX;
+use guest_kit::testing::disk::{FakeDisk, Mischief};
+use guest_kit::testing::memory::leak;
+use guest_kit::testing::ports_with;
+use guest_kit::virtio::block::{BlockDevice, F_FLUSH, F_SIZE_MAX, Purpose};
+use guest_kit::virtio::mmio::F_EVENT_IDX;
 
 /// What is copied, and how.
 #[derive(Clone, Copy, Debug)]

@@ -51,7 +51,9 @@ pub enum ConfigError {
     #[error("sector size {1} of the {0} disk is not a power of two from 512 to 65536")]
     SectorSize(Disk, u32),
     /// The request size does not suit the sectors or the pool.
-    #[error("request size {0} is not a multiple of both sector sizes of at most {MAX_REQUEST_SIZE}")]
+    #[error(
+        "request size {0} is not a multiple of both sector sizes of at most {MAX_REQUEST_SIZE}"
+    )]
     RequestSize(u32),
     /// More than everything.
     #[error("progress is wanted each {0} percent, more than 100")]

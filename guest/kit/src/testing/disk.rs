@@ -13,7 +13,7 @@ use crate::virtio::ring::{DESC_NEXT, DESC_WRITE, passes};
 
 /// What is wrong with a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mischief {
+pub enum Mischief {
     UsedId(u32),
     UsedIndex,
     Written(u32),
@@ -21,30 +21,30 @@ pub(crate) enum Mischief {
     NeedsReset,
 }
 
-pub(crate) struct Disk {
-    pub(crate) data: Vec<u8>,
-    pub(crate) sector_size: u32,
-    pub(crate) features: u64,
-    pub(crate) queue_max: u32,
-    pub(crate) size_max: u32,
+pub struct Disk {
+    pub data: Vec<u8>,
+    pub sector_size: u32,
+    pub features: u64,
+    pub queue_max: u32,
+    pub size_max: u32,
     /// Byte offsets; a request that covers one fails.
-    pub(crate) bad: HashSet<u64>,
+    pub bad: HashSet<u64>,
     /// Requests that fail, counted from the first, though nothing is wrong with the disk.
-    pub(crate) hiccups: HashSet<usize>,
-    pub(crate) flush_fails: bool,
+    pub hiccups: HashSet<usize>,
+    pub flush_fails: bool,
     /// From this request on, this goes wrong.
-    pub(crate) mischief: Option<(usize, Mischief)>,
-    pub(crate) refuse_features: bool,
+    pub mischief: Option<(usize, Mischief)>,
+    pub refuse_features: bool,
     /// Every register write, and how many accesses there were.
-    pub(crate) writes: Vec<(u16, u32)>,
-    pub(crate) accesses: usize,
-    pub(crate) kicks: usize,
-    pub(crate) served: usize,
-    pub(crate) flushes: usize,
-    pub(crate) most_at_once: usize,
-    pub(crate) notified: bool,
-    pub(crate) status: u32,
-    pub(crate) accepted: u64,
+    pub writes: Vec<(u16, u32)>,
+    pub accesses: usize,
+    pub kicks: usize,
+    pub served: usize,
+    pub flushes: usize,
+    pub most_at_once: usize,
+    pub notified: bool,
+    pub status: u32,
+    pub accepted: u64,
     sel: [u32; 2],
     queue_num: u32,
     queue_ready: u32,
@@ -55,10 +55,10 @@ pub(crate) struct Disk {
     choose: Chooser,
 }
 
-pub(crate) struct FakeDisk(RefCell<Disk>);
+pub struct FakeDisk(RefCell<Disk>);
 
 impl FakeDisk {
-    pub(crate) fn new(data: Vec<u8>, sector_size: u32, seed: u64) -> Rc<Self> {
+    pub fn new(data: Vec<u8>, sector_size: u32, seed: u64) -> Rc<Self> {
         Rc::new(Self(RefCell::new(Disk {
             data,
             sector_size,
@@ -90,23 +90,23 @@ impl FakeDisk {
         })))
     }
 
-    pub(crate) fn get(&self) -> RefMut<'_, Disk> {
+    pub fn get(&self) -> RefMut<'_, Disk> {
         self.0.borrow_mut()
     }
 
     /// Whether the driver is to be woken. That the disk has failed stays so until a reset.
-    pub(crate) fn take_notification(&self) -> bool {
+    pub fn take_notification(&self) -> bool {
         let failed = self.get().status & status::DEVICE_NEEDS_RESET != 0;
         std::mem::take(&mut self.get().notified) || failed
     }
 
-    pub(crate) fn is_busy(&self) -> bool {
+    pub fn is_busy(&self) -> bool {
         let disk = self.get();
         !disk.heads.is_empty() && disk.status & status::DEVICE_NEEDS_RESET == 0
     }
 
     /// Does some of what is to do, in any order.
-    pub(crate) fn work(&self) {
+    pub fn work(&self) {
         let mut disk = self.get();
         let count = 1 + disk.choose.below(4);
         disk.work(count);
@@ -198,7 +198,7 @@ impl Disk {
     }
 
     /// A kick: the only thing that wakes a device that has nothing to do.
-    pub(crate) fn kick(&mut self) {
+    pub fn kick(&mut self) {
         assert_eq!(self.status & status::DRIVER_OK, status::DRIVER_OK);
         if self.status & status::DEVICE_NEEDS_RESET != 0 {
             return;

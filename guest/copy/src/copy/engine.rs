@@ -6,11 +6,11 @@ use super::disks::{Disks, Fault};
 use super::plan::{Piece, Plan};
 use super::{Observer, Outcome, device_failure, request_failure};
 use crate::config::Disk;
-use crate::dma::DmaRegion;
-use crate::hardware::{Ports, Registers};
 use crate::report::{Failure, Op};
-use crate::virtio::block::WIRE_SECTOR;
-use crate::virtio::requests::{Kind, MAX_SLOTS, Request, STATUS_OK};
+use guest_kit::dma::DmaRegion;
+use guest_kit::hardware::{Ports, Registers};
+use guest_kit::virtio::block::WIRE_SECTOR;
+use guest_kit::virtio::requests::{Kind, MAX_SLOTS, Request, STATUS_OK};
 
 /// How far the piece in a slot is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

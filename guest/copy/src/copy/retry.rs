@@ -7,9 +7,9 @@ use super::engine::{Engine, to_usize};
 use super::plan::Piece;
 use super::{Observer, request_failure};
 use crate::config::Disk;
-use crate::hardware::{Ports, Registers};
 use crate::report::{Failure, Op};
-use crate::virtio::requests::{Request, STATUS_OK};
+use guest_kit::hardware::{Ports, Registers};
+use guest_kit::virtio::requests::{Request, STATUS_OK};
 
 impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
     /// Copies `piece`, the first that is not copied, block by block. Nothing is under way.

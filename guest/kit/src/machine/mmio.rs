@@ -4,18 +4,27 @@
 use core::arch::asm;
 use core::ptr;
 
-use guest::hardware::Registers;
-use guest_abi::layout::MMIO_SIZE;
+use guest_abi::layout::{MMIO, MMIO_END, MMIO_SIZE};
+
+use crate::hardware::Registers;
 
 /// The registers of the device at one address.
 #[derive(Debug)]
-pub(crate) struct MmioRegisters {
+pub struct MmioRegisters {
     base: *mut u8,
 }
 
 impl MmioRegisters {
-    /// The registers from `address` up: one of the address map's.
-    pub(crate) fn at(address: u64) -> Self {
+    /// The registers of the device whose page starts at `address`. If the VMM put none there, the
+    /// page is not mapped, and touching it ends the run.
+    ///
+    /// # Panics
+    ///
+    /// If the address map has no device registers there: the program's mistake.
+    #[must_use]
+    pub fn at(address: u64) -> Self {
+        let is_page = (MMIO..MMIO_END).contains(&address) && address.is_multiple_of(MMIO_SIZE);
+        assert!(is_page, "no device registers at {address:#x}");
         let address = usize::try_from(address).unwrap_or(0);
         Self {
             base: ptr::with_exposed_provenance_mut(address),

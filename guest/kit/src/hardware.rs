@@ -1,6 +1,8 @@
-//! What the program needs of the machine: I/O ports and device registers (Intel SDM volume 1,
+//! What a program needs of the machine: I/O ports and device registers (Intel SDM volume 1,
 //! section 19; virtio 1.2, section 4.2.2). Every call leaves the virtual machine and costs
 //! microseconds, so each is one instruction and the callers count them.
+
+use crate::dma::DmaRegion;
 
 /// The I/O ports of [`guest_abi::ports`].
 pub trait Ports {
@@ -25,4 +27,15 @@ pub trait Registers {
     /// Writes the 32-bit register at `offset`. Memory that was written before is visible to the
     /// device when it sees the write.
     fn write(&self, offset: u16, value: u32);
+}
+
+/// One virtio device's place in the machine.
+#[derive(Debug)]
+pub struct Attached<R> {
+    /// Its registers.
+    pub registers: R,
+    /// Their address.
+    pub address: u64,
+    /// Memory for its queues, aligned to a page.
+    pub queue: DmaRegion,
 }

@@ -4,14 +4,15 @@
 //! does; they answer in any order, and only while the driver waits or kicks.
 #![allow(
     clippy::unwrap_used,
+    clippy::missing_panics_doc,
     clippy::panic,
     clippy::cast_possible_truncation,
     missing_docs
 )]
 
-pub(crate) mod disk;
-pub(crate) mod memory;
-pub(crate) mod ports;
+pub mod disk;
+pub mod memory;
+pub mod ports;
 
 use std::rc::Rc;
 
@@ -20,24 +21,24 @@ use ports::FakePorts;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 
 /// A source of arbitrary but repeatable choices.
-pub(crate) struct Chooser(TestRng);
+pub struct Chooser(TestRng);
 
 impl Chooser {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
         Self(TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
     }
 
     /// A number less than `end`.
-    pub(crate) fn below(&mut self, end: usize) -> usize {
+    pub fn below(&mut self, end: usize) -> usize {
         use proptest::prelude::Rng;
         self.0.next_u64() as usize % end
     }
 }
 
 /// Ports whose idle port lets the disks work until one of them notifies the driver.
-pub(crate) fn ports_with(config: &[u8], disks: [&Rc<FakeDisk>; 2], seed: u64) -> FakePorts {
+pub fn ports_with(config: &[u8], disks: [&Rc<FakeDisk>; 2], seed: u64) -> FakePorts {
     let disks = disks.map(Rc::clone);
     let mut choose = Chooser::new(seed);
     FakePorts::with_idle(config, move || {

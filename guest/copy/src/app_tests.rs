@@ -10,12 +10,12 @@ use guest_protocol::{
 };
 
 use super::*;
-use crate::testing::disk::FakeDisk;
-use crate::testing::memory::leak;
-use crate::testing::ports::FakePorts;
-use crate::testing::ports_with;
-use crate::virtio::block::F_RO;
-use crate::virtio::mmio::F_VERSION_1;
+use guest_kit::testing::disk::FakeDisk;
+use guest_kit::testing::memory::leak;
+use guest_kit::testing::ports::FakePorts;
+use guest_kit::testing::ports_with;
+use guest_kit::virtio::block::F_RO;
+use guest_kit::virtio::mmio::F_VERSION_1;
 
 const SECTORS: u8 = 50;
 
@@ -51,7 +51,7 @@ fn start(config: &VmmConfig, [input, output]: &[Rc<FakeDisk>; 2]) -> (u8, FakePo
         address,
         queue: leak(0x1_0000),
     };
-    let status = run(Machine {
+    let status = run(Parts {
         ports: &ports,
         input: attached(input, INPUT_MMIO),
         output: attached(output, OUTPUT_MMIO),
@@ -124,7 +124,7 @@ fn text_says_the_same_in_lines() {
 #[test]
 fn a_disk_that_disagrees_with_the_configuration_is_named() {
     let disks = disks();
-    disks[0].get().features |= crate::virtio::block::F_BLK_SIZE;
+    disks[0].get().features |= guest_kit::virtio::block::F_BLK_SIZE;
     disks[0].get().sector_size = 4096;
     let (status, ports) = start(&config(), &disks);
     let detail = "the input disk has sectors of 4096 bytes, but the configuration says 512";
