@@ -65,7 +65,7 @@ generated:
 
 test:
 	$(CARGO) test --locked --workspace
-	$(CARGO) test --locked --lib --manifest-path guest/Cargo.toml
+	$(CARGO) test --locked --workspace --lib --manifest-path guest/Cargo.toml
 
 # RUNNER runs a command on another host that has a KVM of its own: RUNNER -p FOLDER -- COMMAND.
 test-nested: build
@@ -73,9 +73,10 @@ test-nested: build
 
 lint:
 	$(CARGO) fmt --all --check
-	$(CARGO) fmt --check --manifest-path guest/Cargo.toml
+	$(CARGO) fmt --all --check --manifest-path guest/Cargo.toml
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
-	$(CARGO) clippy --locked --all-targets --manifest-path guest/Cargo.toml -- -D warnings
+	$(CARGO) clippy --locked --workspace --lib --bins --manifest-path guest/Cargo.toml -- -D warnings
+	$(CARGO) clippy --locked --workspace --lib --tests --manifest-path guest/Cargo.toml -- -D warnings
 
 # Both take BENCH_BYTES, BENCH_RUNS, BENCH_DIR, BENCH_FULL, BENCH_PUBLISH and BENCH_VMM from the
 # environment or the command line: docs/performance.md says what they are.

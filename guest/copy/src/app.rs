@@ -1,0 +1,183 @@
+//! The run from end to end: configuration, both disks, the copy, and what is said of each.
+//!
+//! Another operation than copying would take the place of [`Engine`] here and nowhere else.
+
+use alloc::string::ToString;
+use core::fmt;
+
+use guest_abi::ports::COM1;
+use guest_protocol::{MAX_MESSAGE_LEN, NO_STATUS};
+
+use crate::config::{Config, Disk};
+use crate::copy::disks::Disks;
+use crate::copy::engine::{Engine, buffers};
+use crate::copy::plan::{Extent, Plan, request_size};
+use crate::copy::{Observer, Outcome};
+use crate::progress::Schedule;
+use crate::report::{Failure, Op, Reporter};
+use guest_kit::dma::DmaRegion;
+use guest_kit::hardware::{Attached, Ports, Registers};
+use guest_kit::serial::{Uart, debug};
+use guest_kit::virtio::block::{BlockDevice, Purpose, Stage};
+use guest_kit::virtio::requests::MAX_SLOTS;
+
+/// Exit status of a run that ended well.
+pub const EXIT_SUCCESS: u8 = 0;
+/// Exit status of a run that failed and said so.
+pub const EXIT_FAILURE: u8 = 1;
+/// What the program runs on.
+#[derive(Debug)]
+pub struct Parts<'a, P, R> {
+    /// The I/O ports.
+    pub ports: &'a P,
+    /// The disk to read.
+    pub input: Attached<R>,
+    /// The disk to write.
+    pub output: Attached<R>,
+    /// Memory for data.
+    pub pool: DmaRegion,
+}
+
+/// Does everything and returns the exit status for the exit port.
+pub fn run<P: Ports, R: Registers>(parts: Parts<'_, P, R>) -> u8 {
+    let ports = parts.ports;
+    let mut reporter = Reporter::new(Uart::new(ports, COM1));
+    let outcome = execute(parts, &mut reporter).unwrap_or_else(|failure| Outcome {
+        count: 0,
+        result: Err(failure),
+    });
+    if let Err(failure) = &outcome.result {
+        reporter.error(failure);
+    }
+    reporter.complete(outcome.count, outcome.result.is_ok());
+    reporter.flush();
+    debug(ports, format_args!("done: {} sectors", outcome.count));
+    match outcome.result {
+        Ok(()) => EXIT_SUCCESS,
+        Err(_) => EXIT_FAILURE,
+    }
+}
+
+/// Fails with what prevents the copy from being started; how the copy itself fails is its outcome.
+fn execute<P: Ports, R: Registers>(
+    parts: Parts<'_, P, R>,
+    reporter: &mut Reporter<'_, P>,
+) -> Result<Outcome, Failure> {
+    let Parts {
+        ports,
+        input,
+        output,
+        mut pool,
+    } = parts;
+    let config = configure(ports, reporter)?;
+    let slots = slots(&config, &pool);
+    let (input, source) = attach(Disk::Input, input, &config, slots, reporter)?;
+    let (output, target) = attach(Disk::Output, output, &config, slots, reporter)?;
+    let plan = request_size(&config, input.config(), output.config())
+        .and_then(|size| Plan::new(source, target, size))
+        .map_err(|error| failure(Op::Init, error.disk().name(), &error))?;
+    let mut disks = Disks {
+        ports,
+        input,
+        output,
+    };
+    let mut progress = Progress {
+        schedule: Schedule::new(source.sectors(), config.progress_percent),
+        reporter,
+    };
+    let depth = config.queue_depth;
+    let engine = Engine::new(plan, &mut disks, &mut pool, &mut progress, depth);
+    debug(
+        ports,
+        format_args!(
+            "copying in {} slots of {} bytes",
+            engine.depth(),
+            plan.request_size()
+        ),
+    );
+    Ok(engine.run())
+}
+
+/// Waits for the configuration and takes it.
+fn configure<P: Ports>(ports: &P, reporter: &mut Reporter<'_, P>) -> Result<Config, Failure> {
+    let failed = |error: &dyn fmt::Display| failure(Op::Config, "vmm", error);
+    let mut buffer = [0; MAX_MESSAGE_LEN];
+    let message = Uart::new(ports, COM1).receive_frame(&mut buffer);
+    let message = message.map_err(|error| failed(&error))?;
+    let config = Config::decode(message).map_err(|error| failed(&error))?;
+    reporter.speak(config.protocol);
+    reporter.init("config", "vmm", u64::from(COM1));
+    debug(
+        ports,
+        format_args!(
+            "configured: sectors {} to {}, requests of {}",
+            config.input_sector, config.output_sector, config.request_size
+        ),
+    );
+    Ok(config)
+}
+
+/// How many requests at once to make room for.
+fn slots(config: &Config, pool: &DmaRegion) -> u16 {
+    let depth = usize::try_from(config.queue_depth).unwrap_or(usize::MAX);
+    let slots = depth.min(buffers(pool, config.request_size)).min(MAX_SLOTS);
+    u16::try_from(slots).unwrap_or(u16::MAX)
+}
+
+/// Initialises one disk and says so, stage by stage.
+fn attach<P: Ports, R: Registers>(
+    disk: Disk,
+    place: Attached<R>,
+    config: &Config,
+    slots: u16,
+    reporter: &mut Reporter<'_, P>,
+) -> Result<(BlockDevice<R>, Extent), Failure> {
+    let name = disk.name();
+    let (purpose, sector) = match disk {
+        Disk::Input => (Purpose::Read, config.input_sector),
+        Disk::Output => (Purpose::Write, config.output_sector),
+    };
+    let on_stage = |stage| match stage {
+        Stage::Probe => reporter.init("probe", name, place.address),
+        Stage::Features(features) => reporter.init("features", name, features),
+        Stage::Queue(size) => reporter.init("queue", name, u64::from(size)),
+    };
+    let device = BlockDevice::init(place.registers, place.queue, purpose, slots, on_stage)
+        .map_err(|error| failure(Op::Init, name, &error))?;
+    let extent = Extent::new(disk, device.config(), sector)
+        .map_err(|error| failure(Op::Init, name, &error))?;
+    reporter.capacity(disk, extent.sectors(), extent.len);
+    Ok((device, extent))
+}
+
+fn failure(op: Op, device: &'static str, error: &dyn fmt::Display) -> Failure {
+    Failure {
+        op,
+        device,
+        sector: 0,
+        status: NO_STATUS,
+        detail: error.to_string(),
+    }
+}
+
+/// Reports the points of the schedule as the copy passes them.
+struct Progress<'a, 'p, P> {
+    schedule: Schedule,
+    reporter: &'a mut Reporter<'p, P>,
+}
+
+impl<P: Ports> Observer for Progress<'_, '_, P> {
+    fn copied(&mut self, sectors: u64) {
+        while let Some(point) = self.schedule.take(sectors) {
+            self.reporter.progress(point, self.schedule.total());
+        }
+    }
+
+    fn idle(&mut self) {
+        self.reporter.flush();
+    }
+}
+
+#[cfg(test)]
+#[path = "app_tests.rs"]
+mod tests;

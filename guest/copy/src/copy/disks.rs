@@ -1,0 +1,155 @@
+//! Both disks together: kicking them, and waiting until one of them has done something.
+//!
+//! Waiting never spins for long: on a machine whose processors have other work, a spinning
+//! processor takes the time that the disks need.
+
+use core::hint::spin_loop;
+
+use guest_abi::ports::IDLE;
+
+use super::Observer;
+use crate::config::Disk;
+use guest_kit::hardware::{Ports, Registers};
+use guest_kit::virtio::block::{BlockDevice, BlockError};
+use guest_kit::virtio::requests::{Completion, Request};
+
+/// How often the rings are looked at before the processor blocks: a microsecond or two.
+const SPINS: u32 = 32;
+/// What part of all that is under way keeps the output busy until the guest has woken up.
+const RESERVE: u16 = 4;
+
+/// What a disk did that it cannot recover from.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The disk.
+    pub disk: Disk,
+    /// What it did.
+    pub error: BlockError,
+}
+
+/// The input disk, the output disk, and the port to wait at for both.
+#[derive(Debug)]
+pub struct Disks<'a, P, R> {
+    /// The ports.
+    pub ports: &'a P,
+    /// What is read.
+    pub input: BlockDevice<R>,
+    /// What is written.
+    pub output: BlockDevice<R>,
+}
+
+impl<P: Ports, R: Registers> Disks<'_, P, R> {
+    /// One of the two.
+    pub const fn get(&mut self, disk: Disk) -> &mut BlockDevice<R> {
+        match disk {
+            Disk::Input => &mut self.input,
+            Disk::Output => &mut self.output,
+        }
+    }
+
+    /// Starts whatever was submitted.
+    pub fn kick(&mut self) {
+        self.input.kick();
+        self.output.kick();
+    }
+
+    /// Whether nothing is under way.
+    #[must_use]
+    pub const fn is_quiet(&self) -> bool {
+        self.input.in_flight() == 0 && self.output.in_flight() == 0
+    }
+
+    /// The next request that came back from `disk`.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault`] if the disk did what no conforming one does.
+    pub fn complete(&mut self, disk: Disk) -> Result<Option<Completion>, Fault> {
+        let completion = self.get(disk).complete();
+        completion.map_err(|error| Fault { disk, error })
+    }
+
+    /// Waits until a request has come back, or for no reason at all. Only of use while something
+    /// is under way.
+    ///
+    /// Whether a disk has failed is asked only after a wake-up that brought nothing, since each
+    /// such question leaves the virtual machine.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault`] if a disk has failed by itself.
+    pub fn wait(&mut self, observer: &mut impl Observer) -> Result<(), Fault> {
+        if self.spin() {
+            return Ok(());
+        }
+        observer.idle();
+        self.arm();
+        // What came back before the wish for a notification was seen would never cause one.
+        let slept = !self.has_completions();
+        if slept {
+            self.ports.read(IDLE);
+        }
+        self.input.disarm();
+        self.output.disarm();
+        if slept && !self.has_completions() {
+            return self.check();
+        }
+        Ok(())
+    }
+
+    /// Does one request while nothing else is under way, and returns its status.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault`] if a disk fails meanwhile.
+    pub fn run(
+        &mut self,
+        disk: Disk,
+        request: Request,
+        observer: &mut impl Observer,
+    ) -> Result<u8, Fault> {
+        self.get(disk).submit(0, request);
+        self.get(disk).kick();
+        loop {
+            if let Some(completion) = self.complete(disk)? {
+                return Ok(completion.status);
+            }
+            self.wait(observer)?;
+        }
+    }
+
+    /// Asks for the notifications that are worth waking up for.
+    ///
+    /// The output is the slower of the two, and must never run dry: while it has enough to do, it
+    /// alone wakes the guest, when a reserve is left that lasts until there is more; what was
+    /// read meanwhile is taken along. Without that reserve every bit that is read helps.
+    fn arm(&mut self) {
+        let (reading, writing) = (self.input.in_flight(), self.output.in_flight());
+        let reserve = (reading + writing) / RESERVE;
+        if writing > reserve {
+            self.output.arm(writing - reserve);
+        } else {
+            self.input.arm(reading.min(reserve));
+            self.output.arm(writing);
+        }
+    }
+
+    fn has_completions(&self) -> bool {
+        self.input.has_completions() || self.output.has_completions()
+    }
+
+    fn spin(&self) -> bool {
+        (0..SPINS).any(|_| {
+            spin_loop();
+            self.has_completions()
+        })
+    }
+
+    /// A wake-up that brings nothing may be a disk's way to say that it has failed.
+    fn check(&self) -> Result<(), Fault> {
+        for (disk, device) in [(Disk::Input, &self.input), (Disk::Output, &self.output)] {
+            device.check().map_err(|error| Fault { disk, error })?;
+        }
+        Ok(())
+    }
+}

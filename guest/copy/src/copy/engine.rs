@@ -1,0 +1,260 @@
+//! The pipelined copy: a window of pieces moves over the input, each piece in a slot that owns a
+//! buffer of the pool and a request on both disks. The buffer that a read has filled is what the
+//! write takes: no byte is touched by the processor.
+
+use super::disks::{Disks, Fault};
+use super::plan::{Piece, Plan};
+use super::{Observer, Outcome, device_failure, request_failure};
+use crate::config::Disk;
+use crate::report::{Failure, Op};
+use guest_kit::dma::DmaRegion;
+use guest_kit::hardware::{Ports, Registers};
+use guest_kit::virtio::block::WIRE_SECTOR;
+use guest_kit::virtio::requests::{Kind, MAX_SLOTS, Request, STATUS_OK};
+
+/// How far the piece in a slot is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// Being read or written, or waiting for that after a failure.
+    Underway,
+    /// Written.
+    Done,
+}
+
+/// How a run of the pipeline ended.
+enum End {
+    /// Everything is copied.
+    Complete,
+    /// A request failed, and nothing is under way any more.
+    Failed,
+}
+
+/// A copy under way.
+pub struct Engine<'a, 'p, P, R, O> {
+    pub(super) plan: Plan,
+    pub(super) disks: &'a mut Disks<'p, P, R>,
+    pub(super) pool: &'a mut DmaRegion,
+    pub(super) observer: &'a mut O,
+    /// One a slot; piece k is in slot k modulo their number.
+    slots: heapless::Vec<Progress, MAX_SLOTS>,
+    /// Pieces before `done` are written; pieces from `next` on have not been asked for.
+    done: u64,
+    next: u64,
+    /// Bytes of the input that are copied without a gap.
+    pub(super) copied: u64,
+    failed: bool,
+}
+
+impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
+    /// A copy by `plan` with at most `depth` pieces at once, each in its part of `pool`, which
+    /// holds one at least.
+    pub fn new(
+        plan: Plan,
+        disks: &'a mut Disks<'p, P, R>,
+        pool: &'a mut DmaRegion,
+        observer: &'a mut O,
+        depth: u32,
+    ) -> Self {
+        let depth = usize::try_from(depth).unwrap_or(usize::MAX);
+        let depth = depth
+            .min(buffers(pool, plan.request_size()))
+            .min(usize::from(disks.input.slots()))
+            .min(usize::from(disks.output.slots()))
+            .clamp(1, MAX_SLOTS);
+        Self {
+            plan,
+            disks,
+            pool,
+            observer,
+            slots: core::iter::repeat_n(Progress::Done, depth).collect(),
+            done: 0,
+            next: 0,
+            copied: 0,
+            failed: false,
+        }
+    }
+
+    /// How many pieces are under way at once.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Copies everything and flushes the output, as far as it goes.
+    pub fn run(mut self) -> Outcome {
+        let result = self.copy().and_then(|()| self.flush());
+        Outcome {
+            count: self.count(),
+            result,
+        }
+    }
+
+    fn copy(&mut self) -> Result<(), Failure> {
+        loop {
+            match self.pipeline().map_err(|fault| self.fault(&fault))? {
+                End::Complete => return Ok(()),
+                // What failed may succeed, or fail somewhere else in the piece, sector by sector.
+                End::Failed => self.retry(self.plan.piece(self.done))?,
+            }
+            self.done += 1;
+        }
+    }
+
+    /// Keeps both disks busy until everything is copied, or until a request has failed and what
+    /// was under way with it has come back.
+    fn pipeline(&mut self) -> Result<End, Fault> {
+        self.failed = false;
+        self.next = self.done;
+        loop {
+            let moved = self.take_reads()? | self.take_writes()?;
+            self.fill();
+            // The disks first: reporting takes its time, in which they can work.
+            self.disks.kick();
+            self.observer.copied(self.count());
+            if self.done == self.plan.pieces() {
+                return Ok(End::Complete);
+            }
+            if self.failed && self.disks.is_quiet() {
+                return Ok(End::Failed);
+            }
+            if !moved {
+                self.disks.wait(self.observer)?;
+            }
+        }
+    }
+
+    /// Asks for as many pieces as there are free slots.
+    fn fill(&mut self) {
+        while !self.failed
+            && self.next < self.plan.pieces()
+            && self.next - self.done < self.slots.len() as u64
+        {
+            let slot = self.slot(self.next);
+            self.slots[usize::from(slot)] = Progress::Underway;
+            let piece = self.plan.piece(self.next);
+            let request = self.read(piece, self.buffer(slot));
+            self.disks.input.submit(slot, request);
+            self.next += 1;
+        }
+    }
+
+    /// Writes what has been read. True if there was anything.
+    fn take_reads(&mut self) -> Result<bool, Fault> {
+        let mut any = false;
+        while let Some(completion) = self.disks.complete(Disk::Input)? {
+            any = true;
+            self.failed |= completion.status != STATUS_OK;
+            if !self.failed {
+                let piece = self.plan.piece(self.index(completion.slot));
+                let buffer = self.buffer(completion.slot);
+                self.fill_up(piece, buffer);
+                let request = self.write(piece, buffer);
+                self.disks.output.submit(completion.slot, request);
+            }
+        }
+        Ok(any)
+    }
+
+    /// Counts what has been written. True if there was anything.
+    fn take_writes(&mut self) -> Result<bool, Fault> {
+        let mut any = false;
+        while let Some(completion) = self.disks.complete(Disk::Output)? {
+            any = true;
+            match completion.status {
+                STATUS_OK => self.slots[usize::from(completion.slot)] = Progress::Done,
+                _ => self.failed = true,
+            }
+        }
+        while self.done < self.next
+            && self.slots[usize::from(self.slot(self.done))] == Progress::Done
+        {
+            self.copied = self.plan.piece(self.done).end();
+            self.done += 1;
+        }
+        Ok(any)
+    }
+
+    fn flush(&mut self) -> Result<(), Failure> {
+        if !self.disks.output.config().flush {
+            return Ok(());
+        }
+        let run = self.disks.run(Disk::Output, Request::FLUSH, self.observer);
+        match run.map_err(|fault| self.fault(&fault)) {
+            Ok(STATUS_OK) => Ok(()),
+            Ok(status) => Err(request_failure(Op::Flush, Disk::Output, 0, status)),
+            Err(failure) => Err(Failure {
+                op: Op::Flush,
+                ..failure
+            }),
+        }
+    }
+
+    /// The request that reads `piece` into the memory from `buffer` up, an offset in the pool.
+    pub(super) fn read(&self, piece: Piece, buffer: usize) -> Request {
+        Request {
+            kind: Kind::Read,
+            sector: piece.offset / u64::from(WIRE_SECTOR),
+            address: self.pool.address(buffer),
+            len: piece.read_len,
+        }
+    }
+
+    /// The request that writes `piece` from there.
+    pub(super) fn write(&self, piece: Piece, buffer: usize) -> Request {
+        Request {
+            kind: Kind::Write,
+            len: piece.write_len,
+            ..self.read(piece, buffer)
+        }
+    }
+
+    /// Zeros what is written of `piece` without having been read.
+    pub(super) fn fill_up(&mut self, piece: Piece, buffer: usize) {
+        let filling = piece.write_len.saturating_sub(piece.read_len);
+        if filling > 0 {
+            let start = buffer + to_usize(piece.read_len);
+            self.pool.zero(start, to_usize(filling));
+        }
+    }
+
+    /// Input sectors that are copied without a gap.
+    pub(super) fn count(&self) -> u64 {
+        self.copied / u64::from(self.plan.input().sector)
+    }
+
+    /// What to say of a disk that has failed for good.
+    pub(super) fn fault(&self, fault: &Fault) -> Failure {
+        let extent = match fault.disk {
+            Disk::Input => self.plan.input(),
+            Disk::Output => self.plan.output(),
+        };
+        device_failure(fault, self.copied / u64::from(extent.sector))
+    }
+
+    fn slot(&self, index: u64) -> u16 {
+        // Fewer slots than a u16 counts: see `new`.
+        u16::try_from(index % self.slots.len() as u64).unwrap_or(0)
+    }
+
+    /// The piece in `slot`: the only one of its kind between `done` and `next`.
+    fn index(&self, slot: u16) -> u64 {
+        let slots = self.slots.len() as u64;
+        let ahead = (u64::from(slot) + slots - self.done % slots) % slots;
+        self.done + ahead
+    }
+
+    /// Offset in the pool of the buffer of `slot`.
+    fn buffer(&self, slot: u16) -> usize {
+        usize::from(slot) * to_usize(self.plan.request_size())
+    }
+}
+
+/// How many buffers of `request_size` bytes there are in `pool`.
+pub fn buffers(pool: &DmaRegion, request_size: u32) -> usize {
+    pool.len() / to_usize(request_size)
+}
+
+/// Lossless where this program runs; saturates where it never will.
+pub(super) fn to_usize(value: u32) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}

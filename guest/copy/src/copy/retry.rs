@@ -1,0 +1,64 @@
+//! What a request failed at: its piece once more, one sector a request.
+//!
+//! A request that covers many sectors fails as a whole. Done again sector by sector, it shows
+//! which one was bad, and how much before it is good, whatever was pipelined when it failed.
+
+use super::engine::{Engine, to_usize};
+use super::plan::Piece;
+use super::{Observer, request_failure};
+use crate::config::Disk;
+use crate::report::{Failure, Op};
+use guest_kit::hardware::{Ports, Registers};
+use guest_kit::virtio::requests::{Request, STATUS_OK};
+
+impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
+    /// Copies `piece`, the first that is not copied, block by block. Nothing is under way.
+    pub(super) fn retry(&mut self, piece: Piece) -> Result<(), Failure> {
+        for block in self.plan.blocks(piece) {
+            self.retry_block(block)?;
+            self.copied = block.end();
+            self.observer.copied(self.count());
+        }
+        Ok(())
+    }
+
+    /// Reads a block sector by sector to the start of the pool, then writes it sector by sector.
+    fn retry_block(&mut self, block: Piece) -> Result<(), Failure> {
+        let len = self.plan.input().sector;
+        for start in (0..block.read_len).step_by(to_usize(len)) {
+            let sector = part(block, start, len);
+            let request = self.read(sector, to_usize(start));
+            self.run_sector(Disk::Input, request, sector.offset / u64::from(len))?;
+        }
+        self.fill_up(block, 0);
+        let len = self.plan.output().sector;
+        for start in (0..block.write_len).step_by(to_usize(len)) {
+            let sector = part(block, start, len);
+            let request = self.write(sector, to_usize(start));
+            self.run_sector(Disk::Output, request, sector.offset / u64::from(len))?;
+        }
+        Ok(())
+    }
+
+    /// Does the request for one sector of `disk`, whose number is `sector`.
+    fn run_sector(&mut self, disk: Disk, request: Request, sector: u64) -> Result<(), Failure> {
+        let op = match disk {
+            Disk::Input => Op::Read,
+            Disk::Output => Op::Write,
+        };
+        match self.disks.run(disk, request, self.observer) {
+            Ok(STATUS_OK) => Ok(()),
+            Ok(status) => Err(request_failure(op, disk, sector, status)),
+            Err(fault) => Err(self.fault(&fault)),
+        }
+    }
+}
+
+/// The sector of `len` bytes that starts `start` bytes into `block`.
+fn part(block: Piece, start: u32, len: u32) -> Piece {
+    Piece {
+        offset: block.offset + u64::from(start),
+        read_len: len,
+        write_len: len,
+    }
+}

@@ -1,0 +1,20 @@
+//! The copy as a program: the devices of the real machine for the library to run on.
+#![no_std]
+#![no_main]
+#![deny(unsafe_code)]
+
+use guest_abi::layout::{INPUT_SLOT, OUTPUT_SLOT};
+use guest_copy::app::{self, Parts};
+use guest_kit::machine::Machine;
+
+guest_kit::entry!(main);
+
+fn main(mut machine: Machine) -> u8 {
+    let ports = machine.ports();
+    app::run(Parts {
+        ports: &ports,
+        input: machine.device(INPUT_SLOT),
+        output: machine.device(OUTPUT_SLOT),
+        pool: machine.pool(),
+    })
+}

@@ -1,0 +1,33 @@
+//! What a guest's program stands on: the machine's ports, registers and memory, the serial line,
+//! and drivers for virtio devices. A guest runs in ring 3 without an operating system.
+//!
+//! A program says where it begins with [`entry!`], and gets a [`machine::Machine`] from which it
+//! takes its devices:
+//!
+//! ```ignore
+//! #![no_std]
+//! #![no_main]
+//!
+//! use guest_kit::machine::Machine;
+//! use guest_kit::serial::debug;
+//!
+//! guest_kit::entry!(main);
+//!
+//! fn main(machine: Machine) -> u8 {
+//!     debug(&machine.ports(), format_args!("hello"));
+//!     0
+//! }
+//! ```
+//!
+//! Everything but [`machine`] takes the hardware through the traits of [`hardware`], so that it
+//! runs, and is tested, on the host as well: see `testing`, behind the feature of the same name.
+#![cfg_attr(not(any(test, feature = "testing")), no_std)]
+
+pub mod dma;
+pub mod hardware;
+pub mod machine;
+pub mod serial;
+pub mod virtio;
+
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;

@@ -1,0 +1,96 @@
+//! The memory functions that compiled code calls and that a C library would have: `memcpy`,
+//! `memmove`, `memset`, `memcmp` and `bcmp` (ISO C, section 7.26). String instructions, so that
+//! the compiler cannot turn their bodies into calls of themselves.
+//!
+//! The linker script gives them their names in C: tests on the host, which link this crate as well,
+//! keep their C library's.
+
+use core::arch::asm;
+use core::ffi::c_int;
+
+/// # Safety
+///
+/// `source` must be valid for reads and `target` for writes of `len` bytes, without overlap.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn guest_memcpy(target: *mut u8, source: *const u8, len: usize) -> *mut u8 {
+    // SAFETY: the instruction touches exactly the bytes that the caller vouches for, upwards.
+    unsafe {
+        asm!(
+            "rep movsb",
+            inout("rdi") target => _,
+            inout("rsi") source => _,
+            inout("rcx") len => _,
+            options(nostack, preserves_flags),
+        );
+    }
+    target
+}
+
+/// # Safety
+///
+/// `source` must be valid for reads and `target` for writes of `len` bytes.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn guest_memmove(target: *mut u8, source: *const u8, len: usize) -> *mut u8 {
+    if target.addr().wrapping_sub(source.addr()) >= len {
+        // SAFETY: the same contract; upwards, no byte is overwritten before it is read.
+        return unsafe { guest_memcpy(target, source, len) };
+    }
+    // SAFETY: exactly the bytes that the caller vouches for, downwards since the target lies
+    // above the source; the direction flag is clear again afterwards. `len` is not 0 here.
+    unsafe {
+        asm!(
+            "std",
+            "rep movsb",
+            "cld",
+            inout("rdi") target.wrapping_add(len).wrapping_sub(1) => _,
+            inout("rsi") source.wrapping_add(len).wrapping_sub(1) => _,
+            inout("rcx") len => _,
+            options(nostack),
+        );
+    }
+    target
+}
+
+/// # Safety
+///
+/// `target` must be valid for writes of `len` bytes.
+#[unsafe(no_mangle)]
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // C says: as unsigned char.
+unsafe extern "C" fn guest_memset(target: *mut u8, value: c_int, len: usize) -> *mut u8 {
+    // SAFETY: the instruction writes exactly the bytes that the caller vouches for, upwards.
+    unsafe {
+        asm!(
+            "rep stosb",
+            inout("rdi") target => _,
+            in("al") value as u8,
+            inout("rcx") len => _,
+            options(nostack, preserves_flags),
+        );
+    }
+    target
+}
+
+/// # Safety
+///
+/// Both must be valid for reads of `len` bytes.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn guest_memcmp(left: *const u8, right: *const u8, len: usize) -> c_int {
+    let byte = |of: *const u8, index: usize| {
+        // SAFETY: `index` is less than `len`, for which the caller vouches. Volatile, so that the
+        // compiler does not recognise what this loop is.
+        c_int::from(unsafe { of.wrapping_add(index).read_volatile() })
+    };
+    (0..len)
+        .map(|index| byte(left, index) - byte(right, index))
+        .find(|&difference| difference != 0)
+        .unwrap_or(0)
+}
+
+/// # Safety
+///
+/// As for [`guest_memcmp`].
+#[unsafe(no_mangle)]
+unsafe extern "C" fn guest_bcmp(left: *const u8, right: *const u8, len: usize) -> c_int {
+    // SAFETY: the same contract.
+    unsafe { guest_memcmp(left, right, len) }
+}

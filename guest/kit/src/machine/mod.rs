@@ -1,0 +1,152 @@
+//! The real machine under the library's traits: the only code of a guest that cannot run on the
+//! host. Everything unsafe about the processor and the address map is in here.
+
+pub mod heap;
+mod libc;
+mod mmio;
+mod ports;
+
+use core::panic::PanicInfo;
+use core::ptr::{self, NonNull};
+
+use guest_abi::layout;
+
+use crate::dma::DmaRegion;
+use crate::hardware::Attached;
+use crate::serial::debug;
+use heap::Heap;
+
+pub use mmio::MmioRegisters;
+pub use ports::X86Ports;
+
+/// Exit status of a run that ended by a panic.
+pub const EXIT_PANIC: u8 = 101;
+
+/// The linker script cannot read the address map, so it is held against it here.
+const _: () = assert!(layout::IMAGE == 0x1_0000, "guest.ld has another address");
+
+/// The machine that a program runs on. There is one, and it gives away each part once.
+#[derive(Debug)]
+pub struct Machine {
+    /// One bit a slot.
+    slots_taken: u16,
+    pool_taken: bool,
+}
+
+impl Machine {
+    /// The I/O ports.
+    #[must_use]
+    pub const fn ports(&self) -> X86Ports {
+        X86Ports
+    }
+
+    /// The virtio device in `slot`: its registers and the memory for its queues.
+    ///
+    /// A slot that the VMM gave no device is not mapped: touching its registers ends the run.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such slot or it was taken before: the program's mistake.
+    pub fn device(&mut self, slot: usize) -> Attached<MmioRegisters> {
+        assert!(slot < layout::MAX_SLOTS, "slot {slot} does not exist");
+        let bit = 1 << slot;
+        assert!(self.slots_taken & bit == 0, "slot {slot} is taken");
+        self.slots_taken |= bit;
+        let address = layout::registers(slot);
+        Attached {
+            registers: MmioRegisters::at(address),
+            address,
+            // SAFETY: the bit above makes this the only region of this slot.
+            queue: unsafe { dma(layout::queue(slot), layout::QUEUE_SIZE) },
+        }
+    }
+
+    /// The memory for data, which all devices reach.
+    ///
+    /// # Panics
+    ///
+    /// If it was taken before: the program's mistake.
+    pub fn pool(&mut self) -> DmaRegion {
+        assert!(!self.pool_taken, "the pool is taken");
+        self.pool_taken = true;
+        // SAFETY: the flag above makes this the only region of the pool.
+        unsafe { dma(layout::DMA_POOL, layout::DMA_POOL_SIZE) }
+    }
+}
+
+/// The memory of one region of the address map, for devices and this program alike.
+///
+/// # Safety
+///
+/// The region is one of the map's queues or its pool, and no other value stands for it.
+unsafe fn dma(start: u64, size: u64) -> DmaRegion {
+    // The guest is a 64-bit program, so neither conversion loses anything.
+    let address = usize::try_from(start).unwrap_or(0);
+    let len = usize::try_from(size).unwrap_or(0);
+    let base = ptr::with_exposed_provenance_mut(address);
+    let base = NonNull::new(base).unwrap_or(NonNull::dangling());
+    // SAFETY: the address map has these pages mapped to themselves, readable and writable, for as
+    // long as the machine exists (where a slot has no device they are not mapped, and an access
+    // ends the run); the image and the stack lie elsewhere. The caller vouches for the rest.
+    unsafe { DmaRegion::new(base, len) }
+}
+
+/// Runs a program: what its entry point calls, and only that.
+///
+/// # Safety
+///
+/// Called once, first of all, by the only thread that there is.
+pub unsafe fn run<const SIZE: usize>(heap: &'static Heap<SIZE>, main: fn(Machine) -> u8) -> ! {
+    // SAFETY: this function is called once.
+    unsafe { heap.init() };
+    X86Ports.exit(main(Machine {
+        slots_taken: 0,
+        pool_taken: false,
+    }))
+}
+
+/// Says what happened on COM2 and ends the run: what a program's panic handler calls.
+pub fn panic(info: &PanicInfo<'_>) -> ! {
+    let message = info.message();
+    match info.location() {
+        Some(place) => debug(
+            &X86Ports,
+            format_args!("panic at {}:{}: {message}", place.file(), place.line()),
+        ),
+        None => debug(&X86Ports, format_args!("panic: {message}")),
+    }
+    X86Ports.exit(EXIT_PANIC)
+}
+
+/// Makes a function the start of a program: `entry!(main)`, with a `fn main(machine: Machine) -> u8`
+/// whose result is the run's exit status.
+///
+/// It defines the entry point, the panic handler and the global allocator, whose heap has 128 KiB
+/// unless another size in bytes is given: `entry!(main, heap: 1 << 20)`. What it expands to needs
+/// `unsafe` for the entry point's symbol: a program may `deny(unsafe_code)`, but not `forbid` it.
+#[macro_export]
+macro_rules! entry {
+    ($main:path) => {
+        $crate::entry!($main, heap: $crate::machine::heap::USUAL_SIZE);
+    };
+    ($main:path, heap: $size:expr) => {
+        #[global_allocator]
+        static HEAP: $crate::machine::heap::Heap<{ $size }> =
+            $crate::machine::heap::Heap::empty();
+
+        /// Where the VMM starts the guest: like a function that was just called, with nothing to
+        /// return to.
+        #[allow(unsafe_code)]
+        #[unsafe(no_mangle)]
+        #[unsafe(link_section = ".text._start")]
+        extern "C" fn _start() -> ! {
+            // SAFETY: the VMM enters here once, and nothing in the program calls this.
+            unsafe { $crate::machine::run(&HEAP, $main) }
+        }
+
+        #[panic_handler]
+        fn panic(info: &::core::panic::PanicInfo<'_>) -> ! {
+            $crate::machine::panic(info)
+        }
+    };
+}
