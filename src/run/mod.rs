@@ -24,13 +24,14 @@ use crate::devices::{ByteQueue, Overflow, Uart};
 use crate::files::{InputFile, OutputFile, OutputOptions};
 use crate::job::{self, Session};
 use crate::machine::{self, GuestRam, IdlePort, Machine, Vcpu};
+use crate::report::Console;
 use crate::sandbox::{self, Filter, Role};
 use crate::stats::Stats;
 use console::{drain, open_console};
 use disks::Disks;
 use gate::Gate;
 use signals::Signals;
-use supervisor::{Console, GuestPorts, MainLoop, Supervised, Supervisor};
+use supervisor::{GuestPorts, MainLoop, Supervised, Supervisor};
 use threads::{DiskThread, VcpuThread, install};
 
 /// The guest that copies, built with the VMM.
@@ -59,12 +60,14 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let image = image.transpose()?;
     let mut console = open_console(config, files.input.len());
     let notes = [files.input.notes(), files.output.notes()];
-    console.warn(&notes.concat());
+    for note in notes.concat() {
+        console.warn(&note);
+    }
 
     let ram = GuestRam::new(2)?;
     let disks = Disks::new(config, &files.input, &files.output, &ram)?;
     let ports = serial_ports()?;
-    let frame = job::config_frame(config, console.lines).map_err(|error| {
+    let frame = job::config_frame(config, console.wants_reports()).map_err(|error| {
         RunError::Guest(format!(
             "the configuration does not fit into a frame: {error}"
         ))
@@ -77,7 +80,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     if config.sandbox {
         sandbox::confine_process(files.output.folder())?;
     } else {
-        console.warn(&["the sandbox is off".to_owned()]);
+        console.warn("the sandbox is off");
     }
     let (main_loop, disk_threads) = start(config, &files, &disks, vcpu, ports, console, signals)?;
     let supervised = main_loop.run()?;
@@ -188,15 +191,11 @@ fn finish(
     started: Instant,
 ) -> Result<(), RunError> {
     let console = &mut run.console;
-    if console.bar.finish(result.is_ok()) {
-        console.err.print(b"\n");
-    }
-    if result.is_ok() {
-        console.warn(files.input.check_unchanged().as_slice());
-    } else if !config.debug {
-        for line in run.debug.last() {
-            console.err.print(format!("[DEBUG] {line}\n").as_bytes());
-        }
+    console.finish_bar(result.is_ok(), started.elapsed());
+    if result.is_err() {
+        console.explain(&run.debug);
+    } else if let Some(note) = files.input.check_unchanged() {
+        console.warn(&note);
     }
     let stats = Stats::new(
         result.is_ok(),
@@ -210,13 +209,13 @@ fn finish(
             StatsFormat::Text => stats.to_string(),
             StatsFormat::Json => stats.to_json(),
         };
-        console.err.print(text.as_bytes());
+        console.notice(&text);
     }
     let written = files.stats.as_ref().map_or(Ok(()), |mut file| {
         file.write_all(stats.to_json().as_bytes())
     });
     if let Err(error) = written {
-        console.warn(&[format!("cannot write the statistics: {error}")]);
+        console.warn(&format!("cannot write the statistics: {error}"));
     }
     drain(console, &run.signals).and(result)
 }

@@ -129,10 +129,12 @@ const OUTPUT: [Rule; 4] = [
     any("fdatasync", libc::SYS_fdatasync),
 ];
 
-const MAIN: [Rule; 15] = [
+const MAIN: [Rule; 16] = [
     any("epoll_wait", libc::SYS_epoll_wait),
     any("epoll_ctl", libc::SYS_epoll_ctl),
     any("ppoll", libc::SYS_ppoll),
+    // Standard output or standard error may be a socket.
+    any("sendto", libc::SYS_sendto),
     any("tgkill", libc::SYS_tgkill),
     any("getpid", libc::SYS_getpid),
     any("getrusage", libc::SYS_getrusage),
