@@ -3,8 +3,10 @@
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use vmm::cli::{self, Command};
+use vmm::report::last_words;
 use vmm::run::{self, EXIT_USAGE};
 
 fn main() -> ExitCode {
@@ -15,7 +17,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Command::Run(config)) => match run::run(&config) {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(status) => ExitCode::from(status),
             Err(error) => fail(&error.to_string(), error.exit_code()),
         },
         Err(error) => fail(&format!("{error}; try: vmm --help"), EXIT_USAGE),
@@ -33,6 +35,6 @@ fn command() -> Result<Command, String> {
 }
 
 fn fail(error: &str, status: u8) -> ExitCode {
-    let _ = writeln!(io::stderr(), "vmm: {error}");
+    last_words(error, Duration::from_secs(1));
     ExitCode::from(status)
 }

@@ -101,6 +101,25 @@ pub struct Console {
     told: bool,
 }
 
+/// Shows on standard error why a program that has no console ends, and waits no longer than
+/// `patience` for a terminal or a pipe that takes nothing. It opens standard error once more: a
+/// process that is already confined must use the console that it has.
+pub fn last_words(text: &str, patience: Duration) {
+    let mut console = Console::open(ConsoleOptions {
+        quiet: true,
+        verbose: false,
+        debug: false,
+        format: OutputFormat::Text,
+        raw_text: false,
+        total: None,
+        verb: "done",
+    });
+    console.error(text);
+    let now = Instant::now();
+    let give_up = now.checked_add(patience).unwrap_or(now);
+    console.drain_unless(give_up, patience, None);
+}
+
 /// A bar, and what of it is on the terminal.
 struct ShownBar {
     bar: Bar,
@@ -324,6 +343,15 @@ impl Console {
         patience: Duration,
         interrupt: BorrowedFd<'_>,
     ) -> Drained {
+        self.drain_unless(give_up, patience, Some(interrupt))
+    }
+
+    fn drain_unless(
+        &mut self,
+        give_up: Instant,
+        patience: Duration,
+        interrupt: Option<BorrowedFd<'_>>,
+    ) -> Drained {
         self.finish_text();
         let mut progress = Instant::now();
         loop {
@@ -354,14 +382,18 @@ impl Console {
     }
 
     /// Waits until a stream has room, and says whether `interrupt` has become readable.
-    fn wait_for_room(&self, limit: Duration, interrupt: BorrowedFd<'_>) -> bool {
-        let mut entries = vec![PollFd::from_borrowed_fd(interrupt, PollFlags::IN)];
+    fn wait_for_room(&self, limit: Duration, interrupt: Option<BorrowedFd<'_>>) -> bool {
         let waiting = self.streams().filter(|stream| stream.waits_for_room());
-        entries.extend(waiting.map(|stream| PollFd::new(stream, PollFlags::OUT)));
+        let mut entries: Vec<_> = waiting
+            .map(|stream| PollFd::new(stream, PollFlags::OUT))
+            .collect();
+        let streams = entries.len();
+        entries.extend(interrupt.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         let limit = Timespec::try_from(limit).unwrap_or_default();
         // There is nothing to do about an error but to look again.
         let _ = poll(&mut entries, Some(&limit));
-        entries[0].revents().contains(PollFlags::IN)
+        let mut interrupts = entries.iter().skip(streams);
+        interrupts.any(|entry| entry.revents().contains(PollFlags::IN))
     }
 
     /// Adds whole lines to where they go, with the bar out of their way.

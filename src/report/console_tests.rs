@@ -80,7 +80,7 @@ fn drain(console: &mut Console, patience: Duration, interrupt: &EventFd) -> Drai
 }
 
 /// What a terminal of `columns` columns shows in the end of all that was written to it: lines
-/// without trailing spaces. It obeys no more than the console uses.
+/// without trailing spaces. It obeys no more than the console uses, and panics at anything else.
 fn screen(written: &str) -> Vec<String> {
     let mut lines = vec![String::new()];
     let mut column = 0;
@@ -95,7 +95,7 @@ fn screen(written: &str) -> Vec<String> {
                 column = 0;
             }
             '\u{1b}' => {
-                rest = rest.strip_prefix("[J").expect("no other sequence is used");
+                rest = rest.strip_prefix("[J").unwrap();
                 line.truncate(column);
             }
             _ => {

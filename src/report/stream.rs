@@ -255,7 +255,7 @@ mod tests {
     const AT_ONCE: Duration = Duration::from_secs(2);
 
     fn text(len: usize) -> Vec<u8> {
-        (0..len).map(|n| b'a' + (n % 23) as u8).collect()
+        (b'a'..=b'w').cycle().take(len).collect()
     }
 
     /// Writes more than there is room for while nobody reads, and then reads all of it.

@@ -50,10 +50,12 @@ struct Files {
 
 /// Copies as `config` says.
 ///
+/// Gives back the exit status of a run whose end the user has been told.
+///
 /// # Errors
 ///
-/// Why there is no copy; the output's path is as it was then.
-pub fn run(config: &Config) -> Result<(), RunError> {
+/// Why there is no copy, where the user has not been told yet; the output's path is as it was then.
+pub fn run(config: &Config) -> Result<u8, RunError> {
     let started = Instant::now();
     let files = open_files(config)?;
     let image = config.guest.as_deref().map(machine::read_image);
@@ -189,7 +191,7 @@ fn finish(
     disks: &Disks,
     result: Result<(), RunError>,
     started: Instant,
-) -> Result<(), RunError> {
+) -> Result<u8, RunError> {
     let console = &mut run.console;
     console.finish_bar(result.is_ok(), started.elapsed());
     if result.is_err() {
@@ -217,5 +219,13 @@ fn finish(
     if let Err(error) = written {
         console.warn(&format!("cannot write the statistics: {error}"));
     }
-    drain(console, &run.signals).and(result)
+    if let Err(error) = &result {
+        console.error(&error.to_string());
+    }
+    if let Err(error) = drain(console, &run.signals) {
+        console.error(&error.to_string());
+        console.flush();
+        return Ok(error.exit_code());
+    }
+    Ok(result.map_or_else(|error| error.exit_code(), |()| 0))
 }
