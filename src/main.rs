@@ -3,8 +3,10 @@
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use vmm::cli::{self, Command};
+use vmm::report::last_words;
 use vmm::run::{self, EXIT_USAGE};
 
 /// The host failed, as it does when a run meets a file that cannot be written.
@@ -16,7 +18,7 @@ fn main() -> ExitCode {
         Ok(Command::Print(text)) => print(&text),
         Ok(Command::Check(_)) => fail("--check is not available", EXIT_USAGE),
         Ok(Command::Run(config)) => match run::run(&config) {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(status) => ExitCode::from(status),
             Err(error) => fail(&error.to_string(), error.exit_code()),
         },
         Err(error) => fail(&format!("{error}; try: vmm --help"), EXIT_USAGE),
@@ -40,6 +42,6 @@ fn print(text: &str) -> ExitCode {
 }
 
 fn fail(error: &str, status: u8) -> ExitCode {
-    let _ = writeln!(io::stderr(), "vmm: {error}");
+    last_words(error, Duration::from_secs(1));
     ExitCode::from(status)
 }

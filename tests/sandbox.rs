@@ -248,7 +248,7 @@ fn no_call_is_allowed_that_no_run_needs() {
 
 /// Calls that a run makes only when something happens that these runs do not arrange. Other tests
 /// do, and would fail without them.
-const RARE: [(&str, &str); 9] = [
+const RARE: [(&str, &str); 11] = [
     (
         "clock_gettime",
         "the host's clock cannot be read without a system call",
@@ -257,6 +257,8 @@ const RARE: [(&str, &str); 9] = [
     ("mmap", "the heap grows"),
     ("mprotect", "the heap grows"),
     ("munmap", "the heap shrinks"),
+    ("ppoll", "the end waits for a reader of what was printed"),
+    ("sendto", "standard output or standard error is a socket"),
     ("ioctl", "the progress bar asks for the width of a terminal"),
     (
         "unlinkat",

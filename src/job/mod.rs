@@ -7,7 +7,7 @@ mod session;
 
 use guest_protocol::{DeviceConfig, FrameError, VmmConfig, encode_framed};
 
-pub use session::{ProtocolError, Session};
+pub use session::{ProtocolError, Said, Session};
 
 use crate::config::{Config, ProgressPercent, Protocol};
 

@@ -45,6 +45,15 @@ pub enum ProtocolError {
     AfterCompletion,
 }
 
+/// What the guest has said, to be shown.
+#[derive(Debug)]
+pub enum Said<'a> {
+    /// A message that may be said.
+    Message(&'a GuestMessage),
+    /// A piece of plain text.
+    Text(&'a [u8]),
+}
+
 /// One run's conversation.
 #[derive(Debug)]
 pub struct Session {
@@ -75,7 +84,7 @@ impl Session {
         }
     }
 
-    /// Takes what arrived and hands what is to be shown to `show`, line breaks included.
+    /// Takes what arrived and hands what is to be shown to `show`.
     ///
     /// # Errors
     ///
@@ -83,14 +92,14 @@ impl Session {
     pub fn receive(
         &mut self,
         bytes: &[u8],
-        mut show: impl FnMut(Level, &[u8]),
+        mut show: impl FnMut(Said<'_>),
     ) -> Result<(), ProtocolError> {
         if self.protocol == Protocol::Text {
             self.text_budget = self
                 .text_budget
                 .checked_sub(bytes.len() as u64)
                 .ok_or(ProtocolError::Flood)?;
-            show(Level::Info, bytes);
+            show(Said::Text(bytes));
             return Ok(());
         }
         let mut decoder = std::mem::take(&mut self.decoder);
@@ -99,11 +108,8 @@ impl Session {
             if result.is_ok() {
                 result = self.check(&message);
             }
-            if result.is_ok()
-                && let Some(mut line) = message_line(&message)
-            {
-                line.push('\n');
-                show(message.level(), line.as_bytes());
+            if result.is_ok() {
+                show(Said::Message(&message));
             }
         });
         self.decoder = decoder;
@@ -206,7 +212,7 @@ mod tests {
     }
 
     fn receive(session: &mut Session, message: &GuestMessage) -> Result<(), ProtocolError> {
-        session.receive(&frame(message), |_, _| {})
+        session.receive(&frame(message), |_| {})
     }
 
     #[test]
@@ -244,7 +250,7 @@ mod tests {
             (0..1000).find_map(|_| receive(&mut session, &init_message("probe", "input", 0)).err());
         assert_eq!(flood, Some(ProtocolError::Flood));
         let mut session = Session::new(Protocol::Text, 50);
-        let flood = (0..1000).find_map(|_| session.receive(&[b'x'; 4096], |_, _| {}).err());
+        let flood = (0..1000).find_map(|_| session.receive(&[b'x'; 4096], |_| {}).err());
         assert_eq!(flood, Some(ProtocolError::Flood));
     }
 
@@ -264,7 +270,7 @@ mod tests {
         let no_content = [0, 0];
         let too_long = [0, 0x1b];
         let mut session = Session::new(Protocol::Protobuf, 50);
-        let error = session.receive(&[no_content, too_long].concat(), |_, _| {});
+        let error = session.receive(&[no_content, too_long].concat(), |_| {});
         assert_eq!(error, Err(ProtocolError::Shape));
     }
 
@@ -278,7 +284,7 @@ mod tests {
         let mut session = Session::new(Protocol::Protobuf, 50);
         let mut bytes = frame(&complete_message("copy", 50, true));
         bytes.push(7);
-        session.receive(&bytes, |_, _| {}).unwrap();
+        session.receive(&bytes, |_| {}).unwrap();
         assert!(session.verdict().unwrap_err().contains("middle"));
     }
 }

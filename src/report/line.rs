@@ -1,14 +1,12 @@
 //! Messages as lines: the one place where a guest's message becomes text.
 //!
-//! A message comes from a guest that is not trusted. Control characters in its strings are
-//! escaped, so that nothing it says can move a terminal's cursor or fake a line.
-
-use std::borrow::Cow;
+//! A message comes from a guest that is not trusted. Its strings are quoted by the rule of
+//! [`super::quote`], so that nothing it says can move a terminal's cursor or look like a field or a
+//! line that it is not.
 
 use guest_protocol::{GuestMessage, NO_STATUS, Payload};
 
-/// The longest part of a guest's string that is shown, in characters.
-const MAX_SHOWN: usize = 128;
+use super::quote::{quote_text, quote_word};
 
 /// The line for `message`, without a line break; `None` for a message without content.
 #[must_use]
@@ -16,19 +14,19 @@ pub fn message_line(message: &GuestMessage) -> Option<String> {
     let line = match message.payload.as_ref()? {
         Payload::Init(init) => format!(
             "[INFO] init stage={} device={} address={:#x}",
-            escape(&init.stage),
-            escape(&init.device),
+            quote_word(&init.stage),
+            quote_word(&init.device),
             init.address
         ),
         Payload::Capacity(capacity) => format!(
             "[INFO] capacity device={} sectors={} bytes={}",
-            escape(&capacity.device),
+            quote_word(&capacity.device),
             capacity.sectors,
             capacity.bytes
         ),
         Payload::Progress(progress) => format!(
             "[PROGRESS] progress op={} {}/{} ({}%)",
-            escape(&progress.op),
+            quote_word(&progress.op),
             progress.current,
             progress.total,
             progress.percent
@@ -36,47 +34,26 @@ pub fn message_line(message: &GuestMessage) -> Option<String> {
         Payload::Error(error) => {
             let mut line = format!(
                 "[ERROR] error op={} device={} sector={}",
-                escape(&error.op),
-                escape(&error.device),
+                quote_word(&error.op),
+                quote_word(&error.device),
                 error.sector
             );
             if error.status != NO_STATUS {
                 line += &format!(" status={}", error.status);
             }
             if !error.detail.is_empty() {
-                line += &format!(" detail=\"{}\"", escape(&error.detail));
+                line += &format!(" detail={}", quote_text(&error.detail));
             }
             line
         }
         Payload::Complete(complete) => format!(
             "[COMPLETE] complete op={} count={} success={}",
-            escape(&complete.op),
+            quote_word(&complete.op),
             complete.count,
             complete.success
         ),
     };
     Some(line)
-}
-
-/// `text` with control characters escaped, cut to a sensible length.
-#[must_use]
-pub fn escape(text: &str) -> Cow<'_, str> {
-    let is_plain = |c: char| !c.is_control();
-    if text.len() <= MAX_SHOWN && text.chars().all(is_plain) {
-        return Cow::Borrowed(text);
-    }
-    let mut shown = String::new();
-    for c in text.chars().take(MAX_SHOWN) {
-        if is_plain(c) {
-            shown.push(c);
-        } else {
-            shown.extend(c.escape_default());
-        }
-    }
-    if text.chars().count() > MAX_SHOWN {
-        shown.push('…');
-    }
-    Cow::Owned(shown)
 }
 
 #[cfg(test)]
@@ -124,5 +101,22 @@ mod tests {
         assert!(!line.contains('\n') && !line.contains('\u{1b}'), "{line}");
         let long = message_line(&init_message(&"x".repeat(4000), "d", 0)).unwrap();
         assert!(long.len() < 300);
+    }
+
+    #[test]
+    fn a_guest_cannot_fake_fields_or_hide_what_it_says() {
+        let forged = "read device=output sector=9 status=0 device=input";
+        assert_eq!(
+            message_line(&error_message(forged, "input", 5, 1, "")).unwrap(),
+            format!("[ERROR] error op=\"{forged}\" device=input sector=5 status=1")
+        );
+        assert_eq!(
+            message_line(&error_message("read", "input", 5, 255, "a\" status=0 b=\"")).unwrap(),
+            r#"[ERROR] error op=read device=input sector=5 detail="a\" status=0 b=\"""#
+        );
+        assert_eq!(
+            message_line(&complete_message("\u{202e}ypoc", 1, true)).unwrap(),
+            r#"[COMPLETE] complete op="\u{202e}ypoc" count=1 success=true"#
+        );
     }
 }

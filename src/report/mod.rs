@@ -1,11 +1,22 @@
-//! What a person sees: messages as lines, the progress bar, and output that never blocks the run.
+//! What a person or a program sees: messages as lines or objects, the progress bar, and output that
+//! never blocks the run. [`Console`] is the one way through which a run speaks.
 
 mod bar;
+mod console;
 mod debug_lines;
+mod json;
 mod line;
-mod printer;
+mod quote;
+mod stream;
+#[cfg(test)]
+mod testing;
+mod text;
 
-pub use bar::ProgressBar;
-pub use debug_lines::DebugLines;
-pub use line::{escape, message_line};
-pub use printer::Printer;
+pub use console::{Console, ConsoleOptions, Drained, OutputFormat, PIECE, last_words};
+pub use debug_lines::{DEBUG_PREFIX, DebugLines, MAX_DEBUG};
+pub use json::{
+    Exits, Outcome, RunResult, debug_object, message_object, result_object, text_object,
+    warning_object,
+};
+pub use line::message_line;
+pub use quote::{MAX_SHOWN, is_visible, push_line, quote_text, quote_word};

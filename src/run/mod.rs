@@ -12,7 +12,6 @@ mod verdict;
 
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,18 +19,19 @@ use guest_abi::ports::{COM1, COM2};
 
 pub use error::{EXIT_USAGE, RunError};
 
-use crate::config::{Config, OutputFormat};
+use crate::config::{Config, StatsFormat};
 use crate::devices::{ByteQueue, Overflow, Uart};
 use crate::files::{InputFile, OutputFile, OutputOptions};
 use crate::job::{self, Session};
-use crate::machine::{self, GuestRam, IdlePort, KICK_SIGNAL, Machine, Vcpu};
-use crate::sandbox::{self, Calls, Filter, calls};
+use crate::machine::{self, GuestRam, IdlePort, Machine, Vcpu};
+use crate::report::Console;
+use crate::sandbox::{self, Filter, Role};
 use crate::stats::Stats;
 use console::{drain, open_console};
 use disks::Disks;
 use gate::Gate;
 use signals::Signals;
-use supervisor::{Console, GuestPorts, MainLoop, Supervised, Supervisor};
+use supervisor::{GuestPorts, MainLoop, Supervised, Supervisor};
 use threads::{DiskThread, VcpuThread, install};
 
 /// The guest that copies, built with the VMM.
@@ -50,22 +50,26 @@ struct Files {
 
 /// Copies as `config` says.
 ///
+/// Gives back the exit status of a run whose end the user has been told.
+///
 /// # Errors
 ///
-/// Why there is no copy; the output's path is as it was then.
-pub fn run(config: &Config) -> Result<(), RunError> {
+/// Why there is no copy, where the user has not been told yet; the output's path is as it was then.
+pub fn run(config: &Config) -> Result<u8, RunError> {
     let started = Instant::now();
     let files = open_files(config)?;
     let image = config.guest.as_deref().map(machine::read_image);
     let image = image.transpose()?;
     let mut console = open_console(config, files.input.len());
     let notes = [files.input.notes(), files.output.notes()];
-    console.warn(&notes.concat());
+    for note in notes.concat() {
+        console.warn(&note);
+    }
 
     let ram = GuestRam::new(2)?;
     let disks = Disks::new(config, &files.input, &files.output, &ram)?;
     let ports = serial_ports()?;
-    let frame = job::config_frame(config, console.lines).map_err(|error| {
+    let frame = job::config_frame(config, console.wants_reports()).map_err(|error| {
         RunError::Guest(format!(
             "the configuration does not fit into a frame: {error}"
         ))
@@ -76,10 +80,9 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     // From here on signals end the run in order; before, their default is as good.
     let signals = Signals::take_over().map_err(RunError::host("take over signals"))?;
     if config.sandbox {
-        sandbox::catch_violations()?;
-        sandbox::confine_process(files.output.folder().as_slice())?;
+        sandbox::confine_process(files.output.folder())?;
     } else {
-        console.warn(&["the sandbox is off".to_owned()]);
+        console.warn("the sandbox is off");
     }
     let (main_loop, disk_threads) = start(config, &files, &disks, vcpu, ports, console, signals)?;
     let supervised = main_loop.run()?;
@@ -142,33 +145,24 @@ fn start(
     console: Console,
     signals: Signals,
 ) -> Result<(MainLoop<impl Fn() -> u64 + use<>>, [DiskThread; 2]), RunError> {
-    let filter = |calls: &Calls| config.sandbox.then(|| Filter::new(calls)).transpose();
-    let reading = calls::read_file();
-    let reader = calls::event_loop().and(&reading);
+    let filter = |role| config.sandbox.then(|| Filter::new(role)).transpose();
+    let own_filter = filter(Role::Main)?;
     let gate = Gate::new();
     let disk_threads = [
         DiskThread::spawn(
             "input",
             disks.input.clone(),
             gate.entrance(),
-            filter(&reader)?,
+            filter(Role::Input)?,
         )?,
         DiskThread::spawn(
             "output",
             disks.output.clone(),
             gate.entrance(),
-            filter(&reader.clone().and(&calls::write_file()))?,
+            filter(Role::Output)?,
         )?,
     ];
-    // It reads the input itself while the guest waits.
-    let vcpu_filter = filter(&calls::vcpu().and(&reading))?;
-    let vcpu = VcpuThread::spawn(vcpu, gate.entrance(), vcpu_filter)?;
-    let mut own_calls =
-        calls::main_loop(std::process::id().cast_signed(), vcpu.id(), KICK_SIGNAL());
-    if let Some(folder) = files.output.folder() {
-        own_calls = own_calls.and(&calls::place_file(folder.as_raw_fd()));
-    }
-    let own_filter = filter(&own_calls)?;
+    let vcpu = VcpuThread::spawn(vcpu, gate.entrance(), filter(Role::Vcpu)?)?;
     let sector_size = u64::from(config.input_sector_size.bytes());
     let session = Session::new(config.protocol, files.input.len().div_ceil(sector_size));
     let output = files.output.clone();
@@ -197,17 +191,13 @@ fn finish(
     disks: &Disks,
     result: Result<(), RunError>,
     started: Instant,
-) -> Result<(), RunError> {
+) -> Result<u8, RunError> {
     let console = &mut run.console;
-    if console.bar.finish(result.is_ok()) {
-        console.err.print(b"\n");
-    }
-    if result.is_ok() {
-        console.warn(files.input.check_unchanged().as_slice());
-    } else if !config.debug {
-        for line in run.debug.last() {
-            console.err.print(format!("[DEBUG] {line}\n").as_bytes());
-        }
+    console.finish_bar(result.is_ok(), started.elapsed());
+    if result.is_err() {
+        console.explain(&run.debug);
+    } else if let Some(note) = files.input.check_unchanged() {
+        console.warn(&note);
     }
     let stats = Stats::new(
         result.is_ok(),
@@ -218,16 +208,24 @@ fn finish(
     );
     if config.stats {
         let text = match config.format {
-            OutputFormat::Text => stats.to_string(),
-            OutputFormat::Json => stats.to_json(),
+            StatsFormat::Text => stats.to_string(),
+            StatsFormat::Json => stats.to_json(),
         };
-        console.err.print(text.as_bytes());
+        console.notice(&text);
     }
     let written = files.stats.as_ref().map_or(Ok(()), |mut file| {
         file.write_all(stats.to_json().as_bytes())
     });
     if let Err(error) = written {
-        console.warn(&[format!("cannot write the statistics: {error}")]);
+        console.warn(&format!("cannot write the statistics: {error}"));
     }
-    drain(console, &run.signals).and(result)
+    if let Err(error) = &result {
+        console.error(&error.to_string());
+    }
+    if let Err(error) = drain(console, &run.signals) {
+        console.error(&error.to_string());
+        console.flush();
+        return Ok(error.exit_code());
+    }
+    Ok(result.map_or_else(|error| error.exit_code(), |()| 0))
 }

@@ -3,14 +3,13 @@
 //! Nothing in it waits but for an event, so that a signal or the time limit always gets through:
 //! the guest's text is only taken while there is room for what becomes of it.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use event_manager::{
     EventManager, EventOps, Events, MutEventSubscriber, SubscriberId, SubscriberOps,
 };
-use guest_protocol::Level;
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::timerfd::TimerFd;
 
@@ -18,9 +17,9 @@ use super::error::RunError;
 use super::signals::Signals;
 use super::threads::{VcpuThread, new_loop};
 use crate::devices::{ByteQueue, Uart};
-use crate::job::{ProtocolError, Session};
+use crate::job::{ProtocolError, Said, Session};
 use crate::machine::VcpuReport;
-use crate::report::{DebugLines, Printer, ProgressBar};
+use crate::report::{Console, DebugLines, PIECE};
 
 /// The beat of the loop's clock: bytes that KVM holds back, and a progress bar, are never older.
 const TICK: Duration = Duration::from_millis(50);
@@ -46,17 +45,6 @@ pub(super) struct GuestPorts {
     pub(super) com2_output: Arc<ByteQueue>,
 }
 
-/// The user's side.
-pub(super) struct Console {
-    pub(super) out: Printer,
-    pub(super) err: Printer,
-    pub(super) bar: ProgressBar,
-    /// Show message lines at all; errors are always shown.
-    pub(super) lines: bool,
-    /// Show debug lines as they come.
-    pub(super) debug: bool,
-}
-
 /// What the loop tells the rest of the run.
 pub(super) struct Supervised {
     pub(super) report: VcpuReport,
@@ -76,7 +64,7 @@ mod token {
     pub(super) const COM2_EMPTY: u32 = 4;
     pub(super) const COM1_OUTPUT: u32 = 5;
     pub(super) const COM2_OUTPUT: u32 = 6;
-    pub(super) const STDOUT: u32 = 7;
+    pub(super) const ROOM: u32 = 7;
 }
 
 pub(super) struct Supervisor<P> {
@@ -91,8 +79,8 @@ pub(super) struct Supervisor<P> {
     deadline: Option<(Instant, Duration)>,
     report: Option<VcpuReport>,
     cut: Option<Cut>,
-    /// Whether standard output is watched for room.
-    watches_stdout: bool,
+    /// The descriptors that are watched for room.
+    watched: Vec<RawFd>,
     /// Whether bytes of COM1 were left where they are for want of room.
     held_back: bool,
     received: Vec<u8>,
@@ -127,7 +115,7 @@ impl<P: Fn() -> u64> Supervisor<P> {
             deadline: timeout.and_then(|limit| Some((Instant::now().checked_add(limit)?, limit))),
             report: None,
             cut: None,
-            watches_stdout: false,
+            watched: Vec::new(),
             held_back: false,
             received: Vec::new(),
         })
@@ -142,9 +130,8 @@ impl<P: Fn() -> u64> Supervisor<P> {
 
     fn finish(mut self) -> Result<Supervised, RunError> {
         let mut console = self.console;
-        self.debug.finish(|line| show_debug(&mut console, line));
-        console.out.flush();
-        console.err.flush();
+        self.debug.finish(|line| console.debug(line));
+        console.flush();
         let report = self
             .report
             .ok_or_else(|| RunError::Guest("the vCPU's thread died".into()))?;
@@ -181,15 +168,13 @@ impl<P: Fn() -> u64> Supervisor<P> {
         if self.report.is_none() {
             self.vcpu.kick();
         }
-        self.console.bar.set((self.progress)());
-        self.console.out.flush();
-        self.console.err.flush();
+        self.console.tick((self.progress)());
     }
 
     /// Takes what the guest sent on COM1, unless so much waits to be printed that the guest
     /// should wait too.
     fn receive(&mut self) {
-        self.held_back = self.console.out.is_full();
+        self.held_back = self.console.is_full();
         if self.held_back {
             let _ = self.ports.com1_output.event().read();
         } else {
@@ -203,22 +188,22 @@ impl<P: Fn() -> u64> Supervisor<P> {
             return;
         }
         let console = &mut self.console;
-        let shown = self.session.receive(&self.received, |level, line| {
-            if console.lines || level == Level::Error {
-                let Console { out, bar, .. } = console;
-                bar.suspend(|| out.print(line));
+        for piece in self.received.chunks(PIECE) {
+            let shown = self.session.receive(piece, |said| match said {
+                Said::Message(message) => console.message(message),
+                Said::Text(text) => console.text(text),
+            });
+            if let Err(error) = shown {
+                self.end(Cut::Protocol(error));
+                return;
             }
-        });
-        if let Err(error) = shown {
-            self.end(Cut::Protocol(error));
         }
     }
 
     fn receive_debug(&mut self) {
         self.ports.com2_output.take(&mut self.received);
         let console = &mut self.console;
-        self.debug
-            .push(&self.received, |line| show_debug(console, line));
+        self.debug.push(&self.received, |line| console.debug(line));
     }
 
     /// The vCPU has ended: what it sent before is still in the queues.
@@ -230,26 +215,21 @@ impl<P: Fn() -> u64> Supervisor<P> {
         }
     }
 
-    /// Watches standard output for room while something waits for it.
-    fn watch_stdout(&mut self, ops: &mut EventOps<'_>) {
-        let waits = self.console.out.waits_for_room();
-        if waits == self.watches_stdout {
-            return;
+    /// Watches what waits for room.
+    fn watch_for_room(&mut self, ops: &mut EventOps<'_>) {
+        let waiting: Vec<RawFd> = self.console.waiting().collect();
+        let out = |fd| Events::with_data_raw(fd, token::ROOM, EventSet::OUT);
+        for fd in &waiting {
+            if !self.watched.contains(fd) {
+                let _ = ops.add(out(*fd));
+            }
         }
-        let fd = self.console.out.as_raw_fd();
-        let events = Events::with_data_raw(fd, token::STDOUT, EventSet::OUT);
-        self.watches_stdout = if waits {
-            ops.add(events).is_ok()
-        } else {
-            ops.remove(events).is_err()
-        };
-    }
-}
-
-fn show_debug(console: &mut Console, line: &str) {
-    if console.debug {
-        let Console { err, bar, .. } = console;
-        bar.suspend(|| err.print(format!("[DEBUG] {line}\n").as_bytes()));
+        for fd in &self.watched {
+            if !waiting.contains(fd) {
+                let _ = ops.remove(out(*fd));
+            }
+        }
+        self.watched = waiting;
     }
 }
 
@@ -325,11 +305,11 @@ impl<P: Fn() -> u64> MutEventSubscriber for Supervisor<P> {
             token::COM2_EMPTY => self.ports.com2.refill(),
             token::COM1_OUTPUT => self.receive(),
             token::COM2_OUTPUT => self.receive_debug(),
-            _ => self.console.out.flush(),
+            _ => self.console.flush(),
         }
         if self.held_back {
             self.receive();
         }
-        self.watch_stdout(ops);
+        self.watch_for_room(ops);
     }
 }

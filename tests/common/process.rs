@@ -65,6 +65,11 @@ impl Vmm {
         self
     }
 
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.0.env(name, value);
+        self
+    }
+
     pub(crate) fn current_dir(mut self, folder: &Path) -> Self {
         self.0.current_dir(folder);
         self
@@ -295,8 +300,21 @@ impl Terminal {
 
     /// Both output streams of `vmm` on this terminal.
     pub(crate) fn attach(&self, vmm: Vmm) -> Vmm {
-        vmm.stdout(self.theirs.try_clone().unwrap())
+        self.attach_stderr(vmm)
+            .stdout(self.theirs.try_clone().unwrap())
+    }
+
+    /// Standard error of `vmm` on this terminal.
+    pub(crate) fn attach_stderr(&self, vmm: Vmm) -> Vmm {
+        vmm.env("TERM", "xterm")
             .stderr(self.theirs.try_clone().unwrap())
+    }
+
+    /// Stops it, as Ctrl-S does.
+    pub(crate) fn stop(&self) {
+        // SAFETY: the descriptor is that of a terminal.
+        let stopped = unsafe { libc::tcflow(self.theirs.as_raw_fd(), libc::TCOOFF) };
+        assert_eq!(stopped, 0, "{}", io::Error::last_os_error());
     }
 
     /// What is shown until the last process with this terminal has ended.

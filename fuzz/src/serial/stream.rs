@@ -7,8 +7,8 @@ use guest_protocol::{
     encode_framed, error_message, init_message, progress_message,
 };
 use vmm::config::Protocol;
-use vmm::job::Session;
-use vmm::report::DebugLines;
+use vmm::job::{Said, Session};
+use vmm::report::{DEBUG_PREFIX, DebugLines, MAX_DEBUG, message_line, message_object};
 
 const MAX_PIECES: usize = 64;
 /// Enough for a text session with few sectors to be a flood.
@@ -20,7 +20,10 @@ const MAX_LINE: usize = 8 << 10;
 const MAX_LINES: u64 = 64;
 /// What a text session may send beside 64 bytes a sector.
 const MAX_TEXT: u64 = 64 << 10;
-const MAX_DEBUG_LINES: usize = 10_001;
+/// And how long an object for programs is, which cuts no string.
+const MAX_OBJECT: usize = 8 << 10;
+/// The shortest line of debug text has its prefix and its end; one more says that there were more.
+const MAX_DEBUG_LINES: usize = MAX_DEBUG / (DEBUG_PREFIX.len() + 1) + 1;
 const KEPT_DEBUG_LINES: usize = 8;
 
 pub fn run(u: &mut Unstructured<'_>) -> Result<()> {
@@ -167,11 +170,12 @@ fn converse(
     let mut shown = Vec::new();
     let mut lines = 0;
     for piece in pieces {
-        let result = session.receive(piece, |_, bytes| {
+        let result = session.receive(piece, |said| {
             lines += 1;
-            let is_line = bytes.len() <= MAX_LINE && bytes.ends_with(b"\n");
-            assert!(protocol == Protocol::Text || is_line, "not one line");
-            shown.extend_from_slice(bytes);
+            match said {
+                Said::Text(text) => shown.extend_from_slice(text),
+                Said::Message(message) => shown.extend(show(message).into_bytes()),
+            }
         });
         if let Err(error) = result {
             return (shown, Err(error.to_string()));
@@ -184,6 +188,15 @@ fn converse(
         assert!(shown.len() as u64 <= limit, "a flood of text is shown");
     }
     (shown, session.verdict())
+}
+
+/// The line for `message`, which has an object as well.
+fn show(message: &GuestMessage) -> String {
+    let line = message_line(message).unwrap_or_default();
+    assert!(line.len() <= MAX_LINE && !line.contains(char::is_control));
+    let object = message_object(message).unwrap_or_default();
+    assert!(object.len() <= MAX_OBJECT && object.ends_with("}\n"));
+    line + "\n"
 }
 
 fn debug_lines(stream: &[u8], split: &[&[u8]]) {
