@@ -4,9 +4,8 @@
 //! An image is untrusted. linux-loader copies the segments; what it does not check (that they lie
 //! in the image region, what they may be used for) is checked here before it sees the file.
 
-use std::fs::File;
 use std::io::{Cursor, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use guest_abi::layout::{IMAGE, IMAGE_SIZE, PAGE_SIZE};
 use linux_loader::elf::{
@@ -18,6 +17,7 @@ use vm_memory::{ByteValued, Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::memory::to_usize;
 use super::page_tables::{IMAGE_PAGES, ImagePermissions, PagePermissions};
+use crate::files::ImageFile;
 
 const ELF_MAGIC: &[u8] = b"\x7fELF";
 /// A file larger than this cannot fit, whatever its format: an ELF may carry symbols, not more.
@@ -83,21 +83,21 @@ pub struct LoadedImage {
     pub permissions: Box<ImagePermissions>,
 }
 
-/// Reads a guest image from a file.
+/// Reads a guest image from an open file.
 ///
 /// # Errors
 ///
 /// [`LoadError::Read`] or, for a file that can never fit, [`LoadError::TooBig`].
-pub fn read_image(path: &Path) -> Result<Vec<u8>, LoadError> {
+pub fn read_image(file: &ImageFile) -> Result<Vec<u8>, LoadError> {
     let read = || {
         let mut image = Vec::new();
-        File::open(path)?
+        file.file()
             .take(MAX_FILE_SIZE + 1)
             .read_to_end(&mut image)?;
         Ok(image)
     };
     let image: Vec<u8> = read().map_err(|source| LoadError::Read {
-        path: path.to_owned(),
+        path: file.path().to_owned(),
         source,
     })?;
     let size = image.len() as u64;

@@ -10,8 +10,6 @@ mod supervisor;
 mod threads;
 mod verdict;
 
-use std::fs::File;
-use std::io::Write;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,7 +19,9 @@ pub use error::{EXIT_USAGE, RunError};
 
 use crate::config::{Config, StatsFormat};
 use crate::devices::{ByteQueue, Overflow, Uart};
-use crate::files::{InputFile, OutputFile, OutputOptions};
+use crate::files::{
+    self, ImageFile, InputFile, NewFile, OutputFile, OutputOptions, check_distinct, open_image,
+};
 use crate::job::{self, Session};
 use crate::machine::{self, GuestRam, IdlePort, Machine, Vcpu};
 use crate::sandbox::{self, Filter, Role};
@@ -44,7 +44,8 @@ const COM2_QUEUE: usize = 16 * 1024;
 struct Files {
     input: Arc<InputFile>,
     output: Arc<OutputFile>,
-    stats: Option<File>,
+    image: Option<ImageFile>,
+    stats: Option<NewFile>,
 }
 
 /// Copies as `config` says.
@@ -55,10 +56,10 @@ struct Files {
 pub fn run(config: &Config) -> Result<(), RunError> {
     let started = Instant::now();
     let files = open_files(config)?;
-    let image = config.guest.as_deref().map(machine::read_image);
-    let image = image.transpose()?;
+    let image = files.image.as_ref().map(machine::read_image).transpose()?;
     let mut console = open_console(config, files.input.len());
-    let notes = [files.input.notes(), files.output.notes()];
+    let stats_notes = files.stats.as_ref().map(NewFile::notes).unwrap_or_default();
+    let notes = [files.input.notes(), files.output.notes(), stats_notes];
     console.warn(&notes.concat());
 
     let ram = GuestRam::new(2)?;
@@ -75,16 +76,21 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     // From here on signals end the run in order; before, their default is as good.
     let signals = Signals::take_over().map_err(RunError::host("take over signals"))?;
     if config.sandbox {
-        sandbox::confine_process(files.output.folder())?;
+        let stats_folder = files.stats.as_ref().and_then(NewFile::folder);
+        sandbox::confine_process(files.output.folder().into_iter().chain(stats_folder))?;
     } else {
         console.warn(&["the sandbox is off".to_owned()]);
     }
     let (main_loop, disk_threads) = start(config, &files, &disks, vcpu, ports, console, signals)?;
-    let supervised = main_loop.run()?;
+    let mut supervised = main_loop.run()?;
     drop(disk_threads);
 
     let result = verdict::judge(&supervised, &disks)
         .and_then(|()| files.output.commit().map_err(RunError::from));
+    if let Ok(warnings) = &result {
+        supervised.console.warn(warnings);
+    }
+    let result = result.map(|_| ());
     finish(config, supervised, &files, &disks, result, started)
 }
 
@@ -95,11 +101,21 @@ fn open_files(config: &Config) -> Result<Files, RunError> {
         fsync: config.fsync,
     };
     let output = Arc::new(OutputFile::create(&config.output, &input, options)?);
-    let stats = config.stats_file.as_ref().map(File::create).transpose();
+    let image = config.guest.as_deref().map(open_image).transpose()?;
+    let stats_file = config.stats_file.as_deref();
+    let stats = stats_file
+        .map(|path| NewFile::create(files::Role::Statistics, path))
+        .transpose()?;
+    let mut reads = vec![input.known()];
+    reads.extend(image.as_ref().map(ImageFile::known));
+    let mut writes = vec![output.known()];
+    writes.extend(stats.as_ref().map(NewFile::known));
+    check_distinct(&reads, &writes)?;
     Ok(Files {
         input,
         output,
-        stats: stats.map_err(RunError::host("create the file for the statistics"))?,
+        image,
+        stats,
     })
 }
 
@@ -212,11 +228,12 @@ fn finish(
         };
         console.err.print(text.as_bytes());
     }
-    let written = files.stats.as_ref().map_or(Ok(()), |mut file| {
-        file.write_all(stats.to_json().as_bytes())
-    });
-    if let Err(error) = written {
-        console.warn(&[format!("cannot write the statistics: {error}")]);
+    if let Some(Err(error)) = files
+        .stats
+        .as_ref()
+        .map(|file| file.save(stats.to_json().as_bytes()))
+    {
+        console.warn(&[error.to_string()]);
     }
     drain(console, &run.signals).and(result)
 }

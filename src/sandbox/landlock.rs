@@ -12,14 +12,16 @@ use ::landlock::{
 const ABI_VERSION: ABI = ABI::V6;
 
 /// Restricts this thread and all that it starts later.
-pub(super) fn restrict(folder: Option<BorrowedFd<'_>>) -> Result<(), RulesetError> {
+pub(super) fn restrict<'a>(
+    folders: impl IntoIterator<Item = BorrowedFd<'a>>,
+) -> Result<(), RulesetError> {
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(ABI_VERSION))?
         .handle_access(AccessNet::from_all(ABI_VERSION))?
         .scope(Scope::from_all(ABI_VERSION))?
         .create()?;
-    if let Some(folder) = folder {
+    for folder in folders {
         // A link or a rename makes an entry, and replacing one removes the old. `Refer` is for the
         // link out of /proc/self/fd, which counts as another folder.
         let place = make_bitflags!(AccessFs::{MakeReg | RemoveFile | Refer});

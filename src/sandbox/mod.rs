@@ -33,13 +33,15 @@ pub enum SandboxError {
 }
 
 /// Confines the process as a whole. Threads that are started later are confined as well; so must
-/// be all others, which is why this comes before any thread. `folder` is where the output will
-/// get its name.
+/// be all others, which is why this comes before any thread. `folders` are those
+/// where files will get their names.
 ///
 /// # Errors
 ///
 /// Why it could not be done. A kernel without Landlock is no error.
-pub fn confine_process(folder: Option<BorrowedFd<'_>>) -> Result<(), SandboxError> {
+pub fn confine_process<'a>(
+    folders: impl IntoIterator<Item = BorrowedFd<'a>>,
+) -> Result<(), SandboxError> {
     let prctl = |what, option, value: libc::c_ulong| {
         // SAFETY: these options take a number and touch no memory.
         let result = unsafe { libc::prctl(option, value, 0, 0, 0) };
@@ -53,6 +55,6 @@ pub fn confine_process(folder: Option<BorrowedFd<'_>>) -> Result<(), SandboxErro
     prctl("no new privileges", libc::PR_SET_NO_NEW_PRIVS, 1)?;
     // The guest's memory holds the user's data: not for a core file, nor for another process.
     prctl("no core dump", libc::PR_SET_DUMPABLE, 0)?;
-    landlock::restrict(folder)?;
+    landlock::restrict(folders)?;
     Ok(())
 }
