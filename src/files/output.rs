@@ -23,6 +23,7 @@ use vm_memory::VolatileSlice;
 use super::coverage::Coverage;
 use super::descriptor::Descriptor;
 use super::error::{FileError, Role};
+use super::hints::reason;
 use super::identity::{Identity, Known};
 use super::input::InputFile;
 use super::late::LateErrors;
@@ -200,7 +201,8 @@ impl OutputFile {
                 Some(self.line("it is in place, but its file system cannot make its name durable"))
             }
             Err(error) => Some(self.line(&format!(
-                "it is in place, but its name could not be made durable: {error}"
+                "it is in place, but its name could not be made durable: {}",
+                reason(&error)
             ))),
         }
     }

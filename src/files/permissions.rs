@@ -16,6 +16,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::acl::{self, Acl};
+use super::hints::reason;
 use super::open::descriptor_path;
 use super::place::Place;
 use super::sync::is_unsupported;
@@ -64,8 +65,9 @@ pub(super) fn keep(
                 Ok(()) => return Ok(notes),
                 Err(errno) => {
                     notes.push(format!(
-                    "its access control list cannot be kept ({errno}); whom it names gets no access"
-                ));
+                        "its access control list cannot be kept ({}); whom it names gets no access",
+                        reason(&errno.into())
+                    ));
                     list.strictest_mode()
                 }
             }
@@ -171,7 +173,7 @@ impl OldFile {
             ),
             Err(Errno::NODATA) => OldAcl::None,
             Err(errno) if is_unsupported(errno) => OldAcl::None,
-            Err(errno) => OldAcl::Unknown(errno.to_string()),
+            Err(errno) => OldAcl::Unknown(reason(&errno.into())),
         }
     }
 
@@ -189,7 +191,10 @@ impl OldFile {
             Ok(size) => names.truncate(size),
             Err(errno) if is_unsupported(errno) => return,
             Err(errno) => {
-                notes.push(format!("its extended attributes cannot be kept: {errno}"));
+                notes.push(format!(
+                    "its extended attributes cannot be kept: {}",
+                    reason(&errno.into())
+                ));
                 return;
             }
         }
@@ -207,8 +212,9 @@ impl OldFile {
                 ));
             } else if let Err(errno) = self.copy_attribute(file, name) {
                 notes.push(format!(
-                    "its extended attribute {} cannot be kept: {errno}",
-                    escape_bytes(name)
+                    "its extended attribute {} cannot be kept: {}",
+                    escape_bytes(name),
+                    reason(&errno.into())
                 ));
             }
         }

@@ -3,6 +3,7 @@
 //! anything is copied (path_resolution(7), rename(2), chattr(1)).
 
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -202,15 +203,33 @@ fn check_replaceable(place: &Place, existing: &Stat) -> Result<(), FileError> {
 }
 
 /// In a folder with the sticky bit (as /tmp), only the owner of a file or of the folder may
-/// replace it.
+/// replace it, or who may act as any owner.
 fn may_rename_over(place: &Place, existing: &Stat) -> bool {
-    let user = rustix::process::geteuid();
+    let user = rustix::process::geteuid().as_raw();
     match fstat(&place.folder) {
         Ok(folder) if Mode::from_raw_mode(folder.st_mode).contains(Mode::SVTX) => {
-            user.is_root() || user.as_raw() == existing.st_uid || user.as_raw() == folder.st_uid
+            user == existing.st_uid || user == folder.st_uid || may_act_as(existing.st_uid)
         }
         _ => true,
     }
+}
+
+/// Whether this process may do what only `owner` may (CAP_FOWNER, capabilities(7)). In a user
+/// namespace that holds for users which are known there, and all others look like one. What cannot
+/// be found out is taken for allowed: the rename will tell.
+fn may_act_as(owner: u32) -> bool {
+    const CAP_FOWNER: u64 = 1 << 3;
+    let read = |name| fs::read_to_string(Path::new("/proc").join(name)).unwrap_or_default();
+    let status = read("self/status");
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    if effective.is_some_and(|mask| mask & CAP_FOWNER == 0) {
+        return false;
+    }
+    let users = read("self/uid_map");
+    let all_known = users.split_whitespace().eq(["0", "0", "4294967295"]);
+    let unknown = read("sys/kernel/overflowuid").trim().parse().ok();
+    users.is_empty() || all_known || Some(owner) != unknown
 }
 
 /// A file that is mounted by itself (as containers do) has a name that cannot be given to another.

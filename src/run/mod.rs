@@ -82,15 +82,11 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         console.warn(&["the sandbox is off".to_owned()]);
     }
     let (main_loop, disk_threads) = start(config, &files, &disks, vcpu, ports, console, signals)?;
-    let mut supervised = main_loop.run()?;
+    let supervised = main_loop.run()?;
     drop(disk_threads);
 
     let result = verdict::judge(&supervised, &disks)
         .and_then(|()| files.output.commit().map_err(RunError::from));
-    if let Ok(warnings) = &result {
-        supervised.console.warn(warnings);
-    }
-    let result = result.map(|_| ());
     finish(config, supervised, &files, &disks, result, started)
 }
 
@@ -200,14 +196,15 @@ fn finish(
     mut run: Supervised,
     files: &Files,
     disks: &Disks,
-    result: Result<(), RunError>,
+    result: Result<Vec<String>, RunError>,
     started: Instant,
 ) -> Result<(), RunError> {
     let console = &mut run.console;
     if console.bar.finish(result.is_ok()) {
         console.err.print(b"\n");
     }
-    if result.is_ok() {
+    if let Ok(warnings) = &result {
+        console.warn(warnings);
         console.warn(files.input.check_unchanged().as_slice());
     } else if !config.debug {
         for line in run.debug.last() {
@@ -235,5 +232,5 @@ fn finish(
     {
         console.warn(&[error.to_string()]);
     }
-    drain(console, &run.signals).and(result)
+    drain(console, &run.signals).and(result.map(|_| ()))
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
 
 use super::*;
 
@@ -134,4 +135,105 @@ fn a_name_as_long_as_the_file_system_takes_it_works_both_ways() {
         }
         assert_eq!(setup.names().len(), 2);
     }
+}
+
+#[test]
+#[ignore = "run by a_file_of_another_in_a_sticky_folder_is_refused_before_the_copy"]
+fn replace_anothers_file() {
+    let Some(folder) = std::env::var_os("VMM_TEST_FOLDER") else {
+        return;
+    };
+    let mut setup = Setup::new(700);
+    setup.folder = folder.into();
+    let message = setup.refusal("copy");
+    assert!(
+        message.contains("only its owner may replace it"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_file_of_another_in_a_sticky_folder_is_refused_before_the_copy() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: it takes root to become another user");
+        return;
+    }
+    let (program, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    set_mode(program.path(), 0o755);
+    set_mode(folder.path(), 0o1777);
+    let tests = program.path().join("tests");
+    fs::copy(std::env::current_exe().unwrap(), &tests).unwrap();
+    set_mode(&tests, 0o755);
+    fs::write(folder.path().join("copy"), "old").unwrap();
+    set_mode(&folder.path().join("copy"), 0o666);
+    // The second is root, but in a namespace that does not know the file's owner.
+    for prefix in [&["env"][..], &["unshare", "--map-root-user"]] {
+        let output = Command::new(prefix[0])
+            .args(&prefix[1..])
+            .arg(&tests)
+            .args([
+                "--exact",
+                "files::output::tests::refused::replace_anothers_file",
+            ])
+            .args(["--ignored", "--nocapture"])
+            .env("VMM_TEST_FOLDER", folder.path())
+            .uid(40_001)
+            .gid(40_002)
+            .output()
+            .unwrap();
+        if String::from_utf8_lossy(&output.stderr).contains("unshare:") {
+            eprintln!("skipped: no user namespace to be had here: {output:?}");
+            return;
+        }
+        assert!(output.status.success(), "{output:?}");
+    }
+}
+
+/// An NTFS file system in a file, mounted with ntfs-3g.
+struct Ntfs {
+    folder: TempDir,
+}
+
+impl Ntfs {
+    fn mount(image: &Path) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        fs::File::create(image).unwrap().set_len(16 << 20).unwrap();
+        for (program, arguments) in [
+            ("mkfs.ntfs", vec!["-F".as_ref(), "-Q".as_ref(), image]),
+            ("ntfs-3g", vec![image, folder.path()]),
+        ] {
+            let done = Command::new(program).args(arguments).output();
+            if !done.as_ref().is_ok_and(|done| done.status.success()) {
+                eprintln!("skipped: no NTFS to be had here: {program}: {done:?}");
+                return None;
+            }
+        }
+        Some(Self { folder })
+    }
+}
+
+impl Drop for Ntfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.folder.path()).status();
+    }
+}
+
+#[test]
+fn a_long_name_works_where_names_are_counted_in_letters() {
+    let mut setup = Setup::new(700);
+    let Some(ntfs) = Ntfs::mount(&setup.path("image")) else {
+        return;
+    };
+    setup.folder = ntfs.folder.path().join("folder");
+    fs::create_dir(&setup.folder).unwrap();
+    for count in [121, 127] {
+        let name = "é".repeat(count);
+        for _ in 0..2 {
+            let output = setup.create(&name).unwrap();
+            copy(&output, 700).unwrap();
+            output.commit().unwrap();
+        }
+        assert_eq!(fs::read(setup.path(&name)).unwrap(), content(700));
+    }
+    assert_eq!(setup.names().len(), 2);
 }
