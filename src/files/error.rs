@@ -150,7 +150,7 @@ pub enum FileError {
         stream: &'static str,
     },
 
-    /// Nothing can be created in the folder of the output.
+    /// Nothing can be created in the folder of a file that is written.
     #[error(
         "cannot create the {role} {} in the folder {}: {}{}",
         quote_path(path),
@@ -161,7 +161,7 @@ pub enum FileError {
     Folder {
         /// Which file.
         role: Role,
-        /// The output.
+        /// The file.
         path: PathBuf,
         /// The folder in which it would appear.
         folder: PathBuf,
@@ -169,7 +169,7 @@ pub enum FileError {
         source: io::Error,
     },
 
-    /// The output exists and must not or cannot be replaced.
+    /// The file exists and must not or cannot be replaced.
     #[error(
         "cannot replace the {role} {}: {}; {advice}",
         quote_path(path),
@@ -178,7 +178,7 @@ pub enum FileError {
     Replace {
         /// Which file.
         role: Role,
-        /// The output.
+        /// The file.
         path: PathBuf,
         /// The system's reason.
         source: io::Error,
@@ -228,7 +228,7 @@ pub enum FileError {
     Write {
         /// Which file.
         role: Role,
-        /// The output.
+        /// The file.
         path: PathBuf,
         /// The first byte that could not be written.
         offset: u64,
@@ -271,7 +271,7 @@ pub enum FileError {
     Sealed {
         /// Which file.
         role: Role,
-        /// The output.
+        /// The file.
         path: PathBuf,
         /// The first byte that would have been written.
         offset: u64,
@@ -287,7 +287,7 @@ pub enum FileError {
     Sync {
         /// Which file.
         role: Role,
-        /// The output, or its folder.
+        /// The file.
         path: PathBuf,
         /// The system's reason.
         source: io::Error,
@@ -309,7 +309,7 @@ pub enum FileError {
         forgotten: bool,
     },
 
-    /// The complete output could not be given its name.
+    /// The complete file could not be given its name.
     #[error(
         "cannot put the {role} {} in place: {}{}",
         quote_path(path),
@@ -319,7 +319,7 @@ pub enum FileError {
     Place {
         /// Which file.
         role: Role,
-        /// The output.
+        /// The file.
         path: PathBuf,
         /// The system's reason.
         source: io::Error,

@@ -56,7 +56,9 @@ struct Files {
 pub fn run(config: &Config) -> Result<(), RunError> {
     let started = Instant::now();
     let files = open_files(config)?;
-    let image = files.image.as_ref().map(machine::read_image).transpose()?;
+    let image = files.image.as_ref();
+    let image = image.map(|image| machine::read_image(image.path(), image.file()));
+    let image = image.transpose()?;
     let mut console = open_console(config, files.input.len());
     let stats_notes = files.stats.as_ref().map(NewFile::notes).unwrap_or_default();
     let notes = [files.input.notes(), files.output.notes(), stats_notes];
