@@ -12,6 +12,7 @@ pub mod devices;
 pub mod files;
 pub mod job;
 pub mod machine;
+pub mod quote;
 pub mod report;
 pub mod run;
 pub mod sandbox;

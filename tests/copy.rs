@@ -6,10 +6,12 @@ mod common;
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::process::Command;
 
 use common::elf::flatten;
 use common::files::{assert_same, assert_same_large, random};
-use common::{Files, GUEST, Vmm, needs_kvm};
+use common::process::binary;
+use common::{Files, Finished, GUEST, Vmm, needs_kvm, skip};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 /// The valid sector sizes in bytes.
@@ -204,4 +206,75 @@ fn a_device_as_output_is_written_in_place() {
     let files = Files::random(100_000);
     Vmm::copying(&files.input(), "/dev/null".as_ref()).succeed();
     files.assert_untouched();
+}
+
+/// A run under strace that makes a system call fail; says so if there is no strace.
+fn with_fault(files: &Files, fault: &str, options: &[&str]) -> Option<Finished> {
+    let works = Command::new("strace").arg("true").output();
+    if !works.is_ok_and(|output| output.status.success()) {
+        skip("strace is not installed, or may not trace");
+        return None;
+    }
+    let vmm = Vmm::of("strace".as_ref())
+        .args(&["-f", "-qq", "-o", "/dev/null", "-e", "trace=linkat,fsync"])
+        .arg("-e")
+        .arg(format!("inject={fault}"))
+        .arg(binary())
+        .arg("--input")
+        .arg(files.input())
+        .arg("--output")
+        .arg(files.output());
+    Some(vmm.args(&["--no-sandbox", "--quiet"]).args(options).run())
+}
+
+#[test]
+fn where_unnamed_files_cannot_be_named_there_is_a_second_way() {
+    needs_kvm!();
+    for errno in ["EPERM", "EXDEV", "ENOENT", "EOPNOTSUPP"] {
+        let files = Files::random(5000).with_old_output(b"old");
+        let fault = format!("linkat:error={errno}");
+        let Some(finished) = with_fault(&files, &fault, &[]) else {
+            return;
+        };
+        assert_eq!(finished.code(), Some(0), "{finished:?}");
+        files.assert_copied();
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_synced_is_a_warning_behind_a_complete_copy() {
+    needs_kvm!();
+    for errno in ["EINVAL", "EIO"] {
+        let files = Files::random(5000);
+        // The first is of the file itself.
+        let fault = format!("fsync:error={errno}:when=2");
+        let Some(finished) = with_fault(&files, &fault, &["--fsync"]) else {
+            return;
+        };
+        assert_eq!(finished.code(), Some(0), "{finished:?}");
+        files.assert_copied();
+    }
+    let files = Files::random(5000).with_old_output(b"old");
+    let Some(finished) = with_fault(&files, "fsync:error=EIO:when=1", &["--fsync"]) else {
+        return;
+    };
+    assert_eq!(finished.code(), Some(3), "{finished:?}");
+    files.assert_untouched();
+}
+
+#[test]
+fn statistics_replace_an_old_file_when_they_are_complete_and_keep_its_permissions() {
+    needs_kvm!();
+    let mut files = Files::random(5000);
+    let folder = files.expect("elsewhere");
+    fs::create_dir(&folder).unwrap();
+    let stats = folder.join("stats.json");
+    fs::write(&stats, "a longer text than any statistics".repeat(100)).unwrap();
+    fs::set_permissions(&stats, fs::Permissions::from_mode(0o640)).unwrap();
+    files.vmm().arg("--stats-file").arg(&stats).succeed();
+    files.assert_copied();
+    let json: serde_json::Value = serde_json::from_slice(&fs::read(&stats).unwrap()).unwrap();
+    assert_eq!(json["success"], true);
+    assert_eq!(fs::metadata(&stats).unwrap().mode() & 0o777, 0o640);
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use common::elf::{Elf, R, RW, RWX, RX};
 use common::process::binary;
 use common::program::Program;
-use common::{Files, Vmm, is_root, needs_kvm, skip};
+use common::{Files, GUEST, Vmm, is_root, needs_kvm, skip};
 use guest_abi::layout::{IMAGE, IMAGE_SIZE, PAGE_SIZE};
 
 const WRONG_USAGE: i32 = 2;
@@ -135,6 +135,11 @@ fn an_input_that_is_missing_or_no_file_is_refused() {
     let socket = files.expect("socket");
     let _listener = UnixListener::bind(&socket).unwrap();
     wrong_input(&files, &socket, &["a socket"]);
+    let fifo = make_fifo(&mut files);
+    wrong_input(&files, &fifo, &["a FIFO"]);
+}
+
+fn make_fifo(files: &mut Files) -> PathBuf {
     let fifo = files.expect("fifo");
     rustix::fs::mknodat(
         rustix::fs::CWD,
@@ -144,7 +149,74 @@ fn an_input_that_is_missing_or_no_file_is_refused() {
         0,
     )
     .unwrap();
-    wrong_input(&files, &fifo, &["a FIFO"]);
+    fifo
+}
+
+#[test]
+fn an_input_whose_length_the_system_makes_up_is_refused_with_that_reason() {
+    let Some(made_up) = ["/sys/kernel/uevent_seqnum", "/sys/power/state"]
+        .iter()
+        .find(|path| fs::read(path).is_ok())
+    else {
+        return skip("there is no sysfs here");
+    };
+    wrong_input(&files(), made_up.as_ref(), &["the system makes up"]);
+}
+
+#[test]
+fn nothing_waits_for_a_guest_or_statistics_file_that_is_a_fifo() {
+    let mut files = files();
+    let fifo = make_fifo(&mut files);
+    refused(
+        files.vmm().arg(&fifo),
+        HOST_FAILED,
+        &["as the guest: it is a FIFO"],
+    );
+    refused(
+        files.vmm().arg("--stats-file").arg(&fifo),
+        HOST_FAILED,
+        &["as the statistics file: it is a FIFO"],
+    );
+    files.assert_untouched();
+}
+
+#[test]
+fn nothing_that_is_written_is_read_or_written_as_something_else() {
+    let mut files = files();
+    let guest = files.add("guest", GUEST);
+    let (soft, hard) = (files.expect("soft"), files.expect("hard"));
+    symlink("input.img", &soft).unwrap();
+    fs::hard_link(&guest, &hard).unwrap();
+    for stats in [&files.input(), &soft, &guest, &hard, &files.output()] {
+        refused(
+            files.vmm().arg("--stats-file").arg(stats).arg(&guest),
+            HOST_FAILED,
+            &["the statistics file", "is the same file as the"],
+        );
+    }
+    refused(
+        Vmm::copying(&files.input(), &hard).arg(&guest),
+        HOST_FAILED,
+        &["the output", "is the same file as the guest"],
+    );
+    let new = files.path("new");
+    refused(
+        Vmm::copying(&files.input(), &new)
+            .arg("--stats-file")
+            .arg(&new),
+        HOST_FAILED,
+        &["is the same file as the output"],
+    );
+    let log = files.add("log", OLD);
+    let stdout = fs::OpenOptions::new().append(true).open(&log).unwrap();
+    let finished = files
+        .vmm()
+        .args(&["--stats-file", "/dev/stdout"])
+        .stdout(stdout)
+        .run();
+    assert_eq!(finished.code(), Some(HOST_FAILED));
+    assert!(finished.stderr.contains("the standard output goes to"));
+    files.assert_untouched();
 }
 
 #[test]
@@ -159,6 +231,21 @@ fn an_output_that_cannot_be_is_refused() {
         &["Not a directory"],
     );
     wrong_output(&files, &files.path("copy.img/"), &["slash"]);
+    wrong_output(&files, &files.path("copy.img/."), &["dot"]);
+}
+
+#[test]
+fn a_path_that_would_break_the_line_is_shown_on_one() {
+    let files = files();
+    let missing = files.path("a\nvmm: \u{1b}[2J\u{202e}");
+    let shown = r"a\nvmm: \x1b[2J\u202e'";
+    wrong_input(&files, &missing, &[shown]);
+    wrong_output(
+        &files,
+        &missing.join("copy.img"),
+        &[r"\x1b[2J\u202e/copy.img'"],
+    );
+    refused(files.vmm().arg(&missing), HOST_FAILED, &[shown]);
 }
 
 #[test]
@@ -267,7 +354,7 @@ fn a_guest_that_is_no_file_is_refused() {
     refused(
         files.vmm().arg(files.folder()),
         HOST_FAILED,
-        &["Is a directory"],
+        &["as the guest", "a directory"],
     );
     files.assert_untouched();
 }

@@ -3,13 +3,15 @@
 //! advance, so that falling back takes no system call that a sandbox would have to allow.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, openat, statx};
 use vm_memory::VolatileSlice;
 
+use super::open::descriptor_path;
 use super::vectored::{self, Partial, Span};
+use crate::storage::Cancel;
 
 /// The alignment that any file system which does O_DIRECT at all accepts.
 const LARGEST_ALIGNMENT: u32 = 4096;
@@ -20,10 +22,15 @@ const SMALLEST_ALIGNMENT: u32 = 512;
 /// `statx` answers the question for the alignment of direct transfers (STATX_DIOALIGN, Linux 6.1).
 const DIRECT_ALIGNMENT: StatxFlags = StatxFlags::from_bits_retain(0x2000);
 
+/// [`vectored::read`] or [`vectored::write`].
+type Call = fn(BorrowedFd<'_>, Span<'_>, &Cancel) -> Result<(), Partial>;
+
 /// An open file, with the offsets of its transfers in bytes.
 #[derive(Debug)]
 pub(super) struct Descriptor {
     cached: OwnedFd,
+    /// The run that the transfers belong to.
+    cancel: Cancel,
     direct: Option<Direct>,
     /// Why there is no direct descriptor although one was asked for.
     unavailable: Option<String>,
@@ -44,7 +51,7 @@ impl Descriptor {
     /// Takes over an open file; with `direct`, opens it a second time, with `access`, for direct
     /// transfers. If that is not possible the file works without, and [`note`](Self::note) says
     /// why.
-    pub(super) fn new(cached: OwnedFd, direct: bool, access: OFlags) -> Self {
+    pub(super) fn new(cached: OwnedFd, direct: bool, access: OFlags, cancel: Cancel) -> Self {
         let (direct, unavailable) = match direct.then(|| Direct::open(&cached, access)) {
             None => (None, None),
             Some(Ok(direct)) => (Some(direct), None),
@@ -52,6 +59,7 @@ impl Descriptor {
         };
         Self {
             cached,
+            cancel,
             direct,
             unavailable,
         }
@@ -82,7 +90,7 @@ impl Descriptor {
         offset: u64,
         buffers: &[VolatileSlice<'_>],
         length: u64,
-        call: fn(BorrowedFd<'_>, Span<'_>) -> Result<(), Partial>,
+        call: Call,
     ) -> Result<(), Partial> {
         let span = Span {
             buffers,
@@ -91,10 +99,15 @@ impl Descriptor {
             to: length,
         };
         let from = match &self.direct {
-            Some(direct) => direct.transfer(span, call)?,
+            Some(direct) => direct.transfer(span, call, &self.cancel)?,
             None => span.from,
         };
-        call(self.cached.as_fd(), Span { from, ..span })
+        call(self.cached.as_fd(), Span { from, ..span }, &self.cancel)
+    }
+
+    /// The run that the transfers belong to.
+    pub(super) fn cancel(&self) -> &Cancel {
+        &self.cancel
     }
 
     /// What the user should know about direct transfers, if something was not as asked for.
@@ -118,7 +131,7 @@ impl Direct {
         // Through /proc, so that it is the same file even if its name has changed or it has none.
         let fd = openat(
             CWD,
-            format!("/proc/self/fd/{}", file.as_raw_fd()),
+            descriptor_path(file),
             access | OFlags::DIRECT | OFlags::CLOEXEC,
             Mode::empty(),
         )?;
@@ -132,11 +145,7 @@ impl Direct {
 
     /// Moves what can be moved directly; returns up to where that was. What does not fill a block
     /// of the disk (the end of most files) is always left.
-    fn transfer(
-        &self,
-        span: Span<'_>,
-        call: fn(BorrowedFd<'_>, Span<'_>) -> Result<(), Partial>,
-    ) -> Result<u64, Partial> {
+    fn transfer(&self, span: Span<'_>, call: Call, cancel: &Cancel) -> Result<u64, Partial> {
         let alignment = self.alignment.load(Ordering::Relaxed);
         if alignment == 0 {
             return Ok(span.from);
@@ -146,7 +155,7 @@ impl Direct {
             self.unaligned.store(true, Ordering::Relaxed);
             return Ok(span.from);
         }
-        match call(self.fd.as_fd(), Span { to, ..span }) {
+        match call(self.fd.as_fd(), Span { to, ..span }, cancel) {
             Ok(()) => Ok(to),
             Err(partial) if partial.source.raw_os_error() == Some(libc::EINVAL) => {
                 self.learn(alignment);
@@ -223,7 +232,12 @@ mod tests {
             .truncate(false)
             .open(path)
             .unwrap();
-        let descriptor = Descriptor::new(file.try_clone().unwrap().into(), true, OFlags::RDWR);
+        let descriptor = Descriptor::new(
+            file.try_clone().unwrap().into(),
+            true,
+            OFlags::RDWR,
+            Cancel::new(),
+        );
         (file, descriptor)
     }
 
@@ -276,16 +290,21 @@ mod tests {
             from: 0,
             to: 16384,
         };
-        let refuse = |_: BorrowedFd<'_>, _: Span<'_>| {
+        let refuse = |_: BorrowedFd<'_>, _: Span<'_>, _: &Cancel| {
             Err(Partial {
                 done: 0,
                 source: io::Error::from_raw_os_error(libc::EINVAL),
             })
         };
-        assert_eq!(direct.transfer(span, refuse).unwrap(), 0);
+        assert_eq!(direct.transfer(span, refuse, &Cancel::new()).unwrap(), 0);
         assert_eq!(direct.alignment.load(Ordering::Relaxed), LARGEST_ALIGNMENT);
-        assert_eq!(direct.transfer(span, refuse).unwrap(), 0);
-        assert_eq!(direct.transfer(span, |_, _| unreachable!()).unwrap(), 0);
+        assert_eq!(direct.transfer(span, refuse, &Cancel::new()).unwrap(), 0);
+        assert_eq!(
+            direct
+                .transfer(span, |_, _, _| unreachable!(), &Cancel::new())
+                .unwrap(),
+            0
+        );
         assert!(descriptor.note().unwrap().contains("refused"));
     }
 
@@ -295,7 +314,7 @@ mod tests {
         let Ok(fd) = rustix::fs::memfd_create("plain", rustix::fs::MemfdFlags::CLOEXEC) else {
             return;
         };
-        let mut descriptor = Descriptor::new(fd, true, OFlags::RDWR);
+        let mut descriptor = Descriptor::new(fd, true, OFlags::RDWR, Cancel::new());
         if descriptor.direct.take().is_some() {
             descriptor.unavailable = Some("removed".to_owned());
         }

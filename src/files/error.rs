@@ -1,4 +1,4 @@
-//! What can go wrong with the files of a copy. Each message is one whole line that names the file,
+//! What can go wrong with the files of a run. Each message is one whole line that names the file,
 //! the operation, the offset where there is one, the system's reason, and what to do about it, so
 //! that a caller prints the error itself and not its chain of sources.
 
@@ -6,13 +6,22 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-/// Which file of the copy an error is about.
+use super::hints::{
+    folder_hint, forgotten_hint, open_hint, place_hint, reason, space_hint, wanted,
+};
+use crate::quote::quote_path;
+
+/// Which file of the run an error is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// The file that is copied.
     Input,
     /// The copy.
     Output,
+    /// The image of the guest.
+    Guest,
+    /// What the statistics are written to.
+    Statistics,
 }
 
 impl fmt::Display for Role {
@@ -20,17 +29,19 @@ impl fmt::Display for Role {
         formatter.write_str(match self {
             Self::Input => "input",
             Self::Output => "output",
+            Self::Guest => "guest",
+            Self::Statistics => "statistics file",
         })
     }
 }
 
-/// Why a file of the copy cannot be used, read, written or put in place.
+/// Why a file of the run cannot be used, read, written or put in place.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// The file cannot be looked up or opened.
-    #[error("cannot open the {role} {}: {}{}", path.display(), reason(source), open_hint(*role, source))]
+    #[error("cannot open the {role} {}: {}{}", quote_path(path), reason(source), open_hint(*role, source))]
     Open {
-        /// Which of the two files.
+        /// Which file.
         role: Role,
         /// The path as the user gave it.
         path: PathBuf,
@@ -39,9 +50,9 @@ pub enum FileError {
     },
 
     /// The path names something that cannot be copied from or to.
-    #[error("cannot use {} as the {role}: it is {found}; give {}", path.display(), wanted(*role))]
+    #[error("cannot use {} as the {role}: it is {found}; give {}", quote_path(path), wanted(*role))]
     Kind {
-        /// Which of the two files.
+        /// Which file.
         role: Role,
         /// The path as the user gave it.
         path: PathBuf,
@@ -51,33 +62,106 @@ pub enum FileError {
 
     /// The input has content but no length, as files under /proc do.
     #[error(
-        "cannot use {} as the input: it has content, but the system gives its length as 0; \
-         copy it to a regular file first", path.display()
+        "cannot use {} as the {role}: it has content, but the system gives its length as 0; \
+         copy it to a regular file first",
+        quote_path(path)
     )]
     NoLength {
-        /// The input.
+        /// Which file.
+        role: Role,
+        /// The file.
         path: PathBuf,
     },
 
-    /// The output is the input, perhaps through a link.
+    /// The file ends before its length, as files under /sys do.
     #[error(
-        "the output {} is the same file as the input {}; choose another output",
-        output.display(), input.display()
+        "cannot use {} as the {role}: it ends before the {length} bytes that the system makes up \
+         as its length; copy it to a regular file first",
+        quote_path(path)
     )]
-    SameFile {
-        /// The input.
-        input: PathBuf,
-        /// The output.
-        output: PathBuf,
+    MadeUpLength {
+        /// Which file.
+        role: Role,
+        /// The file.
+        path: PathBuf,
+        /// What the system gives as its length, in bytes.
+        length: u64,
     },
 
-    /// Nothing can be created in the folder of the output.
+    /// The file is another one than it was a moment before.
     #[error(
-        "cannot create the output {} in the folder {}: {}{}",
-        path.display(), folder.display(), reason(source), folder_hint(source)
+        "cannot open the {role} {}: something replaces it at this moment; try again",
+        quote_path(path)
+    )]
+    Replaced {
+        /// Which file.
+        role: Role,
+        /// The file.
+        path: PathBuf,
+    },
+
+    /// A file that is written is one that is read or written as something else, perhaps through a
+    /// link.
+    #[error(
+        "the {role} {} is the same file as the {other_role} {}; choose another {role}",
+        quote_path(path),
+        quote_path(other)
+    )]
+    SameFile {
+        /// What is written.
+        role: Role,
+        /// Its path.
+        path: PathBuf,
+        /// As what else the file is used.
+        other_role: Role,
+        /// Its path as that.
+        other: PathBuf,
+    },
+
+    /// Two files that are to be made have names that some file systems take for one.
+    #[error(
+        "the {role} {} and the {other_role} {} would be one file where upper and lower case are \
+         not told apart; choose another {role}",
+        quote_path(path),
+        quote_path(other)
+    )]
+    SameName {
+        /// What is written.
+        role: Role,
+        /// Its path.
+        path: PathBuf,
+        /// The other file.
+        other_role: Role,
+        /// Its path.
+        other: PathBuf,
+    },
+
+    /// A file that is written is where the standard output or standard error goes.
+    #[error(
+        "the {role} {} is the file that the {stream} goes to; choose another {role}",
+        quote_path(path)
+    )]
+    StandardStream {
+        /// What is written.
+        role: Role,
+        /// Its path.
+        path: PathBuf,
+        /// Which stream.
+        stream: &'static str,
+    },
+
+    /// Nothing can be created in the folder of a file that is written.
+    #[error(
+        "cannot create the {role} {} in the folder {}: {}{}",
+        quote_path(path),
+        quote_path(folder),
+        reason(source),
+        folder_hint(source)
     )]
     Folder {
-        /// The output.
+        /// Which file.
+        role: Role,
+        /// The file.
         path: PathBuf,
         /// The folder in which it would appear.
         folder: PathBuf,
@@ -85,10 +169,16 @@ pub enum FileError {
         source: io::Error,
     },
 
-    /// The output exists and must not or cannot be replaced.
-    #[error("cannot replace the output {}: {}; {advice}", path.display(), reason(source))]
+    /// The file exists and must not or cannot be replaced.
+    #[error(
+        "cannot replace the {role} {}: {}; {advice}",
+        quote_path(path),
+        reason(source)
+    )]
     Replace {
-        /// The output.
+        /// Which file.
+        role: Role,
+        /// The file.
         path: PathBuf,
         /// The system's reason.
         source: io::Error,
@@ -99,7 +189,8 @@ pub enum FileError {
     /// The block device that is the output does not hold the input.
     #[error(
         "the output {} is too small: it has {size} bytes, the input {needed}; \
-         give a larger device", path.display()
+         give a larger device",
+        quote_path(path)
     )]
     TooSmall {
         /// The output.
@@ -111,9 +202,13 @@ pub enum FileError {
     },
 
     /// A read failed.
-    #[error("cannot read the {role} {} at offset {offset}: {}", path.display(), reason(source))]
+    #[error(
+        "cannot read the {role} {} at offset {offset}: {}",
+        quote_path(path),
+        reason(source)
+    )]
     Read {
-        /// Which of the two files.
+        /// Which file.
         role: Role,
         /// The file.
         path: PathBuf,
@@ -125,11 +220,15 @@ pub enum FileError {
 
     /// A write failed.
     #[error(
-        "cannot write the output {} at offset {offset}: {}{}",
-        path.display(), reason(source), space_hint(source)
+        "cannot write the {role} {} at offset {offset}: {}{}",
+        quote_path(path),
+        reason(source),
+        space_hint(source)
     )]
     Write {
-        /// The output.
+        /// Which file.
+        role: Role,
+        /// The file.
         path: PathBuf,
         /// The first byte that could not be written.
         offset: u64,
@@ -140,7 +239,8 @@ pub enum FileError {
     /// The input lost bytes after it was opened.
     #[error(
         "cannot read the input {} at offset {offset}: it had {length} bytes when it was opened \
-         and has shrunk since; copy again when nothing writes to it", path.display()
+         and has shrunk since; copy again when nothing writes to it",
+        quote_path(path)
     )]
     Shrank {
         /// The input.
@@ -152,7 +252,10 @@ pub enum FileError {
     },
 
     /// Something tried to write the input.
-    #[error("cannot write the input {} at offset {offset}: it is read-only", path.display())]
+    #[error(
+        "cannot write the input {} at offset {offset}: it is read-only",
+        quote_path(path)
+    )]
     InputWrite {
         /// The input.
         path: PathBuf,
@@ -160,21 +263,31 @@ pub enum FileError {
         offset: u64,
     },
 
-    /// The output was written to after it had been put in place.
+    /// A file was written to after it had been put in place.
     #[error(
-        "cannot write the output {} at offset {offset}: it is complete and in place", path.display()
+        "cannot write the {role} {} at offset {offset}: it is complete and in place",
+        quote_path(path)
     )]
     Sealed {
-        /// The output.
+        /// Which file.
+        role: Role,
+        /// The file.
         path: PathBuf,
         /// The first byte that would have been written.
         offset: u64,
     },
 
     /// What was written could not be stored.
-    #[error("cannot store the output {}: {}{}", path.display(), reason(source), space_hint(source))]
+    #[error(
+        "cannot store the {role} {}: {}{}",
+        quote_path(path),
+        reason(source),
+        space_hint(source)
+    )]
     Sync {
-        /// The output, or its folder.
+        /// Which file.
+        role: Role,
+        /// The file.
         path: PathBuf,
         /// The system's reason.
         source: io::Error,
@@ -183,7 +296,7 @@ pub enum FileError {
     /// Not every byte of the output has been written.
     #[error(
         "the output {} is incomplete: of {length} bytes the one at offset {offset} was never \
-         written{}", path.display(), forgotten_hint(*forgotten)
+         written{}", quote_path(path), forgotten_hint(*forgotten)
     )]
     Incomplete {
         /// The output.
@@ -196,10 +309,17 @@ pub enum FileError {
         forgotten: bool,
     },
 
-    /// The complete output could not be given its name.
-    #[error("cannot put the output {} in place: {}{}", path.display(), reason(source), place_hint(source))]
+    /// The complete file could not be given its name.
+    #[error(
+        "cannot put the {role} {} in place: {}{}",
+        quote_path(path),
+        reason(source),
+        place_hint(source)
+    )]
     Place {
-        /// The output.
+        /// Which file.
+        role: Role,
+        /// The file.
         path: PathBuf,
         /// The system's reason.
         source: io::Error,
@@ -221,69 +341,6 @@ impl From<FileError> for io::Error {
     }
 }
 
-/// The system's reason without the error number that the standard library adds.
-fn reason(error: &io::Error) -> String {
-    let mut text = error.to_string();
-    if let Some(number) = text.rfind(" (os error ") {
-        text.truncate(number);
-    }
-    text
-}
-
-fn wanted(role: Role) -> &'static str {
-    match role {
-        Role::Input => "a regular file or a block device",
-        Role::Output => "the name of a file, a block device, or a device such as /dev/null",
-    }
-}
-
-fn open_hint(role: Role, error: &io::Error) -> &'static str {
-    match (role, error.kind()) {
-        (Role::Input, io::ErrorKind::NotFound) => "; check the path",
-        (Role::Input, io::ErrorKind::PermissionDenied) => "; you need permission to read it",
-        (Role::Output, io::ErrorKind::PermissionDenied) => "; you need permission to write it",
-        (Role::Output, io::ErrorKind::ResourceBusy) => "; unmount it, or stop what uses it",
-        _ => "",
-    }
-}
-
-fn folder_hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::NotFound => "; create the folder first",
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            "; choose a folder that you can write to"
-        }
-        io::ErrorKind::NotADirectory => "; choose a folder",
-        _ => space_hint(error),
-    }
-}
-
-fn space_hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "; make room there, or choose another file system"
-        }
-        io::ErrorKind::FileTooLarge => "; raise the file size limit (ulimit -f)",
-        _ => "",
-    }
-}
-
-fn place_hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::NotFound => "; its folder is gone",
-        io::ErrorKind::IsADirectory => "; a directory has taken its name",
-        _ => space_hint(error),
-    }
-}
-
-fn forgotten_hint(forgotten: bool) -> &'static str {
-    if forgotten {
-        ", or was written among too many scattered pieces to be remembered"
-    } else {
-        ""
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -291,6 +348,7 @@ mod tests {
     #[test]
     fn a_message_is_one_line_with_file_operation_offset_reason_and_advice() {
         let error = FileError::Write {
+            role: Role::Output,
             path: "copy.img".into(),
             offset: 4096,
             source: io::Error::from_raw_os_error(libc::ENOSPC),
@@ -305,10 +363,25 @@ mod tests {
     #[test]
     fn the_kind_of_the_reason_survives_the_way_to_the_disk() {
         let error = FileError::Write {
+            role: Role::Output,
             path: "copy.img".into(),
             offset: 0,
             source: io::Error::from_raw_os_error(libc::ENOSPC),
         };
         assert_eq!(io::Error::from(error).kind(), io::ErrorKind::StorageFull);
+    }
+
+    #[test]
+    fn a_path_with_control_characters_cannot_break_the_line_or_reach_the_terminal() {
+        let error = FileError::Open {
+            role: Role::Input,
+            path: "a\nvmm: \u{1b}[2J\u{202e}".into(),
+            source: io::Error::from_raw_os_error(libc::ENOENT),
+        };
+        assert_eq!(
+            error.to_string(),
+            "cannot open the input $'a\\nvmm: \\x1b[2J\\u202e': No such file or directory; \
+             check the path"
+        );
     }
 }

@@ -6,19 +6,19 @@
 //! [`InputFile::check_unchanged`].
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, SeekFrom, Stat, fcntl_setfl, fstat, open, seek, statat,
-};
+use rustix::fs::{FileType, OFlags, Stat, fstat};
 use vm_memory::VolatileSlice;
 
 use super::descriptor::Descriptor;
 use super::error::{FileError, Role};
+use super::identity::{Identity, Known};
+use super::open::open_to_read;
 use super::vectored::Partial;
 use super::zeros;
-use crate::storage::Storage;
+use crate::quote::quote_path;
+use crate::storage::{Cancel, Storage};
 
 /// The input of a copy, open for reading.
 #[derive(Debug)]
@@ -35,28 +35,26 @@ impl InputFile {
     ///
     /// # Errors
     ///
-    /// The file is missing, unreadable, or neither a regular file nor a block device.
+    /// The file is missing, unreadable, or neither a regular file nor a block device; or the system
+    /// makes up its length.
     pub fn open(path: &Path, direct: bool) -> Result<Self, FileError> {
-        let failed = |errno: rustix::io::Errno| FileError::Open {
-            role: Role::Input,
-            path: path.into(),
-            source: errno.into(),
-        };
-        // Looked at before it is opened: to open a FIFO or a device can have effects of its own.
-        check_kind(path, &statat(CWD, path, AtFlags::empty()).map_err(failed)?)?;
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
-        // O_NONBLOCK, in case it has become a FIFO since: to open one would wait for a writer.
-        let fd = open(path, flags | OFlags::NONBLOCK, Mode::empty()).map_err(failed)?;
-        let stat = fstat(&fd).map_err(failed)?;
-        check_kind(path, &stat)?;
-        fcntl_setfl(&fd, OFlags::empty()).map_err(failed)?;
-        let length = length(path, &fd, &stat)?;
-        let file = Descriptor::new(fd, direct, OFlags::RDONLY);
+        Self::open_for(path, direct, Cancel::new())
+    }
+
+    /// As [`open`](Self::open), for a run that may be cancelled: then a read that is interrupted
+    /// ends with an error of kind [`Interrupted`](io::ErrorKind::Interrupted).
+    ///
+    /// # Errors
+    ///
+    /// As for `open`.
+    pub fn open_for(path: &Path, direct: bool, cancel: Cancel) -> Result<Self, FileError> {
+        let opened = open_to_read(Role::Input, path)?;
+        let file = Descriptor::new(opened.fd, direct, OFlags::RDONLY, cancel);
         Ok(Self {
             path: path.into(),
             file,
-            stat,
-            length,
+            stat: opened.stat,
+            length: opened.length,
         })
     }
 
@@ -82,7 +80,7 @@ impl InputFile {
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         let note = self.file.note();
-        note.map(|note| format!("input {}: {note}", self.path.display()))
+        note.map(|note| format!("input {}: {note}", quote_path(&self.path)))
             .into_iter()
             .collect()
     }
@@ -91,7 +89,7 @@ impl InputFile {
     /// user if it is not. To be called when the copy is complete.
     #[must_use]
     pub fn check_unchanged(&self) -> Option<String> {
-        let path = self.path.display();
+        let path = quote_path(&self.path);
         let now = match fstat(&self.file) {
             Ok(now) => now,
             Err(errno) => return Some(format!("cannot look at the input {path} again: {errno}")),
@@ -117,15 +115,20 @@ impl InputFile {
         })
     }
 
-    /// Whether `other` is this very file, under whatever name.
-    pub(super) fn is(&self, other: &Stat) -> bool {
-        let same_file = (self.stat.st_dev, self.stat.st_ino) == (other.st_dev, other.st_ino);
-        // One device may have several nodes.
-        let is_device =
-            |stat: &Stat| FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice;
-        let same_device =
-            is_device(&self.stat) && is_device(other) && self.stat.st_rdev == other.st_rdev;
-        same_file || same_device
+    /// What must not be written.
+    #[must_use]
+    pub fn known(&self) -> Known<'_> {
+        Known {
+            role: Role::Input,
+            path: &self.path,
+            identity: Some(Identity::of(&self.stat)),
+            entry: None,
+        }
+    }
+
+    /// The run that the reads belong to.
+    pub(super) fn cancel(&self) -> &Cancel {
+        self.file.cancel()
     }
 
     fn read_failed(&self, offset: u64, partial: Partial) -> io::Error {
@@ -170,41 +173,6 @@ impl Storage for InputFile {
     fn flush(&self) -> io::Result<()> {
         Ok(())
     }
-}
-
-fn check_kind(path: &Path, stat: &Stat) -> Result<(), FileError> {
-    let found = match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile | FileType::BlockDevice => return Ok(()),
-        FileType::Directory => "a directory",
-        FileType::Fifo => "a FIFO",
-        FileType::Socket => "a socket",
-        FileType::CharacterDevice => "a character device",
-        _ => "of an unknown kind",
-    };
-    Err(FileError::Kind {
-        role: Role::Input,
-        path: path.into(),
-        found,
-    })
-}
-
-/// The length of an open regular file or block device in bytes.
-fn length(path: &Path, fd: &OwnedFd, stat: &Stat) -> Result<u64, FileError> {
-    let failed = |errno: rustix::io::Errno| FileError::Read {
-        role: Role::Input,
-        path: path.into(),
-        offset: 0,
-        source: errno.into(),
-    };
-    if FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice {
-        return seek(fd.as_fd(), SeekFrom::End(0)).map_err(failed);
-    }
-    let length = u64::try_from(stat.st_size).unwrap_or(0);
-    let mut first = [0_u8; 1];
-    if length == 0 && rustix::io::pread(fd, &mut first, 0).map_err(failed)? > 0 {
-        return Err(FileError::NoLength { path: path.into() });
-    }
-    Ok(length)
 }
 
 #[cfg(test)]

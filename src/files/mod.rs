@@ -1,23 +1,37 @@
-//! The files that a copy reads and writes: what lies behind the two disks. The input is opened
-//! once and read; the output becomes visible only when it is complete. Nothing here knows of
-//! virtual machines, and after both files are open no other file is ever opened.
+//! The files that a run reads and writes: what lies behind the two disks, the guest's image, the
+//! statistics. What is read is opened once; what is written becomes visible only when it is
+//! complete. Nothing here knows of virtual machines, and after all files are open no other file is
+//! ever opened.
 //!
-//! - [`InputFile`] and [`OutputFile`] are the disks' backends,
-//! - `target` finds out where an output path leads, `staging` makes the file that goes there,
+//! - [`InputFile`] and [`OutputFile`] are the disks' backends, [`NewFile`] is a small file,
+//! - `open` opens what is read, [`check_distinct`] compares it with what is written,
+//! - `target` and `place` find out where an output path leads, `staging` makes the file that goes
+//!   there, `permissions` and `acl` give it what the old file had,
 //! - `descriptor`, `vectored` and `zeros` move the bytes, `coverage` remembers which were written.
 
+mod acl;
 mod coverage;
 mod descriptor;
 mod error;
+mod hints;
+mod identity;
 mod input;
 mod late;
+mod new_file;
+mod open;
 mod output;
+mod permissions;
+mod place;
 mod staging;
+mod sync;
 mod target;
 mod vectored;
 mod zeros;
 
 pub use error::{FileError, Role};
+pub use identity::{Identity, Known, check_distinct};
 pub use input::InputFile;
+pub use new_file::NewFile;
+pub use open::{ImageFile, open_image};
 pub use output::{OutputFile, OutputOptions};
 pub use zeros::padded_length;

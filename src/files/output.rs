@@ -17,18 +17,22 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{OFlags, fdatasync, fsync};
-use rustix::io::Errno;
+use rustix::fs::{OFlags, fstat};
 use vm_memory::VolatileSlice;
 
 use super::coverage::Coverage;
 use super::descriptor::Descriptor;
 use super::error::{FileError, Role};
+use super::hints::reason;
+use super::identity::{Identity, Known};
 use super::input::InputFile;
 use super::late::LateErrors;
-use super::staging::{Naming, Staging, adopt_permissions};
-use super::target::{Place, Target, find};
+use super::place::Place;
+use super::staging::{Naming, Staging};
+use super::sync::{Synced, sync_all, sync_data};
+use super::target::{Target, find};
 use super::zeros;
+use crate::quote::quote_path;
 use crate::storage::Storage;
 
 /// How the output is written.
@@ -79,10 +83,17 @@ impl OutputFile {
         options: OutputOptions,
         naming: Naming,
     ) -> Result<Self, FileError> {
-        let (file, staging) = match find(path, input)? {
-            Target::Device(device) => (Descriptor::new(device, options.direct, OFlags::RDWR), None),
+        let direct = |file| {
+            let cancel = input.cancel().clone();
+            Descriptor::new(file, options.direct, OFlags::RDWR, cancel)
+        };
+        let (file, staging) = match find(Role::Output, path, &[input.known()], input.len())? {
+            Target::Device(device) => (direct(device), None),
             Target::File(place) => {
-                let (file, staging) = stage(*place, options.direct, naming)?;
+                let (mut staging, file) = Staging::create(*place, naming)?;
+                // Opened for direct transfers before its permissions may forbid to open it.
+                let file = direct(file);
+                staging.keep_permissions(file.as_fd())?;
                 (file, Some(staging))
             }
         };
@@ -131,57 +142,73 @@ impl OutputFile {
     pub fn notes(&self) -> Vec<String> {
         let mut notes: Vec<String> = self.file.note().into_iter().collect();
         if let Some(staging) = &self.staging {
-            let place = staging.place();
-            if let Some(name) = staging.hidden_name() {
-                notes.push(format!(
-                    "the file system has no unnamed files; if this run is killed it leaves {}",
-                    place.folder_path.join(name).display()
-                ));
-            }
-            if self.fsync && !place.folder_syncs {
+            notes.extend(staging.notes());
+            if self.fsync && !staging.place().folder_syncs {
                 notes.push("its folder cannot be read, so its name cannot be made durable".into());
             }
-            if place
-                .existing
-                .as_ref()
-                .is_some_and(|stat| stat.st_nlink > 1)
-            {
-                notes.push("it has other hard links; those keep the old content".into());
-            }
         }
-        let line = |note| format!("output {}: {note}", self.path.display());
-        notes.into_iter().map(line).collect()
+        notes.iter().map(|note| self.line(note)).collect()
+    }
+
+    /// What else must not be this file.
+    #[must_use]
+    pub fn known(&self) -> Known<'_> {
+        match &self.staging {
+            Some(staging) => staging.place().known(),
+            None => Known {
+                role: Role::Output,
+                path: &self.path,
+                identity: fstat(&self.file).ok().as_ref().map(Identity::of),
+                entry: None,
+            },
+        }
     }
 
     /// Checks that the copy is complete and puts it in place. No write may be under way; later
     /// ones are refused. After a failure the copy is given up: there is nothing to try again.
     ///
+    /// Returns warnings for the user: what is not as it was asked for, although the copy is
+    /// complete and has its name.
+    ///
     /// # Errors
     ///
     /// A byte was never written, what was written could not be stored, or the name could not be
-    /// given. What had the name before still has it, unless the error is
-    /// [`FileError::Sync`] on the folder: then the copy has its name, but perhaps not durably.
-    pub fn commit(&self) -> Result<(), FileError> {
+    /// given. What had the name before still has it.
+    pub fn commit(&self) -> Result<Vec<String>, FileError> {
         self.sealed.store(true, Ordering::SeqCst);
         self.check_complete()?;
-        self.settle()?;
-        let Some(staging) = &self.staging else {
-            return Ok(());
-        };
-        let placed = staging.put_in_place(self.file.as_fd());
-        placed.map_err(|source| FileError::Place {
-            path: self.path.clone(),
-            source,
-        })?;
-        let place = staging.place();
-        if self.fsync && place.folder_syncs {
-            let path = place.folder_path.clone();
-            fsync(&place.folder).map_err(|errno| FileError::Sync {
-                path,
-                source: errno.into(),
-            })?;
+        let synced = self.settle()?;
+        let mut warnings = Vec::new();
+        if let Some(staging) = &self.staging {
+            if synced == Synced::Unsupported {
+                warnings.push(self.line("its file system cannot make it durable"));
+            }
+            staging.put_in_place(self.file.as_fd())?;
+            warnings.extend(self.sync_name(staging.place()));
         }
-        Ok(())
+        Ok(warnings)
+    }
+
+    /// Makes the output's name durable, if that was asked for; returns a warning if it is not.
+    /// The copy is in place by now, so that nothing can make it a failure any more.
+    fn sync_name(&self, place: &Place) -> Option<String> {
+        if !self.fsync || !place.folder_syncs {
+            return None;
+        }
+        match sync_all(&place.folder, self.file.cancel()) {
+            Ok(Synced::Yes) => None,
+            Ok(Synced::Unsupported) => {
+                Some(self.line("it is in place, but its file system cannot make its name durable"))
+            }
+            Err(error) => Some(self.line(&format!(
+                "it is in place, but its name could not be made durable: {}",
+                reason(&error)
+            ))),
+        }
+    }
+
+    fn line(&self, note: &str) -> String {
+        format!("output {}: {note}", quote_path(&self.path))
     }
 
     fn check_complete(&self) -> Result<(), FileError> {
@@ -198,8 +225,9 @@ impl OutputFile {
     }
 
     /// Waits for what the file system still owes: its errors, and durability if asked for.
-    fn settle(&self) -> Result<(), FileError> {
+    fn settle(&self) -> Result<Synced, FileError> {
         let failed = |source| FileError::Sync {
+            role: Role::Output,
             path: self.path.clone(),
             source,
         };
@@ -207,9 +235,9 @@ impl OutputFile {
             late_errors.collect().map_err(failed)?;
         }
         if self.fsync {
-            ignore_unsyncable(fsync(&self.file)).map_err(failed)
+            sync_all(&self.file, self.file.cancel()).map_err(failed)
         } else {
-            Ok(())
+            Ok(Synced::Yes)
         }
     }
 
@@ -246,6 +274,7 @@ impl Storage for OutputFile {
     fn write_at(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<()> {
         if self.sealed.load(Ordering::SeqCst) {
             return Err(FileError::Sealed {
+                role: Role::Output,
                 path: self.path.clone(),
                 offset,
             }
@@ -260,6 +289,7 @@ impl Storage for OutputFile {
         self.record(offset, end);
         written.map_err(|partial| {
             FileError::Write {
+                role: Role::Output,
                 path: self.path.clone(),
                 offset: end,
                 source: partial.source,
@@ -272,43 +302,16 @@ impl Storage for OutputFile {
         if !self.fsync {
             return Ok(());
         }
-        ignore_unsyncable(fdatasync(&self.file)).map_err(|source| {
-            FileError::Sync {
+        match sync_data(&self.file, self.file.cancel()) {
+            // What the file system does not offer is told when the copy is in place.
+            Ok(Synced::Yes | Synced::Unsupported) => Ok(()),
+            Err(source) => Err(FileError::Sync {
+                role: Role::Output,
                 path: self.path.clone(),
                 source,
             }
-            .into()
-        })
-    }
-}
-
-/// Makes the file that will become the output.
-fn stage(place: Place, direct: bool, naming: Naming) -> Result<(Descriptor, Staging), FileError> {
-    let (path, folder) = (place.path.clone(), place.folder_path.clone());
-    let existing = place.existing;
-    let (staging, file) = Staging::create(place, naming).map_err(|source| FileError::Folder {
-        path: path.clone(),
-        folder,
-        source,
-    })?;
-    // Opened for direct transfers before its permissions may forbid to open it.
-    let file = Descriptor::new(file, direct, OFlags::RDWR);
-    if let Some(existing) = existing {
-        let advice = "its permissions cannot be kept; choose another output";
-        adopt_permissions(file.as_fd(), &existing).map_err(|source| FileError::Replace {
-            path,
-            source,
-            advice,
-        })?;
-    }
-    Ok((file, staging))
-}
-
-/// A device such as /dev/null has nothing to sync and says so with EINVAL.
-fn ignore_unsyncable(synced: Result<(), Errno>) -> io::Result<()> {
-    match synced {
-        Err(Errno::INVAL) => Ok(()),
-        synced => Ok(synced?),
+            .into()),
+        }
     }
 }
 

@@ -1,25 +1,22 @@
 //! A file that has no name, or a hidden one, until it is complete, and that then gets its name in
 //! one step (open(2) O_TMPFILE, linkat(2), rename(2)). Where the file system has no unnamed files,
-//! a hidden one `.NAME.vmm-RANDOM.tmp` is used and removed when it is not wanted; only a killed
-//! run can leave it behind.
+//! or does not let them be named, a hidden one `.vmm-RANDOM.tmp` is used and removed when it is not
+//! wanted; only a killed run can leave it behind. Which way it is, is tried out before the copy.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{
-    AtFlags, CWD, Gid, Mode, OFlags, Stat, Uid, fchmod, fchown, linkat, openat, renameat, unlinkat,
-};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat, renameat, unlinkat};
 use rustix::io::Errno;
 
-use super::target::Place;
-
-/// The longest name that a file can have, in bytes (NAME_MAX).
-const MAX_NAME: usize = 255;
+use super::error::FileError;
+use super::open::descriptor_path;
+use super::permissions;
+use super::place::Place;
+use crate::quote::quote_path;
 
 /// Whether to try an unnamed file first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,37 +33,58 @@ pub(super) struct Staging {
     place: Place,
     naming: Naming,
     /// A name that nothing else has: of the hidden file, or for the moment of the replacement.
-    temporary: OsString,
+    temporary: String,
     placed: AtomicBool,
+    /// What cannot be kept of the file that is replaced.
+    lost: Vec<String>,
 }
 
 impl Staging {
     /// Makes the file, empty and open for reading and writing. It is private if it is to replace
-    /// an existing one, until [`adopt_permissions`]; otherwise the kernel gives it the permissions
+    /// an existing one, until [`keep`](super::permissions::keep); otherwise the kernel gives it the permissions
     /// of any new file there (umask, default ACL).
-    pub(super) fn create(place: Place, naming: Naming) -> io::Result<(Self, OwnedFd)> {
-        let temporary = temporary_name(&place.name);
-        let mode = Mode::from_raw_mode(if place.existing.is_some() {
-            0o600
-        } else {
-            0o666
-        });
-        let (naming, file) = match naming {
-            Naming::Unnamed => match create_unnamed(&place, mode)? {
-                Some(file) => (Naming::Unnamed, file),
-                None => (Naming::Hidden, create_hidden(&place, &temporary, mode)?),
-            },
-            Naming::Hidden => (Naming::Hidden, create_hidden(&place, &temporary, mode)?),
-        };
+    ///
+    /// # Errors
+    ///
+    /// Nothing can be created in the folder.
+    pub(super) fn create(place: Place, naming: Naming) -> Result<(Self, OwnedFd), FileError> {
+        let temporary = temporary_name();
+        let (naming, file) =
+            make(&place, naming, &temporary).map_err(|source| FileError::Folder {
+                role: place.role,
+                path: place.path.clone(),
+                folder: place.folder_path.clone(),
+                source,
+            })?;
         Ok((
             Self {
                 place,
                 naming,
                 temporary,
                 placed: AtomicBool::new(false),
+                lost: Vec::new(),
             },
             file,
         ))
+    }
+
+    /// Gives `file`, which was created with this, what the file has that it replaces.
+    ///
+    /// # Errors
+    ///
+    /// The new file would allow more than the old one.
+    pub(super) fn keep_permissions(&mut self, file: BorrowedFd<'_>) -> Result<(), FileError> {
+        let Some(existing) = &self.place.existing else {
+            return Ok(());
+        };
+        let kept = permissions::keep(file, &self.place, existing);
+        self.lost = kept.map_err(|source| FileError::Replace {
+            role: self.place.role,
+            path: self.place.path.clone(),
+            source,
+            advice: "its permissions cannot be kept; choose another path",
+        })?;
+        Ok(())
     }
 
     /// Gives `file`, which was created with this, its name; an existing file is replaced. To ask
@@ -75,13 +93,21 @@ impl Staging {
     /// # Errors
     ///
     /// The system's reason. What had the name before still has it, and nothing else is left.
-    pub(super) fn put_in_place(&self, file: BorrowedFd<'_>) -> io::Result<()> {
+    pub(super) fn put_in_place(&self, file: BorrowedFd<'_>) -> Result<(), FileError> {
+        self.name(file).map_err(|errno| FileError::Place {
+            role: self.place.role,
+            path: self.place.path.clone(),
+            source: errno.into(),
+        })
+    }
+
+    fn name(&self, file: BorrowedFd<'_>) -> Result<(), Errno> {
         if self.placed.load(Ordering::Acquire) {
             return Ok(());
         }
         match self.naming {
             Naming::Hidden => self.rename()?,
-            Naming::Unnamed => match self.link(file, &self.place.name) {
+            Naming::Unnamed => match link(&self.place, file, &self.place.name) {
                 Err(Errno::EXIST) => self.replace(file)?,
                 linked => linked?,
             },
@@ -95,43 +121,38 @@ impl Staging {
         &self.place
     }
 
-    /// The name that a killed run leaves behind, if it can leave one.
-    pub(super) fn hidden_name(&self) -> Option<&OsStr> {
-        (self.naming == Naming::Hidden).then_some(self.temporary.as_os_str())
+    /// What the user should know before: what a killed run can leave, and what is not as it was.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.naming == Naming::Hidden {
+            notes.push(format!(
+                "the file system does not let unnamed files be named; if this run is killed it \
+                 leaves {}",
+                quote_path(&self.place.folder_path.join(&self.temporary))
+            ));
+        }
+        let existing = self.place.existing.as_ref();
+        if existing.is_some_and(|stat| stat.st_nlink > 1) {
+            notes.push("it has other hard links; those keep the old content".into());
+        }
+        notes.extend(self.lost.iter().cloned());
+        notes
     }
 
     /// No system call gives an unnamed file a name that is taken, so it gets another one first.
     fn replace(&self, file: BorrowedFd<'_>) -> Result<(), Errno> {
-        self.link(file, &self.temporary)?;
+        link(&self.place, file, OsStr::new(&self.temporary))?;
         self.rename().inspect_err(|_| self.remove())
-    }
-
-    fn link(&self, file: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
-        let folder = &self.place.folder;
-        let linked = linkat(
-            CWD,
-            descriptor_path(file),
-            folder,
-            name,
-            AtFlags::SYMLINK_FOLLOW,
-        );
-        match linked {
-            // Perhaps only /proc is not there. Without it this takes a privilege, or Linux 6.10.
-            Err(Errno::NOENT | Errno::ACCESS) => {
-                linkat(file, "", folder, name, AtFlags::EMPTY_PATH).or(linked)
-            }
-            linked => linked,
-        }
     }
 
     fn rename(&self) -> Result<(), Errno> {
         let folder = &self.place.folder;
-        renameat(folder, &self.temporary, folder, &self.place.name)
+        renameat(folder, self.temporary.as_str(), folder, &self.place.name)
     }
 
     fn remove(&self) {
         // There is nobody left to tell, and the name says what it is.
-        let _ = unlinkat(&self.place.folder, &self.temporary, AtFlags::empty());
+        let _ = unlink(&self.place, &self.temporary);
     }
 }
 
@@ -143,52 +164,80 @@ impl Drop for Staging {
     }
 }
 
-/// Gives a file the owner, group and permissions of the one that it replaces, as far as the system
-/// allows it. Set-id bits are not kept: to write a file clears them.
-pub(super) fn adopt_permissions(file: BorrowedFd<'_>, existing: &Stat) -> io::Result<()> {
-    // One at a time: a user may often change the group, but never the owner.
-    let _ = fchown(file, Some(Uid::from_raw(existing.st_uid)), None);
-    let group_kept = fchown(file, None, Some(Gid::from_raw(existing.st_gid))).is_ok();
-    let mut mode = existing.st_mode & 0o777;
-    if !group_kept {
-        // What the old group was allowed is not for the new one: it gets what others get.
-        mode = (mode & 0o707) | ((mode & 0o007) << 3);
+/// Makes the file, and tells which way it is named.
+fn make(place: &Place, naming: Naming, temporary: &str) -> io::Result<(Naming, OwnedFd)> {
+    let mode = Mode::from_raw_mode(if place.existing.is_some() {
+        0o600
+    } else {
+        0o666
+    });
+    if naming == Naming::Unnamed
+        && let Some(file) = create_unnamed(place, temporary, mode)?
+    {
+        return Ok((Naming::Unnamed, file));
     }
-    Ok(fchmod(file, Mode::from_raw_mode(mode))?)
+    Ok((Naming::Hidden, create_hidden(place, temporary, mode)?))
+}
+
+fn link(place: &Place, file: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
+    let (source, follow) = (descriptor_path(file), AtFlags::SYMLINK_FOLLOW);
+    match linkat(CWD, source, &place.folder, name, follow) {
+        // Perhaps only /proc is not there. Without it this takes a privilege, or Linux 6.10.
+        Err(errno @ (Errno::NOENT | Errno::ACCESS)) => {
+            linkat(file, "", &place.folder, name, AtFlags::EMPTY_PATH).map_err(|_| errno)
+        }
+        linked => linked,
+    }
+}
+
+fn unlink(place: &Place, name: &str) -> Result<(), Errno> {
+    unlinkat(&place.folder, name, AtFlags::empty())
 }
 
 /// An unnamed file, or nothing if the file system has none or it could not be named later.
-fn create_unnamed(place: &Place, mode: Mode) -> io::Result<Option<OwnedFd>> {
-    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    match openat(&place.folder, ".", flags, mode) {
-        Ok(file) if can_be_named(&file) => Ok(Some(file)),
+fn create_unnamed(place: &Place, temporary: &str, mode: Mode) -> io::Result<Option<OwnedFd>> {
+    match open_unnamed(place, mode) {
+        Ok(file) => Ok(can_be_named(place, temporary).then_some(file)),
         // Each file system and kernel has its own way to say that it does not know the flag.
-        Ok(_) | Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => Ok(None),
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => Ok(None),
         Err(errno) => Err(errno.into()),
     }
 }
 
-/// Whether there is a /proc through which an unprivileged process can give the file a name.
-fn can_be_named(file: &OwnedFd) -> bool {
-    Path::new(&descriptor_path(file.as_fd())).exists()
+fn open_unnamed(place: &Place, mode: Mode) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    openat(&place.folder, ".", flags, mode)
 }
 
-fn create_hidden(place: &Place, name: &OsStr, mode: Mode) -> io::Result<OwnedFd> {
+/// Tries out, with another file, whether an unnamed one can get a name here. Layered and network
+/// file systems, a missing /proc and security modules all have their own reasons against it, and
+/// after the copy it would be too late.
+fn can_be_named(place: &Place, temporary: &str) -> bool {
+    if place.append_only {
+        // What gets a name there keeps it, so there is no trying; and no other way either.
+        return true;
+    }
+    let Ok(file) = open_unnamed(place, Mode::RUSR | Mode::WUSR) else {
+        return false;
+    };
+    let linked = link(place, file.as_fd(), OsStr::new(temporary));
+    linked.is_ok() && unlink(place, temporary).is_ok()
+}
+
+fn create_hidden(place: &Place, name: &str, mode: Mode) -> io::Result<OwnedFd> {
+    if place.append_only {
+        // It could not be renamed.
+        return Err(Errno::PERM.into());
+    }
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     Ok(openat(&place.folder, name, flags, mode)?)
 }
 
-fn descriptor_path(file: BorrowedFd<'_>) -> String {
-    format!("/proc/self/fd/{}", file.as_raw_fd())
-}
-
-/// `.NAME.vmm-RANDOM.tmp`, with as much of the name as there is room for.
-fn temporary_name(name: &OsStr) -> OsString {
+/// `.vmm-RANDOM.tmp`: short and of letters that every file system has, since each counts the room
+/// for a name in its own way.
+fn temporary_name() -> String {
     let random = RandomState::new().build_hasher().finish();
-    let suffix = format!(".vmm-{random:016x}.tmp");
-    let room = MAX_NAME - suffix.len() - 1;
-    let name = &name.as_bytes()[..name.len().min(room)];
-    OsString::from_vec([b".", name, suffix.as_bytes()].concat())
+    format!(".vmm-{random:016x}.tmp")
 }
 
 #[cfg(test)]
@@ -196,17 +245,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_temporary_name_is_recognisable_hidden_and_never_too_long() {
-        let name = temporary_name(OsStr::new("disk.img"));
-        let name = name.to_string_lossy();
+    fn a_temporary_name_is_hidden_unique_and_valid_on_every_file_system() {
+        let name = temporary_name();
         assert!(
-            name.starts_with(".disk.img.vmm-") && name.ends_with(".tmp"),
+            name.starts_with(".vmm-") && name.ends_with(".tmp"),
             "{name}"
         );
-        assert_eq!(temporary_name(OsStr::new(&"x".repeat(255))).len(), MAX_NAME);
-        assert_ne!(
-            temporary_name(OsStr::new("a")),
-            temporary_name(OsStr::new("a"))
-        );
+        assert!(name.is_ascii() && name.len() <= 32, "{name}");
+        assert_ne!(temporary_name(), temporary_name());
     }
 }

@@ -1,6 +1,6 @@
 //! Reading and writing guest memory at an offset of a file, many pieces to a system call
-//! (`preadv`, `pwritev`). A transfer that the system cuts short or interrupts is continued; no
-//! call allocates. The pointers that cross into the system here are this folder's one use of raw
+//! (`preadv`, `pwritev`). A transfer that the system cuts short is continued, and one that is
+//! interrupted as long as the run goes on; no call allocates. The pointers that cross into the system here are this folder's one use of raw
 //! memory.
 
 use std::io;
@@ -11,6 +11,8 @@ use std::ptr::null_mut;
 use libc::{c_int, iovec, off_t};
 use vm_memory::VolatileSlice;
 use vm_memory::volatile_memory::PtrGuardMut;
+
+use crate::storage::Cancel;
 
 /// Most pieces that one system call is given. The kernel takes 1024; an array of that many would
 /// cost more to prepare than the calls it saves.
@@ -30,7 +32,8 @@ const _: () = assert!(!needs_drop::<PtrGuardMut>());
 pub(super) struct Partial {
     /// Bytes that were transferred, counted from the start of the request.
     pub(super) done: u64,
-    /// Why it went no further; `UnexpectedEof` if a read met the end of the file.
+    /// Why it went no further; `UnexpectedEof` if a read met the end of the file, `Interrupted` if
+    /// the run is over.
     pub(super) source: io::Error,
 }
 
@@ -48,15 +51,18 @@ pub(super) struct Span<'a> {
 }
 
 /// Fills the span from the file.
-pub(super) fn read(file: BorrowedFd<'_>, span: Span<'_>) -> Result<(), Partial> {
-    transfer(span, io::ErrorKind::UnexpectedEof, |pieces, offset| {
-        preadv(file, pieces, offset)
-    })
+pub(super) fn read(file: BorrowedFd<'_>, span: Span<'_>, cancel: &Cancel) -> Result<(), Partial> {
+    transfer(
+        span,
+        cancel,
+        io::ErrorKind::UnexpectedEof,
+        |pieces, offset| preadv(file, pieces, offset),
+    )
 }
 
 /// Writes the span to the file.
-pub(super) fn write(file: BorrowedFd<'_>, span: Span<'_>) -> Result<(), Partial> {
-    transfer(span, io::ErrorKind::WriteZero, |pieces, offset| {
+pub(super) fn write(file: BorrowedFd<'_>, span: Span<'_>, cancel: &Cancel) -> Result<(), Partial> {
+    transfer(span, cancel, io::ErrorKind::WriteZero, |pieces, offset| {
         pwritev(file, pieces, offset)
     })
 }
@@ -64,6 +70,7 @@ pub(super) fn write(file: BorrowedFd<'_>, span: Span<'_>) -> Result<(), Partial>
 /// Repeats `call` until the span is moved. `stuck` is the error if it moves nothing.
 fn transfer(
     span: Span<'_>,
+    cancel: &Cancel,
     stuck: io::ErrorKind,
     mut call: impl FnMut(&[iovec], u64) -> io::Result<usize>,
 ) -> Result<(), Partial> {
@@ -71,7 +78,8 @@ fn transfer(
     let mut done = span.from;
     while done < span.to {
         let count = gather(&mut pieces, Span { from: done, ..span });
-        match call(&pieces[..count], span.offset.saturating_add(done)) {
+        let pieces = &pieces[..count];
+        match cancel.repeat(|| call(pieces, span.offset.saturating_add(done))) {
             Ok(0) => {
                 return Err(Partial {
                     done,
@@ -79,7 +87,6 @@ fn transfer(
                 });
             }
             Ok(moved) => done += moved as u64,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(source) => return Err(Partial { done, source }),
         }
     }
@@ -197,7 +204,13 @@ mod tests {
             from: 0,
             to: 950,
         };
-        transfer(span, io::ErrorKind::WriteZero, stingy(300, &mut seen)).unwrap();
+        transfer(
+            span,
+            &Cancel::new(),
+            io::ErrorKind::WriteZero,
+            stingy(300, &mut seen),
+        )
+        .unwrap();
         assert_eq!(seen, [(950, 5000), (650, 5300), (350, 5600), (50, 5900)]);
     }
 
@@ -212,7 +225,7 @@ mod tests {
             from: 0,
             to: 1000,
         };
-        let partial = transfer(span, io::ErrorKind::WriteZero, |_, _| {
+        let partial = transfer(span, &Cancel::new(), io::ErrorKind::WriteZero, |_, _| {
             calls += 1;
             if calls == 1 {
                 Ok(512)
@@ -235,8 +248,32 @@ mod tests {
             from: 0,
             to: 10,
         };
-        let partial = transfer(span, io::ErrorKind::WriteZero, |_, _| Ok(0)).unwrap_err();
+        let partial =
+            transfer(span, &Cancel::new(), io::ErrorKind::WriteZero, |_, _| Ok(0)).unwrap_err();
         assert_eq!(partial.source.kind(), io::ErrorKind::WriteZero);
+    }
+
+    #[test]
+    fn a_transfer_that_is_interrupted_after_the_end_of_the_run_ends() {
+        let mut memory = [0; 10];
+        let buffers = slices(&mut memory, 10);
+        let span = Span {
+            buffers: &buffers,
+            offset: 0,
+            from: 0,
+            to: 10,
+        };
+        let (cancel, mut calls) = (Cancel::new(), 0);
+        let partial = transfer(span, &cancel, io::ErrorKind::UnexpectedEof, |_, _| {
+            calls += 1;
+            if calls == 3 {
+                cancel.cancel();
+            }
+            Err(io::ErrorKind::Interrupted.into())
+        })
+        .unwrap_err();
+        assert_eq!(partial.source.kind(), io::ErrorKind::Interrupted);
+        assert_eq!((partial.done, calls), (0, 3));
     }
 
     #[test]
@@ -269,7 +306,7 @@ mod tests {
             from: 0,
             to: 2000,
         };
-        write(file.as_fd(), span).unwrap();
+        write(file.as_fd(), span, &Cancel::new()).unwrap();
         let mut target = vec![0; 4000];
         let buffers: Vec<_> = target
             .chunks_mut(2)
@@ -281,6 +318,7 @@ mod tests {
                 buffers: &buffers,
                 ..span
             },
+            &Cancel::new(),
         )
         .unwrap();
         for (index, byte) in target.iter().enumerate().step_by(2) {
@@ -300,7 +338,7 @@ mod tests {
             from: 0,
             to: 200,
         };
-        let partial = read(file.as_fd(), span).unwrap_err();
+        let partial = read(file.as_fd(), span, &Cancel::new()).unwrap_err();
         assert_eq!(
             (partial.done, partial.source.kind()),
             (100, io::ErrorKind::UnexpectedEof)
@@ -318,7 +356,7 @@ mod tests {
             from: 0,
             to: 1,
         };
-        let partial = write(file.as_fd(), span).unwrap_err();
+        let partial = write(file.as_fd(), span, &Cancel::new()).unwrap_err();
         assert_eq!(partial.source.raw_os_error(), Some(libc::EINVAL));
     }
 }

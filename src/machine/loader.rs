@@ -4,7 +4,6 @@
 //! An image is untrusted. linux-loader copies the segments; what it does not check (that they lie
 //! in the image region, what they may be used for) is checked here before it sees the file.
 
-use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 
@@ -18,6 +17,7 @@ use vm_memory::{ByteValued, Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::memory::to_usize;
 use super::page_tables::{IMAGE_PAGES, ImagePermissions, PagePermissions};
+use crate::quote::quote_path;
 
 const ELF_MAGIC: &[u8] = b"\x7fELF";
 /// A file larger than this cannot fit, whatever its format: an ELF may carry symbols, not more.
@@ -33,7 +33,7 @@ const MAX_NOTE_SIZE: u64 = 64 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The file cannot be read.
-    #[error("cannot read the guest {}: {source}", path.display())]
+    #[error("cannot read the guest {}: {source}", quote_path(path))]
     Read {
         /// The guest's file.
         path: PathBuf,
@@ -83,17 +83,15 @@ pub struct LoadedImage {
     pub permissions: Box<ImagePermissions>,
 }
 
-/// Reads a guest image from a file.
+/// Reads a guest image from `file`, which was opened at `path`.
 ///
 /// # Errors
 ///
 /// [`LoadError::Read`] or, for a file that can never fit, [`LoadError::TooBig`].
-pub fn read_image(path: &Path) -> Result<Vec<u8>, LoadError> {
+pub fn read_image(path: &Path, file: impl Read) -> Result<Vec<u8>, LoadError> {
     let read = || {
         let mut image = Vec::new();
-        File::open(path)?
-            .take(MAX_FILE_SIZE + 1)
-            .read_to_end(&mut image)?;
+        file.take(MAX_FILE_SIZE + 1).read_to_end(&mut image)?;
         Ok(image)
     };
     let image: Vec<u8> = read().map_err(|source| LoadError::Read {

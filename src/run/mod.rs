@@ -10,8 +10,6 @@ mod supervisor;
 mod threads;
 mod verdict;
 
-use std::fs::File;
-use std::io::Write;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,17 +19,18 @@ pub use error::{EXIT_USAGE, RunError};
 
 use crate::config::{Config, StatsFormat};
 use crate::devices::{ByteQueue, Overflow, Uart};
-use crate::files::{InputFile, OutputFile, OutputOptions};
+use crate::files::{
+    self, ImageFile, InputFile, NewFile, OutputFile, OutputOptions, check_distinct, open_image,
+};
 use crate::job::{self, Session};
 use crate::machine::{self, GuestRam, IdlePort, Machine, Vcpu};
-use crate::report::Console;
 use crate::sandbox::{self, Filter, Role};
 use crate::stats::Stats;
 use console::{drain, open_console};
 use disks::Disks;
 use gate::Gate;
 use signals::Signals;
-use supervisor::{GuestPorts, MainLoop, Supervised, Supervisor};
+use supervisor::{Console, GuestPorts, MainLoop, Supervised, Supervisor};
 use threads::{DiskThread, VcpuThread, install};
 
 /// The guest that copies, built with the VMM.
@@ -45,31 +44,30 @@ const COM2_QUEUE: usize = 16 * 1024;
 struct Files {
     input: Arc<InputFile>,
     output: Arc<OutputFile>,
-    stats: Option<File>,
+    image: Option<ImageFile>,
+    stats: Option<NewFile>,
 }
 
 /// Copies as `config` says.
 ///
-/// Gives back the exit status of a run whose end the user has been told.
-///
 /// # Errors
 ///
-/// Why there is no copy, where the user has not been told yet; the output's path is as it was then.
-pub fn run(config: &Config) -> Result<u8, RunError> {
+/// Why there is no copy; the output's path is as it was then.
+pub fn run(config: &Config) -> Result<(), RunError> {
     let started = Instant::now();
     let files = open_files(config)?;
-    let image = config.guest.as_deref().map(machine::read_image);
+    let image = files.image.as_ref();
+    let image = image.map(|image| machine::read_image(image.path(), image.file()));
     let image = image.transpose()?;
     let mut console = open_console(config, files.input.len());
-    let notes = [files.input.notes(), files.output.notes()];
-    for note in notes.concat() {
-        console.warn(&note);
-    }
+    let stats_notes = files.stats.as_ref().map(NewFile::notes).unwrap_or_default();
+    let notes = [files.input.notes(), files.output.notes(), stats_notes];
+    console.warn(&notes.concat());
 
     let ram = GuestRam::new(2)?;
     let disks = Disks::new(config, &files.input, &files.output, &ram)?;
     let ports = serial_ports()?;
-    let frame = job::config_frame(config, console.wants_reports()).map_err(|error| {
+    let frame = job::config_frame(config, console.lines).map_err(|error| {
         RunError::Guest(format!(
             "the configuration does not fit into a frame: {error}"
         ))
@@ -80,9 +78,10 @@ pub fn run(config: &Config) -> Result<u8, RunError> {
     // From here on signals end the run in order; before, their default is as good.
     let signals = Signals::take_over().map_err(RunError::host("take over signals"))?;
     if config.sandbox {
-        sandbox::confine_process(files.output.folder())?;
+        let stats_folder = files.stats.as_ref().and_then(NewFile::folder);
+        sandbox::confine_process(files.output.folder().into_iter().chain(stats_folder))?;
     } else {
-        console.warn("the sandbox is off");
+        console.warn(&["the sandbox is off".to_owned()]);
     }
     let (main_loop, disk_threads) = start(config, &files, &disks, vcpu, ports, console, signals)?;
     let supervised = main_loop.run()?;
@@ -100,11 +99,21 @@ fn open_files(config: &Config) -> Result<Files, RunError> {
         fsync: config.fsync,
     };
     let output = Arc::new(OutputFile::create(&config.output, &input, options)?);
-    let stats = config.stats_file.as_ref().map(File::create).transpose();
+    let image = config.guest.as_deref().map(open_image).transpose()?;
+    let stats_file = config.stats_file.as_deref();
+    let stats = stats_file
+        .map(|path| NewFile::create(files::Role::Statistics, path))
+        .transpose()?;
+    let mut reads = vec![input.known()];
+    reads.extend(image.as_ref().map(ImageFile::known));
+    let mut writes = vec![output.known()];
+    writes.extend(stats.as_ref().map(NewFile::known));
+    check_distinct(&reads, &writes)?;
     Ok(Files {
         input,
         output,
-        stats: stats.map_err(RunError::host("create the file for the statistics"))?,
+        image,
+        stats,
     })
 }
 
@@ -189,15 +198,20 @@ fn finish(
     mut run: Supervised,
     files: &Files,
     disks: &Disks,
-    result: Result<(), RunError>,
+    result: Result<Vec<String>, RunError>,
     started: Instant,
-) -> Result<u8, RunError> {
+) -> Result<(), RunError> {
     let console = &mut run.console;
-    console.finish_bar(result.is_ok(), started.elapsed());
-    if result.is_err() {
-        console.explain(&run.debug);
-    } else if let Some(note) = files.input.check_unchanged() {
-        console.warn(&note);
+    if console.bar.finish(result.is_ok()) {
+        console.err.print(b"\n");
+    }
+    if let Ok(warnings) = &result {
+        console.warn(warnings);
+        console.warn(files.input.check_unchanged().as_slice());
+    } else if !config.debug {
+        for line in run.debug.last() {
+            console.err.print(format!("[DEBUG] {line}\n").as_bytes());
+        }
     }
     let stats = Stats::new(
         result.is_ok(),
@@ -211,21 +225,14 @@ fn finish(
             StatsFormat::Text => stats.to_string(),
             StatsFormat::Json => stats.to_json(),
         };
-        console.notice(&text);
+        console.err.print(text.as_bytes());
     }
-    let written = files.stats.as_ref().map_or(Ok(()), |mut file| {
-        file.write_all(stats.to_json().as_bytes())
-    });
-    if let Err(error) = written {
-        console.warn(&format!("cannot write the statistics: {error}"));
+    if let Some(Err(error)) = files
+        .stats
+        .as_ref()
+        .map(|file| file.save(stats.to_json().as_bytes()))
+    {
+        console.warn(&[error.to_string()]);
     }
-    if let Err(error) = &result {
-        console.error(&error.to_string());
-    }
-    if let Err(error) = drain(console, &run.signals) {
-        console.error(&error.to_string());
-        console.flush();
-        return Ok(error.exit_code());
-    }
-    Ok(result.map_or_else(|error| error.exit_code(), |()| 0))
+    drain(console, &run.signals).and(result.map(|_| ()))
 }

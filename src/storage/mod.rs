@@ -1,6 +1,7 @@
 //! What lies behind a disk: the floor below both the block device, which serves requests from it,
 //! and the files that a run opens.
 
+mod cancel;
 mod memory;
 
 use std::io;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 
 use vm_memory::VolatileSlice;
 
+pub use cancel::Cancel;
 pub use memory::MemoryStorage;
 
 /// Storage that a block device reads and writes.

@@ -151,7 +151,7 @@ impl Files {
 
 /// Whether `name` has the form that the documentation gives for what a killed run leaves.
 fn is_leftover(name: &str) -> bool {
-    name.starts_with(&format!(".{OUTPUT}.vmm-")) && name.ends_with(".tmp")
+    name.starts_with(".vmm-") && name.ends_with(".tmp")
 }
 
 /// Bytes that look random and are the same for the same `seed` (xorshift64*).

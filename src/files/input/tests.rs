@@ -35,7 +35,7 @@ fn read(input: &InputFile, offset: u64, size: usize) -> io::Result<Vec<u8>> {
 fn refusal(path: &Path) -> String {
     let message = InputFile::open(path, false).unwrap_err().to_string();
     assert!(
-        message.contains(&path.display().to_string()) && !message.contains('\n'),
+        message.contains(&quote_path(path).to_string()) && !message.contains('\n'),
         "{message}"
     );
     message
@@ -163,4 +163,106 @@ fn an_unreadable_file_is_refused() {
         return;
     }
     assert!(refusal(&path).contains("Permission denied; you need permission to read it"));
+}
+
+/// The signal that tells the holder of a lease (fcntl(2) F_SETSIG): one that is ignored by default.
+fn take_write_lease(file: &fs::File) -> bool {
+    const F_SETSIG: libc::c_int = 10;
+    let fcntl = |command, argument: libc::c_int| {
+        // SAFETY: these commands take a number and touch no memory.
+        unsafe { libc::fcntl(std::os::fd::AsRawFd::as_raw_fd(file), command, argument) }
+    };
+    fcntl(F_SETSIG, libc::SIGURG) == 0 && fcntl(libc::F_SETLEASE, libc::F_WRLCK) == 0
+}
+
+#[test]
+fn a_lease_on_the_input_is_waited_for() {
+    let folder = folder();
+    let path = folder.path().join("input");
+    fs::write(&path, content(700)).unwrap();
+    let holder = fs::File::options().write(true).open(&path).unwrap();
+    if !take_write_lease(&holder) {
+        eprintln!(
+            "skipped: no lease to be had here: {}",
+            io::Error::last_os_error()
+        );
+        return;
+    }
+    let started = std::time::Instant::now();
+    let release = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        drop(holder);
+    });
+    let input = InputFile::open(&path, false).unwrap();
+    release.join().unwrap();
+    assert!(started.elapsed().as_millis() >= 200);
+    assert_eq!(read(&input, 0, 512).unwrap(), content(512));
+}
+
+#[test]
+fn a_length_that_the_system_makes_up_is_said_and_a_true_one_of_such_a_system_works() {
+    let made_up = Path::new("/sys/kernel/mm/transparent_hugepage/enabled");
+    let made_up = [made_up, Path::new("/sys/kernel/uevent_seqnum")]
+        .into_iter()
+        .find(|path| path.exists());
+    let Some(made_up) = made_up else {
+        eprintln!("skipped: there is no sysfs here");
+        return;
+    };
+    let message = refusal(made_up);
+    assert!(
+        message.contains("makes up") && message.contains("4096"),
+        "{message}"
+    );
+    let honest = Path::new("/sys/kernel/notes");
+    if let Ok(notes) = fs::read(honest) {
+        let input = InputFile::open(honest, false).unwrap();
+        assert_eq!(input.len(), notes.len() as u64);
+        assert_eq!(read(&input, 0, notes.len()).unwrap(), notes);
+    }
+}
+
+#[test]
+fn a_regular_file_that_a_read_waits_for_is_refused_at_once() {
+    let log = Path::new("/proc/kmsg");
+    if fs::File::open(log).is_err() {
+        eprintln!("skipped: this user may not read the kernel's log");
+        return;
+    }
+    assert!(refusal(log).contains("length as 0"));
+}
+
+#[test]
+fn a_file_of_nothing_but_holes_is_no_made_up_one() {
+    let folder = folder();
+    let path = folder.path().join("input");
+    fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
+    assert_eq!(InputFile::open(&path, false).unwrap().len(), 1 << 40);
+}
+
+#[test]
+fn a_guests_image_is_checked_as_the_input_is() {
+    let folder = folder();
+    let path = folder.path().join("guest");
+    fs::write(&path, content(700)).unwrap();
+    let mut image = Vec::new();
+    let opened = crate::files::open_image(&path).unwrap();
+    io::Read::read_to_end(&mut opened.file(), &mut image).unwrap();
+    assert_eq!(image, content(700));
+    let fifo = folder.path().join("fifo");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&fifo)
+            .status()
+            .unwrap()
+            .success()
+    );
+    for (path, part) in [
+        (&*fifo, "as the guest: it is a FIFO"),
+        (folder.path(), "as the guest: it is a directory"),
+        (&*folder.path().join("none"), "open the guest"),
+    ] {
+        let message = crate::files::open_image(path).unwrap_err().to_string();
+        assert!(message.contains(part), "{message}");
+    }
 }

@@ -17,6 +17,8 @@ use crate::files::padded_length;
 
 mod devices;
 mod faults;
+mod kept;
+mod refused;
 
 const BOTH: [Naming; 2] = [Naming::Unnamed, Naming::Hidden];
 
@@ -388,5 +390,5 @@ fn hard_links_and_hidden_names_are_told_to_the_user() {
     fs::hard_link(setup.path("copy"), setup.path("link")).unwrap();
     assert!(setup.create("copy").unwrap().notes()[0].contains("hard links"));
     let notes = setup.create_named("new", Naming::Hidden).notes();
-    assert!(notes[0].contains("/.new.vmm-"), "{notes:?}");
+    assert!(notes[0].contains("/.vmm-"), "{notes:?}");
 }

@@ -1,0 +1,71 @@
+//! The second half of a message: the system's reason, and what the user can do about it.
+
+use std::io;
+
+use super::error::Role;
+
+/// The system's reason without the error number that the standard library adds.
+pub(super) fn reason(error: &io::Error) -> String {
+    let mut text = error.to_string();
+    if let Some(number) = text.rfind(" (os error ") {
+        text.truncate(number);
+    }
+    text
+}
+
+pub(super) fn wanted(role: Role) -> &'static str {
+    match role {
+        Role::Input | Role::Guest => "a regular file or a block device",
+        Role::Output => "the name of a file, a block device, or a device such as /dev/null",
+        Role::Statistics => "the name of a file, or a device such as /dev/null",
+    }
+}
+
+pub(super) fn open_hint(role: Role, error: &io::Error) -> &'static str {
+    match (role, error.kind()) {
+        (Role::Input | Role::Guest, io::ErrorKind::NotFound) => "; check the path",
+        (Role::Input | Role::Guest, io::ErrorKind::PermissionDenied) => {
+            "; you need permission to read it"
+        }
+        (_, io::ErrorKind::PermissionDenied) => "; you need permission to write it",
+        (Role::Output, io::ErrorKind::ResourceBusy) => "; unmount it, or stop what uses it",
+        _ => "",
+    }
+}
+
+pub(super) fn folder_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "; create the folder first",
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "; choose a folder that you can write to"
+        }
+        io::ErrorKind::NotADirectory => "; choose a folder",
+        _ => space_hint(error),
+    }
+}
+
+pub(super) fn space_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; make room there, or choose another file system"
+        }
+        io::ErrorKind::FileTooLarge => "; raise the file size limit (ulimit -f)",
+        _ => "",
+    }
+}
+
+pub(super) fn place_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "; its folder is gone",
+        io::ErrorKind::IsADirectory => "; a directory has taken its name",
+        _ => space_hint(error),
+    }
+}
+
+pub(super) fn forgotten_hint(forgotten: bool) -> &'static str {
+    if forgotten {
+        ", or was written among too many scattered pieces to be remembered"
+    } else {
+        ""
+    }
+}

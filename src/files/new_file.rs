@@ -1,0 +1,138 @@
+//! A small file that a run writes beside the copy, such as the statistics. As the copy, it is a new
+//! file that takes its name when it is complete; what it replaces is never cut short. A device such
+//! as /dev/null is written in place. A FIFO or a terminal is refused: nobody may be there to read.
+//!
+//! System calls after [`NewFile::create`]: `write`, `linkat`, `renameat` and `unlinkat`, relative
+//! to descriptors that are open, in [`NewFile::save`]; `unlinkat` and `close` when it is dropped.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::fstat;
+use rustix::io::write;
+
+use super::error::{FileError, Role};
+use super::identity::{Identity, Known};
+use super::staging::{Naming, Staging};
+use super::target::{Target, find};
+use crate::quote::quote_path;
+use crate::storage::Cancel;
+
+/// A file that does not have its name yet.
+#[derive(Debug)]
+pub struct NewFile {
+    role: Role,
+    path: PathBuf,
+    file: OwnedFd,
+    /// None for a device, which is written in place.
+    staging: Option<Staging>,
+    saved: AtomicBool,
+}
+
+impl NewFile {
+    /// Prepares the file for `role` at `path`. What is there is not touched.
+    ///
+    /// # Errors
+    ///
+    /// As for [`OutputFile::create`](super::OutputFile::create); a block device is refused as well.
+    /// What else of the run it must not be is for [`check_distinct`](super::check_distinct) to say.
+    pub fn create(role: Role, path: &Path) -> Result<Self, FileError> {
+        Self::create_named(role, path, Naming::Unnamed)
+    }
+
+    fn create_named(role: Role, path: &Path, naming: Naming) -> Result<Self, FileError> {
+        let (file, staging) = match find(role, path, &[], 0)? {
+            Target::Device(device) => (device, None),
+            Target::File(place) => {
+                let (mut staging, file) = Staging::create(*place, naming)?;
+                staging.keep_permissions(file.as_fd())?;
+                (file, Some(staging))
+            }
+        };
+        Ok(Self {
+            role,
+            path: path.into(),
+            file,
+            staging,
+            saved: AtomicBool::new(false),
+        })
+    }
+
+    /// The folder in which [`save`](Self::save) gives the file its name, for a sandbox that must
+    /// allow this. None for a device.
+    #[must_use]
+    pub fn folder(&self) -> Option<BorrowedFd<'_>> {
+        self.staging
+            .as_ref()
+            .map(|staging| staging.place().folder.as_fd())
+    }
+
+    /// Lines for the user: what a killed run can leave, and what is not as it was.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        let notes = self.staging.as_ref().map(Staging::notes);
+        let line = |note| format!("{} {}: {note}", self.role, quote_path(&self.path));
+        notes.unwrap_or_default().into_iter().map(line).collect()
+    }
+
+    /// What else must not be this file.
+    #[must_use]
+    pub fn known(&self) -> Known<'_> {
+        match &self.staging {
+            Some(staging) => staging.place().known(),
+            None => Known {
+                role: self.role,
+                path: &self.path,
+                identity: fstat(&self.file).ok().as_ref().map(Identity::of),
+                entry: None,
+            },
+        }
+    }
+
+    /// Writes the whole content and gives the file its name. To be called once.
+    ///
+    /// # Errors
+    ///
+    /// It could not be written or named, or was saved before. What had the name before has it
+    /// still.
+    pub fn save(&self, content: &[u8]) -> Result<(), FileError> {
+        if self.saved.swap(true, Ordering::SeqCst) {
+            return Err(FileError::Sealed {
+                role: self.role,
+                path: self.path.clone(),
+                offset: 0,
+            });
+        }
+        let mut done = 0;
+        while done < content.len() {
+            let written = Cancel::new().repeat(|| write(&self.file, &content[done..]));
+            match written.and_then(some) {
+                Ok(more) => done += more,
+                Err(source) => {
+                    return Err(FileError::Write {
+                        role: self.role,
+                        path: self.path.clone(),
+                        offset: done as u64,
+                        source,
+                    });
+                }
+            }
+        }
+        let staging = self.staging.as_ref();
+        staging.map_or(Ok(()), |staging| staging.put_in_place(self.file.as_fd()))
+    }
+}
+
+/// A write that takes nothing would be repeated for ever.
+fn some(written: usize) -> io::Result<usize> {
+    if written == 0 {
+        Err(io::ErrorKind::WriteZero.into())
+    } else {
+        Ok(written)
+    }
+}
+
+#[cfg(test)]
+mod tests;

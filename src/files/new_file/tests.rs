@@ -1,0 +1,153 @@
+//! When the file appears, and what it must not be.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::files::{InputFile, OutputFile, OutputOptions, check_distinct, open_image};
+
+const BOTH: [Naming; 2] = [Naming::Unnamed, Naming::Hidden];
+
+fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn create(path: &Path) -> Result<NewFile, FileError> {
+    NewFile::create(Role::Statistics, path)
+}
+
+fn names(folder: &TempDir) -> Vec<String> {
+    let entries = fs::read_dir(folder.path()).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_file_appears_when_it_is_saved_and_what_it_replaces_stays_until_then() {
+    for naming in BOTH {
+        let folder = folder();
+        let path = folder.path().join("stats.json");
+        let file = NewFile::create_named(Role::Statistics, &path, naming).unwrap();
+        assert!(!path.exists());
+        file.save(b"{}").unwrap();
+        assert!(matches!(file.save(b"{}"), Err(FileError::Sealed { .. })));
+        drop(file);
+        assert_eq!(fs::read(&path).unwrap(), b"{}");
+
+        fs::write(&path, "what was there before").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        let file = NewFile::create_named(Role::Statistics, &path, naming).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"what was there before");
+        drop(file);
+        assert_eq!(fs::read(&path).unwrap(), b"what was there before");
+        let file = NewFile::create_named(Role::Statistics, &path, naming).unwrap();
+        file.save(b"[]").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"[]");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o640);
+        assert_eq!(names(&folder), ["stats.json"]);
+    }
+}
+
+#[test]
+fn devices_are_written_in_place_and_a_full_one_is_an_error() {
+    let null = create("/dev/null".as_ref()).unwrap();
+    assert!(null.folder().is_none());
+    null.save(b"{}").unwrap();
+    let error = create("/dev/full".as_ref())
+        .unwrap()
+        .save(b"{}")
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("write the statistics file /dev/full at offset 0: No space left"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_fifo_a_folder_and_a_terminal_are_refused_at_once() {
+    let folder = folder();
+    let fifo = folder.path().join("fifo");
+    let mode = rustix::fs::Mode::RWXU;
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let refusal = |path: &Path| create(path).unwrap_err().to_string();
+    assert!(refusal(&fifo).contains("as the statistics file: it is a FIFO"));
+    assert!(refusal(folder.path()).contains("it is a directory"));
+    if fs::File::open("/dev/ptmx").is_ok() {
+        assert!(refusal("/dev/ptmx".as_ref()).contains("it is a terminal"));
+    }
+    assert_eq!(names(&folder), ["fifo"]);
+}
+
+/// The files of a run with these names in one folder, which are distinct or not.
+fn run(folder: &Path, [input, image, output, stats]: [&str; 4]) -> Result<(), FileError> {
+    let input = InputFile::open(&folder.join(input), false)?;
+    let image = open_image(&folder.join(image))?;
+    let output = OutputFile::create(&folder.join(output), &input, OutputOptions::default())?;
+    let stats = create(&folder.join(stats))?;
+    check_distinct(
+        &[input.known(), image.known()],
+        &[output.known(), stats.known()],
+    )
+}
+
+#[test]
+fn what_a_run_writes_is_nothing_that_it_reads_or_writes_as_well() {
+    let folder = folder();
+    for name in ["input", "image", "old"] {
+        fs::write(folder.path().join(name), name).unwrap();
+    }
+    for name in ["input", "image", "old"] {
+        fs::hard_link(
+            folder.path().join(name),
+            folder.path().join(format!("{name}.hard")),
+        )
+        .unwrap();
+        symlink(name, folder.path().join(format!("{name}.soft"))).unwrap();
+    }
+    symlink("new", folder.path().join("new.soft")).unwrap();
+    let before = names(&folder);
+    run(folder.path(), ["input", "image", "out", "stats"]).unwrap();
+    run(folder.path(), ["input", "image", "old", "stats"]).unwrap();
+    run(folder.path(), ["input", "input", "out", "stats"]).unwrap();
+    for (output, stats) in [
+        ("out", "input"),
+        ("out", "input.hard"),
+        ("out", "image.soft"),
+        ("image", "stats"),
+        ("image.hard", "stats"),
+        ("old", "old"),
+        ("old", "old.hard"),
+        ("old.soft", "old"),
+        ("new", "new"),
+        ("new.soft", "new"),
+        ("new", "./new"),
+    ] {
+        let error = run(folder.path(), ["input", "image", output, stats]).unwrap_err();
+        assert!(
+            matches!(error, FileError::SameFile { .. }),
+            "{output} {stats}: {error}"
+        );
+    }
+    let error = run(folder.path(), ["input", "image", "New", "nEW"]).unwrap_err();
+    assert!(matches!(error, FileError::SameName { .. }), "{error}");
+    assert_eq!(names(&folder), before);
+    for name in ["input", "image", "old"] {
+        assert_eq!(fs::read(folder.path().join(name)).unwrap(), name.as_bytes());
+    }
+}
+
+#[test]
+fn one_device_without_content_may_be_written_twice() {
+    let folder = folder();
+    fs::write(folder.path().join("input"), "input").unwrap();
+    run(folder.path(), ["input", "input", "/dev/null", "/dev/null"]).unwrap();
+}

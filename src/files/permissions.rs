@@ -1,0 +1,250 @@
+//! Gives a new file what the one had that it replaces: owner, group, mode, access control list and
+//! extended attributes (chown(2), acl(5), xattr(7)). What cannot be kept is told before the copy,
+//! and at no moment may anybody do more with the new file than with the old.
+//!
+//! Not kept on purpose: set-id bits, file capabilities and signatures, all of which say something
+//! of the old content.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+
+use rustix::fs::{
+    Gid, Mode, Stat, Uid, XattrFlags, fchmod, fchown, fgetxattr, fremovexattr, fsetxattr, fstat,
+    lgetxattr, llistxattr,
+};
+use rustix::io::Errno;
+
+use super::acl::{self, Acl};
+use super::hints::reason;
+use super::open::descriptor_path;
+use super::place::Place;
+use super::sync::is_unsupported;
+use crate::quote::escape_bytes;
+
+/// The most that the kernel returns for one value, or for the list of names, in bytes.
+const LARGEST_VALUE: usize = 64 * 1024;
+
+/// Attributes that belong to a content and not to a file.
+const OF_THE_CONTENT: [&[u8]; 3] = [b"security.capability", b"security.ima", b"security.evm"];
+
+/// Gives `file`, which is new, empty and private, what `existing` has, which is at `place`;
+/// returns what the user should know.
+///
+/// # Errors
+///
+/// The new file would allow more than the old one.
+pub(super) fn keep(
+    file: BorrowedFd<'_>,
+    place: &Place,
+    existing: &Stat,
+) -> io::Result<Vec<String>> {
+    let mut notes = Vec::new();
+    // A folder's default list has given the file one, which the mode would bring to life.
+    remove_acl(file)?;
+    let old = OldFile::at(place);
+    // First, since it takes permission to write the file.
+    old.copy_attributes(file, &mut notes);
+    let mut acl = old.acl();
+    let mode = existing.st_mode & 0o777;
+    if existing.st_mode & 0o6000 != 0 {
+        notes.push("its set-user-ID and set-group-ID bits are not kept".into());
+    }
+    // Private also for the old owner, until all is as it was.
+    fchmod_to(file, mode & 0o600)?;
+    let group_kept = change_owner(file, existing, &mut notes)?;
+    if !group_kept && let OldAcl::Known(list) = &mut acl {
+        list.change_group();
+    }
+    let mode = match acl {
+        OldAcl::None if group_kept => mode,
+        OldAcl::None => without_group(mode),
+        OldAcl::Known(list) => {
+            match fsetxattr(file, acl::ATTRIBUTE, list.value(), XattrFlags::empty()) {
+                // This has set the mode as well.
+                Ok(()) => return Ok(notes),
+                Err(errno) => {
+                    notes.push(format!(
+                        "its access control list cannot be kept ({}); whom it names gets no access",
+                        reason(&errno.into())
+                    ));
+                    list.strictest_mode()
+                }
+            }
+        }
+        OldAcl::Unknown(reason) => {
+            notes.push(format!(
+                "its access control list cannot be kept ({reason}); only the owner gets access"
+            ));
+            mode & 0o700
+        }
+    };
+    fchmod_to(file, mode)?;
+    Ok(notes)
+}
+
+/// The access control list of the old file.
+enum OldAcl {
+    None,
+    Known(Acl),
+    /// There may be one, for this reason not known.
+    Unknown(String),
+}
+
+fn remove_acl(file: BorrowedFd<'_>) -> io::Result<()> {
+    match fremovexattr(file, acl::ATTRIBUTE) {
+        Ok(()) | Err(Errno::NODATA) => Ok(()),
+        Err(errno) if is_unsupported(errno) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Gives the file to the old owner and group, as far as this user may; tells whether the group is
+/// the old one.
+fn change_owner(
+    file: BorrowedFd<'_>,
+    existing: &Stat,
+    notes: &mut Vec<String>,
+) -> io::Result<bool> {
+    // One at a time: a user may often change the group, but never the owner. The group first,
+    // since who has given the file away may not change it any more.
+    let _ = fchown(file, None, Some(Gid::from_raw(existing.st_gid)));
+    let _ = fchown(file, Some(Uid::from_raw(existing.st_uid)), None);
+    let now = fstat(file)?;
+    if now.st_uid != existing.st_uid {
+        notes.push(format!(
+            "its owner, user {}, cannot be kept; it will belong to user {}",
+            existing.st_uid, now.st_uid
+        ));
+    }
+    if now.st_gid != existing.st_gid {
+        notes.push(format!(
+            "its group {} cannot be kept; it will have group {}, without more access for either",
+            existing.st_gid, now.st_gid
+        ));
+    }
+    Ok(now.st_gid == existing.st_gid)
+}
+
+/// A mode for another group: its members were among the others, and those of the old one are now.
+fn without_group(mode: u32) -> u32 {
+    let both = (mode >> 3) & mode & 0o7;
+    mode & 0o700 | both << 3 | both
+}
+
+/// Sets the mode; where the system has modes of its own, less access will do as well.
+fn fchmod_to(file: BorrowedFd<'_>, mode: u32) -> io::Result<()> {
+    let Err(errno) = fchmod(file, Mode::from_raw_mode(mode)) else {
+        return Ok(());
+    };
+    let now = fstat(file)?.st_mode & 0o777;
+    if now & !mode == 0 {
+        Ok(())
+    } else {
+        Err(errno.into())
+    }
+}
+
+/// The file that is replaced, by a path, since its attributes cannot be had by a descriptor
+/// without permission to read the file.
+struct OldFile {
+    path: PathBuf,
+}
+
+impl OldFile {
+    fn at(place: &Place) -> Self {
+        // By the open folder, so that it is the right one even if it is renamed.
+        let folder = PathBuf::from(descriptor_path(&place.folder));
+        let folder = if folder.exists() {
+            folder
+        } else {
+            place.folder_path.clone()
+        };
+        Self {
+            path: folder.join(&place.name),
+        }
+    }
+
+    fn acl(&self) -> OldAcl {
+        match self.attribute(acl::ATTRIBUTE.as_bytes()) {
+            Ok(value) => Acl::parse(value).map_or_else(
+                || OldAcl::Unknown("of an unknown form".into()),
+                OldAcl::Known,
+            ),
+            Err(Errno::NODATA) => OldAcl::None,
+            Err(errno) if is_unsupported(errno) => OldAcl::None,
+            Err(errno) => OldAcl::Unknown(reason(&errno.into())),
+        }
+    }
+
+    fn attribute(&self, name: &[u8]) -> Result<Vec<u8>, Errno> {
+        let mut value = vec![0; LARGEST_VALUE];
+        let size = lgetxattr(&self.path, name, &mut value[..])?;
+        value.truncate(size);
+        Ok(value)
+    }
+
+    /// Copies all attributes but those that are dealt with apart.
+    fn copy_attributes(&self, file: BorrowedFd<'_>, notes: &mut Vec<String>) {
+        let mut names = vec![0; LARGEST_VALUE];
+        match llistxattr(&self.path, &mut names[..]) {
+            Ok(size) => names.truncate(size),
+            Err(errno) if is_unsupported(errno) => return,
+            Err(errno) => {
+                notes.push(format!(
+                    "its extended attributes cannot be kept: {}",
+                    reason(&errno.into())
+                ));
+                return;
+            }
+        }
+        for name in names
+            .split(|byte| *byte == 0)
+            .filter(|name| !name.is_empty())
+        {
+            if name == acl::ATTRIBUTE.as_bytes() {
+                continue;
+            }
+            if OF_THE_CONTENT.contains(&name) {
+                notes.push(format!(
+                    "its attribute {} belongs to its old content and is not kept",
+                    escape_bytes(name)
+                ));
+            } else if let Err(errno) = self.copy_attribute(file, name) {
+                notes.push(format!(
+                    "its extended attribute {} cannot be kept: {}",
+                    escape_bytes(name),
+                    reason(&errno.into())
+                ));
+            }
+        }
+    }
+
+    fn copy_attribute(&self, file: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
+        let value = self.attribute(name)?;
+        let mut new = vec![0; value.len() + 1];
+        // A security label is often there from the start, and not for a user to set.
+        match fgetxattr(file.as_fd(), name, &mut new[..]) {
+            Ok(size) if new[..size] == value[..] => Ok(()),
+            _ => fsetxattr(file, name, &value, XattrFlags::empty()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mode_for_another_group_gives_neither_group_more() {
+        for (mode, expected) in [
+            (0o640, 0o600),
+            (0o664, 0o644),
+            (0o604, 0o600),
+            (0o777, 0o777),
+            (0o646, 0o644),
+        ] {
+            assert_eq!(without_group(mode), expected, "{mode:o}");
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! The place of a file that is made anew: the folder and the name where it would have to appear,
+//! all links followed, and whether the system will let it appear there, which is found out before
+//! anything is copied (path_resolution(7), rename(2), chattr(1)).
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    Access, AtFlags, CWD, Mode, OFlags, Stat, StatxAttributes, StatxFlags, accessat, fstat, open,
+    readlinkat, statat, statx,
+};
+use rustix::io::Errno;
+
+use super::error::{FileError, Role};
+use super::identity::{Identity, Known};
+use super::open::open_failed;
+use super::target::wrong_kind;
+
+/// As many links as the kernel follows in a path (MAXSYMLINKS).
+const MAX_LINKS: usize = 40;
+
+/// A name in an open folder.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// What the file is for.
+    pub(super) role: Role,
+    /// The path as the user gave it.
+    pub(super) path: PathBuf,
+    /// The folder in which it appears, all links followed.
+    pub(super) folder_path: PathBuf,
+    /// That folder, open for the calls that take one.
+    pub(super) folder: OwnedFd,
+    /// Whether the folder could be opened so that it can be synced too.
+    pub(super) folder_syncs: bool,
+    /// Whether names can be added to the folder but not taken away (chattr(1), `+a`).
+    pub(super) append_only: bool,
+    /// The name in the folder.
+    pub(super) name: OsString,
+    /// The file that is replaced.
+    pub(super) existing: Option<Stat>,
+}
+
+impl Place {
+    /// What else must not be this file.
+    pub(super) fn known(&self) -> Known<'_> {
+        let folder = fstat(&self.folder).ok();
+        Known {
+            role: self.role,
+            path: &self.path,
+            identity: self.existing.as_ref().map(Identity::of),
+            entry: folder.map(|folder| (Identity::of(&folder), self.name.as_os_str())),
+        }
+    }
+}
+
+/// Finds the place of a file that is made anew at `path`, where `existing` is now.
+pub(super) fn find_place(
+    role: Role,
+    path: &Path,
+    existing: Option<Stat>,
+) -> Result<Place, FileError> {
+    let followed = follow_links(role, path)?;
+    let name = followed.as_os_str().as_bytes();
+    if name.ends_with(b"/") {
+        return Err(wrong_kind(
+            role,
+            path,
+            "a folder's name, as it ends in a slash",
+        ));
+    }
+    // The standard library would look through the dot.
+    if name == b"." || name.ends_with(b"/.") {
+        return Err(wrong_kind(
+            role,
+            path,
+            "a folder's name, as it ends in a dot",
+        ));
+    }
+    let Some(name) = followed.file_name().map(OsStr::to_owned) else {
+        return Err(wrong_kind(role, path, "not the name of a file"));
+    };
+    let folder_path = match followed.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    let (folder, folder_syncs) = open_folder(&folder_path).map_err(|errno| FileError::Folder {
+        role,
+        path: path.into(),
+        folder: folder_path.clone(),
+        source: errno.into(),
+    })?;
+    let append_only = has_attribute(&folder, OsStr::new(""), StatxAttributes::APPEND);
+    let place = Place {
+        role,
+        path: path.into(),
+        folder_path,
+        folder,
+        folder_syncs,
+        append_only,
+        name,
+        existing,
+    };
+    match &place.existing {
+        Some(stat) => check_replaceable(&place, stat).map(|()| place),
+        None => Ok(place),
+    }
+}
+
+/// The path that a new file must have so that `path`, if it is a link, leads to it.
+fn follow_links(role: Role, path: &Path) -> Result<PathBuf, FileError> {
+    let mut followed = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        let link = match readlinkat(CWD, &followed, Vec::new()) {
+            Ok(link) => link,
+            // Not a link, or nothing there: this is the place.
+            Err(Errno::INVAL | Errno::NOENT | Errno::NOTDIR) => return Ok(followed),
+            Err(errno) => return Err(open_failed(role, path, errno)),
+        };
+        // An absolute link replaces the whole path.
+        followed = followed
+            .parent()
+            .unwrap_or(Path::new(""))
+            .join(OsStr::from_bytes(link.as_bytes()));
+    }
+    Err(open_failed(role, path, Errno::LOOP))
+}
+
+/// Opens a folder; also tells whether it can be synced, which takes permission to read it.
+fn open_folder(path: &Path) -> Result<(OwnedFd, bool), Errno> {
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match open(path, flags | OFlags::RDONLY, Mode::empty()) {
+        Ok(folder) => Ok((folder, true)),
+        Err(Errno::ACCESS) => {
+            open(path, flags | OFlags::PATH, Mode::empty()).map(|folder| (folder, false))
+        }
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Refuses an existing file that a user would not expect to be replaced, or that the system would
+/// not let us replace when the copy is complete.
+fn check_replaceable(place: &Place, existing: &Stat) -> Result<(), FileError> {
+    let refused = |errno: Errno, advice| {
+        Err(FileError::Replace {
+            role: place.role,
+            path: place.path.clone(),
+            source: errno.into(),
+            advice,
+        })
+    };
+    let here = statat(&place.folder, &place.name, AtFlags::SYMLINK_NOFOLLOW);
+    if !here.is_ok_and(|here| (here.st_dev, here.st_ino) == (existing.st_dev, existing.st_ino)) {
+        return refused(
+            Errno::NOENT,
+            "it has no name in a folder; give the path of a file",
+        );
+    }
+    let attribute = |name, attribute| has_attribute(&place.folder, name, attribute);
+    if attribute(&place.name, StatxAttributes::IMMUTABLE)
+        || attribute(&place.name, StatxAttributes::APPEND)
+    {
+        return refused(
+            Errno::PERM,
+            "it is immutable or append-only; undo that (chattr -ia) or choose another path",
+        );
+    }
+    if place.append_only || attribute(OsStr::new(""), StatxAttributes::IMMUTABLE) {
+        return refused(
+            Errno::PERM,
+            "its folder is immutable or append-only; undo that (chattr -ia) or choose another path",
+        );
+    }
+    // Asked of the path: rename would not ask for it, but cp would.
+    if let Err(errno) = accessat(
+        &place.folder,
+        &place.name,
+        Access::WRITE_OK,
+        AtFlags::EACCESS,
+    ) {
+        let advice = if errno == Errno::ROFS {
+            "choose another file system"
+        } else {
+            "make it writable (chmod u+w) or choose another path"
+        };
+        return refused(errno, advice);
+    }
+    if !may_rename_over(place, existing) {
+        return refused(
+            Errno::PERM,
+            "only its owner may replace it in that folder; choose another",
+        );
+    }
+    if is_mount_point(place) {
+        return refused(
+            Errno::BUSY,
+            "it is a mount point; give a path in an ordinary folder",
+        );
+    }
+    Ok(())
+}
+
+/// In a folder with the sticky bit (as /tmp), only the owner of a file or of the folder may
+/// replace it, or who may act as any owner.
+fn may_rename_over(place: &Place, existing: &Stat) -> bool {
+    let user = rustix::process::geteuid().as_raw();
+    match fstat(&place.folder) {
+        Ok(folder) if Mode::from_raw_mode(folder.st_mode).contains(Mode::SVTX) => {
+            user == existing.st_uid || user == folder.st_uid || may_act_as(existing.st_uid)
+        }
+        _ => true,
+    }
+}
+
+/// Whether this process may do what only `owner` may (CAP_FOWNER, capabilities(7)). In a user
+/// namespace that holds for users which are known there, and all others look like one. What cannot
+/// be found out is taken for allowed: the rename will tell.
+fn may_act_as(owner: u32) -> bool {
+    const CAP_FOWNER: u64 = 1 << 3;
+    let read = |name| fs::read_to_string(Path::new("/proc").join(name)).unwrap_or_default();
+    let status = read("self/status");
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    if effective.is_some_and(|mask| mask & CAP_FOWNER == 0) {
+        return false;
+    }
+    let users = read("self/uid_map");
+    let all_known = users.split_whitespace().eq(["0", "0", "4294967295"]);
+    let unknown = read("sys/kernel/overflowuid").trim().parse().ok();
+    users.is_empty() || all_known || Some(owner) != unknown
+}
+
+/// A file that is mounted by itself (as containers do) has a name that cannot be given to another.
+fn is_mount_point(place: &Place) -> bool {
+    has_attribute(&place.folder, &place.name, StatxAttributes::MOUNT_ROOT)
+}
+
+/// Whether the file `name` in `folder`, or the folder itself if the name is empty, has the
+/// attribute, as far as the file system tells.
+fn has_attribute(folder: &OwnedFd, name: &OsStr, attribute: StatxAttributes) -> bool {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
+    statx(folder, name, flags, StatxFlags::TYPE)
+        .is_ok_and(|answer| answer.stx_attributes.contains(attribute))
+}
