@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use vmm::cli::{self, Command};
+use vmm::operations::copy;
 use vmm::report::last_words;
-use vmm::run::{self, EXIT_USAGE};
+use vmm::runtime::EXIT_USAGE;
 
 /// The host failed, as it does when a run meets a file that cannot be written.
 const EXIT_HOST: u8 = 3;
@@ -17,10 +18,7 @@ fn main() -> ExitCode {
     match cli::parse(&arguments) {
         Ok(Command::Print(text)) => print(&text),
         Ok(Command::Check(_)) => fail("--check is not available", EXIT_USAGE),
-        Ok(Command::Run(config)) => match run::run(&config) {
-            Ok(status) => ExitCode::from(status),
-            Err(error) => fail(&error.to_string(), error.exit_code()),
-        },
+        Ok(Command::Run(config)) => ExitCode::from(copy::run(&config)),
         Err(error) => fail(&format!("{error}; try: vmm --help"), EXIT_USAGE),
     }
 }

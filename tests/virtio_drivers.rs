@@ -306,7 +306,7 @@ fn sectors_are_read_and_written() {
     driver.read_blocks(6, &mut sectors).unwrap();
     assert_eq!(sectors, *[[6; 512], [7; 512]].concat());
     driver.write_blocks(126, &sectors).unwrap();
-    assert_eq!(machine.block.backend().contents()[126 * 512..], sectors);
+    assert_eq!(machine.block.storage().contents()[126 * 512..], sectors);
     let mut back = [0; 1024];
     driver.read_blocks(126, &mut back).unwrap();
     assert_eq!(back, sectors);
@@ -321,7 +321,7 @@ fn many_requests_one_after_the_other_are_all_answered() {
         driver.read_blocks(round % 128, &mut sector).unwrap();
         assert_eq!(usize::from(sector[0]), round % 128);
     }
-    assert_eq!(machine.block.stats().counters().requests, 500);
+    assert_eq!(machine.block.counters().requests, 500);
 }
 
 #[test]

@@ -2,8 +2,9 @@
 //!
 //! A guest can send faster than anyone reads. What then happens is a choice made per port: COM1
 //! holds the vCPU back, so that no message is lost; COM2 drops, so that debug text never holds
-//! anything up. Either way the memory is bounded.
+//! anything up. Either way the memory is allocated once and never grows.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -14,14 +15,13 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 pub enum Overflow {
     /// The writer waits until there is room, or until the queue is closed.
     Wait,
-    /// They are dropped and counted.
+    /// They are dropped.
     Drop,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    bytes: Vec<u8>,
-    dropped: u64,
+    bytes: VecDeque<u8>,
     closed: bool,
 }
 
@@ -43,7 +43,10 @@ impl ByteQueue {
     /// If the system has no eventfd to spare.
     pub fn new(capacity: usize, overflow: Overflow) -> io::Result<Self> {
         Ok(Self {
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                bytes: VecDeque::with_capacity(capacity),
+                closed: false,
+            }),
             room: Condvar::new(),
             capacity,
             overflow,
@@ -58,18 +61,14 @@ impl ByteQueue {
             let room = self.capacity - state.bytes.len();
             let (now, later) = bytes.split_at(room.min(bytes.len()));
             if state.bytes.is_empty() && !now.is_empty() {
-                // The counter of an eventfd that is never read cannot overflow this way: it is
-                // written once for each time that the queue was empty, that is, was read.
+                // Written once for each time that the queue was empty, when it was read as well.
                 let _ = self.filled.write(1);
             }
-            state.bytes.extend_from_slice(now);
+            state.bytes.extend(now);
             bytes = later;
             if !bytes.is_empty() {
                 match self.overflow {
-                    Overflow::Drop => {
-                        state.dropped += bytes.len() as u64;
-                        return;
-                    }
+                    Overflow::Drop => return,
                     Overflow::Wait => {
                         state = self
                             .room
@@ -81,15 +80,25 @@ impl ByteQueue {
         }
     }
 
-    /// Takes all bytes into `out`, which is cleared, and returns how many have been dropped since
-    /// the last call.
-    pub fn take(&self, out: &mut Vec<u8>) -> u64 {
-        out.clear();
-        let _ = self.filled.read();
+    /// Takes as many bytes as there are and as `out` has room for; returns how many. Only when it
+    /// takes the last one does [`event`](Self::event) rest.
+    pub fn take(&self, out: &mut [u8]) -> usize {
         let mut state = self.lock();
-        std::mem::swap(out, &mut state.bytes);
+        let len = out.len().min(state.bytes.len());
+        for (to, from) in out.iter_mut().zip(state.bytes.drain(..len)) {
+            *to = from;
+        }
+        if state.bytes.is_empty() {
+            let _ = self.filled.read();
+        }
         self.room.notify_all();
-        std::mem::take(&mut state.dropped)
+        len
+    }
+
+    /// Whether there is nothing to take.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.lock().bytes.is_empty()
     }
 
     /// Ends waiting for good: what does not fit from now on is dropped.
@@ -98,7 +107,7 @@ impl ByteQueue {
         self.room.notify_all();
     }
 
-    /// Becomes readable when bytes arrive in an empty queue.
+    /// Readable while there are bytes to be taken.
     #[must_use]
     pub fn event(&self) -> &EventFd {
         &self.filled
@@ -126,25 +135,27 @@ mod tests {
             let (queue, sent) = (queue.clone(), sent.clone());
             move || queue.push(&sent)
         });
-        let (mut received, mut part) = (Vec::new(), Vec::new());
+        let (mut received, mut part) = (Vec::new(), [0; 8]);
         while received.len() < sent.len() {
-            queue.take(&mut part);
-            assert!(part.len() <= 3);
-            received.extend_from_slice(&part);
+            let len = queue.take(&mut part);
+            assert!(len <= 3);
+            received.extend_from_slice(&part[..len]);
         }
         writer.join().unwrap();
         assert_eq!(received, sent);
     }
 
     #[test]
-    fn a_dropping_queue_keeps_the_first_bytes_and_counts_the_rest() {
+    fn a_dropping_queue_keeps_the_first_bytes_and_tells_of_them_until_they_are_taken() {
         let queue = ByteQueue::new(3, Overflow::Drop).unwrap();
         queue.push(b"abcde");
-        let mut out = Vec::new();
+        let mut out = [0; 2];
         assert_eq!(queue.take(&mut out), 2);
-        assert_eq!(out, b"abc");
+        assert_eq!(&out, b"ab");
+        assert!(queue.event().write(0).is_ok() && !queue.is_empty());
+        assert_eq!(queue.take(&mut out), 1);
+        assert!(queue.event().read().is_err(), "nothing is left to tell of");
         assert_eq!(queue.take(&mut out), 0);
-        assert!(out.is_empty());
     }
 
     #[test]

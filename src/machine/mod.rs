@@ -4,24 +4,33 @@
 //! given a guest image and so becomes a [`Vcpu`], which runs once and ends in a [`VcpuReport`].
 
 mod coalesced;
+mod ending;
+mod exit_port;
 mod exits;
 mod fault;
 mod idle;
+mod kick;
 mod kvm;
 mod loader;
 mod memory;
 mod page_tables;
 mod registers;
 mod segments;
+mod table;
 mod teardown;
 mod vcpu;
 mod vm;
 
+pub use ending::{Ender, VcpuEnd};
+pub use exit_port::ExitPort;
 pub use exits::ExitCounts;
+pub use fault::Fault;
 pub use idle::IdlePort;
+pub use kick::{KICK_SIGNAL, Kicker};
 pub use kvm::{KvmError, open as open_kvm};
 pub use loader::{LoadError, LoadedImage, load, read_image};
 pub use memory::{GuestRam, MemoryError};
 pub use page_tables::{ImagePermissions, PagePermissions};
-pub use vcpu::{KICK_SIGNAL, Remains, Vcpu, VcpuControl, VcpuEnd, VcpuReport, ignore_kicks};
+pub use table::{Ports, Slot};
+pub use vcpu::{SpentMachine, Vcpu, VcpuReport};
 pub use vm::{Machine, MachineError};

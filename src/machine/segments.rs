@@ -2,8 +2,7 @@
 //! I/O permission bitmap opens the guest's few ports (Intel SDM volume 3, sections 3.4.5, 7.2.3
 //! and 7.7; volume 1, section 19.5.2).
 
-use guest_abi::layout::{GDT, TSS};
-use guest_abi::ports;
+use guest_abi::layout::{GDT, IMAGE, TSS};
 use kvm_bindings::{kvm_dtable, kvm_segment, kvm_sregs};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
@@ -25,19 +24,19 @@ const TYPE_BUSY_TSS: u8 = 11;
 /// Size of a 64-bit TSS without its bitmap, and where the offset of the bitmap stands in it.
 const TSS_SIZE: usize = 104;
 const TSS_BITMAP_OFFSET: usize = 102;
-/// The bitmap ends behind the last port that is allowed: a port beyond the segment's limit is
-/// forbidden, and a byte of ones must follow the last one that is used.
-const BITMAP_PORTS: usize = 0x400;
-const BITMAP_SIZE: usize = BITMAP_PORTS / 8 + 1;
+/// A bit for each port, and the byte of ones that must follow the last one.
+const BITMAP_SIZE: usize = 0x1_0000 / 8 + 1;
 
 /// The same numbers in the widths that the processor has for them.
 const GDT_LIMIT: u16 = 5 * 8 - 1;
 const BITMAP_START: u16 = 104;
-const TSS_LIMIT: u32 = 104 + 0x400 / 8;
+const TSS_LIMIT: u32 = 104 + 0x1_0000 / 8;
 const _: () = assert!(
     GDT_ENTRIES * 8 == GDT_LIMIT as usize + 1
         && TSS_SIZE == BITMAP_START as usize
         && TSS_SIZE + BITMAP_SIZE == TSS_LIMIT as usize + 1
+        // Between the tables and the image.
+        && TSS + (TSS_LIMIT as u64) < IMAGE
 );
 
 fn code_segment() -> kvm_segment {
@@ -103,12 +102,15 @@ pub(super) fn set_up(sregs: &mut kvm_sregs) {
     sregs.idt = kvm_dtable::default();
 }
 
-/// Writes the descriptor table and the task state segment into guest memory.
+/// Writes the descriptor table and the task state segment, which opens `ports`, into guest memory.
 ///
 /// # Errors
 ///
 /// If `memory` lacks the pages that the address map gives to them.
-pub(super) fn write_tables(memory: &GuestMemoryMmap) -> Result<(), GuestMemoryError> {
+pub(super) fn write_tables(
+    memory: &GuestMemoryMmap,
+    ports: &[u16],
+) -> Result<(), GuestMemoryError> {
     let task = task_segment();
     let table: [u64; GDT_ENTRIES] = [
         0,
@@ -120,7 +122,7 @@ pub(super) fn write_tables(memory: &GuestMemoryMmap) -> Result<(), GuestMemoryEr
     for (index, entry) in (0_u64..).zip(table) {
         memory.write_obj(entry, GuestAddress(GDT + index * 8))?;
     }
-    memory.write_slice(&task_state(), GuestAddress(TSS))
+    memory.write_slice(&task_state(ports), GuestAddress(TSS))
 }
 
 /// Encodes a segment as the low eight bytes of its descriptor.
@@ -145,16 +147,14 @@ fn descriptor(segment: &kvm_segment) -> u64 {
 }
 
 /// The task state segment: no stacks, as no ring is ever entered, and the bitmap.
-fn task_state() -> [u8; TSS_SIZE + BITMAP_SIZE] {
-    let mut state = [0; TSS_SIZE + BITMAP_SIZE];
+fn task_state(ports: &[u16]) -> Vec<u8> {
+    let mut state = vec![0; TSS_SIZE + BITMAP_SIZE];
     let offset = BITMAP_START.to_le_bytes();
     state[TSS_BITMAP_OFFSET..TSS_SIZE].copy_from_slice(&offset);
     let bitmap = &mut state[TSS_SIZE..];
     bitmap.fill(0xff);
-    for (first, count) in ports::ALLOWED {
-        for port in usize::from(first)..usize::from(first) + usize::from(count) {
-            bitmap[port / 8] &= !(1 << (port % 8));
-        }
+    for &port in ports {
+        bitmap[usize::from(port / 8)] &= !(1 << (port % 8));
     }
     state
 }
@@ -170,18 +170,13 @@ mod tests {
     }
 
     #[test]
-    fn the_bitmap_allows_the_guest_ports_and_no_others() {
-        let state = task_state();
+    fn the_bitmap_allows_the_ports_of_devices_and_no_others() {
+        let ports = [0, 0x3f8, 0x3ff, 0xf4, u16::MAX];
+        let state = task_state(&ports);
         let bitmap = &state[TSS_SIZE..];
-        for port in 0..BITMAP_PORTS {
-            let allowed = ports::ALLOWED.iter().any(|&(first, count)| {
-                (usize::from(first)..usize::from(first) + usize::from(count)).contains(&port)
-            });
-            assert_eq!(
-                bitmap[port / 8] & (1 << (port % 8)) == 0,
-                allowed,
-                "{port:#x}"
-            );
+        for port in 0..=u16::MAX {
+            let allowed = bitmap[usize::from(port / 8)] & (1 << (port % 8)) == 0;
+            assert_eq!(allowed, ports.contains(&port), "{port:#x}");
         }
         assert_eq!(bitmap.last(), Some(&0xff));
     }

@@ -1,59 +1,18 @@
-//! The vCPU and its thread: runs the guest and hands each exit to the device that it is for (KVM
-//! API, section 4.10).
+//! The vCPU: runs the guest and hands each exit to the device that it is for (KVM API, section
+//! 4.10).
 
-use std::ffi::{c_int, c_void};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use guest_abi::ports;
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 use vm_device::bus::MmioAddress;
 use vm_device::device_manager::{IoManager, MmioManager};
-use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
 use super::coalesced::{self, read_port, write_port};
+use super::ending::{Ender, VcpuEnd};
 use super::fault::Fault;
-use super::idle::{IdlePort, Wake};
+use super::idle::IdlePort;
 use super::teardown::Teardown;
 use super::{ExitCounts, GuestRam};
-
-/// The signal that makes the vCPU leave the guest or the idle port.
-#[allow(
-    non_snake_case,
-    reason = "it stands for a signal number, as in signal(7)"
-)]
-#[must_use]
-pub fn KICK_SIGNAL() -> c_int {
-    SIGRTMIN()
-}
-
-/// Installs a handler for [`KICK_SIGNAL`] that does nothing: that a system call is interrupted is
-/// all that the signal is for.
-///
-/// # Errors
-///
-/// The system's reason.
-pub fn ignore_kicks() -> Result<(), vmm_sys_util::errno::Error> {
-    extern "C" fn nothing(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {}
-    register_signal_handler(KICK_SIGNAL(), nothing)
-}
-
-/// How a run ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum VcpuEnd {
-    /// The guest wrote this status to the exit port.
-    Exited(u8),
-    /// [`VcpuControl::stop`] was called.
-    Stopped,
-    /// The guest did what it must not do.
-    Fault(Fault),
-    /// The guest waits, and no device has anything to do.
-    NothingInFlight,
-    /// The guest did something that this machine has no answer to.
-    Unexpected(String),
-    /// KVM failed.
-    Kvm(kvm_ioctls::Error),
-}
 
 /// The end of a run, with what was counted.
 #[derive(Clone, Debug)]
@@ -64,34 +23,21 @@ pub struct VcpuReport {
     pub exits: ExitCounts,
 }
 
-/// Controls a running vCPU from another thread.
-#[derive(Clone, Debug)]
-pub struct VcpuControl {
-    stop: Arc<AtomicBool>,
-}
-
-impl VcpuControl {
-    /// Makes the vCPU end at its next look. It looks after each exit and each kick.
-    pub fn stop(&self) {
-        self.stop.store(true, Ordering::SeqCst);
-    }
-}
-
 /// A vCPU that is ready to run its guest, once.
 pub struct Vcpu {
     vcpu: VcpuFd,
     bus: IoManager,
-    idle: IdlePort,
-    control: VcpuControl,
+    idle: Option<Arc<IdlePort>>,
+    ender: Ender,
     exits: ExitCounts,
     ram: GuestRam,
     /// The VM lives as long as its vCPU, whatever the kernel would allow.
     _vm: (VmFd, Teardown),
 }
 
-/// What is left of a machine whose vCPU has ended. Dropping it closes what belongs to KVM, which
-/// the vCPU's own thread need not be allowed to do.
-pub struct Remains(#[expect(dead_code, reason = "it is only there to be dropped")] Vcpu);
+/// A machine whose run is over. Dropping it closes what belongs to KVM, which the vCPU's own thread
+/// need not be allowed to do.
+pub struct SpentMachine(#[expect(dead_code, reason = "it is only there to be dropped")] Vcpu);
 
 /// An exit without the borrow of the vCPU that the ring of coalesced writes needs.
 enum Exit {
@@ -109,43 +55,42 @@ impl Vcpu {
         vcpu: VcpuFd,
         ram: GuestRam,
         bus: IoManager,
-        idle: IdlePort,
+        idle: Option<Arc<IdlePort>>,
+        ender: Ender,
     ) -> Self {
-        let control = VcpuControl {
-            stop: Arc::default(),
-        };
         Self {
             vcpu,
             bus,
             idle,
-            control,
+            ender,
             exits: ExitCounts::default(),
             ram,
             _vm: vm,
         }
     }
 
-    /// The means to control it from another thread.
+    /// The means to end its run from another thread.
     #[must_use]
-    pub fn control(&self) -> VcpuControl {
-        self.control.clone()
+    pub fn ender(&self) -> Ender {
+        self.ender.clone()
     }
 
-    /// Runs the guest until it ends. For a thread of its own.
+    /// Runs the guest until it ends. For a thread of its own, which can be
+    /// [kicked](super::Kicker).
     #[must_use]
-    pub fn run(mut self) -> (VcpuReport, Remains) {
+    pub fn run(mut self) -> (VcpuReport, SpentMachine) {
         let end = loop {
-            if self.control.stop.load(Ordering::SeqCst) {
-                break VcpuEnd::Stopped;
+            if let Some(end) = self.ender.take() {
+                break end;
             }
             let exit = self.enter_guest();
             self.exits.coalesced += coalesced::drain(&mut self.vcpu, &self.bus);
-            if let Some(end) = self.handle(exit) {
-                break end;
-            }
+            self.handle(exit);
         };
-        let exits = self.exits;
-        (VcpuReport { end, exits }, Remains(self))
+        let mut exits = self.exits;
+        exits.idle = self.idle.as_ref().map_or(0, |idle| idle.visits());
+        exits.pio_in -= exits.idle.min(exits.pio_in);
+        (VcpuReport { end, exits }, SpentMachine(self))
     }
 
     fn enter_guest(&mut self) -> Exit {
@@ -172,28 +117,19 @@ impl Vcpu {
         }
     }
 
-    /// Handles an exit; returns how the run ended if it did.
-    fn handle(&mut self, exit: Exit) -> Option<VcpuEnd> {
+    fn handle(&mut self, exit: Exit) {
         match exit {
             Exit::PioIn { port, data } => {
+                self.exits.pio_in += 1;
                 // SAFETY: the slice lies in the mapping that this vCPU shares with the kernel. It
                 // lives as long as `self.vcpu`, which has not been run since, and nothing else
                 // refers to that part of it.
-                let data = unsafe { &mut *data };
-                if port == ports::IDLE {
-                    return self.idle(data);
-                }
-                self.exits.pio_in += 1;
-                read_port(&self.bus, port, data);
+                read_port(&self.bus, port, unsafe { &mut *data });
             }
             Exit::PioOut { port, data } => {
                 self.exits.pio_out += 1;
                 // SAFETY: as for input.
-                let data = unsafe { &*data };
-                if let (ports::EXIT, [status, ..]) = (port, data) {
-                    return Some(VcpuEnd::Exited(*status));
-                }
-                write_port(&self.bus, port, data);
+                write_port(&self.bus, port, unsafe { &*data });
             }
             Exit::MmioRead { address, data } => {
                 self.exits.mmio_read += 1;
@@ -211,24 +147,14 @@ impl Vcpu {
             }
             Exit::Interrupted => {
                 self.exits.other += 1;
-                // For a guest that does not wait for its devices but looks again and again.
-                self.idle.help();
+                if let Some(idle) = &self.idle {
+                    idle.look_after_guest();
+                }
             }
             Exit::End(end) => {
                 self.exits.other += 1;
-                return Some(end);
+                self.ender.end(end);
             }
-        }
-        None
-    }
-
-    fn idle(&mut self, data: &mut [u8]) -> Option<VcpuEnd> {
-        self.exits.idle += 1;
-        data.fill(0);
-        match self.idle.wait(&self.control.stop) {
-            Wake::Notified => None,
-            Wake::Stopped => Some(VcpuEnd::Stopped),
-            Wake::NothingInFlight => Some(VcpuEnd::NothingInFlight),
         }
     }
 }

@@ -1,22 +1,24 @@
-//! Builds the virtual machine: memory slots, devices on their buses, and in the end the vCPU.
+//! The virtual machine: memory slots, devices on their buses, and in the end the vCPU.
 
+use std::io;
 use std::sync::Arc;
 
-use guest_abi::layout::{INPUT_MMIO, MMIO_SIZE, OUTPUT_MMIO};
-use guest_abi::ports::{self, UART_DATA};
+use guest_abi::layout::{MAX_SLOTS, MMIO_SIZE};
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, VmFd};
-use vm_device::DevicePio;
-use vm_device::bus::{self, MmioAddress, MmioRange, PioAddress, PioRange};
+use vm_device::bus::{self, MmioAddress, MmioRange};
 use vm_device::device_manager::{IoManager, MmioManager, PioManager};
-use vm_memory::GuestMemoryRegion;
+use vm_device::{DeviceMmio, DevicePio};
+use vm_memory::{GuestMemoryMmap, GuestMemoryRegion};
 
-use super::idle::IdlePort;
+use super::idle::{Devices, IdlePort};
 use super::memory::to_usize;
+use super::table::{Ports, Slot, is_register_page};
 use super::teardown::Teardown;
 use super::vcpu::Vcpu;
-use super::{GuestRam, LoadError, LoadedImage, loader, page_tables, registers, segments};
-use crate::virtio::{MmioTransport, VirtioDevice};
+use super::{Ender, ExitPort, GuestRam, LoadError, LoadedImage, MemoryError};
+use super::{loader, page_tables, registers, segments};
+use crate::virtio::{IrqLine, MmioTransport, VirtioDevice};
 
 /// Offset of the QueueNotify register (virtio 1.2, section 4.2.2).
 const QUEUE_NOTIFY: u64 = 0x50;
@@ -36,9 +38,24 @@ pub enum MachineError {
         /// Its reason.
         source: kvm_ioctls::Error,
     },
+    /// There is no memory for it.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     /// Two devices want the same addresses.
     #[error("cannot put a device on the bus: {0}")]
     Bus(bus::Error),
+    /// Not where registers can be.
+    #[error(
+        "cannot put a device at {0:#x}: its registers must be a page behind those of the virtio \
+         devices"
+    )]
+    RegisterPage(u64),
+    /// More virtio devices than the machine was made for.
+    #[error("cannot add another virtio device: the machine was made for {0}")]
+    Slots(usize),
+    /// The host has no eventfd for the interrupt line.
+    #[error("cannot make the machine's interrupt line: {0}")]
+    Line(io::Error),
     /// The guest cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -52,20 +69,34 @@ fn refused(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> MachineError {
 }
 
 /// A virtual machine that takes devices and has no guest yet.
+///
+/// What is added is what the guest may touch, and nothing else: page tables, the I/O permission
+/// bitmap, ioeventfds and the idle port's list of devices follow from it.
 pub struct Machine {
     kvm: Kvm,
     vm: VmFd,
     ram: GuestRam,
     bus: IoManager,
+    slots: usize,
+    ports: Vec<u16>,
+    pages: Vec<u64>,
+    devices: Devices,
+    line: Arc<IrqLine>,
+    idle: Option<Arc<IdlePort>>,
+    ender: Ender,
 }
 
 impl Machine {
-    /// A machine with `ram` and nothing else.
+    /// A machine for at most `slots` virtio devices, up to 16, with 8 MiB of RAM and nothing else.
     ///
     /// # Errors
     ///
     /// The KVM call that failed.
-    pub fn new(kvm: Kvm, ram: GuestRam) -> Result<Self, MachineError> {
+    pub fn new(kvm: Kvm, slots: usize) -> Result<Self, MachineError> {
+        if slots > MAX_SLOTS {
+            return Err(MachineError::Slots(MAX_SLOTS));
+        }
+        let ram = GuestRam::new(slots)?;
         let vm = kvm.create_vm().map_err(refused("a virtual machine"))?;
         if vm.check_extension(Cap::SetTssAddr) {
             vm.set_tss_address(TSS_ADDRESS)
@@ -88,75 +119,155 @@ impl Machine {
             vm,
             ram,
             bus: IoManager::new(),
+            slots,
+            ports: Vec::new(),
+            pages: Vec::new(),
+            devices: Devices::default(),
+            line: Arc::new(IrqLine::new().map_err(MachineError::Line)?),
+            idle: None,
+            ender: Ender::default(),
         })
     }
 
-    /// Puts a UART at its eight ports. Where KVM can, it collects what is written to the data
-    /// register; elsewhere each byte is an exit.
+    /// The memory that devices may read and write: their queues and the data pool. A device that
+    /// holds only this cannot be talked into changing page tables, code or stack.
+    #[must_use]
+    pub fn memory(&self) -> &GuestMemoryMmap {
+        self.ram.dma()
+    }
+
+    /// The line on which the machine's devices notify.
+    #[must_use]
+    pub fn line(&self) -> Arc<IrqLine> {
+        self.line.clone()
+    }
+
+    /// The means to end the machine's run, for a device that is to do so.
+    #[must_use]
+    pub fn ender(&self) -> Ender {
+        self.ender.clone()
+    }
+
+    /// Puts `device` at `ports`, and opens them to the guest.
     ///
     /// # Errors
     ///
     /// If the ports are taken or KVM refuses.
-    pub fn add_uart(
+    pub fn add_pio(
         &mut self,
-        first_port: u16,
-        uart: Arc<dyn DevicePio + Send + Sync>,
+        ports: Ports,
+        device: Arc<dyn DevicePio + Send + Sync>,
     ) -> Result<(), MachineError> {
-        let range =
-            PioRange::new(PioAddress(first_port), ports::UART_PORTS).map_err(MachineError::Bus)?;
+        let range = ports.range().map_err(MachineError::Bus)?;
         self.bus
-            .register_pio(range, uart)
+            .register_pio(range, device)
             .map_err(MachineError::Bus)?;
-        if self.vm.check_extension(Cap::CoalescedPio) {
-            let data = IoEventAddress::Pio(u64::from(first_port + UART_DATA));
+        self.ports.extend(ports.iter());
+        if let Some(port) = ports.posted()
+            && self.vm.check_extension(Cap::CoalescedPio)
+        {
             self.vm
-                .register_coalesced_mmio(data, 1)
+                .register_coalesced_mmio(IoEventAddress::Pio(port.into()), 1)
                 .map_err(refused("coalesced port I/O"))?;
         }
         Ok(())
     }
 
-    /// Puts `device` at `base` behind a virtio-mmio transport, and lets the guest's writes to
-    /// QueueNotify fire the queues' eventfds without leaving for user space. A KVM without
+    /// Puts an exit port at `port`: a byte written to it ends the run with that status.
+    ///
+    /// # Errors
+    ///
+    /// If the port is taken.
+    pub fn add_exit_port(&mut self, port: u16) -> Result<(), MachineError> {
+        let device = ExitPort::new(self.ender());
+        self.add_pio(Ports::new(port, 1), Arc::new(device))
+    }
+
+    /// Puts the idle port at `port`: a read of it returns when a device has used buffers. While
+    /// the guest waits there the vCPU's thread serves the device in slot `helped` itself, if there
+    /// is one.
+    ///
+    /// # Errors
+    ///
+    /// If the port is taken.
+    pub fn add_idle_port(&mut self, port: u16, helped: Option<Slot>) -> Result<(), MachineError> {
+        let mut idle = IdlePort::new(self.line(), self.devices.clone(), self.ender());
+        if let Some(slot) = helped {
+            idle.help(slot.index());
+        }
+        let idle = Arc::new(idle);
+        self.idle = Some(idle.clone());
+        self.add_pio(Ports::new(port, 1), idle)
+    }
+
+    /// Puts `device` at the page of registers at `page`, which lies behind those of the virtio
+    /// devices, and opens the page to the guest.
+    ///
+    /// # Errors
+    ///
+    /// If that is not the address of such a page, or if it is taken.
+    pub fn add_mmio(
+        &mut self,
+        page: u64,
+        device: Arc<dyn DeviceMmio + Send + Sync>,
+    ) -> Result<(), MachineError> {
+        if !is_register_page(page) {
+            return Err(MachineError::RegisterPage(page));
+        }
+        self.add_registers(page, device)
+    }
+
+    fn add_registers(
+        &mut self,
+        page: u64,
+        device: Arc<dyn DeviceMmio + Send + Sync>,
+    ) -> Result<(), MachineError> {
+        let range = MmioRange::new(MmioAddress(page), MMIO_SIZE).map_err(MachineError::Bus)?;
+        self.bus
+            .register_mmio(range, device)
+            .map_err(MachineError::Bus)?;
+        self.pages.push(page);
+        Ok(())
+    }
+
+    /// Puts `device` behind a virtio-mmio transport in the next slot, and lets the guest's writes
+    /// to QueueNotify fire the queues' eventfds without leaving for user space. A KVM without
     /// ioeventfd leaves for each of them, and the transport fires the eventfd. Writes of other
     /// registers are collected, where KVM can, until something is read.
     ///
     /// # Errors
     ///
-    /// If the addresses are taken or KVM refuses.
-    pub fn add_virtio_mmio(
-        &mut self,
-        base: u64,
-        device: Arc<dyn VirtioDevice>,
-    ) -> Result<(), MachineError> {
-        let range = MmioRange::new(MmioAddress(base), MMIO_SIZE).map_err(MachineError::Bus)?;
-        let transport = MmioTransport::new(device.clone(), self.ram.dma().clone());
-        self.bus
-            .register_mmio(range, Arc::new(transport))
-            .map_err(MachineError::Bus)?;
+    /// If there is no slot left or KVM refuses.
+    pub fn add_virtio(&mut self, device: Arc<dyn VirtioDevice>) -> Result<Slot, MachineError> {
+        let slot = Slot(self.devices.len());
+        if slot.index() >= self.slots {
+            return Err(MachineError::Slots(self.slots));
+        }
+        let transport = MmioTransport::new(device.clone(), self.memory().clone());
+        self.add_registers(slot.registers(), Arc::new(transport))?;
+        let address = |offset| IoEventAddress::Mmio(slot.registers() + offset);
         if self.vm.check_extension(Cap::CoalescedMmio) {
             // All but QueueNotify. That kicks can overtake what was written before them is all
             // right: a device looks at its queues when it is activated.
             let behind = QUEUE_NOTIFY + size_of::<u32>() as u64;
             for (start, end) in [(0, QUEUE_NOTIFY), (behind, CONFIG_SPACE)] {
-                let address = IoEventAddress::Mmio(base + start);
                 let size = u32::try_from(end - start).unwrap_or_default();
                 self.vm
-                    .register_coalesced_mmio(address, size)
+                    .register_coalesced_mmio(address(start), size)
                     .map_err(refused("coalesced register writes"))?;
             }
         }
         if self.vm.check_extension(Cap::Ioeventfd) {
-            let notify = IoEventAddress::Mmio(base + QUEUE_NOTIFY);
             // Matching four bytes that hold the queue's index needs no more than the oldest
             // ioeventfd; any other write goes to the transport.
             for (index, event) in (0_u32..).zip(device.queue_events()) {
                 self.vm
-                    .register_ioevent(event, &notify, index)
+                    .register_ioevent(event, &address(QUEUE_NOTIFY), index)
                     .map_err(refused("an ioeventfd"))?;
             }
         }
-        Ok(())
+        self.devices.add(device);
+        Ok(slot)
     }
 
     /// Loads a guest, confines it and makes the vCPU that will run it. The machine is complete
@@ -165,10 +276,10 @@ impl Machine {
     /// # Errors
     ///
     /// If the image cannot be loaded or KVM refuses.
-    pub fn boot(self, image: &[u8], idle: IdlePort) -> Result<Vcpu, MachineError> {
+    pub fn boot(self, image: &[u8]) -> Result<Vcpu, MachineError> {
         let LoadedImage { entry, permissions } = loader::load(self.ram.image(), image)?;
-        page_tables::write(&self.ram, &permissions, &[INPUT_MMIO, OUTPUT_MMIO])?;
-        segments::write_tables(self.ram.all())?;
+        page_tables::write(&self.ram, &permissions, &self.pages)?;
+        segments::write_tables(self.ram.all(), &self.ports)?;
         let cpuid = self
             .kvm
             .get_supported_cpuid(to_usize(KVM_MAX_CPUID_ENTRIES as u64))
@@ -181,6 +292,13 @@ impl Machine {
         }
         let teardown = Teardown::leave_to_kernel(&self.vm, &vcpu);
         let vm = (self.vm, teardown);
-        Ok(Vcpu::new(vm, vcpu, self.ram, self.bus, idle))
+        let Self {
+            ram,
+            bus,
+            idle,
+            ender,
+            ..
+        } = self;
+        Ok(Vcpu::new(vm, vcpu, ram, bus, idle, ender))
     }
 }

@@ -99,6 +99,8 @@ pub struct Console {
     text_lines: TextLines,
     /// Whether standard output was lost, and the user has been told.
     told: bool,
+    /// When a stream last took something.
+    moved: Instant,
 }
 
 /// Shows on standard error why a program that has no console ends, and waits no longer than
@@ -168,6 +170,7 @@ impl Console {
             terminal_text: TerminalText::default(),
             text_lines: TextLines::new(),
             told: false,
+            moved: Instant::now(),
         }
     }
 
@@ -288,6 +291,9 @@ impl Console {
         let mut wrote = self.out.as_mut().is_some_and(Stream::flush);
         self.report_failure();
         wrote |= self.err.flush();
+        if wrote || self.streams().all(Stream::is_empty) {
+            self.moved = Instant::now();
+        }
         // The bar comes back once all lines before it are written, and not between them.
         if let Some(bar) = &mut self.bar
             && !bar.on_screen
@@ -424,6 +430,24 @@ impl Console {
                 "vmm: warning: cannot write to standard output: {failure}; its lines are dropped\n"
             );
             self.print(Sink::Err, text.as_bytes());
+        }
+    }
+
+    /// Drops what waits for a reader that takes nothing, and what comes later for it.
+    pub fn give_up(&mut self) {
+        let waiting = self.streams_mut().filter(|stream| !stream.is_empty());
+        waiting.for_each(|stream| {
+            stream.give_up();
+        });
+    }
+
+    /// For how long text has waited for readers that took nothing.
+    #[must_use]
+    pub fn stuck_for(&self) -> Duration {
+        if self.streams().all(Stream::is_empty) {
+            Duration::ZERO
+        } else {
+            self.moved.elapsed()
         }
     }
 

@@ -2,6 +2,8 @@
 //! 2.7.5.3). `virtio_queue::DescriptorChain` ends a broken chain as if it were complete; a device
 //! that must answer or stop has to know the difference.
 
+use std::cell::Cell;
+
 use thiserror::Error;
 use virtio_queue::desc::split::Descriptor;
 use virtio_queue::{Queue, QueueT};
@@ -48,6 +50,7 @@ pub struct DescriptorTable<'m> {
     slice: VolatileSlice<'m>,
     size: u16,
     indirect: bool,
+    steps: Cell<usize>,
 }
 
 impl<'m> DescriptorTable<'m> {
@@ -67,7 +70,13 @@ impl<'m> DescriptorTable<'m> {
             slice: table(memory, GuestAddress(queue.desc_table()), bytes)?,
             size: queue.size(),
             indirect,
+            steps: Cell::new(0),
         })
+    }
+
+    /// How many descriptors have been read: what chains cost.
+    pub(super) fn steps(&self) -> usize {
+        self.steps.get()
     }
 
     /// The chain that starts at descriptor `head`.
@@ -75,6 +84,7 @@ impl<'m> DescriptorTable<'m> {
     pub fn chain(&self, head: u16) -> Chain<'m, '_> {
         Chain {
             table: self,
+            head,
             slice: self.slice,
             size: self.size,
             next: Some(head),
@@ -88,6 +98,7 @@ impl<'m> DescriptorTable<'m> {
 #[derive(Debug)]
 pub struct Chain<'m, 't> {
     table: &'t DescriptorTable<'m>,
+    head: u16,
     slice: VolatileSlice<'m>,
     size: u16,
     next: Option<u16>,
@@ -96,6 +107,12 @@ pub struct Chain<'m, 't> {
 }
 
 impl Chain<'_, '_> {
+    /// Index of the first descriptor, by which the used ring names the chain.
+    #[must_use]
+    pub fn head(&self) -> u16 {
+        self.head
+    }
+
     /// The next descriptor, never one that refers to an indirect table, or `None` at the end.
     ///
     /// # Errors
@@ -122,6 +139,7 @@ impl Chain<'_, '_> {
     }
 
     fn read(&self, index: u16) -> Result<Descriptor, ChainError> {
+        self.table.steps.set(self.table.steps.get() + 1);
         if index >= self.size {
             return Err(ChainError::OutOfRange {
                 index,

@@ -6,14 +6,22 @@ use thiserror::Error;
 use virtio_queue::Queue;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::Interrupt;
+use super::{DeviceFault, Interrupt, QueueConfigError};
 
 /// Why a device did not start although its driver set DRIVER_OK.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ActivateError {
     /// A queue that the device cannot do without is not ready.
-    #[error("cannot start the device: queue {0} is not ready")]
+    #[error("queue {0} is not ready")]
     QueueNotReady(usize),
+    /// The registers of a queue do not describe one.
+    #[error("queue {index} cannot be used: {source}")]
+    Queue {
+        /// Which one.
+        index: usize,
+        /// What is wrong with it.
+        source: QueueConfigError,
+    },
 }
 
 /// A virtio device, whatever its type and its transport.
@@ -62,10 +70,22 @@ pub trait VirtioDevice: Send + Sync {
     fn reset(&self);
 
     /// Does on the calling thread what the queues ask for; whether that used any buffers. For a
-    /// thread that has nothing better to do and will come again soon, for as long as the device
-    /// runs: the driver is not asked to notify any more.
-    fn work_here(&self) -> bool {
+    /// thread that has nothing better to do and comes again: until
+    /// [`serve_by_kicks`](Self::serve_by_kicks) the driver may not be asked to notify.
+    fn serve_here(&self) -> bool {
         false
+    }
+
+    /// Ends that: the device's own thread serves the queues again, beginning with what the driver
+    /// has made available without a notification.
+    fn serve_by_kicks(&self) {}
+
+    /// Told by the transport when the driver has set DRIVER_OK without having set the device up.
+    fn refuse_start(&self, _why: ActivateError) {}
+
+    /// What the driver did wrong, if that has stopped the device.
+    fn fault(&self) -> Option<&DeviceFault> {
+        None
     }
 
     /// Whether the device works, or is about to work, on what its driver has made available.

@@ -17,7 +17,7 @@ use vm_device::DeviceMmio;
 use vm_device::bus::{MmioAddress, MmioAddressOffset};
 use vm_memory::GuestMemoryMmap;
 
-use super::{QueueConfig, QueueConfigError, VirtioDevice};
+use super::{ActivateError, QueueConfig, VirtioDevice};
 
 /// "virt", little-endian.
 const MAGIC: u32 = 0x7472_6976;
@@ -217,7 +217,8 @@ impl MmioTransport {
             FEATURES_OK if !self.accepts(state.driver_features) => {}
             DRIVER_OK => {
                 state.status |= DRIVER_OK;
-                if self.activate(state).is_none() {
+                if let Err(why) = self.activate(state) {
+                    self.device.refuse_start(why);
                     self.device.interrupt().set_needs_reset();
                 }
             }
@@ -229,17 +230,22 @@ impl MmioTransport {
         features & !self.device.device_features() == 0 && features & (1 << VIRTIO_F_VERSION_1) != 0
     }
 
-    /// Starts the device; `None` if the driver has not set it up so that it can run.
-    fn activate(&self, state: &DriverState) -> Option<()> {
-        let queues = self.build_queues(state).ok()?;
-        self.device.activate(state.driver_features, queues).ok()
+    /// Starts the device, if the driver has set it up so that it can run.
+    fn activate(&self, state: &DriverState) -> Result<(), ActivateError> {
+        let queues = self.build_queues(state)?;
+        self.device.activate(state.driver_features, queues)
     }
 
-    fn build_queues(&self, state: &DriverState) -> Result<Vec<Queue>, QueueConfigError> {
+    fn build_queues(&self, state: &DriverState) -> Result<Vec<Queue>, ActivateError> {
         let event_idx = state.driver_features & (1 << VIRTIO_RING_F_EVENT_IDX) != 0;
         let queues = state.queues.iter().zip(self.device.queue_max_sizes());
         queues
-            .map(|(config, &max)| config.build(max, event_idx, &self.memory))
+            .enumerate()
+            .map(|(index, (config, &max))| {
+                config
+                    .build(max, event_idx, &self.memory)
+                    .map_err(|source| ActivateError::Queue { index, source })
+            })
             .collect()
     }
 

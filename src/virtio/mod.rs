@@ -1,5 +1,5 @@
-//! Virtio devices (virtio 1.2): the shape that any device has, the MMIO transport, and the block
-//! device. Nothing here knows what the guest does with its disks, nor which hypervisor runs it.
+//! Virtio devices (virtio 1.2): the shape that any device has, the MMIO transport, the worker that
+//! all queues have in common, and the block device. Nothing here knows what the guest does with its disks, nor which hypervisor runs it.
 
 pub mod block;
 mod chain;
@@ -10,6 +10,7 @@ mod queue;
 mod queue_config;
 #[cfg(test)]
 pub(crate) mod testing;
+mod worker;
 
 pub use chain::{Chain, ChainError, DescriptorTable};
 pub use device::{ActivateError, VirtioDevice};
@@ -17,3 +18,4 @@ pub use interrupt::{Interrupt, IrqLine};
 pub use mmio::MmioTransport;
 pub use queue::{QueueError, UsedElement, needs_notification, publish_used};
 pub use queue_config::{QueueConfig, QueueConfigError};
+pub use worker::{DeviceFault, QueueCounters, QueueFault, Service, Turn, Worker};

@@ -170,13 +170,13 @@ impl Disk {
         let running = active.as_mut().filter(|_| !interrupt.needs_reset());
         let before = self.line.completions();
         let Some(queue) = running else {
-            self.probe.device.handle_kick();
+            self.probe.device.handle_kick(0);
             assert_eq!(self.line.completions(), before, "a stopped queue is used");
             return;
         };
         let predictable = !queue.can_rewrite_itself(&self.memory);
         let available = queue.available(&self.memory);
-        self.probe.device.handle_kick();
+        self.probe.device.handle_kick(0);
         let used = self.line.completions() - before;
         queue.count(used);
         let stopped = interrupt.needs_reset();
@@ -200,8 +200,8 @@ impl Disk {
 
     /// What must hold whenever the device is at rest.
     pub fn check(&self) {
-        let backend = self.probe.device.backend();
-        let counters = self.probe.device.stats().counters();
+        let backend = self.probe.device.storage();
+        let counters = self.probe.device.counters();
         assert_eq!(counters.bytes_read, backend.read.load(Ordering::Relaxed));
         assert_eq!(
             counters.bytes_written,
@@ -212,7 +212,7 @@ impl Disk {
 
     /// What must hold when all is over.
     pub fn check_contents(&self) {
-        let backend = self.probe.device.backend();
+        let backend = self.probe.device.storage();
         if backend.read_only {
             let original = pattern(backend.capacity);
             assert!(

@@ -124,7 +124,7 @@ fn examine(disk: &mut Disk, &(kind, sector, len): &(u32, u64, u32)) {
 
 /// In 128 bits, so that nothing can wrap.
 fn is_valid(disk: &Disk, kind: u32, sector: u64, len: u32) -> bool {
-    let backend = disk.probe.device.backend();
+    let backend = disk.probe.device.storage();
     let start = u128::from(sector) * 512;
     let end = start + u128::from(len);
     let unit = u128::from(backend.sector_size);
@@ -142,7 +142,7 @@ fn assert_data(disk: &Disk, sector: u64, len: u32) {
     let at = GuestAddress(DMA_POOL);
     disk.memory.read_slice(&mut read, at).unwrap();
     let start = (sector * 512) as usize;
-    let stored = disk.probe.device.backend().storage.contents();
+    let stored = disk.probe.device.storage().storage.contents();
     assert!(
         read == stored[start..start + read.len()],
         "wrong data was read"

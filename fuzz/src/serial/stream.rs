@@ -7,8 +7,9 @@ use guest_protocol::{
     encode_framed, error_message, init_message, progress_message,
 };
 use vmm::config::Protocol;
-use vmm::job::{Said, Session};
+use vmm::operations::copy::Session;
 use vmm::report::{DEBUG_PREFIX, DebugLines, MAX_DEBUG, message_line, message_object};
+use vmm::runtime::Source;
 
 const MAX_PIECES: usize = 64;
 /// Enough for a text session with few sectors to be a flood.
@@ -170,13 +171,17 @@ fn converse(
     let mut shown = Vec::new();
     let mut lines = 0;
     for piece in pieces {
-        let result = session.receive(piece, |said| {
+        let result = if protocol == Protocol::Text {
             lines += 1;
-            match said {
-                Said::Text(text) => shown.extend_from_slice(text),
-                Said::Message(message) => shown.extend(show(message).into_bytes()),
-            }
-        });
+            session
+                .take_text(piece.len())
+                .inspect(|()| shown.extend_from_slice(piece))
+        } else {
+            session.receive(Source::Serial, piece, |message| {
+                lines += 1;
+                shown.extend(show(message).into_bytes());
+            })
+        };
         if let Err(error) = result {
             return (shown, Err(error.to_string()));
         }

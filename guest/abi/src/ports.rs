@@ -28,6 +28,3 @@ pub const EXIT: u16 = 0xf4;
 /// this port. The value read is 0. If nothing is in flight on any queue, no one could ever wake
 /// the guest, and the VMM ends the run with an error.
 pub const IDLE: u16 = 0xf5;
-
-/// Every port that the guest may use, as first port and count.
-pub const ALLOWED: [(u16, u16); 4] = [(COM1, UART_PORTS), (COM2, UART_PORTS), (EXIT, 1), (IDLE, 1)];

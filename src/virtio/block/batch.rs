@@ -2,15 +2,11 @@
 //! as one: the same direction, neighbours on the disk. The limits bound the memory that a driver
 //! can make the device use, and how long it is away from its event loop.
 
-use virtio_queue::{Queue, QueueOwnedT};
-use vm_memory::GuestMemoryMmap;
-
 use super::disk::transfer_of;
-use super::execute::QueueFault;
 use super::request::{Extent, Geometry, Request, Segment, parse};
-use crate::virtio::{DescriptorTable, QueueError};
+use crate::virtio::{QueueFault, Turn};
 
-/// Most bytes that are moved by one call of the backend, unless a single request has more. Small
+/// Most bytes that are moved by one call of the storage, unless a single request has more. Small
 /// enough that whoever waits for the data can start on it while the rest is still on its way.
 pub(super) const MAX_RUN_BYTES: u64 = 256 << 10;
 /// Most segments of a run; each may fall into two regions, and IOV_MAX is 1024.
@@ -22,41 +18,34 @@ const MAX_BATCH_SEGMENTS: usize = 4096;
 
 /// Requests taken and not yet carried out. Its room is used again and again.
 #[derive(Debug, Default)]
-pub(super) struct Batch {
+pub struct Batch {
     pub(super) requests: Vec<Request>,
     pub(super) segments: Vec<Segment>,
     pub(super) bytes: u64,
 }
 
 impl Batch {
-    /// Replaces the batch by what is available in `queue`, up to the limits.
+    /// Replaces the batch by what is available, up to the limits.
     ///
     /// # Errors
     ///
     /// What stops the queue. The batch then holds what was taken before it.
     pub(super) fn fill(
         &mut self,
-        queue: &mut Queue,
-        memory: &GuestMemoryMmap,
+        turn: &mut Turn<'_>,
         geometry: &Geometry,
-        indirect: bool,
     ) -> Result<(), QueueFault> {
         self.requests.clear();
         self.segments.clear();
         self.bytes = 0;
-        let table = DescriptorTable::new(queue, memory, indirect)
-            .map_err(|error| QueueFault::Table(error.into()))?;
-        let mut heads = queue.iter(memory).map_err(QueueError::from)?;
-        while self.has_room()
-            && let Some(chain) = heads.next()
-        {
-            let head = chain.head_index();
-            let chain = table.chain(head);
-            let request = parse(chain, head, memory, geometry, &mut self.segments)
-                .map_err(|fault| QueueFault::Request { head, fault })?;
+        let memory = turn.memory();
+        turn.take(|chain| {
+            let head = chain.head();
+            let request = parse(chain, memory, geometry, &mut self.segments)
+                .map_err(QueueFault::chain(head))?;
             self.push(request);
-        }
-        Ok(())
+            Ok(self.has_room())
+        })
     }
 
     fn has_room(&self) -> bool {

@@ -1,27 +1,21 @@
-//! The parts of a block device that its requests need: memory, backend, interrupt and counters.
-//! Data moves between the backend and guest memory here, without a copy in between.
+//! Where data moves between a disk's storage and guest memory, without a copy in between.
 
 use std::fmt;
 use std::io;
-use std::sync::{Arc, OnceLock};
 
 use thiserror::Error;
-use vm_memory::{
-    Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap, VolatileSlice,
-};
+use vm_memory::{Bytes, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap, VolatileSlice};
 
-use super::BlockStats;
-use super::config::ID_BYTES;
-use super::request::{Extent, Geometry, Operation, Segment, Status};
+use super::device::BlockService;
+use super::request::{Extent, Operation, Segment};
 use crate::storage::Storage;
-use crate::virtio::Interrupt;
 
-/// What the device was doing when its backend failed.
+/// What the device was doing when its storage failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IoOperation {
-    /// Reading from the backend.
+    /// Reading from the storage.
     Read,
-    /// Writing to the backend.
+    /// Writing to the storage.
     Write,
     /// Making what was written durable.
     Flush,
@@ -60,68 +54,44 @@ pub(super) enum TransferError {
     Io(#[from] io::Error),
 }
 
-pub(super) struct Disk<B> {
-    pub(super) backend: B,
-    pub(super) memory: GuestMemoryMmap,
-    pub(super) geometry: Geometry,
-    pub(super) id: [u8; ID_BYTES],
-    pub(super) interrupt: Interrupt,
-    pub(super) stats: Arc<BlockStats>,
-    /// The first error alone: a guest can cause as many as it likes.
-    pub(super) io_error: OnceLock<BlockIoError>,
-}
-
-impl<B: Storage> Disk<B> {
+impl<B: Storage> BlockService<B> {
     /// Reads or writes `extent` as `operation` says; `slices` is room for the resolved segments.
     pub(super) fn transfer<'m>(
-        &'m self,
+        &self,
+        memory: &'m GuestMemoryMmap,
         operation: IoOperation,
         extent: Extent,
         segments: &[Segment],
         slices: &mut Vec<VolatileSlice<'m>>,
     ) -> Result<(), TransferError> {
-        resolve(&self.memory, segments, slices)?;
+        resolve(memory, segments, slices)?;
         match operation {
-            IoOperation::Read => self.backend.read_at(extent.offset, slices)?,
-            IoOperation::Write => self.backend.write_at(extent.offset, slices)?,
-            IoOperation::Flush => self.backend.flush()?,
+            IoOperation::Read => self.storage.read_at(extent.offset, slices)?,
+            IoOperation::Write => self.storage.write_at(extent.offset, slices)?,
+            IoOperation::Flush => self.storage.flush()?,
         }
         Ok(())
     }
 
     /// Writes as much of the id as there is room for and returns how much that is.
-    pub(super) fn write_id(&self, segments: &[Segment]) -> Result<u32, GuestMemoryError> {
+    pub(super) fn write_id(
+        &self,
+        memory: &GuestMemoryMmap,
+        segments: &[Segment],
+    ) -> Result<u32, GuestMemoryError> {
         let mut rest = self.id.as_slice();
         let mut written = 0;
         for segment in segments {
             let (part, behind) = rest.split_at(rest.len().min(segment.len as usize));
-            self.memory.write_slice(part, segment.address)?;
+            memory.write_slice(part, segment.address)?;
             written += u32::try_from(part.len()).unwrap_or_default();
             rest = behind;
         }
         Ok(written)
     }
-
-    pub(super) fn write_status(
-        &self,
-        status: Status,
-        address: GuestAddress,
-    ) -> Result<(), GuestMemoryError> {
-        self.memory.write_obj(status as u8, address)
-    }
-
-    /// Keeps the first error of the host for whoever reports it.
-    pub(super) fn record(&self, operation: IoOperation, extent: Extent, source: io::Error) {
-        let _ = self.io_error.set(BlockIoError {
-            operation,
-            offset: extent.offset,
-            len: extent.len,
-            source,
-        });
-    }
 }
 
-/// How an operation names itself to the backend, and where it goes; `None` if it does not go there.
+/// How an operation names itself to the storage, and where it goes; `None` if it does not go there.
 pub(super) fn transfer_of(operation: Operation) -> Option<(IoOperation, Extent)> {
     match operation {
         Operation::Read(extent) => Some((IoOperation::Read, extent)),

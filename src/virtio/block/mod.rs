@@ -5,17 +5,17 @@ mod batch;
 mod config;
 mod device;
 mod disk;
-mod event_handler;
 mod execute;
+mod failures;
 mod request;
 mod stats;
 
 pub use config::{BlockConfig, BlockConfigError, ID_BYTES, MAX_QUEUE_SIZE, SEG_MAX, SIZE_MAX};
-pub use device::{Block, NewBlockError};
+pub use device::{Block, BlockService, NewBlockError};
 pub use disk::{BlockIoError, IoOperation};
-pub use execute::QueueFault;
 pub use request::RequestFault;
-pub use stats::{BlockCounters, BlockStats};
+pub use stats::BlockCounters;
+use stats::BlockStats;
 
 #[cfg(test)]
 mod tests;

@@ -110,19 +110,18 @@ impl Geometry {
     }
 }
 
-/// Parses the chain that starts at `head` and appends its data to `segments`.
+/// Parses `chain` and appends its data to `segments`.
 ///
 /// # Errors
 ///
 /// Why the chain cannot be answered; `segments` is then as before.
 pub(super) fn parse(
     mut chain: Chain<'_, '_>,
-    head: u16,
     memory: &GuestMemoryMmap,
     geometry: &Geometry,
     segments: &mut Vec<Segment>,
 ) -> Result<Request, RequestFault> {
-    let first = segments.len();
+    let (head, first) = (chain.head(), segments.len());
     let mut layout = Layout::new(memory, segments);
     let status = match layout.read(&mut chain) {
         Ok(status) => status,

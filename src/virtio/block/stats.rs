@@ -3,30 +3,30 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::virtio::QueueCounters;
+
 /// The counters of one disk, shared by its thread and whoever reports them.
 #[derive(Debug, Default)]
-pub struct BlockStats {
-    kicks: AtomicU64,
+pub(super) struct BlockStats {
     requests: AtomicU64,
     bytes_read: AtomicU64,
     bytes_written: AtomicU64,
     backend_calls: AtomicU64,
     errors: AtomicU64,
-    notifications: AtomicU64,
 }
 
-/// The values of [`BlockStats`] at one moment.
+/// What a disk has counted up to one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BlockCounters {
     /// Times that the disk's thread was woken by its queue's eventfd.
     pub kicks: u64,
     /// Requests answered, errors included.
     pub requests: u64,
-    /// Bytes read from the backend for requests that succeeded.
+    /// Bytes read from the storage for requests that succeeded.
     pub bytes_read: u64,
-    /// Bytes written to the backend for requests that succeeded.
+    /// Bytes written to the storage for requests that succeeded.
     pub bytes_written: u64,
-    /// Calls of the backend: reads, writes and flushes.
+    /// Calls of the storage: reads, writes and flushes.
     pub backend_calls: u64,
     /// Requests answered with a status other than OK.
     pub errors: u64,
@@ -35,18 +35,17 @@ pub struct BlockCounters {
 }
 
 impl BlockStats {
-    /// The values now.
-    #[must_use]
-    pub fn counters(&self) -> BlockCounters {
+    /// The values now, with those of the queue.
+    pub(super) fn counters(&self, queue: QueueCounters) -> BlockCounters {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         BlockCounters {
-            kicks: load(&self.kicks),
+            kicks: queue.kicks,
             requests: load(&self.requests),
             bytes_read: load(&self.bytes_read),
             bytes_written: load(&self.bytes_written),
             backend_calls: load(&self.backend_calls),
             errors: load(&self.errors),
-            notifications: load(&self.notifications),
+            notifications: queue.notifications,
         }
     }
 
@@ -55,12 +54,10 @@ impl BlockStats {
         let add = |counter: &AtomicU64, value| {
             counter.fetch_add(value, Ordering::Relaxed);
         };
-        add(&self.kicks, delta.kicks);
         add(&self.requests, delta.requests);
         add(&self.bytes_read, delta.bytes_read);
         add(&self.bytes_written, delta.bytes_written);
         add(&self.backend_calls, delta.backend_calls);
         add(&self.errors, delta.errors);
-        add(&self.notifications, delta.notifications);
     }
 }

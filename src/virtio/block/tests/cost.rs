@@ -43,9 +43,9 @@ fn cost_of_a_request_of_one_sector() {
     for _ in 0..200 {
         heads.iter().for_each(|&head| driver.make_available(head));
         let start = Instant::now();
-        block.handle_kick();
+        block.handle_kick(0);
         best = best.min(start.elapsed());
     }
-    assert_eq!(block.stats().counters().requests, 200 * u64::from(REQUESTS));
+    assert_eq!(block.counters().requests, 200 * u64::from(REQUESTS));
     println!("{:?} a request", best / u32::from(REQUESTS));
 }

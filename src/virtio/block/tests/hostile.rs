@@ -2,12 +2,13 @@
 //! reset makes it work again (virtio 1.2, section 2.1.2).
 
 use super::*;
-use crate::virtio::QueueConfig;
 use crate::virtio::block::batch::Batch;
 use crate::virtio::block::request::{Geometry, Segment};
 use crate::virtio::testing::{
     AVAIL_RING, DATA, DESC_TABLE, HEADERS, INDIRECT, INDIRECT_DESC, MEMORY_SIZE, NEXT, USED_RING,
 };
+use crate::virtio::worker::Counts;
+use crate::virtio::{Interrupt, QueueConfig, Turn};
 
 const STATUS: u64 = HEADERS + 16;
 
@@ -17,7 +18,7 @@ impl Rig {
         assert_eq!(self.driver.status(), 0x4f);
         assert_eq!(self.block.interrupt().status() & 2, 2);
         assert!(self.line.take());
-        assert!(self.block.fault().is_some());
+        assert!(self.block.first_fault().is_some());
         let used = self.driver.used_index();
         self.work();
         assert_eq!(self.driver.used_index(), used, "a stopped disk works on");
@@ -207,9 +208,13 @@ fn long_chains_shared_by_many_heads_do_not_make_the_device_use_much_memory() {
     let mut queue = registers.build(2048, false, memory).unwrap();
     let geometry = Geometry::new(&config(512, false));
     let mut batch = Batch::default();
+    let mut used = Vec::new();
+    let interrupt = Interrupt::new(Arc::clone(&rig.line));
+    let counts = Counts::default();
     let mut taken = 0;
     loop {
-        batch.fill(&mut queue, memory, &geometry, false).unwrap();
+        let mut turn = Turn::at(&mut queue, memory, &mut used, (&interrupt, &counts));
+        batch.fill(&mut turn, &geometry).unwrap();
         if batch.requests.is_empty() {
             break;
         }

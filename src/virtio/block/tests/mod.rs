@@ -137,7 +137,7 @@ impl Rig {
 
     /// Lets the device handle its kick.
     fn work(&self) {
-        self.block.handle_kick();
+        self.block.handle_kick(0);
     }
 
     /// Makes a request of three descriptors available; returns where its status will be.
@@ -179,7 +179,7 @@ impl Rig {
     }
 
     fn calls(&self) -> Vec<Call> {
-        std::mem::take(&mut self.block.backend().calls.lock().unwrap())
+        std::mem::take(&mut self.block.storage().calls.lock().unwrap())
     }
 
     fn guest_bytes(&self, address: u64, len: usize) -> Vec<u8> {

@@ -159,7 +159,7 @@ fn random_drivers_neither_crash_nor_hang_the_disk() {
                 .write_obj(0u64, GuestAddress(AVAIL_RING))
                 .unwrap();
             rig.start(VERSION_1);
-            *rig.block.backend().bad.lock().unwrap() = 0..0;
+            *rig.block.storage().bad.lock().unwrap() = 0..0;
             let answer = rig.send(FLUSH, 0, &[(HEADERS + 16, 1, WRITE)]);
             prop_assert_eq!(answer, Some((OK, 1)));
             Ok(())

@@ -22,9 +22,9 @@ fn a_read_fills_the_buffer_and_a_write_stores_it() {
     assert_eq!(rig.guest_bytes(DATA, 1024), [[3; 512], [4; 512]].concat());
     let write = rig.send(OUT, 9, &[(DATA, 1024, 0), (STATUS, 1, WRITE)]);
     assert_eq!(write, Some((OK, 1)));
-    let stored = rig.block.backend().storage.contents();
+    let stored = rig.block.storage().storage.contents();
     assert_eq!(stored[9 * 512..11 * 512], [[3; 512], [4; 512]].concat());
-    let counters = rig.block.stats().counters();
+    let counters = rig.block.counters();
     assert_eq!((counters.bytes_read, counters.bytes_written), (1024, 1024));
     assert_eq!((counters.requests, counters.errors), (2, 0));
 }
@@ -55,7 +55,7 @@ fn framing_is_the_drivers_choice() {
     let answer = rig.send_chain(&[(header, 16 + 512, 0), (DATA, 1, WRITE)], DATA);
     assert_eq!(answer, Some((OK, 1)));
     assert_eq!(
-        rig.block.backend().storage.contents()[6 * 512..7 * 512],
+        rig.block.storage().storage.contents()[6 * 512..7 * 512],
         [0x77; 512]
     );
 }
@@ -311,7 +311,7 @@ fn a_run_is_not_longer_than_its_limit() {
 #[test]
 fn when_a_run_fails_only_the_bad_request_gets_ioerr() {
     let mut rig = Rig::new();
-    *rig.block.backend().bad.lock().unwrap() = 22 * 512..22 * 512 + 1;
+    *rig.block.storage().bad.lock().unwrap() = 22 * 512..22 * 512 + 1;
     for slot in 0..4 {
         rig.push(
             slot,
@@ -323,7 +323,7 @@ fn when_a_run_fails_only_the_bad_request_gets_ioerr() {
     rig.work();
     let status = |slot: u64| rig.driver.byte(HEADERS + slot * 32 + 16);
     assert_eq!([0, 1, 2, 3].map(status), [OK, OK, IOERR, OK]);
-    assert_eq!(rig.block.stats().counters().errors, 1);
+    assert_eq!(rig.block.counters().errors, 1);
     let error = rig.block.io_error().unwrap();
     assert_eq!(error.operation, IoOperation::Read);
     assert_eq!((error.offset, error.len), (22 * 512, 512));
@@ -345,7 +345,7 @@ fn a_bad_buffer_among_neighbours_fails_alone() {
 #[test]
 fn a_failed_flush_and_a_failed_write_reach_the_driver_and_the_first_is_kept() {
     let mut rig = Rig::new();
-    *rig.block.backend().bad.lock().unwrap() = 0..1;
+    *rig.block.storage().bad.lock().unwrap() = 0..1;
     assert_eq!(rig.send(FLUSH, 0, &[(STATUS, 1, WRITE)]), Some((IOERR, 1)));
     let write = rig.send(OUT, 0, &[(DATA, 512, 0), (STATUS, 1, WRITE)]);
     assert_eq!(write, Some((IOERR, 1)));
@@ -458,5 +458,5 @@ fn the_ring_goes_round_many_times() {
         rig.work();
         assert_eq!(rig.driver.pop_used(), Some((head.into(), 1)));
     }
-    assert_eq!(rig.block.stats().counters().requests, 70_000);
+    assert_eq!(rig.block.counters().requests, 70_000);
 }

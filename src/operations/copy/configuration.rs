@@ -1,13 +1,6 @@
-//! The copy job: what the guest is told, what it reports, and whether it did what it was to do.
-//!
-//! The job knows nothing of KVM. It makes the configuration that the guest reads, follows the
-//! messages that come back, and in the end says whether they amount to a success.
-
-mod session;
+//! What the guest of a copy is told before it touches a disk.
 
 use guest_protocol::{DeviceConfig, FrameError, VmmConfig, encode_framed};
-
-pub use session::{ProtocolError, Said, Session};
 
 use crate::config::{Config, ProgressPercent, Protocol};
 

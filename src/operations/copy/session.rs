@@ -8,6 +8,7 @@ use guest_protocol::{FrameDecoder, FrameError, GuestMessage, Level, Payload};
 
 use crate::config::Protocol;
 use crate::report::message_line;
+use crate::runtime::{RunError, Source};
 
 /// Messages beside progress that a session may have: initialisation of two disks takes nine.
 const MAX_MESSAGES: u32 = 64;
@@ -26,7 +27,7 @@ pub enum ProtocolError {
     Shape,
     /// Progress that does not rise, or beyond the end.
     #[error(
-        "the guest reported impossible progress: {current} of {total} sectors, of which there are \
+        "the guest reported impossible progress: {current} of {total} sectors after {reported} of \
          {sectors}"
     )]
     Progress {
@@ -34,7 +35,9 @@ pub enum ProtocolError {
         current: u64,
         /// What it said of the total.
         total: u64,
-        /// What is true.
+        /// What it had said before.
+        reported: u64,
+        /// What is true of the total.
         sectors: u64,
     },
     /// More than a copy has to say.
@@ -45,20 +48,18 @@ pub enum ProtocolError {
     AfterCompletion,
 }
 
-/// What the guest has said, to be shown.
-#[derive(Debug)]
-pub enum Said<'a> {
-    /// A message that may be said.
-    Message(&'a GuestMessage),
-    /// A piece of plain text.
-    Text(&'a [u8]),
+impl From<ProtocolError> for RunError {
+    fn from(error: ProtocolError) -> Self {
+        Self::Guest(format!("the copy failed: {error}"))
+    }
 }
 
 /// One run's conversation.
 #[derive(Debug)]
 pub struct Session {
     protocol: Protocol,
-    decoder: FrameDecoder,
+    /// One for each way on which the guest may speak: COM1 and the console.
+    decoders: [FrameDecoder; 2],
     /// True number of input sectors.
     sectors: u64,
     reported: u64,
@@ -74,7 +75,7 @@ impl Session {
     pub fn new(protocol: Protocol, sectors: u64) -> Self {
         Self {
             protocol,
-            decoder: FrameDecoder::new(),
+            decoders: [FrameDecoder::new(), FrameDecoder::new()],
             sectors,
             reported: 0,
             messages: 0,
@@ -84,35 +85,51 @@ impl Session {
         }
     }
 
-    /// Takes what arrived and hands what is to be shown to `show`.
+    /// How the guest speaks.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// Takes note that so many bytes of plain text have arrived.
+    ///
+    /// # Errors
+    ///
+    /// [`ProtocolError::Flood`], which ends the conversation.
+    pub fn take_text(&mut self, len: usize) -> Result<(), ProtocolError> {
+        self.text_budget = self
+            .text_budget
+            .checked_sub(len as u64)
+            .ok_or(ProtocolError::Flood)?;
+        Ok(())
+    }
+
+    /// Takes frames, however they are split, and hands each message to `show`.
     ///
     /// # Errors
     ///
     /// The first breach of the protocol, which ends the conversation.
     pub fn receive(
         &mut self,
+        source: Source,
         bytes: &[u8],
-        mut show: impl FnMut(Said<'_>),
+        mut show: impl FnMut(&GuestMessage),
     ) -> Result<(), ProtocolError> {
-        if self.protocol == Protocol::Text {
-            self.text_budget = self
-                .text_budget
-                .checked_sub(bytes.len() as u64)
-                .ok_or(ProtocolError::Flood)?;
-            show(Said::Text(bytes));
-            return Ok(());
-        }
-        let mut decoder = std::mem::take(&mut self.decoder);
+        let index = match source {
+            Source::Serial => 0,
+            Source::Console => 1,
+        };
+        let mut decoder = std::mem::take(&mut self.decoders[index]);
         let mut result = Ok(());
         let frames = decoder.push(bytes, |message| {
             if result.is_ok() {
                 result = self.check(&message);
             }
             if result.is_ok() {
-                show(Said::Message(&message));
+                show(&message);
             }
         });
-        self.decoder = decoder;
+        self.decoders[index] = decoder;
         // A message is checked before the frame behind it is looked at: its fault is the first.
         result?;
         Ok(frames?)
@@ -132,6 +149,7 @@ impl Session {
                     return Err(ProtocolError::Progress {
                         current,
                         total,
+                        reported: self.reported,
                         sectors,
                     });
                 }
@@ -169,7 +187,7 @@ impl Session {
         if self.protocol == Protocol::Text {
             return Ok(());
         }
-        if self.decoder.is_mid_frame() {
+        if self.decoders.iter().any(FrameDecoder::is_mid_frame) {
             return Err("the guest ended in the middle of a message".to_owned());
         }
         match self.completion {
@@ -187,6 +205,16 @@ impl Session {
                 "the guest ended without a completion{}",
                 self.error_suffix()
             )),
+        }
+    }
+
+    /// What the guest said of a failure, for one that ended with another exit status than 0.
+    #[must_use]
+    pub fn complaint(&self) -> Option<String> {
+        match (self.protocol, self.completion) {
+            (Protocol::Text, _) => None,
+            (_, Some((_, true))) => Some("the guest claimed success".to_owned()),
+            _ => self.verdict().err(),
         }
     }
 
@@ -212,7 +240,7 @@ mod tests {
     }
 
     fn receive(session: &mut Session, message: &GuestMessage) -> Result<(), ProtocolError> {
-        session.receive(&frame(message), |_| {})
+        session.receive(Source::Serial, &frame(message), |_| {})
     }
 
     #[test]
@@ -250,7 +278,7 @@ mod tests {
             (0..1000).find_map(|_| receive(&mut session, &init_message("probe", "input", 0)).err());
         assert_eq!(flood, Some(ProtocolError::Flood));
         let mut session = Session::new(Protocol::Text, 50);
-        let flood = (0..1000).find_map(|_| session.receive(&[b'x'; 4096], |_| {}).err());
+        let flood = (0..1000).find_map(|_| session.take_text(4096).err());
         assert_eq!(flood, Some(ProtocolError::Flood));
     }
 
@@ -270,7 +298,7 @@ mod tests {
         let no_content = [0, 0];
         let too_long = [0, 0x1b];
         let mut session = Session::new(Protocol::Protobuf, 50);
-        let error = session.receive(&[no_content, too_long].concat(), |_| {});
+        let error = session.receive(Source::Serial, &[no_content, too_long].concat(), |_| {});
         assert_eq!(error, Err(ProtocolError::Shape));
     }
 
@@ -284,7 +312,7 @@ mod tests {
         let mut session = Session::new(Protocol::Protobuf, 50);
         let mut bytes = frame(&complete_message("copy", 50, true));
         bytes.push(7);
-        session.receive(&bytes, |_| {}).unwrap();
+        session.receive(Source::Serial, &bytes, |_| {}).unwrap();
         assert!(session.verdict().unwrap_err().contains("middle"));
     }
 }

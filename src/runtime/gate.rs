@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::sandbox::FilterError;
+use super::RunError;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -19,7 +19,7 @@ enum State {
 struct Inner {
     state: State,
     arrived: usize,
-    failure: Option<FilterError>,
+    failure: Option<RunError>,
 }
 
 #[derive(Debug)]
@@ -40,15 +40,28 @@ impl Shared {
         }
         self.changed.notify_all();
     }
+
+    fn arrive(&self, result: Result<(), RunError>) {
+        let mut inner = self.lock();
+        inner.arrived += 1;
+        if let Err(error) = result {
+            inner.failure.get_or_insert(error);
+        }
+        self.changed.notify_all();
+    }
 }
 
 /// The side of whoever opens the gate. Dropping it without that sends the threads home.
 #[derive(Debug)]
 pub(super) struct Gate(Arc<Shared>);
 
-/// The side of a thread.
-#[derive(Clone, Debug)]
-pub(super) struct Entrance(Arc<Shared>);
+/// The side of a thread. One that is dropped before it has passed counts as a failure, so that
+/// nobody waits for a thread that has died.
+#[derive(Debug)]
+pub(super) struct Entrance {
+    shared: Arc<Shared>,
+    passed: bool,
+}
 
 impl Gate {
     /// A closed gate.
@@ -65,15 +78,18 @@ impl Gate {
 
     /// An entrance for a thread.
     pub(super) fn entrance(&self) -> Entrance {
-        Entrance(self.0.clone())
+        Entrance {
+            shared: self.0.clone(),
+            passed: false,
+        }
     }
 
     /// Waits until `threads` threads have arrived.
     ///
     /// # Errors
     ///
-    /// Why one of them is not confined.
-    pub(super) fn wait_for(&self, threads: usize) -> Result<(), FilterError> {
+    /// Why one of them cannot go on.
+    pub(super) fn wait_for(&self, threads: usize) -> Result<(), RunError> {
         let inner = self.0.lock();
         let mut inner = self
             .0
@@ -84,32 +100,41 @@ impl Gate {
     }
 
     /// Lets the threads through.
-    pub(super) fn open(self) {
+    pub(super) fn open(&self) {
         self.0.set(State::Open);
+    }
+
+    /// Sends home all that have not been let through.
+    pub(super) fn abandon(&self) {
+        self.0.set(State::Abandoned);
     }
 }
 
 impl Drop for Gate {
     fn drop(&mut self) {
-        self.0.set(State::Abandoned);
+        self.abandon();
     }
 }
 
 impl Entrance {
-    /// Arrives with how confining the thread went, and waits; whether the thread may go on.
-    pub(super) fn pass(&self, confined: Result<(), FilterError>) -> bool {
-        let mut inner = self.0.lock();
-        inner.arrived += 1;
-        if let Err(error) = confined {
-            inner.failure = Some(error);
-        }
-        self.0.changed.notify_all();
+    /// Arrives with how preparing the thread went, and waits; whether the thread may go on.
+    pub(super) fn pass(mut self, prepared: Result<(), RunError>) -> bool {
+        self.passed = true;
+        self.shared.arrive(prepared);
         let inner = self
-            .0
+            .shared
             .changed
-            .wait_while(inner, |inner| inner.state == State::Closed)
+            .wait_while(self.shared.lock(), |inner| inner.state == State::Closed)
             .unwrap_or_else(PoisonError::into_inner);
         inner.state == State::Open
+    }
+}
+
+impl Drop for Entrance {
+    fn drop(&mut self) {
+        if !self.passed {
+            self.shared.arrive(Err(RunError::Died("a thread".into())));
+        }
     }
 }
 
@@ -146,5 +171,13 @@ mod tests {
         gate.wait_for(1).unwrap();
         drop(gate);
         assert!(!thread.join().unwrap());
+    }
+
+    #[test]
+    fn a_thread_that_dies_before_it_arrives_is_not_waited_for() {
+        let gate = Gate::new();
+        let entrance = gate.entrance();
+        drop(thread::spawn(move || drop(entrance)));
+        assert!(matches!(gate.wait_for(1), Err(RunError::Died(_))));
     }
 }

@@ -5,29 +5,25 @@ use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, RawFd};
 
-use crate::machine::ignore_kicks;
-
 /// The signals that end a run.
 const ENDING: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
 
 /// A descriptor from which the ending signals are read.
-pub(super) struct Signals(File);
+pub struct Signals(File);
 
 impl Signals {
     /// Blocks the ending signals in this thread and all that it starts later, and has them
-    /// delivered here. SIGXFSZ is ignored, so that a write beyond the file size limit is an error
-    /// rather than the end; SIGPIPE is already, by Rust's runtime.
-    pub(super) fn take_over() -> io::Result<Self> {
-        ignore_kicks().map_err(io::Error::from)?;
-        let mut set = MaybeUninit::uninit();
-        // SAFETY: `set` is valid for writing.
-        unsafe { libc::sigemptyset(set.as_mut_ptr()) };
-        // SAFETY: `sigemptyset` has initialised all of it.
-        let mut set = unsafe { set.assume_init() };
-        for signal in ENDING {
-            // SAFETY: `set` is an initialised set and the signal number is valid.
-            unsafe { libc::sigaddset(&raw mut set, signal) };
-        }
+    /// delivered here. One that is ignored when this is called stays ignored: whoever started the
+    /// process wants that, as nohup(1) does, and a shell for its background jobs.
+    ///
+    /// SIGXFSZ is ignored, so that a write beyond the file size limit is an error rather than the
+    /// end; SIGPIPE is already, by Rust's runtime.
+    ///
+    /// # Errors
+    ///
+    /// The system's reason.
+    pub fn take_over() -> io::Result<Self> {
+        let set = set_of(ENDING.into_iter().filter(|&signal| !is_ignored(signal)));
         // SAFETY: `set` is valid, and the old mask is not wanted.
         let result =
             unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
@@ -65,4 +61,27 @@ impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// The set of `signals`, whose numbers are valid.
+pub(super) fn set_of(signals: impl IntoIterator<Item = libc::c_int>) -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: `set` is valid for writing.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    // SAFETY: `sigemptyset` has initialised all of it.
+    let mut set = unsafe { set.assume_init() };
+    for signal in signals {
+        // SAFETY: `set` is an initialised set and the signal number is valid.
+        unsafe { libc::sigaddset(&raw mut set, signal) };
+    }
+    set
+}
+
+fn is_ignored(signal: libc::c_int) -> bool {
+    let mut old = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: nothing is changed, and `old` is valid for writing.
+    let asked = unsafe { libc::sigaction(signal, std::ptr::null(), old.as_mut_ptr()) };
+    // SAFETY: the structure is plain data, for which all zeros are valid.
+    let old = unsafe { old.assume_init() };
+    asked == 0 && old.sa_sigaction == libc::SIG_IGN
 }

@@ -1,0 +1,79 @@
+//! How a guest's run ends, and who may end it: the vCPU itself, a device, or another thread. The
+//! first one is heard.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::Fault;
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VcpuEnd {
+    /// The guest wrote this status to the exit port.
+    Exited(u8),
+    /// [`Ender::stop`] was called.
+    Stopped,
+    /// The guest did what it must not do.
+    Fault(Fault),
+    /// The guest waits, and no device has anything to do.
+    NothingInFlight,
+    /// The guest did something that this machine has no answer to.
+    Unexpected(String),
+    /// KVM failed.
+    Kvm(kvm_ioctls::Error),
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// Set after `end`; a look at it costs no lock.
+    ended: AtomicBool,
+    end: Mutex<Option<VcpuEnd>>,
+}
+
+/// Ends the run of a machine. A vCPU looks whether it has been called after each exit and each
+/// kick; one that is in the guest has to be kicked.
+#[derive(Clone, Debug, Default)]
+pub struct Ender(Arc<Shared>);
+
+impl Ender {
+    /// Ends the run like this, unless it has ended already.
+    pub fn end(&self, end: VcpuEnd) {
+        let mut first = self.0.end.lock().unwrap_or_else(PoisonError::into_inner);
+        first.get_or_insert(end);
+        self.0.ended.store(true, Ordering::SeqCst);
+    }
+
+    /// Ends the run from outside.
+    pub fn stop(&self) {
+        self.end(VcpuEnd::Stopped);
+    }
+
+    /// Whether the run has ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.0.ended.load(Ordering::SeqCst)
+    }
+
+    /// How it has ended, once it has.
+    pub(super) fn take(&self) -> Option<VcpuEnd> {
+        if !self.has_ended() {
+            return None;
+        }
+        let first = self.0.end.lock().unwrap_or_else(PoisonError::into_inner);
+        first.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_end_is_the_one_that_counts() {
+        let ender = Ender::default();
+        assert!(!ender.has_ended());
+        ender.clone().end(VcpuEnd::Exited(7));
+        ender.stop();
+        assert_eq!(ender.take(), Some(VcpuEnd::Exited(7)));
+    }
+}

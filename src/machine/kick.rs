@@ -1,0 +1,97 @@
+//! Kicks: what makes a vCPU leave the guest, or look again if it waits at the idle port.
+//!
+//! A kick is a signal whose handler does nothing; that a system call is interrupted is all that it
+//! is for. SIGURG is ignored unless a program handles it, so that one from outside does no harm,
+//! and being one of the old signals it needs no place in a queue that a limit could keep full
+//! (signal(7)).
+
+use std::ffi::{c_int, c_void};
+use std::io;
+
+use vmm_sys_util::signal::register_signal_handler;
+
+/// The signal.
+pub const KICK_SIGNAL: c_int = libc::SIGURG;
+
+/// Kicks the vCPU that one thread runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Kicker {
+    process: libc::pid_t,
+    thread: libc::pid_t,
+}
+
+impl Kicker {
+    /// Prepares the calling thread, which is about to run a vCPU, for kicks: whoever started this
+    /// process may have blocked or ignored the signal.
+    ///
+    /// # Errors
+    ///
+    /// The system's reason.
+    pub fn of_this_thread() -> io::Result<Self> {
+        extern "C" fn nothing(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {}
+        register_signal_handler(KICK_SIGNAL, nothing)?;
+        vmm_sys_util::signal::unblock_signal(KICK_SIGNAL)
+            .map_err(|error| io::Error::other(format!("{error:?}")))?;
+        // SAFETY: both calls take nothing and cannot fail.
+        let (process, thread) = unsafe { (libc::getpid(), libc::gettid()) };
+        Ok(Self { process, thread })
+    }
+
+    /// The thread, as the system numbers it.
+    #[must_use]
+    pub fn thread(self) -> libc::pid_t {
+        self.thread
+    }
+
+    /// Kicks the vCPU. One that is about to enter the guest misses it; who depends on a kick
+    /// repeats it.
+    ///
+    /// # Errors
+    ///
+    /// The system's reason; none if the thread has ended.
+    pub fn kick(self) -> io::Result<()> {
+        // Not by pthread_kill, which some C libraries make a call of that cannot be confined to
+        // this process.
+        // SAFETY: the call takes three numbers, and the signal has a handler.
+        let sent =
+            unsafe { libc::syscall(libc::SYS_tgkill, self.process, self.thread, KICK_SIGNAL) };
+        match sent {
+            0 => Ok(()),
+            _ => match io::Error::last_os_error() {
+                error if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+                error => Err(error),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::virtio::IrqLine;
+
+    #[test]
+    fn a_kick_gets_through_where_the_signal_was_blocked_at_the_start() {
+        let (sender, receiver) = mpsc::channel();
+        let waiter = thread::spawn(move || {
+            vmm_sys_util::signal::block_signal(KICK_SIGNAL).unwrap();
+            sender.send(Kicker::of_this_thread().unwrap()).unwrap();
+            IrqLine::new().unwrap().wait()
+        });
+        let kicker = receiver.recv().unwrap();
+        // It may not wait yet, so more than once.
+        while !waiter.is_finished() {
+            kicker.kick().unwrap();
+            thread::sleep(Duration::from_millis(1));
+        }
+        let error = waiter.join().unwrap().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Interrupted);
+        kicker.kick().unwrap();
+    }
+}

@@ -1,0 +1,147 @@
+//! The end of a copy: whose fault it is that there is none, and what the user is told.
+
+use std::borrow::Borrow;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use super::disks::Disks;
+use super::{Copy, Session, console_options};
+use crate::config::{Config, OutputFormat};
+use crate::report::{Console, Exits, Outcome as How, RunResult};
+use crate::runtime::{GuestEnd, Outcome, RunError, Signals, say_goodbye};
+use crate::stats::Stats;
+
+/// Whether the output may be put in place. The output itself still checks that all was written.
+pub(super) fn judge(end: GuestEnd<'_>, session: &Session, disks: &Disks) -> Result<(), RunError> {
+    // What the host could not do explains all that came after it. An error that the guest has made
+    // good, by asking again, is none any more.
+    if let Some(error) = disks.host_error() {
+        return Err(RunError::Storage(error));
+    }
+    let failed = |text: String| {
+        let cause = disks.driver_fault();
+        RunError::Guest(match cause {
+            Some(cause) => format!("the copy failed: {text}; {cause}"),
+            None => format!("the copy failed: {text}"),
+        })
+    };
+    match end {
+        GuestEnd::Exited(0) => session.verdict().map_err(failed),
+        GuestEnd::Exited(status) => Err(failed(match session.complaint() {
+            Some(said) => format!("{said} (exit status {status})"),
+            None => format!("the guest ended with exit status {status}"),
+        })),
+        GuestEnd::NothingInFlight => Err(failed(
+            "the guest waits for a disk, and no disk has anything to do".to_owned(),
+        )),
+        GuestEnd::Fault(_) | GuestEnd::Unexpected(_) => match end.check() {
+            Err(RunError::Guest(text)) => Err(failed(text)),
+            other => other,
+        },
+    }
+}
+
+/// Shows what is left to show, and returns the exit status.
+pub(super) fn finish(config: &Config, copy: &Copy, outcome: Outcome, elapsed: Duration) -> u8 {
+    let Outcome {
+        result,
+        exits,
+        debug,
+        mut console,
+        signals,
+    } = outcome;
+    console.finish_bar(result.is_ok(), elapsed);
+    if matches!(result, Err(RunError::Guest(_))) {
+        console.explain(&debug);
+    }
+    let bytes = copy.files.output.bytes_written();
+    let stats = Stats::new(
+        result.is_ok(),
+        bytes,
+        elapsed,
+        &exits,
+        copy.disks.counters(),
+    );
+    if config.stats {
+        console.notice(&match config.format {
+            OutputFormat::Text => stats.to_string(),
+            OutputFormat::Json => stats.to_json(),
+        });
+    }
+    let saved = copy
+        .files
+        .stats
+        .as_ref()
+        .map_or(Ok(()), |file| file.save(stats.to_json().as_bytes()));
+    if let Err(error) = saved {
+        console.warn(&error.to_string());
+    }
+    let sectors = bytes.div_ceil(config.input_sector_size.bytes().into());
+    let result = result.map(|warnings| warnings.iter().for_each(|line| console.warn(line)));
+    let status = conclude(&mut console, &result, |result| RunResult {
+        bytes,
+        sectors,
+        seconds: elapsed.as_secs_f64(),
+        exits: Exits {
+            pio_in: exits.pio_in,
+            pio_out: exits.pio_out,
+            mmio_read: exits.mmio_read,
+            mmio_write: exits.mmio_write,
+            idle: exits.idle,
+            other: exits.other,
+            total: exits.total(),
+        },
+        ..result
+    });
+    say_goodbye(&mut console, signals.as_fd());
+    status
+}
+
+/// Says why a run did not even begin, and returns the exit status.
+pub(super) fn refuse(config: &Config, error: &RunError, elapsed: Duration) -> u8 {
+    let mut console = Console::open(console_options(config, 0));
+    let status = conclude(&mut console, &Err(error), |result| RunResult {
+        seconds: elapsed.as_secs_f64(),
+        ..result
+    });
+    // Signals were not taken over, or end the process as if they had not been: see `Console::drain`.
+    match Signals::take_over() {
+        Ok(signals) => say_goodbye(&mut console, signals.as_fd()),
+        Err(_) => console.flush(),
+    }
+    status
+}
+
+/// Shows how a run has ended, `complete`d by what it has come to.
+fn conclude<E: Borrow<RunError>>(
+    console: &mut Console,
+    result: &Result<(), E>,
+    complete: impl FnOnce(RunResult) -> RunResult,
+) -> u8 {
+    let error = result.as_ref().err().map(Borrow::borrow);
+    let status = error.map_or(0, RunError::exit_code);
+    let text = error.map(ToString::to_string);
+    if let Some(text) = &text {
+        console.error(text);
+    }
+    console.result(&complete(RunResult {
+        outcome: error.map_or(How::Success, how),
+        status,
+        error: text,
+        bytes: 0,
+        sectors: 0,
+        seconds: 0.0,
+        exits: Exits::default(),
+        digest: None,
+    }));
+    status
+}
+
+fn how(error: &RunError) -> How {
+    match error {
+        RunError::Guest(_) => How::GuestError,
+        RunError::TimedOut(_) => How::TimedOut,
+        RunError::Signal(_) => How::Interrupted,
+        _ => How::HostError,
+    }
+}

@@ -1,0 +1,134 @@
+//! The files of a copy: what is read is opened first, then what is written, and none of it may be
+//! any of the rest.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::files::{
+    FileError, ImageFile, InputFile, Known, NewFile, OutputFile, OutputOptions, Role,
+    check_distinct, open_image,
+};
+use crate::machine::read_image;
+use crate::runtime::RunError;
+use crate::sandbox::{Calls, calls};
+use crate::storage::Cancel;
+
+/// What a copy reads, open.
+pub(super) struct Sources {
+    input: Arc<InputFile>,
+    guest: Option<ImageFile>,
+    image: Option<Vec<u8>>,
+    cancel: Cancel,
+}
+
+/// The files of a run.
+pub(super) struct Files {
+    pub(super) input: Arc<InputFile>,
+    pub(super) output: Arc<OutputFile>,
+    pub(super) stats: Option<Arc<NewFile>>,
+    cancel: Cancel,
+}
+
+impl Sources {
+    /// Opens the input, and reads the guest if it is not the built-in one.
+    pub(super) fn open(config: &Config) -> Result<Self, RunError> {
+        let cancel = Cancel::new();
+        let input = InputFile::open_for(&config.input, config.direct, cancel.clone())?;
+        let guest = config.guest.as_deref().map(open_image).transpose()?;
+        let image = guest
+            .as_ref()
+            .map(|guest| read_image(guest.path(), guest.file()))
+            .transpose()?;
+        Ok(Self {
+            input: Arc::new(input),
+            guest,
+            image,
+            cancel,
+        })
+    }
+
+    /// Prepares what is written. Nothing that is there already is touched.
+    pub(super) fn with_outputs(
+        self,
+        config: &Config,
+    ) -> Result<(Files, Option<Vec<u8>>), RunError> {
+        let options = OutputOptions {
+            direct: config.direct,
+            fsync: config.fsync,
+        };
+        let mut reads: Vec<Known<'_>> = vec![self.input.known()];
+        reads.extend(self.guest.as_ref().map(ImageFile::known));
+        let output = OutputFile::create(&config.output, &self.input, options)?;
+        let stats = config
+            .stats_file
+            .as_deref()
+            .map(|path| NewFile::create(Role::Statistics, path))
+            .transpose()?;
+        let mut writes = vec![output.known()];
+        writes.extend(stats.as_ref().map(NewFile::known));
+        check_distinct(&reads, &writes)?;
+        drop((reads, writes));
+        let files = Files {
+            input: self.input,
+            output: Arc::new(output),
+            stats: stats.map(Arc::new),
+            cancel: self.cancel,
+        };
+        Ok((files, self.image))
+    }
+}
+
+impl Files {
+    /// What the user should know before the copy begins.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let stats = self.stats.as_ref().map(|stats| stats.notes());
+        [
+            self.input.notes(),
+            self.output.notes(),
+            stats.unwrap_or_default(),
+        ]
+        .concat()
+    }
+
+    /// The folders in which files get their names in the end, and the calls that this takes.
+    pub(super) fn placing(&self) -> Vec<(BorrowedFd<'_>, Calls)> {
+        let stats = self.stats.as_ref().and_then(|stats| stats.folder());
+        let folders = self.output.folder().into_iter().chain(stats);
+        folders
+            .map(|folder| (folder, calls::place_file(folder.as_raw_fd())))
+            .collect()
+    }
+
+    /// The same files for another owner.
+    pub(super) fn share(&self) -> Self {
+        Self {
+            input: self.input.clone(),
+            output: self.output.clone(),
+            stats: self.stats.clone(),
+            cancel: self.cancel.clone(),
+        }
+    }
+
+    /// Gives up transfers that a signal interrupts.
+    pub(super) fn cancel(&self) {
+        self.cancel.cancel();
+    }
+
+    /// Puts the output in place; returns warnings.
+    pub(super) fn commit(&self) -> Result<Vec<String>, FileError> {
+        let mut warnings = self.output.commit()?;
+        warnings.extend(self.input.check_unchanged());
+        Ok(warnings)
+    }
+}
+
+impl From<FileError> for RunError {
+    fn from(error: FileError) -> Self {
+        match error {
+            // All writes have gone well, but the guest has not made all of them.
+            FileError::Incomplete { .. } => Self::Guest(error.to_string()),
+            error => Self::Storage(Box::new(error)),
+        }
+    }
+}

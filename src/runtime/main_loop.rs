@@ -1,0 +1,325 @@
+//! The main loop of a run: signals, what the guest says, the clock, and the end.
+//!
+//! Nothing in it waits but for an event, so that a signal or the time limit always gets through:
+//! the guest's words are only taken while there is room for what becomes of them.
+
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::{Duration, Instant};
+
+use event_manager::{EventOps, Events, MutEventSubscriber, SubscriberOps};
+use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::timerfd::TimerFd;
+
+use super::channels::Channels;
+use super::crew::{VcpuHandle, new_loop};
+use super::{Deadline, Operation, RunError, Signals};
+use crate::machine::VcpuReport;
+use crate::report::{Console, DebugLines, PIECE};
+
+/// The beat of the loop's clock: bytes that KVM holds back, and a progress bar, are never older.
+const TICK: Duration = Duration::from_millis(50);
+/// How many events are taken at once.
+const EVENTS: usize = 16;
+/// How long a vCPU that is to end is waited for. It may do the work of a device, and hang in a
+/// read from a network that does not answer.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a reader of standard output is waited for that takes nothing.
+pub(super) const READER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The sources of events, as the data of each. Those of which there are several are counted from
+/// their number up.
+mod token {
+    pub(super) const SIGNAL: u32 = 0;
+    pub(super) const TICK: u32 = 1;
+    pub(super) const VCPU: u32 = 2;
+    pub(super) const ALARM: u32 = 3;
+    pub(super) const ROOM: u32 = 4;
+    pub(super) const REFILL: u32 = 0x100;
+    pub(super) const REPORT: u32 = 0x200;
+    pub(super) const DEBUG: u32 = 0x300;
+}
+
+/// What the loop works with.
+pub(super) struct Parts<'a> {
+    pub(super) operation: &'a mut dyn Operation,
+    pub(super) console: Console,
+    pub(super) channels: Channels,
+    pub(super) vcpu: VcpuHandle,
+    pub(super) signals: Signals,
+    pub(super) alarm: &'a EventFd,
+    pub(super) deadline: Option<Deadline>,
+}
+
+/// What is left when the guest has ended, or has been ended, and all it said has been heard.
+pub(super) struct Ended {
+    /// Why the run was ended from outside, if it was.
+    pub(super) cut: Option<RunError>,
+    /// Nothing if the vCPU's thread died, or could not be ended.
+    pub(super) report: Option<VcpuReport>,
+    pub(super) debug: DebugLines,
+    pub(super) console: Console,
+    pub(super) signals: Signals,
+}
+
+struct MainLoop<'a> {
+    parts: Parts<'a>,
+    timer: TimerFd,
+    debug: DebugLines,
+    cut: Option<RunError>,
+    report: Option<VcpuReport>,
+    vcpu_ended: bool,
+    /// Whether bytes were left in their queue for want of room.
+    held_back: bool,
+    /// Descriptors of the console that are watched for room.
+    watched: Vec<RawFd>,
+    buffer: [u8; PIECE],
+}
+
+/// Runs until the vCPU has ended and what it said has been heard. `go` is called when everything is
+/// ready; from then on nothing has to be opened any more.
+pub(super) fn run<'a>(
+    parts: Parts<'a>,
+    go: impl FnOnce() -> Result<(), RunError>,
+) -> Result<Ended, RunError> {
+    let clock = |source: vmm_sys_util::errno::Error| RunError::Host {
+        what: "make a timer",
+        source: source.into(),
+    };
+    let mut timer = TimerFd::new().map_err(clock)?;
+    timer.reset(TICK, Some(TICK)).map_err(clock)?;
+    let mut events = new_loop::<MainLoop<'a>>(EVENTS)?;
+    let id = events.add_subscriber(MainLoop {
+        parts,
+        timer,
+        debug: DebugLines::default(),
+        cut: None,
+        report: None,
+        vcpu_ended: false,
+        held_back: false,
+        watched: Vec::with_capacity(2),
+        buffer: [0; PIECE],
+    });
+    go()?;
+    let failed = |error: event_manager::Error| RunError::Host {
+        what: "wait for events",
+        source: std::io::Error::other(error.to_string()),
+    };
+    // Since when the vCPU is asked to end.
+    let mut last_patience: Option<Instant> = None;
+    loop {
+        let this = events.subscriber_mut(id).map_err(failed)?;
+        if this.is_over() {
+            break;
+        }
+        let stopping = this.cut.is_some() && !this.vcpu_ended;
+        let until = *last_patience.get_or_insert_with(Instant::now);
+        if !stopping {
+            last_patience = None;
+        } else if until.elapsed() >= STOP_PATIENCE {
+            break;
+        } else {
+            // A kick can come just before the vCPU enters the guest: repeat it.
+            this.stop_vcpu();
+        }
+        let progress = events.run_with_timeout(if stopping { 1 } else { -1 });
+        progress.map_err(failed)?;
+    }
+    let mut this = events.remove_subscriber(id).map_err(failed)?;
+    let console = &mut this.parts.console;
+    this.debug.finish(|line| console.debug(line));
+    Ok(Ended {
+        cut: this.cut,
+        report: this.report,
+        debug: this.debug,
+        console: this.parts.console,
+        signals: this.parts.signals,
+    })
+}
+
+impl MainLoop<'_> {
+    /// Whether the guest has ended and all it said has been heard, or need not be heard any more.
+    fn is_over(&self) -> bool {
+        let heard = || {
+            let reports = &self.parts.channels.reports;
+            reports.iter().all(|(_, queue)| queue.is_empty())
+        };
+        self.vcpu_ended && (self.cut.is_some() || heard())
+    }
+
+    fn end(&mut self, why: RunError) {
+        if self.cut.is_none() {
+            self.cut = Some(why);
+            self.parts.operation.cancel();
+            // A guest that waits for room in a queue must not wait any longer.
+            self.parts.channels.close();
+            self.stop_vcpu();
+        }
+    }
+
+    fn stop_vcpu(&mut self) {
+        if !self.vcpu_ended {
+            // An error has been met and reported at a tick before.
+            let _ = self.parts.vcpu.stop();
+        }
+    }
+
+    fn tick(&mut self) {
+        let _ = self.timer.wait();
+        if let Some(deadline) = self.parts.deadline
+            && deadline.is_over()
+        {
+            self.is_late(deadline);
+        }
+        // The guest may have left bytes with KVM, or buffers with a device that it need not kick;
+        // and one that waits must look whether there is still something to wait for.
+        if !self.vcpu_ended
+            && let Err(error) = self.parts.vcpu.kick()
+        {
+            self.end(RunError::host("kick the vCPU")(error));
+        }
+        self.parts.console.tick(self.parts.operation.progress());
+        if self.vcpu_ended && self.parts.console.stuck_for() >= READER_PATIENCE {
+            self.parts.console.give_up();
+        }
+    }
+
+    /// The time is over. When the guest has ended only its words are still to be shown, and they
+    /// matter less than the result.
+    fn is_late(&mut self, deadline: Deadline) {
+        if self.vcpu_ended {
+            self.parts.console.give_up();
+        } else {
+            self.end(RunError::TimedOut(deadline.limit()));
+        }
+    }
+
+    /// Takes what the guest reported, unless so much waits to be printed that the guest should
+    /// wait too.
+    fn receive(&mut self) {
+        self.held_back = false;
+        for index in 0..self.parts.channels.reports.len() {
+            self.receive_from(index);
+        }
+    }
+
+    fn receive_from(&mut self, index: usize) {
+        let Parts {
+            operation,
+            console,
+            channels,
+            ..
+        } = &mut self.parts;
+        let (source, queue) = &channels.reports[index];
+        let mut result = Ok(());
+        while result.is_ok() {
+            if console.is_full() && self.cut.is_none() {
+                // Not to be told of it again and again while there is no room.
+                let _ = queue.event().read();
+                self.held_back = true;
+                return;
+            }
+            let len = queue.take(&mut self.buffer);
+            if len == 0 {
+                return;
+            }
+            if self.cut.is_none() {
+                result = operation.receive(*source, &self.buffer[..len], console);
+            }
+        }
+        if let Err(error) = result {
+            self.end(error);
+        }
+    }
+
+    fn receive_debug(&mut self, index: usize) {
+        let Parts {
+            console, channels, ..
+        } = &mut self.parts;
+        loop {
+            let len = channels.debug[index].take(&mut self.buffer);
+            if len == 0 {
+                return;
+            }
+            let bytes = &self.buffer[..len];
+            self.debug.push(bytes, |line| console.debug(line));
+        }
+    }
+
+    /// The vCPU has ended: what it sent before is still in the queues.
+    fn vcpu_has_ended(&mut self, ops: &mut EventOps<'_>) {
+        // It stays readable, for whoever waits for the thread.
+        let _ = ops.remove(Events::new(self.parts.vcpu.ended(), EventSet::IN));
+        self.vcpu_ended = true;
+        self.report = self.parts.vcpu.report();
+        self.receive();
+        for index in 0..self.parts.channels.debug.len() {
+            self.receive_debug(index);
+        }
+    }
+
+    /// Watches what waits for room, and nothing else.
+    fn watch_console(&mut self, ops: &mut EventOps<'_>) {
+        let watch = |fd| Events::with_data_raw(fd, token::ROOM, EventSet::OUT);
+        let console = &self.parts.console;
+        self.watched.retain(|&fd| {
+            let waits = console.waiting().any(|waiting| waiting == fd);
+            waits || ops.remove(watch(fd)).is_err()
+        });
+        for fd in console.waiting() {
+            if !self.watched.contains(&fd) && ops.add(watch(fd)).is_ok() {
+                self.watched.push(fd);
+            }
+        }
+    }
+}
+
+impl MutEventSubscriber for MainLoop<'_> {
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        // Cannot fail: the descriptors are open and new to this loop.
+        let mut add = |fd: &dyn AsRawFd, token| {
+            let _ = ops.add(Events::with_data_raw(fd.as_raw_fd(), token, EventSet::IN));
+        };
+        add(&self.parts.signals, token::SIGNAL);
+        add(&self.timer, token::TICK);
+        add(self.parts.vcpu.ended(), token::VCPU);
+        add(self.parts.alarm, token::ALARM);
+        let channels = &self.parts.channels;
+        for (uart, token) in channels.refills.iter().zip(token::REFILL..) {
+            add(uart.empty_event(), token);
+        }
+        for ((_, queue), token) in channels.reports.iter().zip(token::REPORT..) {
+            add(queue.event(), token);
+        }
+        for (queue, token) in channels.debug.iter().zip(token::DEBUG..) {
+            add(queue.event(), token);
+        }
+    }
+
+    fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
+        let at = |token: u32, first: u32| (token - first) as usize;
+        match events.data() {
+            token::SIGNAL => {
+                if let Some(signal) = self.parts.signals.next() {
+                    self.end(RunError::Signal(signal));
+                }
+            }
+            token::TICK => self.tick(),
+            token::VCPU => self.vcpu_has_ended(ops),
+            token::ALARM => {
+                let _ = self.parts.alarm.read();
+                self.end(RunError::Died("a thread".into()));
+            }
+            token @ token::DEBUG.. => self.receive_debug(at(token, token::DEBUG)),
+            token @ token::REPORT.. => self.receive_from(at(token, token::REPORT)),
+            token @ token::REFILL.. => {
+                self.parts.channels.refills[at(token, token::REFILL)].refill();
+            }
+            _ => self.parts.console.flush(),
+        }
+        if self.held_back {
+            self.receive();
+        }
+        self.watch_console(ops);
+    }
+}

@@ -1,0 +1,152 @@
+//! The errors of the host that requests have met and that nobody has made good.
+//!
+//! A driver may ask again for what has failed. If all of it then succeeds the error has done no
+//! harm; what stays here is what was never read or written.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::disk::{BlockIoError, IoOperation};
+use super::request::Extent;
+
+/// Most separate pieces of a disk that can wait to be made good. With more of them, the errors
+/// stay: this bounds what a guest can make the device remember.
+const MAX_PIECES: usize = 64;
+
+/// A piece of the disk, in bytes, that could not be read or written.
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    operation: IoOperation,
+    start: u64,
+    end: u64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    first: Option<Arc<BlockIoError>>,
+    pieces: Vec<Piece>,
+    /// Whether a piece was not remembered, so that nothing can make all of them good.
+    overflow: bool,
+}
+
+/// What has failed on one disk.
+#[derive(Debug, Default)]
+pub(super) struct Failures {
+    /// Whether there is anything, so that a request that succeeds costs no lock.
+    any: AtomicBool,
+    state: Mutex<State>,
+}
+
+impl Failures {
+    /// The first error, unless all has been made good.
+    pub(super) fn first(&self) -> Option<Arc<BlockIoError>> {
+        self.lock().first.clone()
+    }
+
+    /// Adds an error of the host.
+    pub(super) fn add(&self, error: BlockIoError) {
+        let piece = Piece {
+            operation: error.operation,
+            start: error.offset,
+            // A flush covers nothing; it is made good by another one.
+            end: error.offset + u64::from(error.len).max(1),
+        };
+        let mut state = self.lock();
+        state.first.get_or_insert_with(|| Arc::new(error));
+        if state.pieces.len() < MAX_PIECES {
+            state.pieces.push(piece);
+        } else {
+            state.overflow = true;
+        }
+        self.any.store(true, Ordering::SeqCst);
+    }
+
+    /// Takes note that `operation` has succeeded on `extent`.
+    pub(super) fn make_good(&self, operation: IoOperation, extent: Extent) {
+        if !self.any.load(Ordering::Relaxed) {
+            return;
+        }
+        let (start, end) = (extent.offset, extent.offset + u64::from(extent.len).max(1));
+        let mut state = self.lock();
+        let pieces = std::mem::take(&mut state.pieces);
+        for piece in pieces {
+            if piece.operation != operation || end <= piece.start || piece.end <= start {
+                state.pieces.push(piece);
+                continue;
+            }
+            let before = (piece.start, start.min(piece.end));
+            let behind = (end.max(piece.start), piece.end);
+            for (start, end) in [before, behind] {
+                if start < end && state.pieces.len() < MAX_PIECES {
+                    state.pieces.push(Piece {
+                        start,
+                        end,
+                        ..piece
+                    });
+                } else if start < end {
+                    state.overflow = true;
+                }
+            }
+        }
+        if state.pieces.is_empty() && !state.overflow {
+            state.first = None;
+            self.any.store(false, Ordering::SeqCst);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    fn failed(operation: IoOperation, offset: u64, len: u32) -> BlockIoError {
+        BlockIoError {
+            operation,
+            offset,
+            len,
+            source: io::Error::from_raw_os_error(libc::EIO),
+        }
+    }
+
+    fn extent(offset: u64, len: u32) -> Extent {
+        Extent { offset, len }
+    }
+
+    #[test]
+    fn an_error_stays_until_all_of_it_has_succeeded_in_whatever_pieces() {
+        let failures = Failures::default();
+        failures.add(failed(IoOperation::Read, 4096, 4096));
+        failures.make_good(IoOperation::Read, extent(5120, 512));
+        failures.make_good(IoOperation::Read, extent(0, 5120));
+        failures.make_good(IoOperation::Write, extent(0, 65536));
+        assert!(failures.first().is_some());
+        failures.make_good(IoOperation::Read, extent(5632, 65536));
+        assert!(failures.first().is_none());
+    }
+
+    #[test]
+    fn a_flush_is_made_good_by_another_one_alone() {
+        let failures = Failures::default();
+        failures.add(failed(IoOperation::Flush, 0, 0));
+        failures.make_good(IoOperation::Write, extent(0, 512));
+        assert!(failures.first().is_some());
+        failures.make_good(IoOperation::Flush, extent(0, 0));
+        assert!(failures.first().is_none());
+    }
+
+    #[test]
+    fn more_errors_than_are_remembered_are_never_forgotten() {
+        let failures = Failures::default();
+        for piece in 0..=MAX_PIECES as u64 {
+            failures.add(failed(IoOperation::Write, piece * 1024, 512));
+        }
+        failures.make_good(IoOperation::Write, extent(0, 1 << 20));
+        assert!(failures.first().is_some());
+    }
+}

@@ -1,0 +1,155 @@
+//! A worker as the transport, the event loop and the idle port see it.
+
+use event_manager::{EventOps, EventSubscriber, Events};
+use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
+use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
+use virtio_queue::{Queue, QueueT};
+use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::eventfd::EventFd;
+
+use super::lane::{Bench, Round};
+use super::{DeviceFault, Service, Worker};
+use crate::virtio::interrupt::is_readable;
+use crate::virtio::{ActivateError, Interrupt, VirtioDevice};
+
+/// What any device offers, whatever its type (virtio 1.2, section 6).
+const COMMON_FEATURES: u64 =
+    1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_EVENT_IDX | 1 << VIRTIO_RING_F_INDIRECT_DESC;
+
+impl<S: Service> Worker<S> {
+    /// Takes a kick of queue `index` and does what the queue asks for. For the device's thread,
+    /// and for who drives the device without an event loop.
+    pub fn handle_kick(&self, index: usize) {
+        let (Some(lane), Some(kick)) = (self.lanes.get(index), self.kicks.get(index)) else {
+            return;
+        };
+        let take_kick = || {
+            // It fails if a reset has taken the kick; the queue is looked at all the same.
+            let _ = kick.read();
+        };
+        lane.on_kick(&self.bench(index), take_kick, || self.look_again(index));
+    }
+
+    fn bench(&self, index: usize) -> Bench<'_, S> {
+        Bench {
+            index,
+            service: &self.service,
+            memory: &self.memory,
+            interrupt: &self.interrupt,
+            fault: &self.fault,
+        }
+    }
+
+    fn is_working(&self, index: usize) -> bool {
+        let (Some(lane), Some(kick)) = (self.lanes.get(index), self.kicks.get(index)) else {
+            return false;
+        };
+        // In this order: a kick that is not there any more was taken by a thread that had set
+        // `busy` before. The first look spares the system call while the device works.
+        lane.is_busy() || is_readable(kick) || lane.is_busy()
+    }
+}
+
+impl<S: Service> VirtioDevice for Worker<S> {
+    fn device_type(&self) -> u32 {
+        self.service.device_type()
+    }
+
+    fn device_features(&self) -> u64 {
+        COMMON_FEATURES | self.service.features()
+    }
+
+    fn queue_max_sizes(&self) -> &[u16] {
+        self.service.queue_sizes()
+    }
+
+    fn queue_events(&self) -> &[EventFd] {
+        &self.kicks
+    }
+
+    fn interrupt(&self) -> &Interrupt {
+        &self.interrupt
+    }
+
+    fn read_config(&self, offset: usize, data: &mut [u8]) {
+        self.service.read_config(offset, data);
+    }
+
+    fn write_config(&self, offset: usize, data: &[u8]) {
+        self.service.write_config(offset, data);
+    }
+
+    fn activate(&self, driver_features: u64, queues: Vec<Queue>) -> Result<(), ActivateError> {
+        let missing = queues.iter().position(|queue| !queue.ready());
+        if let Some(index) = missing {
+            return Err(ActivateError::QueueNotReady(index));
+        }
+        let indirect = driver_features & (1 << VIRTIO_RING_F_INDIRECT_DESC) != 0;
+        for (lane, queue) in self.lanes.iter().zip(queues) {
+            lane.start(queue, indirect);
+        }
+        // What the driver made available before it started the device comes with no kick.
+        (0..self.lanes.len()).for_each(|index| self.look_again(index));
+        Ok(())
+    }
+
+    fn stop_queue(&self, index: usize) {
+        if let Some(lane) = self.lanes.get(index) {
+            lane.stop();
+        }
+    }
+
+    fn reset(&self) {
+        for (lane, kick) in self.lanes.iter().zip(&self.kicks) {
+            lane.stop();
+            // It fails if there is no kick to forget.
+            let _ = kick.read();
+        }
+        self.interrupt.reset();
+    }
+
+    fn serve_here(&self) -> bool {
+        let help = |index: usize| {
+            let (round, used) = self.lanes[index].help(&self.bench(index));
+            if round == Round::More {
+                self.look_again(index);
+            }
+            used
+        };
+        (0..self.lanes.len()).fold(false, |any, index| help(index) | any)
+    }
+
+    fn serve_by_kicks(&self) {
+        for (index, lane) in self.lanes.iter().enumerate() {
+            if lane.leave() {
+                // The device's thread asks for kicks again, and looks for what came without one.
+                self.look_again(index);
+            }
+        }
+    }
+
+    fn in_flight(&self) -> bool {
+        (0..self.lanes.len()).any(|index| self.is_working(index) || self.service.expects(index))
+    }
+
+    fn refuse_start(&self, why: ActivateError) {
+        let _ = self.fault.set(DeviceFault::NotStarted(why));
+    }
+
+    fn fault(&self) -> Option<&DeviceFault> {
+        self.first_fault()
+    }
+}
+
+impl<S: Service> EventSubscriber for Worker<S> {
+    fn init(&self, ops: &mut EventOps<'_>) {
+        for (index, kick) in (0..).zip(&self.kicks) {
+            // Cannot fail: the eventfds are open and new to this loop.
+            let _ = ops.add(Events::with_data(kick, index, EventSet::IN));
+        }
+    }
+
+    fn process(&self, events: Events, _ops: &mut EventOps<'_>) {
+        self.handle_kick(events.data() as usize);
+    }
+}

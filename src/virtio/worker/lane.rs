@@ -1,0 +1,249 @@
+//! One queue of a device at work: rounds of bounded length, and who may be working on it.
+//!
+//! Two threads may want to work on a queue: the device's own, which kicks wake, and one that helps
+//! (see [`VirtioDevice::serve_here`](crate::virtio::VirtioDevice::serve_here)). All of a lane's
+//! state is behind one lock, so that there is no moment at which neither of them looks.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+
+use virtio_queue::{Queue, QueueT};
+use vm_memory::GuestMemoryMmap;
+
+use super::{DeviceFault, QueueFault, Service, Turn};
+use crate::virtio::{DescriptorTable, Interrupt, QueueError, UsedElement};
+
+/// After so many bytes the device's thread goes back to its event loop, which may have to stop.
+const ROUND_BYTES: u64 = 16 << 20;
+/// The same for chains, which need not have data, and their descriptors, which may be many.
+const ROUND_WORK: usize = 32 << 10;
+/// Requests are large that have so many bytes on average.
+const LARGE_REQUEST: u64 = 16 << 10;
+
+/// What a queue counts. The counters only ever grow, over resets too, and are exact once the
+/// device is at rest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueCounters {
+    /// Times that the device's thread was woken by the queue's eventfd.
+    pub kicks: u64,
+    /// Chains put into the used ring.
+    pub used: u64,
+    /// Used buffer notifications sent.
+    pub notifications: u64,
+}
+
+/// The same while they are counted.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(super) kicks: AtomicU64,
+    pub(super) used: AtomicU64,
+    pub(super) notifications: AtomicU64,
+}
+
+/// Who looks at the queue when it is empty.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Mode {
+    /// The device's thread, which the driver is asked to kick.
+    #[default]
+    Kicked,
+    /// A helper that comes again, so that the driver need not kick.
+    Helped,
+}
+
+/// How a round of work ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Round {
+    /// There is nothing more, and someone will look again when there is.
+    Done,
+    /// There may be more, and the driver need not kick.
+    More,
+}
+
+/// A queue's state behind its lock.
+#[derive(Debug, Default)]
+pub(super) struct Work<R> {
+    /// `None` unless the driver has started the device.
+    active: Option<Active>,
+    room: R,
+    used: Vec<UsedElement>,
+    mode: Mode,
+}
+
+#[derive(Debug)]
+struct Active {
+    queue: Queue,
+    indirect: bool,
+}
+
+/// One queue of a device.
+#[derive(Debug, Default)]
+pub(super) struct Lane<R> {
+    work: Mutex<Work<R>>,
+    /// Set before the kick is taken from its eventfd and cleared when the queue has been looked
+    /// at, so that at any time one of the two tells of work to come.
+    busy: AtomicBool,
+    /// Whether the requests of the last turn were large. Small ones are left to the device's own
+    /// thread, since they cost the processor more than a wake-up does.
+    has_large_requests: AtomicBool,
+    pub(super) counts: Counts,
+}
+
+/// What a lane works with.
+pub(super) struct Bench<'a, S> {
+    pub(super) index: usize,
+    pub(super) service: &'a S,
+    pub(super) memory: &'a GuestMemoryMmap,
+    pub(super) interrupt: &'a Interrupt,
+    pub(super) fault: &'a OnceLock<DeviceFault>,
+}
+
+impl<R: Default + Send> Lane<R> {
+    pub(super) fn counters(&self) -> QueueCounters {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        QueueCounters {
+            kicks: load(&self.counts.kicks),
+            used: load(&self.counts.used),
+            notifications: load(&self.counts.notifications),
+        }
+    }
+
+    pub(super) fn start(&self, queue: Queue, indirect: bool) {
+        let mut work = self.lock();
+        let size = usize::from(queue.size());
+        work.active = Some(Active { queue, indirect });
+        work.mode = Mode::Kicked;
+        // No more chains can be complete at once than there are descriptors.
+        work.used.clear();
+        work.used.reserve(size);
+    }
+
+    /// Returns when nothing of the queue is in flight any more.
+    pub(super) fn stop(&self) {
+        let mut work = self.lock();
+        work.active = None;
+        work.used.clear();
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::SeqCst)
+    }
+
+    /// Does what a kick asks for; `take_kick` makes the eventfd unreadable. Without an active queue
+    /// the kick is lost, as one before DRIVER_OK is to be.
+    pub(super) fn on_kick<S: Service<Room = R>>(
+        &self,
+        bench: &Bench<'_, S>,
+        take_kick: impl FnOnce(),
+        look_again: impl FnOnce(),
+    ) {
+        self.busy.store(true, Ordering::SeqCst);
+        take_kick();
+        self.counts.kicks.fetch_add(1, Ordering::Relaxed);
+        if self.round(&mut self.lock(), bench) == Round::More {
+            look_again();
+        }
+        self.busy.store(false, Ordering::SeqCst);
+    }
+
+    /// Does what the queue asks for on the thread of a helper, if the requests are large. The
+    /// second value says whether that used any chains.
+    pub(super) fn help<S: Service<Room = R>>(&self, bench: &Bench<'_, S>) -> (Round, bool) {
+        if !self.has_large_requests.load(Ordering::SeqCst) {
+            return (Round::Done, false);
+        }
+        let mut work = match self.work.try_lock() {
+            Ok(work) => work,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            // The device's thread is at it. It may have looked for the last time already.
+            Err(TryLockError::WouldBlock) => return (Round::More, false),
+        };
+        work.mode = Mode::Helped;
+        let before = self.counters().used;
+        let round = self.round(&mut work, bench);
+        (round, self.counters().used != before)
+    }
+
+    /// Leaves the queue to the device's thread again; whether a helper had it.
+    pub(super) fn leave(&self) -> bool {
+        let mut work = self.lock();
+        std::mem::take(&mut work.mode) == Mode::Helped
+    }
+
+    fn round<S: Service<Room = R>>(&self, work: &mut Work<R>, bench: &Bench<'_, S>) -> Round {
+        let Some(active) = &mut work.active else {
+            return Round::Done;
+        };
+        let round = self.process(active, &mut work.room, &mut work.used, work.mode, bench);
+        round.unwrap_or_else(|fault| {
+            // Still locked, so that a reset comes before all of this or after it.
+            work.active = None;
+            work.used.clear();
+            let _ = bench.fault.set(fault.into());
+            bench.interrupt.set_needs_reset();
+            Round::Done
+        })
+    }
+
+    /// Serves what is available until the queue is empty or enough for one round.
+    fn process<S: Service<Room = R>>(
+        &self,
+        active: &mut Active,
+        room: &mut R,
+        used: &mut Vec<UsedElement>,
+        mode: Mode,
+        bench: &Bench<'_, S>,
+    ) -> Result<Round, QueueFault> {
+        let (mut bytes, mut work) = (0, 0);
+        while work < ROUND_WORK {
+            active
+                .queue
+                .disable_notification(bench.memory)
+                .map_err(QueueError::from)?;
+            let rests = loop {
+                let mut turn = Turn {
+                    index: bench.index,
+                    table: DescriptorTable::new(&active.queue, bench.memory, active.indirect)
+                        .map_err(QueueFault::Table)?,
+                    queue: &mut active.queue,
+                    memory: bench.memory,
+                    interrupt: bench.interrupt,
+                    counts: &self.counts,
+                    used,
+                    taken: 0,
+                    bytes: 0,
+                    rests: false,
+                };
+                let served = bench.service.serve(&mut turn, room);
+                // What was sound before a fault has been answered, and is published.
+                turn.publish()?;
+                served?;
+                let taken = turn.taken;
+                if taken == 0 {
+                    break turn.rests;
+                }
+                bytes += turn.bytes;
+                let large = turn.bytes >= taken as u64 * LARGE_REQUEST;
+                self.has_large_requests.store(large, Ordering::SeqCst);
+                work += taken + turn.table.steps();
+                if bytes >= ROUND_BYTES || work >= ROUND_WORK {
+                    return Ok(Round::More);
+                }
+            };
+            if mode == Mode::Helped && self.has_large_requests.load(Ordering::SeqCst) {
+                return Ok(Round::Done);
+            }
+            // Looks once more: what came before the wish for a kick could be seen comes with none.
+            let more = active.queue.enable_notification(bench.memory);
+            if !more.map_err(QueueError::from)? || rests {
+                return Ok(Round::Done);
+            }
+            // A driver that moves the index to and fro would otherwise keep this loop busy.
+            work += 1;
+        }
+        Ok(Round::More)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Work<R>> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,167 @@
+//! What all virtio devices do with their queues in the same way (virtio 1.2, sections 2.7.7, 2.7.8
+//! and 2.7.10): take a kick, look at the queue for a bounded time, publish what was used, notify
+//! the driver, and stop at a fault. A device is a [`Service`], which only serves chains; a
+//! [`Worker`] makes a [`VirtioDevice`] and an event subscriber of it.
+
+mod device;
+mod lane;
+mod turn;
+
+use std::io;
+use std::sync::{Arc, OnceLock};
+
+use thiserror::Error;
+use vm_memory::GuestMemoryMmap;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+pub use lane::QueueCounters;
+pub use turn::Turn;
+
+use super::{ActivateError, ChainError, Interrupt, IrqLine, QueueError};
+#[cfg(test)]
+pub(crate) use lane::Counts;
+use lane::Lane;
+
+/// A device, apart from everything that devices have in common.
+pub trait Service: Send + Sync {
+    /// What one queue keeps between turns, such as lists whose room is used again. Never needed by
+    /// two threads at once.
+    type Room: Default + Send;
+
+    /// The device type (virtio 1.2, section 5).
+    fn device_type(&self) -> u32;
+
+    /// The feature bits of the device type. The worker adds those of the transport and the queues.
+    fn features(&self) -> u64 {
+        0
+    }
+
+    /// The largest size of each queue, a power of two; as many entries as there are queues.
+    fn queue_sizes(&self) -> &[u16];
+
+    /// Copies the configuration space from `offset` up to `data`, which holds zeros.
+    fn read_config(&self, _offset: usize, _data: &mut [u8]) {}
+
+    /// Changes the configuration space; what the driver may not change is ignored.
+    fn write_config(&self, _offset: usize, _data: &[u8]) {}
+
+    /// Serves chains of one queue for a bounded time. Called again as long as it took any.
+    ///
+    /// # Errors
+    ///
+    /// What stops the device until its driver resets it: a chain that cannot be answered.
+    fn serve(&self, turn: &mut Turn<'_>, room: &mut Self::Room) -> Result<(), QueueFault>;
+
+    /// Whether something outside the machine may still use a buffer that lies in `queue`, as input
+    /// that has not ended may. A guest that waits is not told then that nothing is under way.
+    fn expects(&self, _queue: usize) -> bool {
+        false
+    }
+}
+
+/// Why a queue was stopped: nothing that could be answered.
+#[derive(Debug, Error)]
+pub enum QueueFault {
+    /// The rings.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// The descriptor table.
+    #[error("cannot use the descriptor table: {0}")]
+    Table(ChainError),
+    /// One chain.
+    #[error("cannot answer the request at descriptor {head}: {fault}")]
+    Chain {
+        /// Index of its first descriptor.
+        head: u16,
+        /// What is wrong with it.
+        fault: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl QueueFault {
+    /// For use with `map_err` on what went wrong with the chain that starts at `head`.
+    pub fn chain<E>(head: u16) -> impl FnOnce(E) -> Self
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        move |fault| Self::Chain {
+            head,
+            fault: Box::new(fault),
+        }
+    }
+}
+
+/// Why a device does not work any more, or never did.
+#[derive(Debug, Error)]
+pub enum DeviceFault {
+    /// Its driver set DRIVER_OK, but not before that what the device needs.
+    #[error("it was not set up: {0}")]
+    NotStarted(#[from] ActivateError),
+    /// A queue was broken while it ran.
+    #[error("{0}")]
+    Queue(#[from] QueueFault),
+}
+
+/// A virtio device over a [`Service`].
+///
+/// Add it, in an [`Arc`], to an [`EventManager`](event_manager::EventManager) on a thread of its
+/// own, and to a machine, which puts it on the MMIO bus.
+pub struct Worker<S: Service> {
+    service: S,
+    memory: GuestMemoryMmap,
+    interrupt: Interrupt,
+    kicks: Vec<EventFd>,
+    lanes: Vec<Lane<S::Room>>,
+    /// The first fault alone: a guest can reset the device and cause as many as it likes.
+    fault: OnceLock<DeviceFault>,
+}
+
+impl<S: Service> Worker<S> {
+    /// A device that reads and writes `memory` and nothing else of the guest: the regions in it
+    /// are those that the guest may hand to devices. It notifies through `line`.
+    ///
+    /// # Errors
+    ///
+    /// The host has no eventfd for a queue.
+    pub fn serving(service: S, memory: GuestMemoryMmap, line: Arc<IrqLine>) -> io::Result<Self> {
+        let queues = service.queue_sizes().len();
+        let kicks = (0..queues).map(|_| EventFd::new(EFD_NONBLOCK));
+        Ok(Self {
+            memory,
+            interrupt: Interrupt::new(line),
+            kicks: kicks.collect::<Result<_, _>>()?,
+            lanes: (0..queues).map(|_| Lane::default()).collect(),
+            fault: OnceLock::new(),
+            service,
+        })
+    }
+
+    /// The device itself.
+    #[must_use]
+    pub fn service(&self) -> &S {
+        &self.service
+    }
+
+    /// What queue `index` has counted; zeros if there is no such queue.
+    #[must_use]
+    pub fn queue_counters(&self, index: usize) -> QueueCounters {
+        self.lanes
+            .get(index)
+            .map_or_else(QueueCounters::default, Lane::counters)
+    }
+
+    /// The first fault of the driver that has stopped the device, if any.
+    #[must_use]
+    pub fn first_fault(&self) -> Option<&DeviceFault> {
+        self.fault.get()
+    }
+
+    /// Makes the device's thread look at queue `index` again: something has come for a buffer
+    /// that rests there.
+    pub fn look_again(&self, index: usize) {
+        if let Some(kick) = self.kicks.get(index) {
+            // The only failure is a counter that is full, and then the queue is looked at anyway.
+            let _ = kick.write(1);
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! One turn of a device at one of its queues: the chains that are available, and what is said of
+//! them in the used ring.
+
+use std::sync::atomic::Ordering;
+
+use virtio_queue::{Queue, QueueOwnedT};
+use vm_memory::GuestMemoryMmap;
+
+use super::QueueFault;
+use super::lane::Counts;
+use crate::virtio::{
+    Chain, DescriptorTable, Interrupt, QueueError, UsedElement, needs_notification, publish_used,
+};
+
+/// Most chains that [`Turn::next_chain`] gives in one turn. A turn has to end now and then, since
+/// whoever stops the device waits for it.
+const MAX_CHAINS: usize = 256;
+
+/// A queue's state for the time of one turn.
+pub struct Turn<'a> {
+    pub(super) index: usize,
+    pub(super) queue: &'a mut Queue,
+    pub(super) memory: &'a GuestMemoryMmap,
+    pub(super) table: DescriptorTable<'a>,
+    pub(super) interrupt: &'a Interrupt,
+    pub(super) counts: &'a Counts,
+    pub(super) used: &'a mut Vec<UsedElement>,
+    pub(super) taken: usize,
+    pub(super) bytes: u64,
+    pub(super) rests: bool,
+}
+
+#[cfg(test)]
+impl<'a> Turn<'a> {
+    /// A turn at `queue`, for tests of one device's part in it.
+    pub(crate) fn at(
+        queue: &'a mut Queue,
+        memory: &'a GuestMemoryMmap,
+        used: &'a mut Vec<UsedElement>,
+        (interrupt, counts): (&'a Interrupt, &'a Counts),
+    ) -> Self {
+        Self {
+            index: 0,
+            table: DescriptorTable::new(queue, memory, false).unwrap(),
+            queue,
+            memory,
+            interrupt,
+            counts,
+            used,
+            taken: 0,
+            bytes: 0,
+            rests: false,
+        }
+    }
+}
+
+impl<'a> Turn<'a> {
+    /// Which of the device's queues it is.
+    #[must_use]
+    pub fn queue_index(&self) -> usize {
+        self.index
+    }
+
+    /// The guest memory that the device may use.
+    #[must_use]
+    pub fn memory(&self) -> &'a GuestMemoryMmap {
+        self.memory
+    }
+
+    /// The next chain, or `None` if there is none or the turn has lasted long enough.
+    ///
+    /// # Errors
+    ///
+    /// An available ring that no driver may leave like this.
+    pub fn next_chain(&mut self) -> Result<Option<Chain<'a, '_>>, QueueFault> {
+        if self.taken >= MAX_CHAINS {
+            return Ok(None);
+        }
+        let mut heads = self.queue.iter(self.memory).map_err(QueueError::from)?;
+        let Some(head) = heads.next().map(|chain| chain.head_index()) else {
+            return Ok(None);
+        };
+        self.taken += 1;
+        Ok(Some(self.table.chain(head)))
+    }
+
+    /// Hands each available chain to `take` until it returns `false`: for devices that take many
+    /// before they carry any of them out.
+    ///
+    /// # Errors
+    ///
+    /// As [`next_chain`](Self::next_chain), and the first error of `take`.
+    pub fn take(
+        &mut self,
+        mut take: impl FnMut(Chain<'a, '_>) -> Result<bool, QueueFault>,
+    ) -> Result<(), QueueFault> {
+        let heads = self.queue.iter(self.memory).map_err(QueueError::from)?;
+        for chain in heads {
+            self.taken += 1;
+            if !take(self.table.chain(chain.head_index()))? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Says that the chain that starts at `head` is used, with `len` bytes written to its writable
+    /// part. The driver sees it when the turn ends, or after [`publish`](Self::publish).
+    pub fn complete(&mut self, head: u16, len: u32) {
+        self.used.push(UsedElement::new(head, len));
+    }
+
+    /// Counts bytes of data that the turn has moved. They decide whether requests count as large,
+    /// and how soon the thread goes back to its event loop.
+    pub fn count_bytes(&mut self, bytes: u64) {
+        self.bytes += bytes;
+    }
+
+    /// Says that the chains that were not taken are left where they are, until
+    /// [`Worker::look_again`](super::Worker::look_again).
+    pub fn leave_rest(&mut self) {
+        self.rests = true;
+    }
+
+    /// Puts what is complete into the used ring and notifies the driver if it wants to know. Only
+    /// needed in the middle of a turn, for drivers to have something to do meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// Rings that are not where they were when the queue was checked.
+    pub fn publish(&mut self) -> Result<(), QueueFault> {
+        let Ok(count @ 1..) = u16::try_from(self.used.len()) else {
+            return Ok(());
+        };
+        publish_used(self.queue, self.memory, self.used)?;
+        self.used.clear();
+        self.interrupt.count_used(u64::from(count));
+        let add = |counter: &std::sync::atomic::AtomicU64, value| {
+            counter.fetch_add(value, Ordering::Relaxed);
+        };
+        add(&self.counts.used, u64::from(count));
+        if needs_notification(self.queue, self.memory, count)? {
+            self.interrupt.signal_used();
+            add(&self.counts.notifications, 1);
+        }
+        Ok(())
+    }
+}
