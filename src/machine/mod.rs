@@ -12,8 +12,11 @@ mod loader;
 mod memory;
 mod page_tables;
 mod registers;
+mod repeat;
 mod segments;
 mod teardown;
+#[cfg(test)]
+mod testing;
 mod vcpu;
 mod vm;
 
@@ -23,5 +26,6 @@ pub use kvm::{KvmError, open as open_kvm};
 pub use loader::{LoadError, LoadedImage, load, read_image};
 pub use memory::{GuestRam, MemoryError};
 pub use page_tables::{ImagePermissions, PagePermissions};
+pub(crate) use repeat::hint as kvm_hint;
 pub use vcpu::{KICK_SIGNAL, Remains, Vcpu, VcpuControl, VcpuEnd, VcpuReport, ignore_kicks};
 pub use vm::{Machine, MachineError};

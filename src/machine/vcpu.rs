@@ -12,8 +12,9 @@ use vm_device::device_manager::{IoManager, MmioManager};
 use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
 use super::coalesced::{self, read_port, write_port};
-use super::fault::Fault;
+use super::fault::{self, Fault};
 use super::idle::{IdlePort, Wake};
+use super::repeat::Retries;
 use super::teardown::Teardown;
 use super::{ExitCounts, GuestRam};
 
@@ -84,6 +85,7 @@ pub struct Vcpu {
     idle: IdlePort,
     control: VcpuControl,
     exits: ExitCounts,
+    retries: Retries,
     ram: GuestRam,
     /// The VM lives as long as its vCPU, whatever the kernel would allow.
     _vm: (VmFd, Teardown),
@@ -120,6 +122,7 @@ impl Vcpu {
             idle,
             control,
             exits: ExitCounts::default(),
+            retries: Retries::default(),
             ram,
             _vm: vm,
         }
@@ -149,7 +152,7 @@ impl Vcpu {
     }
 
     fn enter_guest(&mut self) -> Exit {
-        match self.vcpu.run() {
+        let exit = match self.vcpu.run() {
             Ok(VcpuExit::IoIn(port, data)) => Exit::PioIn { port, data },
             Ok(VcpuExit::IoOut(port, data)) => Exit::PioOut { port, data },
             Ok(VcpuExit::MmioRead(address, data)) => Exit::MmioRead { address, data },
@@ -162,14 +165,19 @@ impl Vcpu {
                 "the processor refused to enter the guest (reason {reason:#x})"
             ))),
             Ok(VcpuExit::InternalError) => Exit::End(VcpuEnd::Unexpected(
-                "KVM could not emulate an instruction of the guest".to_owned(),
+                fault::explain_internal_error(&mut self.vcpu, self.ram.all()),
             )),
             Ok(other) => Exit::End(VcpuEnd::Unexpected(format!(
                 "the guest left with {other:?}, which this machine has no use for"
             ))),
-            Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => Exit::Interrupted,
+            Err(error) if error.errno() == libc::EINTR => Exit::Interrupted,
+            Err(error) if error.errno() == libc::EAGAIN && self.retries.again() => {
+                return Exit::Interrupted;
+            }
             Err(error) => Exit::End(VcpuEnd::Kvm(error)),
-        }
+        };
+        self.retries.reset();
+        exit
     }
 
     /// Handles an exit; returns how the run ended if it did.

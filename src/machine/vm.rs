@@ -15,7 +15,7 @@ use super::idle::IdlePort;
 use super::memory::to_usize;
 use super::teardown::Teardown;
 use super::vcpu::Vcpu;
-use super::{GuestRam, LoadError, LoadedImage, loader, page_tables, registers, segments};
+use super::{GuestRam, LoadError, LoadedImage, loader, page_tables, registers, repeat, segments};
 use crate::virtio::{MmioTransport, VirtioDevice};
 
 /// Offset of the QueueNotify register (virtio 1.2, section 4.2.2).
@@ -29,7 +29,7 @@ const TSS_ADDRESS: usize = 0xfffb_d000;
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
     /// A KVM call failed.
-    #[error("KVM refused {what}: {source}")]
+    #[error("KVM refused {what}: {source}{}", repeat::hint(*source))]
     Kvm {
         /// What was asked of it.
         what: &'static str,
@@ -66,7 +66,7 @@ impl Machine {
     ///
     /// The KVM call that failed.
     pub fn new(kvm: Kvm, ram: GuestRam) -> Result<Self, MachineError> {
-        let vm = kvm.create_vm().map_err(refused("a virtual machine"))?;
+        let vm = repeat::interrupted(|| kvm.create_vm()).map_err(refused("a virtual machine"))?;
         if vm.check_extension(Cap::SetTssAddr) {
             vm.set_tss_address(TSS_ADDRESS)
                 .map_err(refused("an address for its own task state segment"))?;
@@ -173,7 +173,7 @@ impl Machine {
             .kvm
             .get_supported_cpuid(to_usize(KVM_MAX_CPUID_ENTRIES as u64))
             .map_err(refused("its CPUID"))?;
-        let mut vcpu = self.vm.create_vcpu(0).map_err(refused("a vCPU"))?;
+        let mut vcpu = repeat::interrupted(|| self.vm.create_vcpu(0)).map_err(refused("a vCPU"))?;
         registers::set_up(&vcpu, &cpuid, entry).map_err(refused("the vCPU's registers"))?;
         if self.vm.check_extension(Cap::CoalescedMmio) {
             vcpu.map_coalesced_mmio_ring()
