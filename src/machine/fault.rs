@@ -54,7 +54,8 @@ impl Fault {
     /// Explains a fault from what there was at its end, `page_fault` being the address of one.
     fn explain(scene: &Scene, page_fault: Option<u64>) -> Self {
         let (rip, cause) = match page_fault {
-            Some(address) => (scene.regs.rip, page::explain(scene, address)),
+            Some(address) => instruction::system_call(scene)
+                .unwrap_or_else(|| (scene.regs.rip, page::explain(scene, address))),
             None => instruction::explain(scene),
         };
         Self::At { rip, cause }
@@ -129,15 +130,16 @@ fn internal_error(suberror: u32, scene: &Scene) -> String {
     let rip = scene.regs.rip;
     let mut text = format!("KVM {what} of the guest at {rip:#x}");
     let (code, len) = scene.bytes::<MAX_INSTRUCTION>(rip);
-    if let Some(instruction) = instruction::name_and_len(scene, rip) {
-        let (name, len) = instruction;
+    if len == 0 {
+        text.push_str(" (there is no code)");
+    } else {
+        let (name, len) =
+            instruction::name_and_len(scene, rip).unwrap_or_else(|| ("bytes".to_owned(), len));
         let _ = write!(text, " ({name}:");
         for byte in code.iter().take(len) {
             let _ = write!(text, " {byte:02x}");
         }
         text.push(')');
-    } else if len == 0 {
-        text.push_str(" (there is no code)");
     }
     if suberror == kvm_bindings::KVM_INTERNAL_ERROR_EMULATION {
         text.push_str("; use plain moves of 1, 2, 4 or 8 bytes for device registers");

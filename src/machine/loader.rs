@@ -4,8 +4,9 @@
 //! An image is untrusted. linux-loader copies the segments; what it does not check (that they lie
 //! in the image region, what they may be used for) is checked here before it sees the file.
 
-use std::fs::File;
-use std::io::{Cursor, Read};
+use std::fs::{File, Metadata};
+use std::io::{Cursor, ErrorKind, Read};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use guest_abi::layout::{IMAGE, IMAGE_SIZE, PAGE_SIZE};
@@ -33,12 +34,22 @@ const MAX_NOTE_SIZE: u64 = 64 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The file cannot be read.
-    #[error("cannot read the guest {}: {source}", path.display())]
+    #[error("cannot read the guest {}: {source}{}", path.display(), hint(source))]
     Read {
         /// The guest's file.
         path: PathBuf,
         /// The system's reason.
         source: std::io::Error,
+    },
+    /// The path names something else than a file.
+    #[error(
+        "cannot read the guest {}: it is {kind}; it must be a regular file", path.display()
+    )]
+    Kind {
+        /// What is said to be the guest.
+        path: PathBuf,
+        /// What it is.
+        kind: &'static str,
     },
     /// There is nothing in it.
     #[error("the guest is empty; it must be an ELF executable or a flat binary")]
@@ -57,7 +68,8 @@ pub enum LoadError {
     /// A segment lies where no image may be.
     #[error(
         "the guest is an ELF file that cannot be loaded: a segment at {start:#x}, {size} bytes \
-         long, is not within {IMAGE:#x} to {:#x}",
+         long, is not within {IMAGE:#x} to {:#x}; link it with -static -no-pie \
+         -Wl,-Ttext-segment={IMAGE:#x}",
         IMAGE + IMAGE_SIZE
     )]
     Outside {
@@ -74,6 +86,15 @@ pub enum LoadError {
     Memory(#[from] vm_memory::GuestMemoryError),
 }
 
+/// What to do about an error of the system's, where that is not plain.
+fn hint(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => "; check the path",
+        ErrorKind::PermissionDenied => "; check the permissions of the file and of its folders",
+        _ => "",
+    }
+}
+
 /// Where a loaded image is entered and what its pages allow.
 #[derive(Debug)]
 pub struct LoadedImage {
@@ -83,29 +104,52 @@ pub struct LoadedImage {
     pub permissions: Box<ImagePermissions>,
 }
 
-/// Reads a guest image from a file.
+/// Reads a guest image from a regular file or a block device. Nothing else is opened: a FIFO would
+/// block until somebody writes to it.
 ///
 /// # Errors
 ///
-/// [`LoadError::Read`] or, for a file that can never fit, [`LoadError::TooBig`].
+/// [`LoadError::Read`] or [`LoadError::Kind`]; for a file that can never fit,
+/// [`LoadError::TooBig`].
 pub fn read_image(path: &Path) -> Result<Vec<u8>, LoadError> {
-    let read = || {
-        let mut image = Vec::new();
-        File::open(path)?
-            .take(MAX_FILE_SIZE + 1)
-            .read_to_end(&mut image)?;
-        Ok(image)
-    };
-    let image: Vec<u8> = read().map_err(|source| LoadError::Read {
+    let error = |source| LoadError::Read {
         path: path.to_owned(),
         source,
-    })?;
+    };
+    if let Some(kind) = path
+        .metadata()
+        .map(|found| unreadable(&found))
+        .map_err(error)?
+    {
+        let path = path.to_owned();
+        return Err(LoadError::Kind { path, kind });
+    }
+    let mut image = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_FILE_SIZE + 1).read_to_end(&mut image))
+        .map_err(error)?;
     let size = image.len() as u64;
     if size > MAX_FILE_SIZE {
         let max = MAX_FILE_SIZE;
         return Err(LoadError::TooBig { size, max });
     }
     Ok(image)
+}
+
+/// What `found` is, unless a guest can be read from it.
+fn unreadable(found: &Metadata) -> Option<&'static str> {
+    let kind = found.file_type();
+    if kind.is_dir() {
+        Some("a folder")
+    } else if kind.is_fifo() {
+        Some("a FIFO")
+    } else if kind.is_socket() {
+        Some("a socket")
+    } else if kind.is_char_device() {
+        Some("a character device")
+    } else {
+        None
+    }
 }
 
 /// Loads `image` into `memory`, which covers the image region alone.
@@ -311,6 +355,43 @@ mod tests {
     #[test]
     fn an_ordinary_number_of_segments_and_notes_is_loaded() {
         assert_eq!(try_load(&executable(10, 4092)).unwrap(), IMAGE);
+    }
+
+    /// What is said of the guest at `path`, which cannot be read.
+    fn refused(path: &Path) -> String {
+        let told = read_image(path).unwrap_err().to_string();
+        assert!(told.contains(path.to_str().unwrap()), "{told}");
+        assert!(!told.contains('\n'), "{told}");
+        told
+    }
+
+    #[test]
+    fn a_guest_that_cannot_be_read_is_named_with_the_reason_and_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let fifo = folder.path().join("fifo");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        let kind = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, kind, mode, 0).unwrap();
+        for (path, what) in [
+            (folder.path().join("none"), "check the path"),
+            (fifo.join("below"), "check the path"),
+            (folder.path().to_owned(), "it is a folder"),
+            (fifo, "it is a FIFO"),
+            ("/dev/zero".into(), "it is a character device"),
+        ] {
+            let told = refused(&path);
+            assert!(told.contains(what), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_segment_that_is_elsewhere_is_refused_with_how_to_link_it() {
+        let mut image = executable(0, 0);
+        // Its physical address.
+        image[64 + 24..64 + 32].copy_from_slice(&0x40_0000_u64.to_le_bytes());
+        let told = try_load(&image).unwrap_err().to_string();
+        assert!(told.contains("at 0x400000, 64 bytes long"), "{told}");
+        assert!(told.contains("-Wl,-Ttext-segment=0x10000"), "{told}");
     }
 
     #[test]

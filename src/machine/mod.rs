@@ -22,7 +22,9 @@ mod vm;
 
 pub use exits::ExitCounts;
 pub use idle::IdlePort;
-pub use kvm::{KvmError, open as open_kvm};
+pub use kvm::{
+    Finding, KvmError, Severity, Surroundings, diagnose as diagnose_kvm, open as open_kvm,
+};
 pub use loader::{LoadError, LoadedImage, load, read_image};
 pub use memory::{GuestRam, MemoryError};
 pub use page_tables::{ImagePermissions, PagePermissions};

@@ -35,9 +35,21 @@ pub(super) fn explain(scene: &Scene) -> (u64, String) {
     }
 }
 
-/// The name and the length in bytes of the instruction at `address`.
+/// The name and the length in bytes of the instruction at `address`; `None` if there is none.
 pub(super) fn name_and_len(scene: &Scene, address: u64) -> Option<(String, usize)> {
-    decode(scene, address).map(|instruction| (name(&instruction), instruction.len()))
+    let instruction = decode(scene, address).filter(|instruction| !instruction.is_invalid())?;
+    Some((name(&instruction), instruction.len()))
+}
+
+/// The system call that was made last, if the guest is at the entry point of system calls. There
+/// is none; but a KVM that emulates the instruction goes there all the same, to address 0.
+pub(super) fn system_call(scene: &Scene) -> Option<(u64, String)> {
+    let is_system_call = |instruction: &Instruction| {
+        instruction.mnemonic() == Mnemonic::Syscall && scene.regs.rip == 0
+    };
+    // The instruction leaves the address of the next one in rcx.
+    let instruction = before(scene, scene.regs.rcx).filter(is_system_call)?;
+    certain_cause(scene, &instruction).map(|cause| (instruction.ip(), cause))
 }
 
 /// The instruction at `address`; `None` where no memory is, or not enough of it.
@@ -135,7 +147,6 @@ fn loads_segment(instruction: &Instruction) -> bool {
 
 fn name(instruction: &Instruction) -> String {
     match instruction.code() {
-        Code::INVALID => "unknown".to_owned(),
         Code::Int_imm8 => format!("int {:#x}", instruction.immediate8()),
         _ => format!("{:?}", instruction.mnemonic()).to_lowercase(),
     }
@@ -511,6 +522,19 @@ mod tests {
         let (address, told) = told_behind(&[0xcc, 0xf4], 1);
         assert_eq!(address, IMAGE + 1);
         assert!(told.starts_with("a privileged instruction (hlt); or, right before it, a soft"));
+    }
+
+    #[test]
+    fn a_system_call_that_went_to_address_0_is_found_by_what_it_left_in_rcx() {
+        let scenery = Scenery::with(&[0x90, 0x0f, 0x05, 0x90]);
+        let mut scene = scenery.scene();
+        scene.regs.rip = 0;
+        scene.regs.rcx = IMAGE + 3;
+        let (address, told) = system_call(&scene).unwrap_or_default();
+        assert_eq!(address, IMAGE + 1);
+        assert!(told.ends_with("(syscall)"));
+        scene.regs.rcx = IMAGE + 4;
+        assert_eq!(system_call(&scene), None);
     }
 
     #[test]

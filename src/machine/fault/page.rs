@@ -1,9 +1,7 @@
 //! Explains a page fault by what the page tables say of its address, and by where that lies in the
 //! address map (Intel SDM volume 3, section 4.7).
 
-use guest_abi::layout::{
-    GDT, PAGE_SIZE, PAGE_TABLES, STACK, STACK_END, STACK_GUARD_SIZE, STACK_TOP,
-};
+use guest_abi::layout::{GDT, PAGE_SIZE, PAGE_TABLES, STACK, STACK_GUARD_SIZE, STACK_TOP};
 
 use super::{MAX_INSTRUCTION, Scene, instruction};
 
@@ -62,8 +60,7 @@ fn is_fetch(scene: &Scene, address: u64) -> bool {
 fn has_overflowed(address: u64, rsp: u64) -> bool {
     let guard = STACK..STACK + STACK_GUARD_SIZE;
     let beside = address.abs_diff(rsp) < PAGE_SIZE;
-    guard.contains(&address) && beside
-        || beside && !(guard.end..=STACK_END).contains(&rsp) && rsp < STACK_END && rsp >= GDT
+    beside && (guard.contains(&address) || (GDT..guard.end).contains(&rsp))
 }
 
 /// The page table entry for `address` with its flags, or `None` if there is no page.
