@@ -7,6 +7,7 @@
 
 mod instruction;
 mod page;
+mod ports;
 
 use std::fmt::{self, Write as _};
 
