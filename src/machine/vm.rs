@@ -68,7 +68,7 @@ impl Machine {
     pub fn new(kvm: Kvm, ram: GuestRam) -> Result<Self, MachineError> {
         let vm = repeat::interrupted(|| kvm.create_vm()).map_err(refused("a virtual machine"))?;
         if vm.check_extension(Cap::SetTssAddr) {
-            vm.set_tss_address(TSS_ADDRESS)
+            repeat::interrupted(|| vm.set_tss_address(TSS_ADDRESS))
                 .map_err(refused("an address for its own task state segment"))?;
         }
         for (slot, region) in (0..).zip(ram.reachable()) {
@@ -81,7 +81,8 @@ impl Machine {
             };
             // SAFETY: the region is a mapping of that size, and lives as long as the VM: both
             // `Machine` and `Vcpu` keep the RAM beside the file descriptors.
-            unsafe { vm.set_user_memory_region(slot) }.map_err(refused("the guest's memory"))?;
+            repeat::interrupted(|| unsafe { vm.set_user_memory_region(slot) })
+                .map_err(refused("the guest's memory"))?;
         }
         Ok(Self {
             kvm,
@@ -174,7 +175,8 @@ impl Machine {
             .get_supported_cpuid(to_usize(KVM_MAX_CPUID_ENTRIES as u64))
             .map_err(refused("its CPUID"))?;
         let mut vcpu = repeat::interrupted(|| self.vm.create_vcpu(0)).map_err(refused("a vCPU"))?;
-        registers::set_up(&vcpu, &cpuid, entry).map_err(refused("the vCPU's registers"))?;
+        repeat::interrupted(|| registers::set_up(&vcpu, &cpuid, entry))
+            .map_err(refused("the vCPU's registers"))?;
         if self.vm.check_extension(Cap::CoalescedMmio) {
             vcpu.map_coalesced_mmio_ring()
                 .map_err(refused("the ring of coalesced writes"))?;
