@@ -61,7 +61,10 @@ fn a_fault_says_where_it_was_or_that_this_kvm_does_not_tell() {
     needs_kvm!();
     for (code, what) in [
         ([0x0f, 0x0b], "at 0x10000: an invalid instruction (ud2)"),
-        ([0xe6, 0x80], "at 0x10000: access to a forbidden port"),
+        (
+            [0xe6, 0x80],
+            "at 0x10000: access to the forbidden port 0x80 (out)",
+        ),
     ] {
         let (files, vmm) = with_guest(Program::new().raw(&code));
         let finished = vmm.run();

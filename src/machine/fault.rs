@@ -1,10 +1,17 @@
 //! Says where and why a guest faulted, as far as KVM tells.
 //!
-//! There is no interrupt descriptor table, so that any fault is a triple fault, which KVM reports
-//! as a shutdown without a reason. What is left are the registers and the instruction.
+//! There is no interrupt descriptor table, so that any exception is a triple fault, which KVM
+//! reports as a shutdown without a reason (Intel SDM volume 3, sections 6.9 and 6.15). What is
+//! left are the registers, the instruction and the processor's tables: [`page`] looks at a page
+//! fault's address, [`instruction`] at everything else.
 
-use std::fmt;
+mod instruction;
+mod page;
+mod ports;
 
+use std::fmt::{self, Write as _};
+
+use kvm_bindings::{kvm_regs, kvm_sregs};
 use kvm_ioctls::VcpuFd;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
@@ -13,6 +20,11 @@ const CR0_PAGING: u64 = 1 << 31;
 /// The longest instruction of the architecture.
 const MAX_INSTRUCTION: usize = 15;
 
+/// What CR2 holds at the guest's first instruction: an address that is not canonical, so that no
+/// page fault can have happened at it. The first page fault ends the run, and so any other value
+/// is the address of the fault that ended it. Address 0 is one like any other.
+pub(super) const NO_PAGE_FAULT: u64 = 1 << 63;
+
 /// A fault of the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -20,10 +32,8 @@ pub enum Fault {
     At {
         /// Address of the instruction.
         rip: u64,
-        /// What kind of instruction it is.
-        kind: &'static str,
-        /// The last address that caused a page fault, 0 if none did.
-        cr2: u64,
+        /// What was wrong with it, for a person.
+        cause: String,
     },
     /// The host's KVM has reset the vCPU and no longer knows where it was, as kvm_amd does.
     Unknown,
@@ -38,24 +48,25 @@ impl Fault {
         if sregs.cr0 & CR0_PAGING == 0 {
             return Self::Unknown;
         }
-        Self::At {
-            rip: regs.rip,
-            kind: kind(memory, regs.rip, sregs.cr2),
-            cr2: sregs.cr2,
-        }
+        let page_fault = (sregs.cr2 != NO_PAGE_FAULT).then_some(sregs.cr2);
+        Self::explain(&Scene::new(regs, &sregs, memory), page_fault)
+    }
+
+    /// Explains a fault from what there was at its end, `page_fault` being the address of one.
+    fn explain(scene: &Scene, page_fault: Option<u64>) -> Self {
+        let (rip, cause) = match page_fault {
+            Some(address) => instruction::system_call(scene)
+                .unwrap_or_else(|| (scene.regs.rip, page::explain(scene, address))),
+            None => instruction::explain(scene),
+        };
+        Self::At { rip, cause }
     }
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::At { rip, kind, cr2 } => {
-                write!(f, "at {rip:#x}: {kind}")?;
-                if *cr2 != 0 {
-                    write!(f, " (page fault at {cr2:#x})")?;
-                }
-                Ok(())
-            }
+            Self::At { rip, cause } => write!(f, "at {rip:#x}: {cause}"),
             Self::Unknown => {
                 f.write_str("at an address that this host's KVM does not tell (it reset the vCPU)")
             }
@@ -63,48 +74,115 @@ impl fmt::Display for Fault {
     }
 }
 
-fn kind(memory: &GuestMemoryMmap, rip: u64, cr2: u64) -> &'static str {
-    let mut code = [0; MAX_INSTRUCTION];
-    match memory.read(&mut code, GuestAddress(rip)) {
-        // A page fault at the instruction itself: it could not even be fetched.
-        Ok(len) if len > 0 && cr2 != rip => decode(&code[..len]),
-        _ => "a jump to where there is no code",
+/// What is known of a guest that has faulted.
+pub(super) struct Scene<'a> {
+    pub(super) regs: kvm_regs,
+    /// Address and limit of the task state segment.
+    pub(super) tss: u64,
+    pub(super) tss_limit: u32,
+    pub(super) memory: &'a GuestMemoryMmap,
+}
+
+impl<'a> Scene<'a> {
+    fn new(regs: kvm_regs, sregs: &kvm_sregs, memory: &'a GuestMemoryMmap) -> Self {
+        Self {
+            regs,
+            tss: sregs.tr.base,
+            tss_limit: sregs.tr.limit,
+            memory,
+        }
+    }
+
+    /// Up to `N` bytes of memory at `address`, fewer where the memory ends.
+    fn bytes<const N: usize>(&self, address: u64) -> ([u8; N], usize) {
+        let mut bytes = [0; N];
+        let len = self.memory.read(&mut bytes, GuestAddress(address));
+        (bytes, len.unwrap_or(0))
+    }
+
+    /// The unsigned number of 8 bytes at `address`.
+    fn number(&self, address: u64) -> Option<u64> {
+        self.memory.read_obj(GuestAddress(address)).ok()
     }
 }
 
-/// The kind of the instruction at the start of `code`, told by its opcode.
-fn decode(code: &[u8]) -> &'static str {
-    // Operand-size, repeat and REX prefixes say nothing about the kind.
-    let is_prefix = |byte: &&u8| matches!(**byte, 0x66 | 0xf2 | 0xf3 | 0x40..=0x4f);
-    let prefixes = code.iter().take_while(is_prefix).count();
-    match code[prefixes..] {
-        [0x0f, 0x0b, ..] => "an invalid instruction (ud2)",
-        [0x0f, 0x05 | 0x34, ..] => "a system call, which this machine does not have",
-        [
-            0x0f,
-            0x00 | 0x01 | 0x06 | 0x08 | 0x09 | 0x20..=0x23 | 0x30 | 0x32,
-            ..,
-        ]
-        | [0xf4 | 0xfa | 0xfb, ..] => "a privileged instruction",
-        [0xe4..=0xe7 | 0xec..=0xef | 0x6c..=0x6f, ..] => "access to a forbidden port",
-        [0xcc | 0xcd | 0xf1, ..] => "a software interrupt, for which there is no handler",
-        [0xf6 | 0xf7, ..] => "a division by zero or access to forbidden memory",
-        _ => "access to forbidden memory or an invalid instruction",
+/// Why KVM has given up on a guest, after `KVM_EXIT_INTERNAL_ERROR`, with where it was.
+///
+/// It is not the processor that fails here: KVM emulates what it cannot let the processor run, an
+/// access to device registers above all, and knows only a part of the instructions.
+pub(super) fn explain_internal_error(vcpu: &mut VcpuFd, memory: &GuestMemoryMmap) -> String {
+    // SAFETY: KVM has filled this variant of the union, and all values are valid for it.
+    let internal = unsafe { vcpu.get_kvm_run().__bindgen_anon_1.internal };
+    let regs = vcpu.get_regs().unwrap_or_default();
+    let sregs = vcpu.get_sregs().unwrap_or_default();
+    internal_error(internal.suberror, &Scene::new(regs, &sregs, memory))
+}
+
+fn internal_error(suberror: u32, scene: &Scene) -> String {
+    let what = match suberror {
+        kvm_bindings::KVM_INTERNAL_ERROR_EMULATION => "could not emulate an instruction",
+        kvm_bindings::KVM_INTERNAL_ERROR_SIMUL_EX => "met an exception within another",
+        kvm_bindings::KVM_INTERNAL_ERROR_DELIVERY_EV => "could not deliver an exception",
+        kvm_bindings::KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON => {
+            "does not know why the processor left the guest"
+        }
+        _ => "failed",
+    };
+    let rip = scene.regs.rip;
+    let mut text = format!("KVM {what} of the guest at {rip:#x}");
+    let (code, len) = scene.bytes::<MAX_INSTRUCTION>(rip);
+    if len == 0 {
+        text.push_str(" (there is no code)");
+    } else {
+        let (name, len) =
+            instruction::name_and_len(scene, rip).unwrap_or_else(|| ("bytes".to_owned(), len));
+        let _ = write!(text, " ({name}:");
+        for byte in code.iter().take(len) {
+            let _ = write!(text, " {byte:02x}");
+        }
+        text.push(')');
     }
+    if suberror == kvm_bindings::KVM_INTERNAL_ERROR_EMULATION {
+        text.push_str("; use plain moves of 1, 2, 4 or 8 bytes for device registers");
+    } else if what == "failed" {
+        let _ = write!(text, "; its internal error is {suberror}");
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
+    use crate::machine::testing::Scenery;
+    use guest_abi::layout::{IMAGE, MMIO};
 
     #[test]
-    fn the_kind_is_told_behind_prefixes_too() {
-        assert_eq!(decode(&[0x0f, 0x0b]), "an invalid instruction (ud2)");
-        assert_eq!(decode(&[0xf3, 0x6e]), "access to a forbidden port");
+    fn a_failed_emulation_names_the_address_the_instruction_and_its_bytes() {
+        // movups xmm0, [rdi]
+        let scenery = Scenery::with(&[0x0f, 0x10, 0x07]);
+        let mut scene = scenery.scene();
+        let text = internal_error(kvm_bindings::KVM_INTERNAL_ERROR_EMULATION, &scene);
+        assert!(text.contains("at 0x10000 (movups: 0f 10 07)"), "{text}");
+        assert!(text.contains("plain moves"), "{text}");
+        scene.regs.rip = MMIO;
+        let text = internal_error(kvm_bindings::KVM_INTERNAL_ERROR_EMULATION, &scene);
+        assert!(text.contains("at 0x10000000 (there is no code)"), "{text}");
+        let text = internal_error(77, &scene);
+        assert!(text.contains("error is 77"), "{text}");
+    }
+
+    #[test]
+    fn a_page_fault_decides_before_the_instruction_does() {
+        // rep outsb, to COM2 from address 0
+        let scenery = Scenery::with(&[0xf3, 0x6e]);
+        let mut scene = scenery.scene();
+        scene.regs.rdx = 0x2f8;
+        let told = Fault::explain(&scene, Some(0)).to_string();
         assert_eq!(
-            decode(&[0x48, 0x0f, 0x05]),
-            "a system call, which this machine does not have"
+            told,
+            format!("at {IMAGE:#x}: access through a null pointer (page fault at 0x0)")
         );
-        assert_eq!(decode(&[0xf4]), "a privileged instruction");
     }
 }

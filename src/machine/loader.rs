@@ -57,7 +57,8 @@ pub enum LoadError {
     /// A segment lies where no image may be.
     #[error(
         "the guest is an ELF file that cannot be loaded: a segment at {start:#x}, {size} bytes \
-         long, is not within {IMAGE:#x} to {:#x}",
+         long, is not within {IMAGE:#x} to {:#x}; link it with -static -no-pie \
+         -Wl,-Ttext-segment={IMAGE:#x}",
         IMAGE + IMAGE_SIZE
     )]
     Outside {
@@ -89,15 +90,13 @@ pub struct LoadedImage {
 ///
 /// [`LoadError::Read`] or, for a file that can never fit, [`LoadError::TooBig`].
 pub fn read_image(path: &Path, file: impl Read) -> Result<Vec<u8>, LoadError> {
-    let read = || {
-        let mut image = Vec::new();
-        file.take(MAX_FILE_SIZE + 1).read_to_end(&mut image)?;
-        Ok(image)
-    };
-    let image: Vec<u8> = read().map_err(|source| LoadError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
+    let mut image = Vec::new();
+    file.take(MAX_FILE_SIZE + 1)
+        .read_to_end(&mut image)
+        .map_err(|source| LoadError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
     let size = image.len() as u64;
     if size > MAX_FILE_SIZE {
         let max = MAX_FILE_SIZE;
@@ -309,6 +308,16 @@ mod tests {
     #[test]
     fn an_ordinary_number_of_segments_and_notes_is_loaded() {
         assert_eq!(try_load(&executable(10, 4092)).unwrap(), IMAGE);
+    }
+
+    #[test]
+    fn a_segment_that_is_elsewhere_is_refused_with_how_to_link_it() {
+        let mut image = executable(0, 0);
+        // Its physical address.
+        image[64 + 24..64 + 32].copy_from_slice(&0x40_0000_u64.to_le_bytes());
+        let told = try_load(&image).unwrap_err().to_string();
+        assert!(told.contains("at 0x400000, 64 bytes long"), "{told}");
+        assert!(told.contains("-Wl,-Ttext-segment=0x10000"), "{told}");
     }
 
     #[test]

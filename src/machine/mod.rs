@@ -15,9 +15,12 @@ mod loader;
 mod memory;
 mod page_tables;
 mod registers;
+mod repeat;
 mod segments;
 mod table;
 mod teardown;
+#[cfg(test)]
+mod testing;
 mod vcpu;
 mod vm;
 
@@ -27,10 +30,13 @@ pub use exits::ExitCounts;
 pub use fault::Fault;
 pub use idle::IdlePort;
 pub use kick::{KICK_SIGNAL, Kicker};
-pub use kvm::{KvmError, open as open_kvm};
+pub use kvm::{
+    Finding, KvmError, Severity, Surroundings, diagnose as diagnose_kvm, open as open_kvm,
+};
 pub use loader::{LoadError, LoadedImage, load, read_image};
 pub use memory::{GuestRam, MemoryError};
 pub use page_tables::{ImagePermissions, PagePermissions};
+pub(crate) use repeat::hint as kvm_hint;
 pub use table::{Ports, Slot};
 pub use vcpu::{SpentMachine, Vcpu, VcpuReport};
 pub use vm::{Machine, MachineError};

@@ -5,6 +5,7 @@ use guest_abi::layout::{PAGE_TABLES, STACK_TOP};
 use kvm_bindings::{CpuId, kvm_regs, kvm_sregs};
 use kvm_ioctls::VcpuFd;
 
+use super::fault::NO_PAGE_FAULT;
 use super::segments;
 
 const CR0_PROTECTED_MODE: u64 = 1;
@@ -52,6 +53,7 @@ fn set_long_mode(sregs: &mut kvm_sregs) {
         | CR0_NUMERIC_ERROR
         | CR0_WRITE_PROTECT
         | CR0_PAGING;
+    sregs.cr2 = NO_PAGE_FAULT;
     sregs.cr3 = PAGE_TABLES;
     sregs.cr4 = CR4_PHYSICAL_ADDRESS_EXTENSION | CR4_FXSAVE | CR4_SIMD_EXCEPTIONS;
     // Without EFER.SCE a SYSCALL faults: there is no way into ring 0.

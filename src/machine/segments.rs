@@ -30,7 +30,7 @@ const BITMAP_SIZE: usize = 0x1_0000 / 8 + 1;
 /// The same numbers in the widths that the processor has for them.
 const GDT_LIMIT: u16 = 5 * 8 - 1;
 const BITMAP_START: u16 = 104;
-const TSS_LIMIT: u32 = 104 + 0x1_0000 / 8;
+pub(super) const TSS_LIMIT: u32 = 104 + 0x1_0000 / 8;
 const _: () = assert!(
     GDT_ENTRIES * 8 == GDT_LIMIT as usize + 1
         && TSS_SIZE == BITMAP_START as usize

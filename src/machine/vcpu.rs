@@ -9,8 +9,9 @@ use vm_device::device_manager::{IoManager, MmioManager};
 
 use super::coalesced::{self, read_port, write_port};
 use super::ending::{Ender, VcpuEnd};
-use super::fault::Fault;
+use super::fault::{self, Fault};
 use super::idle::IdlePort;
+use super::repeat::Retries;
 use super::teardown::Teardown;
 use super::{ExitCounts, GuestRam};
 
@@ -30,6 +31,7 @@ pub struct Vcpu {
     idle: Option<Arc<IdlePort>>,
     ender: Ender,
     exits: ExitCounts,
+    retries: Retries,
     ram: GuestRam,
     /// The VM lives as long as its vCPU, whatever the kernel would allow.
     _vm: (VmFd, Teardown),
@@ -64,6 +66,7 @@ impl Vcpu {
             idle,
             ender,
             exits: ExitCounts::default(),
+            retries: Retries::default(),
             ram,
             _vm: vm,
         }
@@ -94,7 +97,7 @@ impl Vcpu {
     }
 
     fn enter_guest(&mut self) -> Exit {
-        match self.vcpu.run() {
+        let exit = match self.vcpu.run() {
             Ok(VcpuExit::IoIn(port, data)) => Exit::PioIn { port, data },
             Ok(VcpuExit::IoOut(port, data)) => Exit::PioOut { port, data },
             Ok(VcpuExit::MmioRead(address, data)) => Exit::MmioRead { address, data },
@@ -107,14 +110,19 @@ impl Vcpu {
                 "the processor refused to enter the guest (reason {reason:#x})"
             ))),
             Ok(VcpuExit::InternalError) => Exit::End(VcpuEnd::Unexpected(
-                "KVM could not emulate an instruction of the guest".to_owned(),
+                fault::explain_internal_error(&mut self.vcpu, self.ram.all()),
             )),
             Ok(other) => Exit::End(VcpuEnd::Unexpected(format!(
                 "the guest left with {other:?}, which this machine has no use for"
             ))),
-            Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => Exit::Interrupted,
+            Err(error) if error.errno() == libc::EINTR => Exit::Interrupted,
+            Err(error) if error.errno() == libc::EAGAIN && self.retries.again() => {
+                return Exit::Interrupted;
+            }
             Err(error) => Exit::End(VcpuEnd::Kvm(error)),
-        }
+        };
+        self.retries.reset();
+        exit
     }
 
     fn handle(&mut self, exit: Exit) {

@@ -17,7 +17,7 @@ use super::table::{Ports, Slot, is_register_page};
 use super::teardown::Teardown;
 use super::vcpu::Vcpu;
 use super::{Ender, ExitPort, GuestRam, LoadError, LoadedImage, MemoryError};
-use super::{loader, page_tables, registers, segments};
+use super::{loader, page_tables, registers, repeat, segments};
 use crate::virtio::{IrqLine, MmioTransport, VirtioDevice};
 
 /// Offset of the QueueNotify register (virtio 1.2, section 4.2.2).
@@ -31,7 +31,7 @@ const TSS_ADDRESS: usize = 0xfffb_d000;
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
     /// A KVM call failed.
-    #[error("KVM refused {what}: {source}")]
+    #[error("KVM refused {what}: {source}{}", repeat::hint(*source))]
     Kvm {
         /// What was asked of it.
         what: &'static str,
@@ -97,9 +97,9 @@ impl Machine {
             return Err(MachineError::Slots(MAX_SLOTS));
         }
         let ram = GuestRam::new(slots)?;
-        let vm = kvm.create_vm().map_err(refused("a virtual machine"))?;
+        let vm = repeat::interrupted(|| kvm.create_vm()).map_err(refused("a virtual machine"))?;
         if vm.check_extension(Cap::SetTssAddr) {
-            vm.set_tss_address(TSS_ADDRESS)
+            repeat::interrupted(|| vm.set_tss_address(TSS_ADDRESS))
                 .map_err(refused("an address for its own task state segment"))?;
         }
         for (slot, region) in (0..).zip(ram.reachable()) {
@@ -112,7 +112,8 @@ impl Machine {
             };
             // SAFETY: the region is a mapping of that size, and lives as long as the VM: both
             // `Machine` and `Vcpu` keep the RAM beside the file descriptors.
-            unsafe { vm.set_user_memory_region(slot) }.map_err(refused("the guest's memory"))?;
+            repeat::interrupted(|| unsafe { vm.set_user_memory_region(slot) })
+                .map_err(refused("the guest's memory"))?;
         }
         Ok(Self {
             kvm,
@@ -284,8 +285,9 @@ impl Machine {
             .kvm
             .get_supported_cpuid(to_usize(KVM_MAX_CPUID_ENTRIES as u64))
             .map_err(refused("its CPUID"))?;
-        let mut vcpu = self.vm.create_vcpu(0).map_err(refused("a vCPU"))?;
-        registers::set_up(&vcpu, &cpuid, entry).map_err(refused("the vCPU's registers"))?;
+        let mut vcpu = repeat::interrupted(|| self.vm.create_vcpu(0)).map_err(refused("a vCPU"))?;
+        repeat::interrupted(|| registers::set_up(&vcpu, &cpuid, entry))
+            .map_err(refused("the vCPU's registers"))?;
         if self.vm.check_extension(Cap::CoalescedMmio) {
             vcpu.map_coalesced_mmio_ring()
                 .map_err(refused("the ring of coalesced writes"))?;

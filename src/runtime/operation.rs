@@ -1,8 +1,10 @@
 //! What a run is for, as the runtime sees it: something that listens to the guest, judges what it
 //! did, and then makes the result final.
 
+use std::io;
+
 use super::RunError;
-use crate::machine::{Fault, VcpuEnd};
+use crate::machine::{Fault, VcpuEnd, kvm_hint};
 use crate::report::Console;
 
 /// Where the guest said something.
@@ -37,7 +39,7 @@ impl<'a> GuestEnd<'a> {
             VcpuEnd::Unexpected(what) => Ok(Self::Unexpected(what)),
             VcpuEnd::Kvm(error) => Err(RunError::Host {
                 what: "run the guest",
-                source: (*error).into(),
+                source: io::Error::other(format!("{error}{}", kvm_hint(*error))),
             }),
             VcpuEnd::Stopped => Err(RunError::Guest("the run was stopped".to_owned())),
         }

@@ -5,6 +5,7 @@ use guest_abi::layout::{
     DMA_POOL, GDT, IMAGE, INPUT_MMIO, INPUT_QUEUE, MMIO_PAGE_TABLE, OUTPUT_QUEUE, PAGE_SIZE,
     PAGE_TABLES, QUEUE_SIZE, RAM_SIZE, STACK, STACK_END, TSS,
 };
+use guest_abi::ports::COM2;
 
 use crate::common::elf::{Elf, R, RW};
 use crate::common::program::Program;
@@ -59,12 +60,16 @@ fn privileged_instructions_fault() {
 
 #[test]
 fn there_is_no_way_into_ring_0() {
-    // A KVM that emulates them in software may take these to their entry points, which are not
-    // set up: to address 0, where there is no code.
-    code_faults(&[0x0f, 0x05], ": a "); // syscall
-    code_faults(&[0x0f, 0x34], ": a "); // sysenter
-    code_faults(&[0xcd, 0x80], "a software interrupt"); // int 0x80
-    code_faults(&[0xcc], "the guest faulted at 0x1000"); // int3: before it or behind it
+    // A KVM that emulates it in software takes a system call to its entry point, which is not set
+    // up: to address 0, where there is no code.
+    code_faults(
+        &[0x0f, 0x05],
+        "at 0x10000: a system call, which this machine does not have (syscall)",
+    );
+    code_faults(
+        &[0x0f, 0x34],
+        "at 0x10000: a system call, which this machine does not have (sysenter)",
+    );
     // iretq to a code segment of ring 0: ss, rsp, flags, cs and rip from the stack.
     code_faults(
         &[
@@ -75,9 +80,50 @@ fn there_is_no_way_into_ring_0() {
 }
 
 #[test]
-fn a_division_by_zero_faults() {
+fn software_interrupts_fault_and_are_found_before_rip_or_behind_it() {
+    for (code, name) in [
+        (&[0xcc, 0x90][..], "int3"),
+        (&[0xf1, 0x90], "int1"),
+        (&[0xcd, 0x80, 0x90], "int 0x80"),
+        (&[0xcd, 0x03, 0x90], "int 0x3"),
+    ] {
+        let what =
+            format!("at 0x10000: a software interrupt, for which there is no handler ({name})");
+        code_faults(code, &what);
+    }
+    // What follows could be the reason as well, where rip is behind the interrupt: both are said.
+    code_faults(
+        &[0xcc, 0xf4],
+        "software interrupt, for which there is no handler (int3)",
+    );
+    // pushf; or dword [rsp], 0x100; popf; nop; nop
+    code_faults(
+        &[0x9c, 0x81, 0x0c, 0x24, 0x00, 0x01, 0, 0, 0x9d, 0x90, 0x90],
+        "the trap flag is set",
+    );
+}
+
+#[test]
+fn divisions_fault_and_say_why() {
     // xor ecx, ecx; div ecx
-    code_faults(&[0x31, 0xc9, 0xf7, 0xf1], "a division by zero");
+    code_faults(
+        &[0x31, 0xc9, 0xf7, 0xf1],
+        "at 0x10002: a division by zero (div)",
+    );
+    // mov ecx, 1; mov edx, 1; div ecx
+    code_faults(
+        &[0xb9, 1, 0, 0, 0, 0xba, 1, 0, 0, 0, 0xf7, 0xf1],
+        "a division with a result that is too large (div)",
+    );
+}
+
+#[test]
+fn memory_that_must_be_aligned_is_told() {
+    // mov edi, 0x200008; movaps [rdi], xmm0
+    code_faults(
+        &[0xbf, 0x08, 0x00, 0x20, 0x00, 0x0f, 0x29, 0x07],
+        "access to 0x200008, which is not aligned to 16 bytes (movaps)",
+    );
 }
 
 #[test]
@@ -85,14 +131,60 @@ fn ports_beside_the_allowed_ones_fault() {
     for port in [
         0, 0x20, 0x60, 0x64, 0x80, 0xf3, 0xf6, 0x2f7, 0x300, 0x3f7, 0x400, 0xcf8, 0xffff,
     ] {
-        faults(
-            Program::new().out8(port, 0).exit(0).build(),
-            "a forbidden port",
-        );
-        faults(Program::new().in8(port).exit(0).build(), "a forbidden port");
+        let what = format!("access to the forbidden port {port:#x} (");
+        faults(Program::new().out8(port, 0).exit(0).build(), &what);
+        faults(Program::new().in8(port).exit(0).build(), &what);
     }
     // A word at the last allowed port reaches the next one.
-    code_faults(&[0x66, 0xba, 0xff, 0x03, 0x66, 0xed], "a forbidden port");
+    code_faults(
+        &[0x66, 0xba, 0xff, 0x03, 0x66, 0xed],
+        "access to the forbidden port 0x400 (in)",
+    );
+}
+
+#[test]
+fn a_string_from_memory_that_may_not_be_read_is_about_the_memory_and_not_about_the_port() {
+    for (address, what) in [
+        (0, "access through a null pointer (page fault at 0x0)"),
+        (
+            GDT,
+            "access to the processor's tables (page fault at 0x1000)",
+        ),
+        (
+            RAM_SIZE,
+            "access to memory that is not there (page fault at 0x800000)",
+        ),
+    ] {
+        let program = Program::new().send_memory(COM2, address, 4).exit(0);
+        faults(program.build(), what);
+    }
+    // To a port that is forbidden too, the port comes first.
+    faults(
+        Program::new().send_memory(0x80, 0, 4).exit(0).build(),
+        "access to the forbidden port 0x80 (outsb)",
+    );
+}
+
+#[test]
+fn null_pointers_are_told_as_page_faults_at_0() {
+    let what = "access through a null pointer (page fault at 0x0)";
+    faults(Program::new().load64(0).exit(0).build(), what);
+    faults(Program::new().store64(0, 7).exit(0).build(), what);
+    // ret
+    code_faults(&[0xc3], "a return from the entry point, which has nowhere");
+}
+
+#[test]
+fn an_access_to_registers_that_kvm_cannot_emulate_says_where_and_what() {
+    // mov edi, 0x10000000; fld dword [rdi]
+    let program = Program::new()
+        .raw(&[0xbf, 0, 0, 0, 0x10, 0xd9, 0x07])
+        .exit(0);
+    let finished = Attack::new(program.build()).fails(GUEST_FAILED, "0x10005");
+    if let Some(finished) = finished {
+        let text = &finished.stderr;
+        assert!(text.contains("(fld: d9 07)"), "{text}");
+    }
 }
 
 #[test]
@@ -100,7 +192,7 @@ fn the_io_privilege_level_cannot_be_raised() {
     // pushf; or dword [rsp], 0x3000; popf; out 0x80, al
     code_faults(
         &[0x9c, 0x81, 0x0c, 0x24, 0x00, 0x30, 0, 0, 0x9d, 0xe6, 0x80],
-        "a forbidden port",
+        "access to the forbidden port 0x80 (out)",
     );
 }
 
@@ -130,12 +222,21 @@ fn what_is_not_mapped_can_be_neither_read_nor_written_nor_run() {
         let what = page_fault(address);
         faults(Program::new().load64(address).exit(0).build(), &what);
         faults(Program::new().store64(address, 7).exit(0).build(), &what);
+        let what = match address {
+            ..GDT => "a jump through a null pointer",
+            _ => "a jump to where there is no code",
+        };
+        let what = format!("at {address:#x}: {what}");
         faults(Program::new().jump(address).build(), &what);
     }
     // Not a canonical address: no page fault, but a fault.
     faults(
         Program::new().load64(1 << 63).exit(0).build(),
-        "forbidden memory",
+        "access to 0x8000000000000000, which is no address",
+    );
+    faults(
+        Program::new().jump(1 << 63).build(),
+        "a jump to 0x8000000000000000, which is no address",
     );
 }
 
@@ -143,7 +244,7 @@ fn what_is_not_mapped_can_be_neither_read_nor_written_nor_run() {
 fn a_jump_to_null_faults() {
     faults(
         Program::new().jump(0).build(),
-        "at 0x0: a jump to where there is no code",
+        "at 0x0: a jump through a null pointer (page fault at 0x0)",
     );
 }
 
@@ -151,13 +252,14 @@ fn a_jump_to_null_faults() {
 fn data_cannot_be_run() {
     let harmless = Program::new().exit(0).build();
     for address in [INPUT_QUEUE, DMA_POOL, STACK + PAGE_SIZE, INPUT_MMIO] {
-        let what = format!("at {address:#x}: a jump to where there is no code");
+        let what = format!("at {address:#x}: a jump to data, which cannot be run");
         faults(Program::new().jump(address).build(), &what);
     }
     for permissions in [R, RW] {
         let data = IMAGE + PAGE_SIZE;
         let elf = Elf::of(&Program::new().jump(data).build()).with(data, permissions, &harmless);
-        faults(elf.build(), &page_fault(data));
+        let what = format!("at {data:#x}: a jump to data, which cannot be run");
+        faults(elf.build(), &what);
     }
 }
 
@@ -165,7 +267,7 @@ fn data_cannot_be_run() {
 fn code_and_constants_of_an_elf_cannot_be_written() {
     faults(
         Elf::of(&Program::new().store8(IMAGE, 0x90).exit(0).build()).build(),
-        &page_fault(IMAGE),
+        &format!("a write to memory that is read-only {}", page_fault(IMAGE)),
     );
     let constants = IMAGE + PAGE_SIZE;
     let elf = Elf::of(&Program::new().store8(constants, 1).exit(0).build());
@@ -186,13 +288,14 @@ fn pages_of_the_image_that_no_segment_has_are_not_mapped() {
 fn a_stack_that_overflows_ends_in_the_guard_page() {
     // push rax; jmp back
     let last = STACK + PAGE_SIZE - 8;
-    code_faults(&[0x50, 0xeb, 0xfd], &page_fault(last));
+    let what = format!("the stack has overflowed {}", page_fault(last));
+    code_faults(&[0x50, 0xeb, 0xfd], &what);
 }
 
 #[test]
 fn debug_lines_before_a_fault_are_shown_before_the_reason() {
     let program = Program::new()
-        .send(guest_abi::ports::COM2, b"about to fall\n")
+        .send(COM2, b"about to fall\n")
         .raw(&[0x0f, 0x0b]);
     let finished = Attack::new(program.build()).fails(GUEST_FAILED, "the guest faulted at ");
     if let Some(finished) = finished {

@@ -18,6 +18,7 @@ mod queues;
 mod registers;
 mod requests;
 mod serial;
+mod surroundings;
 
 use common::program::{Program, SEEN};
 use common::{Files, Finished, kvm_is_usable};

@@ -1,9 +1,11 @@
 //! Judges a run that has ended: is there a complete copy, and if not, whose fault is it?
 
+use std::io;
+
 use super::disks::Disks;
 use super::error::RunError;
 use super::supervisor::{Cut, Supervised};
-use crate::machine::VcpuEnd;
+use crate::machine::{VcpuEnd, kvm_hint};
 
 /// Whether the output may be put in place. The output itself still checks that all was written.
 pub(super) fn judge(run: &Supervised, disks: &Disks) -> Result<(), RunError> {
@@ -36,7 +38,7 @@ pub(super) fn judge(run: &Supervised, disks: &Disks) -> Result<(), RunError> {
         VcpuEnd::Unexpected(what) => Err(RunError::Guest(what.clone())),
         VcpuEnd::Kvm(error) => Err(RunError::Host {
             what: "run the guest",
-            source: (*error).into(),
+            source: io::Error::other(format!("{error}{}", kvm_hint(*error))),
         }),
         VcpuEnd::Stopped => Err(RunError::Guest("the run was stopped".to_owned())),
     }
