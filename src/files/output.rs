@@ -6,7 +6,7 @@
 //! dropped and reads as zeros.
 //!
 //! System calls after [`OutputFile::create`]: `preadv` and `pwritev` for the disk, `fdatasync` for
-//! its flush if durability was asked for; `close`, `fsync`, `linkat`, `renameat` and `unlinkat`,
+//! its flush if durability was asked for; `close`, `fsync`, `fstat`, `linkat`, `renameat` and `unlinkat`,
 //! all relative to descriptors that are open, in [`OutputFile::commit`]; `unlinkat` and `close`
 //! when it is dropped. The process must ignore SIGXFSZ, or a file size limit kills it instead of
 //! failing the write: that is the program's to do.
@@ -183,7 +183,14 @@ impl OutputFile {
             if synced == Synced::Unsupported {
                 warnings.push(self.line("its file system cannot make it durable"));
             }
+            let changed = staging.place().permissions_changed();
             staging.put_in_place(self.file.as_fd())?;
+            if changed {
+                warnings.push(self.line(
+                    "the permissions of the old file were changed during the copy; \
+                     it has those from before",
+                ));
+            }
             warnings.extend(self.sync_name(staging.place()));
         }
         Ok(warnings)

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{
     Access, AtFlags, CWD, Mode, OFlags, Stat, StatxAttributes, StatxFlags, accessat, fstat, open,
-    readlinkat, statat, statx,
+    openat, readlinkat, statx,
 };
 use rustix::io::Errno;
 
@@ -41,6 +41,8 @@ pub(super) struct Place {
     pub(super) name: OsString,
     /// The file that is replaced.
     pub(super) existing: Option<Stat>,
+    /// That file, open for nothing but to look at it again.
+    handle: Option<OwnedFd>,
 }
 
 impl Place {
@@ -52,6 +54,18 @@ impl Place {
             path: &self.path,
             identity: self.existing.as_ref().map(Identity::of),
             entry: folder.map(|folder| (Identity::of(&folder), self.name.as_os_str())),
+        }
+    }
+
+    /// Whether the file that is replaced has been given another owner, group or mode since the
+    /// new one got those.
+    pub(super) fn permissions_changed(&self) -> bool {
+        let rights = |stat: &Stat| (stat.st_uid, stat.st_gid, stat.st_mode);
+        match (&self.existing, &self.handle) {
+            (Some(before), Some(handle)) => {
+                fstat(handle).is_ok_and(|now| rights(&now) != rights(before))
+            }
+            _ => false,
         }
     }
 }
@@ -93,7 +107,7 @@ pub(super) fn find_place(
         source: errno.into(),
     })?;
     let append_only = has_attribute(&folder, OsStr::new(""), StatxAttributes::APPEND);
-    let place = Place {
+    let mut place = Place {
         role,
         path: path.into(),
         folder_path,
@@ -102,11 +116,12 @@ pub(super) fn find_place(
         append_only,
         name,
         existing,
+        handle: None,
     };
-    match &place.existing {
-        Some(stat) => check_replaceable(&place, stat).map(|()| place),
-        None => Ok(place),
+    if let Some(stat) = place.existing {
+        place.handle = Some(check_replaceable(&place, &stat)?);
     }
+    Ok(place)
 }
 
 /// The path that a new file must have so that `path`, if it is a link, leads to it.
@@ -142,7 +157,7 @@ fn open_folder(path: &Path) -> Result<(OwnedFd, bool), Errno> {
 
 /// Refuses an existing file that a user would not expect to be replaced, or that the system would
 /// not let us replace when the copy is complete.
-fn check_replaceable(place: &Place, existing: &Stat) -> Result<(), FileError> {
+fn check_replaceable(place: &Place, existing: &Stat) -> Result<OwnedFd, FileError> {
     let refused = |errno: Errno, advice| {
         Err(FileError::Replace {
             role: place.role,
@@ -151,13 +166,16 @@ fn check_replaceable(place: &Place, existing: &Stat) -> Result<(), FileError> {
             advice,
         })
     };
-    let here = statat(&place.folder, &place.name, AtFlags::SYMLINK_NOFOLLOW);
-    if !here.is_ok_and(|here| (here.st_dev, here.st_ino) == (existing.st_dev, existing.st_ino)) {
-        return refused(
-            Errno::NOENT,
-            "it has no name in a folder; give the path of a file",
-        );
-    }
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let handle = match openat(&place.folder, &place.name, flags, Mode::empty()) {
+        Ok(handle) if fstat(&handle).is_ok_and(|here| is_same(&here, existing)) => handle,
+        _ => {
+            return refused(
+                Errno::NOENT,
+                "it has no name in a folder; give the path of a file",
+            );
+        }
+    };
     let attribute = |name, attribute| has_attribute(&place.folder, name, attribute);
     if attribute(&place.name, StatxAttributes::IMMUTABLE)
         || attribute(&place.name, StatxAttributes::APPEND)
@@ -199,7 +217,11 @@ fn check_replaceable(place: &Place, existing: &Stat) -> Result<(), FileError> {
             "it is a mount point; give a path in an ordinary folder",
         );
     }
-    Ok(())
+    Ok(handle)
+}
+
+fn is_same(one: &Stat, other: &Stat) -> bool {
+    Identity::of(one) == Identity::of(other)
 }
 
 /// In a folder with the sticky bit (as /tmp), only the owner of a file or of the folder may

@@ -143,6 +143,21 @@ fn set_id_bits_are_dropped_and_that_is_said() {
     assert_eq!(mode(&setup.path("copy")), 0o755);
 }
 
+#[test]
+fn permissions_that_are_changed_during_the_copy_are_a_warning() {
+    let setup = Setup::new(700);
+    fs::write(setup.path("copy"), "old").unwrap();
+    set_mode(&setup.path("copy"), 0o644);
+    let output = setup.create("copy").unwrap();
+    copy(&output, 700).unwrap();
+    set_mode(&setup.path("copy"), 0o600);
+    let warnings = output.commit().unwrap();
+    assert!(
+        warnings[0].contains("permissions of the old file"),
+        "{warnings:?}"
+    );
+}
+
 /// Only another user can lose the owner: the test runs itself again as one.
 #[test]
 #[ignore = "run by an_owner_and_group_that_cannot_be_kept_are_told_and_nobody_gets_more"]
