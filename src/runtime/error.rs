@@ -1,6 +1,5 @@
 //! How a run can fail, and the exit status that tells the kinds apart.
 
-use std::borrow::Cow;
 use std::io;
 use std::time::Duration;
 
@@ -42,9 +41,9 @@ pub enum RunError {
         /// The system's reason.
         source: io::Error,
     },
-    /// A thread of the VMM panicked, which is a fault of the VMM.
-    #[error("{0} of the VMM has died; this is a fault of vmm: please report it")]
-    Died(Cow<'static, str>),
+    /// A thread of the VMM panicked.
+    #[error("fault of vmm: {0}; please report it")]
+    Died(String),
     /// The guest did not do what it was to do.
     #[error("{0}")]
     Guest(String),

@@ -9,6 +9,7 @@ mod error;
 mod gate;
 mod main_loop;
 mod operation;
+mod panics;
 mod signals;
 
 use std::os::fd::{AsFd, BorrowedFd};
@@ -20,6 +21,7 @@ pub use crew::Worker;
 pub use deadline::{Alarm, Deadline};
 pub use error::{EXIT_USAGE, RunError};
 pub use operation::{GuestEnd, JustRun, Operation, Source};
+pub use panics::{catch, describe_panics};
 pub use signals::Signals;
 
 use crate::devices::ByteQueue;
@@ -27,12 +29,17 @@ use crate::machine::{ExitCounts, KICK_SIGNAL, Vcpu};
 use crate::report::{Console, DebugLines, Drained};
 use crate::sandbox::{self, Calls, calls};
 use channels::Channels;
-use crew::{Crew, install};
+use crew::{Crew, PATIENCE, install};
 use main_loop::{Ended, Parts, READER_PATIENCE};
 
-/// How long the last words of a run may take, and a reader that takes none of them.
+/// How long the last words of a run may take.
 const GOODBYE: Duration = Duration::from_secs(10);
+/// How long a reader that takes none of them is waited for; and one of a run that somebody has
+/// ended, who wants it over.
 const GOODBYE_PATIENCE: Duration = Duration::from_secs(1);
+const HASTY_PATIENCE: Duration = Duration::from_millis(200);
+/// How long a thread at least has to end when it is asked to.
+const SHORTEST_PATIENCE: Duration = Duration::from_millis(200);
 
 /// A machine with a guest in it, and what a run of it needs.
 pub struct Runner<'a> {
@@ -177,10 +184,12 @@ impl<'a> Runner<'a> {
         for worker in self.workers {
             crew.hire(worker)?;
         }
-        let mut vcpu = crew.hire_vcpu(self.vcpu, &self.helping_calls)?;
+        let vcpu = crew.hire_vcpu(self.vcpu, &self.helping_calls)?;
         crew.muster()?;
-        let kicker = vcpu.kicker()?;
-        let main_calls = main_calls(kicker.thread()).and(&self.main_calls);
+        let thread = vcpu
+            .thread()
+            .ok_or_else(|| RunError::Died("the vCPU has no thread".to_owned()))?;
+        let main_calls = main_calls(thread).and(&self.main_calls);
         let own_filter = crew.filter(&main_calls)?;
         let parts = Parts {
             operation,
@@ -219,18 +228,30 @@ fn finish(
         debug,
         mut console,
         signals,
+        dropped,
+        patience_ends,
     } = ended;
-    let panicked = crew.dismiss();
+    let now = Instant::now();
+    let until = patience_ends.unwrap_or(now + PATIENCE);
+    let died = crew.dismiss(until.max(now + SHORTEST_PATIENCE));
     let exits = report.as_ref().map(|report| report.exits);
-    let judged = match (panicked, cut, &report) {
-        (Some(thread), ..) => Err(RunError::Died(format!("the thread {thread}").into())),
-        (_, Some(cut), _) => Err(cut),
-        (_, None, None) => Err(RunError::Died("the thread vcpu".into())),
-        (_, None, Some(report)) => GuestEnd::of(&report.end).and_then(|end| operation.judge(end)),
+    let judged = match (died, cut, &report) {
+        (Some(died), ..) => Err(died),
+        (None, Some(cut), _) => Err(cut),
+        (None, None, None) => Err(RunError::Died(
+            "the vCPU has ended without a word".to_owned(),
+        )),
+        (None, None, Some(report)) => {
+            GuestEnd::of(&report.end).and_then(|end| operation.judge(end))
+        }
     };
     let result = judged
         .and_then(|()| show_rest(&mut console, &signals, deadline))
-        .and_then(|()| operation.commit());
+        .and_then(|also| {
+            let mut warnings = operation.commit()?;
+            warnings.extend(dropped_lines(dropped + also));
+            Ok(warnings)
+        });
     Outcome {
         result,
         exits: exits.unwrap_or_default(),
@@ -240,17 +261,23 @@ fn finish(
     }
 }
 
-/// Shows what waits to be shown. A reader that takes nothing any more, or not within the time
-/// limit, costs the lines and not the result; a signal costs the result.
+fn dropped_lines(bytes: usize) -> Option<String> {
+    (bytes > 0).then(|| format!("nobody read the run's lines in time: {bytes} bytes were dropped"))
+}
+
+/// Shows what waits to be shown, and returns how many bytes had to be dropped. A reader that takes
+/// nothing any more, or not within the time limit, costs the lines and not the result; a signal
+/// costs the result.
 fn show_rest(
     console: &mut Console,
     signals: &Signals,
     deadline: Option<Deadline>,
-) -> Result<(), RunError> {
+) -> Result<usize, RunError> {
     loop {
         let end = deadline.map_or_else(|| Instant::now() + READER_PATIENCE * 360, Deadline::end);
         match console.drain(end, READER_PATIENCE, signals.as_fd()) {
-            Drained::Done | Drained::GaveUp { .. } => return Ok(()),
+            Drained::Done => return Ok(0),
+            Drained::GaveUp { bytes } => return Ok(bytes),
             Drained::Interrupted => {
                 if let Some(signal) = signals.next() {
                     return Err(RunError::Signal(signal));
@@ -261,7 +288,12 @@ fn show_rest(
 }
 
 /// Lets readers take what they still want to read, for a short time or until `interrupt` becomes
-/// readable: nothing that happens now changes what has come of the run.
-pub fn say_goodbye(console: &mut Console, interrupt: BorrowedFd<'_>) {
-    console.drain(Instant::now() + GOODBYE, GOODBYE_PATIENCE, interrupt);
+/// readable: nothing that happens now changes what has come of the run. Whoever has ended it
+/// (`error`) is not kept waiting.
+pub fn say_goodbye(console: &mut Console, error: Option<&RunError>, interrupt: BorrowedFd<'_>) {
+    let patience = match error {
+        Some(RunError::Signal(_) | RunError::TimedOut(_)) => HASTY_PATIENCE,
+        _ => GOODBYE_PATIENCE,
+    };
+    console.drain(Instant::now() + GOODBYE, patience, interrupt);
 }
