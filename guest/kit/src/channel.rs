@@ -90,6 +90,8 @@ impl<'a, P: Ports, R: Registers> Channel<'a, P, R> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use std::rc::Rc;
 
     use super::*;
