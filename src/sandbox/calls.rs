@@ -60,7 +60,6 @@ pub fn place_file(folder: RawFd) -> Calls {
         // What is linked is an open file, by way of /proc/self/fd or by its descriptor.
         .allow_with(libc::SYS_linkat, &[(2, folder)])
         .allow_with(libc::SYS_renameat, &[(0, folder), (2, folder)])
-        .allow_with(libc::SYS_renameat2, &[(0, folder), (2, folder)])
         // No flags: a file, not a folder.
         .allow_with(libc::SYS_unlinkat, &[(0, folder), (2, 0)])
         .allow(libc::SYS_fsync)
