@@ -37,6 +37,25 @@ const GOODBYE: Duration = Duration::from_secs(10);
 const GOODBYE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A machine with a guest in it, and what a run of it needs.
+///
+/// ```standalone_crate
+/// use std::time::Duration;
+/// use vmm::machine::{Machine, open_kvm};
+/// use vmm::report::Console;
+/// use vmm::runtime::{Deadline, JustRun, RunError, Runner};
+///
+/// # fn main() -> Result<(), RunError> {
+/// # if open_kvm().is_err() {
+/// #     return Ok(());
+/// # }
+/// // A guest that runs round in circles: jmp .
+/// let vcpu = Machine::new(open_kvm()?, 0)?.boot(&[0xeb, 0xfe])?;
+/// let runner = Runner::new(vcpu).deadline(Deadline::after(Duration::from_millis(100)));
+/// let outcome = runner.run(&mut JustRun, Console::default())?;
+/// assert!(matches!(outcome.result, Err(RunError::TimedOut(_))));
+/// # Ok(())
+/// # }
+/// ```
 pub struct Runner<'a> {
     vcpu: Vcpu,
     workers: Vec<Worker>,
