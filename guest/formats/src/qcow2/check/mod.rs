@@ -187,7 +187,7 @@ impl Check {
     /// The refcount of a cluster on the disk; zero where there is no block for it.
     fn refcount(&mut self, source: &mut dyn ReadAt, cluster: u64) -> Result<u64, Error> {
         let order = self.header.refcount_order;
-        let per_block = self.header.cluster_size() * 8 >> order;
+        let per_block = (self.header.cluster_size() * 8) >> order;
         let index = cluster / per_block;
         let table = self.header.refcount_table_clusters << self.header.cluster_bits;
         if index * 8 >= table {
