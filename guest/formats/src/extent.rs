@@ -46,7 +46,10 @@ pub struct Compressed {
     pub length: u64,
     /// How it is compressed.
     pub codec: Codec,
-    /// Bytes that it inflates to. More or less than that is a fault of the image.
+    /// The fewest bytes that it may inflate to: less is a fault of the image. It is as many as
+    /// `size` except in the last grain of a VMDK, which some writers end with the disk.
+    pub least: u32,
+    /// The most bytes that it may inflate to, a whole cluster.
     pub size: u32,
     /// How many of those bytes are before the piece.
     pub skip: u32,

@@ -83,6 +83,7 @@ impl Qcow2 {
             offset,
             length,
             codec: self.header.codec,
+            least: small(cluster_size),
             size: small(cluster_size),
             skip: small(skip),
             frame: Frame::Bare,

@@ -79,6 +79,7 @@ impl Vmdk {
             offset: grain,
             length: frame,
             codec: Codec::Zlib,
+            least: small(size.min(self.header.virtual_size - (offset - skip))),
             size: small(size),
             skip: small(skip),
             frame: Frame::Grain {

@@ -132,10 +132,14 @@ fn inflate(compressed: &Compressed, bytes: &[u8]) -> Result<Vec<u8>, Error> {
     let size = compressed.size as usize;
     let mut out = vec![0; size];
     match compressed.codec {
-        Codec::Deflate => inflate_with(payload, &mut out, 0),
+        Codec::Deflate => {
+            let written = inflate_with(payload, &mut out, 0);
+            assert_eq!(written, size);
+        }
         Codec::Zlib => {
             let flags = miniz_oxide::inflate::core::inflate_flags::TINFL_FLAG_PARSE_ZLIB_HEADER;
-            inflate_with(payload, &mut out, flags);
+            let written = inflate_with(payload, &mut out, flags);
+            assert!(written >= compressed.least as usize);
         }
         Codec::Zstd => {
             let mut decoder = ruzstd::decoding::StreamingDecoder::new(payload).unwrap();
@@ -145,13 +149,13 @@ fn inflate(compressed: &Compressed, bytes: &[u8]) -> Result<Vec<u8>, Error> {
     Ok(out)
 }
 
-fn inflate_with(payload: &[u8], out: &mut [u8], flags: u32) {
+fn inflate_with(payload: &[u8], out: &mut [u8], flags: u32) -> usize {
     use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags};
     let whole = inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
     let mut state = Box::new(DecompressorOxide::new());
     let (status, _, written) = decompress(&mut state, payload, out, 0, flags | whole);
     assert_eq!(status, miniz_oxide::inflate::TINFLStatus::Done);
-    assert_eq!(written, out.len());
+    written
 }
 
 /// A Zstandard frame that holds `data` in raw blocks (RFC 8878, section 3.1.1).

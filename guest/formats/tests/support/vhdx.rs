@@ -25,6 +25,12 @@ const GUID_SIZE: [u8; 16] = [
 const GUID_SECTOR: [u8; 16] = [
     0x1d, 0xbf, 0x41, 0x81, 0x6f, 0xa9, 0x09, 0x47, 0xba, 0x47, 0xf2, 0x33, 0xa8, 0xfa, 0xab, 0x5f,
 ];
+const GUID_PHYSICAL: [u8; 16] = [
+    0xc7, 0x48, 0xa3, 0xcd, 0x5d, 0x44, 0x71, 0x44, 0x9c, 0xc9, 0xe9, 0x88, 0x52, 0x51, 0xc5, 0x56,
+];
+const GUID_ID: [u8; 16] = [
+    0xab, 0x12, 0xca, 0xbe, 0xe6, 0xb2, 0x23, 0x45, 0x93, 0xef, 0xc3, 0x09, 0xe0, 0x00, 0xc7, 0x46,
+];
 pub(crate) const LOG_GUID: [u8; 16] = [7; 16];
 
 pub(crate) struct Vhdx {
@@ -75,8 +81,14 @@ impl Vhdx {
 
     fn metadata(&self, bytes: &mut Vec<u8>) {
         put(bytes, METADATA, b"metadata");
-        le16(bytes, METADATA + 10, 3);
-        let items = [(GUID_PARAMETERS, 8), (GUID_SIZE, 8), (GUID_SECTOR, 4)];
+        le16(bytes, METADATA + 10, 5);
+        let items = [
+            (GUID_PARAMETERS, 8),
+            (GUID_SIZE, 8),
+            (GUID_SECTOR, 4),
+            (GUID_PHYSICAL, 4),
+            (GUID_ID, 16),
+        ];
         for (index, (guid, length)) in items.iter().enumerate() {
             let at = METADATA + 32 + index * 32;
             put(bytes, at, guid);
@@ -89,6 +101,8 @@ impl Vhdx {
         le32(bytes, item + 4, self.flags);
         le64(bytes, item + 8, self.size as u64);
         le32(bytes, item + 16, self.sector);
+        le32(bytes, item + 24, self.sector);
+        put(bytes, item + 32, &[9; 16]);
     }
 
     fn bat(&self, bytes: &mut Vec<u8>) -> Vec<u8> {
