@@ -60,7 +60,11 @@ fn dynamic_and_static_vdis_are_read() {
     let bytes = vdi::build(false, &puts, 65536, size);
     assert_reads(&bytes, &support::disk_of(&puts, 65536, size), Format::Vdi);
     let bytes = vdi::build(true, &[Data; 3], 1 << 20, 3 << 20);
-    assert_reads(&bytes, &support::disk_of(&[Data; 3], 1 << 20, 3 << 20), Format::Vdi);
+    assert_reads(
+        &bytes,
+        &support::disk_of(&[Data; 3], 1 << 20, 3 << 20),
+        Format::Vdi,
+    );
 }
 
 #[test]
@@ -100,7 +104,10 @@ fn vhdxs_are_read_with_bitmap_entries_between_the_chunks() {
     let mut opened = support::open(&bytes).unwrap();
     let mut source = &bytes[..];
     let last = 16 << 28;
-    assert_eq!(opened.map(&mut source, 0).unwrap(), extent(last, Content::Zero));
+    assert_eq!(
+        opened.map(&mut source, 0).unwrap(),
+        extent(last, Content::Zero)
+    );
     let found = opened.map(&mut source, last + 96).unwrap();
     assert_eq!(found, extent(4000, Content::Data { offset: data + 96 }));
     let found = opened.map(&mut source, last + 4096).unwrap();

@@ -15,7 +15,17 @@ use support::qcow2::Qcow2;
 use support::{Put, allowing, contents, disk, info, open, open_with};
 
 const ALL: [Put; 12] = [
-    Data, Compressed, Hole, Zero, ZeroAllocated, Data, Data, Compressed, Compressed, Hole, Zero,
+    Data,
+    Compressed,
+    Hole,
+    Zero,
+    ZeroAllocated,
+    Data,
+    Data,
+    Compressed,
+    Compressed,
+    Hole,
+    Zero,
     Data,
 ];
 
@@ -47,7 +57,10 @@ fn every_kind_of_cluster_of_every_size_is_read() {
             (image.version, image.zstd) = (version, zstd);
             let bytes = image.build().bytes;
             let read = disk(&bytes, &Options::default()).unwrap();
-            assert!(read == image.disk, "version {version}, bits {bits}, zstd {zstd}");
+            assert!(
+                read == image.disk,
+                "version {version}, bits {bits}, zstd {zstd}"
+            );
         }
     }
 }
@@ -152,7 +165,11 @@ fn refcounts_of_every_width_are_right_in_every_window() {
             let built = image.build();
             for window in [1, 7, 1 << 16] {
                 let report = check(&built.bytes, window);
-                assert_eq!(report.problems, [], "order {order}, bits {bits}, window {window}");
+                assert_eq!(
+                    report.problems,
+                    [],
+                    "order {order}, bits {bits}, window {window}"
+                );
                 assert_eq!((report.errors, report.leaks), (0, 0));
                 assert_eq!(report.image_end, built.bytes.len() as u64);
                 let stored = image.puts.iter();

@@ -82,10 +82,16 @@ fn agrees(folder: &Path, format: &str, options: &str, compressed: bool) {
     assert!(report.findings.is_empty(), "{what}: {:?}", report.findings);
     assert_eq!(report.virtual_size, Some(expected.len() as u64), "{what}");
     if let Some(cluster) = report.cluster_size {
-        let json = run("qemu-img", &["info", "--output=json", "-f", format, text(&path)]);
+        let json = run(
+            "qemu-img",
+            &["info", "--output=json", "-f", format, text(&path)],
+        );
         let json = String::from_utf8(json.stdout).unwrap();
         let field = format!("\"cluster-size\": {cluster},");
-        assert!(json.contains(&field) || !json.contains("cluster-size"), "{what}: {json}");
+        assert!(
+            json.contains(&field) || !json.contains("cluster-size"),
+            "{what}: {json}"
+        );
     }
     let read = disk(&bytes, &Options::default()).unwrap();
     assert!(read == expected, "{what}");
@@ -96,7 +102,12 @@ fn qcow2_of_each_cluster_size_version_and_compression_is_read_as_qemu_img_reads_
     let folder = needs_qemu!();
     for bits in 9..=21 {
         let size = 1 << bits;
-        agrees(folder.path(), "qcow2", &format!("compat=0.10,cluster_size={size}"), bits % 2 == 0);
+        agrees(
+            folder.path(),
+            "qcow2",
+            &format!("compat=0.10,cluster_size={size}"),
+            bits % 2 == 0,
+        );
         for (kind, compressed) in [("zlib", false), ("zlib", true), ("zstd", true)] {
             let options = format!("cluster_size={size},compression_type={kind}");
             agrees(folder.path(), "qcow2", &options, compressed);
@@ -175,7 +186,15 @@ fn snapshots_that_qemu_took_are_read_as_it_reads_them() {
     let folder = needs_qemu!();
     let (source, _) = source(folder.path());
     let path = folder.path().join("image");
-    qemu(&["convert", "-f", "raw", "-O", "qcow2", text(&source), text(&path)]);
+    qemu(&[
+        "convert",
+        "-f",
+        "raw",
+        "-O",
+        "qcow2",
+        text(&source),
+        text(&path),
+    ]);
     for round in 1..4 {
         qemu(&["snapshot", "-c", &format!("round {round}"), text(&path)]);
         let write = format!("write -P {round} {} 100000", round * 65536);
@@ -187,7 +206,15 @@ fn snapshots_that_qemu_took_are_read_as_it_reads_them() {
         let name = format!("round {round}");
         let raw = folder.path().join("raw");
         let selector = format!("snapshot.name={name}");
-        let arguments = ["convert", "-l", &selector, "-O", "raw", text(&path), text(&raw)];
+        let arguments = [
+            "convert",
+            "-l",
+            &selector,
+            "-O",
+            "raw",
+            text(&path),
+            text(&raw),
+        ];
         qemu(&arguments);
         let Image::Qcow2(mut image) = open(&bytes).unwrap() else {
             panic!("not taken for qcow2");
@@ -205,7 +232,10 @@ fn snapshots_that_qemu_took_are_read_as_it_reads_them() {
 fn checks(folder: &Path, bytes: &[u8]) -> [(u64, u64); 2] {
     let path = folder.join("image");
     std::fs::write(&path, bytes).unwrap();
-    let output = run("qemu-img", &["check", "--output=json", "-f", "qcow2", text(&path)]);
+    let output = run(
+        "qemu-img",
+        &["check", "--output=json", "-f", "qcow2", text(&path)],
+    );
     let json = String::from_utf8(output.stdout).unwrap();
     let field = |name: &str| {
         let Some(at) = json.find(&format!("\"{name}\": ")) else {
@@ -228,7 +258,16 @@ fn checks(folder: &Path, bytes: &[u8]) -> [(u64, u64); 2] {
 #[test]
 fn checks_of_refcounts_count_what_qemu_img_counts() {
     let folder = needs_qemu!();
-    let puts = [Data, Compressed, Hole, Zero, ZeroAllocated, Compressed, Data, Data];
+    let puts = [
+        Data,
+        Compressed,
+        Hole,
+        Zero,
+        ZeroAllocated,
+        Compressed,
+        Data,
+        Data,
+    ];
     for (bits, order, snapshots) in [(16, 4, true), (9, 3, false), (12, 6, true), (16, 2, false)] {
         let mut image = support::qcow2::Qcow2::new(bits, &puts);
         image.refcount_order = order;
@@ -237,7 +276,11 @@ fn checks_of_refcounts_count_what_qemu_img_counts() {
         }
         let built = image.build();
         let [ours, theirs] = checks(folder.path(), &built.bytes);
-        assert_eq!((ours, theirs), ((0, 0), (0, 0)), "bits {bits}, order {order}");
+        assert_eq!(
+            (ours, theirs),
+            ((0, 0), (0, 0)),
+            "bits {bits}, order {order}"
+        );
     }
     let built = support::qcow2::Qcow2::new(16, &puts).build();
     let cluster = built.first_l2 / 65536 + 1;
@@ -278,7 +321,10 @@ fn images_of_our_writers_are_read_by_qemu_img_as_they_are_here() {
             let mut image = support::qcow2::Qcow2::new(bits, &puts);
             image.extended = extended && bits >= 14;
             std::fs::write(&path, image.build().bytes).unwrap();
-            assert!(as_raw("qcow2", &path) == image.disk, "bits {bits}, extended {extended}");
+            assert!(
+                as_raw("qcow2", &path) == image.disk,
+                "bits {bits}, extended {extended}"
+            );
         }
     }
     for stream in [false, true] {

@@ -51,14 +51,20 @@ impl ReadAt for Counting<'_> {
         self.read_bytes += buffer.len() as u64;
         let mut bytes = self.bytes;
         let result = bytes.read_at(offset, buffer);
-        assert!(result.is_ok(), "a read of {} bytes at {offset} is outside", buffer.len());
+        assert!(
+            result.is_ok(),
+            "a read of {} bytes at {offset} is outside",
+            buffer.len()
+        );
         result
     }
 }
 
 /// Options that allow `reasons`.
 pub(crate) fn allowing(reasons: &[Reason]) -> Options {
-    let all = reasons.iter().fold(ReasonSet::EMPTY, |set, reason| set.with(*reason));
+    let all = reasons
+        .iter()
+        .fold(ReasonSet::EMPTY, |set, reason| set.with(*reason));
     Options {
         allowed: all,
         ..Options::default()

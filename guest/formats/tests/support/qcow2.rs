@@ -74,7 +74,11 @@ impl Qcow2 {
         let l1_room = clusters(l1_entries * 8) * unit;
         let snapshots = l1 + l1_room;
         let has_snapshots = !self.snapshots.is_empty();
-        let table = if has_snapshots { clusters(self.snapshots.len() * 128) * unit } else { 0 };
+        let table = if has_snapshots {
+            clusters(self.snapshots.len() * 128) * unit
+        } else {
+            0
+        };
         let first_l2 = snapshots + table + self.snapshots.len() * l1_room;
         let mut bytes = vec![0; first_l2];
         let mut references = vec![1_u64; first_l2 / unit];
@@ -92,7 +96,9 @@ impl Qcow2 {
                 let at = l2 + within * self.entry_size();
                 let used = self.cluster(*put, number, at, users, &mut bytes);
                 references.resize(references.len().max(bytes.len().div_ceil(unit)), 0);
-                references[used].iter_mut().for_each(|count| *count += users);
+                references[used]
+                    .iter_mut()
+                    .for_each(|count| *count += users);
             }
         }
         bytes.resize(bytes.len().next_multiple_of(unit), 0);
@@ -104,10 +110,23 @@ impl Qcow2 {
             }
         }
         if has_snapshots {
-            self.snapshot_table(snapshots, snapshots + table, l1_room, l1_entries, &mut bytes);
+            self.snapshot_table(
+                snapshots,
+                snapshots + table,
+                l1_room,
+                l1_entries,
+                &mut bytes,
+            );
         }
         let first_block = self.refcounts(refcount_table, references, &mut bytes);
-        self.header(refcount_table, table_clusters, l1, l1_entries, snapshots, &mut bytes);
+        self.header(
+            refcount_table,
+            table_clusters,
+            l1,
+            l1_entries,
+            snapshots,
+            &mut bytes,
+        );
         Built {
             bytes,
             l1,
@@ -143,7 +162,11 @@ impl Qcow2 {
                 put(bytes, aligned, &vec![0xee; unit]);
                 used = aligned / unit..aligned / unit + 1;
                 let entry = aligned as u64 | copied(users);
-                if self.extended { (entry, all << 32) } else { (entry | 1, 0) }
+                if self.extended {
+                    (entry, all << 32)
+                } else {
+                    (entry | 1, 0)
+                }
             }
             Put::Data => {
                 put(bytes, aligned, &data);

@@ -27,7 +27,11 @@ pub(crate) fn build(fixed: bool, puts: &[Put], block: usize, size: usize) -> Vec
             _ => {
                 le32(&mut bytes, 512 + index * 4, next);
                 let start = (index * block).min(size);
-                put(&mut bytes, data + next as usize * block, &disk[start..(start + block).min(size)]);
+                put(
+                    &mut bytes,
+                    data + next as usize * block,
+                    &disk[start..(start + block).min(size)],
+                );
                 next += 1;
             }
         }

@@ -159,7 +159,10 @@ pub(crate) fn header(bytes: &mut Vec<u8>, at: usize, sequence: u64, log: &[u8; 1
 pub(crate) fn regions(bytes: &mut Vec<u8>, at: usize) {
     put(bytes, at, b"regi");
     le32(bytes, at + 8, 2);
-    for (index, (guid, place)) in [(GUID_BAT, BAT), (GUID_METADATA, METADATA)].iter().enumerate() {
+    for (index, (guid, place)) in [(GUID_BAT, BAT), (GUID_METADATA, METADATA)]
+        .iter()
+        .enumerate()
+    {
         let entry = at + 16 + index * 32;
         put(bytes, entry, guid);
         le64(bytes, entry + 16, *place as u64);

@@ -17,7 +17,11 @@ const TABLE: usize = 512;
 
 impl Vmdk {
     pub(crate) fn new(stream: bool, puts: &[Put], grain: usize, size: usize) -> Self {
-        let kind = if stream { "streamOptimized" } else { "monolithicSparse" };
+        let kind = if stream {
+            "streamOptimized"
+        } else {
+            "monolithicSparse"
+        };
         Self {
             stream,
             zero_grains: true,
