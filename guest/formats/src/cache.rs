@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use crate::bytes;
 use crate::error::Error;
 use crate::reason::Reason;
-use crate::source::{ReadAt, read, to_usize};
+use crate::source::{ReadAt, len64, read, to_usize};
 
 /// Bytes of a line, a power of two.
 pub(crate) const LINE: u64 = 16384;
@@ -99,6 +99,24 @@ impl Cache {
         }
         let oldest = self.lines.iter().enumerate().min_by_key(|(_, l)| l.used);
         oldest.map_or(0, |(index, _)| index)
+    }
+
+    /// Fills `buffer` from `offset`, over as many lines as it takes.
+    pub(crate) fn copy(
+        &mut self,
+        source: &mut dyn ReadAt,
+        mut offset: u64,
+        mut buffer: &mut [u8],
+    ) -> Result<(), Error> {
+        while !buffer.is_empty() {
+            let bytes = self.bytes(source, offset, 1)?;
+            let there = bytes.len().min(buffer.len());
+            let (piece, rest) = buffer.split_at_mut(there);
+            piece.copy_from_slice(bytes.get(..there).unwrap_or_default());
+            offset = offset.saturating_add(len64(piece));
+            buffer = rest;
+        }
+        Ok(())
     }
 
     /// The big-endian 64-bit entry at `offset`, which is a multiple of 8.

@@ -40,11 +40,16 @@ pub enum Image {
 ///
 /// [`Error::Read`] if the caller could not read.
 pub fn inspect(source: &mut dyn ReadAt, options: &Options) -> Result<Info, Error> {
-    look(source, options).map(|(info, _)| info)
+    examine(source, options).map(|(info, _)| info)
 }
 
-/// The information, and the image where its headers allow to read it.
-fn look(source: &mut dyn ReadAt, options: &Options) -> Result<(Info, Option<Image>), Error> {
+/// As [`inspect`], with the image where its headers allow to read on, whatever was found: for
+/// whoever lists snapshots or checks tables, and not for whoever uses the disk.
+///
+/// # Errors
+///
+/// [`Error::Read`] if the caller could not read.
+pub fn examine(source: &mut dyn ReadAt, options: &Options) -> Result<(Info, Option<Image>), Error> {
     let probe = Probe::new(source, options)?;
     let mut info = Info::new(probe.format);
     info.fitting = probe.fitting;
@@ -104,7 +109,7 @@ impl Image {
     ///
     /// [`Error::Refused`] with the first reason that `options` does not allow.
     pub fn open(source: &mut dyn ReadAt, options: &Options) -> Result<(Self, Info), Error> {
-        let (info, image) = look(source, options)?;
+        let (info, image) = examine(source, options)?;
         info.require(options)?;
         let image = image.ok_or(Error::refused(Reason::FormatNotRead, 0, 0))?;
         Ok((image, info))
@@ -120,6 +125,19 @@ impl Image {
             Self::Vhd(image) => image.virtual_size(),
             Self::Vhdx(image) => image.virtual_size(),
             Self::Vdi(image) => image.virtual_size(),
+        }
+    }
+
+    /// Bytes of a cluster, grain or block: what one table entry stands for. Raw disks have none.
+    #[must_use]
+    pub fn cluster_size(&self) -> Option<u64> {
+        match self {
+            Self::Raw(_) => None,
+            Self::Qcow2(image) => Some(image.cluster_size()),
+            Self::Vmdk(image) => Some(image.grain_size()),
+            Self::Vhd(image) => image.block_size(),
+            Self::Vhdx(image) => Some(image.block_size()),
+            Self::Vdi(image) => Some(image.block_size()),
         }
     }
 

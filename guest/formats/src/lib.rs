@@ -45,6 +45,7 @@ mod probe;
 pub mod qcow2;
 mod reason;
 mod source;
+mod survey;
 pub mod vdi;
 pub mod vhd;
 pub mod vhdx;
@@ -53,7 +54,7 @@ pub mod vmdk;
 pub use error::Error;
 pub use extent::{Codec, Compressed, Content, Extent, Frame};
 pub use format::{Format, FormatSet};
-pub use image::{Image, inspect};
+pub use image::{Image, examine, inspect};
 pub use info::{
     Feature, FeatureKind, Info, LONGEST_NAME, MOST_REFERENCES, Options, Reference, ReferenceKind,
     Verdict,
@@ -61,3 +62,4 @@ pub use info::{
 pub use probe::{FileSystem, PartitionTable, Probe};
 pub use reason::{Class, Finding, Findings, Reason, ReasonSet};
 pub use source::{ReadAt, ReadError};
+pub use survey::{MOST_FAULTS, Survey};

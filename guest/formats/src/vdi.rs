@@ -142,6 +142,12 @@ impl Vdi {
         self.virtual_size
     }
 
+    /// Bytes of a block.
+    #[must_use]
+    pub fn block_size(&self) -> u64 {
+        self.block_size
+    }
+
     /// Where the bytes at `offset` of the virtual disk come from.
     ///
     /// # Errors

@@ -7,7 +7,7 @@
 
 mod support;
 
-use guest_formats::{Content, Extent, Format, Options, PartitionTable, Reason, Verdict};
+use guest_formats::{Content, Extent, Format, Options, PartitionTable, Reason, Survey, Verdict};
 use support::Put::{Data, Hole, Zero, ZeroAllocated};
 use support::vhd::Vhd;
 use support::vhdx::Vhdx;
@@ -138,4 +138,32 @@ fn partition_tables_are_seen_through_the_image() {
     assert_eq!(info(&image.build()).partitions, Some(PartitionTable::Mbr));
     image.disk[512..520].copy_from_slice(b"EFI PART");
     assert_eq!(info(&image.build()).partitions, Some(PartitionTable::Gpt));
+}
+
+#[test]
+fn a_survey_sums_up_the_disk_and_goes_on_behind_faults() {
+    let puts = [Data, Hole, Zero, Data, Data];
+    let mut bytes = vdi::build(false, &puts, 65536, 5 * 65536 - 512);
+    let survey = |bytes: &[u8]| {
+        let mut image = support::open(bytes).unwrap();
+        let mut source = bytes;
+        let mut survey = Survey::new();
+        while !survey.step(&mut image, &mut source, 1).unwrap() {}
+        survey
+    };
+    let whole = survey(&bytes);
+    assert_eq!((whole.data, whole.zero), (3 * 65536 - 512, 2 * 65536));
+    assert_eq!(
+        (whole.lost, whole.faults, whole.seen()),
+        (0, 0, 5 * 65536 - 512)
+    );
+    support::bytes::le32(&mut bytes, 512, 77);
+    support::bytes::le32(&mut bytes, 512 + 16, 78);
+    let part = survey(&bytes);
+    assert_eq!((part.data, part.lost), (65536, 2 * 65536 - 512));
+    let reasons: Vec<_> = part.findings.iter().map(|finding| finding.reason).collect();
+    assert_eq!(reasons, [Reason::BadEntry; 2]);
+    // A compressed disk, and one with a backing file.
+    let stream = Vmdk::new(true, &[Data, Hole, Data], 65536, 3 * 65536).build();
+    assert_eq!(survey(&stream).compressed, 2 * 65536);
 }

@@ -12,7 +12,7 @@ use guest_formats::{Content, Image, Options, Reason};
 use support::Put::{Compressed, Data, Hole, Zero, ZeroAllocated};
 use support::bytes::{be16, be64};
 use support::qcow2::Qcow2;
-use support::{Put, allowing, contents, disk, info, open, open_with};
+use support::{Put, allowing, contents, disk, info, open_qcow2, open_with};
 
 const ALL: [Put; 12] = [
     Data,
@@ -30,9 +30,7 @@ const ALL: [Put; 12] = [
 ];
 
 fn check(bytes: &[u8], window: u32) -> CheckReport {
-    let Image::Qcow2(image) = open(bytes).unwrap() else {
-        panic!("not taken for qcow2");
-    };
+    let image = open_qcow2(bytes);
     let options = CheckOptions {
         window,
         ..CheckOptions::default()
@@ -118,9 +116,7 @@ fn snapshots_are_found_by_id_and_then_by_name() {
     assert_eq!(l2 as usize, built.first_l2);
     be64(&mut built.bytes, built.l1, 0);
     let mut seen = Vec::new();
-    let Image::Qcow2(opened) = open(&built.bytes).unwrap() else {
-        panic!("not taken for qcow2");
-    };
+    let opened = open_qcow2(&built.bytes);
     opened
         .snapshots(&mut &built.bytes[..], &mut |snapshot| seen.push(snapshot))
         .unwrap();
@@ -130,9 +126,7 @@ fn snapshots_are_found_by_id_and_then_by_name() {
     let zeros = disk(&built.bytes, &Options::default()).unwrap();
     assert!(zeros.iter().all(|byte| *byte == 0));
     for selector in [&b"1"[..], b"2", b"before"] {
-        let Image::Qcow2(mut opened) = open(&built.bytes).unwrap() else {
-            panic!("not taken for qcow2");
-        };
+        let mut opened = open_qcow2(&built.bytes);
         let mut source = &built.bytes[..];
         opened
             .select_snapshot(&mut source, selector, &Options::default())
@@ -141,9 +135,7 @@ fn snapshots_are_found_by_id_and_then_by_name() {
         let read = contents(&mut opened, &built.bytes, None).unwrap();
         assert!(read == image.disk);
     }
-    let Image::Qcow2(mut opened) = open(&built.bytes).unwrap() else {
-        panic!("not taken for qcow2");
-    };
+    let mut opened = open_qcow2(&built.bytes);
     let error = opened
         .select_snapshot(&mut &built.bytes[..], b"after", &Options::default())
         .unwrap_err();
@@ -219,9 +211,7 @@ fn leaks_and_errors_are_told_apart() {
 #[test]
 fn a_check_gives_up_when_it_has_looked_at_enough() {
     let built = Qcow2::new(16, &ALL).build();
-    let Image::Qcow2(image) = open(&built.bytes).unwrap() else {
-        panic!("not taken for qcow2");
-    };
+    let image = open_qcow2(&built.bytes);
     let options = CheckOptions {
         window: 1,
         most_entries: 20_000,

@@ -14,7 +14,7 @@ use guest_formats::qcow2::{Check, CheckOptions};
 use guest_formats::{Image, Options, Reason};
 use support::Put::{Compressed, Data, Hole, Zero, ZeroAllocated};
 use support::bytes::{be16, be64};
-use support::{allowing, contents, disk, info, open, open_with, pattern, skip};
+use support::{allowing, contents, disk, info, open_qcow2, open_with, pattern, skip};
 
 /// A folder for the test, or the end of it where there is no qemu-img.
 macro_rules! needs_qemu {
@@ -216,9 +216,7 @@ fn snapshots_that_qemu_took_are_read_as_it_reads_them() {
             text(&raw),
         ];
         qemu(&arguments);
-        let Image::Qcow2(mut image) = open(&bytes).unwrap() else {
-            panic!("not taken for qcow2");
-        };
+        let mut image = open_qcow2(&bytes);
         let mut file = &bytes[..];
         image
             .select_snapshot(&mut file, name.as_bytes(), &Options::default())
@@ -246,9 +244,7 @@ fn checks(folder: &Path, bytes: &[u8]) -> [(u64, u64); 2] {
         rest[..end].parse().unwrap()
     };
     let theirs = (field("corruptions"), field("leaks"));
-    let Image::Qcow2(image) = open(bytes).unwrap() else {
-        panic!("not taken for qcow2");
-    };
+    let image = open_qcow2(bytes);
     let mut source = bytes;
     let mut check = Check::new(&image, &source, &CheckOptions::default());
     while !check.step(&mut source).unwrap() {}

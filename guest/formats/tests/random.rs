@@ -1,6 +1,10 @@
 //! Any bytes, and good images with a few bytes changed: no parser panics, and each asks for a
 //! bounded number of bytes.
-#![allow(clippy::unwrap_used, reason = "a failure in a test is to panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a failure in a test is to panic"
+)]
 
 mod support;
 

@@ -5,10 +5,11 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::bytes::{be16, be32, be64};
+use crate::cache::Cache;
 use crate::error::{Error, ensure};
 use crate::qcow2::header::Header;
 use crate::reason::Reason;
-use crate::source::{ReadAt, array, read, to_usize};
+use crate::source::{ReadAt, to_usize};
 
 /// The most snapshots that an image may have: what QEMU takes.
 pub const MOST_SNAPSHOTS: u32 = 65536;
@@ -46,8 +47,9 @@ pub(super) fn walk(
     see: &mut dyn FnMut(Snapshot),
 ) -> Result<(), Error> {
     let mut at = header.snapshots_at;
+    let mut cache = Cache::new(1);
     for _ in 0..header.snapshots {
-        let snapshot = entry(source, at)?;
+        let snapshot = entry(&mut cache, source, at)?;
         at = snapshot.end.next_multiple_of(8);
         see(snapshot);
     }
@@ -65,20 +67,22 @@ fn lengths(fixed: &[u8; 40], at: u64) -> Result<[u64; 3], Error> {
 }
 
 /// The entry at `at`.
-pub(super) fn entry(source: &mut dyn ReadAt, at: u64) -> Result<Snapshot, Error> {
-    let fixed: [u8; 40] = array(source, at)?;
+pub(super) fn entry(
+    cache: &mut Cache,
+    source: &mut dyn ReadAt,
+    at: u64,
+) -> Result<Snapshot, Error> {
+    let mut fixed = [0; 40];
+    cache.copy(source, at, &mut fixed)?;
     let [id, name, extra] = lengths(&fixed, at)?;
     let mut known = [0; 16];
     let there = to_usize(extra.min(16));
-    read(
-        source,
-        at + FIXED,
-        known.get_mut(..there).unwrap_or_default(),
-    )?;
+    let room = known.get_mut(..there).unwrap_or_default();
+    cache.copy(source, at + FIXED, room)?;
     let id_at = at + FIXED + extra;
     Ok(Snapshot {
-        id: bytes(source, id_at, id)?,
-        name: bytes(source, id_at + id, name)?,
+        id: bytes(cache, source, id_at, id)?,
+        name: bytes(cache, source, id_at + id, name)?,
         seconds: be32(&fixed, 16),
         vm_state_size: match extra >= 8 {
             true => be64(&known, 0),
@@ -93,8 +97,13 @@ pub(super) fn entry(source: &mut dyn ReadAt, at: u64) -> Result<Snapshot, Error>
 }
 
 /// `length` bytes, which are at most [`LONGEST_SNAPSHOT_NAME`].
-fn bytes(source: &mut dyn ReadAt, at: u64, length: u64) -> Result<Vec<u8>, Error> {
+fn bytes(
+    cache: &mut Cache,
+    source: &mut dyn ReadAt,
+    at: u64,
+    length: u64,
+) -> Result<Vec<u8>, Error> {
     let mut bytes = vec![0; to_usize(length)];
-    read(source, at, &mut bytes)?;
+    cache.copy(source, at, &mut bytes)?;
     Ok(bytes)
 }

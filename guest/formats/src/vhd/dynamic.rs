@@ -20,7 +20,7 @@ const BLOCK_SIZES: core::ops::RangeInclusive<u64> = 4096..=256 << 20;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Dynamic {
     table: u64,
-    block_size: u64,
+    pub(super) block_size: u64,
     /// Bytes of the sector bitmap before each block.
     bitmap: u64,
     /// The end of the headers and the table: blocks lie behind it, or before the table.

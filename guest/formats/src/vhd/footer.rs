@@ -34,8 +34,6 @@ pub(super) struct Footer {
     /// Cylinders times heads times sectors.
     geometry: u64,
     by_size: bool,
-    /// Bytes without those that may change from one copy to the other.
-    checksum: u32,
 }
 
 impl Footer {
@@ -70,12 +68,8 @@ pub(super) fn find(source: &mut dyn ReadAt, info: &mut Info) -> Result<(Footer, 
     match (copy, end) {
         (_, Some((footer, at))) if footer.kind == Kind::Fixed => Ok((footer, at)),
         (Some(copy), Some((footer, at))) => {
-            ensure(
-                copy == footer,
-                Reason::CopiesDiffer,
-                at,
-                u64::from(footer.checksum),
-            )?;
+            // All that counts has to be the same; a time stamp may not be.
+            ensure(copy == footer, Reason::CopiesDiffer, at, 0)?;
             Ok((copy, 0))
         }
         (None, Some((_, at))) => Err(Error::refused(Reason::CopiesDiffer, 0, at)),
@@ -133,6 +127,5 @@ fn decode(bytes: &[u8; 512], at: u64) -> Result<Footer, Error> {
         current_size: be64(bytes, 48),
         geometry: u64::from(be16(bytes, 56)) * sides,
         by_size: BY_SIZE.iter().any(|known| creator == *known),
-        checksum: stored,
     })
 }

@@ -75,6 +75,12 @@ impl Vhd {
         self.virtual_size
     }
 
+    /// Bytes of a block, which a fixed disk has not.
+    #[must_use]
+    pub fn block_size(&self) -> Option<u64> {
+        self.dynamic.map(|dynamic| dynamic.block_size)
+    }
+
     /// Where the bytes at `offset` of the virtual disk come from.
     ///
     /// # Errors

@@ -56,6 +56,18 @@ impl Log {
         patches.any(|patch| patch.target.start < end && start < patch.target.end)
     }
 
+    /// Takes a change by the descriptor at `place`. What it covers of earlier ones is forgotten, so
+    /// that a sector that changed often counts and costs as one.
+    fn add(&mut self, target: Region, content: Change, place: u64) -> Result<(), Error> {
+        let covered =
+            |patch: &Patch| target.start <= patch.target.start && patch.target.end <= target.end;
+        self.patches.retain(|patch| !covered(patch));
+        let room = self.patches.len() < MOST_PATCHES;
+        ensure(room, Reason::LogTooLong, place, target.start)?;
+        self.patches.push(Patch { target, content });
+        Ok(())
+    }
+
     /// The file as it is after the replay.
     pub(super) fn over<'a>(&'a self, source: &'a mut dyn ReadAt) -> Patched<'a> {
         Patched { log: self, source }
@@ -296,14 +308,7 @@ impl Ring<'_> {
             };
             let end = target.checked_add(length).ok_or(bad(place, length))?;
             ensure(length.is_multiple_of(SECTOR), Reason::BadLog, place, length)?;
-            ensure(
-                log.patches.len() < MOST_PATCHES,
-                Reason::LogTooLong,
-                place,
-                index,
-            )?;
-            let target = Region { start: target, end };
-            log.patches.push(Patch { target, content });
+            log.add(Region { start: target, end }, content, place)?;
         }
         Ok(())
     }

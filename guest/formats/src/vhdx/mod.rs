@@ -108,6 +108,12 @@ impl Vhdx {
         self.metadata.sector_size
     }
 
+    /// Bytes of a block.
+    #[must_use]
+    pub fn block_size(&self) -> u64 {
+        self.metadata.block_size
+    }
+
     /// Where the bytes at `offset` of the virtual disk come from.
     ///
     /// # Errors

@@ -101,6 +101,12 @@ impl Vmdk {
         self.has_parent
     }
 
+    /// Bytes of a grain.
+    #[must_use]
+    pub fn grain_size(&self) -> u64 {
+        self.header.grain_size
+    }
+
     /// Where the bytes at `offset` of the virtual disk come from.
     ///
     /// # Errors

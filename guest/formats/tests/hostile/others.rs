@@ -654,17 +654,17 @@ const VHDX: &[Case] = &[
     ),
     (
         "a block that is there in part",
-        |b| le64(b, BAT, 4 * MIB | 7),
+        |b| le64(b, BAT, (4 * MIB) | 7),
         Reason::BadEntry,
     ),
     (
         "a block of state 5",
-        |b| le64(b, BAT, 4 * MIB | 5),
+        |b| le64(b, BAT, (4 * MIB) | 5),
         Reason::BadEntry,
     ),
     (
         "reserved bits",
-        |b| le64(b, BAT, 4 * MIB | 6 | 8),
+        |b| le64(b, BAT, (4 * MIB) | 6 | 8),
         Reason::ReservedBits,
     ),
     (
@@ -684,7 +684,7 @@ const VHDX: &[Case] = &[
     ),
     (
         "a block in the BAT",
-        |b| le64(b, BAT, 3 * MIB | 6),
+        |b| le64(b, BAT, (3 * MIB) | 6),
         Reason::Overlap,
     ),
     ("half a header", |b| b.truncate(100_000), Reason::Truncated),
@@ -854,4 +854,79 @@ fn a_ring_of_entries_is_replayed_across_its_end() {
     let mut opened = open(&bytes).unwrap();
     let hole = opened.map(&mut &bytes[..], 1 << 20).unwrap();
     assert_eq!(hole.content, Content::Zero);
+}
+
+#[test]
+fn a_log_of_more_changes_than_are_kept_is_refused() {
+    let good = Vhdx::new(&[Hole], 1 << 20, 1 << 20).build();
+    for (entries, expected) in [(32, None), (33, Some(Reason::LogTooLong))] {
+        let bytes = spoilt(&good, |b| {
+            headers(b, |b, at| put(b, at + 48, &vhdx::LOG_GUID));
+            for index in 0..entries {
+                let mut entry = vec![0; 4096];
+                put(&mut entry, 0, b"loge");
+                le32(&mut entry, 8, 4096);
+                le64(&mut entry, 16, index + 1);
+                le32(&mut entry, 24, 126);
+                put(&mut entry, 32, &vhdx::LOG_GUID);
+                for zero in 0..126 {
+                    let at = 64 + zero * 32;
+                    put(&mut entry, at, b"zero");
+                    le64(&mut entry, at + 8, 4096);
+                    let sector = index * 126 + zero as u64;
+                    le64(&mut entry, at + 16, 5 * MIB + sector * 4096);
+                    le64(&mut entry, at + 24, index + 1);
+                }
+                vhdx::seal(&mut entry, 0, 4096);
+                put(b, (1 << 20) + index as usize * 4096, &entry);
+            }
+        });
+        judge("many changes", &bytes, &Options::default(), expected);
+    }
+}
+
+#[test]
+fn a_sector_that_changes_often_is_one_change() {
+    let mut image = Vhdx::new(&[Data, Hole], 1 << 20, 2 << 20);
+    image.bat_in_log = true;
+    let good = image.build();
+    let log = 1 << 20;
+    let bytes = spoilt(&good, |b| {
+        // The entry that writes the BAT goes behind 100 that write nonsense.
+        let last = b[log + 8192..log + 16384].to_vec();
+        for index in 0..100 {
+            vhdx::log_entry(
+                b,
+                index * 8192,
+                0,
+                1 + index as u64,
+                &[(3 << 20, &[0xdd; 4096])],
+            );
+        }
+        put(b, log + 100 * 8192, &last);
+        let at = log + 100 * 8192;
+        sealed(b, at, 8192, |b| {
+            le64(b, at + 16, 101);
+            le64(b, at + 64 + 24, 101);
+            le32(b, at + 8188, 101);
+        });
+    });
+    // The checksum is over the entry alone, wherever it lies.
+    let bytes = spoilt(&bytes, |b| {
+        let at = log + 100 * 8192;
+        let mut entry = b[at..at + 8192].to_vec();
+        vhdx::seal(&mut entry, 0, 8192);
+        put(b, at, &entry);
+    });
+    judge("a busy BAT", &bytes, &Options::default(), None);
+    assert!(disk(&bytes, &Options::default()).unwrap() == image.disk);
+    let mut source = crate::support::Counting::new(&bytes);
+    let (mut image, _) = guest_formats::Image::open(&mut source, &Options::default()).unwrap();
+    let before = source.reads;
+    image.map(&mut source, 0).unwrap();
+    assert!(
+        source.reads - before <= 2,
+        "{} reads",
+        source.reads - before
+    );
 }

@@ -19,6 +19,7 @@ pub(crate) mod vmdk;
 
 use std::io::{Read, Write};
 
+use guest_formats::qcow2::Qcow2;
 use guest_formats::{
     Codec, Compressed, Content, Error, Image, Info, Options, ReadAt, ReadError, Reason, ReasonSet,
     inspect,
@@ -85,6 +86,14 @@ pub(crate) fn info(image: &[u8]) -> Info {
 
 pub(crate) fn open(image: &[u8]) -> Result<Image, Error> {
     open_with(image, &Options::default())
+}
+
+/// An image that has to be one of qcow2.
+pub(crate) fn open_qcow2(image: &[u8]) -> Qcow2 {
+    match open(image).unwrap() {
+        Image::Qcow2(image) => image,
+        other => panic!("{other:?} is no qcow2"),
+    }
 }
 
 pub(crate) fn open_with(image: &[u8], options: &Options) -> Result<Image, Error> {

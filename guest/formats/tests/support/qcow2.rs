@@ -196,7 +196,7 @@ impl Qcow2 {
 
     fn refcounts(&self, table: usize, mut references: Vec<u64>, bytes: &mut Vec<u8>) -> usize {
         let unit = 1_usize << self.bits;
-        let per_block = unit * 8 >> self.refcount_order;
+        let per_block = (unit * 8) >> self.refcount_order;
         let first = bytes.len();
         let mut blocks = 0;
         while blocks * per_block < references.len() {

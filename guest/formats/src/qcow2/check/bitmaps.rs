@@ -6,7 +6,7 @@ use super::window::Use;
 use crate::bytes::{be16, be32, be64};
 use crate::error::Error;
 use crate::reason::Reason;
-use crate::source::{ReadAt, array};
+use crate::source::ReadAt;
 
 /// Bytes of a directory entry before its extra data.
 const FIXED: u64 = 24;
@@ -36,7 +36,8 @@ impl Check {
                 self.fault(Reason::BeyondEnd, at, end);
                 return Ok(());
             }
-            let entry: [u8; 24] = array(source, at)?;
+            let mut entry = [0; 24];
+            self.tables.copy(source, at, &mut entry)?;
             self.bitmap(source, be64(&entry, 0), be32(&entry, 8), at)?;
             let (name, extra) = (u64::from(be16(&entry, 18)), u64::from(be32(&entry, 20)));
             at = (at + FIXED + name + extra).next_multiple_of(8);

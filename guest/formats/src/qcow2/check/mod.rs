@@ -26,7 +26,8 @@ const MOST_PROBLEMS: usize = 64;
 pub struct CheckOptions {
     /// Clusters that one pass counts, at least 1: each takes 5 bytes of memory.
     pub window: u32,
-    /// Table entries that all passes together may look at before the check gives up.
+    /// Table entries and refcounts that all passes together may look at before the check gives
+    /// up.
     pub most_entries: u64,
 }
 
@@ -98,7 +99,7 @@ pub struct CheckReport {
     pub image_end: u64,
     /// The first problems.
     pub problems: Vec<Problem>,
-    /// Table entries that were looked at.
+    /// Table entries and refcounts that were looked at.
     pub entries: u64,
 }
 
@@ -165,6 +166,7 @@ impl Check {
 
     fn compare(&mut self, source: &mut dyn ReadAt) -> Result<(), Error> {
         let (start, end) = (self.window.start(), self.window.end().min(self.clusters));
+        self.work(end.saturating_sub(start))?;
         for cluster in start..end {
             let counted = u64::from(self.window.count(cluster));
             let stored = self.refcount(source, cluster)?;
@@ -223,7 +225,7 @@ impl Check {
         }
     }
 
-    /// Counts one entry more as looked at.
+    /// Counts entries as looked at.
     fn work(&mut self, entries: u64) -> Result<(), Error> {
         self.report.entries += entries;
         let spent = self.report.entries;

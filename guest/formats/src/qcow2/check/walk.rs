@@ -69,7 +69,7 @@ impl Check {
         let mut end = at;
         for _ in 0..header.snapshots {
             self.work(1)?;
-            let found = match snapshot::entry(source, at) {
+            let found = match snapshot::entry(&mut self.tables, source, at) {
                 Err(Error::Refused(finding)) => {
                     self.fault(finding.reason, finding.at, finding.value);
                     break;
