@@ -172,7 +172,10 @@ impl Vdi {
             at,
             u64::from(block),
         )?;
-        let start = self.data + u64::from(block) * (self.extra + self.block_size) + self.extra;
+        // What is behind the largest offset is behind the end of the file as well.
+        let stride = self.extra + self.block_size;
+        let before = u64::from(block).saturating_mul(stride);
+        let start = before.saturating_add(self.data + self.extra);
         Extent::data(start, skip, length, source.size())
     }
 }

@@ -1,6 +1,6 @@
 //! VHD, VDI, VMDK and VHDX images that lie.
 
-use guest_formats::{Codec, Compressed, Content, Frame, Options, Reason};
+use guest_formats::{Codec, Compressed, Content, Frame, Image, Options, ReadAt, ReadError, Reason};
 
 use super::{Case, judge, judge_all, spoilt};
 use crate::support::Put::{Data, Hole, Zero};
@@ -921,7 +921,7 @@ fn a_sector_that_changes_often_is_one_change() {
     judge("a busy BAT", &bytes, &Options::default(), None);
     assert!(disk(&bytes, &Options::default()).unwrap() == image.disk);
     let mut source = crate::support::Counting::new(&bytes);
-    let (mut image, _) = guest_formats::Image::open(&mut source, &Options::default()).unwrap();
+    let (mut image, _) = Image::open(&mut source, &Options::default()).unwrap();
     let before = source.reads;
     image.map(&mut source, 0).unwrap();
     assert!(
@@ -929,4 +929,51 @@ fn a_sector_that_changes_often_is_one_change() {
         "{} reads",
         source.reads - before
     );
+}
+
+/// A file of any length: some bytes, and the same byte from there on.
+struct Endless<'a> {
+    start: &'a [u8],
+    rest: u8,
+    size: u64,
+}
+
+impl ReadAt for Endless<'_> {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), ReadError> {
+        for (at, byte) in (offset..).zip(buffer) {
+            let stored = self.start.get(at as usize);
+            *byte = stored.copied().unwrap_or(self.rest);
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn places_behind_the_largest_offset_are_behind_the_end() {
+    let mut header = vdi::build(false, &[Hole], 4096, 4096);
+    header.truncate(512);
+    // The most that each field can say, in a file that has room for such a map.
+    le32(&mut header, 344, 0xffff_fe00);
+    le32(&mut header, 380, 0xffff_fe00);
+    le32(&mut header, 376, 256 << 20);
+    le64(&mut header, 368, 64 << 40);
+    le32(&mut header, 384, (0xffff_fe00 - 512) / 4);
+    le32(&mut header, 388, (0xffff_fe00 - 512) / 4);
+    let mut source = Endless {
+        start: &header,
+        rest: 0x40,
+        size: 1 << 36,
+    };
+    let (mut image, _) = Image::open(&mut source, &Options::default()).unwrap();
+    let error = image.map(&mut source, 0).unwrap_err();
+    assert_eq!(error.reason(), Some(Reason::BadEntry));
+    // The largest block that there may be.
+    source.rest = 0x3f;
+    let (mut image, _) = Image::open(&mut source, &Options::default()).unwrap();
+    let error = image.map(&mut source, 0).unwrap_err();
+    assert_eq!(error.reason(), Some(Reason::BeyondEnd));
 }

@@ -1,7 +1,7 @@
 //! qcow2 images that lie.
 
 use guest_formats::qcow2::{Check, CheckOptions};
-use guest_formats::{Image, Options, Reason};
+use guest_formats::{Options, Reason};
 
 use super::{Case, judge, judge_all, reasons, spoilt};
 use crate::support::Put::{Compressed, Data, Hole, Zero};

@@ -11,6 +11,7 @@
 )]
 
 pub(crate) mod bytes;
+pub(crate) mod exercise;
 pub(crate) mod qcow2;
 pub(crate) mod vdi;
 pub(crate) mod vhd;
