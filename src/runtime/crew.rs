@@ -9,28 +9,22 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, OnceLock};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use event_manager::{
     EventManager, EventOps, EventSubscriber, Events, MutEventSubscriber, SubscriberOps,
 };
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use super::RunError;
 use super::gate::Gate;
-use super::{RunError, panics};
-use crate::machine::{Ender, Kicker, SpentMachine, Vcpu, VcpuReport};
+use super::member::{Member, PATIENCE, Stop, Stopper};
+use crate::machine::{Kicker, SpentMachine, Vcpu, VcpuReport};
 use crate::sandbox::{Calls, Filter, calls};
 
 /// How many events a worker's loop takes at once.
 const WORKER_EVENTS: usize = 4;
-/// How long a thread that is to end is waited for. One that hangs in the kernel, as in a read from
-/// a network that does not answer, is left behind: it does nothing any more but end.
-pub(super) const PATIENCE: Duration = Duration::from_secs(2);
-/// How often a vCPU is kicked that is to end: one that is about to enter the guest misses a kick.
-pub(super) const KICK_AGAIN: Duration = Duration::from_millis(1);
 
 /// What is to be served by a thread of its own.
 pub struct Worker {
@@ -46,6 +40,8 @@ pub struct Worker {
 struct StopSubscriber {
     event: Arc<EventFd>,
     stop: Arc<AtomicBool>,
+    /// Why the eventfd is not watched.
+    failure: OnceLock<event_manager::Error>,
 }
 
 impl EventSubscriber for StopSubscriber {
@@ -54,78 +50,8 @@ impl EventSubscriber for StopSubscriber {
     }
 
     fn init(&self, ops: &mut EventOps<'_>) {
-        // Cannot fail: the descriptor is open and new to this loop.
-        let _ = ops.add(Events::new(&*self.event, EventSet::IN));
-    }
-}
-
-/// How a thread is asked to end.
-enum Stop {
-    /// A worker's event loop looks at this.
-    Event(Arc<EventFd>),
-    /// The vCPU is told, and kicked.
-    Vcpu(Stopper),
-}
-
-/// One thread.
-struct Member {
-    stop: Stop,
-    /// Fires when it ends, however it does.
-    ended: Arc<EventFd>,
-    /// Why it died, if it did.
-    died: Arc<OnceLock<RunError>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Member {
-    fn start(
-        name: &'static str,
-        stop: Stop,
-        alarm: Arc<EventFd>,
-        work: impl FnOnce() + Send + 'static,
-    ) -> Result<Self, RunError> {
-        let ended = Arc::new(eventfd()?);
-        let died = Arc::new(OnceLock::new());
-        let (fires, tells) = (ended.clone(), died.clone());
-        let thread = thread::Builder::new()
-            .name(name.to_owned())
-            // Enough for page-sized buffers; a page that is not touched costs nothing.
-            .stack_size(256 * 1024)
-            .spawn(move || {
-                if let Err(error) = panics::catch(work) {
-                    let _ = tells.set(error);
-                    let _ = alarm.write(1);
-                }
-                let _ = fires.write(1);
-            })
-            .map_err(RunError::host("start a thread"))?;
-        Ok(Self {
-            stop,
-            ended,
-            died,
-            thread: Some(thread),
-        })
-    }
-
-    fn ask_to_end(&self) {
-        match &self.stop {
-            Stop::Event(event) => drop(event.write(1)),
-            // An error would be met again at the next kick, and there is nobody to tell.
-            Stop::Vcpu(stopper) => drop(stopper.stop()),
-        }
-    }
-
-    /// Waits for its end, but not for ever.
-    fn join(&mut self, until: Instant) {
-        while !wait_for(&self.ended, until.min(Instant::now() + KICK_AGAIN)) {
-            if Instant::now() >= until {
-                return;
-            }
-            self.ask_to_end();
-        }
-        if let Some(thread) = self.thread.take() {
-            // It does not panic: see `start`.
-            let _ = thread.join();
+        if let Err(error) = ops.add(Events::new(&*self.event, EventSet::IN)) {
+            let _ = self.failure.set(error);
         }
     }
 }
@@ -161,10 +87,17 @@ impl Crew {
         let stop = Arc::new(AtomicBool::new(false));
         let mut events = new_loop::<Arc<dyn EventSubscriber + Send + Sync>>(WORKER_EVENTS)?;
         events.add_subscriber(worker.subscriber);
-        events.add_subscriber(Arc::new(StopSubscriber {
+        let last = Arc::new(StopSubscriber {
             event: stop_event.clone(),
             stop: stop.clone(),
-        }));
+            failure: OnceLock::new(),
+        });
+        events.add_subscriber(last.clone());
+        // Subscribers have no way to say that they could not be registered. What keeps one of them
+        // from it, a limit or a lack of memory, keeps this last one too.
+        if let Some(error) = last.failure.get() {
+            return Err(loop_failed("watch a device's events", error));
+        }
         let filter = self.filter(&calls::event_loop().and(&worker.calls))?;
         let entrance = self.gate.entrance();
         let work = move || {
@@ -249,25 +182,6 @@ impl Drop for Crew {
     }
 }
 
-/// Ends the vCPU's run.
-#[derive(Clone)]
-struct Stopper {
-    ender: Ender,
-    /// There is one once the thread has prepared itself for it.
-    kicker: Arc<OnceLock<Kicker>>,
-}
-
-impl Stopper {
-    fn stop(&self) -> io::Result<()> {
-        self.ender.stop();
-        self.kick()
-    }
-
-    fn kick(&self) -> io::Result<()> {
-        self.kicker.get().map_or(Ok(()), |kicker| kicker.kick())
-    }
-}
-
 /// The vCPU's thread, for who watches it.
 pub(super) struct VcpuHandle {
     stopper: Stopper,
@@ -312,10 +226,17 @@ fn prepare_vcpu(kicker: &OnceLock<Kicker>) -> Result<(), RunError> {
 pub(super) fn new_loop<S: MutEventSubscriber>(
     capacity: usize,
 ) -> Result<EventManager<S>, RunError> {
-    EventManager::new_with_capacity(capacity).map_err(|error| RunError::Host {
-        what: "make an event loop",
-        source: io::Error::other(error.to_string()),
-    })
+    EventManager::new_with_capacity(capacity)
+        .map_err(|error| loop_failed("make an event loop", &error))
+}
+
+/// What an event loop could not do.
+pub(super) fn loop_failed(what: &'static str, error: &event_manager::Error) -> RunError {
+    let source = match error {
+        event_manager::Error::Epoll(errno) => io::Error::from_raw_os_error(errno.errno()),
+        other => io::Error::other(other.to_string()),
+    };
+    RunError::Host { what, source }
 }
 
 /// Confines this thread, unless there is no filter because confinement is not wanted.
@@ -323,28 +244,6 @@ pub(super) fn install(filter: Option<Filter>) -> Result<(), RunError> {
     Ok(filter.map_or(Ok(()), |filter| filter.install())?)
 }
 
-fn eventfd() -> Result<EventFd, RunError> {
+pub(super) fn eventfd() -> Result<EventFd, RunError> {
     EventFd::new(EFD_NONBLOCK).map_err(RunError::host("make an eventfd"))
-}
-
-/// Whether `event` fires before `until`.
-fn wait_for(event: &EventFd, until: Instant) -> bool {
-    use std::os::fd::{AsRawFd, BorrowedFd};
-    // SAFETY: the descriptor is open for as long as `event` is borrowed.
-    let fd = unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) };
-    loop {
-        let left = until.saturating_duration_since(Instant::now());
-        let limit = Timespec {
-            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: left.subsec_nanos().into(),
-        };
-        match poll(
-            &mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)],
-            Some(&limit),
-        ) {
-            Ok(ready) => return ready > 0,
-            Err(_) if left.is_zero() => return false,
-            Err(_) => {}
-        }
-    }
 }

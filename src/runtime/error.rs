@@ -34,7 +34,7 @@ pub enum RunError {
     #[error("{0}")]
     Storage(Box<dyn std::error::Error + Send + Sync>),
     /// A system call of the VMM's own failed.
-    #[error("cannot {what}: {source}")]
+    #[error("cannot {what}: {}{}", reason(source), hint(source))]
     Host {
         /// What was to be done.
         what: &'static str,
@@ -82,6 +82,30 @@ impl RunError {
             Self::TimedOut(_) => EXIT_TIMEOUT,
             Self::Signal(number) => EXIT_SIGNAL + number,
         }
+    }
+}
+
+/// The system's words without its number.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    let number = error
+        .raw_os_error()
+        .map(|number| format!(" (os error {number})"));
+    let words = number.and_then(|number| text.strip_suffix(&number));
+    words.unwrap_or(&text).to_owned()
+}
+
+/// What to do about a limit that was reached.
+fn hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => " (raise the limit: ulimit -n)",
+        Some(libc::ENFILE) => " (the host has too many open files: raise fs.file-max)",
+        Some(libc::EAGAIN) => {
+            " (raise the limit on processes, which is pids.max of the control group or ulimit -u)"
+        }
+        Some(libc::ENOSPC) => " (raise the limit: sysctl fs.epoll.max_user_watches)",
+        Some(libc::ENOMEM) => " (the host or the control group is out of memory)",
+        _ => "",
     }
 }
 

@@ -12,7 +12,8 @@ use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::timerfd::TimerFd;
 
 use super::channels::Channels;
-use super::crew::{KICK_AGAIN, PATIENCE, VcpuHandle, new_loop};
+use super::crew::{VcpuHandle, loop_failed, new_loop};
+use super::member::{KICK_AGAIN, PATIENCE};
 use super::{Deadline, Operation, RunError, Signals};
 use crate::machine::VcpuReport;
 use crate::report::{Console, DebugLines, PIECE};
@@ -73,6 +74,8 @@ struct MainLoop<'a> {
     report: Option<VcpuReport>,
     vcpu_ended: bool,
     dropped: usize,
+    /// Why an event is not watched.
+    failure: Option<RunError>,
     /// Whether bytes were left in their queue for want of room.
     held_back: bool,
     /// Descriptors of the console that are watched for room.
@@ -102,15 +105,16 @@ pub(super) fn run<'a>(
         report: None,
         vcpu_ended: false,
         dropped: 0,
+        failure: None,
         held_back: false,
         watched: Vec::with_capacity(2),
         buffer: [0; PIECE],
     });
+    let failed = |error| loop_failed("wait for events", &error);
+    if let Some(error) = events.subscriber_mut(id).map_err(failed)?.failure.take() {
+        return Err(error);
+    }
     go()?;
-    let failed = |error: event_manager::Error| RunError::Host {
-        what: "wait for events",
-        source: std::io::Error::other(error.to_string()),
-    };
     let again = i32::try_from(KICK_AGAIN.as_millis()).unwrap_or(1);
     loop {
         let this = events.subscriber_mut(id).map_err(failed)?;
@@ -281,9 +285,12 @@ impl MainLoop<'_> {
 
 impl MutEventSubscriber for MainLoop<'_> {
     fn init(&mut self, ops: &mut EventOps<'_>) {
-        // Cannot fail: the descriptors are open and new to this loop.
+        let mut failure = None;
         let mut add = |fd: &dyn AsRawFd, token| {
-            let _ = ops.add(Events::with_data_raw(fd.as_raw_fd(), token, EventSet::IN));
+            let added = ops.add(Events::with_data_raw(fd.as_raw_fd(), token, EventSet::IN));
+            if let Err(error) = added {
+                failure.get_or_insert(loop_failed("watch the run's events", &error));
+            }
         };
         add(&self.parts.signals, token::SIGNAL);
         add(&self.timer, token::TICK);
@@ -299,6 +306,7 @@ impl MutEventSubscriber for MainLoop<'_> {
         for (queue, token) in channels.debug.iter().zip(token::DEBUG..) {
             add(queue.event(), token);
         }
+        self.failure = failure;
     }
 
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
