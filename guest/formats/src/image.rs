@@ -111,8 +111,17 @@ impl Image {
     pub fn open(source: &mut dyn ReadAt, options: &Options) -> Result<(Self, Info), Error> {
         let (info, image) = examine(source, options)?;
         info.require(options)?;
-        let image = image.ok_or(Error::refused(Reason::FormatNotRead, 0, 0))?;
-        Ok((image, info))
+        match image {
+            Some(image) => Ok((image, info)),
+            // All was allowed, and yet the headers did not get that far: for this reason.
+            None => Err(info
+                .findings
+                .iter()
+                .last()
+                .map_or(Error::refused(Reason::FormatNotRead, 0, 0), |finding| {
+                    Error::Refused(*finding)
+                })),
+        }
     }
 
     /// Bytes of the virtual disk.
