@@ -16,6 +16,8 @@ pub struct VmmConfig {
     /// How many requests may be under way at once; 1 means one at a time.
     #[prost(uint32, tag = "5")]
     pub queue_depth: u32,
+    #[prost(enumeration = "Transport", tag = "6")]
+    pub transport: i32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeviceConfig {
@@ -87,7 +89,7 @@ pub struct ProgressMessage {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ErrorMessage {
-    /// What failed: "config", "init", "read", "write" or "flush".
+    /// What failed: "config", "init", "read", "write", "flush" or "report".
     #[prost(string, tag = "1")]
     pub op: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
@@ -113,7 +115,37 @@ pub struct CompleteMessage {
     #[prost(bool, tag = "3")]
     pub success: bool,
 }
-/// How the guest reports on COM1.
+/// By what the guest reports. The configuration itself always comes over COM1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Transport {
+    /// COM1.
+    Serial = 0,
+    /// The transmit queue of the virtio console in slot 2 (virtio 1.2, section 5.3), from the first
+    /// message on. A guest that cannot use the console says why over COM1 and ends.
+    Console = 1,
+}
+impl Transport {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Serial => "TRANSPORT_SERIAL",
+            Self::Console => "TRANSPORT_CONSOLE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "TRANSPORT_SERIAL" => Some(Self::Serial),
+            "TRANSPORT_CONSOLE" => Some(Self::Console),
+            _ => None,
+        }
+    }
+}
+/// How the guest reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Protocol {

@@ -1,4 +1,4 @@
-//! The messages that the VMM and its guest exchange over COM1, and how they are framed.
+//! The messages that the VMM and its guest exchange, and how they are framed.
 //!
 //! The schema is `guest.proto`; the code generated from it is checked in, and a test fails when
 //! the two disagree. The crate needs `alloc` but not `std`: both sides use it.
@@ -11,14 +11,16 @@ mod frame;
 #[rustfmt::skip]
 mod generated;
 mod messages;
+mod progress;
 
 pub use frame::{FrameDecoder, FrameError, HEADER_LEN, MAX_MESSAGE_LEN, encode_framed};
 pub use generated::guest_message::Payload;
 pub use generated::{
     CapacityMessage, CompleteMessage, DeviceConfig, ErrorMessage, GuestMessage, InitMessage, Level,
-    ProgressMessage, Protocol, VmmConfig,
+    ProgressMessage, Protocol, Transport, VmmConfig,
 };
 pub use messages::{
     NO_STATUS, capacity_message, complete_message, error_message, init_message, progress_message,
 };
+pub use progress::encode_progress;
 pub use prost::Message;

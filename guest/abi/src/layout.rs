@@ -43,6 +43,8 @@ pub const fn queue(slot: usize) -> u64 {
 pub const INPUT_SLOT: usize = 0;
 /// Slot of its output disk.
 pub const OUTPUT_SLOT: usize = 1;
+/// Slot of its console, if it has one.
+pub const CONSOLE_SLOT: usize = 2;
 /// The input disk's virtqueue.
 pub const INPUT_QUEUE: u64 = queue(INPUT_SLOT);
 /// The output disk's virtqueue, laid out alike.

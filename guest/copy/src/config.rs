@@ -6,7 +6,7 @@
 use core::fmt;
 
 use guest_abi::limits::{MAX_REQUEST_SIZE, is_sector_size};
-use guest_protocol::{Message, Protocol, VmmConfig};
+use guest_protocol::{Message, Protocol, Transport, VmmConfig};
 use thiserror::Error;
 
 /// Bytes that a request covers if the configuration does not say; a multiple of any sector size.
@@ -61,6 +61,9 @@ pub enum ConfigError {
     /// The protocol is one that this guest does not speak.
     #[error("protocol {0} is not known")]
     Protocol(i32),
+    /// The transport is one that this guest does not know.
+    #[error("transport {0} is not known")]
+    Transport(i32),
 }
 
 /// A configuration that can be carried out.
@@ -72,8 +75,10 @@ pub struct Config {
     pub output_sector: u32,
     /// 0: each ten sectors; 1 to 99: each that many percent; 100: never.
     pub progress_percent: u32,
-    /// How to speak on COM1.
+    /// How to report.
     pub protocol: Protocol,
+    /// By what to report.
+    pub transport: Transport,
     /// Bytes a request covers: a multiple of both sector sizes, within the pool.
     pub request_size: u32,
     /// How many requests may be under way at once, at least 1.
@@ -100,6 +105,8 @@ impl Config {
             progress_percent: message.progress_percent,
             protocol: Protocol::try_from(message.protocol)
                 .map_err(|_| ConfigError::Protocol(message.protocol))?,
+            transport: Transport::try_from(message.transport)
+                .map_err(|_| ConfigError::Transport(message.transport))?,
             request_size: request_size(message.request_size, block)?,
             // 0 leaves it to the guest: as many as there is room for.
             queue_depth: match message.queue_depth {
@@ -170,6 +177,7 @@ mod tests {
             output_sector: 4096,
             progress_percent: 0,
             protocol: Protocol::Protobuf,
+            transport: Transport::Serial,
             request_size: 65536,
             queue_depth: u32::MAX,
         };

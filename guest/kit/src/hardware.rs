@@ -29,6 +29,16 @@ pub trait Registers {
     fn write(&self, offset: u16, value: u32);
 }
 
+impl<T: Registers + ?Sized> Registers for &T {
+    fn read(&self, offset: u16) -> u32 {
+        (**self).read(offset)
+    }
+
+    fn write(&self, offset: u16, value: u32) {
+        (**self).write(offset, value);
+    }
+}
+
 /// One virtio device's place in the machine.
 #[derive(Debug)]
 pub struct Attached<R> {

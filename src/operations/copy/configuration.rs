@@ -38,6 +38,7 @@ pub fn config_frame(config: &Config, reports: bool) -> Result<Vec<u8>, FrameErro
         .into(),
         request_size: config.requests.size,
         queue_depth: config.requests.depth,
+        transport: guest_protocol::Transport::Serial.into(),
     };
     let mut frame = vec![0; MAX_CONFIG];
     let len = encode_framed(&message, &mut frame)?;

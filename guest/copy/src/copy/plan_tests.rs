@@ -102,6 +102,7 @@ fn requests_are_as_large_as_both_devices_allow() {
         output_sector: 4096,
         progress_percent: 0,
         protocol: guest_protocol::Protocol::Protobuf,
+        transport: guest_protocol::Transport::Serial,
         request_size: 65536,
         queue_depth: 1,
     };

@@ -11,6 +11,7 @@ use proptest::sample::Index;
 
 use super::*;
 use crate::config::Config;
+use guest_kit::testing::Device;
 use guest_kit::testing::disk::{FakeDisk, Mischief};
 use guest_kit::testing::memory::leak;
 use guest_kit::testing::ports_with;
@@ -79,7 +80,8 @@ impl Setup {
         let open = |disk: &Rc<FakeDisk>, purpose| {
             BlockDevice::init(Rc::clone(disk), leak(0x1_0000), purpose, 85, |_| {}).unwrap()
         };
-        let ports = ports_with(&[], [&self.source, &self.target], job.seed ^ 2);
+        let devices: [Rc<dyn Device>; 2] = [self.source.clone(), self.target.clone()];
+        let ports = ports_with(&[], devices, job.seed ^ 2);
         let mut disks = Disks {
             ports: &ports,
             input: open(&self.source, Purpose::Read),
@@ -90,6 +92,7 @@ impl Setup {
             output_sector: job.output,
             progress_percent: 100,
             protocol: guest_protocol::Protocol::Protobuf,
+            transport: guest_protocol::Transport::Serial,
             request_size: job.request,
             queue_depth: job.depth,
         };

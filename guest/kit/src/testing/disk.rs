@@ -4,8 +4,8 @@ use std::cell::{RefCell, RefMut};
 use std::collections::HashSet;
 use std::rc::Rc;
 
-use super::Chooser;
 use super::memory::{load, load_bytes, store, store_bytes};
+use super::{Chooser, Device};
 use crate::hardware::Registers;
 use crate::virtio::block::{F_BLK_SIZE, F_FLUSH, F_RO, F_SIZE_MAX};
 use crate::virtio::mmio::{F_EVENT_IDX, F_VERSION_1, register, status};
@@ -93,20 +93,20 @@ impl FakeDisk {
     pub fn get(&self) -> RefMut<'_, Disk> {
         self.0.borrow_mut()
     }
+}
 
-    /// Whether the driver is to be woken. That the disk has failed stays so until a reset.
-    pub fn take_notification(&self) -> bool {
+impl Device for FakeDisk {
+    fn take_notification(&self) -> bool {
         let failed = self.get().status & status::DEVICE_NEEDS_RESET != 0;
         std::mem::take(&mut self.get().notified) || failed
     }
 
-    pub fn is_busy(&self) -> bool {
+    fn is_busy(&self) -> bool {
         let disk = self.get();
         !disk.heads.is_empty() && disk.status & status::DEVICE_NEEDS_RESET == 0
     }
 
-    /// Does some of what is to do, in any order.
-    pub fn work(&self) {
+    fn work(&self) {
         let mut disk = self.get();
         let count = 1 + disk.choose.below(4);
         disk.work(count);

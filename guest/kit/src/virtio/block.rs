@@ -29,6 +29,8 @@ pub const F_FLUSH: u64 = 1 << 9;
 const CONFIG_CAPACITY: u16 = 0;
 const CONFIG_SIZE_MAX: u16 = 8;
 const CONFIG_BLK_SIZE: u16 = 20;
+/// The only queue: requests (section 5.2.2).
+const QUEUE: u16 = 0;
 /// Size of a queue unless more slots are wanted or fewer are possible.
 const USUAL_QUEUE_SIZE: u16 = 256;
 
@@ -151,7 +153,7 @@ impl<R: Registers> BlockDevice<R> {
     /// Shows the device what was submitted, and notifies it if it wants that.
     pub fn kick(&mut self) {
         if self.queue.ring_mut().publish() {
-            self.transport.notify();
+            self.transport.notify(QUEUE);
         }
     }
 
@@ -207,7 +209,7 @@ fn set_up<R: Registers>(
     if purpose == Purpose::Write && features & F_RO != 0 {
         return Err(BlockError::ReadOnly);
     }
-    let size = queue_size(transport.queue_size_max()?, slots)?;
+    let size = queue_size(transport.queue_size_max(QUEUE)?, slots)?;
     let queue = RequestQueue::new(memory, size, features & F_EVENT_IDX != 0)?;
     transport.enable_queue(size, queue.ring().addresses());
     on_stage(Stage::Queue(size));
