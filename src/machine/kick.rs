@@ -32,8 +32,10 @@ impl Kicker {
         register_signal_handler(KICK_SIGNAL, nothing)?;
         vmm_sys_util::signal::unblock_signal(KICK_SIGNAL)
             .map_err(|error| io::Error::other(format!("{error:?}")))?;
-        // SAFETY: both calls take nothing and cannot fail.
-        let (process, thread) = unsafe { (libc::getpid(), libc::gettid()) };
+        // SAFETY: the call takes nothing and cannot fail.
+        let process = unsafe { libc::getpid() };
+        // SAFETY: as above.
+        let thread = unsafe { libc::gettid() };
         Ok(Self { process, thread })
     }
 

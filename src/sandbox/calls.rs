@@ -45,6 +45,8 @@ pub fn main_loop(process: libc::pid_t, vcpu: libc::pid_t, signal: libc::c_int) -
     event_loop()
         .allow(libc::SYS_epoll_ctl)
         .allow(libc::SYS_getrusage)
+        // Standard output or standard error may be a socket.
+        .allow(libc::SYS_sendto)
         .allow_with(
             libc::SYS_tgkill,
             &[(0, word(process)), (1, word(vcpu)), (2, word(signal))],
@@ -60,7 +62,6 @@ pub fn place_file(folder: RawFd) -> Calls {
         // What is linked is an open file, by way of /proc/self/fd or by its descriptor.
         .allow_with(libc::SYS_linkat, &[(2, folder)])
         .allow_with(libc::SYS_renameat, &[(0, folder), (2, folder)])
-        .allow_with(libc::SYS_renameat2, &[(0, folder), (2, folder)])
         // No flags: a file, not a folder.
         .allow_with(libc::SYS_unlinkat, &[(0, folder), (2, 0)])
         .allow(libc::SYS_fsync)

@@ -65,11 +65,6 @@ impl Vmm {
         self
     }
 
-    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
-        self.0.env(name, value);
-        self
-    }
-
     pub(crate) fn current_dir(mut self, folder: &Path) -> Self {
         self.0.current_dir(folder);
         self
@@ -85,6 +80,22 @@ impl Vmm {
         self
     }
 
+    pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.0.env(name, value);
+        self
+    }
+
+    /// Does `prepare` in the new process before the program is started: it may make system calls
+    /// and nothing else.
+    pub(crate) fn before_start(
+        mut self,
+        prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        // SAFETY: as said above.
+        unsafe { self.0.pre_exec(prepare) };
+        self
+    }
+
     /// As an unprivileged user without any group (nobody, on most systems).
     pub(crate) fn unprivileged(mut self) -> Self {
         self.0.uid(65534).gid(65534);
@@ -92,7 +103,7 @@ impl Vmm {
     }
 
     /// With a limit on the size of any file that it writes, in bytes.
-    pub(crate) fn with_file_size_limit(mut self, bytes: u64) -> Self {
+    pub(crate) fn with_file_size_limit(self, bytes: u64) -> Self {
         let limit = libc::rlimit {
             rlim_cur: bytes,
             rlim_max: bytes,
@@ -104,9 +115,7 @@ impl Vmm {
                 _ => Err(io::Error::last_os_error()),
             }
         };
-        // SAFETY: between fork and exec it makes one system call and nothing else.
-        unsafe { self.0.pre_exec(set) };
-        self
+        self.before_start(set)
     }
 
     /// Starts it.
@@ -291,6 +300,10 @@ impl Terminal {
             )
         };
         assert_eq!(opened, 0, "{}", io::Error::last_os_error());
+        for descriptor in [ours, theirs] {
+            // SAFETY: the descriptor is open; a process that is started meanwhile must not have it.
+            unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
         // SAFETY: the descriptor is new and nobody else's.
         let ours = unsafe { File::from_raw_fd(ours) };
         // SAFETY: as above.
@@ -315,6 +328,23 @@ impl Terminal {
         // SAFETY: the descriptor is that of a terminal.
         let stopped = unsafe { libc::tcflow(self.theirs.as_raw_fd(), libc::TCOOFF) };
         assert_eq!(stopped, 0, "{}", io::Error::last_os_error());
+    }
+
+    /// What gives it another width, in columns, from any thread.
+    pub(crate) fn resizer(&self) -> impl FnMut(u16) + Send + use<> {
+        let terminal = self.ours.try_clone().unwrap();
+        move |columns| {
+            let size = libc::winsize {
+                ws_row: 24,
+                ws_col: columns,
+                ws_xpixel: 0,
+                ws_ypixel: 0,
+            };
+            // SAFETY: the size is only read, and the descriptor is open.
+            let set =
+                unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
+            assert_eq!(set, 0, "{}", io::Error::last_os_error());
+        }
     }
 
     /// What is shown until the last process with this terminal has ended.

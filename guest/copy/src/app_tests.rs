@@ -247,3 +247,15 @@ fn a_console_that_fails_later_makes_the_run_a_failure_and_com1_says_so() {
     assert_eq!(messages[messages.len() - 2..], expected);
     assert_eq!(status, EXIT_FAILURE);
 }
+
+#[test]
+fn a_slow_console_with_one_buffer_and_busy_disks_wait_for_each_other_without_a_hang() {
+    let sectors = 20_000;
+    let disks = [0, 1].map(|seed| FakeDisk::new(vec![7; 512 * sectors], 512, seed));
+    let console = FakeConsole::new(9);
+    console.get().queue_max = [1, 1];
+    let (status, _) = start_with_console(&over_console(), &disks, &console);
+    let messages = decode(&console.received());
+    assert_eq!(messages.len(), 9 + 2001 + 1);
+    assert_eq!(status, EXIT_SUCCESS);
+}
