@@ -255,6 +255,14 @@ impl Console {
         self.print(Sink::Err, lines.as_bytes());
     }
 
+    /// Shows an object that is not made here, such as statistics, if the format is JSON: one line,
+    /// with its line break.
+    pub fn object(&mut self, line: &str) {
+        if self.is_json() {
+            self.print(Sink::Out, line.as_bytes());
+        }
+    }
+
     /// Shows the last object of a run whose format is JSON.
     pub fn result(&mut self, result: &RunResult) {
         if self.is_json() {

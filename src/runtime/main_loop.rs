@@ -122,7 +122,9 @@ pub(super) fn run<'a>(
             // A kick can come just before the vCPU enters the guest: repeat it.
             this.stop_vcpu();
         }
-        let progress = events.run_with_timeout(if stopping { 1 } else { -1 });
+        // A device does not tell when it comes to rest.
+        let polls = stopping || this.vcpu_ended && !this.held_back;
+        let progress = events.run_with_timeout(if polls { 1 } else { -1 });
         progress.map_err(failed)?;
     }
     let mut this = events.remove_subscriber(id).map_err(failed)?;
@@ -140,11 +142,7 @@ pub(super) fn run<'a>(
 impl MainLoop<'_> {
     /// Whether the guest has ended and all it said has been heard, or need not be heard any more.
     fn is_over(&self) -> bool {
-        let heard = || {
-            let reports = &self.parts.channels.reports;
-            reports.iter().all(|(_, queue)| queue.is_empty())
-        };
-        self.vcpu_ended && (self.cut.is_some() || heard())
+        self.vcpu_ended && (self.cut.is_some() || self.parts.channels.are_silent())
     }
 
     fn end(&mut self, why: RunError) {

@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use channels::SerialPort;
+pub use channels::{SerialPort, report_queue};
 pub use crew::Worker;
 pub use deadline::{Alarm, Deadline};
 pub use error::{EXIT_USAGE, RunError};
@@ -26,6 +26,7 @@ use crate::devices::ByteQueue;
 use crate::machine::{ExitCounts, KICK_SIGNAL, Vcpu};
 use crate::report::{Console, DebugLines, Drained};
 use crate::sandbox::{self, Calls, calls};
+use crate::virtio::VirtioDevice;
 use channels::Channels;
 use crew::{Crew, install};
 use main_loop::{Ended, Parts, READER_PATIENCE};
@@ -96,6 +97,14 @@ impl<'a> Runner<'a> {
     #[must_use]
     pub fn listen(mut self, source: Source, queue: Arc<ByteQueue>) -> Self {
         self.channels.reports.push((source, queue));
+        self
+    }
+
+    /// Hears all that `device` has taken from the guest, or is about to take, when the guest has
+    /// ended: one that reports go through.
+    #[must_use]
+    pub fn hear_out(mut self, device: Arc<dyn VirtioDevice>) -> Self {
+        self.channels.devices.push(device);
         self
     }
 
