@@ -13,7 +13,7 @@ use vmm_sys_util::timerfd::TimerFd;
 
 use super::channels::Channels;
 use super::crew::{VcpuHandle, new_loop};
-use super::{Deadline, Operation, RunError, Signals};
+use super::{Deadline, Operation, RunError, SerialInput, Signals};
 use crate::machine::VcpuReport;
 use crate::report::{Console, DebugLines, PIECE};
 
@@ -35,6 +35,7 @@ mod token {
     pub(super) const VCPU: u32 = 2;
     pub(super) const ALARM: u32 = 3;
     pub(super) const ROOM: u32 = 4;
+    pub(super) const INPUT: u32 = 5;
     pub(super) const REFILL: u32 = 0x100;
     pub(super) const REPORT: u32 = 0x200;
     pub(super) const DEBUG: u32 = 0x300;
@@ -45,6 +46,7 @@ pub(super) struct Parts<'a> {
     pub(super) operation: &'a mut dyn Operation,
     pub(super) console: Console,
     pub(super) channels: Channels,
+    pub(super) input: Option<SerialInput>,
     pub(super) vcpu: VcpuHandle,
     pub(super) signals: Signals,
     pub(super) alarm: &'a EventFd,
@@ -244,6 +246,30 @@ impl MainLoop<'_> {
         }
     }
 
+    /// Refills a port, and has the one that takes standard input take more of it.
+    fn refill(&mut self, index: usize, ops: &mut EventOps<'_>) {
+        let uart = &self.parts.channels.refills[index];
+        uart.refill();
+        if let Some(input) = &mut self.parts.input
+            && std::sync::Arc::ptr_eq(input.uart(), uart)
+        {
+            let note = input.on_taken(ops, token::INPUT);
+            self.warn(note);
+        }
+    }
+
+    fn read_input(&mut self, ops: &mut EventOps<'_>) {
+        let input = self.parts.input.as_mut();
+        let note = input.and_then(|input| input.on_readable(ops));
+        self.warn(note);
+    }
+
+    fn warn(&mut self, note: Option<String>) {
+        if let Some(note) = note {
+            self.parts.console.warn(&note);
+        }
+    }
+
     /// The vCPU has ended: what it sent before is still in the queues.
     fn vcpu_has_ended(&mut self, ops: &mut EventOps<'_>) {
         // It stays readable, for whoever waits for the thread.
@@ -292,6 +318,9 @@ impl MutEventSubscriber for MainLoop<'_> {
         for (queue, token) in channels.debug.iter().zip(token::DEBUG..) {
             add(queue.event(), token);
         }
+        let input = self.parts.input.as_mut();
+        let note = input.and_then(|input| input.start(ops, token::INPUT));
+        self.warn(note);
     }
 
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
@@ -310,9 +339,8 @@ impl MutEventSubscriber for MainLoop<'_> {
             }
             token @ token::DEBUG.. => self.receive_debug(at(token, token::DEBUG)),
             token @ token::REPORT.. => self.receive_from(at(token, token::REPORT)),
-            token @ token::REFILL.. => {
-                self.parts.channels.refills[at(token, token::REFILL)].refill();
-            }
+            token @ token::REFILL.. => self.refill(at(token, token::REFILL), ops),
+            token::INPUT => self.read_input(ops),
             _ => self.parts.console.flush(),
         }
         if self.held_back {

@@ -9,6 +9,8 @@ mod error;
 mod gate;
 mod main_loop;
 mod operation;
+mod raw_terminal;
+mod serial_input;
 mod signals;
 
 use std::os::fd::{AsFd, BorrowedFd};
@@ -20,6 +22,7 @@ pub use crew::Worker;
 pub use deadline::{Alarm, Deadline};
 pub use error::{EXIT_USAGE, RunError};
 pub use operation::{GuestEnd, JustRun, Operation, Source};
+pub use serial_input::SerialInput;
 pub use signals::Signals;
 
 use crate::devices::ByteQueue;
@@ -40,6 +43,7 @@ pub struct Runner<'a> {
     vcpu: Vcpu,
     workers: Vec<Worker>,
     channels: Channels,
+    input: Option<SerialInput>,
     signals: Option<Signals>,
     deadline: Option<Deadline>,
     confined: bool,
@@ -70,6 +74,7 @@ impl<'a> Runner<'a> {
             vcpu,
             workers: Vec::new(),
             channels: Channels::default(),
+            input: None,
             signals: None,
             deadline: None,
             confined: true,
@@ -113,6 +118,13 @@ impl<'a> Runner<'a> {
     pub fn debug(mut self, port: &SerialPort) -> Self {
         self.channels.refills.push(port.uart.clone());
         self.channels.debug.push(port.output.clone());
+        self
+    }
+
+    /// Reads standard input for one of the ports until the run ends.
+    #[must_use]
+    pub fn serial_input(mut self, input: Option<SerialInput>) -> Self {
+        self.input = input;
         self
     }
 
@@ -182,19 +194,24 @@ impl<'a> Runner<'a> {
             sandbox::catch_violations()?;
             sandbox::confine_process(&self.folders)?;
         }
-        let mut crew = Crew::new(self.confined)?;
+        let calls_of_input = self.input.as_ref().map(SerialInput::any_thread_calls);
+        let mut crew = Crew::new(self.confined, calls_of_input.unwrap_or_default())?;
         for worker in self.workers {
             crew.hire(worker)?;
         }
         let mut vcpu = crew.hire_vcpu(self.vcpu, &self.helping_calls)?;
         crew.muster()?;
         let kicker = vcpu.kicker()?;
-        let main_calls = main_calls(kicker.thread()).and(&self.main_calls);
+        let input_calls = self.input.as_ref().map(SerialInput::main_calls);
+        let main_calls = main_calls(kicker.thread())
+            .and(&self.main_calls)
+            .and(&input_calls.unwrap_or_default());
         let own_filter = crew.filter(&main_calls)?;
         let parts = Parts {
             operation,
             console,
             channels: self.channels,
+            input: self.input,
             vcpu,
             signals,
             alarm: crew.alarm(),

@@ -18,7 +18,9 @@ pub use session::{ProtocolError, Session};
 use crate::config::{Config, Protocol};
 use crate::machine::{self, Machine};
 use crate::report::{Console, ConsoleOptions};
-use crate::runtime::{Deadline, GuestEnd, Operation, Outcome, RunError, Runner, Signals, Source};
+use crate::runtime::{
+    Deadline, GuestEnd, Operation, Outcome, RunError, Runner, SerialInput, Signals, Source,
+};
 use crate::sandbox::calls;
 use channels::Channels;
 use disks::Disks;
@@ -73,6 +75,13 @@ fn start(config: &Config) -> Result<(Copy, Outcome), RunError> {
     let channels = Channels::new(config, reports, &mut machine)?;
     let vcpu = channels.boot(machine, helped, image.as_deref().unwrap_or(GUEST))?;
 
+    let input = if config.serial_input {
+        let (input, note) = SerialInput::from_stdin(channels.com2())?;
+        note.iter().for_each(|note| console.warn(note));
+        Some(input)
+    } else {
+        None
+    };
     let placing = files.placing();
     let runner = placing
         .iter()
@@ -87,7 +96,7 @@ fn start(config: &Config) -> Result<(Copy, Outcome), RunError> {
         .signals(signals)
         .deadline(deadline)
         .confined(config.sandbox);
-    let runner = channels.listen(runner);
+    let runner = channels.listen(runner).serial_input(input);
     let mut copy = Copy {
         session: Session::new(config.protocol, sectors),
         files: files.share(),
