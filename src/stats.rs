@@ -77,14 +77,14 @@ impl Stats {
         serde_json::to_string(self).unwrap_or_default() + "\n"
     }
 
-    /// The same as one of the objects of a run, which have a type.
+    /// The same as one of the objects of a run, which have a type; without a line break.
     #[must_use]
     pub fn to_object(&self) -> String {
         let object = Object {
             kind: "stats",
             stats: self,
         };
-        serde_json::to_string(&object).unwrap_or_default() + "\n"
+        serde_json::to_string(&object).unwrap_or_default()
     }
 }
 

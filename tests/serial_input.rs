@@ -22,7 +22,7 @@ use rustix::process::Signal;
 const SOON: Duration = Duration::from_secs(30);
 
 /// A run whose guest echoes until it receives a full stop.
-fn echoing(files: &Files) -> Vmm {
+fn echoing(files: &mut Files) -> Vmm {
     let program = Program::new().echo_until(COM2, COM1, b'.').seen();
     let guest = files.add("guest", &program.build());
     files
@@ -58,18 +58,18 @@ fn soon(running: &Running, condition: impl Fn() -> bool) {
 #[test]
 fn a_file_is_received_whole() {
     needs_kvm!();
-    let files = Files::random(512);
+    let mut files = Files::random(512);
     let input = files.add("text", (long_text() + ".").as_bytes());
-    let finished = echoing(&files).stdin(File::open(input).unwrap()).run();
+    let finished = echoing(&mut files).stdin(File::open(input).unwrap()).run();
     assert_echoed(&finished, &long_text());
 }
 
 #[test]
 fn a_pipe_is_received_whole_however_its_writer_writes() {
     needs_kvm!();
-    let files = Files::random(512);
+    let mut files = Files::random(512);
     let (reader, mut writer) = std::io::pipe().unwrap();
-    let running = echoing(&files).stdin(reader).start();
+    let running = echoing(&mut files).stdin(reader).start();
     let text = long_text();
     let (slow, fast) = text.split_at(50);
     for byte in slow.as_bytes() {
@@ -84,9 +84,9 @@ fn a_pipe_is_received_whole_however_its_writer_writes() {
 #[test]
 fn a_socket_is_received_whole() {
     needs_kvm!();
-    let files = Files::random(512);
+    let mut files = Files::random(512);
     let (theirs, mut ours) = UnixStream::pair().unwrap();
-    let running = echoing(&files)
+    let running = echoing(&mut files)
         .stdin(std::os::fd::OwnedFd::from(theirs))
         .start();
     ours.write_all((long_text() + ".").as_bytes()).unwrap();
@@ -96,17 +96,17 @@ fn a_socket_is_received_whole() {
 #[test]
 fn an_input_that_ends_or_never_was_just_ends() {
     needs_kvm!();
-    let files = Files::random(512);
-    let limited = |files: &Files| echoing(files).args(&["--timeout", "1"]);
+    let mut files = Files::random(512);
+    let mut limited = || echoing(&mut files).args(&["--timeout", "1"]);
     let (reader, mut writer) = std::io::pipe().unwrap();
     writer.write_all(b"all").unwrap();
     drop(writer);
     for (stdin, text) in [(Stdio::from(reader), "all"), (Stdio::null(), "")] {
-        let finished = limited(&files).stdin(stdin).run();
+        let finished = limited().stdin(stdin).run();
         finished.assert_failed(124, "time limit");
         assert_eq!(finished.stdout, text);
     }
-    let finished = limited(&files).with_closed_stdin().run();
+    let finished = limited().closed_stdin().run();
     finished.assert_failed(124, "time limit");
     assert_eq!(finished.stdout, "");
 }
@@ -126,7 +126,7 @@ fn what_cannot_be_read_is_named_and_the_run_goes_on() {
 #[test]
 fn a_guest_that_takes_nothing_costs_neither_memory_nor_time() {
     needs_kvm!();
-    let files = Files::random(512);
+    let mut files = Files::random(512);
     let guest = files.add("guest", &Program::new().spin_forever().build());
     let zeros = File::open("/dev/zero").unwrap();
     let vmm = files.vmm().args(&["--serial-input", "--timeout", "1"]);
@@ -138,7 +138,7 @@ fn a_guest_that_takes_nothing_costs_neither_memory_nor_time() {
 #[test]
 fn without_the_option_standard_input_is_left_alone() {
     needs_kvm!();
-    let files = Files::random(512);
+    let mut files = Files::random(512);
     let mut input = File::open(files.add("text", b"not for the guest")).unwrap();
     files.vmm().stdin(input.try_clone().unwrap()).succeed();
     let mut left = String::new();
@@ -149,10 +149,10 @@ fn without_the_option_standard_input_is_left_alone() {
 #[test]
 fn a_terminal_hands_on_each_key_and_shows_none() {
     needs_kvm!();
-    let files = Files::random(512);
+    let mut files = Files::random(512);
     let terminal = Terminal::open();
     let before = terminal.settings();
-    let running = terminal.attach_stdin(echoing(&files)).start();
+    let running = terminal.attach_stdin(echoing(&mut files)).start();
     soon(&running, || terminal.settings() != before);
     // Without the end of a line; Ctrl-Z and Ctrl-\ are keys like others.
     terminal.type_keys(b"a\x1a\x1c");
@@ -166,10 +166,10 @@ fn a_terminal_hands_on_each_key_and_shows_none() {
 #[test]
 fn ctrl_d_ends_what_is_typed_and_not_the_run() {
     needs_kvm!();
-    let files = Files::random(512);
+    let mut files = Files::random(512);
     let terminal = Terminal::open();
     let before = terminal.settings();
-    let vmm = echoing(&files).args(&["--timeout", "2"]);
+    let vmm = echoing(&mut files).args(&["--timeout", "2"]);
     let running = terminal.attach_stdin(vmm).start();
     soon(&running, || terminal.settings() != before);
     terminal.type_keys(b"ab\x04c.");
@@ -183,10 +183,10 @@ fn ctrl_d_ends_what_is_typed_and_not_the_run() {
 fn ctrl_c_and_other_signals_end_the_run_and_give_the_terminal_back() {
     needs_kvm!();
     for (signal, status) in [(None, 130), (Some(Signal::TERM), 143), (Some(Signal::HUP), 129)] {
-        let files = Files::random(512);
+        let mut files = Files::random(512);
         let terminal = Terminal::open();
         let before = terminal.settings();
-        let running = terminal.attach_stdin(echoing(&files)).in_session().start();
+        let running = terminal.attach_stdin(echoing(&mut files)).in_session().start();
         soon(&running, || terminal.settings() != before);
         match signal {
             Some(signal) => running.signal(signal),

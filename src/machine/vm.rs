@@ -72,6 +72,24 @@ fn refused(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> MachineError {
 ///
 /// What is added is what the guest may touch, and nothing else: page tables, the I/O permission
 /// bitmap, ioeventfds and the idle port's list of devices follow from it.
+///
+/// ```
+/// use std::sync::Arc;
+/// use vmm::machine::{Machine, Ports, open_kvm};
+/// use vmm::runtime::SerialPort;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # if open_kvm().is_err() {
+/// #     return Ok(());
+/// # }
+/// let mut machine = Machine::new(open_kvm()?, 0)?;
+/// let com1 = SerialPort::for_reports()?;
+/// machine.add_pio(Ports::new(0x3f8, 8), com1.uart.clone())?;
+/// // The ports are taken now.
+/// assert!(machine.add_exit_port(0x3f8).is_err());
+/// # Ok(())
+/// # }
+/// ```
 pub struct Machine {
     kvm: Kvm,
     vm: VmFd,

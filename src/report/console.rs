@@ -133,6 +133,21 @@ struct ShownBar {
     done: u64,
 }
 
+impl Default for Console {
+    /// For programs and their users: lines, without a bar.
+    fn default() -> Self {
+        Self::open(ConsoleOptions {
+            quiet: false,
+            verbose: true,
+            debug: false,
+            format: OutputFormat::Text,
+            raw_text: true,
+            total: None,
+            verb: "done",
+        })
+    }
+}
+
 impl Console {
     /// Opens everything that a run will ever need to speak to its user.
     #[must_use]
@@ -255,12 +270,9 @@ impl Console {
         self.print(Sink::Err, lines.as_bytes());
     }
 
-    /// Shows an object that is not made here, such as statistics, if the format is JSON: one line,
-    /// with its line break.
-    pub fn object(&mut self, line: &str) {
-        if self.is_json() {
-            self.print(Sink::Out, line.as_bytes());
-        }
+    /// Shows a line on standard output.
+    pub fn line(&mut self, text: &str) {
+        self.print(Sink::Out, format!("{text}\n").as_bytes());
     }
 
     /// Shows the last object of a run whose format is JSON.

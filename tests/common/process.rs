@@ -123,6 +123,18 @@ impl Vmm {
         self.before_start(set)
     }
 
+    /// Without standard input.
+    pub(crate) fn closed_stdin(mut self) -> Self {
+        // SAFETY: between fork and exec it makes one system call and nothing else.
+        unsafe {
+            self.0.pre_exec(|| {
+                libc::close(0);
+                Ok(())
+            })
+        };
+        self
+    }
+
     /// In a session of its own, with what is its standard input as the session's terminal.
     pub(crate) fn in_session(mut self) -> Self {
         let set = || {

@@ -70,7 +70,7 @@ pub(super) fn finish(config: &Config, copy: &Copy, outcome: Outcome, elapsed: Du
     if config.stats {
         match config.format {
             OutputFormat::Text => console.notice(&stats.to_string()),
-            OutputFormat::Json => console.object(&stats.to_object()),
+            OutputFormat::Json => console.line(&stats.to_object()),
         }
     }
     let saved = copy
