@@ -41,7 +41,7 @@ fn assert_echoed(finished: &Finished, text: &str) {
 /// Text without a full stop, and longer than anything on its way has room for.
 fn long_text() -> String {
     let line = |number| format!("line {number} of what the guest is to receive\n");
-    (0..400).map(line).collect()
+    (0..200).map(line).collect()
 }
 
 /// Waits until `condition` holds.
@@ -182,11 +182,18 @@ fn ctrl_d_ends_what_is_typed_and_not_the_run() {
 #[test]
 fn ctrl_c_and_other_signals_end_the_run_and_give_the_terminal_back() {
     needs_kvm!();
-    for (signal, status) in [(None, 130), (Some(Signal::TERM), 143), (Some(Signal::HUP), 129)] {
+    for (signal, status) in [
+        (None, 130),
+        (Some(Signal::TERM), 143),
+        (Some(Signal::HUP), 129),
+    ] {
         let mut files = Files::random(512);
         let terminal = Terminal::open();
         let before = terminal.settings();
-        let running = terminal.attach_stdin(echoing(&mut files)).in_session().start();
+        let running = terminal
+            .attach_stdin(echoing(&mut files))
+            .in_session()
+            .start();
         soon(&running, || terminal.settings() != before);
         match signal {
             Some(signal) => running.signal(signal),

@@ -126,7 +126,11 @@ fn set(fd: RawFd, settings: &libc::termios2) -> io::Result<()> {
 
 /// A request of `ioctl`, which is an `int` in one C library and an `unsigned long` in the other, as
 /// a filter compares it.
-#[allow(clippy::unnecessary_cast, clippy::cast_sign_loss, reason = "depends on the C library")]
+#[allow(
+    clippy::unnecessary_cast,
+    clippy::cast_sign_loss,
+    reason = "depends on the C library"
+)]
 const fn word(request: libc::Ioctl) -> u64 {
     request as u32 as u64
 }

@@ -84,7 +84,9 @@ impl SerialInput {
             return Ok((input, None));
         }
         let taken = RawTerminal::take(fd);
-        match taken.map_err(RunError::host("change the terminal's settings for --serial-input"))? {
+        match taken.map_err(RunError::host(
+            "change the terminal's settings for --serial-input",
+        ))? {
             Taken::Raw(terminal) => {
                 input.terminal = Some(terminal);
                 Ok((input, None))

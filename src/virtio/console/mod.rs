@@ -6,9 +6,9 @@
 //! the device, so that a driver which sends faster than anyone reads runs out of buffers.
 
 mod receive;
-mod transmit;
 #[cfg(test)]
 mod tests;
+mod transmit;
 
 use std::io;
 use std::sync::Arc;

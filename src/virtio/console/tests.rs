@@ -42,7 +42,8 @@ impl Rig {
 
     fn start(&mut self) {
         let queue = u32::try_from(self.queue).unwrap();
-        self.driver.start_beside(VERSION_1, SIZE, queue, (1 - queue, OTHER));
+        self.driver
+            .start_beside(VERSION_1, SIZE, queue, (1 - queue, OTHER));
         self.work();
     }
 
@@ -98,7 +99,10 @@ fn a_buffer_for_which_there_is_no_room_stays_until_there_is() {
     let second = rig.offer(&[(DATA + u64::from(len), 2 * len, 0)]);
     assert_eq!(rig.driver.pop_used(), Some((first.into(), 0)));
     assert_eq!(rig.driver.pop_used(), None);
-    assert!(rig.console.in_flight(), "its guest must not be told that nothing is under way");
+    assert!(
+        rig.console.in_flight(),
+        "its guest must not be told that nothing is under way"
+    );
 
     let mut received = Vec::new();
     while received.len() < sent.len() {
@@ -179,11 +183,23 @@ fn input_that_comes_before_a_buffer_waits_for_it() {
 #[test]
 fn a_buffer_for_the_other_direction_or_out_of_reach_stops_the_device() {
     let cases = [
-        (TRANSMIT_QUEUE, (DATA, 4, WRITE), "transmit queue is for the other direction"),
+        (
+            TRANSMIT_QUEUE,
+            (DATA, 4, WRITE),
+            "transmit queue is for the other direction",
+        ),
         (TRANSMIT_QUEUE, (1 << 40, 4, 0), "not within guest memory"),
         (TRANSMIT_QUEUE, (u64::MAX, 4, 0), "not within guest memory"),
-        (RECEIVE_QUEUE, (DATA, 4, 0), "receive queue is for the other direction"),
-        (RECEIVE_QUEUE, (1 << 40, 4, WRITE), "not within guest memory"),
+        (
+            RECEIVE_QUEUE,
+            (DATA, 4, 0),
+            "receive queue is for the other direction",
+        ),
+        (
+            RECEIVE_QUEUE,
+            (1 << 40, 4, WRITE),
+            "not within guest memory",
+        ),
     ];
     for (queue, part, reason) in cases {
         let mut rig = Rig::new(queue);
