@@ -9,12 +9,13 @@ mod common;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use common::process::{Running, Terminal, Vmm};
 use common::program::{Program, SEEN};
-use common::{Files, Finished, needs_kvm};
+use common::{Files, Finished, needs_kvm, skip};
 use guest_abi::ports::{COM1, COM2};
 use rustix::process::Signal;
 
@@ -202,6 +203,46 @@ fn ctrl_c_and_other_signals_end_the_run_and_give_the_terminal_back() {
         assert_eq!(running.finish().code(), Some(status));
         assert_eq!(terminal.settings(), before);
     }
+}
+
+#[test]
+fn a_forbidden_system_call_gives_the_terminal_back_as_well() {
+    needs_kvm!();
+    // The disks' threads read with this, and nobody else does.
+    const READING: &str = "
+        #include <sys/socket.h>
+        #include <sys/uio.h>
+        ssize_t preadv64(int fd, const struct iovec *pieces, int count, off_t offset) {
+            return socket(AF_UNIX, SOCK_STREAM, 0);
+        }
+        ssize_t preadv(int fd, const struct iovec *pieces, int count, off_t offset) {
+            return preadv64(fd, pieces, count, offset);
+        }
+    ";
+    let mut files = Files::random(512);
+    let (code, library) = (
+        files.add("preloaded.c", READING.as_bytes()),
+        files.expect("p.so"),
+    );
+    let mut compiler = std::process::Command::new("cc");
+    compiler
+        .args(["-shared", "-fPIC", "-o"])
+        .args([&library, &code]);
+    match compiler.output() {
+        Ok(output) => assert!(output.status.success(), "{output:?}"),
+        Err(_) => return skip("there is no C compiler (cc)"),
+    }
+    let terminal = Terminal::open();
+    let before = terminal.settings();
+    let vmm = files.vmm().arg("--serial-input");
+    let vmm = vmm.env("LD_PRELOAD", library.to_str().unwrap());
+    let finished = terminal.attach_stdin(vmm).run();
+    assert_eq!(finished.status.signal(), Some(libc::SIGSYS), "{finished:?}");
+    assert!(
+        finished.stderr.contains("system call socket (41)"),
+        "{finished:?}"
+    );
+    assert_eq!(terminal.settings(), before);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::OnceLock;
 
-use crate::sandbox::{self, Calls};
+use crate::sandbox::{self, Calls, calls};
 
 /// What puts the terminal back when the process ends within a signal's handler: one in a process.
 static SAVED: OnceLock<(RawFd, libc::termios2)> = OnceLock::new();
@@ -67,14 +67,7 @@ impl RawTerminal {
 
     /// What restoring takes. Any thread may have to: see [`sandbox::before_a_violation_ends`].
     pub(super) fn calls(&self) -> Calls {
-        let fd = u64::from(self.fd.unsigned_abs());
-        [libc::TCSETS2, libc::TIOCGPGRP]
-            .into_iter()
-            .fold(Calls::new(), |calls, request| {
-                calls.allow_with(libc::SYS_ioctl, &[(0, fd), (1, word(request))])
-            })
-            .allow(libc::SYS_getpgid)
-            .allow(libc::SYS_getpgrp)
+        calls::restore_terminal(self.fd)
     }
 }
 
@@ -99,9 +92,10 @@ fn is_of_another_job(fd: RawFd) -> bool {
     let mut foreground: libc::pid_t = 0;
     // SAFETY: `foreground` is valid for writing.
     let asked = unsafe { libc::ioctl(fd, libc::TIOCGPGRP, &raw mut foreground) };
-    // A terminal that is not the one of this session has no jobs.
     // SAFETY: the call takes nothing and cannot fail.
-    asked == 0 && foreground != unsafe { libc::getpgrp() }
+    let own = unsafe { libc::getpgrp() };
+    // A terminal that is not the one of this session has no jobs.
+    asked == 0 && foreground != own
 }
 
 /// By the kernel's own call, so that it is the same one with each C library.
@@ -122,15 +116,4 @@ fn set(fd: RawFd, settings: &libc::termios2) -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
-}
-
-/// A request of `ioctl`, which is an `int` in one C library and an `unsigned long` in the other, as
-/// a filter compares it.
-#[allow(
-    clippy::unnecessary_cast,
-    clippy::cast_sign_loss,
-    reason = "depends on the C library"
-)]
-const fn word(request: libc::Ioctl) -> u64 {
-    request as u32 as u64
 }

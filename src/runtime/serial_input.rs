@@ -18,7 +18,7 @@ use vmm_sys_util::epoll::EventSet;
 use super::raw_terminal::{RawTerminal, Taken};
 use super::{RunError, SerialPort};
 use crate::devices::Uart;
-use crate::sandbox::Calls;
+use crate::sandbox::{Calls, calls};
 
 /// How much may wait for the guest, in bytes.
 const ROOM: usize = 4096;
@@ -103,10 +103,7 @@ impl SerialInput {
     /// What reading takes on the main thread.
     pub(super) fn main_calls(&self) -> Calls {
         match self.way {
-            Way::Socket => Calls::new().allow_with(
-                libc::SYS_recvfrom,
-                &[(0, u64::from(self.fd.as_raw_fd().unsigned_abs()))],
-            ),
+            Way::Socket => calls::read_socket(self.fd.as_raw_fd()),
             _ => Calls::new(),
         }
     }

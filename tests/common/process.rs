@@ -125,13 +125,13 @@ impl Vmm {
 
     /// Without standard input.
     pub(crate) fn closed_stdin(mut self) -> Self {
-        // SAFETY: between fork and exec it makes one system call and nothing else.
-        unsafe {
-            self.0.pre_exec(|| {
-                libc::close(0);
-                Ok(())
-            })
+        let close = || {
+            // SAFETY: nothing in the process uses the descriptor.
+            unsafe { libc::close(0) };
+            Ok(())
         };
+        // SAFETY: between fork and exec it makes one system call and nothing else.
+        unsafe { self.0.pre_exec(close) };
         self
     }
 

@@ -8,7 +8,7 @@ use crate::config::{Config, ProgressPercent, Protocol, Transport};
 const MAX_CONFIG: usize = 256;
 
 /// With more progress reports than this, a console costs less than the serial port does: a console
-/// takes some accesses to its registers and a thread, a report over the port as many bytes as it
+/// takes thirty accesses to its registers and a thread, a report over the port as many bytes as it
 /// has, of which each costs the host half a microsecond.
 const MANY_REPORTS: u64 = 100;
 /// The guest reports each so many sectors if its user does not say how many percent.
@@ -50,7 +50,7 @@ impl Reports {
     }
 }
 
-/// How many reports of progress the guest makes.
+/// How many reports of progress the guest makes, but for one of the last sector.
 fn count(progress: ProgressPercent, sectors: u64) -> u64 {
     match progress.percent() {
         0 => sectors.div_ceil(SECTORS_A_REPORT),
@@ -91,4 +91,58 @@ pub fn config_frame(config: &Config, reports: Reports) -> Result<Vec<u8>, FrameE
     let len = encode_framed(&message, &mut frame)?;
     frame.truncate(len);
     Ok(frame)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+
+    use super::*;
+    use crate::cli::{Command, parse};
+
+    fn config(arguments: &[&str]) -> Box<Config> {
+        let files = ["--input", "a", "--output", "b"];
+        let arguments: Vec<_> = files.iter().chain(arguments).map(Into::into).collect();
+        match parse(&arguments) {
+            Ok(Command::Run(config)) => config,
+            _ => panic!("these are arguments of a copy"),
+        }
+    }
+
+    #[test]
+    fn many_reports_go_by_the_console_and_few_by_the_serial_port() {
+        let by_console = |arguments: &[&str], sectors, wanted| {
+            Reports::new(&config(arguments), sectors, wanted).are_by_console()
+        };
+        assert!(!by_console(&[], 1000, true));
+        assert!(by_console(&[], 1001, true));
+        assert!(by_console(&["--protocol", "text"], 1 << 30, true));
+        assert!(!by_console(&[], 1 << 30, false), "nobody sees any");
+        for percent in ["1", "50", "99", "100"] {
+            assert!(!by_console(&["--progress-percent", percent], 1 << 30, true));
+        }
+        assert!(!by_console(&["--transport", "serial"], 1 << 30, true));
+        assert!(by_console(&["--transport", "console"], 0, true));
+        // Another guest need not know what a console is.
+        assert!(!by_console(&["--guest", "g"], 1 << 30, true));
+        assert!(by_console(
+            &["--guest", "g", "--transport", "console"],
+            0,
+            true
+        ));
+    }
+
+    #[test]
+    fn the_configuration_says_where_and_how_often_to_report() {
+        for (wanted, transport, percent) in [
+            (true, guest_protocol::Transport::Console, 0),
+            (false, guest_protocol::Transport::Serial, 100),
+        ] {
+            let config = config(&[]);
+            let frame = config_frame(&config, Reports::new(&config, 5000, wanted)).unwrap();
+            let message = <VmmConfig as guest_protocol::Message>::decode(&frame[2..]).unwrap();
+            assert_eq!(message.transport(), transport);
+            assert_eq!(message.progress_percent, percent);
+        }
+    }
 }
