@@ -15,6 +15,7 @@ use rustix::net::{RecvFlags, recv};
 use rustix::termios::isatty;
 use vmm_sys_util::epoll::EventSet;
 
+use super::crew::loop_failed;
 use super::raw_terminal::{RawTerminal, Taken};
 use super::{RunError, SerialPort};
 use crate::devices::Uart;
@@ -120,13 +121,22 @@ impl SerialInput {
             return None;
         }
         let events = Events::with_data_raw(self.watched_fd(), token, EventSet::IN);
-        if ops.add(events).is_ok() {
-            self.state = State::Watched;
-            return None;
+        match ops.add(events) {
+            Ok(()) => {
+                self.state = State::Watched;
+                None
+            }
+            // What epoll refuses is never waited for: regular files, /dev/null.
+            Err(_) if matches!(self.way, Way::Asked) => {
+                self.state = State::Plain;
+                self.take()
+            }
+            Err(error) => {
+                self.state = State::Ended;
+                let error = loop_failed("watch standard input", &error);
+                Some(format!("{error}; the guest gets none of it"))
+            }
         }
-        // What epoll refuses is never waited for: regular files, /dev/null.
-        self.state = State::Plain;
-        self.take()
     }
 
     /// For when the main loop is told that there is something to read.
