@@ -33,9 +33,19 @@ impl Program {
         self
     }
 
+    /// The machine code of the steps so far.
+    pub(crate) fn build_steps(self) -> Vec<u8> {
+        self.0
+    }
+
     /// The steps of another program.
     pub(crate) fn then(self, steps: &Self) -> Self {
         self.raw(&steps.0)
+    }
+
+    /// `mov rdi, address`, for machine code that uses it.
+    pub(crate) fn at(self, address: u64) -> Self {
+        self.address(address)
     }
 
     /// `mov rdi, address`

@@ -50,10 +50,12 @@ pub fn run(config: &Config) -> u8 {
 /// Goes as far as there is an outcome, good or bad.
 fn start(config: &Config) -> Result<(Copy, Outcome), RunError> {
     let deadline = config.timeout.and_then(Deadline::after);
-    let alarm = deadline
-        .map(Deadline::set_alarm)
-        .transpose()
-        .map_err(RunError::host("set an alarm"))?;
+    let set_alarm = |deadline: Deadline| {
+        let config = config.clone();
+        deadline.set_alarm(move |error| end::refuse(&config, error, deadline.limit()))
+    };
+    let alarm = deadline.map(set_alarm).transpose();
+    let alarm = alarm.map_err(RunError::host("set an alarm"))?;
     let sources = files::Sources::open(config)?;
     files::Sources::knock_at_outputs(config);
     // From here on a signal ends the run in order: there may be a file to remove.
