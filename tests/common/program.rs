@@ -132,6 +132,23 @@ impl Program {
             .raw(&[0xf3, 0x6e])
     }
 
+    /// Sends each byte that arrives at the serial port `from` to the port `to`, until one is `end`.
+    pub(crate) fn echo_until(self, from: u16, to: u16, end: u8) -> Self {
+        let wait = Self::new()
+            .in8(from + 5)
+            // test al, 1; jz back to the beginning
+            .raw(&[0xa8, 0x01, 0x74, 0xf7])
+            .in8(from)
+            // cmp al, end; je behind all
+            .raw(&[0x3c, end, 0x74, 0x07])
+            .port(to)
+            // out dx, al
+            .raw(&[0xee]);
+        let len = u8::try_from(wait.0.len() + 2).unwrap();
+        // jmp back to the beginning
+        self.then(&wait).raw(&[0xeb, len.wrapping_neg()])
+    }
+
     pub(crate) fn send_com1(self, bytes: &[u8]) -> Self {
         self.send(COM1, bytes)
     }
