@@ -64,8 +64,7 @@ generated:
 	BLESS=1 $(CARGO) test --locked --lib -- cli::generated::
 
 test:
-	$(CARGO) test --locked --workspace
-	$(CARGO) test --locked --workspace --lib --manifest-path guest/Cargo.toml
+	@tests/run
 
 # RUNNER runs a command on another host that has a KVM of its own: RUNNER -p FOLDER -- COMMAND.
 test-nested: build

@@ -12,8 +12,12 @@ use std::path::{Path, PathBuf};
 use common::elf::{Elf, R, RW, RWX, RX};
 use common::process::binary;
 use common::program::Program;
-use common::{Files, GUEST, Vmm, is_root, needs_kvm, skip};
+use common::{Files, GUEST, Vmm, is_root, needs_kvm, skip, test};
 use guest_abi::layout::{IMAGE, IMAGE_SIZE, PAGE_SIZE};
+
+fn main() -> std::process::ExitCode {
+    common::harness::main()
+}
 
 const WRONG_USAGE: i32 = 2;
 const HOST_FAILED: i32 = 3;
