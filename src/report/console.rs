@@ -133,6 +133,21 @@ struct ShownBar {
     done: u64,
 }
 
+impl Default for Console {
+    /// For programs and their users: lines, without a bar.
+    fn default() -> Self {
+        Self::open(ConsoleOptions {
+            quiet: false,
+            verbose: true,
+            debug: false,
+            format: OutputFormat::Text,
+            raw_text: true,
+            total: None,
+            verb: "done",
+        })
+    }
+}
+
 impl Console {
     /// Opens everything that a run will ever need to speak to its user.
     #[must_use]
@@ -253,6 +268,11 @@ impl Console {
     /// Shows whole lines, such as statistics, on standard error.
     pub fn notice(&mut self, lines: &str) {
         self.print(Sink::Err, lines.as_bytes());
+    }
+
+    /// Shows a line on standard output.
+    pub fn line(&mut self, text: &str) {
+        self.print(Sink::Out, format!("{text}\n").as_bytes());
     }
 
     /// Shows the last object of a run whose format is JSON.

@@ -11,7 +11,9 @@ mod main_loop;
 mod operation;
 mod signals;
 
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -35,6 +37,25 @@ const GOODBYE: Duration = Duration::from_secs(10);
 const GOODBYE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A machine with a guest in it, and what a run of it needs.
+///
+/// ```standalone_crate
+/// use std::time::Duration;
+/// use vmm::machine::{Machine, open_kvm};
+/// use vmm::report::Console;
+/// use vmm::runtime::{Deadline, JustRun, RunError, Runner};
+///
+/// # fn main() -> Result<(), RunError> {
+/// # if open_kvm().is_err() {
+/// #     return Ok(());
+/// # }
+/// // A guest that runs round in circles: jmp .
+/// let vcpu = Machine::new(open_kvm()?, 0)?.boot(&[0xeb, 0xfe])?;
+/// let runner = Runner::new(vcpu).deadline(Deadline::after(Duration::from_millis(100)));
+/// let outcome = runner.run(&mut JustRun, Console::default())?;
+/// assert!(matches!(outcome.result, Err(RunError::TimedOut(_))));
+/// # Ok(())
+/// # }
+/// ```
 pub struct Runner<'a> {
     vcpu: Vcpu,
     workers: Vec<Worker>,
@@ -256,6 +277,36 @@ fn show_rest(
                     return Err(RunError::Signal(signal));
                 }
             }
+        }
+    }
+}
+
+impl Outcome {
+    /// Shows `message` if the run was good, and what there is to say beside that, for a program
+    /// that has nothing else to do.
+    ///
+    /// # Errors
+    ///
+    /// Why the run was not good; [`main`] shows it.
+    pub fn end(mut self, message: &str) -> Result<(), RunError> {
+        let result = self.result.map(|warnings| {
+            warnings.iter().for_each(|line| self.console.warn(line));
+            self.console.line(message);
+        });
+        say_goodbye(&mut self.console, self.signals.as_fd());
+        result
+    }
+}
+
+/// The main function of a program that runs a machine: shows the error of `run`, if there is one,
+/// and makes an exit status of it.
+pub fn main(run: impl FnOnce() -> Result<(), RunError>) -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Standard error may be open no longer; there is nothing to do about it.
+            let _ = writeln!(io::stderr(), "vmm: {error}");
+            ExitCode::from(error.exit_code())
         }
     }
 }

@@ -11,6 +11,7 @@ mod call;
 pub mod calls;
 mod filter;
 mod landlock;
+mod program;
 mod support;
 mod violation;
 

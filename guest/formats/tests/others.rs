@@ -1,0 +1,169 @@
+//! VHD, VDI, VMDK and VHDX: each way to store a block.
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a failure in a test is to panic"
+)]
+
+mod support;
+
+use guest_formats::{Content, Extent, Format, Options, PartitionTable, Reason, Survey, Verdict};
+use support::Put::{Data, Hole, Zero, ZeroAllocated};
+use support::vhd::Vhd;
+use support::vhdx::Vhdx;
+use support::vmdk::Vmdk;
+use support::{Put, disk, info, vdi};
+
+fn assert_reads(bytes: &[u8], expected: &[u8], format: Format) {
+    let report = info(bytes);
+    assert_eq!(report.format, format);
+    assert_eq!(report.verdict(), Verdict::Safe, "{:?}", report.findings);
+    assert_eq!(report.virtual_size, Some(expected.len() as u64));
+    let read = disk(bytes, &Options::default()).unwrap();
+    assert!(read == expected, "{format:?} is read wrongly");
+}
+
+#[test]
+fn fixed_and_dynamic_vhds_are_read() {
+    for fixed in [false, true] {
+        for block in [4096, 2 << 20] {
+            let image = Vhd::new(fixed, &[Data, Hole, Data, Data], block, block * 4 - 1024);
+            assert_reads(&image.build(), &image.disk, Format::Vhd);
+        }
+    }
+}
+
+#[test]
+fn a_vhd_footer_of_511_bytes_is_one() {
+    let image = Vhd::new(true, &[Data, Data], 65536, 131_072);
+    let mut bytes = image.build();
+    bytes.pop();
+    assert_reads(&bytes, &image.disk, Format::Vhd);
+}
+
+#[test]
+fn the_size_of_a_vhd_depends_on_its_creator() {
+    let mut image = Vhd::new(false, &[Data; 4], 2 << 20, 8 << 20);
+    let current = Some(8 << 20);
+    let geometry = Some((8 << 20) / 512 / 68 * 68 * 512);
+    assert_ne!(current, geometry);
+    for (creator, size) in [(b"win ", current), (b"qem2", current), (b"vpc ", geometry)] {
+        image.creator = *creator;
+        assert_eq!(info(&image.build()).virtual_size, size);
+    }
+}
+
+#[test]
+fn dynamic_and_static_vdis_are_read() {
+    let puts = [Data, Hole, Zero, Data, Data];
+    let size = 5 * 65536 - 512;
+    let bytes = vdi::build(false, &puts, 65536, size);
+    assert_reads(&bytes, &support::disk_of(&puts, 65536, size), Format::Vdi);
+    let bytes = vdi::build(true, &[Data; 3], 1 << 20, 3 << 20);
+    assert_reads(
+        &bytes,
+        &support::disk_of(&[Data; 3], 1 << 20, 3 << 20),
+        Format::Vdi,
+    );
+}
+
+#[test]
+fn sparse_and_streamed_vmdks_are_read() {
+    let mut puts = vec![Data, Hole, Zero, Put::Compressed, Data];
+    puts.resize(700, Hole);
+    puts.extend([Data, Data, Hole, Data]);
+    for stream in [false, true] {
+        for grain in [4096, 65536] {
+            let image = Vmdk::new(stream, &puts, grain, grain * puts.len() - 1024);
+            assert_reads(&image.build(), &image.disk, Format::Vmdk);
+        }
+    }
+}
+
+#[test]
+fn a_grain_entry_of_one_is_zero_only_where_the_header_says_so() {
+    let mut image = Vmdk::new(false, &[Zero], 65536, 65536);
+    image.zero_grains = false;
+    let error = disk(&image.build(), &Options::default()).unwrap_err();
+    assert_eq!(error.reason(), Some(Reason::Overlap));
+}
+
+#[test]
+fn vhdxs_are_read_with_bitmap_entries_between_the_chunks() {
+    let puts = [Data, Hole, Zero, ZeroAllocated, Data];
+    let image = Vhdx::new(&puts, 1 << 20, 5 << 20);
+    assert_reads(&image.build(), &image.disk, Format::Vhdx);
+    // A chunk has 16 blocks of 256 MiB, so that block 16 has entry 17. It ends with the file here,
+    // and the rest of it is zero.
+    let mut image = Vhdx::new(&[], 256 << 20, 17 << 28);
+    image.puts = vec![Hole; 17];
+    let mut bytes = image.build();
+    let data = bytes.len() as u64;
+    support::bytes::le64(&mut bytes, (3 << 20) + 17 * 8, data | 6);
+    bytes.resize(bytes.len() + 4096, 0x77);
+    let mut opened = support::open(&bytes).unwrap();
+    let mut source = &bytes[..];
+    let last = 16 << 28;
+    assert_eq!(
+        opened.map(&mut source, 0).unwrap(),
+        extent(last, Content::Zero)
+    );
+    let found = opened.map(&mut source, last + 96).unwrap();
+    assert_eq!(found, extent(4000, Content::Data { offset: data + 96 }));
+    let found = opened.map(&mut source, last + 4096).unwrap();
+    assert_eq!(found, extent((256 << 20) - 4096, Content::Zero));
+}
+
+fn extent(length: u64, content: Content) -> Extent {
+    Extent { length, content }
+}
+
+#[test]
+fn the_log_of_a_vhdx_is_replayed_in_memory() {
+    let mut image = Vhdx::new(&[Data, Hole, Data], 1 << 20, 3 << 20);
+    image.bat_in_log = true;
+    let bytes = image.build();
+    assert!(info(&bytes).log_replayed);
+    assert_reads(&bytes, &image.disk, Format::Vhdx);
+}
+
+#[test]
+fn partition_tables_are_seen_through_the_image() {
+    let mut image = Vhdx::new(&[Data], 1 << 20, 1 << 20);
+    image.disk[..512].fill(0);
+    image.disk[446 + 4] = 0x83;
+    image.disk[446 + 8] = 1;
+    image.disk[446 + 12] = 100;
+    image.disk[510..512].copy_from_slice(b"\x55\xaa");
+    assert_eq!(info(&image.build()).partitions, Some(PartitionTable::Mbr));
+    image.disk[512..520].copy_from_slice(b"EFI PART");
+    assert_eq!(info(&image.build()).partitions, Some(PartitionTable::Gpt));
+}
+
+#[test]
+fn a_survey_sums_up_the_disk_and_goes_on_behind_faults() {
+    let puts = [Data, Hole, Zero, Data, Data];
+    let mut bytes = vdi::build(false, &puts, 65536, 5 * 65536 - 512);
+    let survey = |bytes: &[u8]| {
+        let mut image = support::open(bytes).unwrap();
+        let mut source = bytes;
+        let mut survey = Survey::new();
+        while !survey.step(&mut image, &mut source, 1).unwrap() {}
+        survey
+    };
+    let whole = survey(&bytes);
+    assert_eq!((whole.data, whole.zero), (3 * 65536 - 512, 2 * 65536));
+    assert_eq!(
+        (whole.lost, whole.faults, whole.seen()),
+        (0, 0, 5 * 65536 - 512)
+    );
+    support::bytes::le32(&mut bytes, 512, 77);
+    support::bytes::le32(&mut bytes, 512 + 16, 78);
+    let part = survey(&bytes);
+    assert_eq!((part.data, part.lost), (65536, 2 * 65536 - 512));
+    let reasons: Vec<_> = part.findings.iter().map(|finding| finding.reason).collect();
+    assert_eq!(reasons, [Reason::BadEntry; 2]);
+    // A compressed disk, and one with a backing file.
+    let stream = Vmdk::new(true, &[Data, Hole, Data], 65536, 3 * 65536).build();
+    assert_eq!(survey(&stream).compressed, 2 * 65536);
+}
