@@ -77,6 +77,10 @@ lint:
 	$(CARGO) clippy --locked --workspace --lib --bins --manifest-path guest/Cargo.toml -- -D warnings
 	$(CARGO) clippy --locked --workspace --lib --tests --manifest-path guest/Cargo.toml -- -D warnings
 
+# The picture of a terminal in the README. It takes 2 GiB of room for a moment, below TMPDIR.
+picture:
+	$(CARGO) bench --locked --bench picture
+
 # Both take BENCH_BYTES, BENCH_RUNS, BENCH_DIR, BENCH_FULL, BENCH_PUBLISH and BENCH_VMM from the
 # environment or the command line: docs/performance.md says what they are.
 BENCH = $(CARGO) bench --locked --bench copy --

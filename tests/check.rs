@@ -50,7 +50,10 @@ fn a_host_where_a_copy_runs_passes_and_a_guest_has_been_booted() {
     assert_eq!(check.stderr, "");
     for part in [
         "ok       /dev/kvm: version 12",
+        "ok       KVM_CAP_USER_MEMORY: ",
+        "ok       KVM_CAP_EXT_CPUID: ",
         "KVM_CAP_IOEVENTFD: ",
+        "KVM_CAP_COALESCED_MMIO: ",
         "KVM_CAP_COALESCED_PIO: ",
         "access to /dev/kvm: ",
         "Landlock: ",

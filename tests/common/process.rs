@@ -347,6 +347,11 @@ impl Terminal {
         }
     }
 
+    /// What is shown, for who wants to read it as it comes.
+    pub(crate) fn shown(&self) -> File {
+        self.ours.try_clone().unwrap()
+    }
+
     /// What is shown until the last process with this terminal has ended.
     pub(crate) fn read_to_end(self) -> String {
         let Self { mut ours, theirs } = self;
