@@ -123,7 +123,7 @@ impl Object<'_> {
     /// As one line, with its line break.
     fn line(&self) -> String {
         // Strings and numbers cannot fail to be written.
-        let mut line = escape_invisible(&serde_json::to_string(self).unwrap_or_default());
+        let mut line = escape_invisible(serde_json::to_string(self).unwrap_or_default());
         line.push('\n');
         line
     }
@@ -203,7 +203,11 @@ pub fn result_object(result: &RunResult) -> String {
 
 /// `json` with all that cannot be seen as `\u202e`. Outside of strings JSON has only visible
 /// characters, and in strings this is how JSON writes any character.
-fn escape_invisible(json: &str) -> String {
+fn escape_invisible(json: String) -> String {
+    // As nearly all of it is.
+    if json.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return json;
+    }
     let mut shown = String::with_capacity(json.len());
     for c in json.chars() {
         if is_visible(c) {

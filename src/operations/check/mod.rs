@@ -114,7 +114,7 @@ pub fn run(check: &HostCheck) -> u8 {
         (talk, signals)
     };
     talk.conclude();
-    say_goodbye(&mut talk.console, signals.as_fd());
+    say_goodbye(&mut talk.console, None, signals.as_fd());
     talk.status()
 }
 
