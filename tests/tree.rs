@@ -22,7 +22,8 @@ fn files(folder: &Path, end: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The roots of the tests that share tests/common, with their names and texts.
+/// The roots of the tests that share tests/common, with their names and texts: as cargo finds them,
+/// files of tests/ and `main.rs` of its folders.
 fn whole_vm_targets() -> Vec<(String, PathBuf, String)> {
     let found = files(&root().join("tests"), ".rs").into_iter();
     let targets = found.filter_map(|path| {
@@ -33,8 +34,9 @@ fn whole_vm_targets() -> Vec<(String, PathBuf, String)> {
             path.file_stem()
         };
         let name = stem.unwrap().to_string_lossy().into_owned();
-        let is_root = text.lines().any(|line| line == "mod common;");
-        is_root.then_some((name, path, text))
+        let shares = text.lines().any(|line| line == "mod common;");
+        let is_root = path.ends_with("main.rs") || path.parent()? == root().join("tests");
+        (shares && is_root).then_some((name, path, text))
     });
     targets.collect()
 }

@@ -8,6 +8,7 @@
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::Write;
+use std::panic::resume_unwind;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -39,14 +40,19 @@ fn trial(test: &'static Test) -> Trial {
         .name
         .split_once("::")
         .map_or(test.name, |(_, name)| name);
-    Trial::ignorable_test(name, || run(test))
+    Trial::ignorable_test(name, || run(name, test.run))
 }
 
-fn run(test: &Test) -> Result<Completion, Failed> {
-    // An earlier test of this thread may have failed after it had left a reason.
-    IGNORED.take();
-    (test.run)();
-    let Some(reason) = IGNORED.take() else {
+/// Runs a test on a thread of its own, which has its name, as the compiler's harness does.
+fn run(name: &str, test: fn()) -> Result<Completion, Failed> {
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    let thread = thread.spawn(move || {
+        test();
+        IGNORED.take()
+    })?;
+    // Of a panic the surrounding harness makes a failure.
+    let reason = thread.join().unwrap_or_else(|panic| resume_unwind(panic));
+    let Some(reason) = reason else {
         return Ok(Completion::Completed);
     };
     if let Some(path) = std::env::var_os("TESTS_IGNORED") {

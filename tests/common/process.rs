@@ -426,7 +426,7 @@ impl Terminal {
     }
 
     /// What is shown, for who wants to read it as it comes.
-    pub(crate) fn shown(&self) -> File {
+    pub(crate) fn reader(&self) -> File {
         self.ours.try_clone().unwrap()
     }
 

@@ -49,7 +49,7 @@ fn main() {
 
     type_command(&mut screen, "vmm disk.img copy.img");
     let terminal = Terminal::open();
-    let shown = terminal.shown();
+    let shown = terminal.reader();
     let running = terminal.attach(vmm(folder.path(), &arguments));
     let running = running.start();
     watch(&mut screen, shown);
