@@ -22,7 +22,6 @@ use crate::report::{self, Console, ConsoleOptions};
 use crate::runtime::{
     Deadline, GuestEnd, Operation, Outcome, RunError, Runner, SerialPort, Signals, Source,
 };
-use crate::sandbox::calls;
 use disks::Disks;
 use files::Files;
 
@@ -80,7 +79,7 @@ fn start(config: &Config) -> Result<(Copy, Outcome), RunError> {
         .workers()
         .into_iter()
         .fold(runner, Runner::worker)
-        .helping_calls(&calls::read_file())
+        .helping_calls(&disks::calls())
         .reports(&ports.com1)
         .debug(&ports.com2)
         .signals(signals)
@@ -120,13 +119,18 @@ impl SerialPorts {
     }
 
     /// Completes the machine, whose disks are there, with its ports and its guest.
-    fn boot(&self, mut machine: Machine, helped: Slot, image: &[u8]) -> Result<Vcpu, RunError> {
+    fn boot(
+        &self,
+        mut machine: Machine,
+        helped: [Slot; Disks::COUNT],
+        image: &[u8],
+    ) -> Result<Vcpu, RunError> {
         for (first, port) in [(COM1, &self.com1), (COM2, &self.com2)] {
             let ports = Ports::new(first, UART_PORTS).posting_writes_to(UART_DATA);
             machine.add_pio(ports, port.uart.clone())?;
         }
         machine.add_exit_port(EXIT)?;
-        machine.add_idle_port(IDLE, Some(helped))?;
+        machine.add_idle_port(IDLE, helped)?;
         Ok(machine.boot(image)?)
     }
 }

@@ -80,11 +80,11 @@ impl Setup {
             BlockDevice::init(Rc::clone(disk), leak(0x1_0000), purpose, 85, |_| {}).unwrap()
         };
         let ports = ports_with(&[], [&self.source, &self.target], job.seed ^ 2);
-        let mut disks = Disks {
-            ports: &ports,
-            input: open(&self.source, Purpose::Read),
-            output: open(&self.target, Purpose::Write),
-        };
+        let mut disks = Disks::new(
+            &ports,
+            open(&self.source, Purpose::Read),
+            open(&self.target, Purpose::Write),
+        );
         let config = Config {
             input_sector: job.input,
             output_sector: job.output,
