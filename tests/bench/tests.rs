@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod figures;
+mod growth;
 mod machine;
 mod plot;
 mod program;

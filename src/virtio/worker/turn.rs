@@ -35,6 +35,7 @@ pub struct Turn<'a> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 impl<'a> Turn<'a> {
     /// A turn at `queue`, for tests of one device's part in it.
     pub(crate) fn at(
