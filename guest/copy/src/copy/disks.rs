@@ -15,8 +15,10 @@ use guest_kit::virtio::requests::{Completion, Request};
 
 /// How often the rings are looked at, at most, before the processor blocks: a microsecond or two.
 const SPINS: u32 = 32;
-/// What part of all that is under way keeps the output busy until the guest has woken up.
+/// What part of all that is under way keeps the output busy until the guest has woken up,
 const RESERVE: u16 = 4;
+/// and how many requests are enough for that, however small they are: half a microsecond each.
+const MAX_RESERVE: u16 = 64;
 
 /// What a disk did that it cannot recover from.
 #[derive(Debug, PartialEq, Eq)]
@@ -136,7 +138,7 @@ impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
     /// read meanwhile is taken along. Without that reserve every bit that is read helps.
     fn arm(&mut self) {
         let (reading, writing) = (self.input.in_flight(), self.output.in_flight());
-        let reserve = (reading + writing) / RESERVE;
+        let reserve = ((reading + writing) / RESERVE).min(MAX_RESERVE);
         if writing > reserve {
             self.output.arm(writing - reserve);
         } else {
