@@ -96,11 +96,7 @@ fn execute<P: Ports, R: Registers>(
     let plan = request_size(&config, input.config(), output.config())
         .and_then(|size| Plan::new(source, target, size))
         .map_err(|error| failure(Op::Init, error.disk().name(), &error))?;
-    let mut disks = Disks {
-        ports,
-        input,
-        output,
-    };
+    let mut disks = Disks::new(ports, input, output);
     let mut progress = Progress {
         schedule: Schedule::new(source.sectors(), config.progress_percent),
         reporter,

@@ -21,7 +21,6 @@ use crate::report::{Console, ConsoleOptions};
 use crate::runtime::{
     Deadline, GuestEnd, Operation, Outcome, RunError, Runner, SerialInput, Signals, Source,
 };
-use crate::sandbox::calls;
 use channels::Channels;
 use disks::Disks;
 use files::Files;
@@ -95,7 +94,7 @@ fn start(config: &Config) -> Result<(Copy, Outcome), RunError> {
         .workers()
         .into_iter()
         .fold(runner, Runner::worker)
-        .helping_calls(&calls::read_file())
+        .helping_calls(&disks::calls())
         .signals(signals)
         .deadline(deadline)
         .confined(config.sandbox);
