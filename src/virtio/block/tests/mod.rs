@@ -83,6 +83,7 @@ fn config(sector_size: u32, read_only: bool) -> BlockConfig {
         capacity: CAPACITY,
         sector_size,
         read_only,
+        zeroes: false,
         id: *ID,
     }
 }
