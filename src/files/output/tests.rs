@@ -19,6 +19,7 @@ mod devices;
 mod faults;
 mod kept;
 mod refused;
+mod sparse;
 
 const BOTH: [Naming; 2] = [Naming::Unnamed, Naming::Hidden];
 

@@ -3,13 +3,13 @@
 use super::*;
 
 /// A block device over a file, where this user may make one.
-struct LoopDevice {
-    path: PathBuf,
+pub(super) struct LoopDevice {
+    pub(super) path: PathBuf,
     _file: tempfile::NamedTempFile,
 }
 
 impl LoopDevice {
-    fn new(content: &[u8]) -> Option<Self> {
+    pub(super) fn new(content: &[u8]) -> Option<Self> {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), content).unwrap();
         let made = Command::new("losetup")
