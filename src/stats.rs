@@ -30,6 +30,8 @@ struct Disk {
     requests: u64,
     bytes_read: u64,
     bytes_written: u64,
+    /// Bytes made zero without data.
+    bytes_zeroed: u64,
     /// System calls that moved data.
     calls: u64,
     requests_per_call: f64,
@@ -43,6 +45,8 @@ pub struct Stats {
     success: bool,
     /// Length of the input.
     bytes: u64,
+    /// Bytes of the input that nobody had to read, since they lie in holes.
+    bytes_skipped: u64,
     wall_seconds: f64,
     throughput_mib_s: f64,
     exits: Exits,
@@ -71,6 +75,7 @@ impl Stats {
         Self {
             success,
             bytes,
+            bytes_skipped: bytes.saturating_sub(disks[0].1.bytes_read),
             wall_seconds: seconds,
             throughput_mib_s: ratio(mib, seconds),
             exits: Exits {
@@ -106,6 +111,7 @@ fn disk(name: &'static str, counters: &BlockCounters) -> Disk {
         requests: counters.requests,
         bytes_read: counters.bytes_read,
         bytes_written: counters.bytes_written,
+        bytes_zeroed: counters.bytes_zeroed,
         calls: counters.backend_calls,
         requests_per_call: ratio(requests, calls),
         errors: counters.errors,
@@ -118,8 +124,8 @@ impl Display for Stats {
         let exits = &self.exits;
         writeln!(
             f,
-            "copied       {} bytes in {:.3} s, {:.0} MiB/s",
-            self.bytes, self.wall_seconds, self.throughput_mib_s
+            "copied       {} bytes in {:.3} s, {:.0} MiB/s, {} of them skipped",
+            self.bytes, self.wall_seconds, self.throughput_mib_s, self.bytes_skipped
         )?;
         writeln!(
             f,
@@ -138,12 +144,13 @@ impl Display for Stats {
         for disk in &self.disks {
             writeln!(
                 f,
-                "{:<12} {} requests, {} bytes read, {} bytes written, {} calls ({:.1} requests \
+                "{:<12} {} requests, {} bytes read, {} bytes written, {} bytes zeroed, {} calls ({:.1} requests \
                  a call), {} kicks, {} notifications, {} errors",
                 disk.name,
                 disk.requests,
                 disk.bytes_read,
                 disk.bytes_written,
+                disk.bytes_zeroed,
                 disk.calls,
                 disk.requests_per_call,
                 disk.kicks,

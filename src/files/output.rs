@@ -137,6 +137,13 @@ impl OutputFile {
         &self.path
     }
 
+    /// The smallest that it transfers past the page cache, in bytes, if it is a block device. To be
+    /// asked before the copy begins.
+    #[must_use]
+    pub fn block_size(&self) -> Option<u32> {
+        device::block_size(&self.file)
+    }
+
     /// How long the output is to be, in bytes: as long as the input, unless the operation says
     /// otherwise.
     #[must_use]

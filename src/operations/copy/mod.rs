@@ -64,7 +64,8 @@ fn start(config: &Config) -> Result<(Copy, Outcome), RunError> {
     drop(alarm);
     let (files, image) = sources.with_outputs(config)?;
     let mut console = Console::open(console_options(config, files.input.len()));
-    files.notes().iter().for_each(|note| console.warn(note));
+    let notes = [files.notes(), files.sector_notes(config)].concat();
+    notes.iter().for_each(|note| console.warn(note));
     if !config.sandbox {
         console.warn("the sandbox is off");
     }
