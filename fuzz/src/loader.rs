@@ -39,7 +39,7 @@ pub fn run(bytes: &[u8]) {
 ///
 /// When an invariant does not hold.
 pub fn check(image: &[u8]) {
-    let ram = GuestRam::new(2).unwrap();
+    let ram = GuestRam::new(guest_abi::layout::Shape::COPYING).unwrap();
     match load(ram.image(), image) {
         Ok(loaded) if image.starts_with(ELF_MAGIC) => check_elf(image, &loaded),
         Ok(loaded) => check_flat(image, &loaded, &ram),

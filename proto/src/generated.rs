@@ -133,6 +133,9 @@ pub struct CompleteMessage {
     /// Of a success, the digest of the input's bytes, if one is wanted.
     #[prost(bytes = "vec", tag = "4")]
     pub digest: ::prost::alloc::vec::Vec<u8>,
+    /// How long the guest computed it, in ticks of the processor's time stamp counter.
+    #[prost(uint64, tag = "5")]
+    pub digest_ticks: u64,
 }
 /// Which zeros of the input are declared to the output disk (VIRTIO_BLK_T_WRITE_ZEROES with
 /// "unmap", virtio 1.2, section 5.2.6) and not written.

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use guest_abi::limits::{MAX_QUEUE_DEPTH, MAX_REQUEST_SIZE, MIN_SECTOR_SIZE};
 
-pub use values::{Digest, OutputFormat, ProgressPercent, Protocol, SectorSize, Sparse, Transport};
+pub use crate::report::OutputFormat;
+pub use values::{Digest, ProgressPercent, Protocol, SectorSize, Sparse, Transport};
 pub(crate) use values::{parse_bytes, parse_count, parse_timeout};
 
 /// How many bytes a request covers unless the user says otherwise.

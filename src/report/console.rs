@@ -19,7 +19,7 @@ use super::debug_lines::{DEBUG_PREFIX, DebugLines};
 use super::json::{
     RunResult, debug_object, message_object, result_object, text_object, warning_object,
 };
-use super::line::{hex, message_line};
+use super::line::{hex, push_message};
 use super::stream::{FULL, Stream, lead_to_the_same};
 use super::text::{TerminalText, TextLines};
 
@@ -27,6 +27,8 @@ use super::text::{TerminalText, TextLines};
 /// not full before it is asked again: what becomes of them always fits. The worst is a line break,
 /// which becomes an object of 26 bytes.
 pub const PIECE: usize = FULL / 32;
+/// Room for the line of a usual message, in bytes.
+const LINE: usize = 256;
 /// The bar is drawn no more often than this.
 const FRAME: Duration = Duration::from_millis(100);
 /// The width of a terminal that does not know its own, in columns.
@@ -95,6 +97,8 @@ pub struct Console {
     bar: Option<ShownBar>,
     /// Whether the lines of messages are shown.
     lines: bool,
+    /// The last of them.
+    message_line: String,
     terminal_text: TerminalText,
     text_lines: TextLines,
     /// Whether standard output was lost, and the user has been told.
@@ -133,6 +137,21 @@ struct ShownBar {
     done: u64,
 }
 
+impl Default for Console {
+    /// For programs and their users: lines, without a bar.
+    fn default() -> Self {
+        Self::open(ConsoleOptions {
+            quiet: false,
+            verbose: true,
+            debug: false,
+            format: OutputFormat::Text,
+            raw_text: true,
+            total: None,
+            verb: "done",
+        })
+    }
+}
+
 impl Console {
     /// Opens everything that a run will ever need to speak to its user.
     #[must_use]
@@ -167,6 +186,7 @@ impl Console {
             out: (!shared).then(|| Stream::open(out)),
             err,
             options,
+            message_line: String::with_capacity(LINE),
             terminal_text: TerminalText::default(),
             text_lines: TextLines::new(),
             told: false,
@@ -186,12 +206,19 @@ impl Console {
         if !self.lines && !is_error {
             return;
         }
-        let text = if self.is_json() {
-            message_object(message)
-        } else {
-            message_line(message).map(|line| line + "\n")
-        };
-        self.print(Sink::Out, text.unwrap_or_default().as_bytes());
+        if self.is_json() {
+            let object = message_object(message).unwrap_or_default();
+            self.print(Sink::Out, object.as_bytes());
+            return;
+        }
+        // Its room is used again.
+        let mut line = std::mem::take(&mut self.message_line);
+        line.clear();
+        if push_message(&mut line, message) {
+            line.push('\n');
+        }
+        self.print(Sink::Out, line.as_bytes());
+        self.message_line = line;
     }
 
     /// Shows the digest of what was done, as programs do that compute nothing else. A result, and not
@@ -245,9 +272,10 @@ impl Console {
         }
     }
 
-    /// Shows a warning.
+    /// Shows a warning: on standard error if standard output is lost.
     pub fn warn(&mut self, text: &str) {
-        if self.is_json() {
+        let lost = self.out.as_ref().is_some_and(Stream::is_broken);
+        if self.is_json() && !lost {
             self.print(Sink::Out, warning_object(text).as_bytes());
         } else {
             self.print(Sink::Err, format!("vmm: warning: {text}\n").as_bytes());
@@ -262,6 +290,11 @@ impl Console {
     /// Shows whole lines, such as statistics, on standard error.
     pub fn notice(&mut self, lines: &str) {
         self.print(Sink::Err, lines.as_bytes());
+    }
+
+    /// Shows a line on standard output.
+    pub fn line(&mut self, text: &str) {
+        self.print(Sink::Out, format!("{text}\n").as_bytes());
     }
 
     /// Shows the last object of a run whose format is JSON.
@@ -384,10 +417,8 @@ impl Console {
                 .checked_add(patience)
                 .map_or(give_up, |end| end.min(give_up));
             if now >= limit {
-                let waited = self.streams_mut().filter(|stream| !stream.is_empty());
-                let waited: usize = waited.map(Stream::give_up).sum();
                 return Drained::GaveUp {
-                    bytes: waited + self.take_lost(),
+                    bytes: self.give_up() + self.take_lost(),
                 };
             }
             if self.wait_for_room(limit - now, interrupt) {
@@ -442,12 +473,11 @@ impl Console {
         }
     }
 
-    /// Drops what waits for a reader that takes nothing, and what comes later for it.
-    pub fn give_up(&mut self) {
+    /// Drops what waits for a reader that takes nothing, and what comes later for it. Returns how
+    /// many bytes waited.
+    pub fn give_up(&mut self) -> usize {
         let waiting = self.streams_mut().filter(|stream| !stream.is_empty());
-        waiting.for_each(|stream| {
-            stream.give_up();
-        });
+        waiting.map(Stream::give_up).sum()
     }
 
     /// For how long text has waited for readers that took nothing.

@@ -11,6 +11,7 @@ mod call;
 pub mod calls;
 mod filter;
 mod landlock;
+mod program;
 mod violation;
 
 use std::io;
@@ -76,4 +77,11 @@ pub fn catch_violations() -> Result<(), SandboxError> {
         what: "report forbidden calls",
         source,
     })
+}
+
+/// Has `act` done before a forbidden call ends the process, in the handler of a signal on whatever
+/// thread made the call: it may make system calls that are on every thread's list, and nothing
+/// else. Only the first one counts.
+pub fn before_a_violation_ends(act: fn()) {
+    violation::set_last_act(act);
 }

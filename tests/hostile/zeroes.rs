@@ -163,7 +163,7 @@ fn data_that_becomes_zero_again_is_zero_in_the_copy() {
 #[test]
 fn a_digest_that_was_not_asked_for_or_is_none_is_refused() {
     for len in [1, 31, 32, 33, 4000] {
-        let message = guest_protocol::complete_with_digest("copy", SECTORS, &vec![7; len]);
+        let message = guest_protocol::complete_with_digest("copy", SECTORS, &vec![7; len], 0);
         refused(
             disks().say(&message).exit(0),
             &format!("the guest sent a digest of {len} bytes"),

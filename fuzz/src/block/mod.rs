@@ -36,7 +36,7 @@ pub fn run(bytes: &[u8]) {
 }
 
 fn drive(u: &mut Unstructured<'_>) -> Result<()> {
-    let ram = GuestRam::new(2).unwrap();
+    let ram = GuestRam::new(guest_abi::layout::Shape::COPYING).unwrap();
     let line = Arc::new(IrqLine::new().unwrap());
     let setup: u8 = u.arbitrary()?;
     let exam = transfer(u)?;

@@ -65,6 +65,8 @@ pub struct Engine<'a, 'p, P, R, O> {
     /// Bytes of the input that are copied without a gap.
     pub(super) copied: u64,
     failed: bool,
+    /// How long the digest has been computed, in ticks of the processor.
+    pub(super) digest_ticks: u64,
 }
 
 impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
@@ -97,6 +99,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
             hashed: 0,
             copied: 0,
             failed: false,
+            digest_ticks: 0,
         }
     }
 
@@ -119,11 +122,13 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
                 count,
                 result: Ok(()),
                 digest,
+                digest_ticks: self.digest_ticks,
             },
             Err(failure) => Outcome {
                 count,
                 result: Err(failure),
                 digest: None,
+                digest_ticks: 0,
             },
         }
     }
@@ -250,6 +255,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
             return false;
         }
         let piece = self.selection.piece(index);
+        let started = self.disks.ports.ticks();
         // Not all zeros of a hole at once: the disks are not to wait for it.
         if !hasher.zeros(piece.offset, ZEROS_AT_ONCE) {
             let buffer = usize::from(slot) * to_usize(self.plan.request_size());
@@ -260,6 +266,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
             self.hashed += 1;
             self.write_on(index, 0);
         }
+        self.digest_ticks += self.disks.ports.ticks().saturating_sub(started);
         true
     }
 

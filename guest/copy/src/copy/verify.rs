@@ -23,7 +23,9 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
             return Ok(None);
         };
         let length = hasher.length();
+        let started = self.disks.ports.ticks();
         let digest = hasher.finish();
+        self.digest_ticks += self.disks.ports.ticks().saturating_sub(started);
         if self.extras.verify {
             let found = self.read_back(length)?;
             if found != digest {
