@@ -187,6 +187,7 @@ mod tests {
                 sector_size: 512,
                 read_only: true,
                 id: [0; ID_BYTES],
+                zeroes: false,
             };
             let storage = MemoryStorage::new(vec![0; 4096]);
             let block = Block::new(&config, storage, memory.clone(), line.clone()).unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use guest_abi::ports::{COM1, COM2, EXIT, IDLE, UART_DATA, UART_PORTS};
 
-use super::configuration::{Reports, config_frame};
+use super::configuration::{InputFacts, Reports, config_frame};
 use super::disks::Disks;
 use crate::config::Config;
 use crate::devices::ByteQueue;
@@ -36,6 +36,7 @@ impl Channels {
     pub(super) fn new(
         config: &Config,
         reports: Reports,
+        input: &InputFacts,
         machine: &mut Machine,
     ) -> Result<Self, RunError> {
         let eventfd = |error| RunError::host("make an eventfd")(error);
@@ -47,7 +48,7 @@ impl Channels {
                 .then(|| ReportConsole::new(machine))
                 .transpose()?,
         };
-        let frame = config_frame(config, reports).map_err(|error| {
+        let frame = config_frame(config, reports, input).map_err(|error| {
             RunError::Guest(format!(
                 "the configuration does not fit into a frame: {error}"
             ))
