@@ -16,11 +16,14 @@ mod progress;
 pub use frame::{FrameDecoder, FrameError, HEADER_LEN, MAX_MESSAGE_LEN, encode_framed};
 pub use generated::guest_message::Payload;
 pub use generated::{
-    CapacityMessage, CompleteMessage, DeviceConfig, ErrorMessage, GuestMessage, InitMessage, Level,
-    ProgressMessage, Protocol, Transport, VmmConfig,
+    CapacityMessage, CheckMessage, CompleteMessage, DeviceConfig, ErrorMessage, FeatureKind,
+    FeatureMessage, FindingMessage, GuestMessage, ImageMessage, InitMessage, InspectConfig,
+    InspectTask, Level, ProblemMessage, ProgressMessage, Protocol, ReferenceMessage,
+    SnapshotMessage, Transport, VmmConfig,
 };
 pub use messages::{
-    NO_STATUS, capacity_message, complete_message, error_message, init_message, progress_message,
+    NO_STATUS, capacity_message, complete_message, error_message, info_message, init_message,
+    progress_message,
 };
 pub use progress::encode_progress;
 pub use prost::Message;
