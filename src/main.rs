@@ -8,12 +8,17 @@ use std::time::Duration;
 use vmm::cli::{self, Command};
 use vmm::operations::copy;
 use vmm::report::last_words;
-use vmm::runtime::EXIT_USAGE;
+use vmm::runtime::{self, EXIT_USAGE};
 
 /// The host failed, as it does when a run meets a file that cannot be written.
 const EXIT_HOST: u8 = 3;
 
 fn main() -> ExitCode {
+    runtime::describe_panics();
+    runtime::catch(run).unwrap_or_else(|error| fail(&error.to_string(), error.exit_code()))
+}
+
+fn run() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     match cli::parse(&arguments) {
         Ok(Command::Print(text)) => print(&text),

@@ -41,7 +41,7 @@ struct Disk {
 #[derive(Clone, Debug, Serialize)]
 pub struct Stats {
     success: bool,
-    /// Length of the input.
+    /// Different bytes of the output that were written; of a copy, all.
     bytes: u64,
     wall_seconds: f64,
     throughput_mib_s: f64,
@@ -54,7 +54,7 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// The statistics of a run over `bytes` bytes that took `wall`.
+    /// The statistics of a run that wrote `bytes` different bytes of its output and took `wall`.
     #[must_use]
     pub fn new(
         success: bool,
@@ -116,9 +116,14 @@ fn disk(name: &'static str, counters: &BlockCounters) -> Disk {
 impl Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let exits = &self.exits;
+        let (done, end) = if self.success {
+            ("copied", "")
+        } else {
+            ("written", "; there is no copy")
+        };
         writeln!(
             f,
-            "copied       {} bytes in {:.3} s, {:.0} MiB/s",
+            "{done:<12} {} bytes in {:.3} s, {:.0} MiB/s{end}",
             self.bytes, self.wall_seconds, self.throughput_mib_s
         )?;
         writeln!(
@@ -197,6 +202,20 @@ mod tests {
         assert_eq!(json["exits_per_mib"], 2.0);
         assert_eq!(json["disks"][1]["requests_per_call"], 4.0);
         assert!(json["peak_memory_kib"].as_u64().unwrap() > 0);
+    }
+
+    #[test]
+    fn a_failed_run_does_not_say_that_it_copied() {
+        assert!(
+            stats()
+                .to_string()
+                .starts_with("copied       2097152 bytes")
+        );
+        let mut failed = stats();
+        failed.success = false;
+        let text = failed.to_string();
+        assert!(text.starts_with("written      2097152 bytes"), "{text}");
+        assert!(text.contains("there is no copy") && !text.contains("copied"));
     }
 
     #[test]

@@ -251,9 +251,10 @@ impl Console {
         }
     }
 
-    /// Shows a warning.
+    /// Shows a warning: on standard error if standard output is lost.
     pub fn warn(&mut self, text: &str) {
-        if self.is_json() {
+        let lost = self.out.as_ref().is_some_and(Stream::is_broken);
+        if self.is_json() && !lost {
             self.print(Sink::Out, warning_object(text).as_bytes());
         } else {
             self.print(Sink::Err, format!("vmm: warning: {text}\n").as_bytes());
@@ -395,10 +396,8 @@ impl Console {
                 .checked_add(patience)
                 .map_or(give_up, |end| end.min(give_up));
             if now >= limit {
-                let waited = self.streams_mut().filter(|stream| !stream.is_empty());
-                let waited: usize = waited.map(Stream::give_up).sum();
                 return Drained::GaveUp {
-                    bytes: waited + self.take_lost(),
+                    bytes: self.give_up() + self.take_lost(),
                 };
             }
             if self.wait_for_room(limit - now, interrupt) {
@@ -453,12 +452,11 @@ impl Console {
         }
     }
 
-    /// Drops what waits for a reader that takes nothing, and what comes later for it.
-    pub fn give_up(&mut self) {
+    /// Drops what waits for a reader that takes nothing, and what comes later for it. Returns how
+    /// many bytes waited.
+    pub fn give_up(&mut self) -> usize {
         let waiting = self.streams_mut().filter(|stream| !stream.is_empty());
-        waiting.for_each(|stream| {
-            stream.give_up();
-        });
+        waiting.map(Stream::give_up).sum()
     }
 
     /// For how long text has waited for readers that took nothing.

@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::extent::{Content, Extent, join};
 use crate::format::Format;
 use crate::info::{Info, Options};
-use crate::probe::{PartitionTable, Probe, partition_table};
+use crate::probe::{Probe, file_system, partition_table};
 use crate::qcow2::Qcow2;
 use crate::reason::Reason;
 use crate::source::{ReadAt, ReadError, len64, to_usize};
@@ -62,11 +62,9 @@ pub fn examine(source: &mut dyn ReadAt, options: &Options) -> Result<(Info, Opti
         }
         Err(error) => return Err(error),
     };
-    info.partitions = match &mut image {
-        Some(Image::Raw(_)) => probe.partitions,
-        Some(image) => partitions(image, source)?,
-        None => None,
-    };
+    if let Some(image) = &mut image {
+        look_inside(image, source, &mut info);
+    }
     Ok((info, image))
 }
 
@@ -92,13 +90,13 @@ fn headers(
     }))
 }
 
-/// The partition table of the virtual disk, if its start lies in the file uncompressed.
-fn partitions(image: &mut Image, source: &mut dyn ReadAt) -> Result<Option<PartitionTable>, Error> {
+/// Looks for partitions and file systems on the virtual disk, if its start lies in the file
+/// uncompressed. What is in the way is found again, and named, by whoever reads the disk.
+fn look_inside(image: &mut Image, source: &mut dyn ReadAt, info: &mut Info) {
     let mut disk = Disk { image, source };
-    match partition_table(&mut disk) {
-        Ok(table) => Ok(table),
-        // What is in the way is found again, and named, by whoever reads the disk.
-        Err(Error::Read { .. } | Error::Refused(_) | Error::Outside { .. }) => Ok(None),
+    info.partitions = partition_table(&mut disk).unwrap_or_default();
+    if info.partitions.is_none() {
+        info.file_system = file_system(&mut disk).unwrap_or_default();
     }
 }
 
@@ -111,8 +109,17 @@ impl Image {
     pub fn open(source: &mut dyn ReadAt, options: &Options) -> Result<(Self, Info), Error> {
         let (info, image) = examine(source, options)?;
         info.require(options)?;
-        let image = image.ok_or(Error::refused(Reason::FormatNotRead, 0, 0))?;
-        Ok((image, info))
+        match image {
+            Some(image) => Ok((image, info)),
+            // All was allowed, and yet the headers did not get that far: for this reason.
+            None => Err(info
+                .findings
+                .iter()
+                .last()
+                .map_or(Error::refused(Reason::FormatNotRead, 0, 0), |finding| {
+                    Error::Refused(*finding)
+                })),
+        }
     }
 
     /// Bytes of the virtual disk.

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use crate::error::Error;
 use crate::format::{Format, FormatSet};
-use crate::probe::PartitionTable;
+use crate::probe::{FileSystem, PartitionTable};
 use crate::reason::{Class, Finding, Findings, Reason, ReasonSet};
 
 /// The most references to other files that are kept.
@@ -72,6 +72,9 @@ pub struct Info {
     pub log_replayed: bool,
     /// The partition table of the disk in it, where that can be read without inflating.
     pub partitions: Option<PartitionTable>,
+    /// The file system that fills the disk in it, where there are no partitions and that can be
+    /// read without inflating.
+    pub file_system: Option<FileSystem>,
     /// What speaks against using it.
     pub findings: Findings,
 }
@@ -93,6 +96,7 @@ impl Info {
             snapshots: 0,
             log_replayed: false,
             partitions: None,
+            file_system: None,
             findings: Findings::default(),
         }
     }

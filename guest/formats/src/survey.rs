@@ -1,6 +1,8 @@
 //! A walk over the whole mapping of a disk: how much of it is stored in which way, and which table
 //! entries are not followed.
 //!
+//! The disk's size alone bounds the walk, so a caller counts its steps.
+//!
 //! It is the check of the formats that have no refcounts, and it tells whoever copies a disk
 //! beforehand whether the copy can succeed and how long it will be.
 

@@ -14,7 +14,8 @@ use guest_formats::qcow2::{Check, CheckOptions};
 use guest_formats::{Image, Options, Reason};
 use support::Put::{Compressed, Data, Hole, Zero, ZeroAllocated};
 use support::bytes::{be16, be64};
-use support::{allowing, contents, disk, info, open_qcow2, open_with, pattern, skip};
+use support::mutate::{images, place, seal};
+use support::{allowing, contents, disk, info, open, open_qcow2, open_with, pattern, skip};
 
 /// A folder for the test, or the end of it where there is no qemu-img.
 macro_rules! needs_qemu {
@@ -328,10 +329,100 @@ fn images_of_our_writers_are_read_by_qemu_img_as_they_are_here() {
         std::fs::write(&path, image.build()).unwrap();
         assert!(as_raw("vmdk", &path) == image.disk, "streamed {stream}");
     }
+    // The size of a VHD is by its creator.
+    for creator in [
+        b"vpc ", b"qemu", b"qem2", b"win ", b"d2v ", b"tap\0", b"wa\0\0", b"abcd",
+    ] {
+        let mut image = support::vhd::Vhd::new(true, &[Data], 1 << 20, 1 << 20);
+        image.creator = *creator;
+        let bytes = image.build();
+        std::fs::write(&path, &bytes).unwrap();
+        assert!(as_raw("vpc", &path) == disk(&bytes, &Options::default()).unwrap());
+    }
     // qemu-img replays a log only when it may write.
     let mut image = support::vhdx::Vhdx::new(&[Data, Hole, Data], 1 << 20, 3 << 20);
     image.bat_in_log = true;
     std::fs::write(&path, image.build()).unwrap();
     qemu(&["check", "-r", "all", "-f", "vhdx", text(&path)]);
     assert!(as_raw("vhdx", &path) == image.disk);
+}
+
+#[test]
+fn changed_images_that_are_read_at_all_are_read_as_qemu_img_reads_them() {
+    let folder = needs_qemu!();
+    let images = images(false);
+    let path = folder.path().join("image");
+    let raw = folder.path().join("raw");
+    let (mut read, mut refused) = (0, 0);
+    for round in 0..60 * images.len() {
+        let mut bytes = images[round % images.len()].clone();
+        let random = pattern(round as u64, 64);
+        for change in random[1..]
+            .chunks_exact(6)
+            .take(1 + usize::from(random[0] % 4))
+        {
+            let at = u32::from_le_bytes(change[..4].try_into().unwrap());
+            let at = place(at, change[4], bytes.len());
+            // One bit: more than that is seldom believed.
+            bytes[at] ^= 1 << (change[5] % 8);
+        }
+        seal(&mut bytes);
+        let report = info(&bytes);
+        // QEMU leaves out what is behind the last whole sector of a qcow2 disk.
+        let fits = |size: u64| size <= 64 << 20 && size.is_multiple_of(512);
+        if !report.virtual_size.is_some_and(fits) {
+            continue;
+        }
+        let Ok(ours) = disk(&bytes, &Options::default()) else {
+            refused += 1;
+            continue;
+        };
+        std::fs::write(&path, &bytes).unwrap();
+        let format = report.format.qemu_name();
+        let arguments = [
+            "convert",
+            "-f",
+            format,
+            "-O",
+            "raw",
+            text(&path),
+            text(&raw),
+        ];
+        if run("qemu-img", &arguments).status.success() {
+            read += 1;
+            let theirs = std::fs::read(&raw).unwrap();
+            assert!(ours == theirs, "round {round}, {format}: {report:?}");
+        }
+    }
+    assert!(read > 50 && refused > 50, "{read} read, {refused} refused");
+}
+
+#[test]
+fn checks_of_changed_images_agree_with_qemu_img_on_what_is_sound() {
+    let folder = needs_qemu!();
+    let images = &images(false)[..3];
+    let (mut sound, mut unsound) = (0, 0);
+    for round in 0..100 * images.len() {
+        let mut bytes = images[round % images.len()].clone();
+        let random = pattern(round as u64 + 7, 16);
+        let at = u32::from_le_bytes(random[..4].try_into().unwrap());
+        let at = place(at, random[4] % 3 + 9, bytes.len());
+        bytes[at] ^= 1 << (random[5] % 8);
+        if open(&bytes).is_err() {
+            continue;
+        }
+        let [ours, theirs] = checks(folder.path(), &bytes);
+        assert_eq!(
+            ours.0 > 0,
+            theirs.0 > 0,
+            "round {round}: {ours:?}, {theirs:?}"
+        );
+        if ours.0 == 0 {
+            // Behind an entry that is not followed, only this check counts what is lost.
+            assert_eq!(ours.1, theirs.1, "round {round}");
+        }
+        sound += usize::from(ours == (0, 0));
+        unsound += usize::from(ours != (0, 0));
+    }
+    assert!(sound > 50 && unsound > 20, "{sound} sound, {unsound} not");
 }

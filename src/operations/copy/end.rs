@@ -50,6 +50,9 @@ pub(super) fn finish(config: &Config, copy: &Copy, outcome: Outcome, elapsed: Du
         mut console,
         signals,
     } = outcome;
+    if result.is_err() {
+        copy.files.discard();
+    }
     console.finish_bar(result.is_ok(), elapsed);
     if matches!(result, Err(RunError::Guest(_))) {
         console.explain(&debug);
@@ -93,7 +96,7 @@ pub(super) fn finish(config: &Config, copy: &Copy, outcome: Outcome, elapsed: Du
         },
         ..result
     });
-    say_goodbye(&mut console, signals.as_fd());
+    say_goodbye(&mut console, result.as_ref().err(), signals.as_fd());
     status
 }
 
@@ -106,7 +109,7 @@ pub(super) fn refuse(config: &Config, error: &RunError, elapsed: Duration) -> u8
     });
     // Signals were not taken over, or end the process as if they had not been: see `Console::drain`.
     match Signals::take_over() {
-        Ok(signals) => say_goodbye(&mut console, signals.as_fd()),
+        Ok(signals) => say_goodbye(&mut console, Some(error), signals.as_fd()),
         Err(_) => console.flush(),
     }
     status

@@ -54,6 +54,7 @@ fn start(config: &Config) -> Result<(Copy, Outcome), RunError> {
         .transpose()
         .map_err(RunError::host("set an alarm"))?;
     let sources = files::Sources::open(config)?;
+    files::Sources::knock_at_outputs(config);
     // From here on a signal ends the run in order: there may be a file to remove.
     let signals = Signals::take_over().map_err(RunError::host("take over signals"))?;
     drop(alarm);

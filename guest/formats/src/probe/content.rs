@@ -54,7 +54,8 @@ const MAGIC: &[(FileSystem, usize, &[u8])] = &[
     (FileSystem::Lvm, 512, b"LABELONE"),
 ];
 
-pub(super) fn file_system(source: &mut dyn ReadAt) -> Result<Option<FileSystem>, Error> {
+/// The file system at the start of `disk`.
+pub(crate) fn file_system(source: &mut dyn ReadAt) -> Result<Option<FileSystem>, Error> {
     let start: [u8; 4096] = prefix(source)?;
     let mut all = MAGIC.iter();
     let found = all.find(|(_, at, magic)| has(&start, *at, magic));

@@ -9,6 +9,7 @@ mod partitions;
 mod signatures;
 
 pub use content::FileSystem;
+pub(crate) use content::file_system;
 pub use partitions::PartitionTable;
 pub(crate) use partitions::table as partition_table;
 

@@ -11,9 +11,10 @@ const LENGTH: u64 = 512;
 const COOKIE: &[u8] = b"conectix";
 /// Where the checksum is in the footer.
 const CHECKSUM: usize = 64;
-/// Creators whose disks are as long as the current size says. All others, Virtual PC among them,
-/// present the product of cylinders, heads and sectors, as QEMU found out.
-const BY_SIZE: &[&[u8; 4]] = &[b"win ", b"qem2", b"d2v ", b"tap\0", b"CTXS"];
+/// Creators whose disks are as long as cylinders, heads and sectors make them: Virtual PC, and QEMU
+/// in its way. The disks of all others, Hyper-V and Azure among them, have the current size. That
+/// is the rule of QEMU since version 10.
+const BY_GEOMETRY: &[&[u8; 4]] = &[b"vpc ", b"qemu"];
 /// The largest geometry, 65535 * 16 * 255 sectors: larger disks have it too.
 const LARGEST_GEOMETRY: u64 = 65535 * 16 * 255;
 
@@ -33,17 +34,17 @@ pub(super) struct Footer {
     current_size: u64,
     /// Cylinders times heads times sectors.
     geometry: u64,
-    by_size: bool,
+    by_geometry: bool,
 }
 
 impl Footer {
     /// Bytes of the virtual disk.
     pub(super) fn virtual_size(&self) -> u64 {
-        if self.by_size || self.geometry == LARGEST_GEOMETRY {
+        if self.by_geometry && self.geometry != LARGEST_GEOMETRY {
+            self.geometry * LENGTH
+        } else {
             // Readers count in whole sectors.
             self.current_size / LENGTH * LENGTH
-        } else {
-            self.geometry * LENGTH
         }
     }
 }
@@ -126,6 +127,6 @@ fn decode(bytes: &[u8; 512], at: u64) -> Result<Footer, Error> {
         data_offset: be64(bytes, 16),
         current_size: be64(bytes, 48),
         geometry: u64::from(be16(bytes, 56)) * sides,
-        by_size: BY_SIZE.iter().any(|known| creator == *known),
+        by_geometry: BY_GEOMETRY.iter().any(|known| creator == *known),
     })
 }

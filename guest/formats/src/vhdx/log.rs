@@ -24,6 +24,8 @@ const SECTOR: u64 = 4096;
 #[derive(Debug, Default)]
 pub(super) struct Log {
     patches: Vec<Patch>,
+    /// The end of the last byte that it changes.
+    end: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +66,7 @@ impl Log {
         self.patches.retain(|patch| !covered(patch));
         let room = self.patches.len() < MOST_PATCHES;
         ensure(room, Reason::LogTooLong, place, target.start)?;
+        self.end = self.end.max(target.end);
         self.patches.push(Patch { target, content });
         Ok(())
     }
@@ -82,8 +85,7 @@ pub(super) struct Patched<'a> {
 
 impl ReadAt for Patched<'_> {
     fn size(&self) -> u64 {
-        let ends = self.log.patches.iter().map(|patch| patch.target.end);
-        ends.max().unwrap_or(0).max(self.source.size())
+        self.log.end.max(self.source.size())
     }
 
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), ReadError> {

@@ -15,7 +15,7 @@ use crate::error::{Error, ensure};
 use crate::extent::{Content, Extent, join};
 use crate::info::{Info, Options};
 use crate::reason::Reason;
-use crate::source::{ReadAt, len64, read};
+use crate::source::{ReadAt, len64, read, to_usize};
 use header::{Region, Regions};
 use log::Log;
 use metadata::Metadata;
@@ -46,11 +46,11 @@ fn checksum(
     let mut bytes = [0; 4096];
     for done in (0..length).step_by(bytes.len()) {
         let there = (length - done).min(len64(&bytes));
-        let there = crate::source::to_usize(there);
+        let there = to_usize(there);
         let piece = bytes.get_mut(..there).unwrap_or_default();
         read(source, pieces(at + done), piece)?;
         if done == 0 {
-            let field = crate::source::to_usize(field);
+            let field = to_usize(field);
             piece.get_mut(field..field + 4).unwrap_or_default().fill(0);
         }
         digest.update(piece);

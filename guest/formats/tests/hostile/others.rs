@@ -8,7 +8,7 @@ use crate::support::bytes::{be32, be64, le16, le32, le64, put};
 use crate::support::vhd::{Vhd, seal};
 use crate::support::vhdx::{self, Vhdx};
 use crate::support::vmdk::Vmdk;
-use crate::support::{disk, info, open, vdi};
+use crate::support::{allowing, disk, info, open, vdi};
 
 /// Changes the footer, both copies of it, and seals them.
 fn footer(bytes: &mut Vec<u8>, change: impl Fn(&mut Vec<u8>)) {
@@ -976,4 +976,19 @@ fn places_behind_the_largest_offset_are_behind_the_end() {
     let (mut image, _) = Image::open(&mut source, &Options::default()).unwrap();
     let error = image.map(&mut source, 0).unwrap_err();
     assert_eq!(error.reason(), Some(Reason::BeyondEnd));
+}
+
+#[test]
+fn what_cannot_be_read_on_is_refused_even_if_it_is_allowed() {
+    let good = Vhd::new(true, &[Data], 65536, 65536);
+    // The copy at the start of a fixed disk is not where one belongs.
+    let mut bytes = good.footer();
+    bytes.extend(&good.disk);
+    let options = allowing(&[Reason::NoFooter]);
+    let error = disk(&bytes, &options).unwrap_err();
+    assert_eq!(error.reason(), Some(Reason::NoFooter));
+    // Without its last footer a dynamic disk is read by the first, if that is allowed.
+    let good = Vhd::new(false, &[Data, Hole], 65536, 131_072);
+    let bytes = spoilt(&good.build(), |b| b.truncate(b.len() - 512));
+    assert!(disk(&bytes, &options).unwrap() == good.disk);
 }

@@ -12,6 +12,7 @@
 
 pub(crate) mod bytes;
 pub(crate) mod exercise;
+pub(crate) mod mutate;
 pub(crate) mod qcow2;
 pub(crate) mod vdi;
 pub(crate) mod vhd;
@@ -140,38 +141,47 @@ pub(crate) fn contents(
     Ok(disk)
 }
 
-/// A cluster, inflated: exactly as long as it has to be.
+/// A cluster, inflated: exactly as long as it has to be, or an error as of a bad read.
 fn inflate(compressed: &Compressed, bytes: &[u8]) -> Result<Vec<u8>, Error> {
     let start = compressed.offset as usize;
     let frame = &bytes[start..start + compressed.length as usize];
     let payload = &frame[compressed.payload(frame)?];
     let size = compressed.size as usize;
+    let offset = compressed.offset;
+    let good = |good: bool| {
+        if good {
+            Ok(())
+        } else {
+            Err(Error::Read { offset })
+        }
+    };
     let mut out = vec![0; size];
     match compressed.codec {
         Codec::Deflate => {
             let written = inflate_with(payload, &mut out, 0);
-            assert_eq!(written, size);
+            good(written == Some(size))?;
         }
         Codec::Zlib => {
             let flags = miniz_oxide::inflate::core::inflate_flags::TINFL_FLAG_PARSE_ZLIB_HEADER;
             let written = inflate_with(payload, &mut out, flags);
-            assert!(written >= compressed.least as usize);
+            good(written.is_some_and(|written| written >= compressed.least as usize))?;
         }
         Codec::Zstd => {
-            let mut decoder = ruzstd::decoding::StreamingDecoder::new(payload).unwrap();
-            decoder.read_exact(&mut out).unwrap();
+            let decoder = ruzstd::decoding::StreamingDecoder::new(payload);
+            let read = decoder.ok().map(|mut decoder| decoder.read_exact(&mut out));
+            good(matches!(read, Some(Ok(()))))?;
         }
     }
     Ok(out)
 }
 
-fn inflate_with(payload: &[u8], out: &mut [u8], flags: u32) -> usize {
+fn inflate_with(payload: &[u8], out: &mut [u8], flags: u32) -> Option<usize> {
     use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags};
     let whole = inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
     let mut state = Box::new(DecompressorOxide::new());
     let (status, _, written) = decompress(&mut state, payload, out, 0, flags | whole);
-    assert_eq!(status, miniz_oxide::inflate::TINFLStatus::Done);
-    written
+    let done = miniz_oxide::inflate::TINFLStatus::Done;
+    (status == done).then_some(written)
 }
 
 /// A Zstandard frame that holds `data` in raw blocks (RFC 8878, section 3.1.1).
