@@ -183,9 +183,11 @@ pub struct ImageMessage {
     /// Whether a log was replayed in memory to say all this.
     #[prost(bool, tag = "12")]
     pub log_replayed: bool,
-    /// "mbr" or "gpt".
+    /// "mbr" or "gpt", or else the file system that the disk is filled with.
     #[prost(string, tag = "13")]
     pub partitions: ::prost::alloc::string::String,
+    #[prost(string, tag = "14")]
+    pub file_system: ::prost::alloc::string::String,
 }
 /// A feature bit that is set.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

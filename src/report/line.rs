@@ -52,6 +52,13 @@ pub fn message_line(message: &GuestMessage) -> Option<String> {
             complete.count,
             complete.success
         ),
+        // What is said of an image is not a line but a part of an answer.
+        Payload::Image(_)
+        | Payload::Reference(_)
+        | Payload::Snapshot(_)
+        | Payload::Finding(_)
+        | Payload::Problem(_)
+        | Payload::Check(_) => return None,
     };
     Some(line)
 }

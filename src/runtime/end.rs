@@ -67,7 +67,10 @@ pub(super) fn finish(
         }
     };
     let result = judged
-        .and_then(|()| show_rest(&mut console, &signals, deadline))
+        .and_then(|()| {
+            operation.show(&mut console);
+            show_rest(&mut console, &signals, deadline)
+        })
         .and_then(|also| {
             let mut warnings = operation.commit()?;
             warnings.extend(dropped_lines(dropped + also));

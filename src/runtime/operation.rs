@@ -98,6 +98,10 @@ pub trait Operation {
     /// Why it is not.
     fn judge(&mut self, end: GuestEnd<'_>) -> Result<(), RunError>;
 
+    /// Shows a good result, if it is something to be read: the run waits for its reader before it
+    /// makes the result final.
+    fn show(&mut self, _console: &mut Console) {}
+
     /// Makes a good result final: the last thing that can fail. Returns warnings for the user.
     ///
     /// # Errors

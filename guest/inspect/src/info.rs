@@ -90,6 +90,7 @@ fn message(info: &Info) -> ImageMessage {
         snapshots: info.snapshots,
         log_replayed: info.log_replayed,
         partitions: word(info.partitions.map(|table| table.name())),
+        file_system: word(info.file_system.map(|system| system.name())),
     }
 }
 
