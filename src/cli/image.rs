@@ -57,7 +57,10 @@ const GROUPS: [(&str, &[More]); 4] = [
     ),
     (
         "Output",
-        &[words("format", &["text", "json"]).or("text"), plain("debug")],
+        &[
+            words("format", &["text", "json"]).or("text"),
+            plain("debug"),
+        ],
     ),
     ("Limits", &[plain("timeout"), plain("no-sandbox")]),
     ("Instead", &[plain("help")]),
@@ -180,8 +183,14 @@ mod tests {
             (&[], &["IMAGE is missing", "vmm info IMAGE"]),
             (&["a", "b"], &["'b' is one argument too many"]),
             (&["-"], &["for IMAGE", "./-"]),
-            (&["a", "--image-format=qed2"], &["'qed2'", "--image-format", "qcow2"]),
-            (&["a", "--allow=data-file"], &["'data-file'", "cannot be overridden"]),
+            (
+                &["a", "--image-format=qed2"],
+                &["'qed2'", "--image-format", "qcow2"],
+            ),
+            (
+                &["a", "--allow=data-file"],
+                &["'data-file'", "cannot be overridden"],
+            ),
             (&["a", "--allow=x"], &["'x'", "--allow", "backing-file"]),
             (&["a", "--fsync"], &["--fsync is not an option"]),
         ];

@@ -76,7 +76,10 @@ fn command(arguments: &[OsString]) -> Result<Command, String> {
         return Ok(Command::Print(format!("vmm {VERSION}\n")));
     }
     // A word that does something else when it comes first must not name a file here by mistake.
-    if let Some(word) = positionals.first().filter(|word| commands::named(word).is_some()) {
+    if let Some(word) = positionals
+        .first()
+        .filter(|word| commands::named(word).is_some())
+    {
         return Err(format!(
             "'{word}' is a command, which comes before the options: give vmm {word} IMAGE, or \
              ./{word} for a file of that name"

@@ -21,7 +21,10 @@ pub(super) struct Page {
 impl Page {
     /// All options.
     pub(super) fn options(&self) -> Vec<Opt> {
-        (self.groups)().into_iter().flat_map(|(_, group)| group).collect()
+        (self.groups)()
+            .into_iter()
+            .flat_map(|(_, group)| group)
+            .collect()
     }
 }
 
@@ -114,7 +117,10 @@ pub(super) const STATUSES_OF_INFO: [(u8, &str); 11] = [
     COMMAND_LINE,
     HOST,
     GUEST,
-    (5, "refused: the image may be whole, but using it is not safe or not possible"),
+    (
+        5,
+        "refused: the image may be whole, but using it is not safe or not possible",
+    ),
     (6, "broken: the image contradicts itself or its format"),
     (124, "the time limit ended the run"),
     (129, "SIGHUP ended the run"),

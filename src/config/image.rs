@@ -181,7 +181,9 @@ impl FromStr for ImageReason {
         let names = Self::OVERRIDABLE.join(", ");
         match Self::from_name(text) {
             Some(reason) if reason.is_overridable() => Ok(reason),
-            Some(_) => Err(format!("it cannot be overridden; those that can be are {names}")),
+            Some(_) => Err(format!(
+                "it cannot be overridden; those that can be are {names}"
+            )),
             None => Err(format!("give one of {names}")),
         }
     }
@@ -212,7 +214,10 @@ mod tests {
         for reason in Reason::ALL {
             let known = ImageReason::from_name(reason.name()).unwrap();
             assert_eq!(known.is_overridable(), reason.may_be_allowed());
-            assert_eq!(known.name().parse::<ImageReason>().is_ok(), reason.may_be_allowed());
+            assert_eq!(
+                known.name().parse::<ImageReason>().is_ok(),
+                reason.may_be_allowed()
+            );
         }
         let known = ImageReason::OVERRIDABLE.len() + ImageReason::FINAL.len();
         assert_eq!(known, Reason::ALL.len());

@@ -75,7 +75,9 @@ impl InputFile {
     #[must_use]
     pub fn allocated(&self) -> u64 {
         // The unit of st_blocks is 512 bytes on Linux, whatever the block size is (stat(2)).
-        u64::try_from(self.stat.st_blocks).unwrap_or(0).saturating_mul(512)
+        u64::try_from(self.stat.st_blocks)
+            .unwrap_or(0)
+            .saturating_mul(512)
     }
 
     /// Whether there is nothing to copy.

@@ -98,9 +98,11 @@ pub trait Operation {
     /// Why it is not.
     fn judge(&mut self, end: GuestEnd<'_>) -> Result<(), RunError>;
 
-    /// Shows a good result, if it is something to be read: the run waits for its reader before it
-    /// makes the result final.
-    fn show(&mut self, _console: &mut Console) {}
+    /// What is to be read of a good result, in lines for standard output. The run waits for its
+    /// reader, and fails if it cannot be written.
+    fn answer(&self) -> String {
+        String::new()
+    }
 
     /// Makes a good result final: the last thing that can fail. Returns warnings for the user.
     ///

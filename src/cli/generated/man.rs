@@ -86,7 +86,10 @@ impl Page {
         self.raw(".PP");
         self.text(command.description);
         self.raw(".SS \"Options\"");
-        command.options().iter().for_each(|option| self.option(option));
+        command
+            .options()
+            .iter()
+            .for_each(|option| self.option(option));
         self.raw(".SS \"Exit status\"");
         self.statuses(command);
         self.raw(".SS \"Examples\"");

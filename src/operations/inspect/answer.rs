@@ -80,7 +80,11 @@ impl Answer {
     /// Whether the image may be used. What the user allows does not count.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
-        let mut counted = self.findings.iter().filter(|finding| !finding.allowed).peekable();
+        let mut counted = self
+            .findings
+            .iter()
+            .filter(|finding| !finding.allowed)
+            .peekable();
         if counted.peek().is_none() {
             Verdict::Safe
         } else if counted.any(|finding| finding.broken) {

@@ -57,13 +57,11 @@ pub(super) fn finish(look: &Look<'_>, outcome: Outcome, elapsed: Duration) -> u8
         signals,
         ..
     } = outcome;
-    let result = result.and_then(|warnings| match warnings.first() {
-        // The lines are the result: without them there is none.
-        Some(warning) => Err(RunError::Storage(warning.clone().into())),
-        None => Ok(()),
-    });
     let status = match &result {
-        Ok(()) => status(look),
+        Ok(warnings) => {
+            warnings.iter().for_each(|line| console.warn(line));
+            status(look)
+        }
         Err(error) => {
             if matches!(error, RunError::Guest(_)) {
                 console.explain(&debug);

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use guest_protocol::{FeatureKind, FindingMessage, ProblemMessage, ReferenceMessage, SnapshotMessage};
+use guest_protocol::{
+    FeatureKind, FindingMessage, ProblemMessage, ReferenceMessage, SnapshotMessage,
+};
 use serde::Serialize;
 
 use super::answer::Answer;
@@ -186,10 +188,13 @@ fn data(answer: &Answer) -> Data<'_> {
         features.entry(kind).or_insert_with(Vec::new).push(name);
     }
     Data {
-        compat: image.version.filter(|_| qcow2).map(|version| match version {
-            2 => "0.10",
-            _ => "1.1",
-        }),
+        compat: image
+            .version
+            .filter(|_| qcow2)
+            .map(|version| match version {
+                2 => "0.10",
+                _ => "1.1",
+            }),
         version: image.version,
         create_type: &image.variant,
         compression_type: &image.compression,

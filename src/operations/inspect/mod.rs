@@ -113,12 +113,11 @@ fn start(config: &ImageConfig) -> Result<(Look<'_>, Outcome), RunError> {
     Ok((look, outcome))
 }
 
-fn new_disk(
-    image: &Arc<InputFile>,
-    machine: &Machine,
-) -> Result<Block<Arc<InputFile>>, RunError> {
+fn new_disk(image: &Arc<InputFile>, machine: &Machine) -> Result<Block<Arc<InputFile>>, RunError> {
     let mut id = [0; ID_BYTES];
-    id.iter_mut().zip(DISK.bytes()).for_each(|(byte, from)| *byte = from);
+    id.iter_mut()
+        .zip(DISK.bytes())
+        .for_each(|(byte, from)| *byte = from);
     let config = BlockConfig {
         capacity: padded_length(image.len(), SECTOR_SIZE),
         sector_size: SECTOR_SIZE,
@@ -142,7 +141,11 @@ fn frame(config: &ImageConfig, length: u64) -> Result<Vec<u8>, RunError> {
         .into(),
         length,
         format: config.claimed.map_or("", |format| format.name()).to_owned(),
-        allowed: config.allowed.iter().map(|reason| reason.name().to_owned()).collect(),
+        allowed: config
+            .allowed
+            .iter()
+            .map(|reason| reason.name().to_owned())
+            .collect(),
         largest_disk: config.largest_disk.unwrap_or(0),
     };
     let mut frame = vec![0; guest_protocol::HEADER_LEN + guest_protocol::MAX_MESSAGE_LEN];
@@ -173,9 +176,9 @@ fn console_options(config: &ImageConfig) -> ConsoleOptions {
 
 impl Operation for Look<'_> {
     fn receive(&mut self, _: Source, bytes: &[u8], _: &mut Console) -> Result<(), RunError> {
-        self.session.receive(bytes).map_err(|error| {
-            RunError::Guest(format!("the look into the image failed: {error}"))
-        })
+        self.session
+            .receive(bytes)
+            .map_err(|error| RunError::Guest(format!("the look into the image failed: {error}")))
     }
 
     fn cancel(&self) {
@@ -186,15 +189,13 @@ impl Operation for Look<'_> {
         end::judge(end, &self.session, &self.disk)
     }
 
-    fn show(&mut self, console: &mut Console) {
+    fn answer(&self) -> String {
         let Some(answer) = self.session.answer() else {
-            return;
+            return String::new();
         };
         match self.config.format {
-            OutputFormat::Text => text::lines(answer, self.config, &self.image)
-                .iter()
-                .for_each(|line| console.line(line)),
-            OutputFormat::Json => console.line(&json::object(answer, self.config, &self.image)),
+            OutputFormat::Text => text::lines(answer, self.config, &self.image),
+            OutputFormat::Json => json::object(answer, self.config, &self.image) + "\n",
         }
     }
 }

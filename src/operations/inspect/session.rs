@@ -4,9 +4,7 @@
 //! plain, names of formats and reasons are those that exist, and nothing follows the completion,
 //! which counts what came before it.
 
-use guest_protocol::{
-    FrameDecoder, FrameError, GuestMessage, ImageMessage, Level, Payload,
-};
+use guest_protocol::{FrameDecoder, FrameError, GuestMessage, ImageMessage, Level, Payload};
 
 use super::answer::Answer;
 use crate::config::{ImageFormat, ImageReason, ImageTask};
@@ -206,7 +204,11 @@ fn check_image(image: &ImageMessage) -> Result<(), ProtocolError> {
             word(text, "a property of the image")?;
         }
     }
-    for feature in image.features.iter().filter(|feature| !feature.name.is_empty()) {
+    for feature in image
+        .features
+        .iter()
+        .filter(|feature| !feature.name.is_empty())
+    {
         word(&feature.name, "a feature")?;
     }
     Ok(())

@@ -14,8 +14,8 @@ use crate::report::push_line;
 /// Names and prefixes of the units of 1024.
 const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 
-/// All lines.
-pub(super) fn lines(answer: &Answer, config: &ImageConfig, image: &InputFile) -> Vec<String> {
+/// All lines, each with its line break.
+pub(super) fn lines(answer: &Answer, config: &ImageConfig, image: &InputFile) -> String {
     let mut lines = vec![format!("image: {}", quote_path(&config.image))];
     properties(answer, image, &mut lines);
     for reference in &answer.references {
@@ -28,7 +28,7 @@ pub(super) fn lines(answer: &Answer, config: &ImageConfig, image: &InputFile) ->
         ImageTask::Check => checked(answer, &mut lines),
     }
     lines.extend(answer.findings.iter().map(finding));
-    lines
+    lines.join("\n") + "\n"
 }
 
 fn properties(answer: &Answer, file: &InputFile, lines: &mut Vec<String>) {
@@ -64,7 +64,10 @@ fn properties(answer: &Answer, file: &InputFile, lines: &mut Vec<String>) {
         (FeatureKind::Compatible, "compatible features"),
         (FeatureKind::Autoclear, "autoclear features"),
     ] {
-        let ours = image.features.iter().filter(|feature| feature.kind() == kind);
+        let ours = image
+            .features
+            .iter()
+            .filter(|feature| feature.kind() == kind);
         let names: Vec<_> = ours
             .map(|feature| match feature.name.as_str() {
                 "" => format!("bit {}", feature.bit),
@@ -192,7 +195,9 @@ fn size(bytes: u64) -> String {
     let unit = (0..6).find(fits).unwrap_or(6);
     let divisor = 1_u128 << (10 * unit);
     let bytes = u128::from(bytes);
-    let digits = [100, 10, 1].iter().position(|limit| bytes >= limit * divisor);
+    let digits = [100, 10, 1]
+        .iter()
+        .position(|limit| bytes >= limit * divisor);
     let digits = digits.unwrap_or(3);
     let scale = [1, 10, 100, 1000].get(digits).copied().unwrap_or(1);
     let (scaled, rest) = (bytes * scale / divisor, bytes * scale % divisor);
