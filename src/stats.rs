@@ -6,21 +6,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::machine::ExitCounts;
+use crate::report::Exits;
 use crate::virtio::block::BlockCounters;
 
 const MIB: f64 = 1024.0 * 1024.0;
-
-/// Exits of the vCPU to user space, by kind.
-#[derive(Clone, Debug, Serialize)]
-struct Exits {
-    pio_in: u64,
-    pio_out: u64,
-    mmio_read: u64,
-    mmio_write: u64,
-    idle: u64,
-    other: u64,
-    total: u64,
-}
 
 /// What one disk did.
 #[derive(Clone, Debug, Serialize)]
@@ -73,15 +62,7 @@ impl Stats {
             bytes,
             wall_seconds: seconds,
             throughput_mib_s: ratio(mib, seconds),
-            exits: Exits {
-                pio_in: exits.pio_in,
-                pio_out: exits.pio_out,
-                mmio_read: exits.mmio_read,
-                mmio_write: exits.mmio_write,
-                idle: exits.idle,
-                other: exits.other,
-                total: exits.total(),
-            },
+            exits: exits.into(),
             exits_per_mib: ratio(total, mib),
             coalesced_bytes: exits.coalesced,
             disks: disks.map(|(name, counters)| disk(name, &counters)).into(),
@@ -94,6 +75,38 @@ impl Stats {
     pub fn to_json(&self) -> String {
         // Numbers and names cannot fail to be written.
         serde_json::to_string(self).unwrap_or_default() + "\n"
+    }
+
+    /// The same as one of the objects of a run, which have a type; without a line break.
+    #[must_use]
+    pub fn to_object(&self) -> String {
+        let object = Object {
+            kind: "stats",
+            stats: self,
+        };
+        serde_json::to_string(&object).unwrap_or_default()
+    }
+}
+
+#[derive(Serialize)]
+struct Object<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(flatten)]
+    stats: &'a Stats,
+}
+
+impl From<&ExitCounts> for Exits {
+    fn from(exits: &ExitCounts) -> Self {
+        Self {
+            pio_in: exits.pio_in,
+            pio_out: exits.pio_out,
+            mmio_read: exits.mmio_read,
+            mmio_write: exits.mmio_write,
+            idle: exits.idle,
+            other: exits.other,
+            total: exits.total(),
+        }
     }
 }
 
@@ -202,6 +215,16 @@ mod tests {
         assert_eq!(json["exits_per_mib"], 2.0);
         assert_eq!(json["disks"][1]["requests_per_call"], 4.0);
         assert!(json["peak_memory_kib"].as_u64().unwrap() > 0);
+    }
+
+    #[test]
+    fn the_object_of_a_run_is_the_same_with_a_type() {
+        let [mut object, plain] = [stats().to_object(), stats().to_json()]
+            .map(|text| serde_json::from_str::<serde_json::Value>(&text).unwrap());
+        let kind = object.as_object_mut().unwrap().remove("type");
+        assert_eq!(kind, Some("stats".into()));
+        assert_eq!(object["exits"], plain["exits"]);
+        assert_eq!(object["disks"], plain["disks"]);
     }
 
     #[test]

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use guest_abi::limits::{MAX_QUEUE_DEPTH, MAX_REQUEST_SIZE, MIN_SECTOR_SIZE};
 
+pub use crate::report::OutputFormat;
 pub use image::{ImageConfig, ImageFormat, ImageReason, ImageTask};
-pub use values::{OutputFormat, ProgressPercent, Protocol, SectorSize, Transport};
+pub use values::{ProgressPercent, Protocol, SectorSize, Transport};
 pub(crate) use values::{parse_bytes, parse_count, parse_timeout};
 
 /// How many bytes a request covers unless the user says otherwise.

@@ -20,7 +20,7 @@ use super::debug_lines::{DEBUG_PREFIX, DebugLines};
 use super::json::{
     RunResult, debug_object, message_object, result_object, text_object, warning_object,
 };
-use super::line::message_line;
+use super::line::push_message;
 use super::stream::{FULL, Stream, lead_to_the_same};
 use super::text::{TerminalText, TextLines};
 
@@ -30,6 +30,8 @@ use super::text::{TerminalText, TextLines};
 pub const PIECE: usize = FULL / 32;
 /// The most bytes of an answer that are added at once: what fits if nothing waits.
 pub const ANSWER_PIECE: usize = FULL;
+/// Room for the line of a usual message, in bytes.
+const LINE: usize = 256;
 /// The bar is drawn no more often than this.
 const FRAME: Duration = Duration::from_millis(100);
 /// The width of a terminal that does not know its own, in columns.
@@ -98,6 +100,8 @@ pub struct Console {
     bar: Option<ShownBar>,
     /// Whether the lines of messages are shown.
     lines: bool,
+    /// The last of them.
+    message_line: String,
     terminal_text: TerminalText,
     text_lines: TextLines,
     /// Why standard output was lost, if it was; the user has been told.
@@ -185,6 +189,7 @@ impl Console {
             out: (!shared).then(|| Stream::open(out)),
             err,
             options,
+            message_line: String::with_capacity(LINE),
             terminal_text: TerminalText::default(),
             text_lines: TextLines::new(),
             failure: None,
@@ -204,12 +209,19 @@ impl Console {
         if !self.lines && !is_error {
             return;
         }
-        let text = if self.is_json() {
-            message_object(message)
-        } else {
-            message_line(message).map(|line| line + "\n")
-        };
-        self.print(Sink::Out, text.unwrap_or_default().as_bytes());
+        if self.is_json() {
+            let object = message_object(message).unwrap_or_default();
+            self.print(Sink::Out, object.as_bytes());
+            return;
+        }
+        // Its room is used again.
+        let mut line = std::mem::take(&mut self.message_line);
+        line.clear();
+        if push_message(&mut line, message) {
+            line.push('\n');
+        }
+        self.print(Sink::Out, line.as_bytes());
+        self.message_line = line;
     }
 
     /// Passes on what a guest says that speaks plain text.

@@ -123,7 +123,7 @@ impl Object<'_> {
 #[must_use]
 pub fn one_line(value: &impl Serialize) -> String {
     // Strings and numbers cannot fail to be written.
-    escape_invisible(&serde_json::to_string(value).unwrap_or_default())
+    escape_invisible(serde_json::to_string(value).unwrap_or_default())
 }
 
 /// The object for `message`; `None` for a message without content.
@@ -195,7 +195,11 @@ pub fn result_object(result: &RunResult) -> String {
 
 /// `json` with all that cannot be seen as `\u202e`. Outside of strings JSON has only visible
 /// characters, and in strings this is how JSON writes any character.
-fn escape_invisible(json: &str) -> String {
+fn escape_invisible(json: String) -> String {
+    // As nearly all of it is.
+    if json.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return json;
+    }
     let mut shown = String::with_capacity(json.len());
     for c in json.chars() {
         if is_visible(c) {

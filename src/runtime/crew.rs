@@ -63,16 +63,20 @@ pub(super) struct Crew {
     /// Fires when a thread panics.
     alarm: Arc<EventFd>,
     confined: bool,
+    /// What each of them may do beside its own work.
+    common: Calls,
 }
 
 impl Crew {
-    /// A crew without members; `confined` says whether threads are to be confined.
-    pub(super) fn new(confined: bool) -> Result<Self, RunError> {
+    /// A crew without members; `confined` says whether threads are to be confined, and `common`
+    /// what each of them may do beside its own work.
+    pub(super) fn new(confined: bool, common: Calls) -> Result<Self, RunError> {
         Ok(Self {
             gate: Gate::new(),
             members: Vec::new(),
             alarm: Arc::new(eventfd()?),
             confined,
+            common,
         })
     }
 
@@ -171,7 +175,8 @@ impl Crew {
     }
 
     pub(super) fn filter(&self, calls: &Calls) -> Result<Option<Filter>, RunError> {
-        let filter = self.confined.then(|| Filter::new(calls)).transpose();
+        let calls = calls.clone().and(&self.common);
+        let filter = self.confined.then(|| Filter::new(&calls)).transpose();
         Ok(filter?)
     }
 }

@@ -11,7 +11,7 @@ pub const EXIT_USAGE: u8 = 2;
 const EXIT_HOST: u8 = 3;
 const EXIT_GUEST: u8 = 4;
 /// As timeout(1) has it.
-pub(super) const EXIT_TIMEOUT: u8 = 124;
+const EXIT_TIMEOUT: u8 = 124;
 /// As shells have it: 128 and the signal's number.
 const EXIT_SIGNAL: u8 = 128;
 

@@ -14,7 +14,7 @@ use vmm_sys_util::timerfd::TimerFd;
 use super::channels::Channels;
 use super::crew::{VcpuHandle, loop_failed, new_loop};
 use super::member::{KICK_AGAIN, PATIENCE};
-use super::{Deadline, Operation, RunError, Signals};
+use super::{Deadline, Operation, RunError, SerialInput, Signals};
 use crate::machine::VcpuReport;
 use crate::report::{Console, DebugLines, PIECE};
 
@@ -33,6 +33,7 @@ mod token {
     pub(super) const VCPU: u32 = 2;
     pub(super) const ALARM: u32 = 3;
     pub(super) const ROOM: u32 = 4;
+    pub(super) const INPUT: u32 = 5;
     pub(super) const REFILL: u32 = 0x100;
     pub(super) const REPORT: u32 = 0x200;
     pub(super) const DEBUG: u32 = 0x300;
@@ -43,6 +44,7 @@ pub(super) struct Parts<'a> {
     pub(super) operation: &'a mut dyn Operation,
     pub(super) console: Console,
     pub(super) channels: Channels,
+    pub(super) input: Option<SerialInput>,
     pub(super) vcpu: VcpuHandle,
     pub(super) signals: Signals,
     pub(super) alarm: &'a EventFd,
@@ -122,6 +124,8 @@ pub(super) fn run<'a>(
             break;
         }
         let wait = match this.patience_ends {
+            // A device does not tell when it comes to rest.
+            None if this.vcpu_ended && !this.held_back => again,
             None => -1,
             Some(end) if Instant::now() >= end => break,
             Some(_) => {
@@ -148,11 +152,7 @@ pub(super) fn run<'a>(
 impl MainLoop<'_> {
     /// Whether the guest has ended and all it said has been heard, or need not be heard any more.
     fn is_over(&self) -> bool {
-        let heard = || {
-            let reports = &self.parts.channels.reports;
-            reports.iter().all(|(_, queue)| queue.is_empty())
-        };
-        self.vcpu_ended && (self.cut.is_some() || heard())
+        self.vcpu_ended && (self.cut.is_some() || self.parts.channels.are_silent())
     }
 
     fn end(&mut self, why: RunError) {
@@ -255,6 +255,30 @@ impl MainLoop<'_> {
         }
     }
 
+    /// Refills a port, and has the one that takes standard input take more of it.
+    fn refill(&mut self, index: usize, ops: &mut EventOps<'_>) {
+        let uart = &self.parts.channels.refills[index];
+        uart.refill();
+        if let Some(input) = &mut self.parts.input
+            && std::sync::Arc::ptr_eq(input.uart(), uart)
+        {
+            let note = input.on_taken(ops, token::INPUT);
+            self.warn(note);
+        }
+    }
+
+    fn read_input(&mut self, ops: &mut EventOps<'_>) {
+        let input = self.parts.input.as_mut();
+        let note = input.and_then(|input| input.on_readable(ops));
+        self.warn(note);
+    }
+
+    fn warn(&mut self, note: Option<String>) {
+        if let Some(note) = note {
+            self.parts.console.warn(&note);
+        }
+    }
+
     /// The vCPU has ended: what it sent before is still in the queues.
     fn vcpu_has_ended(&mut self, ops: &mut EventOps<'_>) {
         // It stays readable, for whoever waits for the thread.
@@ -306,6 +330,9 @@ impl MutEventSubscriber for MainLoop<'_> {
         for (queue, token) in channels.debug.iter().zip(token::DEBUG..) {
             add(queue.event(), token);
         }
+        let input = self.parts.input.as_mut();
+        let note = input.and_then(|input| input.start(ops, token::INPUT));
+        self.warn(note);
         self.failure = failure;
     }
 
@@ -325,9 +352,8 @@ impl MutEventSubscriber for MainLoop<'_> {
             }
             token @ token::DEBUG.. => self.receive_debug(at(token, token::DEBUG)),
             token @ token::REPORT.. => self.receive_from(at(token, token::REPORT)),
-            token @ token::REFILL.. => {
-                self.parts.channels.refills[at(token, token::REFILL)].refill();
-            }
+            token @ token::REFILL.. => self.refill(at(token, token::REFILL), ops),
+            token::INPUT => self.read_input(ops),
             _ => self.parts.console.flush(),
         }
         if self.held_back {

@@ -12,24 +12,28 @@ mod main_loop;
 mod member;
 mod operation;
 mod panics;
+mod raw_terminal;
+mod serial_input;
 mod signals;
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-pub use channels::SerialPort;
+pub use channels::{SerialPort, report_queue};
 pub use crew::Worker;
 pub use deadline::{Alarm, Deadline};
 pub use end::{Outcome, main, say_goodbye};
 pub use error::{EXIT_USAGE, RunError};
 pub use operation::{GuestEnd, JustRun, Operation, Source};
 pub use panics::{catch, describe_panics};
+pub use serial_input::SerialInput;
 pub use signals::Signals;
 
 use crate::devices::ByteQueue;
 use crate::machine::{KICK_SIGNAL, Vcpu};
 use crate::report::Console;
 use crate::sandbox::{self, Calls, calls};
+use crate::virtio::VirtioDevice;
 use channels::Channels;
 use crew::{Crew, install};
 use main_loop::Parts;
@@ -58,6 +62,7 @@ pub struct Runner<'a> {
     vcpu: Vcpu,
     workers: Vec<Worker>,
     channels: Channels,
+    input: Option<SerialInput>,
     signals: Option<Signals>,
     deadline: Option<Deadline>,
     confined: bool,
@@ -74,6 +79,7 @@ impl<'a> Runner<'a> {
             vcpu,
             workers: Vec::new(),
             channels: Channels::default(),
+            input: None,
             signals: None,
             deadline: None,
             confined: true,
@@ -104,11 +110,26 @@ impl<'a> Runner<'a> {
         self
     }
 
+    /// Hears all that `device` has taken from the guest, or is about to take, when the guest has
+    /// ended: one that reports go through.
+    #[must_use]
+    pub fn hear_out(mut self, device: Arc<dyn VirtioDevice>) -> Self {
+        self.channels.devices.push(device);
+        self
+    }
+
     /// Listens to a port for debug text.
     #[must_use]
     pub fn debug(mut self, port: &SerialPort) -> Self {
         self.channels.refills.push(port.uart.clone());
         self.channels.debug.push(port.output.clone());
+        self
+    }
+
+    /// Reads standard input for one of the ports until the run ends.
+    #[must_use]
+    pub fn serial_input(mut self, input: Option<SerialInput>) -> Self {
+        self.input = input;
         self
     }
 
@@ -178,7 +199,8 @@ impl<'a> Runner<'a> {
             sandbox::catch_violations()?;
             sandbox::confine_process(&self.folders)?;
         }
-        let mut crew = Crew::new(self.confined)?;
+        let calls_of_input = self.input.as_ref().map(SerialInput::any_thread_calls);
+        let mut crew = Crew::new(self.confined, calls_of_input.unwrap_or_default())?;
         for worker in self.workers {
             crew.hire(worker)?;
         }
@@ -187,12 +209,16 @@ impl<'a> Runner<'a> {
         let thread = vcpu
             .thread()
             .ok_or_else(|| RunError::Died("the vCPU has no thread".to_owned()))?;
-        let main_calls = main_calls(thread).and(&self.main_calls);
+        let input_calls = self.input.as_ref().map(SerialInput::main_calls);
+        let main_calls = main_calls(thread)
+            .and(&self.main_calls)
+            .and(&input_calls.unwrap_or_default());
         let own_filter = crew.filter(&main_calls)?;
         let parts = Parts {
             operation,
             console,
             channels: self.channels,
+            input: self.input,
             vcpu,
             signals,
             alarm: crew.alarm(),

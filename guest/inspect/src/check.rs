@@ -73,7 +73,10 @@ fn refcounts<P: Ports>(
     let mut check = Check::new(image, source, &options);
     while !check.step(source)? {}
     let found = check.report();
-    found.problems.iter().for_each(|problem| say(problem, reporter));
+    found
+        .problems
+        .iter()
+        .for_each(|problem| say(problem, reporter));
     let cluster = image.cluster_size();
     reporter.say(Payload::Check(CheckMessage {
         errors: found.errors,

@@ -51,7 +51,8 @@ impl Config {
         let claimed = match message.format.as_str() {
             "" => None,
             name => Some(
-                Format::from_name(name).ok_or_else(|| ConfigError::Format(message.format.clone()))?,
+                Format::from_name(name)
+                    .ok_or_else(|| ConfigError::Format(message.format.clone()))?,
             ),
         };
         Ok(Self {

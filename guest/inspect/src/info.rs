@@ -78,7 +78,11 @@ fn told(snapshot: Snapshot) -> SnapshotMessage {
 fn message(info: &Info) -> ImageMessage {
     ImageMessage {
         format: info.format.name().into(),
-        fitting: info.fitting.iter().map(|format| format.name().into()).collect(),
+        fitting: info
+            .fitting
+            .iter()
+            .map(|format| format.name().into())
+            .collect(),
         variant: word(info.variant),
         version: info.version,
         virtual_size: info.virtual_size,

@@ -23,7 +23,7 @@ pub use session::{ProtocolError, Session};
 use crate::config::{ImageConfig, ImageTask, OutputFormat};
 use crate::files::{InputFile, padded_length};
 use crate::machine::{self, Machine, Ports, Vcpu};
-use crate::report::{self, Console, ConsoleOptions};
+use crate::report::{Console, ConsoleOptions};
 use crate::runtime::{
     Deadline, GuestEnd, Operation, Outcome, RunError, Runner, SerialPort, Signals, Source, Worker,
 };
@@ -61,10 +61,12 @@ pub fn run(config: &ImageConfig) -> u8 {
 /// Goes as far as there is an outcome, good or bad.
 fn start(config: &ImageConfig) -> Result<(Look<'_>, Outcome), RunError> {
     let deadline = config.timeout.and_then(Deadline::after);
-    let alarm = deadline
-        .map(Deadline::set_alarm)
-        .transpose()
-        .map_err(RunError::host("set an alarm"))?;
+    let set_alarm = |deadline: Deadline| {
+        let config = config.clone();
+        deadline.set_alarm(move |error| end::refuse(&config, error, deadline.limit()))
+    };
+    let alarm = deadline.map(set_alarm).transpose();
+    let alarm = alarm.map_err(RunError::host("set an alarm"))?;
     let cancel = Cancel::new();
     let image = InputFile::open_for(&config.image, false, cancel.clone())?;
     let signals = Signals::take_over().map_err(RunError::host("take over signals"))?;
@@ -163,10 +165,7 @@ fn console_options(config: &ImageConfig) -> ConsoleOptions {
         quiet: false,
         verbose: false,
         debug: config.debug,
-        format: match config.format {
-            OutputFormat::Text => report::OutputFormat::Text,
-            OutputFormat::Json => report::OutputFormat::Json,
-        },
+        format: config.format,
         // There is nothing whose progress could be shown.
         raw_text: true,
         total: None,
