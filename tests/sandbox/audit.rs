@@ -143,6 +143,7 @@ impl Trace {
             ("vcpu", calls::vcpu().and(&calls::read_file())),
             ("input", reader.clone()),
             ("output", reader.and(&calls::write_file())),
+            ("console", calls::event_loop()),
         ])
     }
 }
