@@ -237,7 +237,7 @@ pub(super) struct Opt {
 
 /// All options of a copy, in groups with a title each.
 pub(super) fn groups() -> Vec<(&'static str, Vec<Opt>)> {
-    join(&Cli::get_args_info().flags, &GROUPS)
+    join(Cli::get_args_info().flags, &GROUPS)
 }
 
 /// What argh has `declared`, in the groups of a table that says the rest.

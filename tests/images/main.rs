@@ -2,7 +2,13 @@
 //!
 //! The images are made by the writers of the crate of formats, whose hostile ones all go through the
 //! whole VM here, and by qemu-img where it is installed.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a failure in a test is to panic"
+)]
 
 #[path = "../common/mod.rs"]
 mod common;
