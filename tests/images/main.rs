@@ -16,6 +16,7 @@ mod common;
 mod support;
 
 mod answers;
+mod documentation;
 mod hostile;
 mod parsers;
 mod qemu;
