@@ -34,7 +34,7 @@ _vmm_copy() {
 _vmm_image() {
   case $prev in
     --image-format)
-      mapfile -t COMPREPLY < <(compgen -W 'raw qcow2 qcow qed vmdk vhd vhdx vdi luks parallels dmg iso bochs cloop ewf gzip xz zstd bzip2 tar zip 7z vpc' -- "$cur")
+      mapfile -t COMPREPLY < <(compgen -W 'raw qcow2 qcow qed vmdk vhd vhdx vdi luks parallels dmg iso bochs cloop ewf gzip xz zstd bzip2 tar zip 7z' -- "$cur")
       return
       ;;
     --allow)

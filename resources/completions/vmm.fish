@@ -26,7 +26,7 @@ complete -c vmm -n 'not __fish_seen_subcommand_from info check' -l no-sandbox -d
 complete -c vmm -n 'not __fish_seen_subcommand_from info check' -l check -d 'copy nothing'
 complete -c vmm -n 'not __fish_seen_subcommand_from info check' -s h -l help -d 'print this'
 complete -c vmm -n 'not __fish_seen_subcommand_from info check' -s V -l version -d 'print the version'
-complete -c vmm -n '__fish_seen_subcommand_from info check' -l image-format -x -a 'raw qcow2 qcow qed vmdk vhd vhdx vdi luks parallels dmg iso bochs cloop ewf gzip xz zstd bzip2 tar zip 7z vpc' -d 'the format that the image has'
+complete -c vmm -n '__fish_seen_subcommand_from info check' -l image-format -x -a 'raw qcow2 qcow qed vmdk vhd vhdx vdi luks parallels dmg iso bochs cloop ewf gzip xz zstd bzip2 tar zip 7z' -d 'the format that the image has'
 complete -c vmm -n '__fish_seen_subcommand_from info check' -l allow -x -a 'backing-file several-formats other-format unknown-format marked-corrupt marked-dirty virtual-size-too-large no-footer' -d 'do not refuse the image for this reason'
 complete -c vmm -n '__fish_seen_subcommand_from info check' -l max-virtual-size -x -d 'refuse a virtual disk that is larger'
 complete -c vmm -n '__fish_seen_subcommand_from info check' -l format -x -a 'text json' -d 'how the answer is printed'

@@ -10,6 +10,10 @@
     reason = "a failure in a test is to panic"
 )]
 
+// The images that lie are tests of another crate, too, and do not name the attribute.
+#[macro_use]
+extern crate test_attribute;
+
 #[path = "../common/mod.rs"]
 mod common;
 #[path = "../../guest/formats/tests/support/mod.rs"]
@@ -26,6 +30,10 @@ use std::path::Path;
 
 use common::{Finished, Vmm};
 use serde_json::Value;
+
+fn main() -> std::process::ExitCode {
+    common::harness::main()
+}
 
 /// Exit statuses.
 const SAFE: i32 = 0;
