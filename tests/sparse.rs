@@ -12,7 +12,11 @@ use std::process::Command;
 
 use common::files::assert_same_large;
 use common::process::Finished;
-use common::{Files, is_root, needs_kvm, random, skip};
+use common::{Files, is_root, needs_kvm, random, skip, test};
+
+fn main() -> std::process::ExitCode {
+    common::harness::main()
+}
 
 const MIB: u64 = 1 << 20;
 

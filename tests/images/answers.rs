@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::common::needs_kvm;
+use crate::common::{needs_kvm, test};
 use crate::support::Put::{Compressed, Data, Hole};
 use crate::support::bytes::{be16, be64, put};
 use crate::support::qcow2::Qcow2;

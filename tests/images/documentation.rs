@@ -6,7 +6,7 @@ use std::fs;
 use guest_formats::{Class, Format, Reason};
 use serde_json::Value;
 
-use crate::common::needs_kvm;
+use crate::common::{needs_kvm, test};
 use crate::object;
 use crate::support::Put::Data;
 use crate::support::bytes::be16;

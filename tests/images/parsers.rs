@@ -1,5 +1,6 @@
 //! The VMM has no parser of images, and its guest no decompressor.
 
+use crate::common::test;
 use std::process::Command;
 
 /// The packages that `package` links, or that make it.

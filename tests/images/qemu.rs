@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::common::{needs_kvm, skip};
+use crate::common::{needs_kvm, skip, test};
 use crate::{SAFE, object};
 
 /// A folder for the test, or the end of it where there is no qemu-img.

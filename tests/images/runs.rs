@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::Read;
 
-use crate::common::{Vmm, needs_kvm, random};
+use crate::common::{Vmm, needs_kvm, random, test};
 use crate::support::Put::Data;
 use crate::support::qcow2::Qcow2;
 use crate::{REFUSED, vmm};
