@@ -12,7 +12,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use common::process::binary;
-use common::{Files, Finished, Vmm, is_root, needs_kvm, skip};
+use common::{Files, Finished, Vmm, is_root, needs_kvm, skip, test};
+
+fn main() -> std::process::ExitCode {
+    common::harness::main()
+}
 
 const HOST_FAILED: i32 = 3;
 const OLD: &[u8] = b"what was there before";

@@ -130,7 +130,7 @@ pub(super) struct Cli {
     #[argh(switch)]
     pub(super) no_sandbox: bool,
 
-    /// copy nothing; say what this host offers, and with a folder what its file system does
+    /// copy nothing; say what this host and the file system of a folder offer, and boot a guest
     #[argh(switch)]
     pub(super) check: bool,
 

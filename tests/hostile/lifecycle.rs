@@ -8,7 +8,7 @@ use crate::common::virtio::{
     DRIVER_OK, Disk, IN, INPUT, OK, OUT, OUTPUT, QUEUE_READY, QUEUE_SEL, SECTOR, SIZE, STATUS,
     VERSION_1,
 };
-use crate::common::{Files, needs_kvm};
+use crate::common::{Files, needs_kvm, test};
 use crate::{Attack, GUEST_FAILED, INPUT_LEN, SECTORS, seen};
 
 fn read(disk: Disk) -> Program {

@@ -6,7 +6,7 @@ use guest_abi::layout::DMA_POOL;
 
 use crate::common::program::Program;
 use crate::common::virtio::{IN, INPUT, IOERR, OK, OUT, OUTPUT, SECTOR, UNSUPP};
-use crate::common::{Files, needs_kvm};
+use crate::common::{Files, needs_kvm, test};
 use crate::{INPUT_LEN, SECTORS, refused, seen};
 
 const DISCARD: u32 = 11;

@@ -119,11 +119,7 @@ fn execute<P: Ports, R: Registers>(
         digest: config.digest.map(|len| Hasher::new(len.min(source.len))),
         verify: config.verify,
     };
-    let mut disks = Disks {
-        ports,
-        input,
-        output,
-    };
+    let mut disks = Disks::new(ports, input, output);
     let mut progress = Progress {
         schedule: Schedule::new(source.sectors(), config.progress_percent),
         reporter,

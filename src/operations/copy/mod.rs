@@ -111,7 +111,7 @@ fn start(config: &Config) -> Result<(Copy, Outcome), RunError> {
         .into_iter()
         .fold(runner, Runner::worker)
         .main_calls(&calls::find_holes())
-        .helping_calls(&calls::read_file())
+        .helping_calls(&disks::calls())
         .signals(signals)
         .deadline(deadline)
         .confined(config.sandbox);

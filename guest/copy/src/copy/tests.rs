@@ -97,11 +97,11 @@ impl Setup {
         };
         let devices: [Rc<dyn Device>; 2] = [self.source.clone(), self.target.clone()];
         let ports = ports_with(&[], devices, job.seed ^ 2);
-        let mut disks = Disks {
-            ports: &ports,
-            input: open(&self.source, Purpose::Read),
-            output: open(&self.target, Purpose::Write),
-        };
+        let mut disks = Disks::new(
+            &ports,
+            open(&self.source, Purpose::Read),
+            open(&self.target, Purpose::Write),
+        );
         let config = Config {
             input_sector: job.input,
             output_sector: job.output,
