@@ -6,6 +6,7 @@
 
 extern crate alloc;
 
+mod data_list;
 mod frame;
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
 #[rustfmt::skip]
@@ -13,17 +14,18 @@ mod generated;
 mod messages;
 mod progress;
 
+pub use data_list::{DATA_UNIT, DataList};
 pub use frame::{FrameDecoder, FrameError, HEADER_LEN, MAX_MESSAGE_LEN, encode_framed};
 pub use generated::guest_message::Payload;
 pub use generated::{
-    CapacityMessage, CheckMessage, CompleteMessage, DeviceConfig, ErrorMessage, FeatureKind,
-    FeatureMessage, FindingMessage, GuestMessage, ImageMessage, InitMessage, InspectConfig,
-    InspectTask, Level, ProblemMessage, ProgressMessage, Protocol, ReferenceMessage,
-    SnapshotMessage, Transport, VmmConfig,
+    CapacityMessage, CheckMessage, CompleteMessage, DeviceConfig, Digest, ErrorMessage,
+    FeatureKind, FeatureMessage, FindingMessage, GuestMessage, ImageMessage, InitMessage,
+    InspectConfig, InspectTask, Level, ProblemMessage, ProgressMessage, Protocol, ReferenceMessage,
+    SnapshotMessage, Sparse, Transport, VmmConfig,
 };
 pub use messages::{
-    NO_STATUS, capacity_message, complete_message, error_message, info_message, init_message,
-    progress_message,
+    NO_STATUS, capacity_message, complete_message, complete_with_digest, error_message,
+    info_message, init_message, progress_message,
 };
 pub use progress::encode_progress;
 pub use prost::Message;

@@ -124,6 +124,7 @@ fn new_disk(image: &Arc<InputFile>, machine: &Machine) -> Result<Block<Arc<Input
         capacity: padded_length(image.len(), SECTOR_SIZE),
         sector_size: SECTOR_SIZE,
         read_only: true,
+        zeroes: false,
         id,
     };
     let (memory, line) = (machine.memory().clone(), machine.line());
