@@ -126,7 +126,6 @@ fn new_disk(image: &Arc<InputFile>, machine: &Machine) -> Result<Block<Arc<Input
         read_only: true,
         zeroes: false,
         id,
-        zeroes: false,
     };
     let (memory, line) = (machine.memory().clone(), machine.line());
     Block::new(&config, image.clone(), memory, line).map_err(|error| RunError::Host {
