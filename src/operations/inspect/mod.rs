@@ -124,8 +124,8 @@ fn new_disk(image: &Arc<InputFile>, machine: &Machine) -> Result<Block<Arc<Input
         capacity: padded_length(image.len(), SECTOR_SIZE),
         sector_size: SECTOR_SIZE,
         read_only: true,
-        id,
         zeroes: false,
+        id,
     };
     let (memory, line) = (machine.memory().clone(), machine.line());
     Block::new(&config, image.clone(), memory, line).map_err(|error| RunError::Host {
