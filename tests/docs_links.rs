@@ -1,0 +1,194 @@
+//! What README and docs name exists: files, headings within them, and dependencies.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+/// A page of Markdown.
+struct Page {
+    path: PathBuf,
+    text: String,
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// README and whatever is in docs, without what is drawn as code.
+fn pages() -> Vec<Page> {
+    let docs = fs::read_dir(root().join("docs")).unwrap();
+    let paths = docs.map(|entry| entry.unwrap().path());
+    let markdown = paths.filter(|path| path.extension().is_some_and(|ending| ending == "md"));
+    let mut paths: Vec<_> = markdown.chain([root().join("README.md")]).collect();
+    paths.sort();
+    let page = |path: PathBuf| {
+        let text = fs::read_to_string(&path).unwrap();
+        Page {
+            path,
+            text: without_blocks(&text),
+        }
+    };
+    paths.into_iter().map(page).collect()
+}
+
+fn without_blocks(text: &str) -> String {
+    let mut fenced = false;
+    let mut kept = String::new();
+    for line in text.lines() {
+        let fence = line.starts_with("```");
+        fenced ^= fence;
+        if !fenced && !fence && !line.starts_with("    ") {
+            kept.push_str(line);
+        }
+        kept.push('\n');
+    }
+    kept
+}
+
+/// Where the links of a page lead, without those to other sites.
+fn links(text: &str) -> Vec<String> {
+    let targets = text.split("](").skip(1);
+    let targets = targets.filter_map(|rest| Some(rest.split_once(')')?.0.to_owned()));
+    targets
+        .filter(|target| !target.starts_with("http"))
+        .collect()
+}
+
+/// The names by which links refer to the headings of a page, as GitHub makes them.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let headings = text.lines().filter_map(|line| line.strip_prefix('#'));
+    let anchor = |heading: &str| {
+        let heading = heading.trim_start_matches('#').trim().to_lowercase();
+        let kept = heading.chars().filter_map(|letter| match letter {
+            ' ' => Some('-'),
+            '-' | '_' => Some(letter),
+            letter => letter.is_alphanumeric().then_some(letter),
+        });
+        kept.collect()
+    };
+    headings.map(anchor).collect()
+}
+
+/// `folder` and then `target`, without what is undone by `..`.
+fn resolve(folder: &Path, target: &str) -> PathBuf {
+    let mut path = folder.to_owned();
+    for part in Path::new(target).components() {
+        match part {
+            Component::ParentDir => drop(path.pop()),
+            part => path.push(part),
+        }
+    }
+    path
+}
+
+#[test]
+fn links_lead_to_files_and_headings_that_exist() {
+    let mut broken = Vec::new();
+    let mut count = 0;
+    for page in pages() {
+        for link in links(&page.text) {
+            count += 1;
+            let (file, anchor) = match link.split_once('#') {
+                Some((file, anchor)) => (file, Some(anchor)),
+                None => (&link[..], None),
+            };
+            let target = match file {
+                "" => page.path.clone(),
+                file => resolve(page.path.parent().unwrap(), file),
+            };
+            let inside = target.starts_with(root()) && target.exists();
+            let found = anchor.is_none_or(|anchor| {
+                let text = fs::read_to_string(&target).unwrap_or_default();
+                anchors(&without_blocks(&text)).contains(anchor)
+            });
+            if !inside || !found {
+                broken.push(format!("{}: {link}", page.path.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+    assert!(count > 100, "only {count} links were found");
+}
+
+#[test]
+fn paths_of_the_tree_that_are_named_exist() {
+    const FOLDERS: [&str; 8] = [
+        "docs/",
+        "examples/",
+        "fuzz/",
+        "guest/",
+        "proto/",
+        "resources/",
+        "src/",
+        "tests/",
+    ];
+    let mut missing = Vec::new();
+    for page in pages() {
+        // Every second part lies between backquotes.
+        for name in page.text.split('`').skip(1).step_by(2) {
+            let is_path = FOLDERS.iter().any(|folder| name.starts_with(folder))
+                && !name.contains([' ', '*', '…']);
+            // What a program makes there, and is not in the tree.
+            let is_made = name.starts_with("fuzz/artifacts") || name.starts_with("fuzz/corpus");
+            if is_path && !is_made && !root().join(name).exists() {
+                missing.push(format!("{}: {name}", page.path.display()));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+#[test]
+fn files_are_referred_to_by_name_and_not_by_line() {
+    for page in pages() {
+        for link in links(&page.text) {
+            let line = link.split_once("#L").map(|(_, line)| line);
+            let is_line = line.is_some_and(|line| line.starts_with(|it: char| it.is_ascii_digit()));
+            assert!(
+                !is_line,
+                "{}: {link} will be wrong soon",
+                page.path.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn every_page_of_docs_is_named_in_the_readme() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    for page in pages() {
+        let path = page
+            .path
+            .strip_prefix(root())
+            .unwrap()
+            .display()
+            .to_string();
+        let named = path == "README.md" || readme.contains(&format!("]({path})"));
+        assert!(named, "the README does not lead to {path}");
+    }
+}
+
+#[test]
+fn every_dependency_has_its_reason() {
+    let page = fs::read_to_string(root().join("docs/comparison.md")).unwrap();
+    for (manifest, section) in [
+        ("Cargo.toml", "[dependencies]"),
+        ("proto/Cargo.toml", "[dependencies]"),
+        ("guest/Cargo.toml", "[workspace.dependencies]"),
+    ] {
+        let text = fs::read_to_string(root().join(manifest)).unwrap();
+        let rest = text.split(&format!("\n{section}\n")).nth(1).unwrap();
+        let lines = rest.lines().take_while(|line| !line.starts_with('['));
+        let names = lines.filter_map(|line| Some(line.split_once(" = ")?.0));
+        let names: Vec<_> = names.filter(|name| !name.starts_with('#')).collect();
+        assert!(!names.is_empty());
+        for name in names {
+            let told = format!("`{name}`");
+            assert!(
+                page.contains(&told),
+                "docs/comparison.md says nothing of {told}"
+            );
+        }
+    }
+}
