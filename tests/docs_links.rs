@@ -170,6 +170,29 @@ fn every_page_of_docs_is_named_in_the_readme() {
 }
 
 #[test]
+fn pictures_say_what_they_show_and_bring_their_own_background() {
+    let folder = root().join("docs/pictures");
+    let shown: String = pages().into_iter().map(|page| page.text).collect();
+    let mut count = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        let name = path.file_name().unwrap().to_string_lossy();
+        assert!(
+            shown.contains(&format!("](pictures/{name})")),
+            "no page shows {name}"
+        );
+        assert!(!shown.contains(&format!("![](pictures/{name})")), "{name}");
+        for part in ["<title>", "<desc>", ".paper { fill: #ffffff;", "viewBox="] {
+            assert!(text.contains(part), "{name} lacks {part}");
+        }
+        assert!(!text.contains("href"), "{name} needs something else");
+        count += 1;
+    }
+    assert!(count > 0);
+}
+
+#[test]
 fn every_dependency_has_its_reason() {
     let page = fs::read_to_string(root().join("docs/comparison.md")).unwrap();
     for (manifest, section) in [
