@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use common::needs_kvm;
+use common::{needs_kvm, test};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap, VolatileSlice};
 use vmm::cli::{Command, parse};
 use vmm::machine::{Machine, Ports, open_kvm};
@@ -18,6 +18,10 @@ use vmm::runtime::{JustRun, Runner, SerialPort, Worker};
 use vmm::sandbox::Calls;
 use vmm::storage::{MemoryStorage, Storage};
 use vmm::virtio::block::{Block, BlockConfig, ID_BYTES};
+
+fn main() -> std::process::ExitCode {
+    common::harness::main()
+}
 
 const PAGE: &str = include_str!("../docs/request.md");
 const QUEUE: u64 = 0x10_0000;

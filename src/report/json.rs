@@ -107,6 +107,15 @@ enum Object<'a> {
     Warning {
         text: &'a str,
     },
+    Finding {
+        what: &'a str,
+        state: &'a str,
+        text: &'a str,
+    },
+    Check {
+        would_run: bool,
+        status: u8,
+    },
     Result(&'a RunResult),
 }
 
@@ -172,6 +181,18 @@ pub fn debug_object(text: &str) -> String {
 #[must_use]
 pub fn warning_object(text: &str) -> String {
     Object::Warning { text }.line()
+}
+
+/// The object for something that `--check` has looked at.
+#[must_use]
+pub fn finding_object(what: &str, state: &str, text: &str) -> String {
+    Object::Finding { what, state, text }.line()
+}
+
+/// The last object of `--check`.
+#[must_use]
+pub fn check_object(would_run: bool, status: u8) -> String {
+    Object::Check { would_run, status }.line()
 }
 
 /// The last object of a run.
@@ -260,6 +281,8 @@ mod tests {
             text_object("Progress: 1/50"),
             debug_object("copy begins"),
             warning_object("the sandbox is off"),
+            finding_object("/dev/kvm", "ok", "version 12"),
+            check_object(true, 0),
             stats().to_object() + "\n",
             result_object(&result()),
             result_object(&success()),

@@ -6,6 +6,7 @@
 #![allow(clippy::print_stderr, reason = "it is a program for a terminal")]
 
 mod figures;
+mod growth;
 mod machine;
 mod plot;
 mod program;
@@ -90,9 +91,9 @@ fn bench(suite: Option<&str>) -> Result<PathBuf, BenchError> {
         Suite::Reference => {
             let table = reference::measure(&runner, &settings)?;
             let text = format!("{table}\n## Machine\n\n{machine}");
-            write("bench-reference.md", &head("make bench-reference", &text))?;
-            publish(&settings, &["bench-reference.md"])?;
-            Ok(results.join("bench-reference.md"))
+            write("reference.md", &head("make bench-reference", &text))?;
+            publish(&settings, &["reference.md"])?;
+            Ok(results.join("reference.md"))
         }
     }
 }

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod figures;
+mod growth;
 mod machine;
 mod plot;
 mod program;
@@ -209,4 +210,23 @@ fn the_plot_names_every_line_and_every_tool() {
         assert!(svg.contains(text), "{text}");
     }
     assert!(plot::draw(&folder.path().join("no/plot.svg"), "", &lines, &[]).is_err());
+}
+
+#[test]
+fn each_way_to_copy_is_the_command_line_that_is_published() {
+    for (program, line) in [
+        (Program::Cp, "cp --reflink=never IN OUT"),
+        (Program::PlainCp, "cp IN OUT"),
+        (
+            Program::Dd(1 << 20),
+            "dd if=IN of=OUT bs=1048576 status=none",
+        ),
+        (Program::QemuImg, "qemu-img convert -f raw -O raw IN OUT"),
+        (
+            Program::QemuImgParallel,
+            "qemu-img convert -W -m 2 -f raw -O raw IN OUT",
+        ),
+    ] {
+        assert_eq!(program.line(), line);
+    }
 }

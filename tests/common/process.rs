@@ -28,6 +28,13 @@ pub(crate) fn binary() -> PathBuf {
         .into()
 }
 
+/// Copies a program that is to be started. By another process: one that another test starts while
+/// this one writes the copy would have it open for writing, and it could not be executed.
+pub(crate) fn copy_program(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg(from).arg(to).status().unwrap();
+    assert!(status.success(), "{status}");
+}
+
 /// A run of the VMM that has not begun.
 pub(crate) struct Vmm(Command);
 
@@ -416,6 +423,11 @@ impl Terminal {
                 unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
             assert_eq!(set, 0, "{}", io::Error::last_os_error());
         }
+    }
+
+    /// What is shown, for who wants to read it as it comes.
+    pub(crate) fn reader(&self) -> File {
+        self.ours.try_clone().unwrap()
     }
 
     /// What is shown until the last process with this terminal has ended.

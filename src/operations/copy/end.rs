@@ -47,7 +47,13 @@ pub(super) fn judge(
 }
 
 /// Shows what is left to show, and returns the exit status.
-pub(super) fn finish(config: &Config, copy: &Copy, outcome: Outcome, elapsed: Duration) -> u8 {
+pub(super) fn finish(
+    config: &Config,
+    copy: &Copy,
+    outcome: Outcome,
+    elapsed: Duration,
+    digest_seconds: Option<f64>,
+) -> u8 {
     let Outcome {
         result,
         exits,
@@ -69,7 +75,8 @@ pub(super) fn finish(config: &Config, copy: &Copy, outcome: Outcome, elapsed: Du
         elapsed,
         &exits,
         copy.disks.counters(),
-    );
+    )
+    .with_digest_seconds(digest_seconds);
     if config.stats {
         match config.format {
             OutputFormat::Text => console.notice(&stats.to_string()),
@@ -85,12 +92,18 @@ pub(super) fn finish(config: &Config, copy: &Copy, outcome: Outcome, elapsed: Du
         console.warn(&error.to_string());
     }
     let sectors = bytes.div_ceil(config.input_sector_size.bytes().into());
+    let succeeded = result.is_ok();
     let result = result.map(|warnings| warnings.iter().for_each(|line| console.warn(line)));
     let status = conclude(&mut console, &result, |result| RunResult {
         bytes,
         sectors,
         seconds: elapsed.as_secs_f64(),
         exits: (&exits).into(),
+        digest: copy
+            .session
+            .digest()
+            .filter(|_| succeeded && copy.shows_digest)
+            .map(|digits| format!("sha256:{digits}")),
         ..result
     });
     say_goodbye(&mut console, result.as_ref().err(), signals.as_fd());

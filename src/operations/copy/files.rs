@@ -5,7 +5,9 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::Config;
+use guest_protocol::DataList;
+
+use crate::config::{Config, SectorSize};
 use crate::files::{
     FileError, ImageFile, InputFile, Known, NewFile, OutputFile, OutputOptions, Role,
     check_distinct, open_image,
@@ -72,6 +74,8 @@ impl Sources {
         let options = OutputOptions {
             direct: config.direct,
             fsync: config.fsync,
+            force: config.force,
+            max_length: config.max_output_size,
         };
         let mut reads: Vec<Known<'_>> = vec![self.input.known()];
         reads.extend(self.guest.as_ref().map(ImageFile::known));
@@ -96,6 +100,27 @@ impl Sources {
 }
 
 impl Files {
+    /// What the user should know of the sector sizes before the copy begins: which would suit a
+    /// device better, whose blocks are larger.
+    pub(super) fn sector_notes(&self, config: &Config) -> Vec<String> {
+        let disks = [
+            ("input", self.input.block_size(), config.input_sector_size),
+            (
+                "output",
+                self.output.block_size(),
+                config.output_sector_size,
+            ),
+        ];
+        let note = |(name, block, sector): (&str, Option<u32>, SectorSize)| {
+            let block = block.filter(|block| config.direct && *block > sector.bytes())?;
+            Some(format!(
+                "the {name} device has blocks of {block} bytes: what is not whole blocks goes \
+                 through the page cache; give --{name}-sector-size {block}"
+            ))
+        };
+        disks.into_iter().filter_map(note).collect()
+    }
+
     /// What the user should know before the copy begins.
     pub(super) fn notes(&self) -> Vec<String> {
         let stats = self.stats.as_ref().map(|stats| stats.notes());
@@ -136,8 +161,9 @@ impl Files {
         self.output.discard();
     }
 
-    /// Puts the output in place; returns warnings.
-    pub(super) fn commit(&self) -> Result<Vec<String>, FileError> {
+    /// Puts the output in place; returns warnings. `data` is where the input was said to have data.
+    pub(super) fn commit(&self, data: &DataList) -> Result<Vec<String>, FileError> {
+        self.input.check_holes(data)?;
         let mut warnings = self.output.commit()?;
         warnings.extend(self.input.check_unchanged());
         Ok(warnings)

@@ -20,7 +20,7 @@ pub struct Heap<const SIZE: usize> {
 unsafe impl<const SIZE: usize> Sync for Heap<SIZE> {}
 
 impl<const SIZE: usize> Heap<SIZE> {
-    /// A heap without memory: every allocation fails until [`Heap::init`].
+    /// A heap without memory: every allocation fails until `init`.
     #[must_use]
     pub const fn empty() -> Self {
         Self {
