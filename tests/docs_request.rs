@@ -12,7 +12,7 @@ use common::{needs_kvm, test};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap, VolatileSlice};
 use vmm::cli::{Command, parse};
 use vmm::machine::{Machine, Ports, open_kvm};
-use vmm::operations::copy::{GUEST, Reports, config_frame};
+use vmm::operations::copy::{GUEST, InputFacts, Reports, config_frame};
 use vmm::report::Console;
 use vmm::runtime::{JustRun, Runner, SerialPort, Worker};
 use vmm::sandbox::Calls;
@@ -125,6 +125,7 @@ fn block(storage: Arc<Watched>, read_only: bool, machine: &Machine) -> Arc<Block
         capacity: 2 * SECTOR as u64,
         sector_size: 512,
         read_only,
+        zeroes: false,
         id: [0; ID_BYTES],
     };
     let (memory, line) = (machine.memory().clone(), machine.line());
@@ -165,7 +166,8 @@ fn the_bytes_of_the_page_are_those_of_a_run() {
     }
     machine.add_exit_port(0xf4).unwrap();
     machine.add_idle_port(0xf5, None).unwrap();
-    let frame = config_frame(&config, Reports::new(&config, 2, true)).unwrap();
+    let facts = InputFacts::of_data(2 * SECTOR as u64);
+    let frame = config_frame(&config, Reports::new(&config, 2, true), &facts).unwrap();
     com1.uart.queue_input(&frame);
     let runner = Runner::new(machine.boot(GUEST).unwrap())
         .reports(&com1)

@@ -2,8 +2,8 @@
 //!
 //! [`plan`] says which bytes go together, [`engine`] keeps both disks busy with them, [`disks`]
 //! waits for the two, and `retry` finds out what exactly failed. [`skip`] says what need not be
-//! read, [`zeros`] finds what need not be written, [`declare`] tells the output of both, and
-//! [`digest`] and [`verify`] show that all came as it was. None of them knows how progress
+//! read, [`zeros`] finds what need not be written, `declare` tells the output of both, and
+//! [`digest`] and `verify` show that all came as it was. None of them knows how progress
 //! is shown: an [`Observer`] is told.
 
 mod declare;
