@@ -34,8 +34,11 @@ impl Kicker {
             .map_err(|error| io::Error::other(format!("{error:?}")))?;
         // SAFETY: the call takes nothing and cannot fail.
         let process = unsafe { libc::getpid() };
+        // Not by gettid(3): the standard library makes that a weak symbol, which a static binary
+        // does not have.
         // SAFETY: as above.
-        let thread = unsafe { libc::gettid() };
+        let thread = unsafe { libc::syscall(libc::SYS_gettid) };
+        let thread = libc::pid_t::try_from(thread).map_err(io::Error::other)?;
         Ok(Self { process, thread })
     }
 
