@@ -18,6 +18,22 @@ pub struct VmmConfig {
     pub queue_depth: u32,
     #[prost(enumeration = "Transport", tag = "6")]
     pub transport: i32,
+    #[prost(enumeration = "Sparse", tag = "7")]
+    pub sparse: i32,
+    /// Where the input may have data, in units of 4096 bytes: the length of a hole, of data, of a hole,
+    /// and so on, from the start of the disk. Behind the last there is a hole up to the disk's end. A
+    /// hole reads as zeros and need not be read. If there is no number, all may be data.
+    #[prost(uint64, repeated, tag = "8")]
+    pub data: ::prost::alloc::vec::Vec<u64>,
+    #[prost(enumeration = "Digest", tag = "9")]
+    pub digest: i32,
+    /// Whether the output is to be read back and its digest compared with the input's. Needs a digest.
+    #[prost(bool, tag = "10")]
+    pub verify: bool,
+    /// How many bytes of the input disk the digest is of: the input's own length, without what fills
+    /// up its last sector. 0 if no digest is wanted.
+    #[prost(uint64, tag = "11")]
+    pub digest_length: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeviceConfig {
@@ -89,7 +105,7 @@ pub struct ProgressMessage {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ErrorMessage {
-    /// What failed: "config", "init", "read", "write", "flush" or "report".
+    /// What failed: "config", "init", "read", "write", "flush", "verify" or "report".
     #[prost(string, tag = "1")]
     pub op: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
@@ -114,6 +130,72 @@ pub struct CompleteMessage {
     pub count: u64,
     #[prost(bool, tag = "3")]
     pub success: bool,
+    /// Of a success, the digest of the input's bytes, if one is wanted.
+    #[prost(bytes = "vec", tag = "4")]
+    pub digest: ::prost::alloc::vec::Vec<u8>,
+}
+/// Which zeros of the input are declared to the output disk (VIRTIO_BLK_T_WRITE_ZEROES with
+/// "unmap", virtio 1.2, section 5.2.6) and not written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Sparse {
+    /// Those in the holes of the list.
+    Auto = 0,
+    /// Those that are found in the data, too.
+    Always = 1,
+    /// None: all is written.
+    Never = 2,
+}
+impl Sparse {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Auto => "SPARSE_AUTO",
+            Self::Always => "SPARSE_ALWAYS",
+            Self::Never => "SPARSE_NEVER",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "SPARSE_AUTO" => Some(Self::Auto),
+            "SPARSE_ALWAYS" => Some(Self::Always),
+            "SPARSE_NEVER" => Some(Self::Never),
+            _ => None,
+        }
+    }
+}
+/// What is computed of the input's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Digest {
+    /// Nothing.
+    None = 0,
+    /// SHA-256 (FIPS 180-4).
+    Sha256 = 1,
+}
+impl Digest {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::None => "DIGEST_NONE",
+            Self::Sha256 => "DIGEST_SHA256",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "DIGEST_NONE" => Some(Self::None),
+            "DIGEST_SHA256" => Some(Self::Sha256),
+            _ => None,
+        }
+    }
 }
 /// By what the guest reports. The configuration itself always comes over COM1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

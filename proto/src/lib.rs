@@ -6,6 +6,7 @@
 
 extern crate alloc;
 
+mod data_list;
 mod frame;
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
 #[rustfmt::skip]
@@ -13,14 +14,16 @@ mod generated;
 mod messages;
 mod progress;
 
+pub use data_list::{DATA_UNIT, DataList};
 pub use frame::{FrameDecoder, FrameError, HEADER_LEN, MAX_MESSAGE_LEN, encode_framed};
 pub use generated::guest_message::Payload;
 pub use generated::{
-    CapacityMessage, CompleteMessage, DeviceConfig, ErrorMessage, GuestMessage, InitMessage, Level,
-    ProgressMessage, Protocol, Transport, VmmConfig,
+    CapacityMessage, CompleteMessage, DeviceConfig, Digest, ErrorMessage, GuestMessage,
+    InitMessage, Level, ProgressMessage, Protocol, Sparse, Transport, VmmConfig,
 };
 pub use messages::{
-    NO_STATUS, capacity_message, complete_message, error_message, init_message, progress_message,
+    NO_STATUS, capacity_message, complete_message, complete_with_digest, error_message,
+    init_message, progress_message,
 };
 pub use progress::encode_progress;
 pub use prost::Message;

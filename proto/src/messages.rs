@@ -1,6 +1,7 @@
 //! Constructors for the guest's messages, one for each payload, with the level that goes with it.
 
 use alloc::string::ToString;
+use alloc::vec::Vec;
 
 use crate::{
     CapacityMessage, CompleteMessage, ErrorMessage, GuestMessage, InitMessage, Level, Payload,
@@ -87,6 +88,21 @@ pub fn complete_message(op: &str, count: u64, success: bool) -> GuestMessage {
             op: op.to_string(),
             count,
             success,
+            digest: Vec::new(),
+        }),
+    )
+}
+
+/// `op` has ended well after `count` input sectors, whose bytes have this digest.
+#[must_use]
+pub fn complete_with_digest(op: &str, count: u64, digest: &[u8]) -> GuestMessage {
+    message(
+        Level::Complete,
+        Payload::Complete(CompleteMessage {
+            op: op.to_string(),
+            count,
+            success: true,
+            digest: digest.to_vec(),
         }),
     )
 }

@@ -6,12 +6,15 @@ use alloc::string::ToString;
 use core::fmt;
 
 use guest_abi::ports::COM1;
-use guest_protocol::{MAX_MESSAGE_LEN, NO_STATUS, Transport};
+use guest_protocol::{MAX_MESSAGE_LEN, NO_STATUS, Sparse, Transport};
 
 use crate::config::{Config, Disk};
+use crate::copy::digest::Hasher;
 use crate::copy::disks::Disks;
-use crate::copy::engine::{Engine, buffers};
+use crate::copy::engine::{Engine, Extras, buffers};
 use crate::copy::plan::{Extent, Plan, request_size};
+use crate::copy::skip::Selection;
+use crate::copy::zeros::Search;
 use crate::copy::{Observer, Outcome};
 use crate::progress::Schedule;
 use crate::report::{Failure, Op, Reporter};
@@ -48,6 +51,7 @@ pub fn run<P: Ports, R: Registers>(parts: Parts<'_, P, R>) -> u8 {
     let mut outcome = execute(parts, &mut reporter).unwrap_or_else(|failure| Outcome {
         count: 0,
         result: Err(failure),
+        digest: None,
     });
     conclude(&mut reporter, &mut outcome);
     debug(ports, format_args!("done: {} sectors", outcome.count));
@@ -67,7 +71,10 @@ fn conclude<P: Ports, R: Registers>(reporter: &mut Reporter<'_, P, R>, outcome: 
         if let Err(failure) = &outcome.result {
             reporter.error(failure);
         }
-        reporter.complete(outcome.count, outcome.result.is_ok());
+        match (&outcome.result, &outcome.digest) {
+            (Ok(()), Some(digest)) => reporter.complete_with(outcome.count, digest),
+            (result, _) => reporter.complete(outcome.count, result.is_ok()),
+        }
         reporter.finish();
         // The console may fail at just these messages: then COM1 takes them, which cannot fail.
         if had_fault || reporter.fault().is_none() {
@@ -96,6 +103,19 @@ fn execute<P: Ports, R: Registers>(
     let plan = request_size(&config, input.config(), output.config())
         .and_then(|size| Plan::new(source, target, size))
         .map_err(|error| failure(Op::Init, error.disk().name(), &error))?;
+    let selection = match config.sparse {
+        Sparse::Never => Selection::everything(plan),
+        Sparse::Auto | Sparse::Always => Selection::new(plan, &config.data),
+    };
+    let extras = Extras {
+        zeros: match config.sparse {
+            Sparse::Always => Search::new(&plan, output.config().zeroes),
+            Sparse::Auto | Sparse::Never => None,
+        },
+        // What fills up the last sector is not the input's.
+        digest: config.digest.map(|len| Hasher::new(len.min(source.len))),
+        verify: config.verify,
+    };
     let mut disks = Disks {
         ports,
         input,
@@ -106,7 +126,8 @@ fn execute<P: Ports, R: Registers>(
         reporter,
     };
     let depth = config.queue_depth;
-    let engine = Engine::new(plan, &mut disks, &mut pool, &mut progress, depth);
+    let copy = (plan, selection);
+    let engine = Engine::new(copy, extras, &mut disks, &mut pool, &mut progress, depth);
     debug(
         ports,
         format_args!(
@@ -200,6 +221,10 @@ impl<P: Ports, R: Registers> Observer for Progress<'_, '_, P, R> {
         while let Some(point) = self.schedule.take(sectors) {
             self.reporter.progress(point, self.schedule.total());
         }
+    }
+
+    fn skipped(&mut self, sectors: u64) {
+        self.schedule.skip(sectors);
     }
 
     fn idle(&mut self) {

@@ -11,10 +11,11 @@ use guest_kit::hardware::{Ports, Registers};
 use guest_kit::virtio::console::{self, Console, ConsoleError};
 use guest_protocol::{
     GuestMessage, HEADER_LEN, MAX_MESSAGE_LEN, Protocol, capacity_message, complete_message,
-    encode_framed, encode_progress, error_message, init_message,
+    complete_with_digest, encode_framed, encode_progress, error_message, init_message,
 };
 
 use crate::config::Disk;
+use crate::copy::hex;
 use crate::progress::percent;
 
 /// The operation that is named in progress and completion.
@@ -36,6 +37,8 @@ pub enum Op {
     Write,
     /// Flushing the output disk.
     Flush,
+    /// Reading the output disk back and comparing its digest.
+    Verify,
     /// Reporting all this by the console.
     Report,
 }
@@ -48,6 +51,7 @@ impl Op {
             Self::Read => "read",
             Self::Write => "write",
             Self::Flush => "flush",
+            Self::Verify => "verify",
             Self::Report => "report",
         }
     }
@@ -149,6 +153,7 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
                 self.line(format_args!("Write error at sector {sector}"))
             }
             (Protocol::Text, Op::Flush) => self.line(format_args!("Flush error")),
+            (Protocol::Text, Op::Verify) => self.line(format_args!("Verify error: {detail}")),
             (Protocol::Text, Op::Config | Op::Init | Op::Report) => {
                 self.line(format_args!("Error: {detail}"))
             }
@@ -161,6 +166,17 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
             (Protocol::Protobuf, _) => self.message(&complete_message(COPY, count, success)),
             (Protocol::Text, true) => self.line(format_args!("Copy complete: {count} sectors")),
             (Protocol::Text, false) => self.line(format_args!("Copy failed after {count} sectors")),
+        }
+    }
+
+    /// The run has ended well after `count` input sectors, which have this digest (SHA-256).
+    pub fn complete_with(&mut self, count: u64, digest: &[u8]) {
+        match self.protocol {
+            Protocol::Protobuf => self.message(&complete_with_digest(COPY, count, digest)),
+            Protocol::Text => {
+                self.complete(count, true);
+                self.line(format_args!("sha256 {}", hex(digest)));
+            }
         }
     }
 

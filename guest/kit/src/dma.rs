@@ -112,6 +112,20 @@ impl DmaRegion {
         unsafe { pointer.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
     }
 
+    /// The `len` bytes from `offset` up. No device may be using them.
+    ///
+    /// # Panics
+    ///
+    /// If they do not lie within the region.
+    #[must_use]
+    pub fn bytes(&mut self, offset: usize, len: usize) -> &[u8] {
+        let pointer = self.pointer(offset, len);
+        // SAFETY: the bytes lie within the region (checked by `pointer`), which is valid for
+        // reads and initialised, and `&mut self` means that nothing in the program changes them
+        // for as long as they are borrowed.
+        unsafe { core::slice::from_raw_parts(pointer, len) }
+    }
+
     fn pointer(&self, offset: usize, len: usize) -> *mut u8 {
         let fits = offset.checked_add(len).is_some_and(|end| end <= self.len);
         assert!(fits, "{len} bytes at {offset} of {}", self.len);
@@ -148,6 +162,14 @@ mod tests {
         region.write(7, &[1, 2]);
         assert_eq!(region.u64_at(0).load(Ordering::Relaxed), 1 << 56);
         assert_eq!(region.u64_at(8).load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn bytes_are_those_that_were_written() {
+        let mut region = leak(16);
+        region.write(3, &[1, 2, 3]);
+        assert_eq!(region.bytes(2, 5), [0, 1, 2, 3, 0]);
+        assert!(region.bytes(16, 0).is_empty());
     }
 
     #[test]
