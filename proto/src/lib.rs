@@ -18,8 +18,9 @@ pub use data_list::{DATA_UNIT, DataList};
 pub use frame::{FrameDecoder, FrameError, HEADER_LEN, MAX_MESSAGE_LEN, encode_framed};
 pub use generated::guest_message::Payload;
 pub use generated::{
-    CapacityMessage, CompleteMessage, DeviceConfig, Digest, ErrorMessage, GuestMessage,
-    InitMessage, Level, ProgressMessage, Protocol, Sparse, Transport, VmmConfig,
+    CapacityMessage, CompleteMessage, ConvertConfig, ConvertFormat, DeviceConfig, Digest,
+    ErrorMessage, GuestMessage, InitMessage, Level, ProgressMessage, Protocol, Sparse, Transport,
+    VmmConfig,
 };
 pub use messages::{
     NO_STATUS, capacity_message, complete_message, complete_with_digest, error_message,
