@@ -241,6 +241,7 @@ impl Machine {
             capacity: u64::try_from(CAPACITY).unwrap(),
             sector_size: 512,
             read_only,
+            zeroes: false,
             id: *ID,
         };
         let contents = (0..CAPACITY).map(|byte| u8::try_from(byte / 512).unwrap());

@@ -10,6 +10,14 @@ _vmm() {
   fi
   COMPREPLY=()
   case $prev in
+    --sparse)
+      mapfile -t COMPREPLY < <(compgen -W 'auto always never' -- "$cur")
+      return
+      ;;
+    --digest)
+      mapfile -t COMPREPLY < <(compgen -W 'sha256' -- "$cur")
+      return
+      ;;
     --format)
       mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$cur")
       return
@@ -27,12 +35,12 @@ _vmm() {
       mapfile -t COMPREPLY < <(compgen -f -- "$cur")
       return
       ;;
-    --input-sector-size|--output-sector-size|--request-size|--queue-depth|-p|--progress-percent|--timeout)
+    --input-sector-size|--output-sector-size|--request-size|--queue-depth|--max-output-size|-p|--progress-percent|--timeout)
       return
       ;;
   esac
   if [[ $cur == -* ]]; then
-    mapfile -t COMPREPLY < <(compgen -W '--input --output --input-sector-size --output-sector-size --request-size --queue-depth --direct --fsync --progress-percent --format --verbose --quiet --debug --stats --stats-file --guest --protocol --transport --serial-input --timeout --no-sandbox --check --help --version' -- "$cur")
+    mapfile -t COMPREPLY < <(compgen -W '--input --output --input-sector-size --output-sector-size --request-size --queue-depth --direct --fsync --sparse --max-output-size --force --digest --verify --progress-percent --format --verbose --quiet --debug --stats --stats-file --guest --protocol --transport --serial-input --timeout --no-sandbox --check --help --version' -- "$cur")
   else
     compopt -o filenames
     mapfile -t COMPREPLY < <(compgen -f -- "$cur")

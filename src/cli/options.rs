@@ -10,8 +10,8 @@ use argh::{ArgsInfo, FlagInfoKind, FromArgs, Optionality};
 
 use super::paths::{disk, file};
 use crate::config::{
-    OutputFormat, ProgressPercent, Protocol, SectorSize, Transport, parse_bytes, parse_count,
-    parse_timeout,
+    Digest, OutputFormat, ProgressPercent, Protocol, SectorSize, Sparse, Transport, parse_bytes,
+    parse_count, parse_timeout,
 };
 
 /// copies a disk inside a virtual machine
@@ -48,6 +48,27 @@ pub(super) struct Cli {
     /// report success only when the copy is on stable storage
     #[argh(switch)]
     pub(super) fsync: bool,
+
+    /// which zeros become holes: auto keeps the input's holes, always makes one of all zeros that the
+    /// guest finds, never writes everything
+    #[argh(option, arg_name = "WHEN", default = "Sparse::default()")]
+    pub(super) sparse: Sparse,
+
+    /// print the digest of the input's bytes, which the guest computes while it copies: sha256
+    #[argh(option, arg_name = "NAME")]
+    pub(super) digest: Option<Digest>,
+
+    /// read the output back when it is written, and compare it
+    #[argh(switch)]
+    pub(super) verify: bool,
+
+    /// refuse to make an output with more bytes than this
+    #[argh(option, arg_name = "SIZE", from_str_fn(parse_bytes))]
+    pub(super) max_output_size: Option<u64>,
+
+    /// write to a block device even if it is mounted or in use
+    #[argh(switch)]
+    pub(super) force: bool,
 
     /// progress reports: 0 at sectors 1, 11, 21 and so on; 1 to 99 each time that many percent
     /// more are done; 100 none
@@ -137,7 +158,7 @@ pub(super) enum Value {
 }
 
 /// The options in the order of the help text. Those that argh adds by itself are among them.
-const GROUPS: [(&str, &[More]); 6] = [
+const GROUPS: [(&str, &[More]); 7] = [
     ("Files", &[file_of("input"), file_of("output")]),
     (
         "Disks",
@@ -148,8 +169,12 @@ const GROUPS: [(&str, &[More]); 6] = [
             plain("queue-depth").or("as many as fit"),
             plain("direct"),
             plain("fsync"),
+            words("sparse", &["auto", "always", "never"]).or("auto"),
+            plain("max-output-size").or("the input's size"),
+            plain("force"),
         ],
     ),
+    ("Checks", &[words("digest", &["sha256"]), plain("verify")]),
     (
         "Output",
         &[

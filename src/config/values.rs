@@ -125,6 +125,49 @@ impl FromStr for Transport {
     }
 }
 
+/// Which zeros of the input become holes of the output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sparse {
+    /// The input's holes.
+    #[default]
+    Auto,
+    /// All that the guest finds.
+    Always,
+    /// None: everything is written.
+    Never,
+}
+
+impl FromStr for Sparse {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "always" => Ok(Self::Always),
+            "never" => Ok(Self::Never),
+            _ => Err("give auto, always or never".to_owned()),
+        }
+    }
+}
+
+/// What is computed of the input's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Digest {
+    /// SHA-256 (FIPS 180-4).
+    Sha256,
+}
+
+impl FromStr for Digest {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "sha256" => Ok(Self::Sha256),
+            _ => Err("give sha256".to_owned()),
+        }
+    }
+}
+
 /// How the output of a run is written: messages on stdout and statistics on stderr.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OutputFormat {

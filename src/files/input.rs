@@ -3,16 +3,19 @@
 //! gains some a warning: neither is silently copied wrong.
 //!
 //! System calls after [`InputFile::open`]: `preadv` for the disk, `fstat` for
-//! [`InputFile::check_unchanged`].
+//! [`InputFile::check_unchanged`], `lseek` for [`InputFile::holes`] and [`InputFile::check_holes`].
 
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use guest_protocol::DataList;
 use rustix::fs::{FileType, OFlags, Stat, fstat};
 use vm_memory::VolatileSlice;
 
 use super::descriptor::Descriptor;
 use super::error::{FileError, Role};
+use super::extents::{Holes, data_in_holes, find_holes};
 use super::identity::{Identity, Known};
 use super::open::open_to_read;
 use super::vectored::Partial;
@@ -113,6 +116,41 @@ impl InputFile {
         (modified(&self.stat) != modified(&now)).then(|| {
             format!("the input {path} was written to during the copy; the copy may mix old and new")
         })
+    }
+
+    /// Where it may have data. To be asked before the copy begins.
+    #[must_use]
+    pub fn holes(&self) -> Holes {
+        match FileType::from_raw_mode(self.stat.st_mode) {
+            FileType::RegularFile => find_holes(self.file.as_fd(), self.length),
+            // A block device does not tell.
+            _ => Holes {
+                list: DataList::everything(),
+                coarse: false,
+            },
+        }
+    }
+
+    /// Looks whether what was taken for a hole still is one, as `list` says. To be called when the
+    /// copy is complete.
+    ///
+    /// # Errors
+    ///
+    /// There is data in one: the copy has zeros in its place.
+    pub fn check_holes(&self, list: &DataList) -> Result<(), FileError> {
+        match data_in_holes(self.file.as_fd(), self.length, list) {
+            Ok(None) => Ok(()),
+            Ok(Some(offset)) => Err(FileError::HoleFilled {
+                path: self.path.clone(),
+                offset,
+            }),
+            Err(errno) => Err(FileError::Read {
+                role: Role::Input,
+                path: self.path.clone(),
+                offset: 0,
+                source: errno.into(),
+            }),
+        }
     }
 
     /// What must not be written.

@@ -5,8 +5,8 @@
 //! Nothing is stored beyond the input's length: what the disk's last sector has more than that is
 //! dropped and reads as zeros.
 //!
-//! System calls after [`OutputFile::create`]: `preadv` and `pwritev` for the disk, `fdatasync` for
-//! its flush if durability was asked for; `close`, `fsync`, `fstat`, `linkat`, `renameat` and `unlinkat`,
+//! System calls after [`OutputFile::create`]: `preadv`, `pwritev` and `fallocate` for the disk,
+//! `fdatasync` for its flush if durability was asked for; `close`, `fsync`, `fstat`, `ftruncate`, `linkat`, `renameat` and `unlinkat`,
 //! all relative to descriptors that are open, in [`OutputFile::commit`]; `unlinkat` and `close`
 //! when it is dropped. The process must ignore SIGXFSZ, or a file size limit kills it instead of
 //! failing the write: that is the program's to do.
@@ -17,11 +17,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{OFlags, fstat};
+use rustix::fs::{FileType, OFlags, fstat, ftruncate};
 use vm_memory::VolatileSlice;
 
 use super::coverage::Coverage;
 use super::descriptor::Descriptor;
+use super::device;
 use super::error::{FileError, Role};
 use super::hints::reason;
 use super::identity::{Identity, Known};
@@ -31,6 +32,7 @@ use super::place::Place;
 use super::staging::{Naming, Staging};
 use super::sync::{Synced, sync_all, sync_data};
 use super::target::{Target, find};
+use super::zeroing::{free, make_zero};
 use super::zeros;
 use crate::quote::quote_path;
 use crate::storage::Storage;
@@ -42,6 +44,10 @@ pub struct OutputOptions {
     pub direct: bool,
     /// Durably: the disk's flush and [`OutputFile::commit`] wait for stable storage.
     pub fsync: bool,
+    /// Even on a block device that is mounted or in use.
+    pub force: bool,
+    /// With this many bytes at the most.
+    pub max_length: Option<u64>,
 }
 
 /// The output of a copy, open for writing.
@@ -51,8 +57,10 @@ pub struct OutputFile {
     file: Descriptor,
     /// None for a device, which is written in place.
     staging: Option<Staging>,
-    /// The input's length in bytes.
-    length: u64,
+    /// How long it is to be, in bytes.
+    length: AtomicU64,
+    /// How long it may be.
+    most: u64,
     fsync: bool,
     coverage: Mutex<Coverage>,
     covered: AtomicU64,
@@ -83,11 +91,15 @@ impl OutputFile {
         options: OutputOptions,
         naming: Naming,
     ) -> Result<Self, FileError> {
+        let length = input.len();
+        let most = options.max_length.unwrap_or(u64::MAX);
+        check_length(path, length, most)?;
         let direct = |file| {
             let cancel = input.cancel().clone();
             Descriptor::new(file, options.direct, OFlags::RDWR, cancel)
         };
-        let (file, staging) = match find(Role::Output, path, &[input.known()], input.len())? {
+        let target = find(Role::Output, path, &[input.known()], length, options.force)?;
+        let (file, staging) = match target {
             Target::Device(device) => (direct(device), None),
             Target::File(place) => {
                 let (mut staging, file) = Staging::create(*place, naming)?;
@@ -104,9 +116,13 @@ impl OutputFile {
         })?;
         Ok(Self {
             path: path.into(),
-            file,
             staging,
-            length: input.len(),
+            length: AtomicU64::new(length),
+            most: match room(&file) {
+                Some(size) => most.min(size),
+                None => most,
+            },
+            file,
             fsync: options.fsync,
             coverage: Mutex::new(Coverage::new()),
             covered: AtomicU64::new(0),
@@ -121,7 +137,35 @@ impl OutputFile {
         &self.path
     }
 
-    /// How many different bytes of the output have been written. It never falls, and costs no more
+    /// How long the output is to be, in bytes: as long as the input, unless the operation says
+    /// otherwise.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.length.load(Ordering::SeqCst)
+    }
+
+    /// Makes the output `length` bytes long, for an operation whose result is not as long as its
+    /// input. What is written beyond it later is dropped.
+    ///
+    /// # Errors
+    ///
+    /// The device, or the user, does not allow so many; or something has been written already.
+    pub fn set_length(&self, length: u64) -> Result<(), FileError> {
+        check_length(&self.path, length, self.most)?;
+        // No write can come between the question and the answer.
+        let coverage = lock(&self.coverage);
+        if coverage.covered() > 0 {
+            return Err(FileError::LengthTooLate {
+                path: self.path.clone(),
+                length,
+                written: coverage.covered(),
+            });
+        }
+        self.length.store(length, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// How many different bytes of the output have been written or declared zero. It never falls, and costs no more
     /// than a load.
     #[must_use]
     pub fn bytes_written(&self) -> u64 {
@@ -177,6 +221,7 @@ impl OutputFile {
     pub fn commit(&self) -> Result<Vec<String>, FileError> {
         self.sealed.store(true, Ordering::SeqCst);
         self.check_complete()?;
+        self.cut()?;
         let synced = self.settle()?;
         let mut warnings = Vec::new();
         if let Some(staging) = &self.staging {
@@ -220,15 +265,56 @@ impl OutputFile {
 
     fn check_complete(&self) -> Result<(), FileError> {
         let coverage = lock(&self.coverage);
-        match coverage.first_missing(self.length) {
+        let length = self.length();
+        match coverage.first_missing(length) {
             None => Ok(()),
             Some(offset) => Err(FileError::Incomplete {
                 path: self.path.clone(),
                 offset,
-                length: self.length,
+                length,
                 forgotten: coverage.forgotten(),
             }),
         }
+    }
+
+    /// Gives a new file its length: zeros at its end were never written.
+    fn cut(&self) -> Result<(), FileError> {
+        let length = self.length();
+        let failed = |errno: rustix::io::Errno| FileError::Length {
+            path: self.path.clone(),
+            length,
+            source: errno.into(),
+        };
+        if self.staging.is_none() {
+            return Ok(());
+        }
+        let size = fstat(&self.file).map_err(failed)?.st_size;
+        if u64::try_from(size) == Ok(length) {
+            return Ok(());
+        }
+        ftruncate(&self.file, length).map_err(failed)
+    }
+
+    /// Refuses to change what is in place.
+    fn check_open(&self, offset: u64) -> Result<(), FileError> {
+        if self.sealed.load(Ordering::SeqCst) {
+            return Err(FileError::Sealed {
+                role: Role::Output,
+                path: self.path.clone(),
+                offset,
+            });
+        }
+        Ok(())
+    }
+
+    fn write_failed(&self, offset: u64, source: io::Error) -> io::Error {
+        FileError::Write {
+            role: Role::Output,
+            path: self.path.clone(),
+            offset,
+            source,
+        }
+        .into()
     }
 
     /// Waits for what the file system still owes: its errors, and durability if asked for.
@@ -257,7 +343,7 @@ impl OutputFile {
 
 impl Storage for OutputFile {
     fn read_at(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<()> {
-        let stored = zeros::clip(offset, buffers, self.length);
+        let stored = zeros::clip(offset, buffers, self.length());
         let read = match self.file.read(offset, buffers, stored) {
             Ok(()) => stored,
             // Not written yet: the file ends before the disk does.
@@ -279,30 +365,45 @@ impl Storage for OutputFile {
     }
 
     fn write_at(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<()> {
-        if self.sealed.load(Ordering::SeqCst) {
-            return Err(FileError::Sealed {
-                role: Role::Output,
-                path: self.path.clone(),
-                offset,
-            }
-            .into());
-        }
-        let stored = zeros::clip(offset, buffers, self.length);
+        self.check_open(offset)?;
+        let stored = zeros::clip(offset, buffers, self.length());
         let written = self.file.write(offset, buffers, stored);
         let done = written
             .as_ref()
             .map_or_else(|partial| partial.done, |()| stored);
         let end = offset.saturating_add(done);
         self.record(offset, end);
-        written.map_err(|partial| {
-            FileError::Write {
-                role: Role::Output,
-                path: self.path.clone(),
-                offset: end,
-                source: partial.source,
-            }
-            .into()
-        })
+        written.map_err(|partial| self.write_failed(end, partial.source))
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64, unmap: bool) -> io::Result<()> {
+        self.check_open(offset)?;
+        let end = offset.saturating_add(length).min(self.length());
+        if offset >= end {
+            return Ok(());
+        }
+        // What a new file has never been given reads as zeros by itself.
+        let untouched = || !lock(&self.coverage).overlaps(offset, end);
+        let zeroed = if unmap && self.staging.is_some() && untouched() {
+            Ok(())
+        } else {
+            make_zero(&self.file, offset, end, unmap)
+        };
+        let done = match &zeroed {
+            Ok(()) => end,
+            Err(partial) => offset + partial.done,
+        };
+        self.record(offset, done);
+        zeroed.map_err(|partial| self.write_failed(done, partial.source))
+    }
+
+    fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.check_open(offset)?;
+        let end = offset.saturating_add(length).min(self.length());
+        if offset >= end {
+            return Ok(());
+        }
+        free(&self.file, offset, end).map_err(|source| self.write_failed(offset, source))
     }
 
     fn flush(&self) -> io::Result<()> {
@@ -320,6 +421,25 @@ impl Storage for OutputFile {
             .into()),
         }
     }
+}
+
+/// Refuses a length that the user, or the device, does not allow.
+fn check_length(path: &Path, length: u64, most: u64) -> Result<(), FileError> {
+    if length <= most {
+        return Ok(());
+    }
+    Err(FileError::TooLong {
+        path: path.into(),
+        length,
+        most,
+    })
+}
+
+/// The size of a block device, which cannot grow.
+fn room(file: &Descriptor) -> Option<u64> {
+    let stat = fstat(file).ok()?;
+    let is_device = FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice;
+    is_device.then(|| device::size(file).ok()).flatten()
 }
 
 /// No state is left half changed by a panic, so that a poisoned lock is as good as another.

@@ -19,7 +19,7 @@ use super::debug_lines::{DEBUG_PREFIX, DebugLines};
 use super::json::{
     RunResult, debug_object, message_object, result_object, text_object, warning_object,
 };
-use super::line::message_line;
+use super::line::{hex, message_line};
 use super::stream::{FULL, Stream, lead_to_the_same};
 use super::text::{TerminalText, TextLines};
 
@@ -207,6 +207,15 @@ impl Console {
             message_line(message).map(|line| line + "\n")
         };
         self.print(Sink::Out, text.unwrap_or_default().as_bytes());
+    }
+
+    /// Shows the digest of what was done, as programs do that compute nothing else. A result, and not
+    /// a message beside a bar; a program finds it in the last object.
+    pub fn digest(&mut self, algorithm: &str, digest: &[u8]) {
+        if !self.options.quiet && !self.is_json() {
+            let line = format!("{algorithm} {}\n", hex(digest));
+            self.print(Sink::Out, line.as_bytes());
+        }
     }
 
     /// Passes on what a guest says that speaks plain text.

@@ -56,6 +56,12 @@ pub fn message_line(message: &GuestMessage) -> Option<String> {
     Some(line)
 }
 
+/// The bytes as hexadecimal digits.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

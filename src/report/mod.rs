@@ -18,5 +18,5 @@ pub use json::{
     Exits, Outcome, RunResult, debug_object, message_object, result_object, text_object,
     warning_object,
 };
-pub use line::message_line;
+pub use line::{hex, message_line};
 pub use quote::{MAX_SHOWN, is_visible, push_line, quote_text, quote_word};

@@ -65,6 +65,13 @@ pub fn place_file(folder: RawFd) -> Calls {
         // No flags: a file, not a folder.
         .allow_with(libc::SYS_unlinkat, &[(0, folder), (2, 0)])
         .allow(libc::SYS_fsync)
+        .allow(libc::SYS_ftruncate)
+}
+
+/// Looking for holes in a file that is open.
+#[must_use]
+pub fn find_holes() -> Calls {
+    Calls::new().allow(libc::SYS_lseek)
 }
 
 /// Reading a file that is open.
@@ -73,10 +80,11 @@ pub fn read_file() -> Calls {
     Calls::new().allow(libc::SYS_preadv)
 }
 
-/// Writing a file that is open, and waiting until its data is stored.
+/// Writing a file that is open or making parts of it zero, and waiting until its data is stored.
 #[must_use]
 pub fn write_file() -> Calls {
     Calls::new()
         .allow(libc::SYS_pwritev)
+        .allow(libc::SYS_fallocate)
         .allow(libc::SYS_fdatasync)
 }

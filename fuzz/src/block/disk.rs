@@ -48,6 +48,7 @@ impl Disk {
             capacity,
             sector_size,
             read_only: index == 0,
+            zeroes: false,
             id: *b"a-disk-for-fuzzing\0\0",
         };
         let backend = Watched {

@@ -19,6 +19,7 @@ mod devices;
 mod faults;
 mod kept;
 mod refused;
+mod sparse;
 
 const BOTH: [Naming; 2] = [Naming::Unnamed, Naming::Hidden];
 
@@ -118,7 +119,11 @@ fn every_length_is_exact_however_it_is_written() {
         let setup = Setup::new(length);
         for (direct, fsync) in [(false, false), (true, false), (false, true), (true, true)] {
             let path = setup.path("copy");
-            let options = OutputOptions { direct, fsync };
+            let options = OutputOptions {
+                direct,
+                fsync,
+                ..OutputOptions::default()
+            };
             let output = OutputFile::create(&path, &setup.input, options).unwrap();
             copy(&output, length).unwrap();
             assert_eq!(output.bytes_written(), length as u64);

@@ -35,6 +35,7 @@ impl Disks {
             capacity: padded_length(length, sector_size.bytes()),
             sector_size: sector_size.bytes(),
             read_only,
+            zeroes: true,
             id: padded_id(id),
         };
         let refused = |error: NewBlockError| RunError::Host {

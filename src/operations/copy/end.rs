@@ -77,6 +77,7 @@ pub(super) fn finish(config: &Config, copy: &Copy, outcome: Outcome, elapsed: Du
         console.warn(&error.to_string());
     }
     let sectors = bytes.div_ceil(config.input_sector_size.bytes().into());
+    let succeeded = result.is_ok();
     let result = result.map(|warnings| warnings.iter().for_each(|line| console.warn(line)));
     let status = conclude(&mut console, &result, |result| RunResult {
         bytes,
@@ -91,6 +92,11 @@ pub(super) fn finish(config: &Config, copy: &Copy, outcome: Outcome, elapsed: Du
             other: exits.other,
             total: exits.total(),
         },
+        digest: copy
+            .session
+            .digest()
+            .filter(|_| succeeded && copy.shows_digest)
+            .map(|digits| format!("sha256:{digits}")),
         ..result
     });
     say_goodbye(&mut console, signals.as_fd());

@@ -4,6 +4,8 @@
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
+use guest_protocol::DataList;
+
 use crate::config::Config;
 use crate::files::{
     FileError, ImageFile, InputFile, Known, NewFile, OutputFile, OutputOptions, Role,
@@ -56,6 +58,8 @@ impl Sources {
         let options = OutputOptions {
             direct: config.direct,
             fsync: config.fsync,
+            force: config.force,
+            max_length: config.max_output_size,
         };
         let mut reads: Vec<Known<'_>> = vec![self.input.known()];
         reads.extend(self.guest.as_ref().map(ImageFile::known));
@@ -115,8 +119,9 @@ impl Files {
         self.cancel.cancel();
     }
 
-    /// Puts the output in place; returns warnings.
-    pub(super) fn commit(&self) -> Result<Vec<String>, FileError> {
+    /// Puts the output in place; returns warnings. `data` is where the input was said to have data.
+    pub(super) fn commit(&self, data: &DataList) -> Result<Vec<String>, FileError> {
+        self.input.check_holes(data)?;
         let mut warnings = self.output.commit()?;
         warnings.extend(self.input.check_unchanged());
         Ok(warnings)

@@ -13,7 +13,9 @@ use std::time::Instant;
 
 use guest_abi::ports::{COM1, COM2, EXIT, IDLE, UART_DATA, UART_PORTS};
 
-pub use configuration::config_frame;
+use guest_protocol::{GuestMessage, Payload};
+
+pub use configuration::{InputFacts, config_frame};
 pub use session::{ProtocolError, Session};
 
 use crate::config::{Config, OutputFormat, Protocol};
@@ -34,6 +36,9 @@ struct Copy {
     files: Files,
     disks: Disks,
     session: Session,
+    input: InputFacts,
+    /// Whether the user wants to see the digest.
+    shows_digest: bool,
 }
 
 /// Copies as `config` says, tells the user how it went, and returns the exit status. If there is
@@ -66,7 +71,8 @@ fn start(config: &Config) -> Result<(Copy, Outcome), RunError> {
 
     let mut machine = Machine::new(machine::open_kvm()?, Disks::COUNT)?;
     let disks = Disks::new(config, &files, &machine)?;
-    let ports = SerialPorts::new(config, &console)?;
+    let input = InputFacts::of(&files.input, config.sparse);
+    let ports = SerialPorts::new(config, &console, &input)?;
     let helped = disks.add_to(&mut machine)?;
     let vcpu = ports.boot(machine, helped, image.as_deref().unwrap_or(GUEST))?;
 
@@ -80,6 +86,7 @@ fn start(config: &Config) -> Result<(Copy, Outcome), RunError> {
         .workers()
         .into_iter()
         .fold(runner, Runner::worker)
+        .main_calls(&calls::find_holes())
         .helping_calls(&calls::read_file())
         .reports(&ports.com1)
         .debug(&ports.com2)
@@ -89,7 +96,10 @@ fn start(config: &Config) -> Result<(Copy, Outcome), RunError> {
     let sector_size = u64::from(config.input_sector_size.bytes());
     let sectors = files.input.len().div_ceil(sector_size);
     let mut copy = Copy {
-        session: Session::new(config.protocol, sectors),
+        session: Session::new(config.protocol, sectors)
+            .wanting_digest(config.digest.is_some() || config.verify),
+        input,
+        shows_digest: config.digest.is_some(),
         files: files.share(),
         disks,
     };
@@ -105,12 +115,12 @@ struct SerialPorts {
 
 impl SerialPorts {
     /// Ports with the configuration waiting to be received.
-    fn new(config: &Config, console: &Console) -> Result<Self, RunError> {
+    fn new(config: &Config, console: &Console, input: &InputFacts) -> Result<Self, RunError> {
         let ports = Self {
             com1: SerialPort::for_reports().map_err(RunError::host("make an eventfd"))?,
             com2: SerialPort::for_debug().map_err(RunError::host("make an eventfd"))?,
         };
-        let frame = config_frame(config, console.wants_reports()).map_err(|error| {
+        let frame = config_frame(config, console.wants_reports(), input).map_err(|error| {
             RunError::Guest(format!(
                 "the configuration does not fit into a frame: {error}"
             ))
@@ -158,7 +168,16 @@ impl Operation for Copy {
             console.text(bytes);
             return Ok(());
         }
-        let show = |message: &_| console.message(message);
+        let shows_digest = self.shows_digest;
+        let show = |message: &GuestMessage| {
+            console.message(message);
+            if let Some(Payload::Complete(complete)) = &message.payload
+                && shows_digest
+                && !complete.digest.is_empty()
+            {
+                console.digest("sha256", &complete.digest);
+            }
+        };
         Ok(self.session.receive(source, bytes, show)?)
     }
 
@@ -175,6 +194,6 @@ impl Operation for Copy {
     }
 
     fn commit(&mut self) -> Result<Vec<String>, RunError> {
-        Ok(self.files.commit()?)
+        Ok(self.files.commit(&self.input.data)?)
     }
 }

@@ -7,11 +7,13 @@
 use guest_protocol::{FrameDecoder, FrameError, GuestMessage, Level, Payload};
 
 use crate::config::Protocol;
-use crate::report::message_line;
+use crate::report::{hex, message_line};
 use crate::runtime::{RunError, Source};
 
 /// Messages beside progress that a session may have: initialisation of two disks takes nine.
 const MAX_MESSAGES: u32 = 64;
+/// Length of a digest (SHA-256) in bytes.
+const DIGEST_LEN: usize = 32;
 /// What a text session may send beside its progress lines, in bytes, and for each sector.
 const TEXT_BASE: u64 = 64 * 1024;
 const TEXT_PER_SECTOR: u64 = 64;
@@ -43,6 +45,9 @@ pub enum ProtocolError {
     /// More than a copy has to say.
     #[error("the guest sent more messages than a copy has to send")]
     Flood,
+    /// A digest that nobody asked for, or of another length than it has.
+    #[error("the guest sent a digest of {0} bytes, which was not asked for or has another length")]
+    Digest(usize),
     /// Something behind the completion.
     #[error("the guest sent a message after its completion")]
     AfterCompletion,
@@ -67,6 +72,8 @@ pub struct Session {
     text_budget: u64,
     error_line: Option<String>,
     completion: Option<(u64, bool)>,
+    wants_digest: bool,
+    digest: Option<Vec<u8>>,
 }
 
 impl Session {
@@ -82,7 +89,24 @@ impl Session {
             text_budget: TEXT_BASE.saturating_add(sectors.saturating_mul(TEXT_PER_SECTOR)),
             error_line: None,
             completion: None,
+            wants_digest: false,
+            digest: None,
         }
+    }
+
+    /// One whose completion must have a digest, if that is so.
+    #[must_use]
+    pub fn wanting_digest(self, wants_digest: bool) -> Self {
+        Self {
+            wants_digest,
+            ..self
+        }
+    }
+
+    /// The digest that the guest gave with its completion, as hexadecimal digits.
+    #[must_use]
+    pub fn digest(&self) -> Option<String> {
+        self.digest.as_deref().map(hex)
     }
 
     /// How the guest speaks.
@@ -162,6 +186,11 @@ impl Session {
             }
             Some(Payload::Complete(complete)) => {
                 self.completion = Some((complete.count, complete.success));
+                let given = !complete.digest.is_empty();
+                if given && (!self.wants_digest || complete.digest.len() != DIGEST_LEN) {
+                    return Err(ProtocolError::Digest(complete.digest.len()));
+                }
+                self.digest = given.then(|| complete.digest.clone());
                 Level::Complete
             }
         };
@@ -191,7 +220,12 @@ impl Session {
             return Err("the guest ended in the middle of a message".to_owned());
         }
         match self.completion {
-            Some((count, true)) if count == self.sectors => Ok(()),
+            Some((count, true)) if count == self.sectors => {
+                match self.wants_digest && self.digest.is_none() {
+                    true => Err("the guest gave no digest of what it copied".to_owned()),
+                    false => Ok(()),
+                }
+            }
             Some((count, true)) => Err(format!(
                 "the guest claimed success with {count} of {} sectors",
                 self.sectors
@@ -269,6 +303,27 @@ mod tests {
             let error = receive(&mut session, &progress_message("copy", current, total, 10));
             assert!(matches!(error, Err(ProtocolError::Progress { .. })));
         }
+    }
+
+    #[test]
+    fn a_digest_is_there_if_and_only_if_it_is_wanted() {
+        let with = |digest: &[u8]| guest_protocol::complete_with_digest("copy", 50, digest);
+        let wanting = || Session::new(Protocol::Protobuf, 50).wanting_digest(true);
+        let mut session = wanting();
+        receive(&mut session, &with(&[0xab; 32])).unwrap();
+        session.verdict().unwrap();
+        assert_eq!(session.digest(), Some("ab".repeat(32)));
+
+        let mut session = wanting();
+        receive(&mut session, &complete_message("copy", 50, true)).unwrap();
+        assert!(session.verdict().unwrap_err().contains("no digest"));
+        for len in [1, 31, 33] {
+            let error = receive(&mut wanting(), &with(&vec![1; len]));
+            assert_eq!(error, Err(ProtocolError::Digest(len)));
+        }
+        let mut session = Session::new(Protocol::Protobuf, 50);
+        let error = receive(&mut session, &with(&[1; 32]));
+        assert_eq!(error, Err(ProtocolError::Digest(32)));
     }
 
     #[test]

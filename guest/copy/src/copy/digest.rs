@@ -74,6 +74,8 @@ impl Hasher {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     fn plain(bytes: &[u8]) -> [u8; LEN] {
@@ -91,7 +93,7 @@ mod tests {
         let mut bytes = vec![0; 30_000];
         for (at, byte) in bytes.iter_mut().enumerate() {
             if !(5000..21_000).contains(&at) {
-                *byte = (at % 251) as u8;
+                *byte = u8::try_from(at % 251).unwrap();
             }
         }
         let mut hasher = Hasher::new(29_999);

@@ -1,7 +1,6 @@
 //! The end of a copy with a digest: what is still missing of it, and, if that is wanted, the output
 //! once more, read back and compared by its digest.
 
-use alloc::format;
 use alloc::string::String;
 use core::fmt::Write as _;
 
@@ -28,17 +27,7 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         if self.extras.verify {
             let found = self.read_back(length)?;
             if found != digest {
-                return Err(Failure {
-                    op: Op::Verify,
-                    device: Disk::Output.name(),
-                    sector: 0,
-                    status: NO_STATUS,
-                    detail: format!(
-                        "what was read back has sha256 {}, the input {}",
-                        hex(&found),
-                        hex(&digest)
-                    ),
-                });
+                return Err(difference(&found, &digest));
             }
         }
         Ok(Some(digest))
@@ -109,6 +98,19 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
             }
         }
         Ok(STATUS_OK)
+    }
+}
+
+/// The failure of an output whose bytes have another digest than the input's.
+fn difference(found: &[u8], digest: &[u8]) -> Failure {
+    // Not `format!`: the library's copy of it can unwind, for which a guest has nothing.
+    let detail = String::from("what was read back has sha256 ") + &hex(found) + ", the input ";
+    Failure {
+        op: Op::Verify,
+        device: Disk::Output.name(),
+        sector: 0,
+        status: NO_STATUS,
+        detail: detail + &hex(digest),
     }
 }
 
