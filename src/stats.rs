@@ -6,21 +6,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::machine::ExitCounts;
+use crate::report::Exits;
 use crate::virtio::block::BlockCounters;
 
 const MIB: f64 = 1024.0 * 1024.0;
-
-/// Exits of the vCPU to user space, by kind.
-#[derive(Clone, Debug, Serialize)]
-struct Exits {
-    pio_in: u64,
-    pio_out: u64,
-    mmio_read: u64,
-    mmio_write: u64,
-    idle: u64,
-    other: u64,
-    total: u64,
-}
 
 /// What one disk did.
 #[derive(Clone, Debug, Serialize)]
@@ -41,7 +30,7 @@ struct Disk {
 #[derive(Clone, Debug, Serialize)]
 pub struct Stats {
     success: bool,
-    /// Length of the input.
+    /// Different bytes of the output that were written; of a copy, all.
     bytes: u64,
     wall_seconds: f64,
     throughput_mib_s: f64,
@@ -54,7 +43,7 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// The statistics of a run over `bytes` bytes that took `wall`.
+    /// The statistics of a run that wrote `bytes` different bytes of its output and took `wall`.
     #[must_use]
     pub fn new(
         success: bool,
@@ -73,15 +62,7 @@ impl Stats {
             bytes,
             wall_seconds: seconds,
             throughput_mib_s: ratio(mib, seconds),
-            exits: Exits {
-                pio_in: exits.pio_in,
-                pio_out: exits.pio_out,
-                mmio_read: exits.mmio_read,
-                mmio_write: exits.mmio_write,
-                idle: exits.idle,
-                other: exits.other,
-                total: exits.total(),
-            },
+            exits: exits.into(),
             exits_per_mib: ratio(total, mib),
             coalesced_bytes: exits.coalesced,
             disks: disks.map(|(name, counters)| disk(name, &counters)).into(),
@@ -94,6 +75,38 @@ impl Stats {
     pub fn to_json(&self) -> String {
         // Numbers and names cannot fail to be written.
         serde_json::to_string(self).unwrap_or_default() + "\n"
+    }
+
+    /// The same as one of the objects of a run, which have a type; without a line break.
+    #[must_use]
+    pub fn to_object(&self) -> String {
+        let object = Object {
+            kind: "stats",
+            stats: self,
+        };
+        serde_json::to_string(&object).unwrap_or_default()
+    }
+}
+
+#[derive(Serialize)]
+struct Object<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(flatten)]
+    stats: &'a Stats,
+}
+
+impl From<&ExitCounts> for Exits {
+    fn from(exits: &ExitCounts) -> Self {
+        Self {
+            pio_in: exits.pio_in,
+            pio_out: exits.pio_out,
+            mmio_read: exits.mmio_read,
+            mmio_write: exits.mmio_write,
+            idle: exits.idle,
+            other: exits.other,
+            total: exits.total(),
+        }
     }
 }
 
@@ -116,9 +129,14 @@ fn disk(name: &'static str, counters: &BlockCounters) -> Disk {
 impl Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let exits = &self.exits;
+        let (done, end) = if self.success {
+            ("copied", "")
+        } else {
+            ("written", "; there is no copy")
+        };
         writeln!(
             f,
-            "copied       {} bytes in {:.3} s, {:.0} MiB/s",
+            "{done:<12} {} bytes in {:.3} s, {:.0} MiB/s{end}",
             self.bytes, self.wall_seconds, self.throughput_mib_s
         )?;
         writeln!(
@@ -197,6 +215,30 @@ mod tests {
         assert_eq!(json["exits_per_mib"], 2.0);
         assert_eq!(json["disks"][1]["requests_per_call"], 4.0);
         assert!(json["peak_memory_kib"].as_u64().unwrap() > 0);
+    }
+
+    #[test]
+    fn the_object_of_a_run_is_the_same_with_a_type() {
+        let [mut object, plain] = [stats().to_object(), stats().to_json()]
+            .map(|text| serde_json::from_str::<serde_json::Value>(&text).unwrap());
+        let kind = object.as_object_mut().unwrap().remove("type");
+        assert_eq!(kind, Some("stats".into()));
+        assert_eq!(object["exits"], plain["exits"]);
+        assert_eq!(object["disks"], plain["disks"]);
+    }
+
+    #[test]
+    fn a_failed_run_does_not_say_that_it_copied() {
+        assert!(
+            stats()
+                .to_string()
+                .starts_with("copied       2097152 bytes")
+        );
+        let mut failed = stats();
+        failed.success = false;
+        let text = failed.to_string();
+        assert!(text.starts_with("written      2097152 bytes"), "{text}");
+        assert!(text.contains("there is no copy") && !text.contains("copied"));
     }
 
     #[test]

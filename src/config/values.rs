@@ -8,6 +8,7 @@ use std::time::Duration;
 use guest_abi::limits::{MAX_SECTOR_SIZE, MIN_SECTOR_SIZE, is_sector_size};
 
 use super::size;
+use crate::report::OutputFormat;
 
 /// The sector size of a disk in bytes: a power of two from 512 to 65536.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -166,16 +167,6 @@ impl FromStr for Digest {
             _ => Err("give sha256".to_owned()),
         }
     }
-}
-
-/// How the output of a run is written: messages on stdout and statistics on stderr.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OutputFormat {
-    /// Lines for a person.
-    #[default]
-    Text,
-    /// JSON objects, one a line.
-    Json,
 }
 
 impl FromStr for OutputFormat {

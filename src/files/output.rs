@@ -241,6 +241,15 @@ impl OutputFile {
         Ok(warnings)
     }
 
+    /// Gives the copy up: nothing of it is left, even while a thread that hangs in a write keeps
+    /// this object alive. What had the name before still has it.
+    pub fn discard(&self) {
+        self.sealed.store(true, Ordering::SeqCst);
+        if let Some(staging) = &self.staging {
+            staging.discard();
+        }
+    }
+
     /// Makes the output's name durable, if that was asked for; returns a warning if it is not.
     /// The copy is in place by now, so that nothing can make it a failure any more.
     fn sync_name(&self, place: &Place) -> Option<String> {

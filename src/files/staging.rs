@@ -116,6 +116,14 @@ impl Staging {
         Ok(())
     }
 
+    /// Removes a file that has a hidden name; it will never get another one. Does nothing once the
+    /// file is in place, or a second time.
+    pub(super) fn discard(&self) {
+        if !self.placed.swap(true, Ordering::AcqRel) && self.naming == Naming::Hidden {
+            self.remove();
+        }
+    }
+
     /// Where the file goes.
     pub(super) fn place(&self) -> &Place {
         &self.place
@@ -158,9 +166,7 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        if self.naming == Naming::Hidden && !self.placed.load(Ordering::Acquire) {
-            self.remove();
-        }
+        self.discard();
     }
 }
 

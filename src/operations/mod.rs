@@ -2,3 +2,4 @@
 //! follows what the guest says, and judges what came of it; the runtime does the rest.
 
 pub mod copy;
+pub mod inspect;

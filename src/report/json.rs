@@ -113,11 +113,17 @@ enum Object<'a> {
 impl Object<'_> {
     /// As one line, with its line break.
     fn line(&self) -> String {
-        // Strings and numbers cannot fail to be written.
-        let mut line = escape_invisible(&serde_json::to_string(self).unwrap_or_default());
+        let mut line = one_line(self);
         line.push('\n');
         line
     }
+}
+
+/// `value` as one line of visible characters, without its line break.
+#[must_use]
+pub fn one_line(value: &impl Serialize) -> String {
+    // Strings and numbers cannot fail to be written.
+    escape_invisible(serde_json::to_string(value).unwrap_or_default())
 }
 
 /// The object for `message`; `None` for a message without content.
@@ -152,6 +158,13 @@ pub fn message_object(message: &GuestMessage) -> Option<String> {
             count: complete.count,
             success: complete.success,
         },
+        // What is said of an image is not an object but a part of an answer.
+        Payload::Image(_)
+        | Payload::Reference(_)
+        | Payload::Snapshot(_)
+        | Payload::Finding(_)
+        | Payload::Problem(_)
+        | Payload::Check(_) => return None,
     };
     Some(object.line())
 }
@@ -182,7 +195,11 @@ pub fn result_object(result: &RunResult) -> String {
 
 /// `json` with all that cannot be seen as `\u202e`. Outside of strings JSON has only visible
 /// characters, and in strings this is how JSON writes any character.
-fn escape_invisible(json: &str) -> String {
+fn escape_invisible(json: String) -> String {
+    // As nearly all of it is.
+    if json.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return json;
+    }
     let mut shown = String::with_capacity(json.len());
     for c in json.chars() {
         if is_visible(c) {

@@ -64,7 +64,7 @@ impl AsFd for Signals {
 }
 
 /// The set of `signals`, whose numbers are valid.
-pub(super) fn set_of(signals: impl IntoIterator<Item = libc::c_int>) -> libc::sigset_t {
+fn set_of(signals: impl IntoIterator<Item = libc::c_int>) -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
     // SAFETY: `set` is valid for writing.
     unsafe { libc::sigemptyset(set.as_mut_ptr()) };

@@ -14,6 +14,10 @@ const KVM_RUN: u64 = 0xae80;
 const KVM_GET_REGS: u64 = 0x8090_ae81;
 const KVM_GET_SREGS: u64 = 0x8138_ae83;
 
+/// Changing a terminal's settings, and asking whose it is (asm-generic/ioctls.h).
+const TCSETS2: u64 = 0x402c_542b;
+const TIOCGPGRP: u64 = 0x540f;
+
 /// A descriptor or another signed number, as a filter compares it.
 const fn word(number: i32) -> u64 {
     number.cast_unsigned() as u64
@@ -72,6 +76,25 @@ pub fn place_file(folder: RawFd) -> Calls {
 #[must_use]
 pub fn find_holes() -> Calls {
     Calls::new().allow(libc::SYS_lseek)
+}
+
+/// Reading from the socket that is open as `socket`.
+#[must_use]
+pub fn read_socket(socket: RawFd) -> Calls {
+    Calls::new().allow_with(libc::SYS_recvfrom, &[(0, word(socket))])
+}
+
+/// Giving the terminal that is open as `terminal` its settings back, if it still belongs to this
+/// job. Which of the calls asks that depends on the C library.
+#[must_use]
+pub fn restore_terminal(terminal: RawFd) -> Calls {
+    [TCSETS2, TIOCGPGRP]
+        .into_iter()
+        .fold(Calls::new(), |calls, request| {
+            calls.allow_with(libc::SYS_ioctl, &[(0, word(terminal)), (1, request)])
+        })
+        .allow(libc::SYS_getpgrp)
+        .allow_with(libc::SYS_getpgid, &[(0, 0)])
 }
 
 /// Reading a file that is open.

@@ -15,6 +15,7 @@
 
 pub(crate) mod elf;
 pub(crate) mod files;
+pub(crate) mod fuse;
 pub(crate) mod process;
 pub(crate) mod program;
 pub(crate) mod virtio;

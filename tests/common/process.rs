@@ -7,7 +7,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::os::unix::process::ExitStatusExt;
@@ -70,6 +70,11 @@ impl Vmm {
         self
     }
 
+    pub(crate) fn stdin(mut self, stdin: impl Into<Stdio>) -> Self {
+        self.0.stdin(stdin);
+        self
+    }
+
     pub(crate) fn stdout(mut self, stdout: impl Into<Stdio>) -> Self {
         self.0.stdout(stdout);
         self
@@ -116,6 +121,36 @@ impl Vmm {
             }
         };
         self.before_start(set)
+    }
+
+    /// Without standard input.
+    pub(crate) fn closed_stdin(mut self) -> Self {
+        let close = || {
+            // SAFETY: nothing in the process uses the descriptor.
+            unsafe { libc::close(0) };
+            Ok(())
+        };
+        // SAFETY: between fork and exec it makes one system call and nothing else.
+        unsafe { self.0.pre_exec(close) };
+        self
+    }
+
+    /// In a session of its own, with what is its standard input as the session's terminal.
+    pub(crate) fn in_session(mut self) -> Self {
+        let set = || {
+            // SAFETY: the call takes nothing.
+            if unsafe { libc::setsid() } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            // SAFETY: the request takes a number.
+            match unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) } {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            }
+        };
+        // SAFETY: between fork and exec it makes two system calls and nothing else.
+        unsafe { self.0.pre_exec(set) };
+        self
     }
 
     /// Starts it.
@@ -321,6 +356,42 @@ impl Terminal {
     pub(crate) fn attach_stderr(&self, vmm: Vmm) -> Vmm {
         vmm.env("TERM", "xterm")
             .stderr(self.theirs.try_clone().unwrap())
+    }
+
+    /// Standard input of `vmm` from this terminal.
+    pub(crate) fn attach_stdin(&self, vmm: Vmm) -> Vmm {
+        vmm.stdin(self.theirs.try_clone().unwrap())
+    }
+
+    /// Types `keys`.
+    pub(crate) fn type_keys(&self, keys: &[u8]) {
+        (&self.ours).write_all(keys).unwrap();
+    }
+
+    /// What was shown, as far as it waits to be read.
+    pub(crate) fn shown(&self) -> String {
+        let mut waiting: libc::c_int = 0;
+        // SAFETY: `waiting` is valid for writing.
+        unsafe { libc::ioctl(self.ours.as_raw_fd(), libc::FIONREAD, &raw mut waiting) };
+        let mut shown = vec![0; usize::try_from(waiting).unwrap()];
+        (&self.ours).read_exact(&mut shown).unwrap();
+        String::from_utf8_lossy(&shown).into_owned()
+    }
+
+    /// Its settings, to be compared: modes and keys.
+    pub(crate) fn settings(&self) -> (Vec<u32>, Vec<u8>) {
+        // SAFETY: a `termios` is plain data, for which all zeros are valid.
+        let mut settings: libc::termios = unsafe { std::mem::zeroed() };
+        // SAFETY: `settings` is valid for writing.
+        let asked = unsafe { libc::tcgetattr(self.theirs.as_raw_fd(), &raw mut settings) };
+        assert_eq!(asked, 0, "{}", io::Error::last_os_error());
+        let modes = [
+            settings.c_iflag,
+            settings.c_oflag,
+            settings.c_cflag,
+            settings.c_lflag,
+        ];
+        (modes.to_vec(), settings.c_cc.to_vec())
     }
 
     /// Stops it, as Ctrl-S does.

@@ -4,7 +4,7 @@ use guest_protocol::{
     DataList, DeviceConfig, FrameError, HEADER_LEN, MAX_MESSAGE_LEN, VmmConfig, encode_framed,
 };
 
-use crate::config::{Config, ProgressPercent, Protocol, Sparse};
+use crate::config::{Config, ProgressPercent, Protocol, Sparse, Transport};
 use crate::files::InputFile;
 
 /// The most that a configuration can take.
@@ -50,27 +50,70 @@ impl InputFacts {
     }
 }
 
+/// With more progress reports than this, a console costs less than the serial port does: a console
+/// takes thirty accesses to its registers and a thread, a report over the port as many bytes as it
+/// has, of which each costs the host half a microsecond.
+const MANY_REPORTS: u64 = 100;
+/// The guest reports each so many sectors if its user does not say how many percent.
+const SECTORS_A_REPORT: u64 = 10;
+
+/// How the guest is to report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reports {
+    progress: ProgressPercent,
+    by_console: bool,
+}
+
+impl Reports {
+    /// The reports of a copy of `sectors` sectors. `wanted` says whether anyone will see those of
+    /// progress; if not, the guest is asked for none, since each costs the wire.
+    #[must_use]
+    pub fn new(config: &Config, sectors: u64, wanted: bool) -> Self {
+        let progress = if wanted {
+            config.progress
+        } else {
+            ProgressPercent::NEVER
+        };
+        let by_console = match config.transport {
+            Transport::Serial => false,
+            Transport::Console => true,
+            // Another guest need not know what a console is.
+            Transport::Auto => config.guest.is_none() && count(progress, sectors) > MANY_REPORTS,
+        };
+        Self {
+            progress,
+            by_console,
+        }
+    }
+
+    /// Whether they go through a virtio console.
+    #[must_use]
+    pub fn are_by_console(self) -> bool {
+        self.by_console
+    }
+}
+
+/// How many reports of progress the guest makes, but for one of the last sector.
+fn count(progress: ProgressPercent, sectors: u64) -> u64 {
+    match progress.percent() {
+        0 => sectors.div_ceil(SECTORS_A_REPORT),
+        percent => u64::from(100 / percent).min(sectors),
+    }
+}
+
 /// The configuration for the guest, as a frame.
-///
-/// `reports` says whether anyone will see progress reports; if not, the guest is asked for none,
-/// since each costs the wire.
 ///
 /// # Errors
 ///
 /// None in practice: the list of data is bounded, and the rest has a fixed shape, which fits.
 pub fn config_frame(
     config: &Config,
-    reports: bool,
+    reports: Reports,
     input: &InputFacts,
 ) -> Result<Vec<u8>, FrameError> {
     let device = |name: &str, size: u32| DeviceConfig {
         name: name.to_owned(),
         sector_size: size,
-    };
-    let progress = if reports {
-        config.progress
-    } else {
-        ProgressPercent::NEVER
     };
     // What is read back is compared by its digest.
     let wants_digest = config.digest.is_some() || config.verify;
@@ -79,7 +122,7 @@ pub fn config_frame(
             device("input", config.input_sector_size.bytes()),
             device("output", config.output_sector_size.bytes()),
         ],
-        progress_percent: progress.percent().into(),
+        progress_percent: reports.progress.percent().into(),
         protocol: match config.protocol {
             Protocol::Protobuf => guest_protocol::Protocol::Protobuf,
             Protocol::Text => guest_protocol::Protocol::Text,
@@ -87,7 +130,11 @@ pub fn config_frame(
         .into(),
         request_size: config.requests.size,
         queue_depth: config.requests.depth,
-        transport: guest_protocol::Transport::Serial.into(),
+        transport: match reports.by_console {
+            false => guest_protocol::Transport::Serial,
+            true => guest_protocol::Transport::Console,
+        }
+        .into(),
         sparse: match config.sparse {
             // Holes that are not listed are found as zeros.
             Sparse::Auto if input.coarse => guest_protocol::Sparse::Always,
@@ -109,4 +156,58 @@ pub fn config_frame(
     let len = encode_framed(&message, &mut frame)?;
     frame.truncate(len);
     Ok(frame)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+
+    use super::*;
+    use crate::cli::{Command, parse};
+
+    fn config(arguments: &[&str]) -> Box<Config> {
+        let files = ["--input", "a", "--output", "b"];
+        let arguments: Vec<_> = files.iter().chain(arguments).map(Into::into).collect();
+        match parse(&arguments) {
+            Ok(Command::Run(config)) => config,
+            _ => panic!("these are arguments of a copy"),
+        }
+    }
+
+    #[test]
+    fn many_reports_go_by_the_console_and_few_by_the_serial_port() {
+        let by_console = |arguments: &[&str], sectors, wanted| {
+            Reports::new(&config(arguments), sectors, wanted).are_by_console()
+        };
+        assert!(!by_console(&[], 1000, true));
+        assert!(by_console(&[], 1001, true));
+        assert!(by_console(&["--protocol", "text"], 1 << 30, true));
+        assert!(!by_console(&[], 1 << 30, false), "nobody sees any");
+        for percent in ["1", "50", "99", "100"] {
+            assert!(!by_console(&["--progress-percent", percent], 1 << 30, true));
+        }
+        assert!(!by_console(&["--transport", "serial"], 1 << 30, true));
+        assert!(by_console(&["--transport", "console"], 0, true));
+        // Another guest need not know what a console is.
+        assert!(!by_console(&["--guest", "g"], 1 << 30, true));
+        assert!(by_console(
+            &["--guest", "g", "--transport", "console"],
+            0,
+            true
+        ));
+    }
+
+    #[test]
+    fn the_configuration_says_where_and_how_often_to_report() {
+        for (wanted, transport, percent) in [
+            (true, guest_protocol::Transport::Console, 0),
+            (false, guest_protocol::Transport::Serial, 100),
+        ] {
+            let config = config(&[]);
+            let frame = config_frame(&config, Reports::new(&config, 5000, wanted), &InputFacts::of_data(0)).unwrap();
+            let message = <VmmConfig as guest_protocol::Message>::decode(&frame[2..]).unwrap();
+            assert_eq!(message.transport(), transport);
+            assert_eq!(message.progress_percent, percent);
+        }
+    }
 }

@@ -27,19 +27,28 @@ pub enum ProtocolError {
     /// A message without content, or with the level of another kind.
     #[error("the guest sent a message without content or with the wrong level")]
     Shape,
-    /// Progress that does not rise, or beyond the end.
-    #[error(
-        "the guest reported impossible progress: {current} of {total} sectors after {reported} of \
-         {sectors}"
-    )]
-    Progress {
-        /// What it said.
+    /// Progress that does not rise.
+    #[error("the guest reported progress that does not rise: {current} sectors after {reported}")]
+    Falling {
+        /// What it said, in sectors.
         current: u64,
-        /// What it said of the total.
-        total: u64,
         /// What it had said before.
         reported: u64,
-        /// What is true of the total.
+    },
+    /// Progress beyond the end.
+    #[error("the guest reported that {current} sectors are done, but the input has {sectors}")]
+    BeyondEnd {
+        /// What it said, in sectors.
+        current: u64,
+        /// What is true of the input.
+        sectors: u64,
+    },
+    /// Progress with another total than the true one.
+    #[error("the guest reported that there are {total} sectors, but the input has {sectors}")]
+    Total {
+        /// What it said, in sectors.
+        total: u64,
+        /// What is true of the input.
         sectors: u64,
     },
     /// More than a copy has to say.
@@ -164,19 +173,20 @@ impl Session {
             return Err(ProtocolError::AfterCompletion);
         }
         let level = match &message.payload {
-            None => return Err(ProtocolError::Shape),
+            // A copy has nothing to say of images.
+            None
+            | Some(
+                Payload::Image(_)
+                | Payload::Reference(_)
+                | Payload::Snapshot(_)
+                | Payload::Finding(_)
+                | Payload::Problem(_)
+                | Payload::Check(_),
+            ) => return Err(ProtocolError::Shape),
             Some(Payload::Init(_) | Payload::Capacity(_)) => Level::Info,
             Some(Payload::Progress(progress)) => {
-                let (current, total) = (progress.current, progress.total);
-                let sectors = self.sectors;
-                if total != sectors || current > sectors || current <= self.reported {
-                    return Err(ProtocolError::Progress {
-                        current,
-                        total,
-                        reported: self.reported,
-                        sectors,
-                    });
-                }
+                let current = progress.current;
+                self.check_progress(current, progress.total)?;
                 self.reported = current;
                 Level::Progress
             }
@@ -202,6 +212,20 @@ impl Session {
         }
         if message.level != i32::from(level) {
             return Err(ProtocolError::Shape);
+        }
+        Ok(())
+    }
+
+    fn check_progress(&self, current: u64, total: u64) -> Result<(), ProtocolError> {
+        let (sectors, reported) = (self.sectors, self.reported);
+        if total != sectors {
+            return Err(ProtocolError::Total { total, sectors });
+        }
+        if current > sectors {
+            return Err(ProtocolError::BeyondEnd { current, sectors });
+        }
+        if current <= reported {
+            return Err(ProtocolError::Falling { current, reported });
         }
         Ok(())
     }
@@ -297,11 +321,17 @@ mod tests {
 
     #[test]
     fn progress_rises_and_ends_with_the_true_total() {
-        for (current, total) in [(5, 50), (51, 50), (6, 60), (0, 50)] {
+        for (current, total, complaint) in [
+            (5, 50, "does not rise: 5 sectors after 5"),
+            (0, 50, "does not rise: 0 sectors after 5"),
+            (51, 50, "that 51 sectors are done, but the input has 50"),
+            (6, 60, "there are 60 sectors, but the input has 50"),
+        ] {
             let mut session = Session::new(Protocol::Protobuf, 50);
             receive(&mut session, &progress_message("copy", 5, 50, 10)).unwrap();
             let error = receive(&mut session, &progress_message("copy", current, total, 10));
-            assert!(matches!(error, Err(ProtocolError::Progress { .. })));
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains(complaint), "{error}");
         }
     }
 

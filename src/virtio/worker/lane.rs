@@ -118,10 +118,11 @@ impl<R: Default + Send> Lane<R> {
     }
 
     /// Returns when nothing of the queue is in flight any more.
-    pub(super) fn stop(&self) {
+    pub(super) fn stop<S: Service<Room = R>>(&self, bench: &Bench<'_, S>) {
         let mut work = self.lock();
         work.active = None;
         work.used.clear();
+        bench.service.stopped(bench.index);
     }
 
     pub(super) fn is_busy(&self) -> bool {
@@ -178,6 +179,7 @@ impl<R: Default + Send> Lane<R> {
             // Still locked, so that a reset comes before all of this or after it.
             work.active = None;
             work.used.clear();
+            bench.service.stopped(bench.index);
             let _ = bench.fault.set(fault.into());
             bench.interrupt.set_needs_reset();
             Round::Done

@@ -91,6 +91,10 @@ pub trait Service: Send + Sync {
     fn expects(&self, _queue: usize) -> bool {
         false
     }
+
+    /// Told when `queue` has been stopped, by its driver or for a fault: nothing lies in it any
+    /// more, and what was kept of its chains is to be forgotten.
+    fn stopped(&self, _queue: usize) {}
 }
 
 /// Why a queue was stopped: nothing that could be answered.

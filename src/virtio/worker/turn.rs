@@ -85,6 +85,15 @@ impl<'a> Turn<'a> {
         Ok(Some(self.table.chain(head)))
     }
 
+    /// Takes back the last chain that [`next_chain`](Self::next_chain) gave, which will be given
+    /// again: for a device that has to look at a chain to see that it cannot serve it yet.
+    pub fn put_back(&mut self) {
+        if self.taken > 0 {
+            self.taken -= 1;
+            self.queue.go_to_previous_position();
+        }
+    }
+
     /// Hands each available chain to `take` until it returns `false`: for devices that take many
     /// before they carry any of them out.
     ///

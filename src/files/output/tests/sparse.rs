@@ -68,7 +68,7 @@ fn what_was_written_before_becomes_zero() {
 #[test]
 fn a_discard_counts_as_nothing() {
     let (_setup, output) = output(MIB, Naming::Unnamed);
-    output.discard(0, MIB).unwrap();
+    Storage::discard(&output, 0, MIB).unwrap();
     assert_eq!(output.bytes_written(), 0);
     assert!(output.commit().is_err());
 }
@@ -79,7 +79,7 @@ fn what_is_in_place_takes_neither_zeros_nor_discards() {
     output.write_zeroes(0, 4096, true).unwrap();
     output.commit().unwrap();
     assert!(output.write_zeroes(0, 512, true).is_err());
-    assert!(output.discard(0, 512).is_err());
+    assert!(Storage::discard(&output, 0, 512).is_err());
 }
 
 #[test]
