@@ -50,7 +50,7 @@ impl Stats {
         bytes: u64,
         wall: Duration,
         exits: &ExitCounts,
-        disks: [(&'static str, BlockCounters); 2],
+        disks: impl IntoIterator<Item = (&'static str, BlockCounters)>,
     ) -> Self {
         let seconds = wall.as_secs_f64();
         #[expect(clippy::cast_precision_loss, reason = "a ratio for people to read")]
@@ -65,7 +65,10 @@ impl Stats {
             exits: exits.into(),
             exits_per_mib: ratio(total, mib),
             coalesced_bytes: exits.coalesced,
-            disks: disks.map(|(name, counters)| disk(name, &counters)).into(),
+            disks: disks
+                .into_iter()
+                .map(|(name, counters)| disk(name, &counters))
+                .collect(),
             peak_memory_kib: peak_memory_kib(),
         }
     }

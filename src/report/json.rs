@@ -20,6 +20,8 @@ pub enum Outcome {
     HostError,
     /// The guest failed, faulted or broke the protocol.
     GuestError,
+    /// The image is refused, or contradicts itself.
+    ImageRefused,
     /// The time limit ended the run.
     TimedOut,
     /// A signal ended the run.

@@ -209,9 +209,7 @@ fn select<P: Ports, R: Registers>(
     options: &Options,
 ) -> Result<(), Error> {
     match image {
-        Image::Qcow2(image) => {
-            image.select_snapshot(&mut disks.file(0), wish.snapshot, options)
-        }
+        Image::Qcow2(image) => image.select_snapshot(&mut disks.file(0), wish.snapshot, options),
         _ => Err(Error::Refused(Finding {
             reason: Reason::NoSuchSnapshot,
             at: 0,
@@ -226,5 +224,8 @@ fn backing_format(info: &Info) -> Option<Format> {
     let of_backing = |kind| kind == ReferenceKind::BackingFormat;
     let reference = info.references.iter().find(|r| of_backing(r.kind))?;
     let name = core::str::from_utf8(&reference.name).ok()?;
-    Format::ALL.iter().copied().find(|format| format.name() == name)
+    Format::ALL
+        .iter()
+        .copied()
+        .find(|format| format.name() == name)
 }

@@ -329,4 +329,3 @@ pub(crate) fn status_failure(op: Op, device: &'static str, sector: u64, status: 
         ..Failure::new(op, device, &"")
     }
 }
-

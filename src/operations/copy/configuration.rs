@@ -204,7 +204,12 @@ mod tests {
             (false, guest_protocol::Transport::Serial, 100),
         ] {
             let config = config(&[]);
-            let frame = config_frame(&config, Reports::new(&config, 5000, wanted), &InputFacts::of_data(0)).unwrap();
+            let frame = config_frame(
+                &config,
+                Reports::new(&config, 5000, wanted),
+                &InputFacts::of_data(0),
+            )
+            .unwrap();
             let message = <VmmConfig as guest_protocol::Message>::decode(&frame[2..]).unwrap();
             assert_eq!(message.transport(), transport);
             assert_eq!(message.progress_percent, percent);

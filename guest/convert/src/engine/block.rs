@@ -127,9 +127,8 @@ impl Blocks {
                 }
             }
         }
-        let done = |block: &&mut Block| {
-            block.state == State::Written && (block.digested || !digest)
-        };
+        let done =
+            |block: &&mut Block| block.state == State::Written && (block.digested || !digest);
         let block = self.all.iter_mut().flatten().find(done)?;
         block.state = State::Gone;
         Some(block.place)
@@ -252,7 +251,9 @@ impl Frames {
     /// The next thing to inflate, if its bytes are there.
     pub(super) fn next_item(&mut self) -> Option<Item> {
         let item = self.items.front()?;
-        let there = self.all[item.frame].as_ref().is_some_and(|frame| frame.there);
+        let there = self.all[item.frame]
+            .as_ref()
+            .is_some_and(|frame| frame.there);
         if there { self.items.pop_front() } else { None }
     }
 

@@ -173,7 +173,8 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
             return Ok(Step::Stuck);
         };
         let address = self.pool.address(at);
-        self.disks.submit_read(source, slot, offset, address, to_u32(read));
+        self.disks
+            .submit_read(source, slot, offset, address, to_u32(read));
         self.reads[source][usize::from(slot)] = Some(Waiting::Block(index));
         self.add(index, taken, true);
         Ok(Step::Taken(to_u64(taken)))
@@ -204,7 +205,10 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
             self.close_block();
             return Ok(Step::Again);
         }
-        let extended = self.frames.open().filter(|&open| self.frames.extend(open, source, &bytes));
+        let extended = self
+            .frames
+            .open()
+            .filter(|&open| self.frames.extend(open, source, &bytes));
         let frame = match extended {
             Some(frame) => frame,
             None => {
@@ -242,7 +246,9 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         let taken = least(length, room).min(bytes.len());
         let block = self.blocks.get(index);
         let at = block.place.offset() + block.len;
-        self.pool.bytes_mut(at, taken).copy_from_slice(&bytes[..taken]);
+        self.pool
+            .bytes_mut(at, taken)
+            .copy_from_slice(&bytes[..taken]);
         self.add(index, taken, false);
         Ok(Step::Taken(to_u64(taken)))
     }
@@ -267,7 +273,8 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         if let Some(frame) = self.frames.ask(index) {
             let address = self.pool.address(frame.place.offset());
             let len = to_u32(to_usize(frame.end - frame.start));
-            self.disks.submit_read(source, slot, frame.start, address, len);
+            self.disks
+                .submit_read(source, slot, frame.start, address, len);
             self.reads[source][usize::from(slot)] = Some(Waiting::Frame(index));
         }
         true

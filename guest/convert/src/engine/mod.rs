@@ -89,7 +89,9 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
         Self {
             size: chain.size(),
             target: Raw,
-            reads: (0..disks.sources()).map(|_| [None; SLOTS as usize]).collect(),
+            reads: (0..disks.sources())
+                .map(|_| [None; SLOTS as usize])
+                .collect(),
             zeros: Zeros::new(disks.output.config().zeroes, pool),
             chain,
             disks,
@@ -192,7 +194,9 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
     fn inflate(&mut self, item: &Item) -> Result<(), Failure> {
         let source = source_name(item.source);
         let frame = self.frames.place_of(item);
-        let payload = item.cluster.payload(self.pool.bytes(frame.start, frame.len()));
+        let payload = item
+            .cluster
+            .payload(self.pool.bytes(frame.start, frame.len()));
         let payload = payload.map_err(|error| Failure::format(source, &error))?;
         let from = frame.start + payload.start..frame.start + payload.end;
         let start = self.blocks.get(item.block).place.offset() + item.at;
@@ -241,7 +245,10 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
         while let Some(block) = self.blocks.next_undigested() {
             // What was passed is zero.
             hasher.zeros(block.start, u64::MAX);
-            hasher.data(block.start, self.pool.bytes(block.place.offset(), block.len));
+            hasher.data(
+                block.start,
+                self.pool.bytes(block.place.offset(), block.len),
+            );
             block.digested = true;
         }
     }
