@@ -11,9 +11,9 @@ pub const EXIT_USAGE: u8 = 2;
 const EXIT_HOST: u8 = 3;
 const EXIT_GUEST: u8 = 4;
 /// Exit status: the image may be whole, but is not to be used.
-pub const EXIT_REFUSED: u8 = 5;
+const EXIT_REFUSED: u8 = 5;
 /// Exit status: the image contradicts itself.
-pub const EXIT_BROKEN: u8 = 6;
+const EXIT_BROKEN: u8 = 6;
 /// As timeout(1) has it.
 const EXIT_TIMEOUT: u8 = 124;
 /// As shells have it: 128 and the signal's number.
