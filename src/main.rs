@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use vmm::cli::{self, Command};
-use vmm::operations::{convert, copy, inspect};
+use vmm::operations::{check, copy, inspect};
 use vmm::report::last_words;
 use vmm::runtime::{self, EXIT_USAGE};
 
@@ -22,7 +22,7 @@ fn run() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     match cli::parse(&arguments) {
         Ok(Command::Print(text)) => print(&text),
-        Ok(Command::Check(_)) => fail("--check is not available", EXIT_USAGE),
+        Ok(Command::Check(wanted)) => ExitCode::from(check::run(&wanted)),
         Ok(Command::Run(config)) => ExitCode::from(copy::run(&config)),
         Ok(Command::Convert(config)) => ExitCode::from(convert::run(&config)),
         Ok(Command::Image(config)) => ExitCode::from(inspect::run(&config)),

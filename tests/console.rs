@@ -9,9 +9,13 @@ use std::time::{Duration, Instant};
 
 use common::program::{Program, SEEN};
 use common::virtio::{CONSOLE, DRIVER_OK, NEEDS_RESET, STATUS};
-use common::{Files, Finished, needs_kvm};
+use common::{Files, Finished, needs_kvm, test};
 use guest_abi::layout::DMA_POOL;
 use guest_protocol::{GuestMessage, complete_message, encode_framed, init_message};
+
+fn main() -> std::process::ExitCode {
+    common::harness::main()
+}
 
 const GUEST_FAILED: i32 = 4;
 const SECTORS: u64 = 50;

@@ -10,8 +10,12 @@ use std::time::{Duration, Instant};
 
 use common::process::Terminal;
 use common::program::Program;
-use common::{Files, Finished, Running, Vmm, is_root, needs_kvm, skip};
+use common::{Files, Finished, Running, Vmm, is_root, needs_kvm, skip, test};
 use rustix::process::{Pid, Signal, kill_process};
+
+fn main() -> std::process::ExitCode {
+    common::harness::main()
+}
 
 const TIMED_OUT: i32 = 124;
 const TERMINATED: i32 = 143;

@@ -6,7 +6,11 @@ mod common;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use common::{Files, needs_kvm, skip};
+use common::{Files, needs_kvm, skip, test};
+
+fn main() -> std::process::ExitCode {
+    common::harness::main()
+}
 
 /// cargo builds the examples beside the tests.
 fn example(name: &str) -> Command {

@@ -10,8 +10,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use common::fuse::{Hanging, Silence};
-use common::{Files, Running, Vmm, needs_kvm, skip};
+use common::{Files, Running, Vmm, needs_kvm, skip, test};
 use rustix::process::Signal;
+
+fn main() -> std::process::ExitCode {
+    common::harness::main()
+}
 
 const TIMED_OUT: i32 = 124;
 const TERMINATED: i32 = 143;

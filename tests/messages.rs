@@ -6,8 +6,12 @@ mod common;
 
 use common::process::Terminal;
 use common::program::Program;
-use common::{Files, needs_kvm};
+use common::{Files, needs_kvm, test};
 use guest_abi::ports::COM2;
+
+fn main() -> std::process::ExitCode {
+    common::harness::main()
+}
 
 /// What comes before the progress of a copy of 50 sectors.
 const PREPARATION: [&str; 9] = [

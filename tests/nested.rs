@@ -7,8 +7,12 @@ mod common;
 use std::time::Duration;
 
 use common::program::Program;
-use common::{Files, needs_kvm};
+use common::{Files, needs_kvm, test};
 use rustix::process::Signal;
+
+fn main() -> std::process::ExitCode {
+    common::harness::main()
+}
 
 #[test]
 fn small_files_are_copied_exactly() {

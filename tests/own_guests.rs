@@ -6,7 +6,11 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{Files, needs_kvm, skip};
+use common::{Files, needs_kvm, skip, test};
+
+fn main() -> std::process::ExitCode {
+    common::harness::main()
+}
 
 fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

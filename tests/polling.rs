@@ -9,7 +9,11 @@ use std::time::{Duration, Instant};
 
 use common::program::{Program, SEEN};
 use common::virtio::{Disk, IN, INPUT, OK, SECTOR, UNANSWERED};
-use common::{Files, needs_kvm};
+use common::{Files, needs_kvm, test};
+
+fn main() -> std::process::ExitCode {
+    common::harness::main()
+}
 
 /// `--timeout`, in seconds: many times what a run takes, and a fraction of what it would take if
 /// each request waited for the VMM's next look, 50 ms away at the most.

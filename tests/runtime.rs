@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use common::needs_kvm;
 use common::program::Program;
+use common::{needs_kvm, test};
 use event_manager::{EventOps, EventSubscriber, Events};
 use vm_device::DevicePio;
 use vm_device::bus::{PioAddress, PioAddressOffset};
@@ -20,6 +20,10 @@ use vmm::runtime::{Deadline, GuestEnd, JustRun, Operation, RunError, Runner, Wor
 use vmm::sandbox::Calls;
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+fn main() -> std::process::ExitCode {
+    common::harness::main()
+}
 
 /// A port with a device of the test's.
 const PORT: u16 = 0x500;

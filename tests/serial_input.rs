@@ -15,9 +15,13 @@ use std::time::{Duration, Instant};
 
 use common::process::{Running, Terminal, Vmm};
 use common::program::{Program, SEEN};
-use common::{Files, Finished, needs_kvm, skip};
+use common::{Files, Finished, needs_kvm, skip, test};
 use guest_abi::ports::{COM1, COM2};
 use rustix::process::Signal;
+
+fn main() -> std::process::ExitCode {
+    common::harness::main()
+}
 
 /// So long something may take that is to happen soon.
 const SOON: Duration = Duration::from_secs(30);

@@ -5,13 +5,18 @@
 
 mod common;
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use common::process::binary;
-use common::{Files, Finished, Vmm, is_root, needs_kvm, skip};
+use common::{Files, Finished, Vmm, is_root, needs_kvm, skip, test};
+
+fn main() -> std::process::ExitCode {
+    common::harness::main()
+}
 
 const HOST_FAILED: i32 = 3;
 const OLD: &[u8] = b"what was there before";
@@ -205,4 +210,59 @@ fn a_virtual_machine_that_a_signal_keeps_from_being_made_is_made_at_the_next_try
     // Of the first thread alone, as in the log.
     traced(&files, &["-o", "/dev/null", "-e", &inject]).succeed();
     files.assert_copied();
+}
+
+/// A control group that allows only so many threads.
+struct FewThreads(PathBuf);
+
+impl FewThreads {
+    /// `None` where control groups cannot be made.
+    fn new() -> Option<Self> {
+        let name = format!("vmm-test-{}", std::process::id());
+        let roots = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"];
+        roots
+            .map(|root| Path::new(root).join(&name))
+            .into_iter()
+            .find_map(|path| {
+                fs::create_dir(&path).ok()?;
+                let group = Self(path);
+                group.allow(1).then_some(group)
+            })
+    }
+
+    fn allow(&self, threads: u32) -> bool {
+        fs::write(self.0.join("pids.max"), threads.to_string()).is_ok()
+    }
+
+    fn confine(&self, vmm: Vmm) -> Vmm {
+        let processes = File::options()
+            .write(true)
+            .open(self.0.join("cgroup.procs"));
+        let processes = processes.unwrap();
+        // Zero is whoever writes it.
+        vmm.before_start(move || (&processes).write_all(b"0"))
+    }
+}
+
+impl Drop for FewThreads {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn a_control_group_with_few_threads_ends_a_run_with_a_reason() {
+    needs_kvm!();
+    let Some(group) = FewThreads::new() else {
+        return skip("a control group for threads cannot be made here");
+    };
+    for threads in 1..=8 {
+        assert!(group.allow(threads));
+        let files = files();
+        let vmm = group.confine(files.vmm());
+        let copied = copies_or_fails(&format!("{threads} threads"), &files, vmm);
+        // The program's four, and one that the kernel needs for a guest.
+        assert!(copied || threads < 8, "8 threads are not enough");
+        assert!(!copied || threads > 4, "{threads} threads are enough");
+    }
 }

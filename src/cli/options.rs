@@ -130,7 +130,7 @@ pub(super) struct Cli {
     #[argh(switch)]
     pub(super) no_sandbox: bool,
 
-    /// copy nothing; say what this host offers, and with a folder what its file system does
+    /// copy nothing; say what this host and the file system of a folder offer, and boot a guest
     #[argh(switch)]
     pub(super) check: bool,
 
@@ -262,7 +262,7 @@ pub(super) struct Opt {
 
 /// All options of a copy, in groups with a title each.
 pub(super) fn groups() -> Vec<(&'static str, Vec<Opt>)> {
-    join(&Cli::get_args_info().flags, &GROUPS)
+    join(Cli::get_args_info().flags, &GROUPS)
 }
 
 /// What argh has `declared`, in the groups of a table that says the rest.

@@ -20,6 +20,7 @@ pub(super) struct Page {
 
 impl Page {
     /// All options.
+    #[cfg(test)]
     pub(super) fn options(&self) -> Vec<Opt> {
         (self.groups)()
             .into_iter()

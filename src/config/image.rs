@@ -71,7 +71,6 @@ impl ImageFormat {
         "tar",
         "zip",
         "7z",
-        "vpc",
     ];
 
     /// Its name.

@@ -129,6 +129,11 @@ impl Staging {
         &self.place
     }
 
+    /// Whether nothing is left of the file if the process is killed.
+    pub(super) fn is_unnamed(&self) -> bool {
+        self.naming == Naming::Unnamed
+    }
+
     /// What the user should know before: what a killed run can leave, and what is not as it was.
     pub(super) fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();

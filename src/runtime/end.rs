@@ -170,7 +170,7 @@ pub fn say_goodbye(console: &mut Console, error: Option<&RunError>, interrupt: B
 /// and makes an exit status of it.
 pub fn main(run: impl FnOnce() -> Result<(), RunError>) -> ExitCode {
     describe_panics();
-    match catch(run).flatten() {
+    match catch(run).and_then(|result| result) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             last_words(&error.to_string(), GOODBYE_PATIENCE);

@@ -3,7 +3,7 @@
 //! Nothing in it waits but for an event, so that a signal or the time limit always gets through:
 //! the guest's words are only taken while there is room for what becomes of them.
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use event_manager::{EventOps, Events, MutEventSubscriber, SubscriberOps};
@@ -14,6 +14,7 @@ use vmm_sys_util::timerfd::TimerFd;
 use super::channels::Channels;
 use super::crew::{VcpuHandle, loop_failed, new_loop};
 use super::member::{KICK_AGAIN, PATIENCE};
+use super::room::Room;
 use super::{Deadline, Operation, RunError, SerialInput, Signals};
 use crate::machine::VcpuReport;
 use crate::report::{Console, DebugLines, PIECE};
@@ -80,8 +81,7 @@ struct MainLoop<'a> {
     failure: Option<RunError>,
     /// Whether bytes were left in their queue for want of room.
     held_back: bool,
-    /// Descriptors of the console that are watched for room.
-    watched: Vec<RawFd>,
+    room: Room,
     buffer: [u8; PIECE],
 }
 
@@ -109,7 +109,7 @@ pub(super) fn run<'a>(
         dropped: 0,
         failure: None,
         held_back: false,
-        watched: Vec::with_capacity(2),
+        room: Room::new(),
         buffer: [0; PIECE],
     });
     let failed = |error| loop_failed("wait for events", &error);
@@ -290,21 +290,6 @@ impl MainLoop<'_> {
             self.receive_debug(index);
         }
     }
-
-    /// Watches what waits for room, and nothing else.
-    fn watch_console(&mut self, ops: &mut EventOps<'_>) {
-        let watch = |fd| Events::with_data_raw(fd, token::ROOM, EventSet::OUT);
-        let console = &self.parts.console;
-        self.watched.retain(|&fd| {
-            let waits = console.waiting().any(|waiting| waiting == fd);
-            waits || ops.remove(watch(fd)).is_err()
-        });
-        for fd in console.waiting() {
-            if !self.watched.contains(&fd) && ops.add(watch(fd)).is_ok() {
-                self.watched.push(fd);
-            }
-        }
-    }
 }
 
 impl MutEventSubscriber for MainLoop<'_> {
@@ -359,6 +344,6 @@ impl MutEventSubscriber for MainLoop<'_> {
         if self.held_back {
             self.receive();
         }
-        self.watch_console(ops);
+        self.room.watch(&self.parts.console, token::ROOM, ops);
     }
 }

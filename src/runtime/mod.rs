@@ -13,6 +13,7 @@ mod member;
 mod operation;
 mod panics;
 mod raw_terminal;
+mod room;
 mod serial_input;
 mod signals;
 

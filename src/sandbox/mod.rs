@@ -12,6 +12,7 @@ pub mod calls;
 mod filter;
 mod landlock;
 mod program;
+mod support;
 mod violation;
 
 use std::io;
@@ -20,6 +21,7 @@ use std::os::fd::BorrowedFd;
 pub use any_thread::{ANSWERED, ANY_THREAD, AnyThread};
 pub use call::{Call, Calls, Condition, Test};
 pub use filter::{Filter, FilterError, any_thread};
+pub use support::Support;
 
 /// The process could not be confined.
 #[derive(Debug, thiserror::Error)]

@@ -4,10 +4,10 @@ use guest_abi::layout::DMA_POOL;
 use guest_abi::ports::EXIT;
 use guest_protocol::{complete_message, error_message, progress_message};
 
-use crate::common::Files;
 use crate::common::needs_kvm;
 use crate::common::program::Program;
 use crate::common::virtio::{IN, INPUT, OK, OUT, OUTPUT};
+use crate::common::{Files, test};
 use crate::{Attack, GUEST_FAILED, INPUT_LEN, SECTORS, refused};
 
 fn program() -> Program {

@@ -9,6 +9,7 @@ use guest_abi::ports::COM2;
 
 use crate::common::elf::{Elf, R, RW};
 use crate::common::program::Program;
+use crate::common::test;
 use crate::{Attack, GUEST_FAILED};
 
 const KVM_DOES_NOT_TELL: &str = "that this host's KVM does not tell";

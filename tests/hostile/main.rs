@@ -23,6 +23,10 @@ mod surroundings;
 use common::program::{Program, SEEN};
 use common::{Files, Finished, kvm_is_usable};
 
+fn main() -> std::process::ExitCode {
+    common::harness::main()
+}
+
 /// Exit statuses of the VMM.
 const GUEST_FAILED: i32 = 4;
 const TIMED_OUT: i32 = 124;

@@ -12,7 +12,7 @@ use syscalls::Sysno;
 use vmm::sandbox::{ANSWERED, Call, Calls, any_thread, calls};
 
 use crate::common::process::binary;
-use crate::common::{Files, Vmm, needs_kvm, skip};
+use crate::common::{Files, Vmm, needs_kvm, skip, test};
 use crate::conditions::{Conditions, Reader, Streams, Work};
 use crate::surroundings::{ALLOCATORS, SETTINGS, demanding, installed};
 
@@ -143,6 +143,7 @@ impl Trace {
             ("vcpu", calls::vcpu().and(&calls::read_file())),
             ("input", reader.clone()),
             ("output", reader.and(&calls::write_file())),
+            ("console", calls::event_loop()),
         ])
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 use vmm::sandbox::{Calls, Filter, calls, catch_violations, confine_process};
 
-use crate::common::{Files, Vmm, needs_kvm, skip};
+use crate::common::{Files, Vmm, needs_kvm, skip, test};
 use crate::{child, task};
 
 /// Descriptors that no process has open, to be the folder of an output, and another.

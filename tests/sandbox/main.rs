@@ -15,6 +15,10 @@ mod surroundings;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+fn main() -> std::process::ExitCode {
+    common::harness::main()
+}
+
 /// Tells a test that it runs as its own child, and what to do there.
 const CHILD: &str = "SANDBOX_TEST_CHILD";
 

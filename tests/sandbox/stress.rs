@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use crate::common::{Vmm, needs_kvm};
+use crate::common::{Vmm, needs_kvm, test};
 use crate::conditions::{Conditions, Reader, Streams, Work};
 
 /// How many runs are under way at once: more than there are processors on a small host.

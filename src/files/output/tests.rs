@@ -105,6 +105,13 @@ fn copy(output: &OutputFile, length: usize) -> io::Result<()> {
     output.flush()
 }
 
+/// Copies a program that is to be started. By another process: one that another test starts while
+/// this one writes the copy would have it open for writing, and it could not be executed.
+fn copy_program(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg(from).arg(to).status().unwrap();
+    assert!(status.success(), "{status}");
+}
+
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().mode() & 0o7777
 }

@@ -9,8 +9,8 @@ use crate::files::{InputFile, OutputFile, padded_length};
 use crate::machine::{Machine, Slot};
 use crate::runtime::{RunError, Worker};
 use crate::sandbox::calls;
-use crate::virtio::VirtioDevice;
 use crate::virtio::block::{Block, BlockConfig, BlockCounters, ID_BYTES, NewBlockError};
+use crate::virtio::{DeviceFault, VirtioDevice};
 
 /// What the devices tell a guest that asks who they are (GET_ID), and what their threads are
 /// called.
@@ -106,10 +106,12 @@ impl Disks {
         let devices: [(&str, &dyn VirtioDevice); 2] =
             [(INPUT, &*self.input), (OUTPUT, &*self.output)];
         devices.into_iter().find_map(|(name, device)| {
-            let fault = device.fault()?;
-            Some(format!(
-                "the guest's driver broke the {name} disk's queue: {fault}"
-            ))
+            Some(match device.fault()? {
+                DeviceFault::NotStarted(why) => format!("the {name} disk did not start: {why}"),
+                DeviceFault::Queue(fault) => {
+                    format!("the guest's driver broke the {name} disk's queue: {fault}")
+                }
+            })
         })
     }
 }

@@ -22,7 +22,10 @@ const TEXT_PER_SECTOR: u64 = 64;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolError {
     /// The bytes are not frames.
-    #[error("the guest sent what is not a message: {0}")]
+    #[error(
+        "the guest sent what is not a message: {0}; if it speaks plain text, that takes \
+         --protocol text"
+    )]
     Frame(#[from] FrameError),
     /// A message without content, or with the level of another kind.
     #[error("the guest sent a message without content or with the wrong level")]

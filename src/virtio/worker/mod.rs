@@ -133,7 +133,7 @@ impl QueueFault {
 #[derive(Debug, Error)]
 pub enum DeviceFault {
     /// Its driver set DRIVER_OK, but not before that what the device needs.
-    #[error("it was not set up: {0}")]
+    #[error("it did not start: {0}")]
     NotStarted(#[from] ActivateError),
     /// A queue was broken while it ran.
     #[error("{0}")]
