@@ -31,7 +31,7 @@ impl Place {
 
     /// How many bytes it has.
     #[must_use]
-    pub fn len(self) -> usize {
+    pub fn size(self) -> usize {
         to_usize(self.pages) * PAGE
     }
 
@@ -128,7 +128,7 @@ mod tests {
         let mut pool = Pool::new(leak(1 << 20));
         let places: Vec<_> = (0..8).map(|_| pool.take(100_000).unwrap()).collect();
         for (index, place) in places.iter().enumerate() {
-            assert_eq!(place.len(), 7 * PAGE);
+            assert_eq!(place.size(), 7 * PAGE);
             assert_eq!(place.offset(), index * 7 * PAGE);
         }
         assert_eq!(pool.take(8 * PAGE + 1), None);

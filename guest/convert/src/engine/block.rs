@@ -214,7 +214,7 @@ impl Frames {
         let end = frame.end.max(bytes.end);
         let fits = frame.source == source
             && (frame.start..=frame.end).contains(&bytes.start)
-            && end - frame.start <= to_u64(frame.place.len());
+            && end - frame.start <= to_u64(frame.place.size());
         if fits {
             frame.end = end;
         }

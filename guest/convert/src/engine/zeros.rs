@@ -47,7 +47,7 @@ impl Zeros {
     /// How many parts a request may have.
     fn most(&self) -> usize {
         self.way.map_or(0, |(limits, place)| {
-            to_usize(limits.segments).min(place.len() / ZERO_SEGMENT_LEN)
+            to_usize(limits.segments).min(place.size() / ZERO_SEGMENT_LEN)
         })
     }
 
