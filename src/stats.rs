@@ -19,6 +19,8 @@ struct Disk {
     requests: u64,
     bytes_read: u64,
     bytes_written: u64,
+    /// Bytes made zero without data.
+    bytes_zeroed: u64,
     /// System calls that moved data.
     calls: u64,
     requests_per_call: f64,
@@ -32,6 +34,8 @@ pub struct Stats {
     success: bool,
     /// Different bytes of the output that were written; of a copy, all.
     bytes: u64,
+    /// Bytes of the input that nobody had to read, since they lie in holes.
+    bytes_skipped: u64,
     wall_seconds: f64,
     throughput_mib_s: f64,
     exits: Exits,
@@ -39,6 +43,8 @@ pub struct Stats {
     /// Bytes that reached a port or a register without an exit of their own.
     coalesced_bytes: u64,
     disks: Vec<Disk>,
+    /// How long the guest computed the digest, if it did.
+    digest_seconds: Option<f64>,
     peak_memory_kib: u64,
 }
 
@@ -60,16 +66,24 @@ impl Stats {
         Self {
             success,
             bytes,
+            bytes_skipped: bytes.saturating_sub(disks[0].1.bytes_read),
             wall_seconds: seconds,
             throughput_mib_s: ratio(mib, seconds),
             exits: exits.into(),
             exits_per_mib: ratio(total, mib),
             coalesced_bytes: exits.coalesced,
-            disks: disks
-                .into_iter()
-                .map(|(name, counters)| disk(name, &counters))
-                .collect(),
+            disks: disks.map(|(name, counters)| disk(name, &counters)).into(),
+            digest_seconds: None,
             peak_memory_kib: peak_memory_kib(),
+        }
+    }
+
+    /// The same, of a run whose guest computed a digest for so long.
+    #[must_use]
+    pub fn with_digest_seconds(self, digest_seconds: Option<f64>) -> Self {
+        Self {
+            digest_seconds,
+            ..self
         }
     }
 
@@ -122,6 +136,7 @@ fn disk(name: &'static str, counters: &BlockCounters) -> Disk {
         requests: counters.requests,
         bytes_read: counters.bytes_read,
         bytes_written: counters.bytes_written,
+        bytes_zeroed: counters.bytes_zeroed,
         calls: counters.backend_calls,
         requests_per_call: ratio(requests, calls),
         errors: counters.errors,
@@ -139,8 +154,8 @@ impl Display for Stats {
         };
         writeln!(
             f,
-            "{done:<12} {} bytes in {:.3} s, {:.0} MiB/s{end}",
-            self.bytes, self.wall_seconds, self.throughput_mib_s
+            "{done:<12} {} bytes in {:.3} s, {:.0} MiB/s, {} of them skipped{end}",
+            self.bytes, self.wall_seconds, self.throughput_mib_s, self.bytes_skipped
         )?;
         writeln!(
             f,
@@ -159,18 +174,22 @@ impl Display for Stats {
         for disk in &self.disks {
             writeln!(
                 f,
-                "{:<12} {} requests, {} bytes read, {} bytes written, {} calls ({:.1} requests \
+                "{:<12} {} requests, {} bytes read, {} bytes written, {} bytes zeroed, {} calls ({:.1} requests \
                  a call), {} kicks, {} notifications, {} errors",
                 disk.name,
                 disk.requests,
                 disk.bytes_read,
                 disk.bytes_written,
+                disk.bytes_zeroed,
                 disk.calls,
                 disk.requests_per_call,
                 disk.kicks,
                 disk.notifications,
                 disk.errors
             )?;
+        }
+        if let Some(seconds) = self.digest_seconds {
+            writeln!(f, "digest       {seconds:.3} s of the guest's time")?;
         }
         writeln!(f, "peak memory  {} KiB", self.peak_memory_kib)
     }

@@ -53,6 +53,7 @@ fn main() -> std::process::ExitCode {
             capacity: padded_length(input.len(), 512),
             sector_size: 512,
             read_only: true,
+            zeroes: false,
             id: *b"checksum\0\0\0\0\0\0\0\0\0\0\0\0",
         };
         let (memory, line) = (machine.memory().clone(), machine.line());

@@ -182,6 +182,9 @@ pub struct CompleteMessage {
     /// Of a success, the digest of the input's bytes, if one is wanted.
     #[prost(bytes = "vec", tag = "4")]
     pub digest: ::prost::alloc::vec::Vec<u8>,
+    /// How long the guest computed it, in ticks of the processor's time stamp counter.
+    #[prost(uint64, tag = "5")]
+    pub digest_ticks: u64,
 }
 /// VMM to a guest that looks into the image on the disk in slot 0, once, before it touches the disk.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

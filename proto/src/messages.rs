@@ -95,13 +95,15 @@ pub fn complete_message(op: &str, count: u64, success: bool) -> GuestMessage {
             count,
             success,
             digest: Vec::new(),
+            digest_ticks: 0,
         }),
     )
 }
 
-/// `op` has ended well after `count` input sectors, whose bytes have this digest.
+/// `op` has ended well after `count` input sectors, whose bytes have this digest; to compute it took
+/// so many ticks.
 #[must_use]
-pub fn complete_with_digest(op: &str, count: u64, digest: &[u8]) -> GuestMessage {
+pub fn complete_with_digest(op: &str, count: u64, digest: &[u8], ticks: u64) -> GuestMessage {
     message(
         Level::Complete,
         Payload::Complete(CompleteMessage {
@@ -109,6 +111,7 @@ pub fn complete_with_digest(op: &str, count: u64, digest: &[u8]) -> GuestMessage
             count,
             success: true,
             digest: digest.to_vec(),
+            digest_ticks: ticks,
         }),
     )
 }

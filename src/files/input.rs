@@ -14,6 +14,7 @@ use rustix::fs::{FileType, OFlags, Stat, fstat};
 use vm_memory::VolatileSlice;
 
 use super::descriptor::Descriptor;
+use super::device;
 use super::error::{FileError, Role};
 use super::extents::{Holes, data_in_holes, find_holes};
 use super::identity::{Identity, Known};
@@ -126,6 +127,13 @@ impl InputFile {
         (modified(&self.stat) != modified(&now)).then(|| {
             format!("the input {path} was written to during the copy; the copy may mix old and new")
         })
+    }
+
+    /// The smallest that it transfers past the page cache, in bytes, if it is a block device. To be
+    /// asked before the copy begins.
+    #[must_use]
+    pub fn block_size(&self) -> Option<u32> {
+        device::block_size(&self.file)
     }
 
     /// Where it may have data. To be asked before the copy begins.

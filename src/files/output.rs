@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{FileType, OFlags, fstat, ftruncate};
+use rustix::fs::{OFlags, fstat};
 use vm_memory::VolatileSlice;
 
 use super::coverage::Coverage;
@@ -32,10 +32,13 @@ use super::place::Place;
 use super::staging::{Naming, Staging};
 use super::sync::{Synced, sync_all, sync_data};
 use super::target::{Target, find};
-use super::zeroing::{free, make_zero};
 use super::zeros;
 use crate::quote::quote_path;
 use crate::storage::Storage;
+
+mod shape;
+
+use shape::{check_length, room};
 
 /// How the output is written.
 #[derive(Clone, Copy, Debug, Default)]
@@ -146,32 +149,11 @@ impl OutputFile {
         &self.path
     }
 
-    /// How long the output is to be, in bytes: as long as the input, unless the operation says
-    /// otherwise.
+    /// The smallest that it transfers past the page cache, in bytes, if it is a block device. To be
+    /// asked before the copy begins.
     #[must_use]
-    pub fn length(&self) -> u64 {
-        self.length.load(Ordering::SeqCst)
-    }
-
-    /// Makes the output `length` bytes long, for an operation whose result is not as long as its
-    /// input. What is written beyond it later is dropped.
-    ///
-    /// # Errors
-    ///
-    /// The device, or the user, does not allow so many; or something has been written already.
-    pub fn set_length(&self, length: u64) -> Result<(), FileError> {
-        check_length(&self.path, length, self.most)?;
-        // No write can come between the question and the answer.
-        let coverage = lock(&self.coverage);
-        if coverage.covered() > 0 {
-            return Err(FileError::LengthTooLate {
-                path: self.path.clone(),
-                length,
-                written: coverage.covered(),
-            });
-        }
-        self.length.store(length, Ordering::SeqCst);
-        Ok(())
+    pub fn block_size(&self) -> Option<u32> {
+        device::block_size(&self.file)
     }
 
     /// Says how long an output is that was open-ended: what a new file has beyond that is cut off
@@ -307,24 +289,6 @@ impl OutputFile {
         }
     }
 
-    /// Gives a new file its length: zeros at its end were never written.
-    fn cut(&self) -> Result<(), FileError> {
-        let length = self.length();
-        let failed = |errno: rustix::io::Errno| FileError::Length {
-            path: self.path.clone(),
-            length,
-            source: errno.into(),
-        };
-        if self.staging.is_none() {
-            return Ok(());
-        }
-        let size = fstat(&self.file).map_err(failed)?.st_size;
-        if u64::try_from(size) == Ok(length) {
-            return Ok(());
-        }
-        ftruncate(&self.file, length).map_err(failed)
-    }
-
     /// Refuses to change what is in place.
     fn check_open(&self, offset: u64) -> Result<(), FileError> {
         if self.sealed.load(Ordering::SeqCst) {
@@ -407,33 +371,11 @@ impl Storage for OutputFile {
     }
 
     fn write_zeroes(&self, offset: u64, length: u64, unmap: bool) -> io::Result<()> {
-        self.check_open(offset)?;
-        let end = offset.saturating_add(length).min(self.length());
-        if offset >= end {
-            return Ok(());
-        }
-        // What a new file has never been given reads as zeros by itself.
-        let untouched = || !lock(&self.coverage).overlaps(offset, end);
-        let zeroed = if unmap && self.staging.is_some() && untouched() {
-            Ok(())
-        } else {
-            make_zero(&self.file, offset, end, unmap)
-        };
-        let done = match &zeroed {
-            Ok(()) => end,
-            Err(partial) => offset + partial.done,
-        };
-        self.record(offset, done);
-        zeroed.map_err(|partial| self.write_failed(done, partial.source))
+        self.zero_part(offset, length, unmap)
     }
 
     fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.check_open(offset)?;
-        let end = offset.saturating_add(length).min(self.length());
-        if offset >= end {
-            return Ok(());
-        }
-        free(&self.file, offset, end).map_err(|source| self.write_failed(offset, source))
+        self.free_part(offset, length)
     }
 
     fn flush(&self) -> io::Result<()> {
@@ -451,25 +393,6 @@ impl Storage for OutputFile {
             .into()),
         }
     }
-}
-
-/// Refuses a length that the user, or the device, does not allow.
-fn check_length(path: &Path, length: u64, most: u64) -> Result<(), FileError> {
-    if length <= most {
-        return Ok(());
-    }
-    Err(FileError::TooLong {
-        path: path.into(),
-        length,
-        most,
-    })
-}
-
-/// The size of a block device, which cannot grow.
-fn room(file: &Descriptor) -> Option<u64> {
-    let stat = fstat(file).ok()?;
-    let is_device = FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice;
-    is_device.then(|| device::size(file).ok()).flatten()
 }
 
 /// No state is left half changed by a panic, so that a poisoned lock is as good as another.

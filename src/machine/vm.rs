@@ -217,18 +217,20 @@ impl Machine {
         self.add_pio(Ports::new(port, 1), Arc::new(device))
     }
 
-    /// Puts the idle port at `port`: a read of it returns when a device has used buffers. While
-    /// the guest waits there the vCPU's thread serves the device in slot `helped` itself, if there
-    /// is one.
+    /// Puts the idle port at `port`: a read of it returns when a device has sent a used buffer
+    /// notification. While the guest waits there the vCPU's thread serves the devices in the slots
+    /// `helped` itself, where that is of use.
     ///
     /// # Errors
     ///
     /// If the port is taken.
-    pub fn add_idle_port(&mut self, port: u16, helped: Option<Slot>) -> Result<(), MachineError> {
+    pub fn add_idle_port(
+        &mut self,
+        port: u16,
+        helped: impl IntoIterator<Item = Slot>,
+    ) -> Result<(), MachineError> {
         let mut idle = IdlePort::new(self.line(), self.devices.clone(), self.ender());
-        if let Some(slot) = helped {
-            idle.help(slot.index());
-        }
+        helped.into_iter().for_each(|slot| idle.help(slot.index()));
         let idle = Arc::new(idle);
         self.idle = Some(idle.clone());
         self.add_pio(Ports::new(port, 1), idle)

@@ -227,9 +227,25 @@ impl Program {
     /// Asks for `len` bytes at wire sector `sector`, into or out of `data`, as request `slot`,
     /// the one after `slot - 1` others.
     pub(crate) fn request(self, disk: Disk, slot: u16, kind: u32, at: (u64, u64, u32)) -> Self {
+        let direction = if kind == OUT { 0 } else { WRITE };
+        self.request_in_direction(disk, slot, kind, at, direction)
+    }
+
+    /// The same for a request of any kind whose data goes to the device.
+    pub(crate) fn request_out(self, disk: Disk, slot: u16, kind: u32, at: (u64, u64, u32)) -> Self {
+        self.request_in_direction(disk, slot, kind, at, 0)
+    }
+
+    fn request_in_direction(
+        self,
+        disk: Disk,
+        slot: u16,
+        kind: u32,
+        at: (u64, u64, u32),
+        direction: u16,
+    ) -> Self {
         let (sector, data, len) = at;
         let head = Disk::head(slot);
-        let direction = if kind == OUT { 0 } else { WRITE };
         self.write_header(disk, slot, kind, sector)
             .chain(
                 disk,

@@ -19,6 +19,7 @@ mod registers;
 mod requests;
 mod serial;
 mod surroundings;
+mod zeroes;
 
 use common::program::{Program, SEEN};
 use common::{Files, Finished, kvm_is_usable};

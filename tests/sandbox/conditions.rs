@@ -2,6 +2,7 @@
 //! do, and what surrounds it. The stress test, the test of other surroundings and the audit of the
 //! lists all use them.
 
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -13,7 +14,7 @@ use rustix::process::Signal;
 
 use crate::common::process::Terminal;
 use crate::common::program::Program;
-use crate::common::{Files, Finished, Running, Vmm};
+use crate::common::{Files, Finished, Running, Vmm, random};
 
 /// How somebody reads a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +109,8 @@ pub(crate) struct Conditions {
     pub(crate) streams: Streams,
     /// Whether there is an output to be replaced.
     pub(crate) replacing: bool,
+    /// Whether the second half of the input is a hole.
+    pub(crate) hole: bool,
 }
 
 impl Conditions {
@@ -118,6 +121,7 @@ impl Conditions {
             arguments: arguments.to_vec(),
             streams: Streams::Pipes(Reader::Keen, Reader::Keen),
             replacing: false,
+            hole: false,
         }
     }
 
@@ -131,9 +135,23 @@ impl Conditions {
         self
     }
 
+    pub(crate) fn with_hole(mut self) -> Self {
+        self.hole = true;
+        self
+    }
+
     /// The files that such a run needs.
     pub(crate) fn files(&self) -> Files {
         let mut files = Files::random(self.len);
+        if self.hole {
+            let mut content = random(self.len / 2, 1);
+            content.resize(self.len, 0);
+            files = Files::new(&content);
+            let input = File::options().write(true).open(files.input()).unwrap();
+            let half = (self.len / 2) as u64;
+            input.set_len(half).unwrap();
+            input.set_len(self.len as u64).unwrap();
+        }
         if self.replacing {
             files = files.with_old_output(b"old");
         }

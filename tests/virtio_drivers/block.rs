@@ -5,6 +5,7 @@ use std::sync::Arc;
 use virtio_drivers::Error;
 use virtio_drivers::device::blk::{BlkReq, BlkResp, RespStatus, VirtIOBlk};
 use virtio_drivers::transport::InterruptStatus;
+use virtio_drivers::transport::Transport as _;
 use vmm::storage::MemoryStorage;
 use vmm::virtio::block::{Block, BlockConfig};
 use vmm::virtio::{IrqLine, MmioTransport, VirtioDevice};
@@ -31,6 +32,7 @@ impl Machine {
             capacity: u64::try_from(CAPACITY).unwrap(),
             sector_size: 512,
             read_only,
+            zeroes: true,
             id: *ID,
         };
         let contents = (0..CAPACITY).map(|byte| u8::try_from(byte / 512).unwrap());
@@ -60,6 +62,34 @@ fn the_driver_sees_the_capacity_and_whether_it_may_write() {
         let driver = machine.driver();
         assert_eq!(driver.capacity(), 128);
         assert_eq!(driver.readonly(), read_only);
+    }
+}
+
+#[test]
+fn the_driver_finds_the_whole_geometry_where_the_specification_has_it() {
+    for read_only in [false, true] {
+        let machine = Machine::new(read_only);
+        let mmio = Arc::clone(&machine.mmio);
+        let mut registers = Registers { mmio };
+        let features = registers.read_device_features();
+        let offered = |bit: u32| features & (1 << bit) != 0;
+        // SIZE_MAX, SEG_MAX, BLK_SIZE, FLUSH, TOPOLOGY, VERSION_1.
+        assert!([1, 2, 6, 9, 10, 32].into_iter().all(offered));
+        assert_eq!(offered(5), read_only);
+        // DISCARD and WRITE_ZEROES.
+        assert_eq!((offered(13), offered(14)), (!read_only, !read_only));
+        let long = |at| registers.read_config_space::<u32>(at).unwrap();
+        let short = |at| registers.read_config_space::<u16>(at).unwrap();
+        let byte = |at| registers.read_config_space::<u8>(at).unwrap();
+        assert_eq!(registers.read_config_space::<u64>(0).unwrap(), 128);
+        assert_eq!((long(8), long(12), long(20)), (1 << 20, 126, 512));
+        assert_eq!((byte(24), byte(25), short(26), long(28)), (3, 0, 8, 256));
+        assert_eq!((byte(32), short(34)), (0, 1));
+        let most = if read_only { 0 } else { u32::MAX };
+        let parts = if read_only { 0 } else { 256 };
+        assert_eq!((long(36), long(40)), (most, parts));
+        assert_eq!((long(48), long(52)), (most, parts));
+        assert_eq!(byte(56), u8::from(!read_only));
     }
 }
 

@@ -14,7 +14,7 @@ use vmm::storage::MemoryStorage;
 use vmm::virtio::block::{Block, BlockConfig};
 use vmm::virtio::{IrqLine, MmioTransport, VirtioDevice};
 
-use super::action::{Action, Fields, Request};
+use super::action::{Action, DISCARD, Fields, Request, WRITE_ZEROES};
 use super::queue::{HEADERS, INDIRECT_FLAGS, QueueLayout, TABLES, chain_flags};
 use super::watched::{Probe, Watched};
 
@@ -48,7 +48,7 @@ impl Disk {
             capacity,
             sector_size,
             read_only: index == 0,
-            zeroes: false,
+            zeroes: true,
             id: *b"a-disk-for-fuzzing\0\0",
         };
         let backend = Watched {
@@ -60,6 +60,7 @@ impl Disk {
             reach: Watched::reach(memory),
             read: AtomicU64::new(0),
             written: AtomicU64::new(0),
+            zeroed: AtomicU64::new(0),
         };
         let device = Block::new(&config, backend, memory.clone(), line.clone()).unwrap();
         let probe = Arc::new(Probe {
@@ -148,7 +149,12 @@ impl Disk {
         write(&[UNANSWERED], 16);
         let mut parts = vec![(header, request.header_len, false)];
         let data = request.data.iter();
-        parts.extend(data.map(|&(at, len)| (at, len, request.kind != OUT)));
+        let readable = matches!(request.kind, OUT | DISCARD | WRITE_ZEROES);
+        parts.extend(data.map(|&(at, len)| (at, len, !readable)));
+        if let Some(&(at, _)) = request.data.first() {
+            // Where it is out of reach, the device has to see that too.
+            let _ = self.memory.write_slice(&request.list, GuestAddress(at));
+        }
         parts.push((header + 16, request.status_len, true));
         let head = if request.indirect {
             self.indirect_chain(request.slot, &parts)
@@ -208,6 +214,8 @@ impl Disk {
             counters.bytes_written,
             backend.written.load(Ordering::Relaxed)
         );
+        let zeroed = backend.zeroed.load(Ordering::Relaxed);
+        assert_eq!(counters.bytes_zeroed, zeroed);
         assert!(counters.errors <= counters.requests);
     }
 

@@ -101,6 +101,7 @@ fn examine(disk: &mut Disk, &(kind, sector, len): &(u32, u64, u32)) {
         data: vec![(DMA_POOL, len)],
         status_len: 1,
         indirect: false,
+        list: Vec::new(),
     });
     disk.work();
     assert!(

@@ -30,6 +30,7 @@ pub struct Watched {
     pub reach: Vec<Range<usize>>,
     pub read: AtomicU64,
     pub written: AtomicU64,
+    pub zeroed: AtomicU64,
 }
 
 impl Watched {
@@ -52,6 +53,11 @@ impl Watched {
         }
         let len: usize = buffers.iter().map(VolatileSlice::len).sum();
         let len = u64::try_from(len).unwrap();
+        self.check_extent(offset, len)?;
+        Ok(len)
+    }
+
+    fn check_extent(&self, offset: u64, len: u64) -> io::Result<()> {
         assert!(len > 0, "an empty transfer");
         let whole = offset.is_multiple_of(self.sector_size) && len.is_multiple_of(self.sector_size);
         assert!(whole, "{len} bytes at {offset} are not whole sectors");
@@ -63,7 +69,7 @@ impl Watched {
         if offset < self.faulty.end && self.faulty.start < end {
             return Err(io::ErrorKind::Other.into());
         }
-        Ok(len)
+        Ok(())
     }
 }
 
@@ -81,6 +87,19 @@ impl Storage for Watched {
         self.storage.write_at(offset, buffers)?;
         self.written.fetch_add(len, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64, unmap: bool) -> io::Result<()> {
+        assert!(!self.read_only, "a read-only disk is made zero");
+        self.check_extent(offset, length)?;
+        self.storage.write_zeroes(offset, length, unmap)?;
+        self.zeroed.fetch_add(length, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
+        assert!(!self.read_only, "a read-only disk is discarded");
+        self.check_extent(offset, length)
     }
 
     fn flush(&self) -> io::Result<()> {

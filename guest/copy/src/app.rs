@@ -52,6 +52,7 @@ pub fn run<P: Ports, R: Registers>(parts: Parts<'_, P, R>) -> u8 {
         count: 0,
         result: Err(failure),
         digest: None,
+        digest_ticks: 0,
     });
     conclude(&mut reporter, &mut outcome);
     debug(ports, format_args!("done: {} sectors", outcome.count));
@@ -72,7 +73,9 @@ fn conclude<P: Ports, R: Registers>(reporter: &mut Reporter<'_, P, R>, outcome: 
             reporter.error(failure);
         }
         match (&outcome.result, &outcome.digest) {
-            (Ok(()), Some(digest)) => reporter.complete_with(outcome.count, digest),
+            (Ok(()), Some(digest)) => {
+                reporter.complete_with(outcome.count, digest, outcome.digest_ticks);
+            }
             (result, _) => reporter.complete(outcome.count, result.is_ok()),
         }
         reporter.finish();
@@ -116,11 +119,7 @@ fn execute<P: Ports, R: Registers>(
         digest: config.digest.map(|len| Hasher::new(len.min(source.len))),
         verify: config.verify,
     };
-    let mut disks = Disks {
-        ports,
-        input,
-        output,
-    };
+    let mut disks = Disks::new(ports, input, output);
     let mut progress = Progress {
         schedule: Schedule::new(source.sectors(), config.progress_percent),
         reporter,

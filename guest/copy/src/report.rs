@@ -169,10 +169,11 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
         }
     }
 
-    /// The run has ended well after `count` input sectors, which have this digest (SHA-256).
-    pub fn complete_with(&mut self, count: u64, digest: &[u8]) {
+    /// The run has ended well after `count` input sectors, which have this digest (SHA-256); to
+    /// compute it took so many ticks.
+    pub fn complete_with(&mut self, count: u64, digest: &[u8], ticks: u64) {
         match self.protocol {
-            Protocol::Protobuf => self.message(&complete_with_digest(COPY, count, digest)),
+            Protocol::Protobuf => self.message(&complete_with_digest(COPY, count, digest, ticks)),
             Protocol::Text => {
                 self.complete(count, true);
                 self.line(format_args!("sha256 {}", hex(digest)));

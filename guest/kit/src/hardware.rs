@@ -6,6 +6,11 @@ use crate::dma::DmaRegion;
 
 /// The I/O ports of [`guest_abi::ports`].
 pub trait Ports {
+    /// The processor's time stamp counter, which rises all the time; 0 where there is none.
+    fn ticks(&self) -> u64 {
+        0
+    }
+
     /// Reads one byte.
     fn read(&self, port: u16) -> u8;
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use guest_abi::ports::{COM1, COM2, EXIT, IDLE, UART_DATA, UART_PORTS};
 
 use super::configuration::{InputFacts, Reports, config_frame};
+use super::disks::Disks;
 use crate::config::Config;
 use crate::devices::ByteQueue;
 use crate::machine::{Machine, Ports, Slot, Vcpu};
@@ -65,7 +66,7 @@ impl Channels {
     pub(super) fn boot(
         &self,
         mut machine: Machine,
-        helped: Slot,
+        helped: [Slot; Disks::COUNT],
         image: &[u8],
     ) -> Result<Vcpu, RunError> {
         for (first, port) in [(COM1, &self.com1), (COM2, &self.com2)] {
@@ -73,7 +74,7 @@ impl Channels {
             machine.add_pio(ports, port.uart.clone())?;
         }
         machine.add_exit_port(EXIT)?;
-        machine.add_idle_port(IDLE, Some(helped))?;
+        machine.add_idle_port(IDLE, helped)?;
         Ok(machine.boot(image)?)
     }
 

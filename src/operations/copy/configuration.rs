@@ -39,6 +39,28 @@ impl InputFacts {
         }
     }
 
+    /// How many sectors of `sector_size` bytes the guest reports on, if it reports on each: those of
+    /// a long hole are one step.
+    #[must_use]
+    pub fn reported_sectors(&self, sector_size: u64) -> u64 {
+        let (mut sectors, mut end) = (0_u64, 0);
+        for range in self
+            .data
+            .ranges(self.length)
+            .chain([self.length..self.length])
+        {
+            let hole = (range.start - end) / sector_size;
+            let step = if hole > LONG_HOLE {
+                SECTORS_A_REPORT
+            } else {
+                hole
+            };
+            sectors += step + (range.end - range.start).div_ceil(sector_size);
+            end = range.end;
+        }
+        sectors
+    }
+
     /// So many bytes of data.
     #[must_use]
     pub const fn of_data(length: u64) -> Self {
@@ -56,6 +78,8 @@ impl InputFacts {
 const MANY_REPORTS: u64 = 100;
 /// The guest reports each so many sectors if its user does not say how many percent.
 const SECTORS_A_REPORT: u64 = 10;
+/// A hole of more sectors is reported as one step, if its user does not say how many percent.
+const LONG_HOLE: u64 = 4096 * SECTORS_A_REPORT;
 
 /// How the guest is to report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +89,7 @@ pub struct Reports {
 }
 
 impl Reports {
-    /// The reports of a copy of `sectors` sectors. `wanted` says whether anyone will see those of
+    /// The reports of a copy of which `sectors` sectors are reported on. `wanted` says whether anyone will see those of
     /// progress; if not, the guest is asked for none, since each costs the wire.
     #[must_use]
     pub fn new(config: &Config, sectors: u64, wanted: bool) -> Self {
@@ -174,6 +198,56 @@ mod tests {
         }
     }
 
+    fn sent(config: &Config, reports: Reports, input: &InputFacts) -> VmmConfig {
+        let frame = config_frame(config, reports, input).unwrap();
+        <VmmConfig as guest_protocol::Message>::decode(&frame[2..]).unwrap()
+    }
+
+    #[test]
+    fn holes_and_digests_are_told_as_far_as_they_are_wanted() {
+        let facts = |coarse| InputFacts {
+            length: 1 << 40,
+            data: DataList::new(&[4096..8192]),
+            coarse,
+        };
+        let message = |arguments: &[&str], coarse| {
+            let config = config(arguments);
+            sent(&config, Reports::new(&config, 1, true), &facts(coarse))
+        };
+        let plain = message(&[], false);
+        assert_eq!(plain.sparse(), guest_protocol::Sparse::Auto);
+        assert_eq!(plain.data, [1, 1]);
+        assert_eq!(plain.digest(), guest_protocol::Digest::None);
+        assert_eq!((plain.digest_length, plain.verify), (0, false));
+        // Holes that are not listed have to be found.
+        assert_eq!(message(&[], true).sparse(), guest_protocol::Sparse::Always);
+        let never = message(&["--sparse", "never"], true);
+        assert_eq!(never.sparse(), guest_protocol::Sparse::Never);
+        for arguments in [&["--digest", "sha256"][..], &["--verify"]] {
+            let message = message(arguments, false);
+            assert_eq!(message.digest(), guest_protocol::Digest::Sha256);
+            assert_eq!(message.digest_length, 1 << 40);
+            assert_eq!(message.verify, arguments == ["--verify"]);
+        }
+    }
+
+    #[test]
+    fn a_long_hole_is_one_report_and_a_short_one_many() {
+        let reported = |data: &[std::ops::Range<u64>], length| {
+            let facts = InputFacts {
+                length,
+                data: DataList::new(data),
+                coarse: false,
+            };
+            facts.reported_sectors(512)
+        };
+        assert_eq!(reported(&[], 8 << 40), 10);
+        assert_eq!(reported(&[], 25_600), 50);
+        assert_eq!(reported(&[4096..8192], 25_600), 50);
+        assert_eq!(reported(&[1 << 40..(1 << 40) + 4096], 2 << 40), 28);
+        assert_eq!(InputFacts::of_data(25_600).reported_sectors(512), 50);
+    }
+
     #[test]
     fn many_reports_go_by_the_console_and_few_by_the_serial_port() {
         let by_console = |arguments: &[&str], sectors, wanted| {
@@ -204,13 +278,8 @@ mod tests {
             (false, guest_protocol::Transport::Serial, 100),
         ] {
             let config = config(&[]);
-            let frame = config_frame(
-                &config,
-                Reports::new(&config, 5000, wanted),
-                &InputFacts::of_data(0),
-            )
-            .unwrap();
-            let message = <VmmConfig as guest_protocol::Message>::decode(&frame[2..]).unwrap();
+            let reports = Reports::new(&config, 5000, wanted);
+            let message = sent(&config, reports, &InputFacts::of_data(5000));
             assert_eq!(message.transport(), transport);
             assert_eq!(message.progress_percent, percent);
         }

@@ -8,7 +8,8 @@ use crate::config::{Config, SectorSize};
 use crate::files::{InputFile, OutputFile, padded_length};
 use crate::machine::{Machine, Slot};
 use crate::runtime::{RunError, Worker};
-use crate::sandbox::calls;
+use crate::sandbox::Calls;
+use crate::sandbox::calls::{read_file, write_file};
 use crate::virtio::block::{Block, BlockConfig, BlockCounters, ID_BYTES, NewBlockError};
 use crate::virtio::{DeviceFault, VirtioDevice};
 
@@ -60,27 +61,25 @@ impl Disks {
         })
     }
 
-    /// Puts both into the machine, input first, and returns where the input is, whose work the
-    /// vCPU's thread does while the guest waits.
-    pub(super) fn add_to(&self, machine: &mut Machine) -> Result<Slot, RunError> {
+    /// Puts both into the machine, input first, and returns where they are.
+    pub(super) fn add_to(&self, machine: &mut Machine) -> Result<[Slot; Self::COUNT], RunError> {
         let input = machine.add_virtio(self.input.clone())?;
-        machine.add_virtio(self.output.clone())?;
-        Ok(input)
+        let output = machine.add_virtio(self.output.clone())?;
+        Ok([input, output])
     }
 
     /// A thread for each.
     pub(super) fn workers(&self) -> [Worker; 2] {
-        let output_calls = calls::read_file().and(&calls::write_file());
         [
             Worker {
                 name: INPUT,
                 subscriber: self.input.clone(),
-                calls: calls::read_file(),
+                calls: read_file(),
             },
             Worker {
                 name: OUTPUT,
                 subscriber: self.output.clone(),
-                calls: output_calls,
+                calls: calls(),
             },
         ]
     }
@@ -114,6 +113,11 @@ impl Disks {
             })
         })
     }
+}
+
+/// The calls that the work of both takes, which the vCPU's thread does while the guest waits.
+pub(super) fn calls() -> Calls {
+    read_file().and(&write_file())
 }
 
 fn padded_id(text: &str) -> [u8; ID_BYTES] {

@@ -47,7 +47,13 @@ pub(super) fn judge(
 }
 
 /// Shows what is left to show, and returns the exit status.
-pub(super) fn finish(config: &Config, copy: &Copy, outcome: Outcome, elapsed: Duration) -> u8 {
+pub(super) fn finish(
+    config: &Config,
+    copy: &Copy,
+    outcome: Outcome,
+    elapsed: Duration,
+    digest_seconds: Option<f64>,
+) -> u8 {
     let Outcome {
         result,
         exits,
@@ -69,7 +75,8 @@ pub(super) fn finish(config: &Config, copy: &Copy, outcome: Outcome, elapsed: Du
         elapsed,
         &exits,
         copy.disks.counters(),
-    );
+    )
+    .with_digest_seconds(digest_seconds);
     if config.stats {
         match config.format {
             OutputFormat::Text => console.notice(&stats.to_string()),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use guest_protocol::DataList;
 
-use crate::config::Config;
+use crate::config::{Config, SectorSize};
 use crate::files::{
     FileError, ImageFile, InputFile, Known, NewFile, OutputFile, OutputOptions, Role,
     check_distinct, open_image,
@@ -101,6 +101,27 @@ impl Sources {
 }
 
 impl Files {
+    /// What the user should know of the sector sizes before the copy begins: which would suit a
+    /// device better, whose blocks are larger.
+    pub(super) fn sector_notes(&self, config: &Config) -> Vec<String> {
+        let disks = [
+            ("input", self.input.block_size(), config.input_sector_size),
+            (
+                "output",
+                self.output.block_size(),
+                config.output_sector_size,
+            ),
+        ];
+        let note = |(name, block, sector): (&str, Option<u32>, SectorSize)| {
+            let block = block.filter(|block| config.direct && *block > sector.bytes())?;
+            Some(format!(
+                "the {name} device has blocks of {block} bytes: what is not whole blocks goes \
+                 through the page cache; give --{name}-sector-size {block}"
+            ))
+        };
+        disks.into_iter().filter_map(note).collect()
+    }
+
     /// What the user should know before the copy begins.
     pub(super) fn notes(&self) -> Vec<String> {
         let stats = self.stats.as_ref().map(|stats| stats.notes());

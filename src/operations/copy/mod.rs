@@ -9,6 +9,7 @@ mod disks;
 mod end;
 mod files;
 mod session;
+mod ticks;
 
 use std::time::Instant;
 
@@ -27,6 +28,7 @@ use crate::sandbox::calls;
 use channels::Channels;
 use disks::Disks;
 use files::Files;
+use ticks::Ticks;
 
 /// The guest that copies, built with the VMM.
 pub static GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest.elf"));
@@ -45,9 +47,14 @@ struct Copy {
 /// Copies as `config` says, tells the user how it went, and returns the exit status. If there is
 /// no copy the output's path is as it was.
 pub fn run(config: &Config) -> u8 {
-    let started = Instant::now();
+    let (started, ticks) = (Instant::now(), Ticks::now());
     match start(config) {
-        Ok((copy, outcome)) => end::finish(config, &copy, outcome, started.elapsed()),
+        Ok((copy, outcome)) => {
+            let elapsed = started.elapsed();
+            let digest_ticks = copy.session.digest_ticks();
+            let digest_seconds = digest_ticks.map(|digest| ticks.seconds(digest, elapsed));
+            end::finish(config, &copy, outcome, elapsed, digest_seconds)
+        }
         Err(error) => end::refuse(config, &error, started.elapsed()),
     }
 }
@@ -68,20 +75,22 @@ fn start(config: &Config) -> Result<(Copy, Outcome), RunError> {
     drop(alarm);
     let (files, image) = sources.with_outputs(config)?;
     let mut console = Console::open(console_options(config, files.input.len()));
-    files.notes().iter().for_each(|note| console.warn(note));
+    let notes = [files.notes(), files.sector_notes(config)].concat();
+    notes.iter().for_each(|note| console.warn(note));
     if !config.sandbox {
         console.warn("the sandbox is off");
     }
 
     let sector_size = u64::from(config.input_sector_size.bytes());
     let sectors = files.input.len().div_ceil(sector_size);
-    let reports = Reports::new(config, sectors, console.wants_reports());
+    let input_facts = InputFacts::of(&files.input, config.sparse);
+    let reported = input_facts.reported_sectors(sector_size);
+    let reports = Reports::new(config, reported, console.wants_reports());
     let slots = Disks::COUNT + usize::from(reports.are_by_console());
     let mut machine = Machine::new(machine::open_kvm()?, slots)?;
     let disks = Disks::new(config, &files, &machine)?;
-    let facts = InputFacts::of(&files.input, config.sparse);
     let helped = disks.add_to(&mut machine)?;
-    let channels = Channels::new(config, reports, &facts, &mut machine)?;
+    let channels = Channels::new(config, reports, &input_facts, &mut machine)?;
     let vcpu = channels.boot(machine, helped, image.as_deref().unwrap_or(GUEST))?;
 
     let input = if config.serial_input {
@@ -102,7 +111,7 @@ fn start(config: &Config) -> Result<(Copy, Outcome), RunError> {
         .into_iter()
         .fold(runner, Runner::worker)
         .main_calls(&calls::find_holes())
-        .helping_calls(&calls::read_file())
+        .helping_calls(&disks::calls())
         .signals(signals)
         .deadline(deadline)
         .confined(config.sandbox);
@@ -110,7 +119,7 @@ fn start(config: &Config) -> Result<(Copy, Outcome), RunError> {
     let mut copy = Copy {
         session: Session::new(config.protocol, sectors)
             .wanting_digest(config.digest.is_some() || config.verify),
-        input: facts,
+        input: input_facts,
         shows_digest: config.digest.is_some(),
         files: files.share(),
         disks,

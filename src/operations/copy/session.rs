@@ -86,6 +86,7 @@ pub struct Session {
     completion: Option<(u64, bool)>,
     wants_digest: bool,
     digest: Option<Vec<u8>>,
+    digest_ticks: u64,
 }
 
 impl Session {
@@ -103,6 +104,7 @@ impl Session {
             completion: None,
             wants_digest: false,
             digest: None,
+            digest_ticks: 0,
         }
     }
 
@@ -113,6 +115,13 @@ impl Session {
             wants_digest,
             ..self
         }
+    }
+
+    /// How long the guest says it has computed the digest, if there is one, in ticks of the
+    /// processor.
+    #[must_use]
+    pub fn digest_ticks(&self) -> Option<u64> {
+        self.digest.as_ref().map(|_| self.digest_ticks)
     }
 
     /// The digest that the guest gave with its completion, as hexadecimal digits.
@@ -203,6 +212,7 @@ impl Session {
                 if given && (!self.wants_digest || complete.digest.len() != DIGEST_LEN) {
                     return Err(ProtocolError::Digest(complete.digest.len()));
                 }
+                self.digest_ticks = complete.digest_ticks;
                 self.digest = given.then(|| complete.digest.clone());
                 Level::Complete
             }
@@ -340,7 +350,7 @@ mod tests {
 
     #[test]
     fn a_digest_is_there_if_and_only_if_it_is_wanted() {
-        let with = |digest: &[u8]| guest_protocol::complete_with_digest("copy", 50, digest);
+        let with = |digest: &[u8]| guest_protocol::complete_with_digest("copy", 50, digest, 0);
         let wanting = || Session::new(Protocol::Protobuf, 50).wanting_digest(true);
         let mut session = wanting();
         receive(&mut session, &with(&[0xab; 32])).unwrap();

@@ -4,6 +4,7 @@
 //! [`Worker`] makes a [`VirtioDevice`] and an event subscriber of it.
 
 mod device;
+mod habit;
 mod lane;
 mod turn;
 

@@ -27,6 +27,10 @@ pub struct Turn<'a> {
     pub(super) used: &'a mut Vec<UsedElement>,
     pub(super) taken: usize,
     pub(super) bytes: u64,
+    /// Bytes that were written to the guest's memory.
+    pub(super) written: u64,
+    /// Whether the driver was notified.
+    pub(super) notified: bool,
     pub(super) rests: bool,
 }
 
@@ -50,6 +54,8 @@ impl<'a> Turn<'a> {
             used,
             taken: 0,
             bytes: 0,
+            written: 0,
+            notified: false,
             rests: false,
         }
     }
@@ -117,6 +123,7 @@ impl<'a> Turn<'a> {
     /// Says that the chain that starts at `head` is used, with `len` bytes written to its writable
     /// part. The driver sees it when the turn ends, or after [`publish`](Self::publish).
     pub fn complete(&mut self, head: u16, len: u32) {
+        self.written += u64::from(len);
         self.used.push(UsedElement::new(head, len));
     }
 
@@ -151,6 +158,7 @@ impl<'a> Turn<'a> {
         add(&self.counts.used, u64::from(count));
         if needs_notification(self.queue, self.memory, count)? {
             self.interrupt.signal_used();
+            self.notified = true;
             add(&self.counts.notifications, 1);
         }
         Ok(())

@@ -46,6 +46,8 @@ pub struct Outcome {
     pub result: Result<(), Failure>,
     /// The digest of the input, if all went well and one is wanted.
     pub digest: Option<[u8; digest::LEN]>,
+    /// How long it was computed, in ticks of the processor.
+    pub digest_ticks: u64,
 }
 
 /// The failure of a request that a device answered with `status`.

@@ -97,11 +97,11 @@ impl Setup {
         };
         let devices: [Rc<dyn Device>; 2] = [self.source.clone(), self.target.clone()];
         let ports = ports_with(&[], devices, job.seed ^ 2);
-        let mut disks = Disks {
-            ports: &ports,
-            input: open(&self.source, Purpose::Read),
-            output: open(&self.target, Purpose::Write),
-        };
+        let mut disks = Disks::new(
+            &ports,
+            open(&self.source, Purpose::Read),
+            open(&self.target, Purpose::Write),
+        );
         let config = Config {
             input_sector: job.input,
             output_sector: job.output,
@@ -163,6 +163,7 @@ impl Setup {
                 count,
                 result: Ok(()),
                 digest: None,
+                digest_ticks: 0,
             }
         );
         assert_eq!(counts.last(), Some(&count));
@@ -226,6 +227,7 @@ fn nothing_is_copied_without_a_request() {
             count: 0,
             result: Ok(()),
             digest: None,
+            digest_ticks: 0,
         }
     );
     assert_eq!(
@@ -254,6 +256,7 @@ fn a_flush_that_fails_fails_the_copy_with_everything_counted() {
             count: 50,
             result: Err(failure),
             digest: None,
+            digest_ticks: 0,
         }
     );
 }
@@ -411,7 +414,7 @@ proptest! {
         match first_failure(&setup, bad) {
             None => prop_assert_eq!(outcome.result, Ok(())),
             Some((count, failure)) => {
-                prop_assert_eq!(outcome, Outcome { count, result: Err(failure), digest: None });
+                prop_assert_eq!(outcome, Outcome { count, result: Err(failure), digest: None, digest_ticks: 0 });
                 prop_assert_eq!(counts.last().copied().unwrap_or(0), count);
                 let bytes = (count * u64::from(job.input)) as usize;
                 let bytes = bytes.min(setup.target.get().data.len());

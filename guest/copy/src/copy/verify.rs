@@ -1,5 +1,5 @@
-//! The end of a copy with a digest: what is still missing of it, and, if that is wanted, the output
-//! once more, read back and compared by its digest.
+//! A copy with a digest: each piece goes into it, in order, before it is written, and the disks work
+//! meanwhile. In the end the output is read back and compared, if that is wanted.
 
 use alloc::string::String;
 use core::fmt::Write as _;
@@ -11,19 +11,51 @@ use guest_protocol::NO_STATUS;
 
 use super::digest::{Hasher, LEN};
 use super::disks::Fault;
-use super::engine::{Engine, to_usize};
+use super::engine::{Engine, Progress, to_usize};
 use super::{Observer, request_failure};
 use crate::config::Disk;
 use crate::report::{Failure, Op};
 
+/// The most zeros of a hole that the digest takes before the disks are looked at again, in bytes.
+const ZEROS_AT_ONCE: u64 = 256 << 10;
+
 impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
+    /// Takes the next piece into the digest, if one is wanted and it has been read, and starts to
+    /// write it. True if there was anything to do.
+    pub(super) fn hash(&mut self) -> bool {
+        let (index, slot) = (self.hashed, self.slot(self.hashed));
+        let Some(hasher) = &mut self.extras.digest else {
+            return false;
+        };
+        let ready = index < self.next && self.slots[usize::from(slot)] == Progress::Read;
+        if self.failed || !ready {
+            return false;
+        }
+        let piece = self.selection.piece(index);
+        let started = self.disks.ports.ticks();
+        // Not all zeros of a hole at once: the disks are not to wait for it.
+        if !hasher.zeros(piece.offset, ZEROS_AT_ONCE) {
+            let buffer = usize::from(slot) * to_usize(self.plan.request_size());
+            hasher.data(
+                piece.offset,
+                self.pool.bytes(buffer, to_usize(piece.read_len)),
+            );
+            self.hashed += 1;
+            self.write_on(index, 0);
+        }
+        self.digest_ticks += self.disks.ports.ticks().saturating_sub(started);
+        true
+    }
+
     /// The digest of the input, if one is wanted. Everything is copied and flushed.
     pub(super) fn finish_digest(&mut self) -> Result<Option<[u8; LEN]>, Failure> {
         let Some(hasher) = self.extras.digest.take() else {
             return Ok(None);
         };
         let length = hasher.length();
+        let started = self.disks.ports.ticks();
         let digest = hasher.finish();
+        self.digest_ticks += self.disks.ports.ticks().saturating_sub(started);
         if self.extras.verify {
             let found = self.read_back(length)?;
             if found != digest {

@@ -1,8 +1,10 @@
 //! Tests of the whole device, driven by its registers and rings as a guest does it: valid
-//! requests here, hostile ones in `hostile`, random ones in `random`, and a cost in `cost`.
+//! requests here, hostile ones in `hostile`, random ones in `random`, helpers in `helping`, and a
+//! cost in `cost`.
 #![allow(clippy::unwrap_used)]
 
 mod cost;
+mod helping;
 mod hostile;
 mod random;
 mod requests;
