@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use vmm::cli::{self, Command};
-use vmm::operations::{check, copy, inspect};
+use vmm::operations::{check, convert, copy, inspect};
 use vmm::report::last_words;
 use vmm::runtime::{self, EXIT_USAGE};
 

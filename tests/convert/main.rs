@@ -7,6 +7,10 @@
     reason = "a failure in a test is to panic"
 )]
 
+// The images that lie are tests of another crate, too, and do not name the attribute.
+#[macro_use]
+extern crate test_attribute;
+
 #[path = "../common/mod.rs"]
 mod common;
 mod hostile;
@@ -21,6 +25,10 @@ use std::path::{Path, PathBuf};
 use common::{Finished, Vmm};
 use guest_formats::{Options, Reason};
 use tempfile::TempDir;
+
+fn main() -> std::process::ExitCode {
+    common::harness::main()
+}
 
 /// Exit statuses that say that an image is refused, or broken.
 const REFUSED: [i32; 2] = [5, 6];

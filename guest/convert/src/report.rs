@@ -70,7 +70,7 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
     /// The run has ended after `count` sectors, whose digest is this if one was wanted.
     pub fn complete(&mut self, count: u64, success: bool, digest: Option<&[u8]>) {
         let message = match digest {
-            Some(digest) if success => complete_with_digest(CONVERT, count, digest),
+            Some(digest) if success => complete_with_digest(CONVERT, count, digest, 0),
             _ => complete_message(CONVERT, count, success),
         };
         self.message(&message);

@@ -300,7 +300,7 @@ mod tests {
         receive(&mut session, &done).unwrap();
         let again = receive(&mut session, &done);
         assert_eq!(again, Err(ProtocolError::AfterCompletion));
-        let digest = complete_with_digest("convert", 0, &[1; 32]);
+        let digest = complete_with_digest("convert", 0, &[1; 32], 0);
         let error = receive(&mut Session::new(false), &digest);
         assert_eq!(error, Err(ProtocolError::Digest(32)));
     }
