@@ -71,7 +71,13 @@ pub(super) fn finish(
         console.explain(&debug);
     }
     let bytes = run.files.output.bytes_written();
-    let stats = Stats::new(result.is_ok(), bytes, elapsed, &exits, run.disks.counters());
+    let stats = Stats::new(
+        result.is_ok(),
+        bytes,
+        elapsed,
+        &exits,
+        &run.disks.counters(),
+    );
     if config.stats {
         match config.format {
             OutputFormat::Text => console.notice(&stats.to_string()),

@@ -101,20 +101,20 @@ fn the_last_grain_of_a_disk_may_be_shorter() {
 #[test]
 fn streams_that_are_cut_or_changed_never_do_harm() {
     for codec in CODECS {
-        let bytes = content(10_000);
+        let bytes = content(2000);
         let whole = compress(codec, &bytes);
         for len in 0..whole.len() {
-            assert!(at_once(codec, &whole[..len], 10_000).is_err());
+            assert!(at_once(codec, &whole[..len], 2000).is_err());
         }
         for at in 0..whole.len() {
-            for bit in 0..8 {
+            for bit in [0, 3, 7] {
                 let mut changed = whole.clone();
                 changed[at] ^= 1 << bit;
                 for result in [
-                    at_once(codec, &changed, 10_000),
-                    in_pieces(codec, &changed, 10_000, 1000),
+                    at_once(codec, &changed, 2000),
+                    in_pieces(codec, &changed, 2000, 100),
                 ] {
-                    assert!(result.is_err() || result.is_ok_and(|out| out.len() <= 10_000));
+                    assert!(result.is_err() || result.is_ok_and(|out| out.len() <= 2000));
                 }
             }
         }
