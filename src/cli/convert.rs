@@ -163,7 +163,7 @@ const GROUPS: [(&str, &[More]); 6] = [
 
 /// The options, in groups with a title each.
 pub(super) fn groups() -> Vec<(&'static str, Vec<Opt>)> {
-    options::join(&ConvertCli::get_args_info().flags, &GROUPS)
+    options::join(ConvertCli::get_args_info().flags, &GROUPS)
 }
 
 /// What the arguments behind the command's name ask for; nothing if that is help.
