@@ -56,7 +56,7 @@ impl Stats {
         bytes: u64,
         wall: Duration,
         exits: &ExitCounts,
-        disks: [(&'static str, BlockCounters); 2],
+        disks: &[(&'static str, BlockCounters)],
     ) -> Self {
         let seconds = wall.as_secs_f64();
         #[expect(clippy::cast_precision_loss, reason = "a ratio for people to read")]
@@ -66,13 +66,17 @@ impl Stats {
         Self {
             success,
             bytes,
-            bytes_skipped: bytes.saturating_sub(disks[0].1.bytes_read),
+            bytes_skipped: bytes
+                .saturating_sub(disks.first().map_or(0, |(_, counters)| counters.bytes_read)),
             wall_seconds: seconds,
             throughput_mib_s: ratio(mib, seconds),
             exits: exits.into(),
             exits_per_mib: ratio(total, mib),
             coalesced_bytes: exits.coalesced,
-            disks: disks.map(|(name, counters)| disk(name, &counters)).into(),
+            disks: disks
+                .iter()
+                .map(|(name, counters)| disk(name, counters))
+                .collect(),
             digest_seconds: None,
             peak_memory_kib: peak_memory_kib(),
         }
@@ -226,7 +230,7 @@ mod tests {
             ..BlockCounters::default()
         };
         let disks = [("input", counters), ("output", counters)];
-        Stats::new(true, 2 << 20, Duration::from_millis(500), &exits, disks)
+        Stats::new(true, 2 << 20, Duration::from_millis(500), &exits, &disks)
     }
 
     #[test]
@@ -270,7 +274,7 @@ mod tests {
             0,
             Duration::ZERO,
             &ExitCounts::default(),
-            [
+            &[
                 ("input", BlockCounters::default()),
                 ("output", BlockCounters::default()),
             ],

@@ -44,6 +44,38 @@ pub struct DeviceConfig {
     #[prost(uint32, tag = "2")]
     pub sector_size: u32,
 }
+/// VMM to guest, once, for the guest that converts a disk image.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConvertConfig {
+    #[prost(enumeration = "Transport", tag = "1")]
+    pub transport: i32,
+    /// As in VmmConfig, in sectors of 512 bytes of the disk in the image.
+    #[prost(uint32, tag = "2")]
+    pub progress_percent: u32,
+    /// Length of the image's file in bytes; what fills up the last sector of its disk is not in it.
+    #[prost(uint64, tag = "3")]
+    pub input_length: u64,
+    /// The same for each backing file, in the order of the disks.
+    #[prost(uint64, repeated, tag = "4")]
+    pub backing_lengths: ::prost::alloc::vec::Vec<u64>,
+    /// The format that the user says the image has; empty if the guest is to find out.
+    #[prost(string, tag = "5")]
+    pub input_format: ::prost::alloc::string::String,
+    /// Names of the reasons for a refusal that are no reason for this user.
+    #[prost(string, repeated, tag = "6")]
+    pub allow: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The largest disk in bytes that may be in the image.
+    #[prost(uint64, tag = "7")]
+    pub largest_disk: u64,
+    /// Name or id of the internal snapshot to read; empty for the disk as it is.
+    #[prost(string, tag = "8")]
+    pub snapshot: ::prost::alloc::string::String,
+    #[prost(enumeration = "ConvertFormat", tag = "9")]
+    pub output_format: i32,
+    /// What is computed of the bytes of the disk in the image.
+    #[prost(enumeration = "Digest", tag = "10")]
+    pub digest: i32,
+}
 /// Guest to VMM.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GuestMessage {
@@ -364,6 +396,35 @@ impl Digest {
         match value {
             "DIGEST_NONE" => Some(Self::None),
             "DIGEST_SHA256" => Some(Self::Sha256),
+            _ => None,
+        }
+    }
+}
+/// What a converted disk is written as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ConvertFormat {
+    /// The bytes of the disk as they are.
+    Raw = 0,
+    /// QEMU's format, version 3.
+    Qcow2 = 1,
+}
+impl ConvertFormat {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Raw => "CONVERT_FORMAT_RAW",
+            Self::Qcow2 => "CONVERT_FORMAT_QCOW2",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "CONVERT_FORMAT_RAW" => Some(Self::Raw),
+            "CONVERT_FORMAT_QCOW2" => Some(Self::Qcow2),
             _ => None,
         }
     }

@@ -35,7 +35,7 @@ _vmm_copy() {
     mapfile -t COMPREPLY < <(compgen -W '--input --output --input-sector-size --output-sector-size --request-size --queue-depth --direct --fsync --sparse --max-output-size --force --digest --verify --progress-percent --format --verbose --quiet --debug --stats --stats-file --guest --protocol --transport --serial-input --timeout --no-sandbox --check --help --version' -- "$cur")
   else
     compopt -o filenames
-    mapfile -t COMPREPLY < <(compgen -f -W 'info check' -- "$cur")
+    mapfile -t COMPREPLY < <(compgen -f -W 'info check convert' -- "$cur")
   fi
 }
 
@@ -74,7 +74,7 @@ _vmm() {
     prev=${COMP_WORDS[COMP_CWORD-2]}
   fi
   COMPREPLY=()
-  if [[ $COMP_CWORD -gt 1 && ${COMP_WORDS[1]} == @(info|check) ]]; then
+  if [[ $COMP_CWORD -gt 1 && ${COMP_WORDS[1]} == @(info|check|convert) ]]; then
     _vmm_image
   else
     _vmm_copy

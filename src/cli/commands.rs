@@ -1,24 +1,33 @@
 //! The words that begin a command of their own; without one it is a copy.
 
-use super::image;
-use super::text::{Page, STATUSES_OF_CHECK, STATUSES_OF_INFO};
+use super::text::{Page, STATUSES_OF_CHECK, STATUSES_OF_CONVERT, STATUSES_OF_INFO};
+use super::{convert, image};
 use crate::config::ImageTask;
+
+/// What a command does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Task {
+    /// Look into an image.
+    Look(ImageTask),
+    /// Convert one.
+    Convert,
+}
 
 /// A command.
 pub(super) struct Word {
     /// The word.
     pub(super) word: &'static str,
     /// What it does.
-    pub(super) task: ImageTask,
+    pub(super) task: Task,
     /// What is said of it.
     pub(super) page: Page,
 }
 
 /// All of them.
-pub(super) const WORDS: [Word; 2] = [
+pub(super) const WORDS: [Word; 3] = [
     Word {
         word: "info",
-        task: ImageTask::Info,
+        task: Task::Look(ImageTask::Info),
         page: Page {
             summary: "says what a disk image is, and whether it is safe to use",
             usage: &["vmm info [OPTIONS] IMAGE"],
@@ -43,7 +52,7 @@ and no file that it names is opened.",
     },
     Word {
         word: "check",
-        task: ImageTask::Check,
+        task: Task::Look(ImageTask::Check),
         page: Page {
             summary: "checks whether the tables of a disk image are sound",
             usage: &["vmm check [OPTIONS] IMAGE"],
@@ -56,10 +65,39 @@ entry and the checksums of the headers. Nothing is repaired.",
             statuses: &STATUSES_OF_CHECK,
         },
     },
+    Word {
+        word: "convert",
+        task: Task::Convert,
+        page: Page {
+            summary: "converts a disk image that nobody need trust",
+            usage: &["vmm convert [OPTIONS] --input IMAGE --output DISK"],
+            description: "\
+Reads IMAGE, a file or block device in one of the formats of disk images, inside a virtual machine, \
+and writes the disk in it to DISK. An image that vmm info would refuse is refused before anything is \
+written, and DISK appears only when it is complete. No file that the image names is opened: a \
+backing file has to be given.",
+            groups: convert::groups,
+            examples: &[
+                (
+                    "vmm convert --input disk.qcow2 --output disk.img",
+                    "a raw disk, with holes for zeros",
+                ),
+                (
+                    "vmm convert --input new.qcow2 --backing base.qcow2 --output disk.img",
+                    "what the image lacks is in another one",
+                ),
+                (
+                    "vmm convert --input disk.vmdk --image-format vmdk --digest sha256 --output d",
+                    "it is to be a VMDK; print the digest of the disk in it",
+                ),
+            ],
+            statuses: &STATUSES_OF_CONVERT,
+        },
+    },
 ];
 
 /// The command of that name.
 pub(super) fn named(word: &str) -> Option<&'static Word> {
-    static ALL: [Word; 2] = WORDS;
+    static ALL: [Word; 3] = WORDS;
     ALL.iter().find(|command| command.word == word)
 }

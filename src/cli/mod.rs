@@ -6,6 +6,7 @@
 //! The help text, the man page and the shells' completions are made from the same declaration.
 
 mod commands;
+mod convert;
 mod escape;
 mod help;
 mod image;
@@ -22,7 +23,8 @@ use std::path::PathBuf;
 
 use argh::FromArgs;
 
-use crate::config::{Config, HostCheck, ImageConfig, RequestShape};
+use crate::config::{Config, ConvertConfig, HostCheck, ImageConfig, RequestShape};
+use commands::Task;
 use options::Cli;
 use prepare::Prepared;
 
@@ -35,6 +37,8 @@ pub enum Command {
     Run(Box<Config>),
     /// Say what this host offers.
     Check(HostCheck),
+    /// Convert an image.
+    Convert(Box<ConvertConfig>),
     /// Look into an image.
     Image(Box<ImageConfig>),
     /// Print this on standard output and be done.
@@ -56,10 +60,13 @@ fn command(arguments: &[OsString]) -> Result<Command, String> {
         None => (None, arguments),
     };
     if let Some(command) = word {
-        return Ok(match image::parse(command.task, rest)? {
-            Some(config) => Command::Image(Box::new(config)),
-            None => Command::Print(help::help(&command.page)),
-        });
+        let parsed = match command.task {
+            Task::Look(task) => {
+                image::parse(task, rest)?.map(|config| Command::Image(Box::new(config)))
+            }
+            Task::Convert => convert::parse(rest)?.map(|config| Command::Convert(Box::new(config))),
+        };
+        return Ok(parsed.unwrap_or_else(|| Command::Print(help::help(&command.page))));
     }
     let Prepared {
         options,
@@ -81,7 +88,7 @@ fn command(arguments: &[OsString]) -> Result<Command, String> {
         .filter(|word| commands::named(word).is_some())
     {
         return Err(format!(
-            "'{word}' is a command, which comes before the options: give vmm {word} IMAGE, or \
+            "'{word}' is a command, which comes before the options: give vmm {word} first, or \
              ./{word} for a file of that name"
         ));
     }

@@ -213,7 +213,7 @@ pub(super) const fn plain(long: &'static str) -> More {
     }
 }
 
-const fn file_of(long: &'static str) -> More {
+pub(super) const fn file_of(long: &'static str) -> More {
     More {
         value: Value::File,
         ..plain(long)

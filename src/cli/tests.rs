@@ -430,7 +430,10 @@ fn each_command_has_a_help_text_of_its_own() {
 fn the_examples_of_each_command_are_valid() {
     for command in &commands::WORDS {
         for (example, _) in command.page.examples {
-            image(&example.split_whitespace().skip(1).collect::<Vec<_>>());
+            let arguments: Vec<_> = example.split_whitespace().skip(1).collect();
+            let read = parsed(&arguments);
+            let right = matches!(read, Ok(Command::Image(_) | Command::Convert(_)));
+            assert!(right, "{example}: {read:?}");
         }
     }
 }

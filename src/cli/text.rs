@@ -40,11 +40,12 @@ pub(super) const COPY: Page = Page {
 };
 
 /// The ways to call the program.
-const USAGE: [&str; 5] = [
+const USAGE: [&str; 6] = [
     "vmm [OPTIONS] SRC DST",
     "vmm [OPTIONS] --input SRC --output DST [GUEST]",
     "vmm info [OPTIONS] IMAGE",
     "vmm check [OPTIONS] IMAGE",
+    "vmm convert [OPTIONS] --input IMAGE --output DISK",
     "vmm --check [FOLDER]",
 ];
 
@@ -56,15 +57,15 @@ const DESCRIPTION: &str = "\
 Starts a virtual machine with SRC as a read-only disk and DST as another, and lets a small guest \
 copy the one to the other. SRC and DST are files or block devices, and both are required. A file \
 appears as DST only when the copy is complete. With SRC and DST in their place, a third argument \
-is the guest, as --guest is. The words info and check begin commands that look into a disk image: \
-vmm info --help says more. A file of such a name is written ./info.";
+is the guest, as --guest is. The words info and check begin commands that look into a disk image, and \
+convert one that writes the disk in it: vmm info --help says more. A file of such a name is written ./info.";
 
 /// What a size may look like.
 pub(super) const SIZES: &str =
     "A SIZE is in bytes, or has a unit: 512, 4k, 128K, 1M, 1G; KiB and the like mean the same.";
 
 /// Command lines to learn from, each with what it does.
-const EXAMPLES: [(&str, &str); 5] = [
+pub(super) const EXAMPLES: [(&str, &str); 5] = [
     ("vmm disk.img copy.img", "copy a disk"),
     (
         "vmm -p 10 --fsync disk.img copy.img | cat",
@@ -111,6 +112,24 @@ const SIGSYS: (u8, &str) = (
     159,
     "a thread made a system call that the sandbox forbids (SIGSYS)",
 );
+
+/// The exit statuses of `vmm convert`.
+pub(super) const STATUSES_OF_CONVERT: [(u8, &str); 11] = [
+    (0, "the output is the disk in the image"),
+    COMMAND_LINE,
+    HOST,
+    GUEST,
+    (
+        5,
+        "refused: the image may be whole, but using it is not safe or not possible",
+    ),
+    (6, "broken: the image contradicts itself or its format"),
+    (124, "the time limit ended the run"),
+    (129, "SIGHUP ended the run"),
+    (130, "SIGINT (Ctrl-C) ended the run"),
+    (143, "SIGTERM ended the run"),
+    SIGSYS,
+];
 
 /// The exit statuses of `vmm info`.
 pub(super) const STATUSES_OF_INFO: [(u8, &str); 11] = [

@@ -148,6 +148,7 @@ impl ImageReason {
         "bad-snapshot",
         "no-such-snapshot",
         "bad-marker",
+        "bad-compressed-data",
         "bad-descriptor",
         "bad-log",
     ];

@@ -51,6 +51,8 @@ pub struct OutputOptions {
     pub force: bool,
     /// With this many bytes at the most.
     pub max_length: Option<u64>,
+    /// Not as long as the input, but as long as [`OutputFile::declare_length`] says in the end.
+    pub open_ended: bool,
 }
 
 /// The output of a copy, open for writing.
@@ -94,8 +96,11 @@ impl OutputFile {
         options: OutputOptions,
         naming: Naming,
     ) -> Result<Self, FileError> {
-        let length = input.len();
         let most = options.max_length.unwrap_or(u64::MAX);
+        let length = match options.open_ended {
+            true => 0,
+            false => input.len(),
+        };
         check_length(path, length, most)?;
         let direct = |file| {
             let cancel = input.cancel().clone();
@@ -117,14 +122,18 @@ impl OutputFile {
             path: path.into(),
             source,
         })?;
+        let most = match room(&file) {
+            Some(size) => most.min(size),
+            None => most,
+        };
         Ok(Self {
             path: path.into(),
             staging,
-            length: AtomicU64::new(length),
-            most: match room(&file) {
-                Some(size) => most.min(size),
-                None => most,
-            },
+            length: AtomicU64::new(match options.open_ended {
+                true => most,
+                false => length,
+            }),
+            most,
             file,
             fsync: options.fsync,
             coverage: Mutex::new(Coverage::new()),
@@ -145,6 +154,18 @@ impl OutputFile {
     #[must_use]
     pub fn block_size(&self) -> Option<u32> {
         device::block_size(&self.file)
+    }
+
+    /// Says how long an output is that was open-ended: what a new file has beyond that is cut off
+    /// when it is put in place.
+    ///
+    /// # Errors
+    ///
+    /// The device, or the user, does not allow so many.
+    pub fn declare_length(&self, length: u64) -> Result<(), FileError> {
+        check_length(&self.path, length, self.most)?;
+        self.length.store(length, Ordering::SeqCst);
+        Ok(())
     }
 
     /// How many different bytes of the output have been written or declared zero. It never falls, and costs no more

@@ -2,5 +2,6 @@
 //! follows what the guest says, and judges what came of it; the runtime does the rest.
 
 pub mod check;
+pub mod convert;
 pub mod copy;
 pub mod inspect;

@@ -224,6 +224,14 @@ impl Console {
         self.message_line = line;
     }
 
+    /// Says how many bytes there are to do, for a run that finds it out on its way.
+    pub fn set_total(&mut self, total: u64) {
+        self.options.total = Some(total);
+        if self.bar.is_some() {
+            self.bar = Some(ShownBar::new(Some(total)));
+        }
+    }
+
     /// Shows the digest of what was done, as programs do that compute nothing else. A result, and not
     /// a message beside a bar; a program finds it in the last object.
     pub fn digest(&mut self, algorithm: &str, digest: &[u8]) {

@@ -20,6 +20,8 @@ pub enum Outcome {
     HostError,
     /// The guest failed, faulted or broke the protocol.
     GuestError,
+    /// The image is refused, or contradicts itself.
+    ImageRefused,
     /// The time limit ended the run.
     TimedOut,
     /// A signal ended the run.
@@ -278,7 +280,7 @@ mod tests {
     fn stats() -> Stats {
         let disks = ["input", "output"].map(|name| (name, BlockCounters::default()));
         let exits = ExitCounts::default();
-        Stats::new(true, 512, std::time::Duration::from_secs(1), &exits, disks)
+        Stats::new(true, 512, std::time::Duration::from_secs(1), &exits, &disks)
     }
 
     /// Every kind of object, with each of its values at least once null and once not.

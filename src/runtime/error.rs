@@ -10,6 +10,10 @@ use crate::sandbox::{FilterError, SandboxError};
 pub const EXIT_USAGE: u8 = 2;
 const EXIT_HOST: u8 = 3;
 const EXIT_GUEST: u8 = 4;
+/// Exit status: the image may be whole, but is not to be used.
+const EXIT_REFUSED: u8 = 5;
+/// Exit status: the image contradicts itself.
+const EXIT_BROKEN: u8 = 6;
 /// As timeout(1) has it.
 const EXIT_TIMEOUT: u8 = 124;
 /// As shells have it: 128 and the signal's number.
@@ -47,6 +51,12 @@ pub enum RunError {
     /// The guest did not do what it was to do.
     #[error("{0}")]
     Guest(String),
+    /// The image that was to be used is not safe to use.
+    #[error("{0}")]
+    Refused(String),
+    /// The image that was to be used contradicts itself.
+    #[error("{0}")]
+    Broken(String),
     /// The time limit was reached.
     #[error("the run was not over within the time limit of {} s; it was ended", .0.as_secs_f64())]
     TimedOut(Duration),
@@ -72,6 +82,8 @@ impl RunError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Guest(_) => EXIT_GUEST,
+            Self::Refused(_) => EXIT_REFUSED,
+            Self::Broken(_) => EXIT_BROKEN,
             Self::Storage(_)
             | Self::Kvm(_)
             | Self::Machine(_)

@@ -88,17 +88,28 @@ impl Compressed {
     ///
     /// [`Reason::BadMarker`] if the frame is not that of this cluster or is longer than its place.
     pub fn payload(&self, frame: &[u8]) -> Result<Range<usize>, Error> {
+        let range = self.payload_within(frame, len64(frame))?;
+        Ok(to_usize(range.start)..to_usize(range.end))
+    }
+
+    /// The same for a frame of `length` bytes of which only the start is at hand, `head`: 12 bytes
+    /// at least, or all of it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`payload`](Self::payload).
+    pub fn payload_within(&self, head: &[u8], length: u64) -> Result<Range<u64>, Error> {
         let Frame::Grain { sector } = self.frame else {
-            return Ok(0..frame.len());
+            return Ok(0..length);
         };
-        let named = bytes::le64(frame, 0);
-        let length = u64::from(bytes::le32(frame, 8));
+        let named = bytes::le64(head, 0);
+        let payload = u64::from(bytes::le32(head, 8));
         let bad = Reason::BadMarker;
-        ensure(len64(frame) >= GRAIN_MARKER, bad, self.offset, 0)?;
+        ensure(length >= GRAIN_MARKER, bad, self.offset, 0)?;
         ensure(named == sector, bad, self.offset, named)?;
-        let fits = length > 0 && length <= len64(frame) - GRAIN_MARKER;
-        ensure(fits, bad, self.offset + 8, length)?;
-        Ok(to_usize(GRAIN_MARKER)..to_usize(GRAIN_MARKER + length))
+        let fits = payload > 0 && payload <= length - GRAIN_MARKER;
+        ensure(fits, bad, self.offset + 8, payload)?;
+        Ok(GRAIN_MARKER..GRAIN_MARKER + payload)
     }
 }
 

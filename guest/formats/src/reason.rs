@@ -128,6 +128,8 @@ reasons! {
         "The image has no snapshot of that name.";
     BadMarker "bad-marker" Broken no
         "A marker is not that of the place where it lies.";
+    BadCompressedData "bad-compressed-data" Broken no
+        "Compressed data do not inflate to exactly a cluster.";
     BadDescriptor "bad-descriptor" Broken no
         "The text that describes the image is not understood.";
     BadLog "bad-log" Broken no

@@ -3,6 +3,7 @@
 //! Fields are reached as atomics: another processor may change them at any time, and the ordering
 //! that the rings need is said where they are used. All bounds are checked here, once.
 
+use core::ops::Range;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
@@ -126,6 +127,36 @@ impl DmaRegion {
         unsafe { core::slice::from_raw_parts(pointer, len) }
     }
 
+    /// The `len` bytes from `offset` up, to be changed. No device may be using them.
+    ///
+    /// # Panics
+    ///
+    /// If they do not lie within the region.
+    #[must_use]
+    pub fn bytes_mut(&mut self, offset: usize, len: usize) -> &mut [u8] {
+        let pointer = self.pointer(offset, len);
+        // SAFETY: as in `bytes`, and the region is valid for writes.
+        unsafe { core::slice::from_raw_parts_mut(pointer, len) }
+    }
+
+    /// The bytes of `source`, and those of `target` to be changed. No device may be using either.
+    ///
+    /// # Panics
+    ///
+    /// If one does not lie within the region, or if they overlap.
+    #[must_use]
+    pub fn pair(&mut self, source: Range<usize>, target: Range<usize>) -> (&[u8], &mut [u8]) {
+        let apart = source.end <= target.start || target.end <= source.start;
+        assert!(apart, "{source:?} and {target:?} overlap");
+        let from = self.pointer(source.start, source.len());
+        let to = self.pointer(target.start, target.len());
+        // SAFETY: as in `bytes`.
+        let from = unsafe { core::slice::from_raw_parts(from, source.len()) };
+        // SAFETY: as in `bytes_mut`; the two do not overlap.
+        let to = unsafe { core::slice::from_raw_parts_mut(to, target.len()) };
+        (from, to)
+    }
+
     fn pointer(&self, offset: usize, len: usize) -> *mut u8 {
         let fits = offset.checked_add(len).is_some_and(|end| end <= self.len);
         assert!(fits, "{len} bytes at {offset} of {}", self.len);
@@ -170,6 +201,22 @@ mod tests {
         region.write(3, &[1, 2, 3]);
         assert_eq!(region.bytes(2, 5), [0, 1, 2, 3, 0]);
         assert!(region.bytes(16, 0).is_empty());
+    }
+
+    #[test]
+    fn a_pair_of_parts_can_be_read_and_written_at_once() {
+        let mut region = leak(64);
+        region.write(0, &[1, 2, 3, 4]);
+        let (from, to) = region.pair(0..4, 32..36);
+        to.copy_from_slice(from);
+        region.bytes_mut(34, 1)[0] = 9;
+        assert_eq!(region.bytes(31, 6), [0, 1, 2, 9, 4, 0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "overlap")]
+    fn a_pair_that_overlaps_is_refused() {
+        let _ = leak(64).pair(0..33, 32..64);
     }
 
     #[test]

@@ -74,7 +74,7 @@ pub(super) fn finish(
         bytes,
         elapsed,
         &exits,
-        copy.disks.counters(),
+        &copy.disks.counters(),
     )
     .with_digest_seconds(digest_seconds);
     if config.stats {

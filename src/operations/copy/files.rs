@@ -76,6 +76,7 @@ impl Sources {
             fsync: config.fsync,
             force: config.force,
             max_length: config.max_output_size,
+            open_ended: false,
         };
         let mut reads: Vec<Known<'_>> = vec![self.input.known()];
         reads.extend(self.guest.as_ref().map(ImageFile::known));

@@ -1,0 +1,230 @@
+//! The run from end to end: configuration, the disks, the images, the conversion, and what is said
+//! of each.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use guest_abi::layout::{CONSOLE_SLOT, backing_slot};
+use guest_abi::ports::COM1;
+use guest_copy::copy::digest::{Hasher, LEN};
+use guest_copy::progress::Schedule;
+use guest_kit::dma::DmaRegion;
+use guest_kit::hardware::{Attached, Ports, Registers};
+use guest_kit::serial::{Uart, debug};
+use guest_kit::virtio::block::{BlockDevice, Purpose, Stage};
+use guest_kit::virtio::console::Console;
+use guest_protocol::{MAX_MESSAGE_LEN, Transport};
+
+use crate::SECTOR;
+use crate::chain::{Chain, Wish};
+use crate::config::Config;
+use crate::disks::{Disks, OUTPUT, Source, source_name};
+use crate::engine::{Engine, Observer, SLOTS};
+use crate::failure::{Failure, Op};
+use crate::pool::{PAGE, Pool};
+use crate::report::Reporter;
+
+/// Exit status of a run that ended well.
+pub const EXIT_SUCCESS: u8 = 0;
+/// Exit status of a run that failed and said so.
+pub const EXIT_FAILURE: u8 = 1;
+
+/// What of the pool is for a parser's reads; the rest is for the pipeline.
+const PARSER_MEMORY: usize = 2 * PAGE;
+
+/// What the program runs on.
+#[derive(Debug)]
+pub struct Parts<'a, P, R, F> {
+    /// The I/O ports.
+    pub ports: &'a P,
+    /// The disk with the image.
+    pub input: Attached<R>,
+    /// The disk to write.
+    pub output: Attached<R>,
+    /// Memory for data.
+    pub pool: DmaRegion,
+    /// Gives the device of any other slot, once each: the console and the backing files, which only
+    /// are there if the configuration says so.
+    pub others: F,
+}
+
+/// How a conversion ended.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// How many sectors of the disk were converted, from the first on without a gap.
+    pub count: u64,
+    /// The digest of the disk, if one was wanted; or why it is not converted.
+    pub result: Result<Option<[u8; LEN]>, Failure>,
+}
+
+/// Does everything and returns the exit status for the exit port.
+pub fn run<P, R, F>(parts: Parts<'_, P, R, F>) -> u8
+where
+    P: Ports,
+    R: Registers,
+    F: FnMut(usize) -> Attached<R>,
+{
+    let ports = parts.ports;
+    let mut reporter = Reporter::new(ports);
+    let mut outcome = execute(parts, &mut reporter).unwrap_or_else(|failure| Outcome {
+        count: 0,
+        result: Err(failure),
+    });
+    conclude(&mut reporter, &mut outcome);
+    debug(ports, format_args!("done: {} sectors", outcome.count));
+    match outcome.result {
+        Ok(_) => EXIT_SUCCESS,
+        Err(_) => EXIT_FAILURE,
+    }
+}
+
+/// Says how the run has ended. A conversion of which not everything could be said is a failure.
+fn conclude<P: Ports, R: Registers>(reporter: &mut Reporter<'_, P, R>, outcome: &mut Outcome) {
+    let mut had_fault = reporter.fault().is_some();
+    loop {
+        if let Some(fault) = reporter.fault() {
+            outcome.result = Err(Failure::new(Op::Report, "console", fault));
+        }
+        match &outcome.result {
+            Ok(digest) => {
+                let digest = digest.as_ref().map(<[u8; LEN]>::as_slice);
+                reporter.complete(outcome.count, true, digest);
+            }
+            Err(failure) => {
+                reporter.error(failure);
+                reporter.complete(outcome.count, false, None);
+            }
+        }
+        reporter.finish();
+        // The console may fail at just these messages: then COM1 takes them, which cannot fail.
+        if had_fault || reporter.fault().is_none() {
+            return;
+        }
+        had_fault = true;
+    }
+}
+
+/// Fails with what prevents the conversion from being started; how it fails itself is its outcome.
+fn execute<P, R, F>(
+    parts: Parts<'_, P, R, F>,
+    reporter: &mut Reporter<'_, P, R>,
+) -> Result<Outcome, Failure>
+where
+    P: Ports,
+    R: Registers,
+    F: FnMut(usize) -> Attached<R>,
+{
+    let Parts {
+        ports,
+        input,
+        output,
+        pool,
+        mut others,
+    } = parts;
+    let config = configure(ports, &mut others, reporter)?;
+    let (parser_memory, pool) = pool.split_at(PARSER_MEMORY);
+    let mut places = vec![input];
+    let first = backing_slot(config.transport == Transport::Console);
+    places.extend((first..).map(others).take(config.backing_lengths.len()));
+    let mut lengths = vec![config.input_length];
+    lengths.extend(&config.backing_lengths);
+    let mut sources = Vec::new();
+    for (index, (place, length)) in places.into_iter().zip(lengths).enumerate() {
+        let device = attach(source_name(index), place, Purpose::Read, reporter)?;
+        sources.push(Source::new(device, length));
+    }
+    let output = attach(OUTPUT, output, Purpose::Write, reporter)?;
+    let mut disks = Disks::new(ports, sources, output, parser_memory);
+    let wish = Wish {
+        options: config.options,
+        snapshot: config.snapshot.as_bytes(),
+    };
+    let mut chain = Chain::open(&mut disks, &wish)?;
+    let size = chain.size();
+    // The VMM takes the second for the length of the output, and compares it with its limit.
+    reporter.capacity(source_name(0), size);
+    reporter.capacity(OUTPUT, size);
+    let room = disks.output.config().capacity.saturating_mul(SECTOR);
+    if size > room {
+        let detail = "the output disk has less room than the image's disk needs";
+        return Err(Failure::new(Op::Init, OUTPUT, &detail));
+    }
+    let mut progress = Progress {
+        schedule: Schedule::new(size.div_ceil(SECTOR), config.progress_percent),
+        reporter,
+    };
+    let mut pool = Pool::new(pool);
+    let hasher = config.digest.then(|| Hasher::new(size));
+    let engine = Engine::new(&mut chain, &mut disks, &mut pool, &mut progress, hasher);
+    Ok(engine.run())
+}
+
+/// Waits for the configuration and takes it; starts the console if it is wanted.
+fn configure<P, R, F>(
+    ports: &P,
+    others: &mut F,
+    reporter: &mut Reporter<'_, P, R>,
+) -> Result<Config, Failure>
+where
+    P: Ports,
+    R: Registers,
+    F: FnMut(usize) -> Attached<R>,
+{
+    let mut buffer = [0; MAX_MESSAGE_LEN];
+    let message = Uart::new(ports, COM1).receive_frame(&mut buffer);
+    let message = message.map_err(|error| Failure::new(Op::Config, "vmm", &error))?;
+    let config = Config::decode(message);
+    let config = config.map_err(|error| Failure::new(Op::Config, "vmm", &error))?;
+    if config.transport == Transport::Console {
+        let place = others(CONSOLE_SLOT);
+        let console = Console::init(place.registers, place.queue)
+            .map_err(|error| Failure::new(Op::Init, "console", &error))?;
+        reporter.use_console(console);
+    }
+    reporter.init("config", "vmm", u64::from(COM1));
+    Ok(config)
+}
+
+/// Initialises one disk and says so, stage by stage.
+fn attach<P: Ports, R: Registers>(
+    name: &'static str,
+    place: Attached<R>,
+    purpose: Purpose,
+    reporter: &mut Reporter<'_, P, R>,
+) -> Result<BlockDevice<R>, Failure> {
+    let on_stage = |stage| match stage {
+        Stage::Probe => reporter.init("probe", name, place.address),
+        Stage::Features(features) => reporter.init("features", name, features),
+        Stage::Queue(size) => reporter.init("queue", name, u64::from(size)),
+    };
+    let device = BlockDevice::init(place.registers, place.queue, purpose, SLOTS, on_stage)
+        .map_err(|error| Failure::new(Op::Init, name, &error))?;
+    let sector = device.config().sector_size;
+    if u64::from(sector) != SECTOR {
+        let detail = "the disk has sectors of another size than 512 bytes";
+        return Err(Failure::new(Op::Init, name, &detail));
+    }
+    Ok(device)
+}
+
+/// Reports the points of the schedule as the conversion passes them.
+struct Progress<'a, 'p, P, R> {
+    schedule: Schedule,
+    reporter: &'a mut Reporter<'p, P, R>,
+}
+
+impl<P: Ports, R: Registers> Observer for Progress<'_, '_, P, R> {
+    fn done(&mut self, sectors: u64) {
+        while let Some(point) = self.schedule.take(sectors) {
+            self.reporter.progress(point, self.schedule.total());
+        }
+    }
+
+    fn skipped(&mut self, sectors: u64) {
+        self.schedule.skip(sectors);
+    }
+
+    fn idle(&mut self) {
+        self.reporter.idle();
+    }
+}

@@ -1,0 +1,231 @@
+//! The images of a conversion as one disk: the input, and behind it the backing files that its user
+//! has handed over, each of which has what the one before it lacks.
+
+use alloc::vec::Vec;
+
+use guest_formats::{
+    Compressed, Content, Error, Finding, Format, Image, Info, Options, Reason, ReferenceKind,
+};
+use guest_kit::hardware::{Ports, Registers};
+
+use crate::disks::{Disks, source_name};
+use crate::failure::{Failure, Op};
+
+/// How often the bytes of a file may be read for the disk in it. Each is needed once. Where images
+/// behind each other have clusters of different sizes, a compressed one may be read for each of the
+/// pieces that is taken from it. What is far beyond that is one cluster shown at many places: a few
+/// bytes that make a disk of any size.
+const MOST_READ: u64 = 8;
+/// What any file may have read of it.
+const ALWAYS_READ: u64 = 1 << 20;
+
+/// A piece of the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Its length in bytes, at least 1.
+    pub length: u64,
+    /// Where its bytes come from.
+    pub origin: Origin,
+}
+
+/// Where bytes come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// They are zero.
+    Zero,
+    /// They lie on the disk `source` as they are.
+    Data {
+        /// Which disk.
+        source: usize,
+        /// Where, in bytes.
+        offset: u64,
+    },
+    /// They are part of a compressed cluster on the disk `source`.
+    Compressed {
+        /// Which disk.
+        source: usize,
+        /// Where, and how.
+        cluster: Compressed,
+    },
+}
+
+impl Piece {
+    /// The piece without its first `length` bytes, if anything is left.
+    #[must_use]
+    pub fn behind(self, length: u64) -> Option<Self> {
+        let rest = self.length.checked_sub(length).filter(|rest| *rest > 0)?;
+        let origin = match self.origin {
+            Origin::Zero => Origin::Zero,
+            Origin::Data { source, offset } => Origin::Data {
+                source,
+                offset: offset + length,
+            },
+            Origin::Compressed { source, cluster } => Origin::Compressed {
+                source,
+                cluster: Compressed {
+                    skip: cluster
+                        .skip
+                        .saturating_add(u32::try_from(length).unwrap_or(u32::MAX)),
+                    ..cluster
+                },
+            },
+        };
+        Some(Self {
+            length: rest,
+            origin,
+        })
+    }
+}
+
+/// What the user wants of the images.
+#[derive(Debug)]
+pub struct Wish<'a> {
+    /// For the input.
+    pub options: Options,
+    /// The snapshot to read; empty for the disk as it is.
+    pub snapshot: &'a [u8],
+}
+
+#[derive(Debug)]
+struct Layer {
+    image: Image,
+    size: u64,
+    /// How many bytes may still be read of it.
+    budget: u64,
+}
+
+/// All images, the input first.
+#[derive(Debug)]
+pub struct Chain {
+    layers: Vec<Layer>,
+}
+
+impl Chain {
+    /// Opens the images on all disks that are read.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] with the reason why one is not used.
+    pub fn open<P: Ports, R: Registers>(
+        disks: &mut Disks<'_, P, R>,
+        wish: &Wish<'_>,
+    ) -> Result<Self, Failure> {
+        let mut layers: Vec<Layer> = Vec::new();
+        let mut claimed = wish.options.claimed;
+        for index in 0..disks.sources() {
+            let mut options = wish.options;
+            options.claimed = claimed;
+            let is_last = index + 1 == disks.sources();
+            if !is_last {
+                options.allowed = options.allowed.with(Reason::BackingFile);
+            }
+            let opened = Image::open(&mut disks.file(index), &options);
+            let (mut image, info) = opened.map_err(|error| explain(disks, index, &error))?;
+            if index == 0 && !wish.snapshot.is_empty() {
+                let selected = select(&mut image, disks, wish, &options);
+                selected.map_err(|error| explain(disks, index, &error))?;
+            }
+            if !is_last && !image.has_backing() {
+                let surplus = "the image needs no backing file, and one was given; leave it out";
+                return Err(Failure::new(Op::Config, source_name(index), &surplus));
+            }
+            claimed = backing_format(&info);
+            let length = disks.length(index);
+            layers.push(Layer {
+                size: image.virtual_size(),
+                image,
+                budget: length.saturating_mul(MOST_READ).max(ALWAYS_READ),
+            });
+        }
+        Ok(Self { layers })
+    }
+
+    /// Bytes of the disk.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.layers.first().map_or(0, |layer| layer.size)
+    }
+
+    /// The piece of the disk at `offset`, which is within it.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] if a table on the way cannot be read or is not followed.
+    pub fn piece<P: Ports, R: Registers>(
+        &mut self,
+        disks: &mut Disks<'_, P, R>,
+        offset: u64,
+    ) -> Result<Piece, Failure> {
+        let mut length = self.size().saturating_sub(offset);
+        for (source, layer) in self.layers.iter_mut().enumerate() {
+            if offset >= layer.size {
+                break;
+            }
+            let extent = layer.image.map(&mut disks.file(source), offset);
+            let extent = extent.map_err(|error| explain(disks, source, &error))?;
+            length = length.min(extent.length);
+            let (origin, cost) = match extent.content {
+                Content::Backing => continue,
+                Content::Zero => break,
+                Content::Data { offset } => (Origin::Data { source, offset }, length),
+                Content::Compressed(cluster) => {
+                    // Neighbours share a sector. Of a frame nobody knows how much is padding, but
+                    // not even a codec of the best kind makes a cluster of fewer bytes than this.
+                    let least = u64::from(cluster.size) / 32_768;
+                    let cost = cluster.length.saturating_sub(2 * crate::SECTOR).max(least);
+                    (Origin::Compressed { source, cluster }, cost)
+                }
+            };
+            let left = layer.budget.checked_sub(cost);
+            layer.budget = left.ok_or_else(|| {
+                let finding = Finding {
+                    reason: Reason::TooMuchWork,
+                    at: 0,
+                    value: offset,
+                };
+                Failure::refused(source_name(source), &finding)
+            })?;
+            return Ok(Piece { length, origin });
+        }
+        let origin = Origin::Zero;
+        Ok(Piece { length, origin })
+    }
+}
+
+/// The failure of a parser: that of the disk, if that was the cause.
+fn explain<P: Ports, R: Registers>(
+    disks: &mut Disks<'_, P, R>,
+    index: usize,
+    error: &Error,
+) -> Failure {
+    let failure = disks.take_failure();
+    failure.unwrap_or_else(|| Failure::format(source_name(index), error))
+}
+
+fn select<P: Ports, R: Registers>(
+    image: &mut Image,
+    disks: &mut Disks<'_, P, R>,
+    wish: &Wish<'_>,
+    options: &Options,
+) -> Result<(), Error> {
+    match image {
+        Image::Qcow2(image) => image.select_snapshot(&mut disks.file(0), wish.snapshot, options),
+        _ => Err(Error::Refused(Finding {
+            reason: Reason::NoSuchSnapshot,
+            at: 0,
+            value: 0,
+        })),
+    }
+}
+
+/// The format that an image says its backing file has. It is a claim like that of a user: a file that
+/// has another format is refused.
+fn backing_format(info: &Info) -> Option<Format> {
+    let of_backing = |kind| kind == ReferenceKind::BackingFormat;
+    let reference = info.references.iter().find(|r| of_backing(r.kind))?;
+    let name = core::str::from_utf8(&reference.name).ok()?;
+    Format::ALL
+        .iter()
+        .copied()
+        .find(|format| format.name() == name)
+}

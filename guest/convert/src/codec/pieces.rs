@@ -1,0 +1,99 @@
+//! Inflating what is too large for the pool: the compressed bytes come piece by piece, and what they
+//! make stays in memory as a whole, so that no decoder needs a window of its own.
+
+use alloc::boxed::Box;
+use core::fmt;
+
+use guest_formats::Codec;
+use miniz_oxide::inflate::TINFLStatus;
+use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags};
+use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
+
+use super::Fault;
+
+/// A cluster that is being inflated.
+pub struct Pieces {
+    decoder: Decoder,
+    made: usize,
+}
+
+enum Decoder {
+    Deflate(Box<DecompressorOxide>, u32),
+    Zstd(DCtx<'static>),
+}
+
+impl fmt::Debug for Pieces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pieces({})", self.made)
+    }
+}
+
+impl Pieces {
+    /// A cluster of which nothing is there yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::Memory`].
+    pub fn new(codec: Codec) -> Result<Self, Fault> {
+        let whole = inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
+        let decoder = match codec {
+            Codec::Deflate => Decoder::Deflate(Box::default(), whole),
+            Codec::Zlib => {
+                let header = inflate_flags::TINFL_FLAG_PARSE_ZLIB_HEADER;
+                Decoder::Deflate(Box::default(), whole | header)
+            }
+            Codec::Zstd => {
+                let mut context = DCtx::try_create().ok_or(Fault::Memory)?;
+                let stable = context.set_parameter(DParameter::StableOutBuffer(true));
+                stable.map_err(|_| Fault::Memory)?;
+                Decoder::Zstd(context)
+            }
+        };
+        Ok(Self { decoder, made: 0 })
+    }
+
+    /// How many bytes of the cluster are there.
+    #[must_use]
+    pub const fn made(&self) -> usize {
+        self.made
+    }
+
+    /// Inflates the next `input` to `output`, which is the same each time and is the whole cluster;
+    /// `more` says whether there is more input. True if that was all that is needed.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::Data`]; the cluster cannot be inflated then.
+    pub fn take(&mut self, input: &[u8], output: &mut [u8], more: bool) -> Result<bool, Fault> {
+        match &mut self.decoder {
+            Decoder::Deflate(state, flags) => {
+                let more_input = match more {
+                    true => inflate_flags::TINFL_FLAG_HAS_MORE_INPUT,
+                    false => 0,
+                };
+                let (status, _, made) =
+                    decompress(state, input, output, self.made, *flags | more_input);
+                self.made += made;
+                match status {
+                    TINFLStatus::Done => Ok(true),
+                    TINFLStatus::NeedsMoreInput if more => Ok(false),
+                    _ => Err(Fault::Data),
+                }
+            }
+            Decoder::Zstd(context) => {
+                let mut source = InBuffer::around(input);
+                while self.made < output.len() && source.pos() < input.len() {
+                    let mut target = OutBuffer::around_pos(output, self.made);
+                    let step = context.decompress_stream(&mut target, &mut source);
+                    step.map_err(|_| Fault::Data)?;
+                    self.made = target.pos();
+                }
+                match self.made == output.len() {
+                    true => Ok(true),
+                    false if more => Ok(false),
+                    false => Err(Fault::Data),
+                }
+            }
+        }
+    }
+}

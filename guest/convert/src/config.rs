@@ -1,0 +1,181 @@
+//! What the VMM asks for: its `ConvertConfig` message (proto/guest.proto), checked and completed.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use guest_abi::layout::{MAX_SLOTS, backing_slot};
+use guest_formats::{Format, Options, Reason};
+use guest_protocol::{ConvertConfig, ConvertFormat, Digest, Message, Transport};
+use thiserror::Error;
+
+/// Most backing files that a machine has slots for.
+pub const MOST_BACKINGS: usize = MAX_SLOTS - backing_slot(true);
+
+/// Why a configuration cannot be used.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum ConfigError {
+    /// Not a message of the schema.
+    #[error("the configuration is not a valid Protocol Buffers message")]
+    Malformed,
+    /// More backing files than slots.
+    #[error("{0} backing files are more than {MOST_BACKINGS}")]
+    Backings(usize),
+    /// A format that is not known.
+    #[error("format {0} is not known")]
+    Format(String),
+    /// A reason that is not known, or that cannot be allowed.
+    #[error("reason {0} is not known or cannot be allowed")]
+    Reason(String),
+    /// A number that stands for nothing.
+    #[error("{0} {1} is not known")]
+    Unknown(&'static str, i32),
+    /// More than everything.
+    #[error("progress is wanted each {0} percent, more than 100")]
+    ProgressPercent(u32),
+}
+
+/// A configuration that can be carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// By what to report.
+    pub transport: Transport,
+    /// 0: each ten sectors; 1 to 99: each that many percent; 100: never.
+    pub progress_percent: u32,
+    /// Length of the input's file.
+    pub input_length: u64,
+    /// The same for each backing file.
+    pub backing_lengths: Vec<u64>,
+    /// How to open the input.
+    pub options: Options,
+    /// The snapshot to read; empty for the disk as it is.
+    pub snapshot: String,
+    /// What to write.
+    pub output_format: ConvertFormat,
+    /// Whether a digest is wanted.
+    pub digest: bool,
+}
+
+impl Config {
+    /// Takes the VMM's message apart.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], for the first thing that does not hold.
+    pub fn decode(message: &[u8]) -> Result<Self, ConfigError> {
+        let message = ConvertConfig::decode(message).map_err(|_| ConfigError::Malformed)?;
+        if message.backing_lengths.len() > MOST_BACKINGS {
+            return Err(ConfigError::Backings(message.backing_lengths.len()));
+        }
+        if message.progress_percent > 100 {
+            return Err(ConfigError::ProgressPercent(message.progress_percent));
+        }
+        let mut options = Options {
+            claimed: format(&message.input_format)?,
+            largest_disk: message.largest_disk,
+            ..Options::default()
+        };
+        for name in &message.allow {
+            options.allowed = options.allowed.with(reason(name)?);
+        }
+        Ok(Self {
+            transport: Transport::try_from(message.transport)
+                .map_err(|_| ConfigError::Unknown("transport", message.transport))?,
+            progress_percent: message.progress_percent,
+            input_length: message.input_length,
+            backing_lengths: message.backing_lengths,
+            options,
+            snapshot: message.snapshot,
+            output_format: ConvertFormat::try_from(message.output_format)
+                .map_err(|_| ConfigError::Unknown("output format", message.output_format))?,
+            digest: match Digest::try_from(message.digest) {
+                Ok(Digest::None) => false,
+                Ok(Digest::Sha256) => true,
+                Err(_) => return Err(ConfigError::Unknown("digest", message.digest)),
+            },
+        })
+    }
+}
+
+fn format(name: &str) -> Result<Option<Format>, ConfigError> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let found = Format::ALL.iter().find(|format| format.name() == name);
+    let unknown = || ConfigError::Format(name.to_string());
+    found.copied().map(Some).ok_or_else(unknown)
+}
+
+fn reason(name: &str) -> Result<Reason, ConfigError> {
+    let known = |reason: &&Reason| reason.name() == name && reason.may_be_allowed();
+    let unknown = || ConfigError::Reason(name.to_string());
+    Reason::ALL.iter().find(known).copied().ok_or_else(unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn decode(message: &ConvertConfig) -> Result<Config, ConfigError> {
+        Config::decode(&message.encode_to_vec())
+    }
+
+    #[test]
+    fn what_is_wanted_is_taken_over() {
+        let config = decode(&ConvertConfig {
+            input_length: 7,
+            backing_lengths: vec![5, 6],
+            input_format: "qcow2".to_string(),
+            allow: vec!["marked-dirty".to_string()],
+            largest_disk: 1 << 40,
+            digest: Digest::Sha256.into(),
+            output_format: ConvertFormat::Qcow2.into(),
+            ..ConvertConfig::default()
+        });
+        let config = config.unwrap();
+        assert_eq!(config.options.claimed, Some(Format::Qcow2));
+        assert_eq!(config.options.largest_disk, 1 << 40);
+        assert!(config.options.allowed.contains(Reason::DirtyBit));
+        assert!(!config.options.allowed.contains(Reason::CorruptBit));
+        assert_eq!(config.backing_lengths, [5, 6]);
+        assert!(config.digest);
+        assert_eq!(config.output_format, ConvertFormat::Qcow2);
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        assert_eq!(Config::decode(&[0xff; 9]), Err(ConfigError::Malformed));
+        let with = |change: fn(&mut ConvertConfig)| {
+            let mut message = ConvertConfig::default();
+            change(&mut message);
+            decode(&message).unwrap_err()
+        };
+        assert_eq!(
+            with(|message| message.input_format = "tape".to_string()),
+            ConfigError::Format("tape".to_string())
+        );
+        for name in ["", "data-file", "anything"] {
+            let mut message = ConvertConfig::default();
+            message.allow.push(name.to_string());
+            let error = ConfigError::Reason(name.to_string());
+            assert_eq!(decode(&message), Err(error));
+        }
+        assert_eq!(
+            with(|message| message.backing_lengths = vec![0; 20]),
+            ConfigError::Backings(20)
+        );
+        assert_eq!(
+            with(|message| message.output_format = 9),
+            ConfigError::Unknown("output format", 9)
+        );
+        assert_eq!(
+            with(|message| message.digest = 9),
+            ConfigError::Unknown("digest", 9)
+        );
+        assert_eq!(
+            with(|message| message.progress_percent = 101),
+            ConfigError::ProgressPercent(101)
+        );
+    }
+}

@@ -1,0 +1,282 @@
+//! Putting blocks together from the pieces of the disk.
+//!
+//! A block begins at a grain of the target and ends at one, or with the disk. Zeros that fill whole
+//! grains are declared; what is left of them is filled in.
+
+use guest_formats::Compressed;
+use guest_kit::hardware::{Ports, Registers};
+
+use super::block::Item;
+use super::target::Raw;
+use super::{Engine, OWN_SLOT, Observer, Waiting, least};
+use crate::chain::{Origin, Piece};
+use crate::failure::Failure;
+use crate::{SECTOR, to_u32, to_u64, to_usize};
+
+/// Bytes that a block may have.
+const BLOCK: usize = 128 << 10;
+/// Bytes that a frame may have.
+const FRAME: usize = 128 << 10;
+/// Most steps before the disks are looked at again.
+const STEPS: usize = 64;
+
+/// What came of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// So many bytes of the disk are on their way.
+    Taken(u64),
+    /// Something was done, and the same piece is to be tried again.
+    Again,
+    /// There is no memory or no slot for it now.
+    Stuck,
+}
+
+impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
+    /// Begins as much as there is room for. True if there was anything.
+    pub(super) fn compose(&mut self) -> Result<bool, Failure> {
+        let mut any = false;
+        for _ in 0..STEPS {
+            if self.next == self.size {
+                self.close_block();
+                break;
+            }
+            let piece = match self.piece {
+                Some(piece) => piece,
+                None => {
+                    let piece = self.chain.piece(self.disks, self.next)?;
+                    *self.piece.insert(piece)
+                }
+            };
+            match self.step(piece)? {
+                Step::Taken(length) => {
+                    self.next += length;
+                    self.piece = piece.behind(length);
+                }
+                Step::Again => {}
+                Step::Stuck => break,
+            }
+            any = true;
+        }
+        any |= self.ask_for_frame();
+        let all = self.next == self.size;
+        if let Some(request) = self.zeros.request(self.pool, all) {
+            self.disks.output.submit(OWN_SLOT, request);
+            any = true;
+        }
+        Ok(any)
+    }
+
+    fn step(&mut self, piece: Piece) -> Result<Step, Failure> {
+        match piece.origin {
+            Origin::Zero => Ok(self.zero(piece.length)),
+            Origin::Data { source, offset } => self.data(source, offset, piece.length),
+            Origin::Compressed { source, cluster } => {
+                self.compressed(source, cluster, piece.length)
+            }
+        }
+    }
+
+    /// The number of the block to add to, and how much room it has: the open one, or a new one.
+    fn block(&mut self) -> Option<(usize, usize)> {
+        if let Some(index) = self.blocks.open() {
+            let block = self.blocks.get(index);
+            let room = BLOCK - block.len;
+            if room > 0 {
+                return Some((index, room));
+            }
+            self.close_block();
+        }
+        if !self.blocks.has_room() {
+            return None;
+        }
+        let place = self.pool.take(BLOCK)?;
+        Some((self.blocks.begin(self.next, place), BLOCK))
+    }
+
+    /// Adds nothing any more to the block that is open, if one is.
+    fn close_block(&mut self) {
+        if let Some(index) = self.blocks.open() {
+            self.blocks.get(index).open = false;
+            self.write_if_complete(index);
+        }
+    }
+
+    /// Adds `length` bytes to a block, which are there already, or else `waited` for.
+    fn add(&mut self, index: usize, length: usize, waited: bool) {
+        let block = self.blocks.get(index);
+        block.len += length;
+        block.waiting += u32::from(waited);
+    }
+
+    fn is_at_grain(&self) -> bool {
+        self.next.is_multiple_of(Raw::GRAIN)
+    }
+
+    fn zero(&mut self, length: u64) -> Step {
+        let last = self.next + length == self.size;
+        let whole = match last {
+            true => length,
+            false => length - length % Raw::GRAIN,
+        };
+        if self.is_at_grain() && whole > 0 && self.zeros.are_taken() {
+            self.close_block();
+            let declared = self.zeros.add(self.next, whole);
+            if declared == 0 {
+                return Step::Stuck;
+            }
+            if self.blocks.is_empty() {
+                self.observer.skipped((self.next + declared) / SECTOR);
+            }
+            return Step::Taken(declared);
+        }
+        let Some((index, room)) = self.block() else {
+            return Step::Stuck;
+        };
+        let mut taken = least(length, room);
+        if self.zeros.are_taken() {
+            // Up to the grain from which on they are declared.
+            taken = taken.min(to_usize(Raw::GRAIN - self.next % Raw::GRAIN));
+        }
+        let block = self.blocks.get(index);
+        let at = block.place.offset() + block.len;
+        self.pool.bytes_mut(at, taken).fill(0);
+        self.add(index, taken, false);
+        Step::Taken(to_u64(taken))
+    }
+
+    fn data(&mut self, source: usize, offset: u64, length: u64) -> Result<Step, Failure> {
+        let Some((index, room)) = self.block() else {
+            return Ok(Step::Stuck);
+        };
+        let mut taken = least(length, room);
+        let block = self.blocks.get(index);
+        let at = block.place.offset() + block.len;
+        // Both begin at a sector. What ends within one ends with the disk, or is left for the slow
+        // way.
+        let aligned = offset.is_multiple_of(SECTOR) && to_u64(at).is_multiple_of(SECTOR);
+        let last = self.next + to_u64(taken) == self.size;
+        if !last {
+            taken = match taken - taken % to_usize(SECTOR) {
+                0 => taken,
+                whole => whole,
+            };
+        }
+        let read = taken.next_multiple_of(to_usize(SECTOR));
+        if !aligned || read != taken && !last {
+            let taken = taken.min(super::to_usize(SECTOR));
+            let bytes = self.pool.bytes_mut(at, taken);
+            self.disks.read(source, offset, bytes)?;
+            self.add(index, taken, false);
+            return Ok(Step::Taken(to_u64(taken)));
+        }
+        let Some(slot) = self.disks.take_slot(source) else {
+            return Ok(Step::Stuck);
+        };
+        let address = self.pool.address(at);
+        self.disks
+            .submit_read(source, slot, offset, address, to_u32(read));
+        self.reads[source][usize::from(slot)] = Some(Waiting::Block(index));
+        self.add(index, taken, true);
+        Ok(Step::Taken(to_u64(taken)))
+    }
+
+    fn compressed(
+        &mut self,
+        source: usize,
+        cluster: Compressed,
+        length: u64,
+    ) -> Result<Step, Failure> {
+        let Some((index, room)) = self.block() else {
+            return Ok(Step::Stuck);
+        };
+        let size = to_usize(cluster.size);
+        let start = cluster.offset - cluster.offset % SECTOR;
+        let end = (cluster.offset + cluster.length).next_multiple_of(SECTOR);
+        let bytes = start..end;
+        let whole = cluster.skip == 0
+            && (length == u64::from(cluster.size) || self.next + length == self.size);
+        if !whole || size > BLOCK || end - start > to_u64(FRAME) {
+            return self.copied(index, room, source, &cluster, length);
+        }
+        if size > room {
+            if !self.is_at_grain() {
+                return self.copied(index, room, source, &cluster, length);
+            }
+            self.close_block();
+            return Ok(Step::Again);
+        }
+        let extended = self
+            .frames
+            .open()
+            .filter(|&open| self.frames.extend(open, source, &bytes));
+        let frame = match extended {
+            Some(frame) => frame,
+            None => {
+                if self.frames.open().is_some() && !self.ask() || !self.frames.has_room() {
+                    return Ok(Step::Stuck);
+                }
+                let Some(place) = self.pool.take_upper(FRAME) else {
+                    return Ok(Step::Stuck);
+                };
+                self.frames.begin(source, bytes, place)
+            }
+        };
+        let at = self.blocks.get(index).len;
+        self.frames.add(Item {
+            source,
+            cluster,
+            frame,
+            block: index,
+            at,
+        });
+        self.add(index, to_usize(length), true);
+        Ok(Step::Taken(length))
+    }
+
+    /// The slow way of a compressed cluster, or a part of one.
+    fn copied(
+        &mut self,
+        index: usize,
+        room: usize,
+        source: usize,
+        cluster: &Compressed,
+        length: u64,
+    ) -> Result<Step, Failure> {
+        let bytes = self.large.cluster(self.disks, source, cluster)?;
+        let taken = least(length, room).min(bytes.len());
+        let block = self.blocks.get(index);
+        let at = block.place.offset() + block.len;
+        self.pool
+            .bytes_mut(at, taken)
+            .copy_from_slice(&bytes[..taken]);
+        self.add(index, taken, false);
+        Ok(Step::Taken(to_u64(taken)))
+    }
+
+    /// Asks for the frame to which clusters are being added, unless there are others to inflate from
+    /// meanwhile: the longer it is, the better. True if it did.
+    fn ask_for_frame(&mut self) -> bool {
+        !self.frames.is_busy() && self.frames.open().is_some() && self.ask()
+    }
+
+    /// Asks for the frame that is open. True if there was a slot.
+    fn ask(&mut self) -> bool {
+        let Some(index) = self.frames.open() else {
+            return false;
+        };
+        let Some(source) = self.frames.source(index) else {
+            return false;
+        };
+        let Some(slot) = self.disks.take_slot(source) else {
+            return false;
+        };
+        if let Some(frame) = self.frames.ask(index) {
+            let address = self.pool.address(frame.place.offset());
+            let len = to_u32(to_usize(frame.end - frame.start));
+            self.disks
+                .submit_read(source, slot, frame.start, address, len);
+            self.reads[source][usize::from(slot)] = Some(Waiting::Frame(index));
+        }
+        true
+    }
+}

@@ -1,0 +1,301 @@
+//! The pipelined conversion. The disk is made block by block: [`compose`](self) puts a block together
+//! from pieces, each of which the input's disks read to its place, or which is inflated there from a
+//! frame that was read before; a block that is complete is written from where it lies. Zeros are
+//! declared, not written. The disks read and write while the processor inflates.
+
+mod block;
+mod compose;
+mod large;
+mod target;
+mod zeros;
+
+use alloc::vec::Vec;
+
+use guest_copy::copy::digest::Hasher;
+use guest_kit::hardware::{Ports, Registers};
+use guest_kit::virtio::requests::{Kind, Request, STATUS_OK};
+
+use crate::app::Outcome;
+use crate::chain::{Chain, Piece};
+use crate::codec::{Fault, Inflater};
+use crate::disks::{Disks, OUTPUT, source_name, status_failure};
+use crate::failure::{Failure, Op};
+use crate::pool::Pool;
+use crate::{SECTOR, to_u64, to_usize};
+use block::{Blocks, Frames, Item, State};
+use guest_formats::{Finding, Reason};
+use large::Large;
+use target::Raw;
+use zeros::Zeros;
+
+/// How many requests each disk has room for. Those of a block on the output have its number.
+pub const SLOTS: u16 = 85;
+/// The slot on the output for what is not a block: declarations of zeros and flushes.
+const OWN_SLOT: u16 = SLOTS - 1;
+
+/// Whoever wants to know how the conversion gets on.
+pub trait Observer {
+    /// The first `sectors` sectors of the disk are done. Called with counts that never fall.
+    fn done(&mut self, sectors: u64);
+
+    /// The sectors up to this one are zero and are passed in one step.
+    fn skipped(&mut self, sectors: u64);
+
+    /// There is nothing to do until a disk has done something.
+    fn idle(&mut self);
+}
+
+/// A conversion under way.
+pub struct Engine<'a, 'p, P, R, O> {
+    chain: &'a mut Chain,
+    disks: &'a mut Disks<'p, P, R>,
+    pool: &'a mut Pool,
+    observer: &'a mut O,
+    target: Raw,
+    blocks: Blocks,
+    frames: Frames,
+    /// Who waits for what comes back in each slot of each disk that is read.
+    reads: Vec<[Option<Waiting>; SLOTS as usize]>,
+    zeros: Zeros,
+    inflater: Inflater,
+    large: Large,
+    hasher: Option<Hasher>,
+    /// Bytes of the disk.
+    size: u64,
+    /// All before it is in a block or declared.
+    next: u64,
+    /// What is known of what comes there.
+    piece: Option<Piece>,
+}
+
+/// Who waits for a read.
+#[derive(Clone, Copy, Debug)]
+enum Waiting {
+    /// A block, which then has one more of its pieces.
+    Block(usize),
+    /// The items of a frame, which then can be inflated.
+    Frame(usize),
+}
+
+impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
+    /// A conversion of the disk in `chain`, with a digest by `hasher` if there is one.
+    pub fn new(
+        chain: &'a mut Chain,
+        disks: &'a mut Disks<'p, P, R>,
+        pool: &'a mut Pool,
+        observer: &'a mut O,
+        hasher: Option<Hasher>,
+    ) -> Self {
+        Self {
+            size: chain.size(),
+            target: Raw,
+            reads: (0..disks.sources())
+                .map(|_| [None; SLOTS as usize])
+                .collect(),
+            zeros: Zeros::new(disks.output.config().zeroes, pool),
+            chain,
+            disks,
+            pool,
+            observer,
+            blocks: Blocks::default(),
+            frames: Frames::default(),
+            inflater: Inflater::default(),
+            large: Large::default(),
+            hasher,
+            next: 0,
+            piece: None,
+        }
+    }
+
+    /// Converts everything and flushes the output, as far as it goes.
+    pub fn run(mut self) -> Outcome {
+        let result = self.convert().and_then(|()| self.flush());
+        let count = self.done().div_ceil(SECTOR);
+        Outcome {
+            count,
+            result: result.map(|()| self.hasher.map(Hasher::finish)),
+        }
+    }
+
+    fn convert(&mut self) -> Result<(), Failure> {
+        loop {
+            let mut moved = self.take_reads()? | self.take_writes()?;
+            moved |= self.inflate_next()?;
+            moved |= self.compose()?;
+            self.digest();
+            self.release();
+            // The disks first: reporting takes its time, in which they can work.
+            self.disks.kick();
+            self.observer.done(self.done() / SECTOR);
+            if self.next == self.size && self.blocks.is_empty() && self.zeros.is_quiet() {
+                self.observer.done(self.size.div_ceil(SECTOR));
+                return Ok(());
+            }
+            if !moved {
+                self.observer.idle();
+                self.disks.wait(self.frames.has_items())?;
+            }
+        }
+    }
+
+    /// Bytes of the disk that are done, from the first on without a gap.
+    fn done(&self) -> u64 {
+        self.blocks.first().map_or(self.next, |block| block.start)
+    }
+
+    /// Takes note of what has been read. True if there was anything.
+    fn take_reads(&mut self) -> Result<bool, Failure> {
+        let mut any = false;
+        for source in 0..self.disks.sources() {
+            while let Some(slot) = self.disks.complete_read(source)? {
+                any = true;
+                match self.reads[source][usize::from(slot)].take() {
+                    Some(Waiting::Block(index)) => self.fill(index),
+                    Some(Waiting::Frame(index)) => self.frames.arrive(index),
+                    None => {}
+                }
+            }
+        }
+        Ok(any)
+    }
+
+    /// Takes note of what has been written. True if there was anything.
+    fn take_writes(&mut self) -> Result<bool, Failure> {
+        let mut any = false;
+        while let Some(done) = self.disks.complete_write()? {
+            any = true;
+            if done.slot == OWN_SLOT {
+                self.zeros.take(done.status)?;
+                continue;
+            }
+            let block = self.blocks.get(usize::from(done.slot));
+            if done.status != STATUS_OK {
+                let sector = block.start / SECTOR;
+                return Err(status_failure(Op::Write, OUTPUT, sector, done.status));
+            }
+            block.state = State::Written;
+        }
+        Ok(any)
+    }
+
+    /// Inflates the next cluster, if its frame is there. True if it was.
+    fn inflate_next(&mut self) -> Result<bool, Failure> {
+        let Some(item) = self.frames.next_item() else {
+            return Ok(false);
+        };
+        self.inflate(&item)?;
+        if let Some(place) = self.frames.finish_item(item.frame) {
+            self.pool.give(place);
+        }
+        self.fill(item.block);
+        Ok(true)
+    }
+
+    fn inflate(&mut self, item: &Item) -> Result<(), Failure> {
+        let source = source_name(item.source);
+        let frame = self.frames.place_of(item);
+        let payload = item
+            .cluster
+            .payload(self.pool.bytes(frame.start, frame.len()));
+        let payload = payload.map_err(|error| Failure::format(source, &error))?;
+        let from = frame.start + payload.start..frame.start + payload.end;
+        let start = self.blocks.get(item.block).place.offset() + item.at;
+        let to = start..start + to_usize(item.cluster.size);
+        let (input, output) = self.pool.pair(from, to);
+        let made = self.inflater.inflate(&item.cluster, input, output);
+        let made = made.map_err(|fault| bad_data(source, item.cluster.offset, fault))?;
+        // Only the last cluster of a disk may be shorter.
+        output[made..].fill(0);
+        Ok(())
+    }
+
+    /// One more piece of a block is there.
+    fn fill(&mut self, index: usize) {
+        let block = self.blocks.get(index);
+        block.waiting -= 1;
+        self.write_if_complete(index);
+    }
+
+    /// Writes a block to which nothing is added any more and of which all is there.
+    fn write_if_complete(&mut self, index: usize) {
+        let block = self.blocks.get(index);
+        if block.open || block.waiting > 0 {
+            return;
+        }
+        block.state = State::Writing;
+        let (offset, len) = (block.place.offset(), block.len);
+        let whole = len.next_multiple_of(to_usize(SECTOR));
+        let request = Request {
+            kind: Kind::Write,
+            sector: self.target.place(block.start) / SECTOR,
+            address: self.pool.address(offset),
+            len: crate::to_u32(whole),
+        };
+        // What fills up the last sector is not the disk's.
+        self.pool.bytes_mut(offset + len, whole - len).fill(0);
+        let slot = u16::try_from(index).unwrap_or(u16::MAX);
+        self.disks.output.submit(slot, request);
+    }
+
+    /// Takes what is complete into the digest, in its order.
+    fn digest(&mut self) {
+        let Some(hasher) = &mut self.hasher else {
+            return;
+        };
+        while let Some(block) = self.blocks.next_undigested() {
+            // What was passed is zero.
+            hasher.zeros(block.start, u64::MAX);
+            hasher.data(
+                block.start,
+                self.pool.bytes(block.place.offset(), block.len),
+            );
+            block.digested = true;
+        }
+    }
+
+    /// Gives back the memory of blocks with which nothing is to be done any more.
+    fn release(&mut self) {
+        let digest = self.hasher.is_some();
+        while let Some(place) = self.blocks.release(digest) {
+            self.pool.give(place);
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), Failure> {
+        if !self.disks.output.config().flush {
+            return Ok(());
+        }
+        self.disks.output.submit(OWN_SLOT, Request::FLUSH);
+        self.disks.kick();
+        loop {
+            match self.disks.complete_write()? {
+                Some(done) if done.status == STATUS_OK => return Ok(()),
+                Some(done) => return Err(status_failure(Op::Flush, OUTPUT, 0, done.status)),
+                None => self.disks.wait(false)?,
+            }
+        }
+    }
+}
+
+/// The failure of a cluster whose frame is at `offset` of the image's file.
+fn bad_data(source: &'static str, offset: u64, fault: Fault) -> Failure {
+    match fault {
+        Fault::Data => {
+            let finding = Finding {
+                reason: Reason::BadCompressedData,
+                at: offset,
+                value: 0,
+            };
+            Failure::refused(source, &finding)
+        }
+        Fault::Memory => Failure::new(Op::Read, source, &fault),
+    }
+}
+
+/// The lesser of a number of bytes on a disk and one in memory.
+fn least(length: u64, room: usize) -> usize {
+    to_usize(length.min(to_u64(room)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,198 @@
+//! The whole conversion, between disks in memory that answer in any order.
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::panic,
+    unreachable_pub
+)]
+
+#[path = "../../../formats/tests/support/mod.rs"]
+mod support;
+
+use std::rc::Rc;
+
+use guest_formats::{Options, Reason, ReasonSet};
+use guest_kit::testing::Device;
+use guest_kit::testing::disk::FakeDisk;
+use guest_kit::testing::memory::leak;
+use guest_kit::testing::ports_with;
+use guest_kit::virtio::block::{BlockDevice, F_WRITE_ZEROES, Purpose};
+use support::Put::{Compressed, Data, Hole, Zero};
+use support::mutate::images;
+use support::qcow2::Qcow2;
+
+use super::*;
+use crate::chain::Wish;
+use crate::disks::Source;
+use crate::pool::PAGE;
+
+/// Records the counts, which must never fall.
+#[derive(Default)]
+struct Counts(Vec<u64>);
+
+impl Observer for Counts {
+    fn done(&mut self, sectors: u64) {
+        assert!(self.0.last().is_none_or(|&last| last <= sectors));
+        self.0.push(sectors);
+    }
+
+    fn skipped(&mut self, _: u64) {}
+
+    fn idle(&mut self) {}
+}
+
+struct Run {
+    outcome: Outcome,
+    target: Rc<FakeDisk>,
+    sectors: u64,
+}
+
+/// Converts the first of `files`, behind which the others are. `zeros` says whether the output takes
+/// declarations; `prepare` may spoil the disks, of which the output is the last.
+fn run(files: &[&[u8]], zeros: bool, seed: u64, prepare: impl Fn(&[Rc<FakeDisk>])) -> Run {
+    let padded = |bytes: &[u8]| {
+        let mut bytes = bytes.to_vec();
+        bytes.resize(bytes.len().next_multiple_of(512), 0xaa);
+        bytes
+    };
+    let mut disks: Vec<_> = files
+        .iter()
+        .enumerate()
+        .map(|(index, file)| FakeDisk::new(padded(file), 512, seed ^ index as u64))
+        .collect();
+    disks.push(FakeDisk::new(vec![0xee; 4 << 20], 512, seed ^ 77));
+    let target = Rc::clone(disks.last().unwrap());
+    if zeros {
+        target.get().features |= F_WRITE_ZEROES;
+        target.get().zero_limits = (64, 3);
+    }
+    prepare(&disks);
+    let devices = disks.iter().map(|disk| Rc::clone(disk) as Rc<dyn Device>);
+    let ports = ports_with(&[], devices, seed);
+    let open = |disk: &Rc<FakeDisk>, purpose| {
+        BlockDevice::init(Rc::clone(disk), leak(0x1_0000), purpose, SLOTS, |_| {}).unwrap()
+    };
+    let sources = disks.iter().zip(files).map(|(disk, file)| {
+        let device = open(disk, Purpose::Read);
+        Source::new(device, file.len() as u64)
+    });
+    let output = open(&target, Purpose::Write);
+    let mut disks = Disks::new(&ports, sources.collect(), output, leak(2 * PAGE));
+    let wish = Wish {
+        options: Options {
+            allowed: ReasonSet::EMPTY.with(Reason::UnknownFormat),
+            ..Options::default()
+        },
+        snapshot: b"",
+    };
+    let mut counts = Counts::default();
+    let mut sectors = 0;
+    let outcome = match Chain::open(&mut disks, &wish) {
+        Err(failure) => Outcome {
+            count: 0,
+            result: Err(failure),
+        },
+        Ok(mut chain) => {
+            sectors = chain.size().div_ceil(SECTOR);
+            let mut pool = Pool::new(leak((1 << 20) - 2 * PAGE));
+            let hasher = Some(Hasher::new(chain.size()));
+            let engine = Engine::new(&mut chain, &mut disks, &mut pool, &mut counts, hasher);
+            let outcome = engine.run();
+            if outcome.result.is_ok() {
+                assert_eq!(counts.0.last(), Some(&sectors));
+            }
+            outcome
+        }
+    };
+    Run {
+        outcome,
+        target,
+        sectors,
+    }
+}
+
+/// Checks a conversion whose disk is `expected`.
+fn check(files: &[&[u8]], expected: &[u8], name: &str) {
+    for seed in 0..2 {
+        for zeros in [false, true] {
+            let run = run(files, zeros, seed, |_| {});
+            assert_eq!(run.outcome.count, run.sectors, "{name}: {:?}", run.outcome);
+            let mut hasher = Hasher::new(expected.len() as u64);
+            hasher.data(0, expected);
+            let digest = run.outcome.result.unwrap();
+            assert_eq!(digest, Some(hasher.finish()), "{name}");
+            let target = run.target.get();
+            assert!(target.data[..expected.len()] == *expected, "{name}");
+            let whole = expected.len().next_multiple_of(512);
+            assert!(target.data[expected.len()..whole].iter().all(|&b| b == 0));
+            assert!(target.data[whole..].iter().all(|&b| b == 0xee), "{name}");
+            assert_eq!(target.flushes, 1);
+        }
+    }
+}
+
+#[test]
+fn every_format_is_converted_in_whatever_order_the_disks_answer() {
+    for (index, image) in images(false).iter().enumerate() {
+        let expected = support::disk(image, &Options::default()).unwrap();
+        check(&[image], &expected, &format!("image {index}"));
+    }
+}
+
+#[test]
+fn clusters_of_any_size_and_codec_are_converted() {
+    for bits in [9, 16, 17, 18] {
+        for zstd in [false, true] {
+            let puts = [Compressed, Hole, Compressed, Data, Zero, Compressed];
+            let mut image = Qcow2::new(bits, &puts).shorter(99);
+            image.zstd = zstd;
+            check(
+                &[&image.build().bytes],
+                &image.disk,
+                &format!("{bits} {zstd}"),
+            );
+        }
+    }
+}
+
+#[test]
+fn what_is_missing_comes_from_the_next_disk_though_it_is_no_whole_sectors() {
+    let mut top = Qcow2::new(12, &[Hole, Data, Zero, Hole, Hole]);
+    top.backing = Some("base");
+    let top = top.build().bytes;
+    let base = support::pattern(5, 13_001);
+    let options = support::allowing(&[Reason::BackingFile]);
+    let mut image = support::open_with(&top, &options).unwrap();
+    let expected = support::contents(&mut image, &top, Some(&base)).unwrap();
+    check(&[&top, &base], &expected, "a chain");
+}
+
+#[test]
+fn zeros_are_declared_and_not_written() {
+    let image = Qcow2::new(16, &[Data, Hole, Hole, Zero, Compressed]).build();
+    let run = run(&[&image.bytes], true, 1, |_| {});
+    assert!(run.outcome.result.is_ok());
+    let zeroed: u64 = run.target.get().zeroed.iter().map(|part| part.1).sum();
+    assert_eq!(zeroed, 3 << 16);
+}
+
+#[test]
+fn a_disk_that_cannot_be_read_or_written_is_named() {
+    let built = Qcow2::new(16, &[Data, Data, Compressed]).build();
+    let (image, entry) = (built.bytes, built.first_l2);
+    let entry = u64::from_be_bytes(image[entry..entry + 8].try_into().unwrap());
+    let failed = |run: Run| run.outcome.result.unwrap_err();
+    let data = (entry & 0x00ff_ffff_ffff_fe00) + 5000;
+    let failure = failed(run(&[&image], true, 2, |disks| {
+        disks[0].get().bad.insert(data);
+    }));
+    assert_eq!((failure.op, failure.device), (Op::Read, "input"));
+    let failure = failed(run(&[&image], true, 3, |disks| {
+        disks[1].get().bad.insert(70_000);
+    }));
+    assert_eq!((failure.op, failure.device), (Op::Write, "output"));
+    let failure = failed(run(&[&image], true, 4, |disks| {
+        disks[0].get().bad.insert(0);
+    }));
+    assert_eq!((failure.op, failure.device), (Op::Read, "input"));
+}

@@ -1,0 +1,287 @@
+//! The command `vmm convert` and its options, which are declared here as [`super::options`] declares
+//! those of a copy.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use argh::{ArgsInfo, FromArgs};
+
+use super::options::{self, More, Opt, file_of, names, plain, words};
+use super::paths::{disk, file};
+use super::prepare::{Prepared, prepare};
+use super::{reworded, superfluous};
+use crate::config::{
+    ConvertConfig, Digest, DiskFormat, ImageFormat, ImageReason, OutputFormat, ProgressPercent,
+    parse_bytes, parse_timeout,
+};
+
+/// converts a disk image inside a virtual machine
+#[derive(FromArgs, ArgsInfo)]
+struct ConvertCli {
+    /// the file or block device with the image
+    #[argh(option, arg_name = "IMAGE", from_str_fn(disk))]
+    input: Option<PathBuf>,
+
+    /// where the disk in it goes; it appears there when it is complete
+    #[argh(option, arg_name = "DISK", from_str_fn(disk))]
+    output: Option<PathBuf>,
+
+    /// a file that has what the image lacks; if that lacks something, too, give the next behind it
+    #[argh(option, arg_name = "FILE", from_str_fn(disk))]
+    backing: Vec<PathBuf>,
+
+    /// the format that the image has; where it is not given, the one that its content shows, and
+    /// the image is refused if that is not clear
+    #[argh(option, arg_name = "FORMAT")]
+    image_format: Option<ImageFormat>,
+
+    /// do not refuse the image for this reason; may be given for several
+    #[argh(option, arg_name = "REASON")]
+    allow: Vec<ImageReason>,
+
+    /// the internal snapshot to convert, by its id or its name, in place of the disk as it is
+    #[argh(option, arg_name = "NAME")]
+    snapshot: Option<String>,
+
+    /// the format of the output
+    #[argh(option, arg_name = "FORMAT", default = "DiskFormat::default()")]
+    output_format: DiskFormat,
+
+    /// refuse a disk that is larger
+    #[argh(
+        option,
+        arg_name = "SIZE",
+        from_str_fn(parse_bytes),
+        default = "ConvertConfig::MAX_OUTPUT_SIZE"
+    )]
+    max_output_size: u64,
+
+    /// print the digest of the disk in the image, which the guest computes on the way: sha256
+    #[argh(option, arg_name = "NAME")]
+    digest: Option<Digest>,
+
+    /// bypass the page cache (O_DIRECT) where the files allow it
+    #[argh(switch)]
+    direct: bool,
+
+    /// report success only when the output is on stable storage
+    #[argh(switch)]
+    fsync: bool,
+
+    /// write to a block device even if it is mounted or in use
+    #[argh(switch)]
+    force: bool,
+
+    /// progress reports: 0 at sectors 1, 11, 21 and so on; 1 to 99 each time that many percent
+    /// more are done; 100 none
+    #[argh(
+        option,
+        short = 'p',
+        arg_name = "P",
+        from_str_fn(percent),
+        default = "ProgressPercent::NEVER"
+    )]
+    progress_percent: ProgressPercent,
+
+    /// how messages and statistics are printed: text, or json with one object a line
+    #[argh(option, arg_name = "FORMAT", default = "OutputFormat::default()")]
+    format: OutputFormat,
+
+    /// print the message lines on a terminal too, beside the progress bar
+    #[argh(switch, short = 'v')]
+    verbose: bool,
+
+    /// print errors only
+    #[argh(switch, short = 'q')]
+    quiet: bool,
+
+    /// print the guest's debug lines on stderr
+    #[argh(switch)]
+    debug: bool,
+
+    /// print statistics on stderr at the end
+    #[argh(switch)]
+    stats: bool,
+
+    /// write statistics to this file, as JSON
+    #[argh(option, arg_name = "FILE", from_str_fn(file))]
+    stats_file: Option<PathBuf>,
+
+    /// end the run if it takes longer than this; fractions are allowed
+    #[argh(option, arg_name = "SECONDS", from_str_fn(parse_timeout))]
+    timeout: Option<Duration>,
+
+    /// do not confine the process; for debugging
+    #[argh(switch)]
+    no_sandbox: bool,
+}
+
+fn percent(text: &str) -> Result<ProgressPercent, String> {
+    text.parse()
+}
+
+/// The options in the order of the help text.
+const GROUPS: [(&str, &[More]); 6] = [
+    (
+        "Files",
+        &[file_of("input"), file_of("output"), file_of("backing")],
+    ),
+    (
+        "Image",
+        &[
+            names("image-format", ImageFormat::NAMES),
+            names("allow", ImageReason::OVERRIDABLE),
+            plain("snapshot"),
+        ],
+    ),
+    (
+        "Disk",
+        &[
+            words("output-format", &["raw"]).or("raw"),
+            plain("max-output-size").or("16T"),
+            words("digest", &["sha256"]),
+            plain("direct"),
+            plain("fsync"),
+            plain("force"),
+        ],
+    ),
+    (
+        "Output",
+        &[
+            plain("progress-percent").or("100"),
+            words("format", &["text", "json"]).or("text"),
+            plain("verbose"),
+            plain("quiet"),
+            plain("debug"),
+            plain("stats"),
+            file_of("stats-file"),
+        ],
+    ),
+    ("Limits", &[plain("timeout"), plain("no-sandbox")]),
+    ("Instead", &[plain("help")]),
+];
+
+/// The options, in groups with a title each.
+pub(super) fn groups() -> Vec<(&'static str, Vec<Opt>)> {
+    options::join(ConvertCli::get_args_info().flags, &GROUPS)
+}
+
+/// What the arguments behind the command's name ask for; nothing if that is help.
+pub(super) fn parse(arguments: &[std::ffi::OsString]) -> Result<Option<ConvertConfig>, String> {
+    let known = groups().into_iter().flat_map(|(_, group)| group).collect();
+    let Prepared {
+        options,
+        positionals,
+    } = prepare(arguments, known)?;
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let cli = match ConvertCli::from_args(&["vmm", "convert"], &options) {
+        Ok(cli) => cli,
+        // argh ends well only where help is asked for.
+        Err(exit) if exit.status.is_ok() => return Ok(None),
+        Err(exit) => return Err(reworded(&exit.output)),
+    };
+    let usage = "vmm convert --input IMAGE --output DISK";
+    if let Some(surplus) = positionals.first() {
+        return Err(superfluous(surplus, usage));
+    }
+    let missing = |option| format!("{option} is missing: give {usage}");
+    if cli.quiet && cli.verbose {
+        return Err("--quiet and --verbose contradict each other: give one of them".to_owned());
+    }
+    if cli.backing.len() > ConvertConfig::MOST_BACKINGS {
+        return Err(format!(
+            "--backing is given {} times: give at most {}",
+            cli.backing.len(),
+            ConvertConfig::MOST_BACKINGS
+        ));
+    }
+    Ok(Some(ConvertConfig {
+        input: cli.input.ok_or_else(|| missing("--input"))?,
+        output: cli.output.ok_or_else(|| missing("--output"))?,
+        backings: cli.backing,
+        claimed: cli.image_format,
+        output_format: cli.output_format,
+        allowed: cli.allow,
+        snapshot: cli.snapshot,
+        max_output_size: cli.max_output_size,
+        progress: cli.progress_percent,
+        digest: cli.digest,
+        direct: cli.direct,
+        fsync: cli.fsync,
+        force: cli.force,
+        format: cli.format,
+        verbose: cli.verbose,
+        quiet: cli.quiet,
+        debug: cli.debug,
+        stats: cli.stats,
+        stats_file: cli.stats_file,
+        timeout: cli.timeout,
+        sandbox: !cli.no_sandbox,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn parsed(arguments: &[&str]) -> Result<Option<ConvertConfig>, String> {
+        let arguments: Vec<_> = arguments.iter().map(Into::into).collect();
+        parse(&arguments)
+    }
+
+    #[test]
+    fn the_table_and_the_declaration_name_the_same_options() {
+        let flags = ConvertCli::get_args_info().flags;
+        let mut declared: Vec<_> = flags.iter().map(|flag| &flag.long[2..]).collect();
+        let listed = GROUPS.iter().flat_map(|(_, group)| group.iter());
+        let mut listed: Vec<_> = listed.map(|more| more.long).collect();
+        declared.sort_unstable();
+        listed.sort_unstable();
+        assert_eq!(declared, listed);
+    }
+
+    #[test]
+    fn files_are_taken_in_their_order_and_the_rest_has_defaults() {
+        let arguments = [
+            "--input",
+            "a",
+            "--backing",
+            "b",
+            "--output=d",
+            "--backing=c",
+            "--allow=marked-dirty",
+            "--snapshot",
+            "one",
+        ];
+        let config = parsed(&arguments).unwrap().unwrap();
+        assert_eq!(config.input, PathBuf::from("a"));
+        assert_eq!(config.output, PathBuf::from("d"));
+        assert_eq!(config.backings, [PathBuf::from("b"), PathBuf::from("c")]);
+        assert_eq!(config.snapshot.as_deref(), Some("one"));
+        assert_eq!(config.allowed.len(), 1);
+        assert_eq!(config.max_output_size, 16 << 40);
+        assert_eq!(config.progress, ProgressPercent::NEVER);
+        assert!(config.sandbox && config.claimed.is_none() && config.digest.is_none());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_what_would_be_right() {
+        let many = ["--backing=x"; 20];
+        let cases: [(&[&str], &[&str]); 6] = [
+            (&["--output=d"], &["--input is missing"]),
+            (&["--input=a"], &["--output is missing"]),
+            (&["--input=a", "--output=d", "e"], &["'e'", "too many"]),
+            (&["--allow=overlap"], &["'overlap'", "cannot be overridden"]),
+            (&["--output-format=vmdk"], &["'vmdk'", "give raw"]),
+            (&many, &["20 times", "at most 13"]),
+        ];
+        for (arguments, parts) in cases {
+            let error = parsed(arguments).unwrap_err();
+            for part in parts {
+                assert!(error.contains(part), "{arguments:?}: {error}");
+            }
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The end of a conversion: whose fault it is that there is none, and what the user is told.
+
+use std::borrow::Borrow;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use super::disks::{Disks, SECTOR_SIZE};
+use super::session::Complaint;
+use super::{Conversion, Session, console_options};
+use crate::config::{ConvertConfig, OutputFormat};
+use crate::report::{Console, Exits, Outcome as How, RunResult};
+use crate::runtime::{GuestEnd, Outcome, RunError, Signals, say_goodbye};
+use crate::stats::Stats;
+
+/// How long the output is, if it may be put in place. The output itself still checks that all was
+/// written.
+pub(super) fn judge(end: GuestEnd<'_>, session: &Session, disks: &Disks) -> Result<u64, RunError> {
+    // What the host could not do explains all that came after it.
+    if let Some(error) = disks.host_error() {
+        return Err(RunError::Storage(error));
+    }
+    let failed = |text: String| {
+        RunError::Guest(match disks.driver_fault() {
+            Some(cause) => format!("the conversion failed: {text}; {cause}"),
+            None => format!("the conversion failed: {text}"),
+        })
+    };
+    let complain = |complaint| match complaint {
+        Complaint::Refused(text) => RunError::Refused(format!("the image is refused: {text}")),
+        Complaint::Broken(text) => RunError::Broken(format!("the image is broken: {text}")),
+        Complaint::Failed(text) => failed(text),
+    };
+    match end {
+        GuestEnd::Exited(0) => session.verdict().map_err(complain),
+        GuestEnd::Exited(status) => Err(match session.verdict() {
+            Err(complaint) => complain(complaint),
+            Ok(_) => failed(format!(
+                "the guest claimed success and ended with exit status {status}"
+            )),
+        }),
+        GuestEnd::NothingInFlight => Err(failed(
+            "the guest waits for a disk, and no disk has anything to do".to_owned(),
+        )),
+        GuestEnd::Fault(_) | GuestEnd::Unexpected(_) => match end.check() {
+            Err(RunError::Guest(text)) => Err(failed(text)),
+            Err(error) => Err(error),
+            Ok(()) => Err(failed("the guest ended in an unknown way".to_owned())),
+        },
+    }
+}
+
+/// Shows what is left to show, and returns the exit status.
+pub(super) fn finish(
+    config: &ConvertConfig,
+    run: &Conversion,
+    outcome: Outcome,
+    elapsed: Duration,
+) -> u8 {
+    let Outcome {
+        result,
+        exits,
+        debug,
+        mut console,
+        signals,
+    } = outcome;
+    if result.is_err() {
+        run.files.output.discard();
+    }
+    console.finish_bar(result.is_ok(), elapsed);
+    if matches!(result, Err(RunError::Guest(_))) {
+        console.explain(&debug);
+    }
+    let bytes = run.files.output.bytes_written();
+    let stats = Stats::new(
+        result.is_ok(),
+        bytes,
+        elapsed,
+        &exits,
+        &run.disks.counters(),
+    );
+    if config.stats {
+        match config.format {
+            OutputFormat::Text => console.notice(&stats.to_string()),
+            OutputFormat::Json => console.line(&stats.to_object()),
+        }
+    }
+    let file = run.files.stats.as_ref();
+    let saved = file.map_or(Ok(()), |file| file.save(stats.to_json().as_bytes()));
+    if let Err(error) = saved {
+        console.warn(&error.to_string());
+    }
+    let succeeded = result.is_ok();
+    let result = result.map(|warnings| warnings.iter().for_each(|line| console.warn(line)));
+    let status = conclude(&mut console, &result, |result| RunResult {
+        bytes,
+        sectors: bytes.div_ceil(SECTOR_SIZE.into()),
+        seconds: elapsed.as_secs_f64(),
+        exits: (&exits).into(),
+        digest: run
+            .session
+            .digest()
+            .filter(|_| succeeded)
+            .map(|digits| format!("sha256:{digits}")),
+        ..result
+    });
+    say_goodbye(&mut console, result.as_ref().err(), signals.as_fd());
+    status
+}
+
+/// Says why a run did not even begin, and returns the exit status.
+pub(super) fn refuse(config: &ConvertConfig, error: &RunError, elapsed: Duration) -> u8 {
+    let mut console = Console::open(console_options(config));
+    let status = conclude(&mut console, &Err(error), |result| RunResult {
+        seconds: elapsed.as_secs_f64(),
+        ..result
+    });
+    match Signals::take_over() {
+        Ok(signals) => say_goodbye(&mut console, Some(error), signals.as_fd()),
+        Err(_) => console.flush(),
+    }
+    status
+}
+
+/// Shows how a run has ended, `complete`d by what it has come to.
+fn conclude<E: Borrow<RunError>>(
+    console: &mut Console,
+    result: &Result<(), E>,
+    complete: impl FnOnce(RunResult) -> RunResult,
+) -> u8 {
+    let error = result.as_ref().err().map(Borrow::borrow);
+    let status = error.map_or(0, RunError::exit_code);
+    let text = error.map(ToString::to_string);
+    if let Some(text) = &text {
+        console.error(text);
+    }
+    console.result(&complete(RunResult {
+        outcome: error.map_or(How::Success, how),
+        status,
+        error: text,
+        bytes: 0,
+        sectors: 0,
+        seconds: 0.0,
+        exits: Exits::default(),
+        digest: None,
+    }));
+    status
+}
+
+fn how(error: &RunError) -> How {
+    match error {
+        RunError::Guest(_) => How::GuestError,
+        RunError::Refused(_) | RunError::Broken(_) => How::ImageRefused,
+        RunError::TimedOut(_) => How::TimedOut,
+        RunError::Signal(_) => How::Interrupted,
+        _ => How::HostError,
+    }
+}

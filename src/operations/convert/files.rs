@@ -1,0 +1,110 @@
+//! The files of a conversion: the image and its backing files are opened first, as the user named
+//! them, then what is written, and none of it may be any of the rest. No name out of an image is
+//! ever opened.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::Arc;
+
+use crate::config::ConvertConfig;
+use crate::files::{InputFile, Known, NewFile, OutputFile, OutputOptions, Role, check_distinct};
+use crate::runtime::RunError;
+use crate::sandbox::{Calls, calls};
+use crate::storage::Cancel;
+
+/// The files of a run.
+pub(super) struct Files {
+    /// The image, and its backing files in the order in which they were given.
+    pub(super) inputs: Vec<Arc<InputFile>>,
+    pub(super) output: Arc<OutputFile>,
+    pub(super) stats: Option<Arc<NewFile>>,
+    cancel: Cancel,
+}
+
+impl Files {
+    /// Opens what is read.
+    pub(super) fn sources(
+        config: &ConvertConfig,
+    ) -> Result<(Vec<Arc<InputFile>>, Cancel), RunError> {
+        let cancel = Cancel::new();
+        let paths = std::iter::once(&config.input).chain(&config.backings);
+        let open = |path: &std::path::PathBuf| {
+            InputFile::open_for(path, config.direct, cancel.clone()).map(Arc::new)
+        };
+        let inputs = paths.map(open).collect::<Result<_, _>>()?;
+        Ok((inputs, cancel))
+    }
+
+    /// Prepares what is written. Nothing that is there already is touched.
+    pub(super) fn new(
+        config: &ConvertConfig,
+        inputs: Vec<Arc<InputFile>>,
+        cancel: Cancel,
+    ) -> Result<Self, RunError> {
+        let options = OutputOptions {
+            direct: config.direct,
+            fsync: config.fsync,
+            force: config.force,
+            max_length: Some(config.max_output_size),
+            open_ended: true,
+        };
+        let output = OutputFile::create(&config.output, &inputs[0], options)?;
+        let stats = config
+            .stats_file
+            .as_deref()
+            .map(|path| NewFile::create(Role::Statistics, path))
+            .transpose()?;
+        let reads: Vec<Known<'_>> = inputs.iter().map(|input| input.known()).collect();
+        let mut writes = vec![output.known()];
+        writes.extend(stats.as_ref().map(NewFile::known));
+        check_distinct(&reads, &writes)?;
+        drop((reads, writes));
+        Ok(Self {
+            inputs,
+            output: Arc::new(output),
+            stats: stats.map(Arc::new),
+            cancel,
+        })
+    }
+
+    /// What the user should know before the run begins.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let inputs = self.inputs.iter().flat_map(|input| input.notes());
+        let stats = self.stats.iter().flat_map(|stats| stats.notes());
+        inputs.chain(self.output.notes()).chain(stats).collect()
+    }
+
+    /// The folders in which files get their names in the end, and the calls that this takes.
+    pub(super) fn placing(&self) -> Vec<(BorrowedFd<'_>, Calls)> {
+        let stats = self.stats.as_ref().and_then(|stats| stats.folder());
+        let folders = self.output.folder().into_iter().chain(stats);
+        folders
+            .map(|folder| (folder, calls::place_file(folder.as_raw_fd())))
+            .collect()
+    }
+
+    /// The same files for another owner.
+    pub(super) fn share(&self) -> Self {
+        Self {
+            inputs: self.inputs.clone(),
+            output: self.output.clone(),
+            stats: self.stats.clone(),
+            cancel: self.cancel.clone(),
+        }
+    }
+
+    /// Gives up transfers that a signal interrupts.
+    pub(super) fn cancel(&self) {
+        self.cancel.cancel();
+    }
+
+    /// Puts the output in place; returns warnings.
+    pub(super) fn commit(&self) -> Result<Vec<String>, RunError> {
+        let mut warnings = self.output.commit()?;
+        warnings.extend(
+            self.inputs
+                .iter()
+                .filter_map(|input| input.check_unchanged()),
+        );
+        Ok(warnings)
+    }
+}

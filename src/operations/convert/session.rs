@@ -1,0 +1,307 @@
+//! Follows what the guest of a conversion says, and keeps it within what it can have to say.
+//!
+//! The guest is not trusted: it says how long the output is, and the limit holds for that; the number
+//! of messages is bounded; progress only rises; nothing follows the completion. What it says of an
+//! image is a reason to refuse it, and never one to take it.
+
+use guest_protocol::{
+    ErrorMessage, FrameDecoder, FrameError, GuestMessage, Level, NO_STATUS, Payload,
+};
+
+use crate::report::{hex, message_line, quote_text};
+
+/// Messages beside progress that a session may have: four for each disk of a full machine, and a few.
+const MAX_MESSAGES: u32 = 128;
+/// Length of a digest (SHA-256) in bytes.
+const DIGEST_LEN: usize = 32;
+/// Bytes of a sector in messages.
+const SECTOR: u64 = 512;
+
+/// The guest said what it may not say.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProtocolError {
+    /// The bytes are not frames.
+    #[error("the guest sent what is not a message: {0}")]
+    Frame(#[from] FrameError),
+    /// A message that a conversion has no use for, or with the level of another kind.
+    #[error("the guest sent a message that does not belong to a conversion")]
+    Shape,
+    /// Progress that does not rise, or beyond the end.
+    #[error("the guest reported impossible progress: {current} of {total} sectors")]
+    Progress {
+        /// What it said.
+        current: u64,
+        /// What it said of the total.
+        total: u64,
+    },
+    /// A second length.
+    #[error("the guest said twice how long the output is")]
+    Length,
+    /// More than a conversion has to say.
+    #[error("the guest sent more messages than a conversion has to send")]
+    Flood,
+    /// A digest that nobody asked for, or of another length than it has.
+    #[error("the guest sent a digest of {0} bytes, which was not asked for or has another length")]
+    Digest(usize),
+    /// Something behind the completion.
+    #[error("the guest sent a message after its completion")]
+    AfterCompletion,
+}
+
+/// Why there is no conversion, as the guest tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Complaint {
+    /// The image is refused.
+    Refused(String),
+    /// The image contradicts itself.
+    Broken(String),
+    /// Anything else.
+    Failed(String),
+}
+
+/// One run's conversation.
+#[derive(Debug)]
+pub struct Session {
+    decoder: FrameDecoder,
+    wants_digest: bool,
+    length: Option<u64>,
+    reported: u64,
+    messages: u32,
+    error: Option<Complaint>,
+    completion: Option<(u64, bool)>,
+    digest: Option<Vec<u8>>,
+}
+
+impl Session {
+    /// A conversation at whose end there is a digest if one is wanted.
+    #[must_use]
+    pub fn new(wants_digest: bool) -> Self {
+        Self {
+            decoder: FrameDecoder::new(),
+            wants_digest,
+            length: None,
+            reported: 0,
+            messages: 0,
+            error: None,
+            completion: None,
+            digest: None,
+        }
+    }
+
+    /// How long the output is, in bytes, once the guest has said so.
+    #[must_use]
+    pub const fn length(&self) -> Option<u64> {
+        self.length
+    }
+
+    /// The digest that the guest gave with its completion, as hexadecimal digits.
+    #[must_use]
+    pub fn digest(&self) -> Option<String> {
+        self.digest.as_deref().map(hex)
+    }
+
+    /// Takes frames, however they are split, and hands each message to `show`.
+    ///
+    /// # Errors
+    ///
+    /// The first breach of the protocol, which ends the conversation.
+    pub fn receive(
+        &mut self,
+        bytes: &[u8],
+        mut show: impl FnMut(&GuestMessage),
+    ) -> Result<(), ProtocolError> {
+        let mut decoder = std::mem::take(&mut self.decoder);
+        let mut result = Ok(());
+        let frames = decoder.push(bytes, |message| {
+            if result.is_ok() {
+                result = self.check(&message);
+            }
+            if result.is_ok() {
+                show(&message);
+            }
+        });
+        self.decoder = decoder;
+        // A message is checked before the frame behind it is looked at: its fault is the first.
+        result?;
+        Ok(frames?)
+    }
+
+    fn check(&mut self, message: &GuestMessage) -> Result<(), ProtocolError> {
+        if self.completion.is_some() {
+            return Err(ProtocolError::AfterCompletion);
+        }
+        let level = match &message.payload {
+            Some(Payload::Init(_)) => Level::Info,
+            Some(Payload::Capacity(capacity)) => {
+                if capacity.device == "output" && self.length.replace(capacity.bytes).is_some() {
+                    return Err(ProtocolError::Length);
+                }
+                Level::Info
+            }
+            Some(Payload::Progress(progress)) => {
+                let (current, total) = (progress.current, progress.total);
+                let known = self.length.map(|length| length.div_ceil(SECTOR));
+                if Some(total) != known || current > total || current <= self.reported {
+                    return Err(ProtocolError::Progress { current, total });
+                }
+                self.reported = current;
+                Level::Progress
+            }
+            Some(Payload::Error(error)) => {
+                let complaint = || complaint(error, message);
+                self.error.get_or_insert_with(complaint);
+                Level::Error
+            }
+            Some(Payload::Complete(complete)) => {
+                self.completion = Some((complete.count, complete.success));
+                let given = !complete.digest.is_empty();
+                if given && (!self.wants_digest || complete.digest.len() != DIGEST_LEN) {
+                    return Err(ProtocolError::Digest(complete.digest.len()));
+                }
+                self.digest = given.then(|| complete.digest.clone());
+                Level::Complete
+            }
+            _ => return Err(ProtocolError::Shape),
+        };
+        if level != Level::Progress {
+            self.messages += 1;
+            if self.messages > MAX_MESSAGES {
+                return Err(ProtocolError::Flood);
+            }
+        }
+        if message.level != i32::from(level) {
+            return Err(ProtocolError::Shape);
+        }
+        Ok(())
+    }
+
+    /// How long the output is, if what was said amounts to a success.
+    ///
+    /// # Errors
+    ///
+    /// Why it does not.
+    pub fn verdict(&self) -> Result<u64, Complaint> {
+        if let Some(error) = &self.error {
+            return Err(error.clone());
+        }
+        let failed = |text: &str| Err(Complaint::Failed(text.to_owned()));
+        if self.decoder.is_mid_frame() {
+            return failed("the guest ended in the middle of a message");
+        }
+        let Some((count, true)) = self.completion else {
+            return failed("the guest ended without a success");
+        };
+        match self.length {
+            Some(length) if count == length.div_ceil(SECTOR) => {
+                match self.wants_digest && self.digest.is_none() {
+                    true => failed("the guest gave no digest of what it converted"),
+                    false => Ok(length),
+                }
+            }
+            Some(length) => failed(&format!(
+                "the guest claimed success with {count} of {} sectors",
+                length.div_ceil(SECTOR)
+            )),
+            None => failed("the guest did not say how long the output is"),
+        }
+    }
+}
+
+/// What an error of the guest is. Its text is quoted: it is that of a program that may have been
+/// taken over.
+fn complaint(error: &ErrorMessage, message: &GuestMessage) -> Complaint {
+    let text = format!("{} {}", error.device, error.detail);
+    let quoted = quote_text(text.trim());
+    match error.op.as_str() {
+        "refused" if error.status == NO_STATUS => Complaint::Refused(quoted),
+        "broken" if error.status == NO_STATUS => Complaint::Broken(quoted),
+        _ => Complaint::Failed(message_line(message).unwrap_or_default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use guest_protocol::{
+        capacity_message, complete_message, complete_with_digest, encode_framed, error_message,
+        init_message, progress_message,
+    };
+
+    use super::*;
+
+    fn receive(session: &mut Session, message: &GuestMessage) -> Result<(), ProtocolError> {
+        let mut buffer = [0; 512];
+        let len = encode_framed(message, &mut buffer).unwrap();
+        session.receive(&buffer[..len], |_| {})
+    }
+
+    fn with_length(length: u64) -> Session {
+        let mut session = Session::new(false);
+        receive(&mut session, &capacity_message("input", 9, 9)).unwrap();
+        receive(&mut session, &capacity_message("output", 0, length)).unwrap();
+        session
+    }
+
+    #[test]
+    fn a_success_has_the_declared_length() {
+        let mut session = with_length(1000);
+        receive(&mut session, &progress_message("convert", 2, 2, 100)).unwrap();
+        receive(&mut session, &complete_message("convert", 2, true)).unwrap();
+        assert_eq!(session.verdict(), Ok(1000));
+        for (count, success) in [(1, true), (3, true), (2, false)] {
+            let mut session = with_length(1000);
+            receive(&mut session, &complete_message("convert", count, success)).unwrap();
+            assert!(matches!(session.verdict(), Err(Complaint::Failed(_))));
+        }
+        let mut session = Session::new(false);
+        receive(&mut session, &complete_message("convert", 0, true)).unwrap();
+        assert!(session.verdict().is_err());
+    }
+
+    #[test]
+    fn a_length_is_said_once_and_progress_rises_to_it() {
+        let mut session = with_length(1000);
+        let again = receive(&mut session, &capacity_message("output", 0, 5));
+        assert_eq!(again, Err(ProtocolError::Length));
+        for (current, total) in [(1, 3), (3, 2), (0, 2)] {
+            let mut session = with_length(1000);
+            let error = receive(
+                &mut session,
+                &progress_message("convert", current, total, 0),
+            );
+            assert_eq!(error, Err(ProtocolError::Progress { current, total }));
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_an_image_is_quoted_and_sorted() {
+        let say = |op, detail| {
+            let mut session = Session::new(false);
+            let message = error_message(op, "input", 0, NO_STATUS, detail);
+            receive(&mut session, &message).unwrap();
+            receive(&mut session, &complete_message("convert", 0, false)).unwrap();
+            session.verdict().unwrap_err()
+        };
+        let refused = say("refused", "encrypted: \u{1b}[2J");
+        assert!(matches!(&refused, Complaint::Refused(text) if !text.contains('\u{1b}')));
+        assert!(matches!(say("broken", "overlap"), Complaint::Broken(_)));
+        assert!(matches!(say("read", "overlap"), Complaint::Failed(_)));
+    }
+
+    #[test]
+    fn floods_strangers_and_what_follows_the_completion_end_the_session() {
+        let mut session = Session::new(false);
+        let init = init_message("probe", "input", 0);
+        let flood = (0..1000).find_map(|_| receive(&mut session, &init).err());
+        assert_eq!(flood, Some(ProtocolError::Flood));
+        let mut session = Session::new(false);
+        let done = complete_message("convert", 0, true);
+        receive(&mut session, &done).unwrap();
+        let again = receive(&mut session, &done);
+        assert_eq!(again, Err(ProtocolError::AfterCompletion));
+        let digest = complete_with_digest("convert", 0, &[1; 32], 0);
+        let error = receive(&mut Session::new(false), &digest);
+        assert_eq!(error, Err(ProtocolError::Digest(32)));
+    }
+}
