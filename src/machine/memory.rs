@@ -132,7 +132,9 @@ fn keep_from_children(region: &GuestRegionMmap) -> io::Result<()> {
 fn populate(all: &GuestMemoryMmap, regions: &[Region]) {
     let stack = regions.iter().find(|region| region.end() == STACK_END);
     let stack = stack.map(|region| (region.end() - USUAL_STACK.min(region.size), region.end()));
-    let queues = regions.iter().find(|region| region.start == QUEUES && region.dma);
+    let queues = regions
+        .iter()
+        .find(|region| region.start == QUEUES && region.dma);
     let queues = queues.map(|region| (region.start, region.end()));
     for (start, end) in stack.into_iter().chain(queues) {
         if let Ok(memory) = all.get_slice(GuestAddress(start), to_usize(end - start)) {
