@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use vmm::cli::{self, Command};
-use vmm::operations::{check, copy};
+use vmm::operations::{check, copy, inspect};
 use vmm::report::last_words;
 use vmm::runtime::{self, EXIT_USAGE};
 
@@ -24,6 +24,7 @@ fn run() -> ExitCode {
         Ok(Command::Print(text)) => print(&text),
         Ok(Command::Check(wanted)) => ExitCode::from(check::run(&wanted)),
         Ok(Command::Run(config)) => ExitCode::from(copy::run(&config)),
+        Ok(Command::Image(config)) => ExitCode::from(inspect::run(&config)),
         Err(error) => fail(&format!("{error}; try: vmm --help"), EXIT_USAGE),
     }
 }

@@ -31,6 +31,12 @@ use Rule::{Not, Run};
 const RULES: &[(&str, Rule)] = &[
     ("vmm [OPTIONS]", Not("a synopsis")),
     ("vmm --check [FOLDER]", Not("a synopsis")),
+    ("vmm info [OPTIONS]", Not("a synopsis")),
+    ("vmm check [OPTIONS]", Not("a synopsis")),
+    ("vmm convert [OPTIONS]", Not("a synopsis")),
+    ("vmm info IMAGE", Not("a synopsis")),
+    ("vmm check IMAGE", Not("a synopsis")),
+    ("vmm info disk.qcow2", Not("its reader has such an image")),
     ("vmm --input a --output b seven.bin", Run(4)),
     (
         "vmm --debug --input a --output b target/",
@@ -52,6 +58,15 @@ const RULES: &[(&str, Rule)] = &[
         Not("it builds everything once more; the workflow runs it"),
     ),
     ("make fuzz", Not("it takes a nightly toolchain")),
+    ("make miri", Not("it takes a nightly toolchain")),
+    ("make mutants", Not("it takes hours")),
+    ("make coverage", Not("it builds everything once more")),
+    ("make deny", Not("it takes a tool that is not everywhere")),
+    (
+        "make generated",
+        Not("it changes the tree; a test compares the result"),
+    ),
+    ("make picture", Not("it changes the tree")),
     ("BENCH_PUBLISH=1 make bench", Not("it takes long")),
     ("cargo install", Not("it changes the user's tools")),
     ("cargo ", Not("tests/own_guests.rs builds the example")),

@@ -34,6 +34,7 @@ fn a_process_that_drops_many_machines_keeps_none_of_them() {
             sector_size: 512,
             read_only: false,
             id: [0; 20],
+            zeroes: false,
         };
         let disk = MemoryStorage::new(vec![0; 4096]);
         let memory = machine.memory().clone();

@@ -1,6 +1,7 @@
 //! Copies with holes: what is not there is neither read nor written, and comes out the same all the
 //! same; with the digest of the input, and what was written read back.
 #![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::single_range_in_vec_init, reason = "lists of ranges are meant")]
 
 mod common;
 
@@ -12,7 +13,11 @@ use std::process::Command;
 
 use common::files::assert_same_large;
 use common::process::Finished;
-use common::{Files, is_root, needs_kvm, random, skip};
+use common::{Files, is_root, needs_kvm, random, skip, test};
+
+fn main() -> std::process::ExitCode {
+    common::harness::main()
+}
 
 const MIB: u64 = 1 << 20;
 

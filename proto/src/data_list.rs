@@ -82,8 +82,25 @@ impl DataList {
     }
 }
 
+impl DataList {
+    /// The holes of a disk of `capacity` bytes: what is between and behind the
+    /// [`ranges`](Self::ranges).
+    pub fn holes(&self, capacity: u64) -> impl Iterator<Item = Range<u64>> + '_ {
+        let mut end = 0;
+        let after_last = core::iter::once(capacity..capacity);
+        let gaps = self.ranges(capacity).chain(after_last).map(move |range| {
+            let gap = end..range.start;
+            end = range.end;
+            gap
+        });
+        gaps.filter(|gap| !gap.is_empty())
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::single_range_in_vec_init, reason = "lists of ranges are meant")]
+
     use alloc::vec;
     use alloc::vec::Vec;
     use core::ops::Range;
@@ -111,6 +128,15 @@ mod tests {
         let all: Vec<_> = DataList::everything().ranges(1 << 43).collect();
         assert_eq!(all, [0..1 << 43]);
         assert_eq!(DataList::everything().ranges(0).count(), 0);
+    }
+
+    #[test]
+    fn holes_are_what_is_not_data() {
+        let list = DataList::new(&[4096..8192, 40_960..45_056]);
+        let holes: Vec<_> = list.holes(50_000).collect();
+        assert_eq!(holes, [0..4096, 8192..40_960, 45_056..50_000]);
+        assert_eq!(DataList::everything().holes(50_000).count(), 0);
+        assert_eq!(DataList::new(&[]).holes(5).collect::<Vec<_>>(), [0..5]);
     }
 
     #[test]

@@ -18,12 +18,14 @@ pub use data_list::{DATA_UNIT, DataList};
 pub use frame::{FrameDecoder, FrameError, HEADER_LEN, MAX_MESSAGE_LEN, encode_framed};
 pub use generated::guest_message::Payload;
 pub use generated::{
-    CapacityMessage, CompleteMessage, DeviceConfig, Digest, ErrorMessage, GuestMessage,
-    InitMessage, Level, ProgressMessage, Protocol, Sparse, Transport, VmmConfig,
+    CapacityMessage, CheckMessage, CompleteMessage, DeviceConfig, Digest, ErrorMessage,
+    FeatureKind, FeatureMessage, FindingMessage, GuestMessage, ImageMessage, InitMessage,
+    InspectConfig, InspectTask, Level, ProblemMessage, ProgressMessage, Protocol, ReferenceMessage,
+    SnapshotMessage, Sparse, Transport, VmmConfig,
 };
 pub use messages::{
     NO_STATUS, capacity_message, complete_message, complete_with_digest, error_message,
-    init_message, progress_message,
+    info_message, init_message, progress_message,
 };
 pub use progress::encode_progress;
 pub use prost::Message;

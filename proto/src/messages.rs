@@ -18,6 +18,12 @@ fn message(level: Level, payload: Payload) -> GuestMessage {
     }
 }
 
+/// Something that is said of an image: one of the payloads that a guest which looks into one sends.
+#[must_use]
+pub fn info_message(payload: Payload) -> GuestMessage {
+    message(Level::Info, payload)
+}
+
 /// `device` has passed `stage` of its initialisation.
 #[must_use]
 pub fn init_message(stage: &str, device: &str, address: u64) -> GuestMessage {

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use argh::{ArgsInfo, FlagInfoKind, FromArgs, Optionality};
+use argh::{ArgsInfo, FlagInfo, FlagInfoKind, FromArgs, Optionality};
 
 use super::paths::{disk, file};
 use crate::config::{
@@ -140,8 +140,8 @@ pub(super) struct Cli {
 }
 
 /// What argh cannot say of an option.
-struct More {
-    long: &'static str,
+pub(super) struct More {
+    pub(super) long: &'static str,
     default: Option<&'static str>,
     value: Value,
 }
@@ -153,6 +153,8 @@ pub(super) enum Value {
     File,
     /// One of these words.
     Words(&'static [&'static str]),
+    /// One of these words, which are too many for the help text.
+    Names(&'static [&'static str]),
     /// Something that nobody can guess, or nothing.
     Other,
 }
@@ -203,7 +205,7 @@ const GROUPS: [(&str, &[More]); 7] = [
     ),
 ];
 
-const fn plain(long: &'static str) -> More {
+pub(super) const fn plain(long: &'static str) -> More {
     More {
         long,
         default: None,
@@ -218,16 +220,23 @@ const fn file_of(long: &'static str) -> More {
     }
 }
 
-const fn words(long: &'static str, words: &'static [&'static str]) -> More {
+pub(super) const fn words(long: &'static str, words: &'static [&'static str]) -> More {
     More {
         value: Value::Words(words),
         ..plain(long)
     }
 }
 
+pub(super) const fn names(long: &'static str, names: &'static [&'static str]) -> More {
+    More {
+        value: Value::Names(names),
+        ..plain(long)
+    }
+}
+
 impl More {
     /// With what holds when the option is not given.
-    const fn or(self, default: &'static str) -> Self {
+    pub(super) const fn or(self, default: &'static str) -> Self {
         Self {
             default: Some(default),
             ..self
@@ -251,9 +260,16 @@ pub(super) struct Opt {
     pub(super) value: Value,
 }
 
-/// All options, in groups with a title each.
+/// All options of a copy, in groups with a title each.
 pub(super) fn groups() -> Vec<(&'static str, Vec<Opt>)> {
-    let declared = Cli::get_args_info().flags;
+    join(Cli::get_args_info().flags, &GROUPS)
+}
+
+/// What argh has `declared`, in the groups of a table that says the rest.
+pub(super) fn join(
+    declared: &[FlagInfo<'static>],
+    table: &[(&'static str, &[More])],
+) -> Vec<(&'static str, Vec<Opt>)> {
     let join = |more: &More| {
         let flag = declared
             .iter()
@@ -276,13 +292,13 @@ pub(super) fn groups() -> Vec<(&'static str, Vec<Opt>)> {
             value: more.value,
         })
     };
-    GROUPS
+    table
         .iter()
         .map(|(title, group)| (*title, group.iter().filter_map(join).collect()))
         .collect()
 }
 
-/// All options.
+/// All options of a copy.
 pub(super) fn all() -> Vec<Opt> {
     groups().into_iter().flat_map(|(_, group)| group).collect()
 }

@@ -1,5 +1,6 @@
 //! What a run is asked to do, checked: a value of one of these types is valid.
 
+mod image;
 mod size;
 mod values;
 
@@ -9,6 +10,7 @@ use std::time::Duration;
 use guest_abi::limits::{MAX_QUEUE_DEPTH, MAX_REQUEST_SIZE, MIN_SECTOR_SIZE};
 
 pub use crate::report::OutputFormat;
+pub use image::{ImageConfig, ImageFormat, ImageReason, ImageTask};
 pub use values::{Digest, ProgressPercent, Protocol, SectorSize, Sparse, Transport};
 pub(crate) use values::{parse_bytes, parse_count, parse_timeout};
 

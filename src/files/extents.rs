@@ -59,7 +59,7 @@ pub(super) fn find_holes(file: BorrowedFd<'_>, length: u64) -> Holes {
             break;
         }
     }
-    if ranges == [0..length] {
+    if matches!(ranges.as_slice(), [all] if *all == (0..length)) {
         let list = DataList::everything();
         return Holes { list, coarse };
     }
@@ -128,13 +128,7 @@ pub(super) fn data_in_holes(
     length: u64,
     list: &DataList,
 ) -> Result<Option<u64>, Errno> {
-    let mut end = 0;
-    for range in list.ranges(length).chain([length..length]) {
-        let hole = end..range.start;
-        end = range.end;
-        if hole.is_empty() {
-            continue;
-        }
+    for hole in list.holes(length) {
         match seek(file, SeekFrom::Data(hole.start)) {
             Ok(start) if start < hole.end => return Ok(Some(start)),
             Ok(_) | Err(Errno::NXIO) => {}
@@ -147,6 +141,7 @@ pub(super) fn data_in_holes(
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    #![allow(clippy::single_range_in_vec_init, reason = "lists of ranges are meant")]
 
     use std::fs::File;
     use std::os::fd::AsFd;

@@ -74,6 +74,16 @@ impl InputFile {
         self.length
     }
 
+    /// The bytes that the file occupied when it was opened, as the file system counts them; 0 for a
+    /// block device.
+    #[must_use]
+    pub fn allocated(&self) -> u64 {
+        // The unit of st_blocks is 512 bytes on Linux, whatever the block size is (stat(2)).
+        u64::try_from(self.stat.st_blocks)
+            .unwrap_or(0)
+            .saturating_mul(512)
+    }
+
     /// Whether there is nothing to copy.
     #[must_use]
     pub fn is_empty(&self) -> bool {

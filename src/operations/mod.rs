@@ -3,3 +3,4 @@
 
 pub mod check;
 pub mod copy;
+pub mod inspect;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use guest_protocol::{GuestMessage, Payload};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::termios::tcgetwinsize;
 
 use super::bar::{Bar, summary};
@@ -27,6 +28,8 @@ use super::text::{TerminalText, TextLines};
 /// not full before it is asked again: what becomes of them always fits. The worst is a line break,
 /// which becomes an object of 26 bytes.
 pub const PIECE: usize = FULL / 32;
+/// The most bytes of an answer that are added at once: what fits if nothing waits.
+pub const ANSWER_PIECE: usize = FULL;
 /// Room for the line of a usual message, in bytes.
 const LINE: usize = 256;
 /// The bar is drawn no more often than this.
@@ -101,8 +104,8 @@ pub struct Console {
     message_line: String,
     terminal_text: TerminalText,
     text_lines: TextLines,
-    /// Whether standard output was lost, and the user has been told.
-    told: bool,
+    /// Why standard output was lost, if it was; the user has been told.
+    failure: Option<Errno>,
     /// When a stream last took something.
     moved: Instant,
 }
@@ -189,7 +192,7 @@ impl Console {
             message_line: String::with_capacity(LINE),
             terminal_text: TerminalText::default(),
             text_lines: TextLines::new(),
-            told: false,
+            failure: None,
             moved: Instant::now(),
         }
     }
@@ -297,6 +300,18 @@ impl Console {
         self.print(Sink::Out, format!("{text}\n").as_bytes());
     }
 
+    /// Shows a piece of an answer of at most [`ANSWER_PIECE`] bytes on standard output.
+    pub fn answer(&mut self, piece: &[u8]) {
+        self.print(Sink::Out, piece);
+    }
+
+    /// Why standard output could not be written, if that is so. A reader that has gone is no
+    /// failure.
+    #[must_use]
+    pub const fn failure(&self) -> Option<Errno> {
+        self.failure
+    }
+
     /// Shows the last object of a run whose format is JSON.
     pub fn result(&mut self, result: &RunResult) {
         if self.is_json() {
@@ -333,6 +348,7 @@ impl Console {
         let mut wrote = self.out.as_mut().is_some_and(Stream::flush);
         self.report_failure();
         wrote |= self.err.flush();
+        self.report_failure();
         if wrote || self.streams().all(Stream::is_empty) {
             self.moved = Instant::now();
         }
@@ -461,11 +477,12 @@ impl Console {
 
     /// Tells, once, that standard output can not be written.
     fn report_failure(&mut self) {
-        let failure = self.out.as_mut().and_then(Stream::take_failure);
-        if let Some(failure) = failure
-            && !self.told
-        {
-            self.told = true;
+        let stream = self.out.as_mut().unwrap_or(&mut self.err);
+        let Some(failure) = stream.take_failure() else {
+            return;
+        };
+        // Where both are the same there is nowhere to tell it.
+        if self.failure.replace(failure).is_none() && self.out.is_some() {
             let text = format!(
                 "vmm: warning: cannot write to standard output: {failure}; its lines are dropped\n"
             );

@@ -122,11 +122,17 @@ enum Object<'a> {
 impl Object<'_> {
     /// As one line, with its line break.
     fn line(&self) -> String {
-        // Strings and numbers cannot fail to be written.
-        let mut line = escape_invisible(serde_json::to_string(self).unwrap_or_default());
+        let mut line = one_line(self);
         line.push('\n');
         line
     }
+}
+
+/// `value` as one line of visible characters, without its line break.
+#[must_use]
+pub fn one_line(value: &impl Serialize) -> String {
+    // Strings and numbers cannot fail to be written.
+    escape_invisible(serde_json::to_string(value).unwrap_or_default())
 }
 
 /// The object for `message`; `None` for a message without content.
@@ -161,6 +167,13 @@ pub fn message_object(message: &GuestMessage) -> Option<String> {
             count: complete.count,
             success: complete.success,
         },
+        // What is said of an image is not an object but a part of an answer.
+        Payload::Image(_)
+        | Payload::Reference(_)
+        | Payload::Snapshot(_)
+        | Payload::Finding(_)
+        | Payload::Problem(_)
+        | Payload::Check(_) => return None,
     };
     Some(object.line())
 }

@@ -73,6 +73,13 @@ pub(super) fn push_message(line: &mut String, message: &GuestMessage) -> bool {
             complete.count,
             complete.success
         ),
+        // What is said of an image is not a line but a part of an answer.
+        Payload::Image(_)
+        | Payload::Reference(_)
+        | Payload::Snapshot(_)
+        | Payload::Finding(_)
+        | Payload::Problem(_)
+        | Payload::Check(_) => return false,
     };
     true
 }

@@ -11,7 +11,7 @@ use super::main_loop::{Ended, READER_PATIENCE};
 use super::member::PATIENCE;
 use super::{Deadline, GuestEnd, Operation, RunError, Signals, catch, describe_panics};
 use crate::machine::ExitCounts;
-use crate::report::{Console, DebugLines, Drained, last_words};
+use crate::report::{ANSWER_PIECE, Console, DebugLines, Drained, last_words};
 
 /// How long the last words of a run may take.
 const GOODBYE: Duration = Duration::from_secs(10);
@@ -67,6 +67,7 @@ pub(super) fn finish(
         }
     };
     let result = judged
+        .and_then(|()| show_answer(&operation.answer(), &mut console, &signals, deadline))
         .and_then(|()| show_rest(&mut console, &signals, deadline))
         .and_then(|also| {
             let mut warnings = operation.commit()?;
@@ -84,6 +85,31 @@ pub(super) fn finish(
 
 fn dropped_lines(bytes: usize) -> Option<String> {
     (bytes > 0).then(|| format!("nobody read the run's lines in time: {bytes} bytes were dropped"))
+}
+
+/// Shows an answer, which is all that the run is for: without it there is no result.
+fn show_answer(
+    answer: &str,
+    console: &mut Console,
+    signals: &Signals,
+    deadline: Option<Deadline>,
+) -> Result<(), RunError> {
+    let lost = |reason: &str| {
+        let text = format!("cannot write the answer to standard output: {reason}");
+        RunError::Storage(text.into())
+    };
+    for part in answer.as_bytes().chunks(ANSWER_PIECE) {
+        // What was said before it makes room first.
+        let dropped = show_rest(console, signals, deadline)?;
+        console.answer(part);
+        if dropped + show_rest(console, signals, deadline)? > 0 {
+            return Err(lost("nobody reads it"));
+        }
+        if let Some(failure) = console.failure() {
+            return Err(lost(&failure.to_string()));
+        }
+    }
+    Ok(())
 }
 
 /// Shows what waits to be shown, and returns how many bytes had to be dropped. A reader that takes

@@ -197,7 +197,11 @@ impl Runner {
     }
 
     /// Times one process whose stdout and stderr go to files.
-    fn time(&self, name: &str, command: &mut Command) -> Result<Sample, MeasureError> {
+    ///
+    /// # Errors
+    ///
+    /// It cannot be run, or failed.
+    pub(crate) fn time(&self, name: &str, command: &mut Command) -> Result<Sample, MeasureError> {
         let (stdout, stderr) = (self.workspace.path("stdout"), self.workspace.path("stderr"));
         for (path, is_error) in [(&stdout, false), (&stderr, true)] {
             let file = File::create(path).map_err(io_error(format!("make {}", path.display())))?;

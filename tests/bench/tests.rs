@@ -8,6 +8,7 @@
 
 mod figures;
 mod growth;
+mod images;
 mod machine;
 mod plot;
 mod program;
@@ -229,4 +230,21 @@ fn each_way_to_copy_is_the_command_line_that_is_published() {
     ] {
         assert_eq!(program.line(), line);
     }
+}
+
+#[test]
+fn looking_into_images_is_measured_over_an_image_that_is_safe() {
+    let folder = tempfile::tempdir().unwrap();
+    let runner = runner(folder.path());
+    let settings = settings(None, &[("BENCH_RUNS", "1")]).unwrap();
+    let text = images::measure(&runner, &settings).unwrap();
+    assert!(
+        text.contains("| vmm info |") && text.contains("| vmm check |"),
+        "{text}"
+    );
+    assert!(text.contains("at most 10.00 ms"), "{text}");
+    let image = std::fs::read(runner.workspace.path("image.qcow2")).unwrap();
+    let info = guest_formats::inspect(&mut &image[..], &guest_formats::Options::default()).unwrap();
+    assert_eq!(info.virtual_size, Some(8 << 40));
+    assert!(info.findings.is_empty(), "{:?}", info.findings);
 }

@@ -116,13 +116,22 @@ impl Vmm {
 
     /// With a limit on the size of any file that it writes, in bytes.
     pub(crate) fn with_file_size_limit(self, bytes: u64) -> Self {
+        self.with_limit(libc::RLIMIT_FSIZE, bytes)
+    }
+
+    /// With a limit on the memory of its own that it may have, in bytes.
+    pub(crate) fn with_memory_limit(self, bytes: u64) -> Self {
+        self.with_limit(libc::RLIMIT_DATA, bytes)
+    }
+
+    fn with_limit(self, resource: libc::__rlimit_resource_t, most: u64) -> Self {
         let limit = libc::rlimit {
-            rlim_cur: bytes,
-            rlim_max: bytes,
+            rlim_cur: most,
+            rlim_max: most,
         };
         let set = move || {
             // SAFETY: `limit` is a valid structure that the call only reads.
-            match unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) } {
+            match unsafe { libc::setrlimit(resource, &raw const limit) } {
                 0 => Ok(()),
                 _ => Err(io::Error::last_os_error()),
             }
@@ -226,7 +235,7 @@ impl Running {
         if !ended {
             child.kill().unwrap();
         }
-        let (status, peak_bytes) = reap(&child);
+        let (status, peak_bytes, cpu) = reap(&child);
         let text = |stream: &mut Option<JoinHandle<Vec<u8>>>| {
             let bytes = stream.take().map(|thread| thread.join().unwrap());
             String::from_utf8(bytes.unwrap_or_default()).expect("text output is UTF-8")
@@ -236,6 +245,7 @@ impl Running {
             stdout: text(&mut self.stdout),
             stderr: text(&mut self.stderr),
             peak_bytes,
+            cpu,
         };
         assert!(ended, "the VMM hung: {finished:?}");
         finished
@@ -264,8 +274,9 @@ fn wait(pid: Pid, limit: Duration) -> bool {
     unsafe { libc::poll(&raw mut poll, 1, milliseconds) > 0 }
 }
 
-/// Takes the status and the peak resident memory in bytes of a child that has ended.
-fn reap(child: &Child) -> (ExitStatus, u64) {
+/// Takes the status, the peak resident memory in bytes and the time on processors of a child that
+/// has ended.
+fn reap(child: &Child) -> (ExitStatus, u64, Duration) {
     let pid = i32::try_from(child.id()).unwrap();
     let mut status = 0;
     // SAFETY: a `rusage` is plain data, for which all zeros are valid.
@@ -274,7 +285,15 @@ fn reap(child: &Child) -> (ExitStatus, u64) {
     let reaped = unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut usage) };
     assert_eq!(reaped, pid, "{}", io::Error::last_os_error());
     let kibibytes = u64::try_from(usage.ru_maxrss).unwrap();
-    (ExitStatus::from_raw(status), kibibytes * 1024)
+    let cpu = [usage.ru_utime, usage.ru_stime].map(|time| {
+        let seconds = Duration::from_secs(u64::try_from(time.tv_sec).unwrap());
+        seconds + Duration::from_micros(u64::try_from(time.tv_usec).unwrap())
+    });
+    (
+        ExitStatus::from_raw(status),
+        kibibytes * 1024,
+        cpu[0] + cpu[1],
+    )
 }
 
 /// A run that has ended.
@@ -285,6 +304,8 @@ pub(crate) struct Finished {
     pub(crate) stderr: String,
     /// Of resident memory. Not less than the test process had when it started the VMM.
     pub(crate) peak_bytes: u64,
+    /// The time that its threads and its guest took on processors.
+    pub(crate) cpu: Duration,
 }
 
 impl Finished {

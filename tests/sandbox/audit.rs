@@ -22,7 +22,7 @@ const KVM_RUN: u64 = 0xae80;
 
 /// Rules that none of these runs needs, with the reason why they are there all the same. "*" is
 /// any thread.
-const RARE: [(&str, &str, &str); 6] = [
+const RARE: [(&str, &str, &str); 9] = [
     (
         "*",
         "epoll_wait",
@@ -42,6 +42,21 @@ const RARE: [(&str, &str, &str); 6] = [
         "output",
         "preadv",
         "a guest may read the output, as the copying one does only to verify it",
+    ),
+    (
+        "vcpu",
+        "pwritev",
+        "it helps the output only where the guest waits for it",
+    ),
+    (
+        "vcpu",
+        "fdatasync",
+        "it helps the output only where the guest waits for it",
+    ),
+    (
+        "vcpu",
+        "fallocate",
+        "only what lies on a device, or was written before, is punched out",
     ),
     (
         "output",
@@ -149,7 +164,12 @@ impl Trace {
                 main.and(&calls::place_file(folder))
                     .and(&calls::find_holes()),
             ),
-            ("vcpu", calls::vcpu().and(&calls::read_file())),
+            (
+                "vcpu",
+                calls::vcpu()
+                    .and(&calls::read_file())
+                    .and(&calls::write_file()),
+            ),
             ("input", reader.clone()),
             ("output", reader.and(&calls::write_file())),
             ("console", calls::event_loop()),

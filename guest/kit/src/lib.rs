@@ -24,6 +24,7 @@
 #![cfg_attr(not(any(test, feature = "testing")), no_std)]
 
 pub mod channel;
+pub mod disk;
 pub mod dma;
 pub mod hardware;
 pub mod machine;

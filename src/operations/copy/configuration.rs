@@ -43,22 +43,17 @@ impl InputFacts {
     /// a long hole are one step.
     #[must_use]
     pub fn reported_sectors(&self, sector_size: u64) -> u64 {
-        let (mut sectors, mut end) = (0_u64, 0);
-        for range in self
-            .data
-            .ranges(self.length)
-            .chain([self.length..self.length])
-        {
-            let hole = (range.start - end) / sector_size;
-            let step = if hole > LONG_HOLE {
+        let data = self.data.ranges(self.length);
+        let data = data.map(|range| (range.end - range.start).div_ceil(sector_size));
+        let holes = self.data.holes(self.length).map(|hole| {
+            let sectors = (hole.end - hole.start).div_ceil(sector_size);
+            if sectors > LONG_HOLE {
                 SECTORS_A_REPORT
             } else {
-                hole
-            };
-            sectors += step + (range.end - range.start).div_ceil(sector_size);
-            end = range.end;
-        }
-        sectors
+                sectors
+            }
+        });
+        data.chain(holes).sum()
     }
 
     /// So many bytes of data.
@@ -185,6 +180,7 @@ pub fn config_frame(
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
+    #![allow(clippy::single_range_in_vec_init, reason = "lists of ranges are meant")]
 
     use super::*;
     use crate::cli::{Command, parse};

@@ -185,7 +185,16 @@ impl Session {
             return Err(ProtocolError::AfterCompletion);
         }
         let level = match &message.payload {
-            None => return Err(ProtocolError::Shape),
+            // A copy has nothing to say of images.
+            None
+            | Some(
+                Payload::Image(_)
+                | Payload::Reference(_)
+                | Payload::Snapshot(_)
+                | Payload::Finding(_)
+                | Payload::Problem(_)
+                | Payload::Check(_),
+            ) => return Err(ProtocolError::Shape),
             Some(Payload::Init(_) | Payload::Capacity(_)) => Level::Info,
             Some(Payload::Progress(progress)) => {
                 let current = progress.current;

@@ -42,6 +42,7 @@ pub enum NewBlockError {
 ///     sector_size: 512,
 ///     read_only: true,
 ///     id: [0; 20],
+///     zeroes: false,
 /// };
 /// let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)])?;
 /// let line = Arc::new(IrqLine::new()?);

@@ -67,6 +67,19 @@ pub(super) fn decode(header: &Header, entry: u64, at: u64) -> Result<Entry, Erro
     })
 }
 
+/// Checks the bitmap of an extended entry that lies at `at` ("Extended L2 Entries"): bit x says that
+/// subcluster x is allocated, bit 32 + x that it reads as zero.
+pub(super) fn check_bitmap(entry: Entry, bitmap: u64, at: u64) -> Result<(), Error> {
+    let (allocated, zero) = (bitmap & 0xffff_ffff, bitmap >> 32);
+    let (holds, reason) = match entry {
+        // Subclusters of a compressed cluster have no bits of their own.
+        Entry::Compressed { .. } => (bitmap == 0, Reason::ReservedBits),
+        Entry::Allocated(_) => (allocated & zero == 0, Reason::BadEntry),
+        Entry::Unallocated | Entry::Zero(_) => (allocated == 0, Reason::BadEntry),
+    };
+    ensure(holds, reason, at + 8, bitmap)
+}
+
 fn compressed(header: &Header, entry: u64, at: u64) -> Result<Entry, Error> {
     ensure(entry & COPIED == 0, Reason::ReservedBits, at, entry)?;
     // The offset takes the low bits, the number of further sectors the rest below bit 62.

@@ -37,12 +37,12 @@ impl Qcow2 {
             .bytes(source, at, if size == 16 { 16 } else { 8 })?;
         let (l2_entry, bitmap) = (be64(bytes, 0), be64(bytes, 8));
         let decoded = entry::decode(&self.header, l2_entry, at)?;
+        if self.header.extended_l2 {
+            entry::check_bitmap(decoded, bitmap, at)?;
+        }
         let skip = offset % cluster_size;
         match decoded {
             Entry::Compressed { offset, length } => {
-                // Subclusters of a compressed cluster have no bits of their own.
-                let plain = !self.header.extended_l2 || bitmap == 0;
-                ensure(plain, Reason::ReservedBits, at + 8, bitmap)?;
                 self.compressed(source, offset, length, skip, at)
             }
             Entry::Zero(_) => Ok(Extent::new(cluster_size - skip, Content::Zero)),
@@ -91,8 +91,7 @@ impl Qcow2 {
         Ok(Extent::new(cluster_size - skip, content))
     }
 
-    /// The run of subclusters from `skip` on that are alike ("Extended L2 Entries"): bit x says
-    /// that subcluster x is allocated, bit 32 + x that it reads as zero.
+    /// The run of subclusters from `skip` on that are alike, of an entry whose bitmap was checked.
     fn subclusters(
         &self,
         source: &dyn ReadAt,
@@ -102,13 +101,10 @@ impl Qcow2 {
         at: u64,
     ) -> Result<Extent, Error> {
         let (allocated, zero) = (bitmap & 0xffff_ffff, bitmap >> 32);
-        ensure(allocated & zero == 0, Reason::BadEntry, at + 8, bitmap)?;
         let cluster = match entry {
             Entry::Allocated(cluster) => cluster,
             _ => 0,
         };
-        let lost = allocated != 0 && cluster == 0;
-        ensure(!lost, Reason::BadEntry, at + 8, bitmap)?;
         let size = self.header.cluster_size() / SUBCLUSTERS;
         let state = |index: u64| (allocated >> index & 1, zero >> index & 1);
         let first = skip / size;

@@ -157,6 +157,10 @@ impl Check {
                 if value != 0 {
                     self.entry(source, header, value, at + within, active)?;
                 }
+                if size == 16 {
+                    let bitmap = line.get(index + 1).copied().unwrap_or(0);
+                    self.subclusters(header, value, bitmap, at + within);
+                }
             }
             at += there;
         }
@@ -191,6 +195,15 @@ impl Check {
             Ok(_) => {}
         }
         Ok(())
+    }
+
+    /// Checks the bitmap of an extended entry, unless the entry itself is wrong.
+    fn subclusters(&mut self, header: &Header, value: u64, bitmap: u64, at: u64) {
+        if let Ok(entry) = entry::decode(header, value, at)
+            && let Err(Error::Refused(finding)) = entry::check_bitmap(entry, bitmap, at)
+        {
+            self.fault(finding.reason, finding.at, bitmap);
+        }
     }
 
     fn copied(
