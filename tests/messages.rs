@@ -21,7 +21,7 @@ const PREPARATION: [&str; 9] = [
     "[INFO] init stage=queue device=input address=0x100",
     "[INFO] capacity device=input sectors=50 bytes=25600",
     "[INFO] init stage=probe device=output address=0x10001000",
-    "[INFO] init stage=features device=output address=0x120000246",
+    "[INFO] init stage=features device=output address=0x120004246",
     "[INFO] init stage=queue device=output address=0x100",
     "[INFO] capacity device=output sectors=50 bytes=25600",
 ];

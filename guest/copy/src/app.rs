@@ -184,10 +184,6 @@ fn attach<P: Ports, R: Registers>(
     let name = disk.name();
     let (purpose, sector) = match disk {
         Disk::Input => (Purpose::Read, config.input_sector),
-        // A feature that is not wanted is not looked at, and each look at a register is an exit.
-        Disk::Output if config.sparse == Sparse::Always => {
-            (Purpose::WriteZeroes, config.output_sector)
-        }
         Disk::Output => (Purpose::Write, config.output_sector),
     };
     let on_stage = |stage| match stage {

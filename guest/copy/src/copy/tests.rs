@@ -100,7 +100,7 @@ impl Setup {
         let mut disks = Disks::new(
             &ports,
             open(&self.source, Purpose::Read),
-            open(&self.target, Purpose::WriteZeroes),
+            open(&self.target, Purpose::Write),
         );
         let config = Config {
             input_sector: job.input,

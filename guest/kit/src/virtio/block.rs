@@ -44,10 +44,8 @@ const USUAL_QUEUE_SIZE: u16 = 256;
 pub enum Purpose {
     /// Reading alone.
     Read,
-    /// Writing, and flushing if the device can. It can be read, too.
+    /// Writing, and flushing and declaring zeros if the device can. It can be read, too.
     Write,
-    /// As [`Write`](Self::Write), and declaring zeros if the device can.
-    WriteZeroes,
 }
 
 /// A stage of the initialisation that has been passed.
@@ -224,7 +222,7 @@ fn set_up<R: Registers>(
     transport.reset()?;
     let features = transport.negotiate(wanted_features(purpose))?;
     on_stage(Stage::Features(features));
-    if purpose != Purpose::Read && features & F_RO != 0 {
+    if purpose == Purpose::Write && features & F_RO != 0 {
         return Err(BlockError::ReadOnly);
     }
     let size = queue_size(transport.queue_size_max(QUEUE)?, slots)?;
@@ -238,8 +236,7 @@ const fn wanted_features(purpose: Purpose) -> u64 {
     let always = F_EVENT_IDX | F_SIZE_MAX | F_SEG_MAX | F_RO | F_BLK_SIZE;
     match purpose {
         Purpose::Read => always,
-        Purpose::Write => always | F_FLUSH,
-        Purpose::WriteZeroes => always | F_FLUSH | F_WRITE_ZEROES,
+        Purpose::Write => always | F_FLUSH | F_WRITE_ZEROES,
     }
 }
 

@@ -59,20 +59,6 @@ fn the_configuration_is_the_devices_where_its_features_say_so() {
 }
 
 #[test]
-fn limits_of_zeros_are_only_asked_for_by_who_declares_zeros() {
-    let accesses = |purpose| {
-        let disk = disk();
-        disk.get().features |= F_WRITE_ZEROES;
-        let zeroes = open(&disk, purpose, 1).unwrap().config().zeroes;
-        let accesses = disk.get().accesses;
-        (zeroes.is_some(), accesses)
-    };
-    let (has, without) = accesses(Purpose::Write);
-    assert!(!has);
-    assert_eq!(accesses(Purpose::WriteZeroes), (true, without + 2));
-}
-
-#[test]
 fn the_queue_has_room_for_the_slots_as_far_as_the_device_allows() {
     for (max, slots, expected) in [
         (256, 16, 256),
