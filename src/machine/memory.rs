@@ -154,7 +154,7 @@ pub(crate) fn to_usize(value: u64) -> usize {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
     use guest_abi::layout::{DMA_POOL, GDT, IMAGE, RAM_SIZE, STACK_TOP, queue};
     use vm_memory::Bytes;
