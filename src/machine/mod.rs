@@ -14,6 +14,7 @@ mod kvm;
 mod loader;
 mod memory;
 mod page_tables;
+mod processor;
 mod registers;
 mod repeat;
 mod segments;

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use guest_abi::layout::{MAX_SLOTS, MMIO_SIZE, Shape};
-use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
+use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, VmFd};
 use vm_device::bus::{self, MmioAddress, MmioRange};
 use vm_device::device_manager::{IoManager, MmioManager, PioManager};
@@ -12,12 +12,11 @@ use vm_device::{DeviceMmio, DevicePio};
 use vm_memory::{GuestMemoryMmap, GuestMemoryRegion};
 
 use super::idle::{Devices, IdlePort};
-use super::memory::to_usize;
 use super::table::{Ports, Slot, is_register_page};
 use super::teardown::Teardown;
 use super::vcpu::Vcpu;
 use super::{Ender, ExitPort, GuestRam, LoadError, LoadedImage, MemoryError};
-use super::{loader, page_tables, registers, repeat, segments};
+use super::{loader, page_tables, processor, registers, repeat, segments};
 use crate::virtio::{IrqLine, MmioTransport, VirtioDevice};
 
 /// Offset of the QueueNotify register (virtio 1.2, section 4.2.2).
@@ -92,7 +91,6 @@ fn refused(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> MachineError {
 /// # }
 /// ```
 pub struct Machine {
-    kvm: Kvm,
     vm: VmFd,
     ram: GuestRam,
     bus: IoManager,
@@ -112,7 +110,7 @@ impl Machine {
     ///
     /// The KVM call that failed.
     pub fn new(kvm: Kvm, slots: usize) -> Result<Self, MachineError> {
-        Self::of_shape(kvm, Shape { slots, heap: false })
+        Self::of_shape(&kvm, Shape { slots, heap: false })
     }
 
     /// As [`new`](Self::new), with 4 MiB more of RAM that the guest may use, and that devices never
@@ -122,10 +120,10 @@ impl Machine {
     ///
     /// The KVM call that failed.
     pub fn with_heap(kvm: Kvm, slots: usize) -> Result<Self, MachineError> {
-        Self::of_shape(kvm, Shape { slots, heap: true })
+        Self::of_shape(&kvm, Shape { slots, heap: true })
     }
 
-    fn of_shape(kvm: Kvm, shape: Shape) -> Result<Self, MachineError> {
+    fn of_shape(kvm: &Kvm, shape: Shape) -> Result<Self, MachineError> {
         let slots = shape.slots;
         if slots > MAX_SLOTS {
             return Err(MachineError::Slots(MAX_SLOTS));
@@ -150,7 +148,6 @@ impl Machine {
                 .map_err(refused("the guest's memory"))?;
         }
         Ok(Self {
-            kvm,
             vm,
             ram,
             bus: IoManager::new(),
@@ -318,10 +315,7 @@ impl Machine {
         let LoadedImage { entry, permissions } = loader::load(self.ram.image(), image)?;
         page_tables::write(&self.ram, &permissions, &self.pages)?;
         segments::write_tables(self.ram.all(), &self.ports)?;
-        let cpuid = self
-            .kvm
-            .get_supported_cpuid(to_usize(KVM_MAX_CPUID_ENTRIES as u64))
-            .map_err(refused("its CPUID"))?;
+        let cpuid = processor::cpuid().map_err(refused("what CPUID is to say"))?;
         let mut vcpu = repeat::interrupted(|| self.vm.create_vcpu(0)).map_err(refused("a vCPU"))?;
         repeat::interrupted(|| registers::set_up(&vcpu, &cpuid, entry))
             .map_err(refused("the vCPU's registers"))?;
