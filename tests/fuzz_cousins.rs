@@ -62,17 +62,17 @@ fn assert_files(target: &str, seeds: &[Seed]) {
 
 #[test]
 fn no_driver_makes_a_disk_panic_hang_or_leave_its_bounds() {
-    run_on_random_bytes(4000, 2000, drivers::block::run);
+    run_on_random_bytes(1500, 2000, drivers::block::run);
 }
 
 #[test]
 fn nothing_on_a_serial_port_panics_piles_up_or_depends_on_how_it_is_split() {
-    run_on_random_bytes(4000, 1000, drivers::serial::run);
+    run_on_random_bytes(2000, 1000, drivers::serial::run);
 }
 
 #[test]
 fn no_image_makes_the_loader_panic_or_gets_a_page_that_is_writable_and_executable() {
-    run_on_random_bytes(4000, 400, drivers::loader::run);
+    run_on_random_bytes(2500, 400, drivers::loader::run);
 }
 
 /// The second time on a machine that has been used.

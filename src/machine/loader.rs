@@ -147,7 +147,8 @@ fn load_elf(memory: &GuestMemoryMmap, image: &[u8]) -> Result<LoadedImage, LoadE
         if segment.p_type == PT_NOTE && segment.p_filesz > MAX_NOTE_SIZE {
             return Err(LoadError::Elf("its notes are too long"));
         }
-        if segment.p_type == PT_LOAD && segment.p_memsz > 0 {
+        let is_empty = segment.p_memsz == 0 && segment.p_filesz == 0;
+        if segment.p_type == PT_LOAD && !is_empty {
             check_segment(&segment)?;
             allow(&mut permissions, &segment);
         }
@@ -318,6 +319,15 @@ mod tests {
         let told = try_load(&image).unwrap_err().to_string();
         assert!(told.contains("at 0x400000, 64 bytes long"), "{told}");
         assert!(told.contains("-Wl,-Ttext-segment=0x10000"), "{told}");
+    }
+
+    #[test]
+    fn a_segment_with_bytes_in_the_file_alone_is_refused() {
+        let mut image = executable(0, 0);
+        // Its size in memory.
+        image[64 + 40..64 + 48].fill(0);
+        let refused = try_load(&image);
+        assert!(matches!(refused, Err(LoadError::Elf(reason)) if reason.contains("than in memory")));
     }
 
     #[test]
