@@ -327,7 +327,9 @@ mod tests {
         // Its size in memory.
         image[64 + 40..64 + 48].fill(0);
         let refused = try_load(&image);
-        assert!(matches!(refused, Err(LoadError::Elf(reason)) if reason.contains("than in memory")));
+        assert!(
+            matches!(refused, Err(LoadError::Elf(reason)) if reason.contains("than in memory"))
+        );
     }
 
     #[test]
