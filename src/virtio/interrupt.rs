@@ -154,7 +154,7 @@ pub(super) fn is_readable(event: &EventFd) -> bool {
 
     let look = || {
         let epoll = Epoll::new()?;
-        let wanted = EpollEvent::new(EventSet::IN, 0);
+        let wanted = EpollEvent::new(EventSet::IN | EventSet::EDGE_TRIGGERED, 0);
         epoll.ctl(ControlOperation::Add, event.as_raw_fd(), wanted)?;
         epoll.wait(0, &mut [EpollEvent::default()])
     };
