@@ -484,6 +484,9 @@ mod tests {
 
     #[test]
     fn notes_that_would_take_long_to_walk_through_are_refused() {
+        assert_eq!(try_load(&executable(1, 64 << 10)).unwrap(), IMAGE);
+        let refused = try_load(&executable(1, (64 << 10) + 1));
+        assert!(matches!(refused, Err(LoadError::Elf(reason)) if reason.contains("too long")));
         let refused = try_load(&executable(1, 12 << 20));
         assert!(matches!(refused, Err(LoadError::Elf(reason)) if reason.contains("too long")));
     }

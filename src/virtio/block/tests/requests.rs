@@ -447,6 +447,7 @@ fn more_work_than_one_round_is_continued_in_the_next() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "70,000 requests take Miri hours")]
 fn the_ring_goes_round_many_times() {
     let mut rig = Rig::with(512, false);
     rig.driver.start(VERSION_1, 4);
