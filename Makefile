@@ -22,7 +22,12 @@ MANDIR ?= $(DATADIR)/man
 DOCDIR ?= $(DATADIR)/doc/vmm
 INSTALL ?= install
 
-.PHONY: all build run install uninstall doc generated test test-nested lint bench bench-reference fuzz fuzz-coverage \
+# A static build is for this target: x86_64-unknown-linux-musl too, once rustup has added it.
+STATIC_TARGET ?= x86_64-unknown-linux-gnu
+STATIC_VMM = target/$(STATIC_TARGET)/release/vmm
+
+.PHONY: all build run demo static install uninstall doc generated picture test test-static test-nested \
+  fresh-check coverage deny lint bench bench-reference fuzz fuzz-coverage \
   miri mutants clean help
 
 all: build
@@ -36,6 +41,16 @@ run: build
 	  $(call option,--input-sector-size,$(INPUT_SECTOR_SIZE)) \
 	  $(call option,--output-sector-size,$(OUTPUT_SECTOR_SIZE)) \
 	  $(call option,--progress-percent,$(PROGRESS)) $(ARGS)
+
+# Needs no file of yours: it makes one.
+demo: build
+	@examples/demo.sh $(VMM)
+
+# Runs on any Linux of this processor, whatever C library it has. With a target named, the flags are
+# not for build scripts. For glibc it takes its static library (libc6-dev, glibc-static).
+static:
+	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --locked --target $(STATIC_TARGET)
+	@echo $(STATIC_VMM)
 
 # Builds nothing, so that root need not run cargo: `make && sudo make install`.
 install:
@@ -51,7 +66,7 @@ uninstall:
 	rm -f $(foreach file,$(INSTALLED),$(call quote,$(DESTDIR)$(file)))
 	rm -rf $(call quote,$(DESTDIR)$(DOCDIR))
 
-DOCS = README.md LICENSE-APACHE LICENSE-BSD-3-Clause $(wildcard docs/*.md docs/*.svg)
+DOCS = README.md LICENSE-APACHE LICENSE-BSD-3-Clause $(wildcard docs/*.md docs/*/*.svg resources/*.svg)
 INSTALLED = $(BINDIR)/vmm $(MANDIR)/man1/vmm.1 $(DATADIR)/bash-completion/completions/vmm \
   $(DATADIR)/zsh/site-functions/_vmm $(DATADIR)/fish/vendor_completions.d/vmm.fish
 # $(call put,MODE,FILE,PLACE)
@@ -66,12 +81,32 @@ generated:
 	BLESS=1 $(CARGO) test --locked --lib -- cli::generated::
 
 test:
-	$(CARGO) test --locked --workspace
-	$(CARGO) test --locked --workspace --lib --manifest-path guest/Cargo.toml
+	@tests/run
+
+# What a static binary must do: start where there is nothing else, and copy in its sandbox.
+test-static: static
+	VMM_BINARY=$(abspath $(STATIC_VMM)) $(CARGO) test --locked --test static --test nested
+
+# The README's two commands, in a fresh clone and a clean environment.
+fresh-check:
+	@tests/fresh-check
 
 # RUNNER runs a command on another host that has a KVM of its own: RUNNER -p FOLDER -- COMMAND.
 test-nested: build
 	tests/nested/run $(call quote,$(RUNNER))
+
+# How much of the code the tests run: of whole VMs too, whose processes may not open a file at their
+# end, so that their counters are in mapped files from the beginning (%c).
+coverage:
+	@cargo llvm-cov --version >/dev/null 2>&1 || { echo 'make coverage needs cargo-llvm-cov: cargo install cargo-llvm-cov && rustup component add llvm-tools' >&2; exit 2; }
+	LLVM_PROFILE_FILE_NAME='vmm-%p%c.profraw' RUSTFLAGS='-C llvm-args=-runtime-counter-relocation' \
+	  $(CARGO) llvm-cov --locked --workspace --summary-only --ignore-filename-regex '(^|/)(tests|examples)/'
+
+# Licences, sources and doubles of the dependencies. Without the network: ARGS=--offline.
+deny:
+	@cargo deny --version >/dev/null 2>&1 || { echo 'make deny needs cargo-deny: cargo install cargo-deny' >&2; exit 2; }
+	$(CARGO) deny $(ARGS) --locked check bans licenses sources
+	$(CARGO) deny $(ARGS) --locked --manifest-path guest/Cargo.toml check --config deny.toml bans licenses sources
 
 lint:
 	$(CARGO) fmt --all --check
@@ -79,6 +114,10 @@ lint:
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --locked --workspace --lib --bins --manifest-path guest/Cargo.toml -- -D warnings
 	$(CARGO) clippy --locked --workspace --lib --tests --manifest-path guest/Cargo.toml -- -D warnings
+
+# The picture of a terminal in the README. It takes 2 GiB of room for a moment, below TMPDIR.
+picture:
+	$(CARGO) bench --locked --bench picture
 
 # Both take BENCH_BYTES, BENCH_RUNS, BENCH_DIR, BENCH_FULL, BENCH_PUBLISH and BENCH_VMM from the
 # environment or the command line: docs/performance.md says what they are.
@@ -132,12 +171,19 @@ help:
 	@echo 'make                 build target/release/vmm, the guest included'
 	@echo 'make run             copy INPUT to OUTPUT; takes INPUT_SECTOR_SIZE, OUTPUT_SECTOR_SIZE,'
 	@echo '                     PROGRESS, and ARGS for any other option of vmm'
+	@echo 'make demo            make a disk, copy it, compare, and show what there is to see'
+	@echo 'make static          a binary that needs no library; STATIC_TARGET for musl'
 	@echo 'make install         install it with man page, completions and docs below PREFIX (/usr/local);'
 	@echo '                     takes DESTDIR; make uninstall removes them'
 	@echo 'make doc             the documentation of the code, below target/doc'
 	@echo 'make generated       write man page and completions anew after a change of the options'
 	@echo 'make test            build everything and run all tests'
+	@echo 'make test-static     build a static binary and test it'
 	@echo 'make test-nested     run a few tests on the host that RUNNER boots'
+	@echo 'make fresh-check     do what the README says in a fresh clone; takes long'
+	@echo 'make coverage        how much of the code the tests run; needs cargo-llvm-cov'
+	@echo 'make deny            licences and sources of the dependencies; needs cargo-deny'
+	@echo 'make picture         the picture of a terminal in the README'
 	@echo 'make lint            rustfmt and clippy, warnings denied'
 	@echo 'make bench           measure beside cp, dd and qemu-img; takes BENCH_BYTES, BENCH_RUNS'
 	@echo 'make bench-reference the table of the prototypes again, with 10,000,000 sectors; an hour'

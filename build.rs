@@ -1,4 +1,4 @@
-//! Builds the guest and hands its ELF image to the VMM, which embeds it.
+//! Builds the guests and hands their ELF images to the VMM, which embeds them.
 //!
 //! The guests are a workspace of their own with its own lock file, built by a cargo of its own into
 //! this build's output folder: plain `cargo build` and `cargo test` need nothing before them.
@@ -7,8 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::{env, fs};
 
+/// The guests' programs, and what their images are called in this build's output folder.
+const GUESTS: [(&str, &str); 2] = [("copy", "guest.elf"), ("inspect", "inspect.elf")];
+
 fn main() -> ExitCode {
-    match build_guest() {
+    match build_guests() {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
             println!("cargo::error={reason}");
@@ -17,13 +20,16 @@ fn main() -> ExitCode {
     }
 }
 
-fn build_guest() -> Result<(), String> {
+fn build_guests() -> Result<(), String> {
     let root = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
     let out = PathBuf::from(variable("OUT_DIR")?);
     // Not all of guest/: its own target folder, if someone built it by hand, must not trigger this.
     for input in [
         "guest/abi/src",
         "guest/copy",
+        "guest/formats/src",
+        "guest/formats/Cargo.toml",
+        "guest/inspect",
         "guest/kit",
         "guest/link",
         "guest/Cargo.toml",
@@ -36,26 +42,27 @@ fn build_guest() -> Result<(), String> {
 
     let target = out.join("guest-target");
     let status = Command::new(variable("CARGO")?)
-        .args(["build", "--release", "--bin", "copy", "--locked"])
+        .args(["build", "--release", "--bins", "--locked"])
         .arg("--manifest-path")
         .arg(root.join("guest/Cargo.toml"))
         .arg("--target-dir")
         .arg(&target)
         // What this build was asked for (flags, wrappers such as clippy's, another target) is not
-        // meant for the guest.
+        // meant for the guests.
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env_remove("RUSTC_WRAPPER")
         .env_remove("RUSTC_WORKSPACE_WRAPPER")
         .env_remove("CARGO_BUILD_TARGET")
         .status()
-        .map_err(|error| format!("cannot run cargo for the guest: {error}"))?;
+        .map_err(|error| format!("cannot run cargo for the guests: {error}"))?;
     if !status.success() {
-        return Err(format!("building the guest failed: {status}"));
+        return Err(format!("building the guests failed: {status}"));
     }
-    let built = target.join("release/copy");
-    let image = out.join("guest.elf");
-    copy(&built, &image)
+    let release = target.join("release");
+    GUESTS
+        .iter()
+        .try_for_each(|(program, image)| copy(&release.join(program), &out.join(image)))
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), String> {

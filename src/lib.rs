@@ -1,10 +1,41 @@
-//! A VMM on rust-vmm crates that copies a disk inside a virtual machine.
+//! A VMM on rust-vmm crates that copies a disk inside a virtual machine, and the kit that it is
+//! made of.
 //!
-//! Data goes one way: the command line ([`cli`]) becomes a checked [`config`]; a [`run`] opens the
-//! [`files`], puts them behind [`virtio`] block devices, builds the [`machine`] with them and its
-//! serial [`devices`], and lets the guest work; the [`job`] follows what the guest says, and
-//! [`report`] and [`stats`] show it, and the [`sandbox`]
-//! confines all of it before the guest's first instruction. The device layer knows nothing of the copy, and the copy nothing of KVM.
+//! A machine is a table of devices. What is added to it is what its guest may touch; then it is
+//! given a guest image, and what comes of that is run, confined, by a [`runtime::Runner`]:
+//!
+//! ```standalone_crate
+//! use vmm::machine::{Machine, open_kvm};
+//! use vmm::report::Console;
+//! use vmm::runtime::{JustRun, Runner};
+//!
+//! # fn main() -> Result<(), vmm::runtime::RunError> {
+//! # if open_kvm().is_err() {
+//! #     return Ok(());
+//! # }
+//! // mov dx, 0xf4; mov al, 0; out dx, al
+//! let guest = [0x66, 0xba, 0xf4, 0x00, 0xb0, 0, 0xee];
+//!
+//! let mut machine = Machine::new(open_kvm()?, 0)?;
+//! machine.add_exit_port(0xf4)?;
+//! let outcome = Runner::new(machine.boot(&guest)?).run(&mut JustRun, Console::default())?;
+//! assert!(outcome.result.is_ok());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The floors of the house, from the top; each uses only those below it:
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`cli`], [`config`] | the command line, and values that are valid because they exist |
+//! | [`operations`] | what a run is for: the copy |
+//! | [`runtime`] | threads, the main loop and the end of a run, whatever it is for |
+//! | [`machine`] | KVM, memory, the table of devices, the vCPU |
+//! | [`files`] | what lies behind disks, and the output's way to its name |
+//! | [`virtio`], [`devices`] | the transport, the queues' worker and the virtio devices; port devices |
+//! | [`report`], [`stats`] | what people and programs see of a run |
+//! | [`storage`], [`sandbox`], [`quote`] | a disk's storage; confinement; text that cannot be trusted |
 
 pub mod cli;
 pub mod config;

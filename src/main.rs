@@ -6,19 +6,25 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use vmm::cli::{self, Command};
-use vmm::operations::copy;
+use vmm::operations::{check, copy, inspect};
 use vmm::report::last_words;
-use vmm::runtime::EXIT_USAGE;
+use vmm::runtime::{self, EXIT_USAGE};
 
 /// The host failed, as it does when a run meets a file that cannot be written.
 const EXIT_HOST: u8 = 3;
 
 fn main() -> ExitCode {
+    runtime::describe_panics();
+    runtime::catch(run).unwrap_or_else(|error| fail(&error.to_string(), error.exit_code()))
+}
+
+fn run() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     match cli::parse(&arguments) {
         Ok(Command::Print(text)) => print(&text),
-        Ok(Command::Check(_)) => fail("--check is not available", EXIT_USAGE),
+        Ok(Command::Check(wanted)) => ExitCode::from(check::run(&wanted)),
         Ok(Command::Run(config)) => ExitCode::from(copy::run(&config)),
+        Ok(Command::Image(config)) => ExitCode::from(inspect::run(&config)),
         Err(error) => fail(&format!("{error}; try: vmm --help"), EXIT_USAGE),
     }
 }

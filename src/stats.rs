@@ -6,21 +6,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::machine::ExitCounts;
+use crate::report::Exits;
 use crate::virtio::block::BlockCounters;
 
 const MIB: f64 = 1024.0 * 1024.0;
-
-/// Exits of the vCPU to user space, by kind.
-#[derive(Clone, Debug, Serialize)]
-struct Exits {
-    pio_in: u64,
-    pio_out: u64,
-    mmio_read: u64,
-    mmio_write: u64,
-    idle: u64,
-    other: u64,
-    total: u64,
-}
 
 /// What one disk did.
 #[derive(Clone, Debug, Serialize)]
@@ -30,6 +19,8 @@ struct Disk {
     requests: u64,
     bytes_read: u64,
     bytes_written: u64,
+    /// Bytes made zero without data.
+    bytes_zeroed: u64,
     /// System calls that moved data.
     calls: u64,
     requests_per_call: f64,
@@ -41,8 +32,10 @@ struct Disk {
 #[derive(Clone, Debug, Serialize)]
 pub struct Stats {
     success: bool,
-    /// Length of the input.
+    /// Different bytes of the output that were written; of a copy, all.
     bytes: u64,
+    /// Bytes of the input that nobody had to read, since they lie in holes.
+    bytes_skipped: u64,
     wall_seconds: f64,
     throughput_mib_s: f64,
     exits: Exits,
@@ -50,11 +43,13 @@ pub struct Stats {
     /// Bytes that reached a port or a register without an exit of their own.
     coalesced_bytes: u64,
     disks: Vec<Disk>,
+    /// How long the guest computed the digest, if it did.
+    digest_seconds: Option<f64>,
     peak_memory_kib: u64,
 }
 
 impl Stats {
-    /// The statistics of a run over `bytes` bytes that took `wall`.
+    /// The statistics of a run that wrote `bytes` different bytes of its output and took `wall`.
     #[must_use]
     pub fn new(
         success: bool,
@@ -71,21 +66,24 @@ impl Stats {
         Self {
             success,
             bytes,
+            bytes_skipped: bytes.saturating_sub(disks[0].1.bytes_read),
             wall_seconds: seconds,
             throughput_mib_s: ratio(mib, seconds),
-            exits: Exits {
-                pio_in: exits.pio_in,
-                pio_out: exits.pio_out,
-                mmio_read: exits.mmio_read,
-                mmio_write: exits.mmio_write,
-                idle: exits.idle,
-                other: exits.other,
-                total: exits.total(),
-            },
+            exits: exits.into(),
             exits_per_mib: ratio(total, mib),
             coalesced_bytes: exits.coalesced,
             disks: disks.map(|(name, counters)| disk(name, &counters)).into(),
+            digest_seconds: None,
             peak_memory_kib: peak_memory_kib(),
+        }
+    }
+
+    /// The same, of a run whose guest computed a digest for so long.
+    #[must_use]
+    pub fn with_digest_seconds(self, digest_seconds: Option<f64>) -> Self {
+        Self {
+            digest_seconds,
+            ..self
         }
     }
 
@@ -94,6 +92,38 @@ impl Stats {
     pub fn to_json(&self) -> String {
         // Numbers and names cannot fail to be written.
         serde_json::to_string(self).unwrap_or_default() + "\n"
+    }
+
+    /// The same as one of the objects of a run, which have a type; without a line break.
+    #[must_use]
+    pub fn to_object(&self) -> String {
+        let object = Object {
+            kind: "stats",
+            stats: self,
+        };
+        serde_json::to_string(&object).unwrap_or_default()
+    }
+}
+
+#[derive(Serialize)]
+struct Object<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(flatten)]
+    stats: &'a Stats,
+}
+
+impl From<&ExitCounts> for Exits {
+    fn from(exits: &ExitCounts) -> Self {
+        Self {
+            pio_in: exits.pio_in,
+            pio_out: exits.pio_out,
+            mmio_read: exits.mmio_read,
+            mmio_write: exits.mmio_write,
+            idle: exits.idle,
+            other: exits.other,
+            total: exits.total(),
+        }
     }
 }
 
@@ -106,6 +136,7 @@ fn disk(name: &'static str, counters: &BlockCounters) -> Disk {
         requests: counters.requests,
         bytes_read: counters.bytes_read,
         bytes_written: counters.bytes_written,
+        bytes_zeroed: counters.bytes_zeroed,
         calls: counters.backend_calls,
         requests_per_call: ratio(requests, calls),
         errors: counters.errors,
@@ -116,10 +147,15 @@ fn disk(name: &'static str, counters: &BlockCounters) -> Disk {
 impl Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let exits = &self.exits;
+        let (done, end) = if self.success {
+            ("copied", "")
+        } else {
+            ("written", "; there is no copy")
+        };
         writeln!(
             f,
-            "copied       {} bytes in {:.3} s, {:.0} MiB/s",
-            self.bytes, self.wall_seconds, self.throughput_mib_s
+            "{done:<12} {} bytes in {:.3} s, {:.0} MiB/s, {} of them skipped{end}",
+            self.bytes, self.wall_seconds, self.throughput_mib_s, self.bytes_skipped
         )?;
         writeln!(
             f,
@@ -138,18 +174,22 @@ impl Display for Stats {
         for disk in &self.disks {
             writeln!(
                 f,
-                "{:<12} {} requests, {} bytes read, {} bytes written, {} calls ({:.1} requests \
+                "{:<12} {} requests, {} bytes read, {} bytes written, {} bytes zeroed, {} calls ({:.1} requests \
                  a call), {} kicks, {} notifications, {} errors",
                 disk.name,
                 disk.requests,
                 disk.bytes_read,
                 disk.bytes_written,
+                disk.bytes_zeroed,
                 disk.calls,
                 disk.requests_per_call,
                 disk.kicks,
                 disk.notifications,
                 disk.errors
             )?;
+        }
+        if let Some(seconds) = self.digest_seconds {
+            writeln!(f, "digest       {seconds:.3} s of the guest's time")?;
         }
         writeln!(f, "peak memory  {} KiB", self.peak_memory_kib)
     }
@@ -197,6 +237,30 @@ mod tests {
         assert_eq!(json["exits_per_mib"], 2.0);
         assert_eq!(json["disks"][1]["requests_per_call"], 4.0);
         assert!(json["peak_memory_kib"].as_u64().unwrap() > 0);
+    }
+
+    #[test]
+    fn the_object_of_a_run_is_the_same_with_a_type() {
+        let [mut object, plain] = [stats().to_object(), stats().to_json()]
+            .map(|text| serde_json::from_str::<serde_json::Value>(&text).unwrap());
+        let kind = object.as_object_mut().unwrap().remove("type");
+        assert_eq!(kind, Some("stats".into()));
+        assert_eq!(object["exits"], plain["exits"]);
+        assert_eq!(object["disks"], plain["disks"]);
+    }
+
+    #[test]
+    fn a_failed_run_does_not_say_that_it_copied() {
+        assert!(
+            stats()
+                .to_string()
+                .starts_with("copied       2097152 bytes")
+        );
+        let mut failed = stats();
+        failed.success = false;
+        let text = failed.to_string();
+        assert!(text.starts_with("written      2097152 bytes"), "{text}");
+        assert!(text.contains("there is no copy") && !text.contains("copied"));
     }
 
     #[test]

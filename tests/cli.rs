@@ -13,7 +13,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use common::process::binary;
-use common::{Files, Vmm, needs_kvm, skip};
+use common::{Files, Vmm, needs_kvm, skip, test};
+
+fn main() -> std::process::ExitCode {
+    common::harness::main()
+}
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -11,8 +11,12 @@ use std::process::Command;
 use common::elf::flatten;
 use common::files::{assert_same, assert_same_large, random};
 use common::process::binary;
-use common::{Files, Finished, GUEST, Vmm, needs_kvm, skip};
+use common::{Files, Finished, GUEST, Vmm, needs_kvm, skip, test};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+fn main() -> std::process::ExitCode {
+    common::harness::main()
+}
 
 /// The valid sector sizes in bytes.
 const SECTOR_SIZES: [u32; 8] = [512, 1024, 2048, 4096, 8192, 16384, 32768, 65536];

@@ -6,8 +6,12 @@ mod common;
 
 use common::process::Terminal;
 use common::program::Program;
-use common::{Files, needs_kvm};
+use common::{Files, needs_kvm, test};
 use guest_abi::ports::COM2;
+
+fn main() -> std::process::ExitCode {
+    common::harness::main()
+}
 
 /// What comes before the progress of a copy of 50 sectors.
 const PREPARATION: [&str; 9] = [
@@ -17,7 +21,7 @@ const PREPARATION: [&str; 9] = [
     "[INFO] init stage=queue device=input address=0x100",
     "[INFO] capacity device=input sectors=50 bytes=25600",
     "[INFO] init stage=probe device=output address=0x10001000",
-    "[INFO] init stage=features device=output address=0x120000246",
+    "[INFO] init stage=features device=output address=0x120004246",
     "[INFO] init stage=queue device=output address=0x100",
     "[INFO] capacity device=output sectors=50 bytes=25600",
 ];

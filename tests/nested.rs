@@ -7,8 +7,12 @@ mod common;
 use std::time::Duration;
 
 use common::program::Program;
-use common::{Files, needs_kvm};
+use common::{Files, needs_kvm, test};
 use rustix::process::Signal;
+
+fn main() -> std::process::ExitCode {
+    common::harness::main()
+}
 
 #[test]
 fn small_files_are_copied_exactly() {
@@ -34,7 +38,7 @@ fn fifty_sectors_give_the_lines_of_the_reference() {
 [INFO] init stage=queue device=input address=0x100
 [INFO] capacity device=input sectors=50 bytes=25600
 [INFO] init stage=probe device=output address=0x10001000
-[INFO] init stage=features device=output address=0x120000246
+[INFO] init stage=features device=output address=0x120004246
 [INFO] init stage=queue device=output address=0x100
 [INFO] capacity device=output sectors=50 bytes=25600
 [PROGRESS] progress op=copy 1/50 (2%)

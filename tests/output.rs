@@ -3,8 +3,12 @@
 
 mod common;
 
-use common::{Files, needs_kvm};
+use common::{Files, needs_kvm, test};
 use serde_json::Value;
+
+fn main() -> std::process::ExitCode {
+    common::harness::main()
+}
 
 #[test]
 fn a_program_gets_an_object_for_each_line_that_a_person_gets() {

@@ -10,10 +10,14 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use common::elf::{Elf, R, RW, RWX, RX};
-use common::process::binary;
+use common::process::{binary, copy_program};
 use common::program::Program;
-use common::{Files, GUEST, Vmm, is_root, needs_kvm, skip};
+use common::{Files, GUEST, Vmm, is_root, needs_kvm, skip, test};
 use guest_abi::layout::{IMAGE, IMAGE_SIZE, PAGE_SIZE};
+
+fn main() -> std::process::ExitCode {
+    common::harness::main()
+}
 
 const WRONG_USAGE: i32 = 2;
 const HOST_FAILED: i32 = 3;
@@ -264,7 +268,7 @@ fn the_input_as_output_is_refused_also_through_links() {
 fn for_anyone(files: &mut Files) -> PathBuf {
     fs::set_permissions(files.folder(), Permissions::from_mode(0o755)).unwrap();
     let copy = files.expect("vmm");
-    fs::copy(binary(), &copy).unwrap();
+    copy_program(&binary(), &copy);
     copy
 }
 

@@ -10,8 +10,12 @@ use std::time::{Duration, Instant};
 
 use common::files::random;
 use common::program::Program;
-use common::{Files, Finished, Running, Vmm, is_root, needs_kvm, skip};
+use common::{Files, Finished, Running, Vmm, is_root, needs_kvm, skip, test};
 use rustix::process::Signal;
+
+fn main() -> std::process::ExitCode {
+    common::harness::main()
+}
 
 const HOST_FAILED: i32 = 3;
 const OLD: &[u8] = b"what was there before";

@@ -8,8 +8,12 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use common::process::{Terminal, Vmm};
-use common::{Files, needs_kvm};
+use common::{Files, needs_kvm, test};
 use rustix::process::Signal;
+
+fn main() -> std::process::ExitCode {
+    common::harness::main()
+}
 
 /// A copy that takes long and says much.
 const TALKATIVE: [&str; 5] = ["--verbose", "--queue-depth", "1", "--request-size", "512"];

@@ -5,7 +5,7 @@
 use std::cell::Cell;
 
 use arbitrary::{Result, Unstructured};
-use guest_abi::layout::{IMAGE, IMAGE_SIZE, INPUT_QUEUE, PAGE_SIZE};
+use guest_abi::layout::{IMAGE, IMAGE_SIZE, INPUT_QUEUE, PAGE_SIZE, Shape};
 use linux_loader::elf::{
     ELFCLASS64, ELFDATA2LSB, EM_X86_64, ET_EXEC, Elf64_Ehdr, Elf64_Phdr, PT_LOAD, PT_NOTE,
 };
@@ -59,7 +59,7 @@ pub fn is_loaded(bytes: &[u8]) -> bool {
 pub fn check(image: &[u8]) -> bool {
     with_rig(
         &RIG,
-        || GuestRam::new(2).unwrap(),
+        || GuestRam::new(Shape::COPYING).unwrap(),
         |ram| {
             let result = load(ram.image(), image);
             match &result {

@@ -80,6 +80,13 @@ impl FrameDecoder {
         mut sink: impl FnMut(GuestMessage),
     ) -> Result<(), FrameError> {
         loop {
+            if self.buffer.is_empty()
+                && let Some((frame, rest)) = whole_frame(bytes)
+            {
+                bytes = rest;
+                sink(decode(frame)?);
+                continue;
+            }
             let wanted = self.frame_len()?;
             let (taken, rest) = bytes.split_at(bytes.len().min(wanted - self.buffer.len()));
             self.buffer.extend_from_slice(taken);
@@ -89,8 +96,7 @@ impl FrameDecoder {
             }
             // A frame of no bytes at all is a complete message whose fields are all absent.
             if wanted > HEADER_LEN || self.frame_len()? == HEADER_LEN {
-                let message = GuestMessage::decode(&self.buffer[HEADER_LEN..])
-                    .map_err(|_| FrameError::Malformed)?;
+                let message = decode(&self.buffer[HEADER_LEN..])?;
                 self.buffer.clear();
                 sink(message);
             }
@@ -114,4 +120,19 @@ impl FrameDecoder {
         }
         Ok(HEADER_LEN + len)
     }
+}
+
+/// The message of the frame that `bytes` begin with, if all of it is there, and what follows: it
+/// need not be copied to be decoded.
+fn whole_frame(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (header, rest) = bytes.split_first_chunk::<HEADER_LEN>()?;
+    let len = usize::from(u16::from_le_bytes(*header));
+    if len > MAX_MESSAGE_LEN {
+        return None;
+    }
+    rest.split_at_checked(len)
+}
+
+fn decode(message: &[u8]) -> Result<GuestMessage, FrameError> {
+    GuestMessage::decode(message).map_err(|_| FrameError::Malformed)
 }

@@ -16,6 +16,24 @@ pub struct VmmConfig {
     /// How many requests may be under way at once; 1 means one at a time.
     #[prost(uint32, tag = "5")]
     pub queue_depth: u32,
+    #[prost(enumeration = "Transport", tag = "6")]
+    pub transport: i32,
+    #[prost(enumeration = "Sparse", tag = "7")]
+    pub sparse: i32,
+    /// Where the input may have data, in units of 4096 bytes: the length of a hole, of data, of a hole,
+    /// and so on, from the start of the disk. Behind the last there is a hole up to the disk's end. A
+    /// hole reads as zeros and need not be read. If there is no number, all may be data.
+    #[prost(uint64, repeated, tag = "8")]
+    pub data: ::prost::alloc::vec::Vec<u64>,
+    #[prost(enumeration = "Digest", tag = "9")]
+    pub digest: i32,
+    /// Whether the output is to be read back and its digest compared with the input's. Needs a digest.
+    #[prost(bool, tag = "10")]
+    pub verify: bool,
+    /// How many bytes of the input disk the digest is of: the input's own length, without what fills
+    /// up its last sector. 0 if no digest is wanted.
+    #[prost(uint64, tag = "11")]
+    pub digest_length: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeviceConfig {
@@ -27,16 +45,19 @@ pub struct DeviceConfig {
     pub sector_size: u32,
 }
 /// Guest to VMM.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GuestMessage {
     #[prost(enumeration = "Level", tag = "1")]
     pub level: i32,
-    #[prost(oneof = "guest_message::Payload", tags = "2, 3, 4, 5, 6")]
+    #[prost(
+        oneof = "guest_message::Payload",
+        tags = "2, 3, 4, 5, 6, 20, 21, 22, 23, 24, 25"
+    )]
     pub payload: ::core::option::Option<guest_message::Payload>,
 }
 /// Nested message and enum types in `GuestMessage`.
 pub mod guest_message {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Payload {
         #[prost(message, tag = "2")]
         Init(super::InitMessage),
@@ -48,6 +69,20 @@ pub mod guest_message {
         Error(super::ErrorMessage),
         #[prost(message, tag = "6")]
         Complete(super::CompleteMessage),
+        /// From a guest that looks into an image, in this order, and each but the first any number of
+        /// times.
+        #[prost(message, tag = "20")]
+        Image(super::ImageMessage),
+        #[prost(message, tag = "21")]
+        Reference(super::ReferenceMessage),
+        #[prost(message, tag = "22")]
+        Snapshot(super::SnapshotMessage),
+        #[prost(message, tag = "23")]
+        Finding(super::FindingMessage),
+        #[prost(message, tag = "24")]
+        Problem(super::ProblemMessage),
+        #[prost(message, tag = "25")]
+        Check(super::CheckMessage),
     }
 }
 /// A stage of initialisation is done.
@@ -87,7 +122,7 @@ pub struct ProgressMessage {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ErrorMessage {
-    /// What failed: "config", "init", "read", "write" or "flush".
+    /// What failed: "config", "init", "read", "write", "flush", "verify" or "report".
     #[prost(string, tag = "1")]
     pub op: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
@@ -112,8 +147,258 @@ pub struct CompleteMessage {
     pub count: u64,
     #[prost(bool, tag = "3")]
     pub success: bool,
+    /// Of a success, the digest of the input's bytes, if one is wanted.
+    #[prost(bytes = "vec", tag = "4")]
+    pub digest: ::prost::alloc::vec::Vec<u8>,
+    /// How long the guest computed it, in ticks of the processor's time stamp counter.
+    #[prost(uint64, tag = "5")]
+    pub digest_ticks: u64,
 }
-/// How the guest reports on COM1.
+/// Which zeros of the input are declared to the output disk (VIRTIO_BLK_T_WRITE_ZEROES with
+/// "unmap", virtio 1.2, section 5.2.6) and not written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Sparse {
+    /// Those in the holes of the list.
+    Auto = 0,
+    /// Those that are found in the data, too.
+    Always = 1,
+    /// None: all is written.
+    Never = 2,
+}
+impl Sparse {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Auto => "SPARSE_AUTO",
+            Self::Always => "SPARSE_ALWAYS",
+            Self::Never => "SPARSE_NEVER",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "SPARSE_AUTO" => Some(Self::Auto),
+            "SPARSE_ALWAYS" => Some(Self::Always),
+            "SPARSE_NEVER" => Some(Self::Never),
+            _ => None,
+        }
+    }
+}
+/// What is computed of the input's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Digest {
+    /// Nothing.
+    None = 0,
+    /// SHA-256 (FIPS 180-4).
+    Sha256 = 1,
+}
+impl Digest {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::None => "DIGEST_NONE",
+            Self::Sha256 => "DIGEST_SHA256",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "DIGEST_NONE" => Some(Self::None),
+            "DIGEST_SHA256" => Some(Self::Sha256),
+            _ => None,
+        }
+    }
+}
+/// VMM to a guest that looks into the image on the disk in slot 0, once, before it touches the disk.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct InspectConfig {
+    #[prost(enumeration = "InspectTask", tag = "1")]
+    pub task: i32,
+    /// Bytes of the image. The disk is longer where the image's last sector is filled up.
+    #[prost(uint64, tag = "2")]
+    pub length: u64,
+    /// The format that a user says the image has; empty if nothing is said.
+    #[prost(string, tag = "3")]
+    pub format: ::prost::alloc::string::String,
+    /// Names of reasons that do not count.
+    #[prost(string, repeated, tag = "4")]
+    pub allowed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The largest virtual disk in bytes; 0 leaves it to the guest.
+    #[prost(uint64, tag = "5")]
+    pub largest_disk: u64,
+}
+/// What an image says of itself. Words are in small letters, and empty where there is nothing to
+/// say.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ImageMessage {
+    /// The format that it is taken for, and all that fit.
+    #[prost(string, tag = "1")]
+    pub format: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub fitting: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The kind within the format, as the format itself calls it.
+    #[prost(string, tag = "3")]
+    pub variant: ::prost::alloc::string::String,
+    #[prost(uint32, optional, tag = "4")]
+    pub version: ::core::option::Option<u32>,
+    /// In bytes.
+    #[prost(uint64, optional, tag = "5")]
+    pub virtual_size: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "6")]
+    pub cluster_size: ::core::option::Option<u64>,
+    #[prost(string, tag = "7")]
+    pub compression: ::prost::alloc::string::String,
+    #[prost(uint32, optional, tag = "8")]
+    pub refcount_bits: ::core::option::Option<u32>,
+    #[prost(message, repeated, tag = "9")]
+    pub features: ::prost::alloc::vec::Vec<FeatureMessage>,
+    #[prost(string, tag = "10")]
+    pub encryption: ::prost::alloc::string::String,
+    /// How many there are; not all need be told.
+    #[prost(uint32, tag = "11")]
+    pub snapshots: u32,
+    /// Whether a log was replayed in memory to say all this.
+    #[prost(bool, tag = "12")]
+    pub log_replayed: bool,
+    /// "mbr" or "gpt", or else the file system that the disk is filled with.
+    #[prost(string, tag = "13")]
+    pub partitions: ::prost::alloc::string::String,
+    #[prost(string, tag = "14")]
+    pub file_system: ::prost::alloc::string::String,
+}
+/// A feature bit that is set.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FeatureMessage {
+    #[prost(enumeration = "FeatureKind", tag = "1")]
+    pub kind: i32,
+    #[prost(uint32, tag = "2")]
+    pub bit: u32,
+    /// Empty if it is not known.
+    #[prost(string, tag = "3")]
+    pub name: ::prost::alloc::string::String,
+}
+/// The name of another file, as it lies in the image.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReferenceMessage {
+    /// What the other file is to the image.
+    #[prost(string, tag = "1")]
+    pub kind: ::prost::alloc::string::String,
+    #[prost(bytes = "vec", tag = "2")]
+    pub name: ::prost::alloc::vec::Vec<u8>,
+}
+/// A snapshot inside the image.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SnapshotMessage {
+    #[prost(bytes = "vec", tag = "1")]
+    pub id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub name: ::prost::alloc::vec::Vec<u8>,
+    /// Since 1970.
+    #[prost(uint32, tag = "3")]
+    pub seconds: u32,
+    /// In bytes.
+    #[prost(uint64, tag = "4")]
+    pub vm_state_size: u64,
+    #[prost(uint64, optional, tag = "5")]
+    pub disk_size: ::core::option::Option<u64>,
+}
+/// What speaks against using the image.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FindingMessage {
+    /// The reason's stable name, and a sentence for a person.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub text: ::prost::alloc::string::String,
+    /// Whether the image contradicts itself, or may be whole and is refused all the same.
+    #[prost(bool, tag = "3")]
+    pub broken: bool,
+    /// Whether it does not count, since the configuration allows it and it may be allowed.
+    #[prost(bool, tag = "4")]
+    pub allowed: bool,
+    /// Where in the image, in bytes, and what was found there.
+    #[prost(uint64, tag = "5")]
+    pub at: u64,
+    #[prost(uint64, tag = "6")]
+    pub value: u64,
+}
+/// One thing that a check has found.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProblemMessage {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Where in the image, in bytes.
+    #[prost(uint64, tag = "2")]
+    pub at: u64,
+    /// What was found there, and what should be there where that is known.
+    #[prost(uint64, tag = "3")]
+    pub found: u64,
+    #[prost(uint64, optional, tag = "4")]
+    pub expected: ::core::option::Option<u64>,
+}
+/// What a check has come to. Without this message there was nothing that could be checked.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CheckMessage {
+    /// Things that are wrong, and clusters that are lost.
+    #[prost(uint64, tag = "1")]
+    pub errors: u64,
+    #[prost(uint64, tag = "2")]
+    pub leaks: u64,
+    /// Bytes of the virtual disk that are stored as they are, stored compressed, known to be zero,
+    /// left to another file, and that cannot be found.
+    #[prost(uint64, tag = "3")]
+    pub data: u64,
+    #[prost(uint64, tag = "4")]
+    pub compressed: u64,
+    #[prost(uint64, tag = "5")]
+    pub zero: u64,
+    #[prost(uint64, tag = "6")]
+    pub backing: u64,
+    #[prost(uint64, tag = "7")]
+    pub lost: u64,
+    /// The end of the last cluster that is in use, in bytes; 0 where it is not known.
+    #[prost(uint64, tag = "8")]
+    pub image_end: u64,
+}
+/// By what the guest reports. The configuration itself always comes over COM1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Transport {
+    /// COM1.
+    Serial = 0,
+    /// The transmit queue of the virtio console in slot 2 (virtio 1.2, section 5.3), from the first
+    /// message on. A guest that cannot use the console says why over COM1 and ends.
+    Console = 1,
+}
+impl Transport {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Serial => "TRANSPORT_SERIAL",
+            Self::Console => "TRANSPORT_CONSOLE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "TRANSPORT_SERIAL" => Some(Self::Serial),
+            "TRANSPORT_CONSOLE" => Some(Self::Console),
+            _ => None,
+        }
+    }
+}
+/// How the guest reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Protocol {
@@ -170,6 +455,63 @@ impl Level {
             "LEVEL_PROGRESS" => Some(Self::Progress),
             "LEVEL_ERROR" => Some(Self::Error),
             "LEVEL_COMPLETE" => Some(Self::Complete),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum InspectTask {
+    /// Say what the headers say.
+    Info = 0,
+    /// Look through the tables, too.
+    Check = 1,
+}
+impl InspectTask {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Info => "INSPECT_TASK_INFO",
+            Self::Check => "INSPECT_TASK_CHECK",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "INSPECT_TASK_INFO" => Some(Self::Info),
+            "INSPECT_TASK_CHECK" => Some(Self::Check),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum FeatureKind {
+    Incompatible = 0,
+    Compatible = 1,
+    Autoclear = 2,
+}
+impl FeatureKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Incompatible => "FEATURE_KIND_INCOMPATIBLE",
+            Self::Compatible => "FEATURE_KIND_COMPATIBLE",
+            Self::Autoclear => "FEATURE_KIND_AUTOCLEAR",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "FEATURE_KIND_INCOMPATIBLE" => Some(Self::Incompatible),
+            "FEATURE_KIND_COMPATIBLE" => Some(Self::Compatible),
+            "FEATURE_KIND_AUTOCLEAR" => Some(Self::Autoclear),
             _ => None,
         }
     }

@@ -1,4 +1,4 @@
-//! The messages that the VMM and its guest exchange over COM1, and how they are framed.
+//! The messages that the VMM and its guest exchange, and how they are framed.
 //!
 //! The schema is `guest.proto`; the code generated from it is checked in, and a test fails when
 //! the two disagree. The crate needs `alloc` but not `std`: both sides use it.
@@ -6,19 +6,26 @@
 
 extern crate alloc;
 
+mod data_list;
 mod frame;
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
 #[rustfmt::skip]
 mod generated;
 mod messages;
+mod progress;
 
+pub use data_list::{DATA_UNIT, DataList};
 pub use frame::{FrameDecoder, FrameError, HEADER_LEN, MAX_MESSAGE_LEN, encode_framed};
 pub use generated::guest_message::Payload;
 pub use generated::{
-    CapacityMessage, CompleteMessage, DeviceConfig, ErrorMessage, GuestMessage, InitMessage, Level,
-    ProgressMessage, Protocol, VmmConfig,
+    CapacityMessage, CheckMessage, CompleteMessage, DeviceConfig, Digest, ErrorMessage,
+    FeatureKind, FeatureMessage, FindingMessage, GuestMessage, ImageMessage, InitMessage,
+    InspectConfig, InspectTask, Level, ProblemMessage, ProgressMessage, Protocol, ReferenceMessage,
+    SnapshotMessage, Sparse, Transport, VmmConfig,
 };
 pub use messages::{
-    NO_STATUS, capacity_message, complete_message, error_message, init_message, progress_message,
+    NO_STATUS, capacity_message, complete_message, complete_with_digest, error_message,
+    info_message, init_message, progress_message,
 };
+pub use progress::encode_progress;
 pub use prost::Message;

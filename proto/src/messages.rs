@@ -1,6 +1,7 @@
 //! Constructors for the guest's messages, one for each payload, with the level that goes with it.
 
 use alloc::string::ToString;
+use alloc::vec::Vec;
 
 use crate::{
     CapacityMessage, CompleteMessage, ErrorMessage, GuestMessage, InitMessage, Level, Payload,
@@ -15,6 +16,12 @@ fn message(level: Level, payload: Payload) -> GuestMessage {
         level: level.into(),
         payload: Some(payload),
     }
+}
+
+/// Something that is said of an image: one of the payloads that a guest which looks into one sends.
+#[must_use]
+pub fn info_message(payload: Payload) -> GuestMessage {
+    message(Level::Info, payload)
 }
 
 /// `device` has passed `stage` of its initialisation.
@@ -87,6 +94,24 @@ pub fn complete_message(op: &str, count: u64, success: bool) -> GuestMessage {
             op: op.to_string(),
             count,
             success,
+            digest: Vec::new(),
+            digest_ticks: 0,
+        }),
+    )
+}
+
+/// `op` has ended well after `count` input sectors, whose bytes have this digest; to compute it took
+/// so many ticks.
+#[must_use]
+pub fn complete_with_digest(op: &str, count: u64, digest: &[u8], ticks: u64) -> GuestMessage {
+    message(
+        Level::Complete,
+        Payload::Complete(CompleteMessage {
+            op: op.to_string(),
+            count,
+            success: true,
+            digest: digest.to_vec(),
+            digest_ticks: ticks,
         }),
     )
 }

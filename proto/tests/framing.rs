@@ -4,7 +4,8 @@
 
 use guest_protocol::{
     FrameDecoder, FrameError, GuestMessage, HEADER_LEN, MAX_MESSAGE_LEN, capacity_message,
-    complete_message, encode_framed, error_message, init_message, progress_message,
+    complete_message, encode_framed, encode_progress, error_message, init_message,
+    progress_message,
 };
 use proptest::prelude::*;
 
@@ -25,6 +26,11 @@ fn messages() -> impl Strategy<Value = GuestMessage> {
         // A message without any content is a frame of length 0.
         Just(GuestMessage::default()),
     ]
+}
+
+/// Numbers of every length.
+fn uint64() -> impl Strategy<Value = u64> {
+    (any::<u64>(), 0..64_u32).prop_map(|(number, shift)| number >> shift)
 }
 
 fn encode(messages: &[GuestMessage]) -> Vec<u8> {
@@ -61,6 +67,21 @@ proptest! {
         sizes in prop::collection::vec(1..50_usize, 1..10),
     ) {
         prop_assert_eq!(decode(&encode(&sent), &sizes), (sent, None, false));
+    }
+
+    #[test]
+    fn a_progress_frame_made_by_hand_is_the_generated_codes_byte_for_byte(
+        op in "[a-z]{0,300}",
+        current in uint64(),
+        total in uint64(),
+        percent in prop_oneof![0..=100_u32, any::<u32>()],
+        room in 0..400_usize,
+    ) {
+        let message = progress_message(&op, current, total, percent);
+        let (mut expected, mut found) = (vec![0xaa; room], vec![0xaa; room]);
+        let generated = encode_framed(&message, &mut expected);
+        prop_assert_eq!(encode_progress(&op, current, total, percent, &mut found), generated);
+        prop_assert_eq!(found, expected);
     }
 
     #[test]

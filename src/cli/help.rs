@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use super::options::{self, Opt, Value};
-use super::text;
+use super::options::{Opt, Value};
+use super::text::{self, Page};
 
 const WIDTH: usize = 80;
 /// Where the explanation of an option begins.
@@ -11,28 +11,32 @@ const COLUMN: usize = 30;
 /// Where the explanation of an exit status begins.
 const STATUS_COLUMN: usize = 8;
 
-/// The whole text.
-pub(super) fn help() -> String {
-    let mut help = format!("vmm {}: {}\n\n", super::VERSION, text::SUMMARY);
-    for (number, usage) in text::USAGE.iter().enumerate() {
+/// The whole text for a command.
+pub(super) fn help(page: &Page) -> String {
+    let mut help = format!("vmm {}: {}\n\n", super::VERSION, page.summary);
+    for (number, usage) in page.usage.iter().enumerate() {
         let label = if number == 0 { "Usage:" } else { "" };
         line(&mut help, &format!("{label:<6} {usage}"));
     }
-    paragraph(&mut help, text::DESCRIPTION);
-    for (title, group) in options::groups() {
+    paragraph(&mut help, page.description);
+    let groups = (page.groups)();
+    for (title, group) in &groups {
         line(&mut help, &format!("\n{title}:"));
         for option in group {
-            entry(&mut help, &heading(&option), COLUMN, &explanation(&option));
+            entry(&mut help, &heading(option), COLUMN, &explanation(option));
         }
     }
-    paragraph(&mut help, text::SIZES);
+    let mut options = groups.iter().flat_map(|(_, group)| group);
+    if options.any(|option| option.argument == Some("SIZE")) {
+        paragraph(&mut help, text::SIZES);
+    }
     line(&mut help, "\nExamples:");
-    for (example, what) in text::EXAMPLES {
+    for (example, what) in page.examples {
         line(&mut help, &format!("  {example}"));
         entry(&mut help, "", 6, what);
     }
     line(&mut help, "\nExit status:");
-    for (status, meaning) in text::STATUSES {
+    for (status, meaning) in page.statuses {
         entry(&mut help, &format!("  {status}"), STATUS_COLUMN, meaning);
     }
     paragraph(
@@ -57,10 +61,15 @@ fn heading(option: &Opt) -> String {
 
 /// What an option does, with its default.
 pub(super) fn explanation(option: &Opt) -> String {
-    match option.default {
-        Some(default) => format!("{} (default: {default})", option.help),
-        None => option.help.to_owned(),
+    let mut text = option.help.to_owned();
+    if let Value::Names(names) = option.value {
+        text += ": ";
+        text += &names.join(", ");
     }
+    if let Some(default) = option.default {
+        text += &format!(" (default: {default})");
+    }
+    text
 }
 
 fn line(help: &mut String, text: &str) {
@@ -106,22 +115,28 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::commands;
     use super::*;
 
     #[test]
-    fn the_help_text_fits_a_terminal_and_names_everything() {
-        let help = help();
-        for line in help.lines() {
-            assert!(line.len() <= WIDTH && line.trim_end() == line, "{line:?}");
+    fn each_help_text_fits_a_terminal_and_names_everything() {
+        let words = commands::WORDS.map(|command| command.page);
+        for page in [text::COPY].into_iter().chain(words) {
+            let help = help(&page);
+            for line in help.lines() {
+                assert!(line.len() <= WIDTH && line.trim_end() == line, "{line:?}");
+            }
+            for option in page.options() {
+                assert!(help.contains(&format!("--{}", option.long)), "{help}");
+            }
+            for (status, _) in page.statuses {
+                assert!(help.contains(&format!("\n  {status} ")), "{help}");
+            }
+            for usage in page.usage {
+                assert!(help.contains(&format!(" {usage}\n")), "{help}");
+            }
+            assert!(help.contains("share/doc/vmm"));
         }
-        for option in options::all() {
-            assert!(help.contains(&format!("--{}", option.long)), "{help}");
-        }
-        for (status, _) in text::STATUSES {
-            assert!(help.contains(&format!("\n  {status} ")), "{help}");
-        }
-        assert!(help.contains("vmm [OPTIONS] SRC DST\n"));
-        assert!(help.contains("share/doc/vmm"));
     }
 
     #[test]

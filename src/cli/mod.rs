@@ -1,11 +1,14 @@
 //! The command line, and how it becomes a checked [`Config`].
 //!
 //! Three steps, one file each: `prepare` turns what people type into what argh takes,
-//! `options` declares the options for argh, and this file puts together what argh has read.
+//! `options` declares the options for argh, and this file puts together what argh has read. A word
+//! of `commands` as the first argument begins another command, which has options of its own.
 //! The help text, the man page and the shells' completions are made from the same declaration.
 
+mod commands;
 mod escape;
 mod help;
+mod image;
 mod options;
 mod paths;
 mod prepare;
@@ -19,7 +22,7 @@ use std::path::PathBuf;
 
 use argh::FromArgs;
 
-use crate::config::{Config, HostCheck, RequestShape};
+use crate::config::{Config, HostCheck, ImageConfig, RequestShape};
 use options::Cli;
 use prepare::Prepared;
 
@@ -32,6 +35,8 @@ pub enum Command {
     Run(Box<Config>),
     /// Say what this host offers.
     Check(HostCheck),
+    /// Look into an image.
+    Image(Box<ImageConfig>),
     /// Print this on standard output and be done.
     Print(String),
 }
@@ -46,6 +51,16 @@ pub fn parse(arguments: &[OsString]) -> Result<Command, String> {
 }
 
 fn command(arguments: &[OsString]) -> Result<Command, String> {
+    let (word, rest) = match arguments.split_first() {
+        Some((first, rest)) => (first.to_str().and_then(commands::named), rest),
+        None => (None, arguments),
+    };
+    if let Some(command) = word {
+        return Ok(match image::parse(command.task, rest)? {
+            Some(config) => Command::Image(Box::new(config)),
+            None => Command::Print(help::help(&command.page)),
+        });
+    }
     let Prepared {
         options,
         positionals,
@@ -54,11 +69,21 @@ fn command(arguments: &[OsString]) -> Result<Command, String> {
     let cli = match Cli::from_args(&["vmm"], &options) {
         Ok(cli) => cli,
         // argh ends well only where help is asked for. The text is ours.
-        Err(exit) if exit.status.is_ok() => return Ok(Command::Print(help::help())),
+        Err(exit) if exit.status.is_ok() => return Ok(Command::Print(help::help(&text::COPY))),
         Err(exit) => return Err(reworded(&exit.output)),
     };
     if cli.version {
         return Ok(Command::Print(format!("vmm {VERSION}\n")));
+    }
+    // A word that does something else when it comes first must not name a file here by mistake.
+    if let Some(word) = positionals
+        .first()
+        .filter(|word| commands::named(word).is_some())
+    {
+        return Err(format!(
+            "'{word}' is a command, which comes before the options: give vmm {word} IMAGE, or \
+             ./{word} for a file of that name"
+        ));
     }
     if cli.check {
         return check(&cli, &positionals).map(Command::Check);
@@ -110,6 +135,11 @@ fn copy(cli: Cli, positionals: &[String]) -> Result<Config, String> {
         quiet: cli.quiet,
         direct: cli.direct,
         fsync: cli.fsync,
+        sparse: cli.sparse,
+        digest: cli.digest,
+        verify: cli.verify,
+        max_output_size: cli.max_output_size,
+        force: cli.force,
         timeout: cli.timeout,
         sandbox: !cli.no_sandbox,
         stats: cli.stats,

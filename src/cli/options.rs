@@ -6,12 +6,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use argh::{ArgsInfo, FlagInfoKind, FromArgs, Optionality};
+use argh::{ArgsInfo, FlagInfo, FlagInfoKind, FromArgs, Optionality};
 
 use super::paths::{disk, file};
 use crate::config::{
-    OutputFormat, ProgressPercent, Protocol, SectorSize, Transport, parse_bytes, parse_count,
-    parse_timeout,
+    Digest, OutputFormat, ProgressPercent, Protocol, SectorSize, Sparse, Transport, parse_bytes,
+    parse_count, parse_timeout,
 };
 
 /// copies a disk inside a virtual machine
@@ -48,6 +48,27 @@ pub(super) struct Cli {
     /// report success only when the copy is on stable storage
     #[argh(switch)]
     pub(super) fsync: bool,
+
+    /// which zeros become holes: auto keeps the input's holes, always makes one of all zeros that the
+    /// guest finds, never writes everything
+    #[argh(option, arg_name = "WHEN", default = "Sparse::default()")]
+    pub(super) sparse: Sparse,
+
+    /// print the digest of the input's bytes, which the guest computes while it copies: sha256
+    #[argh(option, arg_name = "NAME")]
+    pub(super) digest: Option<Digest>,
+
+    /// read the output back when it is written, and compare it
+    #[argh(switch)]
+    pub(super) verify: bool,
+
+    /// refuse to make an output with more bytes than this
+    #[argh(option, arg_name = "SIZE", from_str_fn(parse_bytes))]
+    pub(super) max_output_size: Option<u64>,
+
+    /// write to a block device even if it is mounted or in use
+    #[argh(switch)]
+    pub(super) force: bool,
 
     /// progress reports: 0 at sectors 1, 11, 21 and so on; 1 to 99 each time that many percent
     /// more are done; 100 none
@@ -109,7 +130,7 @@ pub(super) struct Cli {
     #[argh(switch)]
     pub(super) no_sandbox: bool,
 
-    /// copy nothing; say what this host offers, and with a folder what its file system does
+    /// copy nothing; say what this host and the file system of a folder offer, and boot a guest
     #[argh(switch)]
     pub(super) check: bool,
 
@@ -119,8 +140,8 @@ pub(super) struct Cli {
 }
 
 /// What argh cannot say of an option.
-struct More {
-    long: &'static str,
+pub(super) struct More {
+    pub(super) long: &'static str,
     default: Option<&'static str>,
     value: Value,
 }
@@ -132,12 +153,14 @@ pub(super) enum Value {
     File,
     /// One of these words.
     Words(&'static [&'static str]),
+    /// One of these words, which are too many for the help text.
+    Names(&'static [&'static str]),
     /// Something that nobody can guess, or nothing.
     Other,
 }
 
 /// The options in the order of the help text. Those that argh adds by itself are among them.
-const GROUPS: [(&str, &[More]); 6] = [
+const GROUPS: [(&str, &[More]); 7] = [
     ("Files", &[file_of("input"), file_of("output")]),
     (
         "Disks",
@@ -148,8 +171,12 @@ const GROUPS: [(&str, &[More]); 6] = [
             plain("queue-depth").or("as many as fit"),
             plain("direct"),
             plain("fsync"),
+            words("sparse", &["auto", "always", "never"]).or("auto"),
+            plain("max-output-size").or("the input's size"),
+            plain("force"),
         ],
     ),
+    ("Checks", &[words("digest", &["sha256"]), plain("verify")]),
     (
         "Output",
         &[
@@ -178,7 +205,7 @@ const GROUPS: [(&str, &[More]); 6] = [
     ),
 ];
 
-const fn plain(long: &'static str) -> More {
+pub(super) const fn plain(long: &'static str) -> More {
     More {
         long,
         default: None,
@@ -193,16 +220,23 @@ const fn file_of(long: &'static str) -> More {
     }
 }
 
-const fn words(long: &'static str, words: &'static [&'static str]) -> More {
+pub(super) const fn words(long: &'static str, words: &'static [&'static str]) -> More {
     More {
         value: Value::Words(words),
         ..plain(long)
     }
 }
 
+pub(super) const fn names(long: &'static str, names: &'static [&'static str]) -> More {
+    More {
+        value: Value::Names(names),
+        ..plain(long)
+    }
+}
+
 impl More {
     /// With what holds when the option is not given.
-    const fn or(self, default: &'static str) -> Self {
+    pub(super) const fn or(self, default: &'static str) -> Self {
         Self {
             default: Some(default),
             ..self
@@ -226,9 +260,16 @@ pub(super) struct Opt {
     pub(super) value: Value,
 }
 
-/// All options, in groups with a title each.
+/// All options of a copy, in groups with a title each.
 pub(super) fn groups() -> Vec<(&'static str, Vec<Opt>)> {
-    let declared = Cli::get_args_info().flags;
+    join(Cli::get_args_info().flags, &GROUPS)
+}
+
+/// What argh has `declared`, in the groups of a table that says the rest.
+pub(super) fn join(
+    declared: &[FlagInfo<'static>],
+    table: &[(&'static str, &[More])],
+) -> Vec<(&'static str, Vec<Opt>)> {
     let join = |more: &More| {
         let flag = declared
             .iter()
@@ -251,13 +292,13 @@ pub(super) fn groups() -> Vec<(&'static str, Vec<Opt>)> {
             value: more.value,
         })
     };
-    GROUPS
+    table
         .iter()
         .map(|(title, group)| (*title, group.iter().filter_map(join).collect()))
         .collect()
 }
 
-/// All options.
+/// All options of a copy.
 pub(super) fn all() -> Vec<Opt> {
     groups().into_iter().flat_map(|(_, group)| group).collect()
 }

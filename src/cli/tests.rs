@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{OutputFormat, Protocol, Transport};
+use crate::config::{ImageTask, OutputFormat, Protocol, Transport};
 
 const FILES: [&str; 4] = ["--input", "a", "--output", "b"];
 
@@ -164,7 +164,7 @@ fn files_may_be_given_by_place_or_by_name() {
 
 #[test]
 fn the_examples_of_the_help_text_are_valid() {
-    for (example, _) in text::EXAMPLES {
+    for (example, _) in text::COPY.examples {
         let words = example.split_whitespace().take_while(|word| *word != "|");
         config(&words.skip(1).collect::<Vec<_>>());
     }
@@ -378,5 +378,59 @@ proptest! {
         };
         prop_assert_eq!(config.input.into_os_string(), input);
         prop_assert_eq!(config.output.into_os_string(), output);
+    }
+}
+
+fn image(arguments: &[&str]) -> ImageConfig {
+    match parsed(arguments) {
+        Ok(Command::Image(config)) => *config,
+        other => panic!("{arguments:?}: {other:?}"),
+    }
+}
+
+#[test]
+fn a_word_that_comes_first_is_a_command_and_a_file_of_that_name_is_written_with_its_folder() {
+    let info = image(&["info", "a"]);
+    assert_eq!((info.task, info.image), (ImageTask::Info, "a".into()));
+    let check = image(&["check", "--format", "json", "check"]);
+    assert_eq!(check.task, ImageTask::Check);
+    assert_eq!(check.image, PathBuf::from("check"));
+    assert_eq!(
+        files(&config(&["./info", "check"])),
+        [Some("./info"), Some("check"), None]
+    );
+    for arguments in [
+        &["-q", "info", "b"][..],
+        &["--", "info", "b"],
+        &["--check", "check"],
+    ] {
+        let error = error(arguments);
+        assert!(error.contains("is a command"), "{error}");
+        assert!(
+            error.contains("./info") || error.contains("./check"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn each_command_has_a_help_text_of_its_own() {
+    for arguments in [&["info", "--help"][..], &["check", "a", "-h", "--nonsense"]] {
+        match parsed(arguments) {
+            Ok(Command::Print(text)) => {
+                assert!(text.contains(&format!("vmm {} [OPTIONS] IMAGE", arguments[0])));
+                assert!(text.contains("--image-format") && !text.contains("--fsync"));
+            }
+            other => panic!("{arguments:?}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_examples_of_each_command_are_valid() {
+    for command in &commands::WORDS {
+        for (example, _) in command.page.examples {
+            image(&example.split_whitespace().skip(1).collect::<Vec<_>>());
+        }
     }
 }

@@ -1,28 +1,70 @@
 //! What the help text and the man page say beside the options.
 
+use super::options::{self, Opt};
+
+/// What is said of one command.
+pub(super) struct Page {
+    /// What it does, in a line.
+    pub(super) summary: &'static str,
+    /// The ways to call it.
+    pub(super) usage: &'static [&'static str],
+    /// What it does.
+    pub(super) description: &'static str,
+    /// Its options, in groups with a title each.
+    pub(super) groups: fn() -> Vec<(&'static str, Vec<Opt>)>,
+    /// Command lines to learn from, each with what it does.
+    pub(super) examples: &'static [(&'static str, &'static str)],
+    /// Its exit statuses.
+    pub(super) statuses: &'static [(u8, &'static str)],
+}
+
+impl Page {
+    /// All options.
+    #[cfg(test)]
+    pub(super) fn options(&self) -> Vec<Opt> {
+        (self.groups)()
+            .into_iter()
+            .flat_map(|(_, group)| group)
+            .collect()
+    }
+}
+
+/// The copy, which needs no word.
+pub(super) const COPY: Page = Page {
+    summary: SUMMARY,
+    usage: &USAGE,
+    description: DESCRIPTION,
+    groups: options::groups,
+    examples: &EXAMPLES,
+    statuses: &STATUSES,
+};
+
 /// The ways to call the program.
-pub(super) const USAGE: [&str; 3] = [
+const USAGE: [&str; 5] = [
     "vmm [OPTIONS] SRC DST",
     "vmm [OPTIONS] --input SRC --output DST [GUEST]",
+    "vmm info [OPTIONS] IMAGE",
+    "vmm check [OPTIONS] IMAGE",
     "vmm --check [FOLDER]",
 ];
 
 /// What the program is, in a line.
-pub(super) const SUMMARY: &str = "copies a disk inside a virtual machine";
+const SUMMARY: &str = "copies a disk inside a virtual machine";
 
 /// What the program does.
-pub(super) const DESCRIPTION: &str = "\
+const DESCRIPTION: &str = "\
 Starts a virtual machine with SRC as a read-only disk and DST as another, and lets a small guest \
 copy the one to the other. SRC and DST are files or block devices, and both are required. A file \
 appears as DST only when the copy is complete. With SRC and DST in their place, a third argument \
-is the guest, as --guest is.";
+is the guest, as --guest is. The words info and check begin commands that look into a disk image: \
+vmm info --help says more. A file of such a name is written ./info.";
 
 /// What a size may look like.
 pub(super) const SIZES: &str =
     "A SIZE is in bytes, or has a unit: 512, 4k, 128K, 1M, 1G; KiB and the like mean the same.";
 
 /// Command lines to learn from, each with what it does.
-pub(super) const EXAMPLES: [(&str, &str); 5] = [
+const EXAMPLES: [(&str, &str); 5] = [
     ("vmm disk.img copy.img", "copy a disk"),
     (
         "vmm -p 10 --fsync disk.img copy.img | cat",
@@ -43,7 +85,7 @@ pub(super) const EXAMPLES: [(&str, &str); 5] = [
 ];
 
 /// All exit statuses.
-pub(super) const STATUSES: [(u8, &str); 9] = [
+const STATUSES: [(u8, &str); 9] = [
     (0, "the output is a complete copy"),
     (2, "the command line is wrong"),
     (3, "the host failed: a file, a disk, memory, KVM"),
@@ -60,6 +102,48 @@ pub(super) const STATUSES: [(u8, &str); 9] = [
         159,
         "a thread made a system call that the sandbox forbids (SIGSYS)",
     ),
+];
+
+const COMMAND_LINE: (u8, &str) = (2, "the command line is wrong");
+const HOST: (u8, &str) = (3, "the host failed: a file, memory, KVM");
+const GUEST: (u8, &str) = (4, "the guest failed: it faulted or broke the protocol");
+const SIGSYS: (u8, &str) = (
+    159,
+    "a thread made a system call that the sandbox forbids (SIGSYS)",
+);
+
+/// The exit statuses of `vmm info`.
+pub(super) const STATUSES_OF_INFO: [(u8, &str); 11] = [
+    (0, "nothing speaks against using the image"),
+    COMMAND_LINE,
+    HOST,
+    GUEST,
+    (
+        5,
+        "refused: the image may be whole, but using it is not safe or not possible",
+    ),
+    (6, "broken: the image contradicts itself or its format"),
+    (124, "the time limit ended the run"),
+    (129, "SIGHUP ended the run"),
+    (130, "SIGINT (Ctrl-C) ended the run"),
+    (143, "SIGTERM ended the run"),
+    SIGSYS,
+];
+
+/// The exit statuses of `vmm check`.
+pub(super) const STATUSES_OF_CHECK: [(u8, &str); 12] = [
+    (0, "the tables are sound"),
+    COMMAND_LINE,
+    HOST,
+    GUEST,
+    (5, "refused: the image cannot be checked, or not to its end"),
+    (6, "broken: there are errors"),
+    (7, "leaks: clusters are lost, and nothing else is wrong"),
+    (124, "the time limit ended the run"),
+    (129, "SIGHUP ended the run"),
+    (130, "SIGINT (Ctrl-C) ended the run"),
+    (143, "SIGTERM ended the run"),
+    SIGSYS,
 ];
 
 /// Where to read on.

@@ -1,5 +1,6 @@
 //! What a run is asked to do, checked: a value of one of these types is valid.
 
+mod image;
 mod size;
 mod values;
 
@@ -8,7 +9,9 @@ use std::time::Duration;
 
 use guest_abi::limits::{MAX_QUEUE_DEPTH, MAX_REQUEST_SIZE, MIN_SECTOR_SIZE};
 
-pub use values::{OutputFormat, ProgressPercent, Protocol, SectorSize, Transport};
+pub use crate::report::OutputFormat;
+pub use image::{ImageConfig, ImageFormat, ImageReason, ImageTask};
+pub use values::{Digest, ProgressPercent, Protocol, SectorSize, Sparse, Transport};
 pub(crate) use values::{parse_bytes, parse_count, parse_timeout};
 
 /// How many bytes a request covers unless the user says otherwise.
@@ -93,6 +96,16 @@ pub struct Config {
     pub direct: bool,
     /// Make the copy durable before success is reported.
     pub fsync: bool,
+    /// Which zeros become holes.
+    pub sparse: Sparse,
+    /// The digest of the input that is printed.
+    pub digest: Option<Digest>,
+    /// Read the output back and compare it.
+    pub verify: bool,
+    /// The longest output that is made, in bytes.
+    pub max_output_size: Option<u64>,
+    /// Write to a block device even if it is in use.
+    pub force: bool,
     /// How long the run may take.
     pub timeout: Option<Duration>,
     /// Confine the process once everything is open.

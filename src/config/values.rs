@@ -8,6 +8,7 @@ use std::time::Duration;
 use guest_abi::limits::{MAX_SECTOR_SIZE, MIN_SECTOR_SIZE, is_sector_size};
 
 use super::size;
+use crate::report::OutputFormat;
 
 /// The sector size of a disk in bytes: a power of two from 512 to 65536.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -125,14 +126,47 @@ impl FromStr for Transport {
     }
 }
 
-/// How the output of a run is written: messages on stdout and statistics on stderr.
+/// Which zeros of the input become holes of the output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OutputFormat {
-    /// Lines for a person.
+pub enum Sparse {
+    /// The input's holes.
     #[default]
-    Text,
-    /// JSON objects, one a line.
-    Json,
+    Auto,
+    /// All that the guest finds.
+    Always,
+    /// None: everything is written.
+    Never,
+}
+
+impl FromStr for Sparse {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "always" => Ok(Self::Always),
+            "never" => Ok(Self::Never),
+            _ => Err("give auto, always or never".to_owned()),
+        }
+    }
+}
+
+/// What is computed of the input's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Digest {
+    /// SHA-256 (FIPS 180-4).
+    Sha256,
+}
+
+impl FromStr for Digest {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "sha256" => Ok(Self::Sha256),
+            _ => Err("give sha256".to_owned()),
+        }
+    }
 }
 
 impl FromStr for OutputFormat {

@@ -1,12 +1,13 @@
-//! A bounded queue of bytes from the vCPU's thread to the main loop.
+//! A bounded queue of bytes from the thread of a device to the main loop.
 //!
-//! A guest can send faster than anyone reads. What then happens is a choice made per port: COM1
+//! A guest can send faster than anyone reads. What then happens is a choice made per device: COM1
 //! holds the vCPU back, so that no message is lost; COM2 drops, so that debug text never holds
-//! anything up. Either way the memory is allocated once and never grows.
+//! anything up; a virtio console offers bytes, keeps the buffers of those that are not taken, and is
+//! told when there is room. Either way the memory is allocated once and never grows.
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -23,6 +24,8 @@ pub enum Overflow {
 struct State {
     bytes: VecDeque<u8>,
     closed: bool,
+    /// Whether an offer was not taken whole, and nobody has been told of room since.
+    refused: bool,
 }
 
 /// The queue. Shared by both threads through an `Arc`.
@@ -33,6 +36,7 @@ pub struct ByteQueue {
     capacity: usize,
     overflow: Overflow,
     filled: EventFd,
+    has_room: OnceLock<EventFd>,
 }
 
 impl ByteQueue {
@@ -46,12 +50,34 @@ impl ByteQueue {
             state: Mutex::new(State {
                 bytes: VecDeque::with_capacity(capacity),
                 closed: false,
+                refused: false,
             }),
             room: Condvar::new(),
             capacity,
             overflow,
             filled: EventFd::new(EFD_NONBLOCK)?,
+            has_room: OnceLock::new(),
         })
+    }
+
+    /// Has `event` written when there is room again after an [`offer`](Self::offer) that was not
+    /// taken whole. Only the first call counts.
+    pub fn tell_of_room(&self, event: EventFd) {
+        let _ = self.has_room.set(event);
+    }
+
+    /// Appends as many of `bytes` as there is room for, without waiting, and returns how many. All
+    /// of them count as taken once the queue is closed.
+    pub fn offer(&self, bytes: &[u8]) -> usize {
+        let mut state = self.lock();
+        if state.closed {
+            return bytes.len();
+        }
+        let room = self.capacity - state.bytes.len();
+        let (now, later) = bytes.split_at(room.min(bytes.len()));
+        self.append(&mut state, now);
+        state.refused |= !later.is_empty();
+        now.len()
     }
 
     /// Appends `bytes`, as [`Overflow`] says if they do not fit.
@@ -60,11 +86,7 @@ impl ByteQueue {
         while !bytes.is_empty() && !state.closed {
             let room = self.capacity - state.bytes.len();
             let (now, later) = bytes.split_at(room.min(bytes.len()));
-            if state.bytes.is_empty() && !now.is_empty() {
-                // Written once for each time that the queue was empty, when it was read as well.
-                let _ = self.filled.write(1);
-            }
-            state.bytes.extend(now);
+            self.append(&mut state, now);
             bytes = later;
             if !bytes.is_empty() {
                 match self.overflow {
@@ -85,11 +107,18 @@ impl ByteQueue {
     pub fn take(&self, out: &mut [u8]) -> usize {
         let mut state = self.lock();
         let len = out.len().min(state.bytes.len());
-        for (to, from) in out.iter_mut().zip(state.bytes.drain(..len)) {
-            *to = from;
-        }
+        let (first, second) = state.bytes.as_slices();
+        let (out, _) = out.split_at_mut(len);
+        let (to_first, to_second) = out.split_at_mut(len.min(first.len()));
+        to_first.copy_from_slice(&first[..to_first.len()]);
+        to_second.copy_from_slice(&second[..to_second.len()]);
+        state.bytes.drain(..len);
         if state.bytes.is_empty() {
             let _ = self.filled.read();
+        }
+        // Not for each little room: whoever is told comes with a buffer of some length.
+        if state.refused && state.bytes.len() <= self.capacity / 2 {
+            self.tell(&mut state);
         }
         self.room.notify_all();
         len
@@ -103,7 +132,11 @@ impl ByteQueue {
 
     /// Ends waiting for good: what does not fit from now on is dropped.
     pub fn close(&self) {
-        self.lock().closed = true;
+        let mut state = self.lock();
+        state.closed = true;
+        if state.refused {
+            self.tell(&mut state);
+        }
         self.room.notify_all();
     }
 
@@ -111,6 +144,22 @@ impl ByteQueue {
     #[must_use]
     pub fn event(&self) -> &EventFd {
         &self.filled
+    }
+
+    fn append(&self, state: &mut State, bytes: &[u8]) {
+        if state.bytes.is_empty() && !bytes.is_empty() {
+            // Written once for each time that the queue was empty, when it was read as well.
+            let _ = self.filled.write(1);
+        }
+        state.bytes.extend(bytes);
+    }
+
+    fn tell(&self, state: &mut State) {
+        state.refused = false;
+        if let Some(event) = self.has_room.get() {
+            // The only failure is a counter that is full, and then it is readable anyway.
+            let _ = event.write(1);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -156,6 +205,54 @@ mod tests {
         assert_eq!(queue.take(&mut out), 1);
         assert!(queue.event().read().is_err(), "nothing is left to tell of");
         assert_eq!(queue.take(&mut out), 0);
+    }
+
+    #[test]
+    fn an_offer_is_taken_as_far_as_there_is_room_and_told_when_there_is_more() {
+        let queue = ByteQueue::new(4, Overflow::Wait).unwrap();
+        let told = EventFd::new(EFD_NONBLOCK).unwrap();
+        queue.tell_of_room(told.try_clone().unwrap());
+        assert_eq!(queue.offer(b"abcdef"), 4);
+        assert_eq!(queue.offer(b"ef"), 0);
+        let mut out = [0; 4];
+        assert_eq!(queue.take(&mut out[..1]), 1);
+        assert!(told.read().is_err(), "there is hardly any room");
+        assert_eq!(queue.take(&mut out[1..]), 3);
+        assert_eq!(&out, b"abcd");
+        assert_eq!(told.read().unwrap(), 1);
+        assert_eq!(queue.offer(b"ef"), 2);
+        assert_eq!(queue.take(&mut out), 2);
+        assert!(told.read().is_err(), "nobody was refused");
+    }
+
+    #[test]
+    fn bytes_that_wrap_around_the_buffer_are_taken_in_order() {
+        let queue = ByteQueue::new(5, Overflow::Wait).unwrap();
+        let (mut sent, mut received) = (0_u8, Vec::new());
+        for round in 0..100 {
+            let part: Vec<u8> = (sent..).take(1 + round % 5).collect();
+            sent += u8::try_from(queue.offer(&part)).unwrap();
+            let mut out = [0; 3];
+            let len = queue.take(&mut out);
+            received.extend_from_slice(&out[..len]);
+            if sent > 200 {
+                break;
+            }
+        }
+        let expected: Vec<u8> = (0..).take(received.len()).collect();
+        assert!(received.len() > 100);
+        assert_eq!(received, expected);
+    }
+
+    #[test]
+    fn closing_takes_all_offers_and_tells_who_was_refused() {
+        let queue = ByteQueue::new(1, Overflow::Wait).unwrap();
+        let told = EventFd::new(EFD_NONBLOCK).unwrap();
+        queue.tell_of_room(told.try_clone().unwrap());
+        assert_eq!(queue.offer(b"abc"), 1);
+        queue.close();
+        assert!(told.read().is_ok());
+        assert_eq!(queue.offer(b"bc"), 2);
     }
 
     #[test]

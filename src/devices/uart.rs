@@ -85,6 +85,12 @@ impl Uart {
         self.refill();
     }
 
+    /// How many bytes wait for the guest to receive, beside those in the FIFO.
+    #[must_use]
+    pub fn pending_input(&self) -> usize {
+        self.lock().pending.len()
+    }
+
     /// Refills the FIFO if it is empty. For the main loop, when [`Uart::empty_event`] fires.
     pub fn refill(&self) {
         let _ = self.empty.read();

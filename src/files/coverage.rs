@@ -1,4 +1,4 @@
-//! Which bytes of the output have been written, so that a guest cannot claim a complete copy that
+//! Which bytes of the output have been written or declared zero, so that a guest cannot claim a complete copy that
 //! it did not make. A sorted list of disjoint ranges: a write that follows the one before it costs
 //! a constant time, and the list is bounded, whatever order a guest writes in.
 
@@ -92,6 +92,15 @@ impl Coverage {
         self.covered += (union.end - union.start) - before;
     }
 
+    /// Whether any byte from `start` up to, not including, `end` is in the set.
+    pub(super) fn overlaps(&self, start: u64, end: u64) -> bool {
+        let after = self.ranges.partition_point(|range| range.end <= start);
+        self.ranges
+            .get(after)
+            .is_some_and(|range| range.start < end)
+            || self.forgotten
+    }
+
     /// How many bytes are in the set. It never falls.
     pub(super) fn covered(&self) -> u64 {
         self.covered
@@ -114,6 +123,8 @@ impl Coverage {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use proptest::prelude::*;
 
     use super::*;
@@ -140,6 +151,13 @@ mod tests {
                 coverage.add(*start, *end);
             }
             let bytes = model(&writes, 240);
+            for start in (0..240).step_by(7) {
+                for end in (start + 1..240).step_by(5) {
+                    let any = bytes[usize::try_from(start).unwrap()..usize::try_from(end).unwrap()]
+                        .contains(&true);
+                    prop_assert_eq!(coverage.overlaps(start, end), any);
+                }
+            }
             let missing = bytes.iter().position(|written| !written).map(|offset| offset as u64);
             prop_assert_eq!(coverage.covered(), bytes.iter().filter(|written| **written).count() as u64);
             prop_assert_eq!(coverage.first_missing(240), missing);

@@ -251,6 +251,64 @@ pub enum FileError {
         length: u64,
     },
 
+    /// The input got data where a hole was skipped.
+    #[error(
+        "cannot trust the copy of the input {}: it has data at offset {offset} where it had a hole \
+         when the copy began; copy again when nothing writes to it, or with --sparse never",
+        quote_path(path)
+    )]
+    HoleFilled {
+        /// The input.
+        path: PathBuf,
+        /// The first byte of it.
+        offset: u64,
+    },
+
+    /// The output would be longer than the user allows.
+    #[error(
+        "cannot make the output {}: it would have {length} bytes, more than the {most} that \
+         --max-output-size allows",
+        quote_path(path)
+    )]
+    TooLong {
+        /// The output.
+        path: PathBuf,
+        /// How long it would be, in bytes.
+        length: u64,
+        /// How long it may be, in bytes.
+        most: u64,
+    },
+
+    /// The output's length was given too late.
+    #[error(
+        "cannot make the output {} {length} bytes long: {written} bytes of it are written already",
+        quote_path(path)
+    )]
+    LengthTooLate {
+        /// The output.
+        path: PathBuf,
+        /// How long it was to be, in bytes.
+        length: u64,
+        /// How many bytes had been written or declared zero.
+        written: u64,
+    },
+
+    /// The output could not be cut to its length.
+    #[error(
+        "cannot make the output {} {length} bytes long: {}{}",
+        quote_path(path),
+        reason(source),
+        space_hint(source)
+    )]
+    Length {
+        /// The output.
+        path: PathBuf,
+        /// How long it is to be, in bytes.
+        length: u64,
+        /// The system's reason.
+        source: io::Error,
+    },
+
     /// Something tried to write the input.
     #[error(
         "cannot write the input {} at offset {offset}: it is read-only",

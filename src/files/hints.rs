@@ -28,7 +28,9 @@ pub(super) fn open_hint(role: Role, error: &io::Error) -> &'static str {
             "; you need permission to read it"
         }
         (_, io::ErrorKind::PermissionDenied) => "; you need permission to write it",
-        (Role::Output, io::ErrorKind::ResourceBusy) => "; unmount it, or stop what uses it",
+        (Role::Output, io::ErrorKind::ResourceBusy) => {
+            "; unmount it, or stop what uses it, or give --force if you know better"
+        }
         _ => "",
     }
 }

@@ -3,16 +3,20 @@
 //! gains some a warning: neither is silently copied wrong.
 //!
 //! System calls after [`InputFile::open`]: `preadv` for the disk, `fstat` for
-//! [`InputFile::check_unchanged`].
+//! [`InputFile::check_unchanged`], `lseek` for [`InputFile::holes`] and [`InputFile::check_holes`].
 
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use guest_protocol::DataList;
 use rustix::fs::{FileType, OFlags, Stat, fstat};
 use vm_memory::VolatileSlice;
 
 use super::descriptor::Descriptor;
+use super::device;
 use super::error::{FileError, Role};
+use super::extents::{Holes, data_in_holes, find_holes};
 use super::identity::{Identity, Known};
 use super::open::open_to_read;
 use super::vectored::Partial;
@@ -70,6 +74,16 @@ impl InputFile {
         self.length
     }
 
+    /// The bytes that the file occupied when it was opened, as the file system counts them; 0 for a
+    /// block device.
+    #[must_use]
+    pub fn allocated(&self) -> u64 {
+        // The unit of st_blocks is 512 bytes on Linux, whatever the block size is (stat(2)).
+        u64::try_from(self.stat.st_blocks)
+            .unwrap_or(0)
+            .saturating_mul(512)
+    }
+
     /// Whether there is nothing to copy.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -113,6 +127,48 @@ impl InputFile {
         (modified(&self.stat) != modified(&now)).then(|| {
             format!("the input {path} was written to during the copy; the copy may mix old and new")
         })
+    }
+
+    /// The smallest that it transfers past the page cache, in bytes, if it is a block device. To be
+    /// asked before the copy begins.
+    #[must_use]
+    pub fn block_size(&self) -> Option<u32> {
+        device::block_size(&self.file)
+    }
+
+    /// Where it may have data. To be asked before the copy begins.
+    #[must_use]
+    pub fn holes(&self) -> Holes {
+        match FileType::from_raw_mode(self.stat.st_mode) {
+            FileType::RegularFile => find_holes(self.file.as_fd(), self.length),
+            // A block device does not tell.
+            _ => Holes {
+                list: DataList::everything(),
+                coarse: false,
+            },
+        }
+    }
+
+    /// Looks whether what was taken for a hole still is one, as `list` says. To be called when the
+    /// copy is complete.
+    ///
+    /// # Errors
+    ///
+    /// There is data in one: the copy has zeros in its place.
+    pub fn check_holes(&self, list: &DataList) -> Result<(), FileError> {
+        match data_in_holes(self.file.as_fd(), self.length, list) {
+            Ok(None) => Ok(()),
+            Ok(Some(offset)) => Err(FileError::HoleFilled {
+                path: self.path.clone(),
+                offset,
+            }),
+            Err(errno) => Err(FileError::Read {
+                role: Role::Input,
+                path: self.path.clone(),
+                offset: 0,
+                source: errno.into(),
+            }),
+        }
     }
 
     /// What must not be written.

@@ -7,12 +7,16 @@
 //! - `open` opens what is read, [`check_distinct`] compares it with what is written,
 //! - `target` and `place` find out where an output path leads, `staging` makes the file that goes
 //!   there, `permissions` and `acl` give it what the old file had,
-//! - `descriptor`, `vectored` and `zeros` move the bytes, `coverage` remembers which were written.
+//! - `descriptor`, `vectored` and `zeros` move the bytes, `coverage` remembers which were written,
+//! - `extents` finds the holes of what is read, `zeroing` makes some in what is written,
+//! - `device` asks block devices what they are.
 
 mod acl;
 mod coverage;
 mod descriptor;
+mod device;
 mod error;
+mod extents;
 mod hints;
 mod identity;
 mod input;
@@ -22,16 +26,20 @@ mod open;
 mod output;
 mod permissions;
 mod place;
+mod probe;
 mod staging;
 mod sync;
 mod target;
 mod vectored;
+mod zeroing;
 mod zeros;
 
 pub use error::{FileError, Role};
+pub use extents::Holes;
 pub use identity::{Identity, Known, check_distinct};
 pub use input::InputFile;
 pub use new_file::NewFile;
 pub use open::{ImageFile, open_image};
 pub use output::{OutputFile, OutputOptions};
+pub use probe::{FolderProbe, probe_folder};
 pub use zeros::padded_length;

@@ -43,7 +43,7 @@ impl NewFile {
     }
 
     fn create_named(role: Role, path: &Path, naming: Naming) -> Result<Self, FileError> {
-        let (file, staging) = match find(role, path, &[], 0)? {
+        let (file, staging) = match find(role, path, &[], 0, false)? {
             Target::Device(device) => (device, None),
             Target::File(place) => {
                 let (mut staging, file) = Staging::create(*place, naming)?;

@@ -7,11 +7,10 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{
-    CWD, FileType, Mode, OFlags, SeekFrom, Stat, fcntl_setfl, fstat, open, openat, seek,
-};
+use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fcntl_setfl, fstat, open, openat};
 use rustix::io::{Errno, pread};
 
+use super::device;
 use super::error::{FileError, Role};
 use super::identity::{Identity, Known};
 
@@ -108,7 +107,12 @@ fn length(role: Role, path: &Path, fd: &OwnedFd, stat: &Stat) -> Result<u64, Fil
         source: source.into(),
     };
     if FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice {
-        return seek(fd, SeekFrom::End(0)).map_err(|errno| failed(0, errno));
+        return device::size(fd).map_err(|source| FileError::Read {
+            role,
+            path: path.into(),
+            offset: 0,
+            source,
+        });
     }
     let length = u64::try_from(stat.st_size).unwrap_or(0);
     let mut byte = [0_u8; 1];

@@ -5,8 +5,8 @@
 //! Nothing is stored beyond the input's length: what the disk's last sector has more than that is
 //! dropped and reads as zeros.
 //!
-//! System calls after [`OutputFile::create`]: `preadv` and `pwritev` for the disk, `fdatasync` for
-//! its flush if durability was asked for; `close`, `fsync`, `fstat`, `linkat`, `renameat` and `unlinkat`,
+//! System calls after [`OutputFile::create`]: `preadv`, `pwritev` and `fallocate` for the disk,
+//! `fdatasync` for its flush if durability was asked for; `close`, `fsync`, `fstat`, `ftruncate`, `linkat`, `renameat` and `unlinkat`,
 //! all relative to descriptors that are open, in [`OutputFile::commit`]; `unlinkat` and `close`
 //! when it is dropped. The process must ignore SIGXFSZ, or a file size limit kills it instead of
 //! failing the write: that is the program's to do.
@@ -22,6 +22,7 @@ use vm_memory::VolatileSlice;
 
 use super::coverage::Coverage;
 use super::descriptor::Descriptor;
+use super::device;
 use super::error::{FileError, Role};
 use super::hints::reason;
 use super::identity::{Identity, Known};
@@ -35,6 +36,10 @@ use super::zeros;
 use crate::quote::quote_path;
 use crate::storage::Storage;
 
+mod shape;
+
+use shape::{check_length, room};
+
 /// How the output is written.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OutputOptions {
@@ -42,6 +47,10 @@ pub struct OutputOptions {
     pub direct: bool,
     /// Durably: the disk's flush and [`OutputFile::commit`] wait for stable storage.
     pub fsync: bool,
+    /// Even on a block device that is mounted or in use.
+    pub force: bool,
+    /// With this many bytes at the most.
+    pub max_length: Option<u64>,
 }
 
 /// The output of a copy, open for writing.
@@ -51,8 +60,10 @@ pub struct OutputFile {
     file: Descriptor,
     /// None for a device, which is written in place.
     staging: Option<Staging>,
-    /// The input's length in bytes.
-    length: u64,
+    /// How long it is to be, in bytes.
+    length: AtomicU64,
+    /// How long it may be.
+    most: u64,
     fsync: bool,
     coverage: Mutex<Coverage>,
     covered: AtomicU64,
@@ -83,11 +94,15 @@ impl OutputFile {
         options: OutputOptions,
         naming: Naming,
     ) -> Result<Self, FileError> {
+        let length = input.len();
+        let most = options.max_length.unwrap_or(u64::MAX);
+        check_length(path, length, most)?;
         let direct = |file| {
             let cancel = input.cancel().clone();
             Descriptor::new(file, options.direct, OFlags::RDWR, cancel)
         };
-        let (file, staging) = match find(Role::Output, path, &[input.known()], input.len())? {
+        let target = find(Role::Output, path, &[input.known()], length, options.force)?;
+        let (file, staging) = match target {
             Target::Device(device) => (direct(device), None),
             Target::File(place) => {
                 let (mut staging, file) = Staging::create(*place, naming)?;
@@ -104,9 +119,13 @@ impl OutputFile {
         })?;
         Ok(Self {
             path: path.into(),
-            file,
             staging,
-            length: input.len(),
+            length: AtomicU64::new(length),
+            most: match room(&file) {
+                Some(size) => most.min(size),
+                None => most,
+            },
+            file,
             fsync: options.fsync,
             coverage: Mutex::new(Coverage::new()),
             covered: AtomicU64::new(0),
@@ -121,7 +140,14 @@ impl OutputFile {
         &self.path
     }
 
-    /// How many different bytes of the output have been written. It never falls, and costs no more
+    /// The smallest that it transfers past the page cache, in bytes, if it is a block device. To be
+    /// asked before the copy begins.
+    #[must_use]
+    pub fn block_size(&self) -> Option<u32> {
+        device::block_size(&self.file)
+    }
+
+    /// How many different bytes of the output have been written or declared zero. It never falls, and costs no more
     /// than a load.
     #[must_use]
     pub fn bytes_written(&self) -> u64 {
@@ -177,6 +203,7 @@ impl OutputFile {
     pub fn commit(&self) -> Result<Vec<String>, FileError> {
         self.sealed.store(true, Ordering::SeqCst);
         self.check_complete()?;
+        self.cut()?;
         let synced = self.settle()?;
         let mut warnings = Vec::new();
         if let Some(staging) = &self.staging {
@@ -194,6 +221,15 @@ impl OutputFile {
             warnings.extend(self.sync_name(staging.place()));
         }
         Ok(warnings)
+    }
+
+    /// Gives the copy up: nothing of it is left, even while a thread that hangs in a write keeps
+    /// this object alive. What had the name before still has it.
+    pub fn discard(&self) {
+        self.sealed.store(true, Ordering::SeqCst);
+        if let Some(staging) = &self.staging {
+            staging.discard();
+        }
     }
 
     /// Makes the output's name durable, if that was asked for; returns a warning if it is not.
@@ -220,15 +256,38 @@ impl OutputFile {
 
     fn check_complete(&self) -> Result<(), FileError> {
         let coverage = lock(&self.coverage);
-        match coverage.first_missing(self.length) {
+        let length = self.length();
+        match coverage.first_missing(length) {
             None => Ok(()),
             Some(offset) => Err(FileError::Incomplete {
                 path: self.path.clone(),
                 offset,
-                length: self.length,
+                length,
                 forgotten: coverage.forgotten(),
             }),
         }
+    }
+
+    /// Refuses to change what is in place.
+    fn check_open(&self, offset: u64) -> Result<(), FileError> {
+        if self.sealed.load(Ordering::SeqCst) {
+            return Err(FileError::Sealed {
+                role: Role::Output,
+                path: self.path.clone(),
+                offset,
+            });
+        }
+        Ok(())
+    }
+
+    fn write_failed(&self, offset: u64, source: io::Error) -> io::Error {
+        FileError::Write {
+            role: Role::Output,
+            path: self.path.clone(),
+            offset,
+            source,
+        }
+        .into()
     }
 
     /// Waits for what the file system still owes: its errors, and durability if asked for.
@@ -257,7 +316,7 @@ impl OutputFile {
 
 impl Storage for OutputFile {
     fn read_at(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<()> {
-        let stored = zeros::clip(offset, buffers, self.length);
+        let stored = zeros::clip(offset, buffers, self.length());
         let read = match self.file.read(offset, buffers, stored) {
             Ok(()) => stored,
             // Not written yet: the file ends before the disk does.
@@ -279,30 +338,23 @@ impl Storage for OutputFile {
     }
 
     fn write_at(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<()> {
-        if self.sealed.load(Ordering::SeqCst) {
-            return Err(FileError::Sealed {
-                role: Role::Output,
-                path: self.path.clone(),
-                offset,
-            }
-            .into());
-        }
-        let stored = zeros::clip(offset, buffers, self.length);
+        self.check_open(offset)?;
+        let stored = zeros::clip(offset, buffers, self.length());
         let written = self.file.write(offset, buffers, stored);
         let done = written
             .as_ref()
             .map_or_else(|partial| partial.done, |()| stored);
         let end = offset.saturating_add(done);
         self.record(offset, end);
-        written.map_err(|partial| {
-            FileError::Write {
-                role: Role::Output,
-                path: self.path.clone(),
-                offset: end,
-                source: partial.source,
-            }
-            .into()
-        })
+        written.map_err(|partial| self.write_failed(end, partial.source))
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64, unmap: bool) -> io::Result<()> {
+        self.zero_part(offset, length, unmap)
+    }
+
+    fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.free_part(offset, length)
     }
 
     fn flush(&self) -> io::Result<()> {

@@ -116,9 +116,22 @@ impl Staging {
         Ok(())
     }
 
+    /// Removes a file that has a hidden name; it will never get another one. Does nothing once the
+    /// file is in place, or a second time.
+    pub(super) fn discard(&self) {
+        if !self.placed.swap(true, Ordering::AcqRel) && self.naming == Naming::Hidden {
+            self.remove();
+        }
+    }
+
     /// Where the file goes.
     pub(super) fn place(&self) -> &Place {
         &self.place
+    }
+
+    /// Whether nothing is left of the file if the process is killed.
+    pub(super) fn is_unnamed(&self) -> bool {
+        self.naming == Naming::Unnamed
     }
 
     /// What the user should know before: what a killed run can leave, and what is not as it was.
@@ -158,9 +171,7 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        if self.naming == Naming::Hidden && !self.placed.load(Ordering::Acquire) {
-            self.remove();
-        }
+        self.discard();
     }
 }
 

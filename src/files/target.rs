@@ -9,6 +9,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, SeekFrom, open, seek, statat};
 use rustix::io::Errno;
 
+use super::device;
 use super::error::{FileError, Role};
 use super::identity::{Identity, Known};
 use super::open::{kind_name, open_failed};
@@ -24,12 +25,13 @@ pub(super) enum Target {
 }
 
 /// Finds out what `path` stands for, which must be none of `others`. A block device must have room
-/// for `needed` bytes.
+/// for `needed` bytes, and must not be in use unless that is forced.
 pub(super) fn find(
     role: Role,
     path: &Path,
     others: &[Known<'_>],
     needed: u64,
+    force: bool,
 ) -> Result<Target, FileError> {
     let existing = match statat(CWD, path, AtFlags::empty()) {
         Ok(stat) => Some(stat),
@@ -53,19 +55,29 @@ pub(super) fn find(
             find_place(role, path, existing).map(|place| Target::File(Box::new(place)))
         }
         Some(FileType::BlockDevice) if role == Role::Output => {
-            open_block_device(role, path, needed).map(Target::Device)
+            open_block_device(role, path, needed, force).map(Target::Device)
         }
         Some(FileType::CharacterDevice) => open_character_device(role, path).map(Target::Device),
         Some(other) => Err(wrong_kind(role, path, kind_name(other))),
     }
 }
 
-fn open_block_device(role: Role, path: &Path, needed: u64) -> Result<OwnedFd, FileError> {
+fn open_block_device(
+    role: Role,
+    path: &Path,
+    needed: u64,
+    force: bool,
+) -> Result<OwnedFd, FileError> {
     // O_EXCL: not while it is mounted or otherwise in use.
-    let flags = OFlags::RDWR | OFlags::EXCL | OFlags::CLOEXEC;
+    let exclusive = if force { OFlags::empty() } else { OFlags::EXCL };
+    let flags = OFlags::RDWR | exclusive | OFlags::CLOEXEC;
     let device =
         open(path, flags, Mode::empty()).map_err(|errno| open_failed(role, path, errno))?;
-    let size = seek(&device, SeekFrom::End(0)).map_err(|errno| open_failed(role, path, errno))?;
+    let size = device::size(&device).map_err(|source| FileError::Open {
+        role,
+        path: path.into(),
+        source,
+    })?;
     if size < needed {
         return Err(FileError::TooSmall {
             path: path.into(),

@@ -20,6 +20,9 @@ const CR0_PAGING: u64 = 1 << 31;
 /// The longest instruction of the architecture.
 const MAX_INSTRUCTION: usize = 15;
 
+/// What a guest should use instead of an instruction that KVM cannot emulate.
+const PLAIN_MOVES: &str = "plain moves of 1, 2, 4 or 8 bytes for device registers";
+
 /// What CR2 holds at the guest's first instruction: an address that is not canonical, so that no
 /// page fault can have happened at it. The first page fault ends the run, and so any other value
 /// is the address of the fault that ended it. Address 0 is one like any other.
@@ -143,7 +146,7 @@ fn internal_error(suberror: u32, scene: &Scene) -> String {
         text.push(')');
     }
     if suberror == kvm_bindings::KVM_INTERNAL_ERROR_EMULATION {
-        text.push_str("; use plain moves of 1, 2, 4 or 8 bytes for device registers");
+        let _ = write!(text, "; use {PLAIN_MOVES}");
     } else if what == "failed" {
         let _ = write!(text, "; its internal error is {suberror}");
     }

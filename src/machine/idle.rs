@@ -5,19 +5,24 @@
 //!
 //! While the guest waits here the vCPU's thread has nothing to do, so it serves the queues itself
 //! instead of waking a thread that would then have to wake it: helping. Between two waits nobody
-//! looks at a queue that is helped, since the guest is about to come back. A guest that does not
-//! come back in time is found out at the next kick of the vCPU, and from then on the devices'
-//! threads serve it.
+//! looks at a queue that is helped, since the guest is about to come back, and so it is not asked
+//! to kick. What it has made available all the same is found at the next kick of the vCPU; and a
+//! guest that has not come back for some time by then is left to the devices' threads for good, so
+//! that it waits for such a kick once and never again.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use vm_device::DevicePio;
 use vm_device::bus::{PioAddress, PioAddressOffset};
 
 use super::{Ender, VcpuEnd};
 use crate::virtio::{IrqLine, VirtioDevice};
+
+/// A guest that has been away for so long is not about to come back.
+const ABSENCE: Duration = Duration::from_millis(25);
 
 /// The virtio devices of a machine, shared by the machine, to which they are added, and its idle
 /// port.
@@ -45,15 +50,13 @@ pub struct IdlePort {
     line: Arc<IrqLine>,
     devices: Devices,
     ender: Ender,
-    /// The slot of the device that is helped.
-    helped: Option<usize>,
+    /// The slots of the devices that are helped.
+    helped: Vec<usize>,
     /// Whether helping goes on: not for a guest that does not come back.
     helps: AtomicBool,
-    /// Whether the queues of that device are served here.
-    has_queues: AtomicBool,
-    /// How often the guest has come, now and at the last look.
+    /// How often the guest has come, and when it went last.
     visits: AtomicU64,
-    seen_visits: AtomicU64,
+    left: Mutex<Instant>,
     /// [`IrqLine::completions`] when the guest was last let go.
     seen: AtomicU64,
 }
@@ -64,17 +67,16 @@ impl IdlePort {
             line,
             devices,
             ender,
-            helped: None,
+            helped: Vec::new(),
             helps: AtomicBool::new(false),
-            has_queues: AtomicBool::new(false),
             visits: AtomicU64::new(0),
-            seen_visits: AtomicU64::new(0),
+            left: Mutex::new(Instant::now()),
             seen: AtomicU64::new(0),
         }
     }
 
     pub(super) fn help(&mut self, slot: usize) {
-        self.helped = Some(slot);
+        self.helped.push(slot);
         self.helps.store(true, Ordering::Relaxed);
     }
 
@@ -83,17 +85,13 @@ impl IdlePort {
         self.visits.load(Ordering::Relaxed)
     }
 
-    /// For each kick that makes the vCPU leave the guest: ends helping if the guest has not been
-    /// here since the last one. What it has made available meanwhile is found then.
+    /// For each kick that makes the vCPU leave the guest: does what the guest has made available
+    /// meanwhile, and ends helping if the guest has been away for long.
     pub(super) fn look_after_guest(&self) {
-        let visits = self.visits();
-        let absent = self.seen_visits.swap(visits, Ordering::Relaxed) == visits;
-        if absent && self.has_queues.swap(false, Ordering::Relaxed) {
+        let left = *self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.serve() && left.elapsed() >= ABSENCE {
             self.helps.store(false, Ordering::Relaxed);
-            self.on_helped(|device| {
-                device.serve_by_kicks();
-                false
-            });
+            self.for_helped(|device| device.serve_by_kicks());
         }
     }
 
@@ -101,7 +99,11 @@ impl IdlePort {
     fn wait(&self) {
         self.visits.fetch_add(1, Ordering::Relaxed);
         loop {
-            if self.ender.has_ended() || self.serve() {
+            if self.ender.has_ended() {
+                break;
+            }
+            self.serve();
+            if self.line.take() {
                 break;
             }
             if !self.devices.any(|device| device.in_flight()) {
@@ -121,22 +123,23 @@ impl IdlePort {
         }
         let completions = self.line.completions();
         self.seen.store(completions, Ordering::Relaxed);
+        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// Does the work of the device that is helped; whether there was any.
+    /// Does the work of the devices that are helped; whether there was any.
     fn serve(&self) -> bool {
-        if !self.helps.load(Ordering::Relaxed) {
-            return false;
+        let mut any = false;
+        if self.helps.load(Ordering::Relaxed) {
+            self.for_helped(|device| any |= device.serve_here());
         }
-        self.has_queues.store(true, Ordering::Relaxed);
-        self.on_helped(|device| device.serve_here())
+        any
     }
 
-    fn on_helped(&self, act: impl Fn(&Arc<dyn VirtioDevice>) -> bool) -> bool {
+    fn for_helped(&self, act: impl FnMut(&Arc<dyn VirtioDevice>)) {
         let devices = self.devices.0.read();
         let devices = devices.unwrap_or_else(PoisonError::into_inner);
-        let helped = self.helped.and_then(|slot| devices.get(slot));
-        helped.is_some_and(act)
+        let helped = self.helped.iter().filter_map(|&slot| devices.get(slot));
+        helped.for_each(act);
     }
 
     /// All devices rest. One may have notified between the guest's last look and now; or have
@@ -154,4 +157,130 @@ impl DevicePio for IdlePort {
     }
 
     fn pio_write(&self, _base: PioAddress, _offset: PioAddressOffset, _data: &[u8]) {}
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::storage::MemoryStorage;
+    use crate::virtio::block::{Block, BlockConfig, ID_BYTES};
+    use crate::virtio::testing::{DATA, Driver, VERSION_1, WRITE, memory};
+
+    const READ: u32 = 0;
+
+    /// A machine's idle port with one disk that it helps, and the driver of that disk.
+    struct Scene {
+        port: IdlePort,
+        block: Arc<Block<MemoryStorage>>,
+        driver: Driver,
+        ender: Ender,
+    }
+
+    impl Scene {
+        /// With a driver that has shown that it waits for each request.
+        fn new() -> Self {
+            let (memory, line) = (memory(), Arc::new(IrqLine::new().unwrap()));
+            let config = BlockConfig {
+                capacity: 4096,
+                sector_size: 512,
+                read_only: true,
+                id: [0; ID_BYTES],
+                zeroes: false,
+            };
+            let storage = MemoryStorage::new(vec![0; 4096]);
+            let block = Block::new(&config, storage, memory.clone(), line.clone()).unwrap();
+            let block = Arc::new(block);
+            let (devices, ender) = (Devices::default(), Ender::default());
+            devices.add(block.clone());
+            let mut port = IdlePort::new(line, devices, ender.clone());
+            port.help(0);
+            let mut driver = Driver::new(block.clone(), memory);
+            driver.start(VERSION_1, 64);
+            let mut scene = Self {
+                port,
+                block,
+                driver,
+                ender,
+            };
+            for _ in 0..20 {
+                scene.request();
+                scene.block.handle_kick(0);
+                assert!(scene.driver.pop_used().is_some());
+                scene.port.wait();
+            }
+            scene
+        }
+
+        fn request(&mut self) {
+            let (header, status) = self.driver.header(0, READ, 0);
+            let parts = [(header, 16, 0), (DATA, 512, WRITE), (status, 1, WRITE)];
+            let head = self.driver.chain(&parts);
+            self.driver.make_available(head);
+        }
+    }
+
+    #[test]
+    fn a_guest_that_waits_finds_its_request_done_without_a_kick() {
+        let mut scene = Scene::new();
+        for _ in 0..20 {
+            scene.request();
+            scene.port.wait();
+            assert!(scene.driver.pop_used().is_some());
+        }
+        assert!(!scene.ender.has_ended());
+        assert_eq!(
+            scene.block.counters().kicks,
+            20,
+            "no more than by the scene"
+        );
+    }
+
+    #[test]
+    fn a_guest_that_polls_waits_for_a_look_once_and_is_then_served_by_kicks() {
+        let mut scene = Scene::new();
+        scene.request();
+        scene.port.look_after_guest();
+        assert!(
+            scene.driver.pop_used().is_some(),
+            "not left for another look"
+        );
+
+        scene.request();
+        std::thread::sleep(ABSENCE);
+        scene.port.look_after_guest();
+        assert!(scene.driver.pop_used().is_some());
+        // The device's thread is told, and asks for kicks from now on.
+        assert!(scene.block.in_flight());
+        scene.block.handle_kick(0);
+        for _ in 0..20 {
+            scene.request();
+            scene.block.handle_kick(0);
+            assert!(scene.driver.pop_used().is_some());
+            scene.port.wait();
+            scene.port.look_after_guest();
+        }
+        let before = scene.block.counters().requests;
+        scene.request();
+        scene.port.look_after_guest();
+        assert_eq!(scene.block.counters().requests, before, "helping is over");
+    }
+
+    #[test]
+    fn a_guest_that_is_away_without_having_asked_for_anything_is_helped_on() {
+        let mut scene = Scene::new();
+        std::thread::sleep(ABSENCE);
+        scene.port.look_after_guest();
+        scene.request();
+        scene.port.wait();
+        assert!(scene.driver.pop_used().is_some());
+    }
+
+    #[test]
+    fn a_guest_that_waits_for_nothing_is_told() {
+        let scene = Scene::new();
+        scene.port.wait();
+        assert_eq!(scene.ender.take(), Some(VcpuEnd::NothingInFlight));
+    }
 }

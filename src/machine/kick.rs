@@ -32,8 +32,13 @@ impl Kicker {
         register_signal_handler(KICK_SIGNAL, nothing)?;
         vmm_sys_util::signal::unblock_signal(KICK_SIGNAL)
             .map_err(|error| io::Error::other(format!("{error:?}")))?;
-        // SAFETY: both calls take nothing and cannot fail.
-        let (process, thread) = unsafe { (libc::getpid(), libc::gettid()) };
+        // SAFETY: the call takes nothing and cannot fail.
+        let process = unsafe { libc::getpid() };
+        // Not by gettid(3): the standard library makes that a weak symbol, which a static binary
+        // does not have.
+        // SAFETY: as above.
+        let thread = unsafe { libc::syscall(libc::SYS_gettid) };
+        let thread = libc::pid_t::try_from(thread).map_err(io::Error::other)?;
         Ok(Self { process, thread })
     }
 

@@ -213,16 +213,4 @@ mod tests {
         assert!(finding.text.starts_with(expected), "{}", finding.text);
         assert!(finding.text.len() > expected.len() + 20);
     }
-
-    #[test]
-    fn a_usable_kvm_has_no_fatal_finding_and_names_every_capability() {
-        if open().is_err() {
-            return;
-        }
-        let findings = diagnose();
-        assert!(findings.iter().all(|f| f.severity != Severity::Fatal));
-        for (_, name) in NEEDED.iter().chain(&USEFUL) {
-            assert!(findings.iter().any(|f| f.what == *name), "{name}");
-        }
-    }
 }

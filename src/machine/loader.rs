@@ -302,7 +302,7 @@ mod tests {
     }
 
     fn try_load(image: &[u8]) -> Result<u64, LoadError> {
-        let ram = GuestRam::new(2).unwrap();
+        let ram = GuestRam::new(guest_abi::layout::Shape::COPYING).unwrap();
         load(ram.image(), image).map(|loaded| loaded.entry)
     }
 
@@ -363,7 +363,7 @@ mod tests {
     }
 
     fn permissions(image: &[u8]) -> Result<Box<ImagePermissions>, LoadError> {
-        let ram = GuestRam::new(2).unwrap();
+        let ram = GuestRam::new(guest_abi::layout::Shape::COPYING).unwrap();
         load(ram.image(), image).map(|loaded| loaded.permissions)
     }
 

@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::Arc;
 
-use guest_abi::layout::{Access, Region, ram_regions};
+use guest_abi::layout::{Access, Region, Shape, ram_regions};
 use rustix::mm::{Advice, madvise};
 use vm_memory::mmap::FromRangesError;
 use vm_memory::{
@@ -36,14 +36,14 @@ pub struct GuestRam {
 }
 
 impl GuestRam {
-    /// Maps the RAM of a machine with `slots` virtio devices as [`ram_regions`] says; the host
-    /// commits pages only when they are touched.
+    /// Maps the RAM of a machine of this shape as [`ram_regions`] says; the host commits pages only
+    /// when they are touched.
     ///
     /// # Errors
     ///
     /// [`MemoryError::Map`] if the host has no room.
-    pub fn new(slots: usize) -> Result<Self, MemoryError> {
-        let regions: Vec<_> = ram_regions(slots)
+    pub fn new(shape: Shape) -> Result<Self, MemoryError> {
+        let regions: Vec<_> = ram_regions(shape)
             .into_iter()
             .filter(|region| region.size > 0)
             .collect();
@@ -137,13 +137,13 @@ mod tests {
 
     #[test]
     fn ram_has_the_size_of_the_address_map() {
-        let ram = GuestRam::new(2).unwrap();
+        let ram = GuestRam::new(guest_abi::layout::Shape::COPYING).unwrap();
         assert_eq!(ram.all().last_addr().0 + 1, RAM_SIZE);
     }
 
     #[test]
     fn devices_reach_the_pool_and_share_it_with_the_guest_but_reach_nothing_else() {
-        let ram = GuestRam::new(2).unwrap();
+        let ram = GuestRam::new(guest_abi::layout::Shape::COPYING).unwrap();
         ram.dma().write_obj(7_u32, GuestAddress(DMA_POOL)).unwrap();
         let seen: u32 = ram.all().read_obj(GuestAddress(DMA_POOL)).unwrap();
         assert_eq!(seen, 7);

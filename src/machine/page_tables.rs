@@ -162,7 +162,7 @@ mod tests {
     }
 
     fn tables() -> GuestRam {
-        let ram = GuestRam::new(2).unwrap();
+        let ram = GuestRam::new(guest_abi::layout::Shape::COPYING).unwrap();
         let mut image = [PagePermissions::default(); IMAGE_PAGES];
         image[0] = PagePermissions {
             read: true,

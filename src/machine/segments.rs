@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn the_descriptor_table_says_what_the_segment_registers_hold() {
-        let ram = GuestRam::new(2).unwrap();
+        let ram = GuestRam::new(guest_abi::layout::Shape::COPYING).unwrap();
         write_tables(ram.all(), &[]).unwrap();
         let mut sregs = kvm_sregs::default();
         set_up(&mut sregs);

@@ -17,7 +17,7 @@ pub(super) struct Scenery(GuestRam);
 impl Scenery {
     /// With `code` at the start of the image.
     pub(super) fn with(code: &[u8]) -> Self {
-        let ram = GuestRam::new(2).unwrap();
+        let ram = GuestRam::new(guest_abi::layout::Shape::COPYING).unwrap();
         let mut image = [PagePermissions::default(); IMAGE_PAGES];
         image[0].read = true;
         image[0].execute = true;

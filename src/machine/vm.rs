@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use guest_abi::layout::{MAX_SLOTS, MMIO_SIZE};
+use guest_abi::layout::{MAX_SLOTS, MMIO_SIZE, Shape};
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, VmFd};
 use vm_device::bus::{self, MmioAddress, MmioRange};
@@ -72,6 +72,24 @@ fn refused(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> MachineError {
 ///
 /// What is added is what the guest may touch, and nothing else: page tables, the I/O permission
 /// bitmap, ioeventfds and the idle port's list of devices follow from it.
+///
+/// ```
+/// use std::sync::Arc;
+/// use vmm::machine::{Machine, Ports, open_kvm};
+/// use vmm::runtime::SerialPort;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # if open_kvm().is_err() {
+/// #     return Ok(());
+/// # }
+/// let mut machine = Machine::new(open_kvm()?, 0)?;
+/// let com1 = SerialPort::for_reports()?;
+/// machine.add_pio(Ports::new(0x3f8, 8), com1.uart.clone())?;
+/// // The ports are taken now.
+/// assert!(machine.add_exit_port(0x3f8).is_err());
+/// # Ok(())
+/// # }
+/// ```
 pub struct Machine {
     kvm: Kvm,
     vm: VmFd,
@@ -93,10 +111,25 @@ impl Machine {
     ///
     /// The KVM call that failed.
     pub fn new(kvm: Kvm, slots: usize) -> Result<Self, MachineError> {
+        Self::of_shape(kvm, Shape { slots, heap: false })
+    }
+
+    /// As [`new`](Self::new), with 4 MiB more of RAM that the guest may use, and that devices never
+    /// reach (`guest_abi::layout::HEAP`).
+    ///
+    /// # Errors
+    ///
+    /// The KVM call that failed.
+    pub fn with_heap(kvm: Kvm, slots: usize) -> Result<Self, MachineError> {
+        Self::of_shape(kvm, Shape { slots, heap: true })
+    }
+
+    fn of_shape(kvm: Kvm, shape: Shape) -> Result<Self, MachineError> {
+        let slots = shape.slots;
         if slots > MAX_SLOTS {
             return Err(MachineError::Slots(MAX_SLOTS));
         }
-        let ram = GuestRam::new(slots)?;
+        let ram = GuestRam::new(shape)?;
         let vm = repeat::interrupted(|| kvm.create_vm()).map_err(refused("a virtual machine"))?;
         if vm.check_extension(Cap::SetTssAddr) {
             repeat::interrupted(|| vm.set_tss_address(TSS_ADDRESS))
@@ -184,18 +217,20 @@ impl Machine {
         self.add_pio(Ports::new(port, 1), Arc::new(device))
     }
 
-    /// Puts the idle port at `port`: a read of it returns when a device has used buffers. While
-    /// the guest waits there the vCPU's thread serves the device in slot `helped` itself, if there
-    /// is one.
+    /// Puts the idle port at `port`: a read of it returns when a device has sent a used buffer
+    /// notification. While the guest waits there the vCPU's thread serves the devices in the slots
+    /// `helped` itself, where that is of use.
     ///
     /// # Errors
     ///
     /// If the port is taken.
-    pub fn add_idle_port(&mut self, port: u16, helped: Option<Slot>) -> Result<(), MachineError> {
+    pub fn add_idle_port(
+        &mut self,
+        port: u16,
+        helped: impl IntoIterator<Item = Slot>,
+    ) -> Result<(), MachineError> {
         let mut idle = IdlePort::new(self.line(), self.devices.clone(), self.ender());
-        if let Some(slot) = helped {
-            idle.help(slot.index());
-        }
+        helped.into_iter().for_each(|slot| idle.help(slot.index()));
         let idle = Arc::new(idle);
         self.idle = Some(idle.clone());
         self.add_pio(Ports::new(port, 1), idle)

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use guest_protocol::{GuestMessage, Payload};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::termios::tcgetwinsize;
 
 use super::bar::{Bar, summary};
@@ -19,7 +20,7 @@ use super::debug_lines::{DEBUG_PREFIX, DebugLines};
 use super::json::{
     RunResult, debug_object, message_object, result_object, text_object, warning_object,
 };
-use super::line::message_line;
+use super::line::{hex, push_message};
 use super::stream::{FULL, Stream, lead_to_the_same};
 use super::text::{TerminalText, TextLines};
 
@@ -27,6 +28,10 @@ use super::text::{TerminalText, TextLines};
 /// not full before it is asked again: what becomes of them always fits. The worst is a line break,
 /// which becomes an object of 26 bytes.
 pub const PIECE: usize = FULL / 32;
+/// The most bytes of an answer that are added at once: what fits if nothing waits.
+pub const ANSWER_PIECE: usize = FULL;
+/// Room for the line of a usual message, in bytes.
+const LINE: usize = 256;
 /// The bar is drawn no more often than this.
 const FRAME: Duration = Duration::from_millis(100);
 /// The width of a terminal that does not know its own, in columns.
@@ -95,10 +100,12 @@ pub struct Console {
     bar: Option<ShownBar>,
     /// Whether the lines of messages are shown.
     lines: bool,
+    /// The last of them.
+    message_line: String,
     terminal_text: TerminalText,
     text_lines: TextLines,
-    /// Whether standard output was lost, and the user has been told.
-    told: bool,
+    /// Why standard output was lost, if it was; the user has been told.
+    failure: Option<Errno>,
     /// When a stream last took something.
     moved: Instant,
 }
@@ -131,6 +138,21 @@ struct ShownBar {
     /// Whether the line is on the terminal, or waits to be written there.
     on_screen: bool,
     done: u64,
+}
+
+impl Default for Console {
+    /// For programs and their users: lines, without a bar.
+    fn default() -> Self {
+        Self::open(ConsoleOptions {
+            quiet: false,
+            verbose: true,
+            debug: false,
+            format: OutputFormat::Text,
+            raw_text: true,
+            total: None,
+            verb: "done",
+        })
+    }
 }
 
 impl Console {
@@ -167,9 +189,10 @@ impl Console {
             out: (!shared).then(|| Stream::open(out)),
             err,
             options,
+            message_line: String::with_capacity(LINE),
             terminal_text: TerminalText::default(),
             text_lines: TextLines::new(),
-            told: false,
+            failure: None,
             moved: Instant::now(),
         }
     }
@@ -186,12 +209,28 @@ impl Console {
         if !self.lines && !is_error {
             return;
         }
-        let text = if self.is_json() {
-            message_object(message)
-        } else {
-            message_line(message).map(|line| line + "\n")
-        };
-        self.print(Sink::Out, text.unwrap_or_default().as_bytes());
+        if self.is_json() {
+            let object = message_object(message).unwrap_or_default();
+            self.print(Sink::Out, object.as_bytes());
+            return;
+        }
+        // Its room is used again.
+        let mut line = std::mem::take(&mut self.message_line);
+        line.clear();
+        if push_message(&mut line, message) {
+            line.push('\n');
+        }
+        self.print(Sink::Out, line.as_bytes());
+        self.message_line = line;
+    }
+
+    /// Shows the digest of what was done, as programs do that compute nothing else. A result, and not
+    /// a message beside a bar; a program finds it in the last object.
+    pub fn digest(&mut self, algorithm: &str, digest: &[u8]) {
+        if !self.options.quiet && !self.is_json() {
+            let line = format!("{algorithm} {}\n", hex(digest));
+            self.print(Sink::Out, line.as_bytes());
+        }
     }
 
     /// Passes on what a guest says that speaks plain text.
@@ -236,9 +275,10 @@ impl Console {
         }
     }
 
-    /// Shows a warning.
+    /// Shows a warning: on standard error if standard output is lost.
     pub fn warn(&mut self, text: &str) {
-        if self.is_json() {
+        let lost = self.out.as_ref().is_some_and(Stream::is_broken);
+        if self.is_json() && !lost {
             self.print(Sink::Out, warning_object(text).as_bytes());
         } else {
             self.print(Sink::Err, format!("vmm: warning: {text}\n").as_bytes());
@@ -253,6 +293,23 @@ impl Console {
     /// Shows whole lines, such as statistics, on standard error.
     pub fn notice(&mut self, lines: &str) {
         self.print(Sink::Err, lines.as_bytes());
+    }
+
+    /// Shows a line on standard output.
+    pub fn line(&mut self, text: &str) {
+        self.print(Sink::Out, format!("{text}\n").as_bytes());
+    }
+
+    /// Shows a piece of an answer of at most [`ANSWER_PIECE`] bytes on standard output.
+    pub fn answer(&mut self, piece: &[u8]) {
+        self.print(Sink::Out, piece);
+    }
+
+    /// Why standard output could not be written, if that is so. A reader that has gone is no
+    /// failure.
+    #[must_use]
+    pub const fn failure(&self) -> Option<Errno> {
+        self.failure
     }
 
     /// Shows the last object of a run whose format is JSON.
@@ -291,6 +348,7 @@ impl Console {
         let mut wrote = self.out.as_mut().is_some_and(Stream::flush);
         self.report_failure();
         wrote |= self.err.flush();
+        self.report_failure();
         if wrote || self.streams().all(Stream::is_empty) {
             self.moved = Instant::now();
         }
@@ -375,10 +433,8 @@ impl Console {
                 .checked_add(patience)
                 .map_or(give_up, |end| end.min(give_up));
             if now >= limit {
-                let waited = self.streams_mut().filter(|stream| !stream.is_empty());
-                let waited: usize = waited.map(Stream::give_up).sum();
                 return Drained::GaveUp {
-                    bytes: waited + self.take_lost(),
+                    bytes: self.give_up() + self.take_lost(),
                 };
             }
             if self.wait_for_room(limit - now, interrupt) {
@@ -421,11 +477,12 @@ impl Console {
 
     /// Tells, once, that standard output can not be written.
     fn report_failure(&mut self) {
-        let failure = self.out.as_mut().and_then(Stream::take_failure);
-        if let Some(failure) = failure
-            && !self.told
-        {
-            self.told = true;
+        let stream = self.out.as_mut().unwrap_or(&mut self.err);
+        let Some(failure) = stream.take_failure() else {
+            return;
+        };
+        // Where both are the same there is nowhere to tell it.
+        if self.failure.replace(failure).is_none() && self.out.is_some() {
             let text = format!(
                 "vmm: warning: cannot write to standard output: {failure}; its lines are dropped\n"
             );
@@ -433,12 +490,11 @@ impl Console {
         }
     }
 
-    /// Drops what waits for a reader that takes nothing, and what comes later for it.
-    pub fn give_up(&mut self) {
+    /// Drops what waits for a reader that takes nothing, and what comes later for it. Returns how
+    /// many bytes waited.
+    pub fn give_up(&mut self) -> usize {
         let waiting = self.streams_mut().filter(|stream| !stream.is_empty());
-        waiting.for_each(|stream| {
-            stream.give_up();
-        });
+        waiting.map(Stream::give_up).sum()
     }
 
     /// For how long text has waited for readers that took nothing.

@@ -12,11 +12,13 @@ mod stream;
 mod testing;
 mod text;
 
-pub use console::{Console, ConsoleOptions, Drained, OutputFormat, PIECE, last_words};
+pub use console::{
+    ANSWER_PIECE, Console, ConsoleOptions, Drained, OutputFormat, PIECE, last_words,
+};
 pub use debug_lines::{DEBUG_PREFIX, DebugLines, MAX_DEBUG};
 pub use json::{
-    Exits, Outcome, RunResult, debug_object, message_object, result_object, text_object,
-    warning_object,
+    Exits, Outcome, RunResult, check_object, debug_object, finding_object, message_object,
+    one_line, result_object, text_object, warning_object,
 };
-pub use line::message_line;
+pub use line::{hex, message_line};
 pub use quote::{MAX_SHOWN, is_visible, push_line, quote_text, quote_word};

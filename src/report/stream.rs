@@ -156,6 +156,11 @@ impl Stream {
         waited
     }
 
+    /// Whether all that is printed is dropped, since nobody reads it.
+    pub(super) const fn is_broken(&self) -> bool {
+        self.broken
+    }
+
     /// Why the last write failed, if that has not been told yet.
     pub(super) const fn take_failure(&mut self) -> Option<Errno> {
         self.failure.take()

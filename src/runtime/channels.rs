@@ -5,11 +5,22 @@ use std::sync::Arc;
 
 use super::Source;
 use crate::devices::{ByteQueue, Overflow, Uart};
+use crate::virtio::VirtioDevice;
 
 /// What waits of a port that reports before the vCPU is held back, and of one for debug text before
 /// text is dropped, in bytes.
 const REPORT_QUEUE: usize = 64 * 1024;
 const DEBUG_QUEUE: usize = 16 * 1024;
+
+/// A queue for what a guest reports by another way than a serial port. It loses nothing: who puts
+/// bytes into it waits while nobody takes them, or keeps them.
+///
+/// # Errors
+///
+/// The host has no eventfd to spare.
+pub fn report_queue() -> io::Result<Arc<ByteQueue>> {
+    Ok(Arc::new(ByteQueue::new(REPORT_QUEUE, Overflow::Wait)?))
+}
 
 /// A serial port and what the guest has sent through it.
 #[derive(Clone)]
@@ -27,7 +38,7 @@ impl SerialPort {
     ///
     /// The host has no eventfd to spare.
     pub fn for_reports() -> io::Result<Self> {
-        Self::with(ByteQueue::new(REPORT_QUEUE, Overflow::Wait)?)
+        Self::with(report_queue()?)
     }
 
     /// A port that never holds the guest back: what nobody takes in time is dropped.
@@ -36,11 +47,10 @@ impl SerialPort {
     ///
     /// The host has no eventfd to spare.
     pub fn for_debug() -> io::Result<Self> {
-        Self::with(ByteQueue::new(DEBUG_QUEUE, Overflow::Drop)?)
+        Self::with(Arc::new(ByteQueue::new(DEBUG_QUEUE, Overflow::Drop)?))
     }
 
-    fn with(output: ByteQueue) -> io::Result<Self> {
-        let output = Arc::new(output);
+    fn with(output: Arc<ByteQueue>) -> io::Result<Self> {
         let uart = Arc::new(Uart::new(output.clone())?);
         Ok(Self { uart, output })
     }
@@ -51,6 +61,8 @@ impl SerialPort {
 pub(super) struct Channels {
     /// Where the guest reports.
     pub(super) reports: Vec<(Source, Arc<ByteQueue>)>,
+    /// Devices that may still have reports when the guest has ended.
+    pub(super) devices: Vec<Arc<dyn VirtioDevice>>,
     /// Where it sends debug text.
     pub(super) debug: Vec<Arc<ByteQueue>>,
     /// Ports whose receive FIFO is refilled when it is empty.
@@ -58,6 +70,14 @@ pub(super) struct Channels {
 }
 
 impl Channels {
+    /// Whether there is nothing left to hear of a guest that has ended.
+    pub(super) fn are_silent(&self) -> bool {
+        // In this order: what a device takes from the guest is in its queue when it is at rest.
+        let mut devices = self.devices.iter();
+        let at_rest = devices.all(|device| !device.in_flight());
+        at_rest && self.reports.iter().all(|(_, queue)| queue.is_empty())
+    }
+
     /// Lets a guest go on that waits for room.
     pub(super) fn close(&self) {
         let reports = self.reports.iter().map(|(_, queue)| queue);

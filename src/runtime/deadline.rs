@@ -1,16 +1,12 @@
 //! The time limit of a run. It counts from the start of the process, and holds before there is a
 //! main loop too: to open a file on a network that does not answer can take for ever.
 
-use std::ffi::c_int;
 use std::io;
-use std::sync::OnceLock;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::error::EXIT_TIMEOUT;
-use super::signals::set_of;
-
-/// What the alarm says, made before it is set: its handler may not allocate.
-static MESSAGE: OnceLock<String> = OnceLock::new();
+use super::RunError;
 
 /// When a run has to be over.
 #[derive(Clone, Copy, Debug)]
@@ -46,64 +42,72 @@ impl Deadline {
     }
 
     /// Ends the process when the time is over, for as long as the alarm that this returns is kept:
-    /// while files are opened, and nothing has to be taken back yet.
+    /// while files are opened, and nothing has to be taken back yet. `say_why` tells the user, and
+    /// returns the exit status.
+    ///
+    /// It is a thread that waits: the end of the process ends a call that waits for a server (NFS),
+    /// and a signal with a handler does not.
     ///
     /// # Errors
     ///
     /// The system's reason.
-    pub fn set_alarm(self) -> io::Result<Alarm> {
-        let _ = MESSAGE.set(format!("vmm: {}\n", super::RunError::TimedOut(self.limit)));
-        // SAFETY: the structure is plain data, for which all zeros are valid.
-        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-        action.sa_sigaction = end_process as extern "C" fn(c_int) as usize;
-        // SAFETY: `action` is valid, its handler makes system calls and nothing else.
-        if unsafe { libc::sigaction(libc::SIGALRM, &raw const action, std::ptr::null_mut()) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let set = set_of([libc::SIGALRM]);
-        // SAFETY: `set` is valid, and the old mask is not wanted.
-        unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut()) };
-        let left = self.end.saturating_duration_since(Instant::now());
-        set_timer(left.max(Duration::from_micros(1)))?;
-        Ok(Alarm(()))
+    pub fn set_alarm(
+        self,
+        say_why: impl FnOnce(&RunError) -> u8 + Send + 'static,
+    ) -> io::Result<Alarm> {
+        let (keep, kept) = channel::<()>();
+        let wait = move || {
+            let left = self.end.saturating_duration_since(Instant::now());
+            if kept.recv_timeout(left) == Err(RecvTimeoutError::Timeout) {
+                let status = say_why(&RunError::TimedOut(self.limit));
+                // SAFETY: ends the process. What others would do at its end is theirs to lose:
+                // the thread that they run on may hang.
+                unsafe { libc::_exit(status.into()) };
+            }
+        };
+        let thread = Builder::new().name("alarm".to_owned()).spawn(wait)?;
+        Ok(Alarm {
+            keep: Some(keep),
+            thread: Some(thread),
+        })
     }
 }
 
 /// An alarm that is set. Dropping it takes it back.
 #[derive(Debug)]
-pub struct Alarm(());
+pub struct Alarm {
+    keep: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
 
 impl Drop for Alarm {
     fn drop(&mut self) {
-        // It cannot fail: the value is valid, and setting it worked.
-        let _ = set_timer(Duration::ZERO);
+        drop(self.keep.take());
+        if let Some(thread) = self.thread.take() {
+            // It is gone before the process is confined.
+            let _ = thread.join();
+        }
     }
 }
 
-fn set_timer(after: Duration) -> io::Result<()> {
-    let value = libc::timeval {
-        tv_sec: libc::time_t::try_from(after.as_secs()).unwrap_or(libc::time_t::MAX),
-        tv_usec: after.subsec_micros().into(),
-    };
-    let timer = libc::itimerval {
-        it_interval: libc::timeval {
-            tv_sec: 0,
-            tv_usec: 0,
-        },
-        it_value: value,
-    };
-    // SAFETY: `timer` is valid, and the old value is not wanted.
-    match unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
 
-extern "C" fn end_process(_: c_int) {
-    if let Some(message) = MESSAGE.get() {
-        // SAFETY: the bytes are valid for reading; the call may be made in a handler.
-        unsafe { libc::write(libc::STDERR_FILENO, message.as_ptr().cast(), message.len()) };
+    use super::*;
+
+    #[test]
+    fn an_alarm_that_is_taken_back_does_nothing_and_leaves_no_thread() {
+        let deadline = Deadline::after(Duration::from_secs(600)).unwrap();
+        let begun = Instant::now();
+        drop(deadline.set_alarm(|_| 1).unwrap());
+        assert!(begun.elapsed() < Duration::from_secs(60));
+        assert!(!deadline.is_over());
     }
-    // SAFETY: may be called in a handler; nothing has to be taken back yet.
-    unsafe { libc::_exit(EXIT_TIMEOUT.into()) };
+
+    #[test]
+    fn a_limit_beyond_all_clocks_is_none() {
+        assert!(Deadline::after(Duration::MAX).is_none());
+        assert!(Deadline::after(Duration::ZERO).unwrap().is_over());
+    }
 }

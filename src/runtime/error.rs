@@ -1,6 +1,5 @@
 //! How a run can fail, and the exit status that tells the kinds apart.
 
-use std::borrow::Cow;
 use std::io;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ pub const EXIT_USAGE: u8 = 2;
 const EXIT_HOST: u8 = 3;
 const EXIT_GUEST: u8 = 4;
 /// As timeout(1) has it.
-pub(super) const EXIT_TIMEOUT: u8 = 124;
+const EXIT_TIMEOUT: u8 = 124;
 /// As shells have it: 128 and the signal's number.
 const EXIT_SIGNAL: u8 = 128;
 
@@ -35,16 +34,16 @@ pub enum RunError {
     #[error("{0}")]
     Storage(Box<dyn std::error::Error + Send + Sync>),
     /// A system call of the VMM's own failed.
-    #[error("cannot {what}: {source}")]
+    #[error("cannot {what}: {}{}", reason(source), hint(source))]
     Host {
         /// What was to be done.
         what: &'static str,
         /// The system's reason.
         source: io::Error,
     },
-    /// A thread of the VMM panicked, which is a fault of the VMM.
-    #[error("{0} of the VMM has died; this is a fault of vmm: please report it")]
-    Died(Cow<'static, str>),
+    /// A thread of the VMM panicked.
+    #[error("fault of vmm: {0}; please report it")]
+    Died(String),
     /// The guest did not do what it was to do.
     #[error("{0}")]
     Guest(String),
@@ -83,6 +82,30 @@ impl RunError {
             Self::TimedOut(_) => EXIT_TIMEOUT,
             Self::Signal(number) => EXIT_SIGNAL + number,
         }
+    }
+}
+
+/// The system's words without its number.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    let number = error
+        .raw_os_error()
+        .map(|number| format!(" (os error {number})"));
+    let words = number.and_then(|number| text.strip_suffix(&number));
+    words.unwrap_or(&text).to_owned()
+}
+
+/// What to do about a limit that was reached.
+fn hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => " (raise the limit: ulimit -n)",
+        Some(libc::ENFILE) => " (the host has too many open files: raise fs.file-max)",
+        Some(libc::EAGAIN) => {
+            " (raise the limit on processes, which is pids.max of the control group or ulimit -u)"
+        }
+        Some(libc::ENOSPC) => " (raise the limit: sysctl fs.epoll.max_user_watches)",
+        Some(libc::ENOMEM) => " (the host or the control group is out of memory)",
+        _ => "",
     }
 }
 

@@ -133,7 +133,9 @@ impl Entrance {
 impl Drop for Entrance {
     fn drop(&mut self) {
         if !self.passed {
-            self.shared.arrive(Err(RunError::Died("a thread".into())));
+            self.shared.arrive(Err(RunError::Died(
+                "a thread died before it could be confined".to_owned(),
+            )));
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Nothing in it waits but for an event, so that a signal or the time limit always gets through:
 //! the guest's words are only taken while there is room for what becomes of them.
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use event_manager::{EventOps, Events, MutEventSubscriber, SubscriberOps};
@@ -12,8 +12,10 @@ use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::timerfd::TimerFd;
 
 use super::channels::Channels;
-use super::crew::{VcpuHandle, new_loop};
-use super::{Deadline, Operation, RunError, Signals};
+use super::crew::{VcpuHandle, loop_failed, new_loop};
+use super::member::{KICK_AGAIN, PATIENCE};
+use super::room::Room;
+use super::{Deadline, Operation, RunError, SerialInput, Signals};
 use crate::machine::VcpuReport;
 use crate::report::{Console, DebugLines, PIECE};
 
@@ -21,9 +23,6 @@ use crate::report::{Console, DebugLines, PIECE};
 const TICK: Duration = Duration::from_millis(50);
 /// How many events are taken at once.
 const EVENTS: usize = 16;
-/// How long a vCPU that is to end is waited for. It may do the work of a device, and hang in a
-/// read from a network that does not answer.
-const STOP_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a reader of standard output is waited for that takes nothing.
 pub(super) const READER_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -35,6 +34,7 @@ mod token {
     pub(super) const VCPU: u32 = 2;
     pub(super) const ALARM: u32 = 3;
     pub(super) const ROOM: u32 = 4;
+    pub(super) const INPUT: u32 = 5;
     pub(super) const REFILL: u32 = 0x100;
     pub(super) const REPORT: u32 = 0x200;
     pub(super) const DEBUG: u32 = 0x300;
@@ -45,6 +45,7 @@ pub(super) struct Parts<'a> {
     pub(super) operation: &'a mut dyn Operation,
     pub(super) console: Console,
     pub(super) channels: Channels,
+    pub(super) input: Option<SerialInput>,
     pub(super) vcpu: VcpuHandle,
     pub(super) signals: Signals,
     pub(super) alarm: &'a EventFd,
@@ -60,6 +61,10 @@ pub(super) struct Ended {
     pub(super) debug: DebugLines,
     pub(super) console: Console,
     pub(super) signals: Signals,
+    /// How many bytes of lines were dropped, since nobody read them in time.
+    pub(super) dropped: usize,
+    /// Until when threads that were asked to end are waited for, if any were.
+    pub(super) patience_ends: Option<Instant>,
 }
 
 struct MainLoop<'a> {
@@ -67,12 +72,16 @@ struct MainLoop<'a> {
     timer: TimerFd,
     debug: DebugLines,
     cut: Option<RunError>,
+    /// Until when a vCPU that was asked to end is waited for.
+    patience_ends: Option<Instant>,
     report: Option<VcpuReport>,
     vcpu_ended: bool,
+    dropped: usize,
+    /// Why an event is not watched.
+    failure: Option<RunError>,
     /// Whether bytes were left in their queue for want of room.
     held_back: bool,
-    /// Descriptors of the console that are watched for room.
-    watched: Vec<RawFd>,
+    room: Room,
     buffer: [u8; PIECE],
 }
 
@@ -94,36 +103,37 @@ pub(super) fn run<'a>(
         timer,
         debug: DebugLines::default(),
         cut: None,
+        patience_ends: None,
         report: None,
         vcpu_ended: false,
+        dropped: 0,
+        failure: None,
         held_back: false,
-        watched: Vec::with_capacity(2),
+        room: Room::new(),
         buffer: [0; PIECE],
     });
+    let failed = |error| loop_failed("wait for events", &error);
+    if let Some(error) = events.subscriber_mut(id).map_err(failed)?.failure.take() {
+        return Err(error);
+    }
     go()?;
-    let failed = |error: event_manager::Error| RunError::Host {
-        what: "wait for events",
-        source: std::io::Error::other(error.to_string()),
-    };
-    // Since when the vCPU is asked to end.
-    let mut last_patience: Option<Instant> = None;
+    let again = i32::try_from(KICK_AGAIN.as_millis()).unwrap_or(1);
     loop {
         let this = events.subscriber_mut(id).map_err(failed)?;
         if this.is_over() {
             break;
         }
-        let stopping = this.cut.is_some() && !this.vcpu_ended;
-        let until = *last_patience.get_or_insert_with(Instant::now);
-        if !stopping {
-            last_patience = None;
-        } else if until.elapsed() >= STOP_PATIENCE {
-            break;
-        } else {
-            // A kick can come just before the vCPU enters the guest: repeat it.
-            this.stop_vcpu();
-        }
-        let progress = events.run_with_timeout(if stopping { 1 } else { -1 });
-        progress.map_err(failed)?;
+        let wait = match this.patience_ends {
+            // A device does not tell when it comes to rest.
+            None if this.vcpu_ended && !this.held_back => again,
+            None => -1,
+            Some(end) if Instant::now() >= end => break,
+            Some(_) => {
+                this.stop_vcpu();
+                again
+            }
+        };
+        events.run_with_timeout(wait).map_err(failed)?;
     }
     let mut this = events.remove_subscriber(id).map_err(failed)?;
     let console = &mut this.parts.console;
@@ -134,22 +144,21 @@ pub(super) fn run<'a>(
         debug: this.debug,
         console: this.parts.console,
         signals: this.parts.signals,
+        dropped: this.dropped,
+        patience_ends: this.patience_ends,
     })
 }
 
 impl MainLoop<'_> {
     /// Whether the guest has ended and all it said has been heard, or need not be heard any more.
     fn is_over(&self) -> bool {
-        let heard = || {
-            let reports = &self.parts.channels.reports;
-            reports.iter().all(|(_, queue)| queue.is_empty())
-        };
-        self.vcpu_ended && (self.cut.is_some() || heard())
+        self.vcpu_ended && (self.cut.is_some() || self.parts.channels.are_silent())
     }
 
     fn end(&mut self, why: RunError) {
         if self.cut.is_none() {
             self.cut = Some(why);
+            self.patience_ends = Some(Instant::now() + PATIENCE);
             self.parts.operation.cancel();
             // A guest that waits for room in a queue must not wait any longer.
             self.parts.channels.close();
@@ -180,7 +189,7 @@ impl MainLoop<'_> {
         }
         self.parts.console.tick(self.parts.operation.progress());
         if self.vcpu_ended && self.parts.console.stuck_for() >= READER_PATIENCE {
-            self.parts.console.give_up();
+            self.dropped += self.parts.console.give_up();
         }
     }
 
@@ -188,7 +197,7 @@ impl MainLoop<'_> {
     /// matter less than the result.
     fn is_late(&mut self, deadline: Deadline) {
         if self.vcpu_ended {
-            self.parts.console.give_up();
+            self.dropped += self.parts.console.give_up();
         } else {
             self.end(RunError::TimedOut(deadline.limit()));
         }
@@ -246,6 +255,30 @@ impl MainLoop<'_> {
         }
     }
 
+    /// Refills a port, and has the one that takes standard input take more of it.
+    fn refill(&mut self, index: usize, ops: &mut EventOps<'_>) {
+        let uart = &self.parts.channels.refills[index];
+        uart.refill();
+        if let Some(input) = &mut self.parts.input
+            && std::sync::Arc::ptr_eq(input.uart(), uart)
+        {
+            let note = input.on_taken(ops, token::INPUT);
+            self.warn(note);
+        }
+    }
+
+    fn read_input(&mut self, ops: &mut EventOps<'_>) {
+        let input = self.parts.input.as_mut();
+        let note = input.and_then(|input| input.on_readable(ops));
+        self.warn(note);
+    }
+
+    fn warn(&mut self, note: Option<String>) {
+        if let Some(note) = note {
+            self.parts.console.warn(&note);
+        }
+    }
+
     /// The vCPU has ended: what it sent before is still in the queues.
     fn vcpu_has_ended(&mut self, ops: &mut EventOps<'_>) {
         // It stays readable, for whoever waits for the thread.
@@ -257,28 +290,16 @@ impl MainLoop<'_> {
             self.receive_debug(index);
         }
     }
-
-    /// Watches what waits for room, and nothing else.
-    fn watch_console(&mut self, ops: &mut EventOps<'_>) {
-        let watch = |fd| Events::with_data_raw(fd, token::ROOM, EventSet::OUT);
-        let console = &self.parts.console;
-        self.watched.retain(|&fd| {
-            let waits = console.waiting().any(|waiting| waiting == fd);
-            waits || ops.remove(watch(fd)).is_err()
-        });
-        for fd in console.waiting() {
-            if !self.watched.contains(&fd) && ops.add(watch(fd)).is_ok() {
-                self.watched.push(fd);
-            }
-        }
-    }
 }
 
 impl MutEventSubscriber for MainLoop<'_> {
     fn init(&mut self, ops: &mut EventOps<'_>) {
-        // Cannot fail: the descriptors are open and new to this loop.
+        let mut failure = None;
         let mut add = |fd: &dyn AsRawFd, token| {
-            let _ = ops.add(Events::with_data_raw(fd.as_raw_fd(), token, EventSet::IN));
+            let added = ops.add(Events::with_data_raw(fd.as_raw_fd(), token, EventSet::IN));
+            if let Err(error) = added {
+                failure.get_or_insert(loop_failed("watch the run's events", &error));
+            }
         };
         add(&self.parts.signals, token::SIGNAL);
         add(&self.timer, token::TICK);
@@ -294,6 +315,10 @@ impl MutEventSubscriber for MainLoop<'_> {
         for (queue, token) in channels.debug.iter().zip(token::DEBUG..) {
             add(queue.event(), token);
         }
+        let input = self.parts.input.as_mut();
+        let note = input.and_then(|input| input.start(ops, token::INPUT));
+        self.warn(note);
+        self.failure = failure;
     }
 
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
@@ -308,18 +333,17 @@ impl MutEventSubscriber for MainLoop<'_> {
             token::VCPU => self.vcpu_has_ended(ops),
             token::ALARM => {
                 let _ = self.parts.alarm.read();
-                self.end(RunError::Died("a thread".into()));
+                self.end(RunError::Died("a thread has died".to_owned()));
             }
             token @ token::DEBUG.. => self.receive_debug(at(token, token::DEBUG)),
             token @ token::REPORT.. => self.receive_from(at(token, token::REPORT)),
-            token @ token::REFILL.. => {
-                self.parts.channels.refills[at(token, token::REFILL)].refill();
-            }
+            token @ token::REFILL.. => self.refill(at(token, token::REFILL), ops),
+            token::INPUT => self.read_input(ops),
             _ => self.parts.console.flush(),
         }
         if self.held_back {
             self.receive();
         }
-        self.watch_console(ops);
+        self.room.watch(&self.parts.console, token::ROOM, ops);
     }
 }

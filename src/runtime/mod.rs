@@ -5,60 +5,71 @@
 mod channels;
 mod crew;
 mod deadline;
+mod end;
 mod error;
 mod gate;
 mod main_loop;
+mod member;
 mod operation;
+mod panics;
+mod raw_terminal;
+mod room;
+mod serial_input;
 mod signals;
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-pub use channels::SerialPort;
+pub use channels::{SerialPort, report_queue};
 pub use crew::Worker;
 pub use deadline::{Alarm, Deadline};
+pub use end::{Outcome, main, say_goodbye};
 pub use error::{EXIT_USAGE, RunError};
 pub use operation::{GuestEnd, JustRun, Operation, Source};
+pub use panics::{catch, describe_panics};
+pub use serial_input::SerialInput;
 pub use signals::Signals;
 
 use crate::devices::ByteQueue;
-use crate::machine::{ExitCounts, KICK_SIGNAL, Vcpu};
-use crate::report::{Console, DebugLines, Drained};
+use crate::machine::{KICK_SIGNAL, Vcpu};
+use crate::report::Console;
 use crate::sandbox::{self, Calls, calls};
+use crate::virtio::VirtioDevice;
 use channels::Channels;
 use crew::{Crew, install};
-use main_loop::{Ended, Parts, READER_PATIENCE};
-
-/// How long the last words of a run may take, and a reader that takes none of them.
-const GOODBYE: Duration = Duration::from_secs(10);
-const GOODBYE_PATIENCE: Duration = Duration::from_secs(1);
+use main_loop::Parts;
 
 /// A machine with a guest in it, and what a run of it needs.
+///
+/// ```standalone_crate
+/// use std::time::Duration;
+/// use vmm::machine::{Machine, open_kvm};
+/// use vmm::report::Console;
+/// use vmm::runtime::{Deadline, JustRun, RunError, Runner};
+///
+/// # fn main() -> Result<(), RunError> {
+/// # if open_kvm().is_err() {
+/// #     return Ok(());
+/// # }
+/// // A guest that runs round in circles: jmp .
+/// let vcpu = Machine::new(open_kvm()?, 0)?.boot(&[0xeb, 0xfe])?;
+/// let runner = Runner::new(vcpu).deadline(Deadline::after(Duration::from_millis(100)));
+/// let outcome = runner.run(&mut JustRun, Console::default())?;
+/// assert!(matches!(outcome.result, Err(RunError::TimedOut(_))));
+/// # Ok(())
+/// # }
+/// ```
 pub struct Runner<'a> {
     vcpu: Vcpu,
     workers: Vec<Worker>,
     channels: Channels,
+    input: Option<SerialInput>,
     signals: Option<Signals>,
     deadline: Option<Deadline>,
     confined: bool,
     folders: Vec<BorrowedFd<'a>>,
     main_calls: Calls,
     helping_calls: Calls,
-}
-
-/// What a run has come to.
-pub struct Outcome {
-    /// Whether it is good: warnings, or why it is not.
-    pub result: Result<Vec<String>, RunError>,
-    /// The exits it took.
-    pub exits: ExitCounts,
-    /// The last debug lines of the guest, for a run that failed by its fault.
-    pub debug: DebugLines,
-    /// For what is still to be said.
-    pub console: Console,
-    /// For who says it, to be told of a signal meanwhile.
-    pub signals: Signals,
 }
 
 impl<'a> Runner<'a> {
@@ -69,6 +80,7 @@ impl<'a> Runner<'a> {
             vcpu,
             workers: Vec::new(),
             channels: Channels::default(),
+            input: None,
             signals: None,
             deadline: None,
             confined: true,
@@ -99,11 +111,26 @@ impl<'a> Runner<'a> {
         self
     }
 
+    /// Hears all that `device` has taken from the guest, or is about to take, when the guest has
+    /// ended: one that reports go through.
+    #[must_use]
+    pub fn hear_out(mut self, device: Arc<dyn VirtioDevice>) -> Self {
+        self.channels.devices.push(device);
+        self
+    }
+
     /// Listens to a port for debug text.
     #[must_use]
     pub fn debug(mut self, port: &SerialPort) -> Self {
         self.channels.refills.push(port.uart.clone());
         self.channels.debug.push(port.output.clone());
+        self
+    }
+
+    /// Reads standard input for one of the ports until the run ends.
+    #[must_use]
+    pub fn serial_input(mut self, input: Option<SerialInput>) -> Self {
+        self.input = input;
         self
     }
 
@@ -173,19 +200,26 @@ impl<'a> Runner<'a> {
             sandbox::catch_violations()?;
             sandbox::confine_process(&self.folders)?;
         }
-        let mut crew = Crew::new(self.confined)?;
+        let calls_of_input = self.input.as_ref().map(SerialInput::any_thread_calls);
+        let mut crew = Crew::new(self.confined, calls_of_input.unwrap_or_default())?;
         for worker in self.workers {
             crew.hire(worker)?;
         }
-        let mut vcpu = crew.hire_vcpu(self.vcpu, &self.helping_calls)?;
+        let vcpu = crew.hire_vcpu(self.vcpu, &self.helping_calls)?;
         crew.muster()?;
-        let kicker = vcpu.kicker()?;
-        let main_calls = main_calls(kicker.thread()).and(&self.main_calls);
+        let thread = vcpu
+            .thread()
+            .ok_or_else(|| RunError::Died("the vCPU has no thread".to_owned()))?;
+        let input_calls = self.input.as_ref().map(SerialInput::main_calls);
+        let main_calls = main_calls(thread)
+            .and(&self.main_calls)
+            .and(&input_calls.unwrap_or_default());
         let own_filter = crew.filter(&main_calls)?;
         let parts = Parts {
             operation,
             console,
             channels: self.channels,
+            input: self.input,
             vcpu,
             signals,
             alarm: crew.alarm(),
@@ -196,7 +230,7 @@ impl<'a> Runner<'a> {
             crew.go();
             Ok(())
         })?;
-        Ok(finish(ended, &mut crew, operation, self.deadline))
+        Ok(end::finish(ended, &mut crew, operation, self.deadline))
     }
 }
 
@@ -204,64 +238,4 @@ fn main_calls(vcpu_thread: libc::pid_t) -> Calls {
     // SAFETY: the call takes nothing and cannot fail.
     let process = unsafe { libc::getpid() };
     calls::main_loop(process, vcpu_thread, KICK_SIGNAL)
-}
-
-/// The end: judge, show, commit.
-fn finish(
-    ended: Ended,
-    crew: &mut Crew,
-    operation: &mut dyn Operation,
-    deadline: Option<Deadline>,
-) -> Outcome {
-    let Ended {
-        cut,
-        report,
-        debug,
-        mut console,
-        signals,
-    } = ended;
-    let panicked = crew.dismiss();
-    let exits = report.as_ref().map(|report| report.exits);
-    let judged = match (panicked, cut, &report) {
-        (Some(thread), ..) => Err(RunError::Died(format!("the thread {thread}").into())),
-        (_, Some(cut), _) => Err(cut),
-        (_, None, None) => Err(RunError::Died("the thread vcpu".into())),
-        (_, None, Some(report)) => GuestEnd::of(&report.end).and_then(|end| operation.judge(end)),
-    };
-    let result = judged
-        .and_then(|()| show_rest(&mut console, &signals, deadline))
-        .and_then(|()| operation.commit());
-    Outcome {
-        result,
-        exits: exits.unwrap_or_default(),
-        debug,
-        console,
-        signals,
-    }
-}
-
-/// Shows what waits to be shown. A reader that takes nothing any more, or not within the time
-/// limit, costs the lines and not the result; a signal costs the result.
-fn show_rest(
-    console: &mut Console,
-    signals: &Signals,
-    deadline: Option<Deadline>,
-) -> Result<(), RunError> {
-    loop {
-        let end = deadline.map_or_else(|| Instant::now() + READER_PATIENCE * 360, Deadline::end);
-        match console.drain(end, READER_PATIENCE, signals.as_fd()) {
-            Drained::Done | Drained::GaveUp { .. } => return Ok(()),
-            Drained::Interrupted => {
-                if let Some(signal) = signals.next() {
-                    return Err(RunError::Signal(signal));
-                }
-            }
-        }
-    }
-}
-
-/// Lets readers take what they still want to read, for a short time or until `interrupt` becomes
-/// readable: nothing that happens now changes what has come of the run.
-pub fn say_goodbye(console: &mut Console, interrupt: BorrowedFd<'_>) {
-    console.drain(Instant::now() + GOODBYE, GOODBYE_PATIENCE, interrupt);
 }

@@ -98,6 +98,12 @@ pub trait Operation {
     /// Why it is not.
     fn judge(&mut self, end: GuestEnd<'_>) -> Result<(), RunError>;
 
+    /// What is to be read of a good result, in lines for standard output. The run waits for its
+    /// reader, and fails if it cannot be written.
+    fn answer(&self) -> String {
+        String::new()
+    }
+
     /// Makes a good result final: the last thing that can fail. Returns warnings for the user.
     ///
     /// # Errors

@@ -64,7 +64,7 @@ impl AsFd for Signals {
 }
 
 /// The set of `signals`, whose numbers are valid.
-pub(super) fn set_of(signals: impl IntoIterator<Item = libc::c_int>) -> libc::sigset_t {
+fn set_of(signals: impl IntoIterator<Item = libc::c_int>) -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
     // SAFETY: `set` is valid for writing.
     unsafe { libc::sigemptyset(set.as_mut_ptr()) };
@@ -84,4 +84,36 @@ fn is_ignored(signal: libc::c_int) -> bool {
     // SAFETY: the structure is plain data, for which all zeros are valid.
     let old = unsafe { old.assume_init() };
     asked == 0 && old.sa_sigaction == libc::SIG_IGN
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_signal_that_has_been_taken_over_is_read_and_ends_nothing() {
+        // The mask is that of a thread of its own.
+        let thread = thread::spawn(|| {
+            let signals = Signals::take_over().unwrap();
+            assert_eq!(signals.next(), None);
+            for signal in [libc::SIGTERM, libc::SIGHUP] {
+                // SAFETY: the signal goes to this thread, in which it is blocked.
+                unsafe { libc::raise(signal) };
+                assert_eq!(signals.next().map(i32::from), Some(signal));
+            }
+            assert_eq!(signals.next(), None);
+        });
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_signal_is_ignored_only_if_it_was_set_to_be() {
+        // The standard library ignores this one, and nobody touches the other.
+        assert!(is_ignored(libc::SIGPIPE));
+        assert!(!is_ignored(libc::SIGUSR2));
+    }
 }

@@ -14,6 +14,10 @@ const KVM_RUN: u64 = 0xae80;
 const KVM_GET_REGS: u64 = 0x8090_ae81;
 const KVM_GET_SREGS: u64 = 0x8138_ae83;
 
+/// Changing a terminal's settings, and asking whose it is (asm-generic/ioctls.h).
+const TCSETS2: u64 = 0x402c_542b;
+const TIOCGPGRP: u64 = 0x540f;
+
 /// A descriptor or another signed number, as a filter compares it.
 const fn word(number: i32) -> u64 {
     number.cast_unsigned() as u64
@@ -45,6 +49,8 @@ pub fn main_loop(process: libc::pid_t, vcpu: libc::pid_t, signal: libc::c_int) -
     event_loop()
         .allow(libc::SYS_epoll_ctl)
         .allow(libc::SYS_getrusage)
+        // Standard output or standard error may be a socket.
+        .allow(libc::SYS_sendto)
         .allow_with(
             libc::SYS_tgkill,
             &[(0, word(process)), (1, word(vcpu)), (2, word(signal))],
@@ -60,10 +66,35 @@ pub fn place_file(folder: RawFd) -> Calls {
         // What is linked is an open file, by way of /proc/self/fd or by its descriptor.
         .allow_with(libc::SYS_linkat, &[(2, folder)])
         .allow_with(libc::SYS_renameat, &[(0, folder), (2, folder)])
-        .allow_with(libc::SYS_renameat2, &[(0, folder), (2, folder)])
         // No flags: a file, not a folder.
         .allow_with(libc::SYS_unlinkat, &[(0, folder), (2, 0)])
         .allow(libc::SYS_fsync)
+        .allow(libc::SYS_ftruncate)
+}
+
+/// Looking for holes in a file that is open.
+#[must_use]
+pub fn find_holes() -> Calls {
+    Calls::new().allow(libc::SYS_lseek)
+}
+
+/// Reading from the socket that is open as `socket`.
+#[must_use]
+pub fn read_socket(socket: RawFd) -> Calls {
+    Calls::new().allow_with(libc::SYS_recvfrom, &[(0, word(socket))])
+}
+
+/// Giving the terminal that is open as `terminal` its settings back, if it still belongs to this
+/// job. Which of the calls asks that depends on the C library.
+#[must_use]
+pub fn restore_terminal(terminal: RawFd) -> Calls {
+    [TCSETS2, TIOCGPGRP]
+        .into_iter()
+        .fold(Calls::new(), |calls, request| {
+            calls.allow_with(libc::SYS_ioctl, &[(0, word(terminal)), (1, request)])
+        })
+        .allow(libc::SYS_getpgrp)
+        .allow_with(libc::SYS_getpgid, &[(0, 0)])
 }
 
 /// Reading a file that is open.
@@ -72,10 +103,11 @@ pub fn read_file() -> Calls {
     Calls::new().allow(libc::SYS_preadv)
 }
 
-/// Writing a file that is open, and waiting until its data is stored.
+/// Writing a file that is open or making parts of it zero, and waiting until its data is stored.
 #[must_use]
 pub fn write_file() -> Calls {
     Calls::new()
         .allow(libc::SYS_pwritev)
+        .allow(libc::SYS_fallocate)
         .allow(libc::SYS_fdatasync)
 }

@@ -1,19 +1,14 @@
 //! Filters of system calls (seccomp(2)), made of a thread's [`Calls`] and of what any thread may
 //! need.
 //!
-//! Each thread gets two, of which the kernel takes the stricter answer: one lets everything pass
-//! but what opens or looks up a path, which it answers with "permission denied"; the other traps
-//! whatever is on no list.
+//! Calls that open or look up a path are answered with "permission denied", and whatever is on no
+//! list is trapped.
 
-use std::collections::BTreeMap;
-
-use seccompiler::{
-    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
-    SeccompFilter, SeccompRule, TargetArch,
-};
+use seccompiler::{BackendError, BpfProgram};
 
 use super::any_thread::{ANSWERED, ANY_THREAD};
-use super::call::{Call, Calls, Condition, Test};
+use super::call::{Call, Calls, Condition};
+use super::program::{Rules, assemble};
 
 /// A filter could not be made or installed.
 #[derive(Debug, thiserror::Error)]
@@ -26,27 +21,18 @@ pub enum FilterError {
     Install(#[from] seccompiler::Error),
 }
 
-/// A thread's filters, compiled. Compiling takes memory and time, installing takes neither.
-pub struct Filter {
-    answered: BpfProgram,
-    listed: BpfProgram,
-}
+/// A thread's filter, compiled. Compiling takes memory and time, installing takes no memory.
+pub struct Filter(BpfProgram);
 
 impl Filter {
-    /// Compiles the filters of a thread that makes `calls`, in this process.
+    /// Compiles the filter of a thread that makes `calls`, in this process.
     ///
     /// # Errors
     ///
     /// [`FilterError::Compile`], if the list is wrong: the index of an argument is none, or there
     /// are too many calls.
     pub fn new(calls: &Calls) -> Result<Self, FilterError> {
-        let listed = rules(&any_thread().and(calls))?;
-        let answered = ANSWERED.iter().map(|&number| (number, Vec::new()));
-        let errno = SeccompAction::Errno(libc::EACCES.cast_unsigned());
-        Ok(Self {
-            answered: compile(answered.collect(), SeccompAction::Allow, errno)?,
-            listed: compile(listed, SeccompAction::Trap, SeccompAction::Allow)?,
-        })
+        Ok(Self(assemble(&rules(&any_thread().and(calls)), ANSWERED)?))
     }
 
     /// Confines this thread, for good.
@@ -55,10 +41,7 @@ impl Filter {
     ///
     /// [`FilterError::Install`], if the kernel refuses.
     pub fn install(&self) -> Result<(), FilterError> {
-        // In this order, since the second one forbids to install another.
-        seccompiler::apply_filter(&self.answered)?;
-        seccompiler::apply_filter(&self.listed)?;
-        Ok(())
+        Ok(seccompiler::apply_filter(&self.0)?)
     }
 }
 
@@ -79,47 +62,26 @@ pub fn any_thread() -> Calls {
             .iter()
             .map(|conditions| Call::new(call.number, conditions))
     });
-    // The other filter answers them.
-    let answered = ANSWERED.iter().map(|&number| Call::new(number, &[]));
     listed
-        .chain(answered)
         .collect::<Calls>()
         // What the allocator or the runtime finds wrong ends with SIGABRT, and says so.
         .allow_with(libc::SYS_tgkill, &abort)
 }
 
-fn compile(
-    rules: BTreeMap<i64, Vec<SeccompRule>>,
-    otherwise: SeccompAction,
-    matching: SeccompAction,
-) -> Result<BpfProgram, BackendError> {
-    SeccompFilter::new(rules, otherwise, matching, TargetArch::x86_64)?.try_into()
-}
-
 /// The alternatives for each call; none means that any arguments will do.
-fn rules(calls: &Calls) -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
-    let mut rules = BTreeMap::<i64, Option<Vec<SeccompRule>>>::new();
+fn rules(calls: &Calls) -> Rules<'_> {
+    let mut rules = Rules::new();
+    let is_free = |number| {
+        let mut same = calls.iter().filter(|call| call.number() == number);
+        same.any(|call| call.conditions().is_empty())
+    };
     for call in calls.iter() {
-        let alternatives = rules.entry(call.number()).or_insert(Some(Vec::new()));
-        if call.conditions().is_empty() {
-            *alternatives = None;
-        } else if let Some(alternatives) = alternatives {
-            let conditions = call.conditions().iter().map(condition);
-            alternatives.push(SeccompRule::new(conditions.collect::<Result<_, _>>()?)?);
+        let alternatives = rules.entry(call.number()).or_default();
+        if !is_free(call.number()) {
+            alternatives.push(call.conditions());
         }
     }
-    let known = |(number, alternatives): (_, Option<_>)| (number, alternatives.unwrap_or_default());
-    Ok(rules.into_iter().map(known).collect())
-}
-
-fn condition(condition: &Condition) -> Result<SeccompCondition, BackendError> {
-    let (operator, value) = match condition.test {
-        Test::Equals(number) => (SeccompCmpOp::Eq, number),
-        Test::HasAll(bits) => (SeccompCmpOp::MaskedEq(bits.into()), bits),
-        Test::HasNone(bits) => (SeccompCmpOp::MaskedEq(bits.into()), 0),
-    };
-    let length = SeccompCmpArgLen::Dword;
-    SeccompCondition::new(condition.argument, length, operator, value.into())
+    rules
 }
 
 #[cfg(test)]
@@ -144,7 +106,7 @@ mod tests {
     fn a_call_with_any_arguments_needs_no_alternatives() {
         let pinned = Calls::new().allow_with(libc::SYS_dup, &[(0, 1)]);
         let free = Calls::new().allow(libc::SYS_dup);
-        let alternatives = |calls: &Calls| rules(calls).unwrap()[&libc::SYS_dup].len();
+        let alternatives = |calls: &Calls| rules(calls)[&libc::SYS_dup].len();
         assert_eq!(alternatives(&pinned), 1);
         assert_eq!(alternatives(&pinned.clone().and(&pinned)), 2);
         assert_eq!(alternatives(&pinned.clone().and(&free)), 0);

@@ -11,6 +11,8 @@ mod call;
 pub mod calls;
 mod filter;
 mod landlock;
+mod program;
+mod support;
 mod violation;
 
 use std::io;
@@ -19,6 +21,7 @@ use std::os::fd::BorrowedFd;
 pub use any_thread::{ANSWERED, ANY_THREAD, AnyThread};
 pub use call::{Call, Calls, Condition, Test};
 pub use filter::{Filter, FilterError, any_thread};
+pub use support::Support;
 
 /// The process could not be confined.
 #[derive(Debug, thiserror::Error)]
@@ -76,4 +79,11 @@ pub fn catch_violations() -> Result<(), SandboxError> {
         what: "report forbidden calls",
         source,
     })
+}
+
+/// Has `act` done before a forbidden call ends the process, in the handler of a signal on whatever
+/// thread made the call: it may make system calls that are on every thread's list, and nothing
+/// else. Only the first one counts.
+pub fn before_a_violation_ends(act: fn()) {
+    violation::set_last_act(act);
 }

@@ -8,6 +8,7 @@ use std::ffi::{c_int, c_void};
 use std::io;
 use std::mem::MaybeUninit;
 use std::ptr::null_mut;
+use std::sync::OnceLock;
 
 use super::call::name;
 
@@ -21,6 +22,14 @@ const NAME: usize = 16;
 const ADVICE: &str = ", which the sandbox forbids; this is a fault of vmm or of its surroundings: \
                       if libraries are preloaded into the process (LD_PRELOAD), run it without \
                       them; otherwise please report it; --no-sandbox runs without the sandbox\n";
+
+/// What is to be done before the process ends.
+static LAST_ACT: OnceLock<fn()> = OnceLock::new();
+
+/// Has `act` done before a forbidden call ends the process. Only the first one counts.
+pub(super) fn set_last_act(act: fn()) {
+    let _ = LAST_ACT.set(act);
+}
 
 /// Has forbidden calls of all threads reported, and lets this thread, and those that it starts
 /// later, receive the signal for it, whatever the process has inherited.
@@ -78,6 +87,9 @@ extern "C" fn report(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
         line.add(b")");
         line.add(ADVICE.as_bytes());
         line.write();
+    }
+    if let Some(act) = LAST_ACT.get() {
+        act();
     }
     end();
 }

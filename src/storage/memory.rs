@@ -67,6 +67,22 @@ impl Storage for MemoryStorage {
         })
     }
 
+    fn write_zeroes(&self, offset: u64, length: u64, _unmap: bool) -> io::Result<()> {
+        let mut bytes = self.lock();
+        let offset = usize::try_from(offset).map_err(io::Error::other)?;
+        let length = usize::try_from(length).map_err(io::Error::other)?;
+        let part = bytes
+            .get_mut(offset..)
+            .and_then(|rest| rest.get_mut(..length))
+            .ok_or(io::ErrorKind::UnexpectedEof)?;
+        part.fill(0);
+        Ok(())
+    }
+
+    fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.write_zeroes(offset, length, true)
+    }
+
     fn flush(&self) -> io::Result<()> {
         Ok(())
     }

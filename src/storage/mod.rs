@@ -32,6 +32,27 @@ pub trait Storage: Send + Sync {
     /// The host's reason why not all of it could be written.
     fn write_at(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<()>;
 
+    /// Makes the `length` bytes from `offset` up read as zeros. With `unmap` they need not take room
+    /// any more; without, they keep what they have or get it, so that a later write finds it.
+    ///
+    /// # Errors
+    ///
+    /// The host's reason why not all of it could be done; of kind
+    /// [`Unsupported`](io::ErrorKind::Unsupported) if this storage takes zeros only as data.
+    fn write_zeroes(&self, _offset: u64, _length: u64, _unmap: bool) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Takes note that nobody needs what is stored in the `length` bytes from `offset` up. What they
+    /// read as is not said.
+    ///
+    /// # Errors
+    ///
+    /// As for [`write_zeroes`](Self::write_zeroes).
+    fn discard(&self, _offset: u64, _length: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Makes what was written durable, as far as the user asked for it.
     ///
     /// # Errors
@@ -48,6 +69,14 @@ impl<B: Storage> Storage for Arc<B> {
 
     fn write_at(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<()> {
         self.as_ref().write_at(offset, buffers)
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64, unmap: bool) -> io::Result<()> {
+        self.as_ref().write_zeroes(offset, length, unmap)
+    }
+
+    fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.as_ref().discard(offset, length)
     }
 
     fn flush(&self) -> io::Result<()> {

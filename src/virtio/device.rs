@@ -11,6 +11,12 @@ use super::{DeviceFault, Interrupt, QueueConfigError};
 /// Why a device did not start although its driver set DRIVER_OK.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ActivateError {
+    /// The driver set DRIVER_OK without FEATURES_OK, which the device had not accepted, or without
+    /// a step before that.
+    #[error(
+        "its driver set DRIVER_OK without a status of FEATURES_OK; the device accepts features that          it offers, with VIRTIO_F_VERSION_1"
+    )]
+    NotNegotiated,
     /// A queue that the device cannot do without is not ready.
     #[error("queue {0} is not ready")]
     QueueNotReady(usize),
@@ -25,6 +31,51 @@ pub enum ActivateError {
 }
 
 /// A virtio device, whatever its type and its transport.
+///
+/// A device that serves queues is best made of a [`Service`](super::Service), which a
+/// [`Worker`](super::Worker) makes a `VirtioDevice` of. One that does nothing shows what a
+/// transport asks for:
+///
+/// ```
+/// use std::sync::Arc;
+/// use virtio_queue::Queue;
+/// use vmm::virtio::{ActivateError, Interrupt, IrqLine, VirtioDevice};
+/// use vmm_sys_util::eventfd::EventFd;
+///
+/// struct Nothing(Interrupt);
+///
+/// impl VirtioDevice for Nothing {
+///     fn device_type(&self) -> u32 {
+///         42
+///     }
+///     fn device_features(&self) -> u64 {
+///         1 << 32
+///     }
+///     fn queue_max_sizes(&self) -> &[u16] {
+///         &[]
+///     }
+///     fn queue_events(&self) -> &[EventFd] {
+///         &[]
+///     }
+///     fn interrupt(&self) -> &Interrupt {
+///         &self.0
+///     }
+///     fn read_config(&self, _offset: usize, _data: &mut [u8]) {}
+///     fn write_config(&self, _offset: usize, _data: &[u8]) {}
+///     fn activate(&self, _features: u64, _queues: Vec<Queue>) -> Result<(), ActivateError> {
+///         Ok(())
+///     }
+///     fn stop_queue(&self, _index: usize) {}
+///     fn reset(&self) {}
+///     fn in_flight(&self) -> bool {
+///         false
+///     }
+/// }
+///
+/// let line = Arc::new(IrqLine::new()?);
+/// assert_eq!(Nothing(Interrupt::new(line)).device_type(), 42);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub trait VirtioDevice: Send + Sync {
     /// The device type (virtio 1.2, section 5): 2 is a block device.
     fn device_type(&self) -> u32;

@@ -14,10 +14,21 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING};
 use vmm_sys_util::eventfd::EventFd;
 
-/// The interrupt line of the machine, shared by all its devices.
+/// Nothing has been raised, and nobody sleeps.
+const QUIET: u32 = 0;
+/// A notification waits to be taken.
+const RAISED: u32 = 1;
+/// Somebody sleeps until there is one.
+const SLEEPING: u32 = 2;
+
+/// The interrupt line of the machine, shared by all its devices. One thread waits for it.
+///
+/// A notification is a word in memory. The eventfd is only used to wake who sleeps, so that
+/// neither a device whose driver is awake nor a thread that notifies itself makes a system call.
 #[derive(Debug)]
 pub struct IrqLine {
     event: EventFd,
+    state: AtomicU32,
     completions: AtomicU64,
 }
 
@@ -30,6 +41,7 @@ impl IrqLine {
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             event: EventFd::new(0)?,
+            state: AtomicU32::new(QUIET),
             completions: AtomicU64::new(0),
         })
     }
@@ -44,19 +56,35 @@ impl IrqLine {
 
     /// Takes a notification that is there, without waiting; whether there was one.
     pub fn take(&self) -> bool {
-        is_readable(&self.event) && self.event.read().is_ok()
+        self.change(RAISED, QUIET)
     }
 
-    /// Waits for a notification and takes it: one system call, as this is where a guest spends
-    /// its time.
+    /// Waits for a notification and takes it: one system call at the most, as this is where a
+    /// guest spends its time.
     ///
     /// # Errors
     ///
     /// [`io::ErrorKind::Interrupted`] if a signal came first.
     pub fn wait(&self) -> io::Result<()> {
+        if !self.change(QUIET, SLEEPING) {
+            self.state.swap(QUIET, Ordering::SeqCst);
+            return Ok(());
+        }
+        let mut slept = self.sleep();
+        // Whoever has seen a sleeper writes to the eventfd, and that must not be left there.
+        while slept.is_err() && !self.change(SLEEPING, QUIET) {
+            slept = self.sleep();
+        }
+        if slept.is_ok() {
+            self.state.swap(QUIET, Ordering::SeqCst);
+        }
+        slept
+    }
+
+    /// Not by `EventFd::read`, which reads on after a signal: whoever waits could not be told that
+    /// there is nothing left to wait for.
+    fn sleep(&self) -> io::Result<()> {
         let mut count = 0_u64;
-        // Not by `EventFd::read`, which reads on after a signal: whoever waits could not be told
-        // that there is nothing left to wait for.
         // SAFETY: the descriptor is open, and there is room for the eight bytes of a counter.
         let len = unsafe {
             libc::read(
@@ -72,8 +100,16 @@ impl IrqLine {
     }
 
     fn raise(&self) {
-        // The only failure is a counter that is full, and then the eventfd is readable anyway.
-        let _ = self.event.write(1);
+        if self.state.swap(RAISED, Ordering::SeqCst) == SLEEPING {
+            // The only failure is a counter that is full, and then the eventfd is readable anyway.
+            let _ = self.event.write(1);
+        }
+    }
+
+    fn change(&self, from: u32, to: u32) -> bool {
+        self.state
+            .compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
     }
 }
 
@@ -212,6 +248,49 @@ mod tests {
         interrupt.signal_used();
         assert_eq!(interrupt.status(), VIRTIO_MMIO_INT_VRING);
         assert!(interrupt.line.take());
+    }
+
+    #[test]
+    fn a_notification_from_before_is_taken_without_waiting_and_only_once() {
+        let interrupt = interrupt();
+        interrupt.signal_used();
+        interrupt.signal_used();
+        interrupt.line.wait().unwrap();
+        assert!(!interrupt.line.take());
+        assert!(!is_readable(&interrupt.line.event));
+    }
+
+    #[test]
+    fn no_notification_is_lost_between_waits_that_signals_interrupt() {
+        extern "C" fn nothing(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {}
+        let signal = SIGRTMIN() + 2;
+        register_signal_handler(signal, nothing).unwrap();
+        let interrupt = Arc::new(interrupt());
+        let (sent, heard) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let waiter = {
+            let (line, sent, heard) = (interrupt.line.clone(), sent.clone(), heard.clone());
+            std::thread::spawn(move || {
+                while heard.load(Ordering::SeqCst) < 5000 {
+                    if line.wait().is_ok() {
+                        heard.store(sent.load(Ordering::SeqCst), Ordering::SeqCst);
+                    }
+                }
+            })
+        };
+        for number in 1..=5000 {
+            sent.store(number, Ordering::SeqCst);
+            interrupt.signal_used();
+            // SAFETY: the thread has not been joined, so that its handle is valid.
+            unsafe { libc::pthread_kill(waiter.as_pthread_t(), signal) };
+            while heard.load(Ordering::SeqCst) < number {
+                std::thread::yield_now();
+            }
+        }
+        waiter.join().unwrap();
+        assert!(
+            !is_readable(&interrupt.line.event),
+            "a wake-up was left behind"
+        );
     }
 
     #[test]

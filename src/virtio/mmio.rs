@@ -210,6 +210,10 @@ impl MmioTransport {
                 self.advance(state, bit);
             }
         }
+        if value & DRIVER_OK != 0 && !state.has(DRIVER_OK) {
+            // It must read the status back before it goes on (section 3.1.1, steps 6 and 8).
+            self.device.refuse_start(ActivateError::NotNegotiated);
+        }
     }
 
     fn advance(&self, state: &mut DriverState, bit: u32) {

@@ -1,8 +1,10 @@
 //! Virtio devices (virtio 1.2): the shape that any device has, the MMIO transport, the worker that
-//! all queues have in common, and the block device. Nothing here knows what the guest does with its disks, nor which hypervisor runs it.
+//! all queues have in common, the block device and the console. Nothing here knows what the guest
+//! does with them, nor which hypervisor runs it.
 
 pub mod block;
 mod chain;
+pub mod console;
 mod device;
 mod interrupt;
 mod mmio;

@@ -33,7 +33,7 @@ pub(crate) fn memory() -> GuestMemoryMmap {
         .unwrap()
 }
 
-/// A driver of one device with one queue.
+/// A driver of one queue of a device.
 pub(crate) struct Driver {
     pub(crate) memory: GuestMemoryMmap,
     pub(crate) transport: MmioTransport,
@@ -85,7 +85,11 @@ impl Driver {
     }
 
     pub(crate) fn set_queue(&self, size: u32, desc_table: u64, avail_ring: u64, used_ring: u64) {
-        self.write(reg::VIRTIO_MMIO_QUEUE_SEL, 0);
+        self.set_queue_of(0, size, [desc_table, avail_ring, used_ring]);
+    }
+
+    fn set_queue_of(&self, index: u32, size: u32, [desc_table, avail_ring, used_ring]: [u64; 3]) {
+        self.write(reg::VIRTIO_MMIO_QUEUE_SEL, index);
         self.write(reg::VIRTIO_MMIO_QUEUE_NUM, size);
         for (register, address) in [
             (reg::VIRTIO_MMIO_QUEUE_DESC_LOW, desc_table),
@@ -100,12 +104,32 @@ impl Driver {
 
     /// The whole initialisation, with rings cleared.
     pub(crate) fn start(&mut self, features: u64, size: u16) {
+        self.start_with(features, size, 0, |_| ());
+    }
+
+    /// The same for a device with two queues, of which `index` is driven and the other is empty:
+    /// its index, and an address of 16 KiB for it.
+    pub(crate) fn start_beside(
+        &mut self,
+        features: u64,
+        size: u16,
+        index: u32,
+        (other, address): (u32, u64),
+    ) {
+        self.start_with(features, size, index, |driver| {
+            let areas = [address, address + 0x1000, address + 0x2000];
+            driver.set_queue_of(other, size.into(), areas);
+        });
+    }
+
+    fn start_with(&mut self, features: u64, size: u16, index: u32, set_up: impl FnOnce(&Self)) {
         self.negotiate(features);
         for ring in [AVAIL_RING, USED_RING] {
             let zeros = vec![0; usize::from(size) * 8 + 6];
             self.memory.write_slice(&zeros, GuestAddress(ring)).unwrap();
         }
-        self.set_queue(size.into(), DESC_TABLE, AVAIL_RING, USED_RING);
+        self.set_queue_of(index, size.into(), [DESC_TABLE, AVAIL_RING, USED_RING]);
+        set_up(self);
         self.write(reg::VIRTIO_MMIO_STATUS, 0xf);
         assert_eq!(self.status(), 0xf);
         self.size = size;

@@ -6,6 +6,8 @@
 #![allow(clippy::print_stderr, reason = "it is a program for a terminal")]
 
 mod figures;
+mod growth;
+mod images;
 mod machine;
 mod plot;
 mod program;
@@ -80,9 +82,10 @@ fn bench(suite: Option<&str>) -> Result<PathBuf, BenchError> {
         Suite::Bench => {
             let (targets, targets::Peers(peers)) = targets::measure(&runner, &settings)?;
             let (sectors, lines) = sectors::measure(&runner, &settings)?;
+            let images = images::measure(&runner, &settings)?;
             let caption = "Copying a GiB through the VM, by sector size";
             plot::draw(&results.join("bench.svg"), caption, &lines, &peers)?;
-            let text = format!("{targets}\n{sectors}\n## Machine\n\n{machine}");
+            let text = format!("{targets}\n{sectors}\n{images}\n## Machine\n\n{machine}");
             write("bench.md", &head("make bench", &text))?;
             publish(&settings, &["bench.md", "bench.svg"])?;
             Ok(results.join("bench.md"))
@@ -90,9 +93,9 @@ fn bench(suite: Option<&str>) -> Result<PathBuf, BenchError> {
         Suite::Reference => {
             let table = reference::measure(&runner, &settings)?;
             let text = format!("{table}\n## Machine\n\n{machine}");
-            write("bench-reference.md", &head("make bench-reference", &text))?;
-            publish(&settings, &["bench-reference.md"])?;
-            Ok(results.join("bench-reference.md"))
+            write("reference.md", &head("make bench-reference", &text))?;
+            publish(&settings, &["reference.md"])?;
+            Ok(results.join("reference.md"))
         }
     }
 }

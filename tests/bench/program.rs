@@ -12,10 +12,14 @@ pub(crate) enum Program {
     Vmm(Vec<String>),
     /// `cp`, made to copy the bytes where the file system could share them.
     Cp,
+    /// `cp` as people type it: by `copy_file_range`, which leaves the copy to the kernel.
+    PlainCp,
     /// `dd` with this block size in bytes.
     Dd(u32),
     /// `qemu-img convert`, which reads and writes at the same time as the VMM does.
     QemuImg,
+    /// The same, allowed to write out of order, with two requests at a time.
+    QemuImgParallel,
     /// Another command, which gets the two paths: for tests of the tool itself.
     #[allow(dead_code, reason = "constructed by tests only")]
     Other(&'static str),
@@ -57,6 +61,7 @@ impl Program {
                 words
             }
             Self::Cp => [fixed(&["cp", "--reflink=never"]), paths.into()].concat(),
+            Self::PlainCp => [fixed(&["cp"]), paths.into()].concat(),
             Self::Dd(block) => vec![
                 "dd".into(),
                 prefixed("if=", input),
@@ -69,6 +74,11 @@ impl Program {
                 paths.into(),
             ]
             .concat(),
+            Self::QemuImgParallel => {
+                let words = "qemu-img convert -W -m 2 -f raw -O raw";
+                let words: Vec<_> = words.split(' ').collect();
+                [fixed(&words), paths.into()].concat()
+            }
             Self::Other(name) => [fixed(&[name]), paths.into()].concat(),
         }
     }

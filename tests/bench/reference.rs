@@ -122,10 +122,16 @@ pub(crate) fn measure(runner: &Runner, settings: &Settings) -> Result<String, Me
         "vmm, default",
         "default, of `cp`",
     ];
+    let shorter = if length < REFERENCE_BYTES {
+        let sectors = length / 512;
+        format!(" Only {sectors} sectors of 512 bytes were copied here, not 10,000,000.")
+    } else {
+        String::new()
+    };
     Ok(format!(
         "{} of random bytes; runs of each: {}. `cp --reflink=never`: {}. The published times were \
          measured on another machine, with 10,000,000 sectors of 512 bytes; they are scaled where \
-         this input has another length.\n\n{}\nThe last row: `{message}`\n",
+         this input has another length.{shorter}\n\n{}\nThe last row: `{message}`\n",
         bytes(length),
         settings.runs,
         seconds(cp),

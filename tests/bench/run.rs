@@ -182,6 +182,8 @@ impl Runner {
         if matches!(case.program, Program::Vmm(_)) {
             command.arg("--stats-file").arg(&statistics);
         }
+        // What earlier runs have left is not written back while this one is timed.
+        rustix::fs::sync();
         let busy = BusyLoop::start(case.busy).map_err(io_error("start a busy loop"))?;
         let mut sample = self.time(&case.name, &mut command)?;
         drop(busy);
@@ -195,7 +197,11 @@ impl Runner {
     }
 
     /// Times one process whose stdout and stderr go to files.
-    fn time(&self, name: &str, command: &mut Command) -> Result<Sample, MeasureError> {
+    ///
+    /// # Errors
+    ///
+    /// It cannot be run, or failed.
+    pub(crate) fn time(&self, name: &str, command: &mut Command) -> Result<Sample, MeasureError> {
         let (stdout, stderr) = (self.workspace.path("stdout"), self.workspace.path("stderr"));
         for (path, is_error) in [(&stdout, false), (&stderr, true)] {
             let file = File::create(path).map_err(io_error(format!("make {}", path.display())))?;

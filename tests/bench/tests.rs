@@ -7,6 +7,8 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod figures;
+mod growth;
+mod images;
 mod machine;
 mod plot;
 mod program;
@@ -209,4 +211,40 @@ fn the_plot_names_every_line_and_every_tool() {
         assert!(svg.contains(text), "{text}");
     }
     assert!(plot::draw(&folder.path().join("no/plot.svg"), "", &lines, &[]).is_err());
+}
+
+#[test]
+fn each_way_to_copy_is_the_command_line_that_is_published() {
+    for (program, line) in [
+        (Program::Cp, "cp --reflink=never IN OUT"),
+        (Program::PlainCp, "cp IN OUT"),
+        (
+            Program::Dd(1 << 20),
+            "dd if=IN of=OUT bs=1048576 status=none",
+        ),
+        (Program::QemuImg, "qemu-img convert -f raw -O raw IN OUT"),
+        (
+            Program::QemuImgParallel,
+            "qemu-img convert -W -m 2 -f raw -O raw IN OUT",
+        ),
+    ] {
+        assert_eq!(program.line(), line);
+    }
+}
+
+#[test]
+fn looking_into_images_is_measured_over_an_image_that_is_safe() {
+    let folder = tempfile::tempdir().unwrap();
+    let runner = runner(folder.path());
+    let settings = settings(None, &[("BENCH_RUNS", "1")]).unwrap();
+    let text = images::measure(&runner, &settings).unwrap();
+    assert!(
+        text.contains("| vmm info |") && text.contains("| vmm check |"),
+        "{text}"
+    );
+    assert!(text.contains("at most 10.00 ms"), "{text}");
+    let image = std::fs::read(runner.workspace.path("image.qcow2")).unwrap();
+    let info = guest_formats::inspect(&mut &image[..], &guest_formats::Options::default()).unwrap();
+    assert_eq!(info.virtual_size, Some(8 << 40));
+    assert!(info.findings.is_empty(), "{:?}", info.findings);
 }

@@ -15,6 +15,8 @@
 
 pub(crate) mod elf;
 pub(crate) mod files;
+pub(crate) mod fuse;
+pub(crate) mod harness;
 pub(crate) mod process;
 pub(crate) mod program;
 pub(crate) mod virtio;
@@ -23,11 +25,12 @@ use std::io::Write;
 
 pub(crate) use files::{Files, random};
 pub(crate) use process::{Finished, Running, Vmm};
+pub(crate) use test_attribute::test;
 
 /// The guest that the VMM has built in, as an ELF image.
 pub(crate) static GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest.elf"));
 
-/// Ends the test here on a host without KVM: as a failure under CI, otherwise as skipped.
+/// Ends the test here on a host without KVM: as a failure under CI, otherwise as ignored.
 macro_rules! needs_kvm {
     () => {
         if !$crate::common::kvm_is_usable() {
@@ -37,29 +40,30 @@ macro_rules! needs_kvm {
 }
 pub(crate) use needs_kvm;
 
-/// Whether this process may use `/dev/kvm`; says so if not.
+/// Whether this process may use `/dev/kvm`. If not, the current test is counted as ignored.
 pub(crate) fn kvm_is_usable() -> bool {
-    let opened = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm");
-    match opened {
+    match vmm::machine::open_kvm() {
         Ok(_) => true,
         Err(error) if std::env::var_os("CI").is_some_and(|value| value == "true") => {
-            panic!("cannot open /dev/kvm: {error}")
+            panic!("{error}")
         }
         Err(error) => {
-            skip(&format!("cannot open /dev/kvm: {error}"));
+            skip(&error.to_string());
             false
         }
     }
 }
 
-/// Says that the current test is skipped. Not with `eprintln!`, which the test runner captures.
+/// Has the current test counted as ignored, for `reason`; the test then returns. In a target with
+/// the compiler's own harness nothing can do that.
 pub(crate) fn skip(reason: &str) {
-    let thread = std::thread::current();
-    let line = format!("skipped {}: {reason}\n", thread.name().unwrap_or("a test"));
-    let _ = std::io::stderr().write_all(line.as_bytes());
+    harness::ignore(reason);
+}
+
+/// Says that the current test leaves something out, and does the rest. Not with `eprintln!`, which
+/// a harness may capture.
+pub(crate) fn leave_out(reason: &str) {
+    let _ = std::io::stderr().write_all(format!("left out: {reason}\n").as_bytes());
 }
 
 /// Whether the tests run as root.

@@ -7,7 +7,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::os::unix::process::ExitStatusExt;
@@ -26,6 +26,13 @@ pub(crate) fn binary() -> PathBuf {
     std::env::var_os("VMM_BINARY")
         .unwrap_or_else(|| env!("CARGO_BIN_EXE_vmm").into())
         .into()
+}
+
+/// Copies a program that is to be started. By another process: one that another test starts while
+/// this one writes the copy would have it open for writing, and it could not be executed.
+pub(crate) fn copy_program(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg(from).arg(to).status().unwrap();
+    assert!(status.success(), "{status}");
 }
 
 /// A run of the VMM that has not begun.
@@ -65,13 +72,13 @@ impl Vmm {
         self
     }
 
-    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
-        self.0.env(name, value);
+    pub(crate) fn current_dir(mut self, folder: &Path) -> Self {
+        self.0.current_dir(folder);
         self
     }
 
-    pub(crate) fn current_dir(mut self, folder: &Path) -> Self {
-        self.0.current_dir(folder);
+    pub(crate) fn stdin(mut self, stdin: impl Into<Stdio>) -> Self {
+        self.0.stdin(stdin);
         self
     }
 
@@ -85,6 +92,22 @@ impl Vmm {
         self
     }
 
+    pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.0.env(name, value);
+        self
+    }
+
+    /// Does `prepare` in the new process before the program is started: it may make system calls
+    /// and nothing else.
+    pub(crate) fn before_start(
+        mut self,
+        prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        // SAFETY: as said above.
+        unsafe { self.0.pre_exec(prepare) };
+        self
+    }
+
     /// As an unprivileged user without any group (nobody, on most systems).
     pub(crate) fn unprivileged(mut self) -> Self {
         self.0.uid(65534).gid(65534);
@@ -92,19 +115,56 @@ impl Vmm {
     }
 
     /// With a limit on the size of any file that it writes, in bytes.
-    pub(crate) fn with_file_size_limit(mut self, bytes: u64) -> Self {
+    pub(crate) fn with_file_size_limit(self, bytes: u64) -> Self {
+        self.with_limit(libc::RLIMIT_FSIZE, bytes)
+    }
+
+    /// With a limit on the memory of its own that it may have, in bytes.
+    pub(crate) fn with_memory_limit(self, bytes: u64) -> Self {
+        self.with_limit(libc::RLIMIT_DATA, bytes)
+    }
+
+    fn with_limit(self, resource: libc::__rlimit_resource_t, most: u64) -> Self {
         let limit = libc::rlimit {
-            rlim_cur: bytes,
-            rlim_max: bytes,
+            rlim_cur: most,
+            rlim_max: most,
         };
         let set = move || {
             // SAFETY: `limit` is a valid structure that the call only reads.
-            match unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) } {
+            match unsafe { libc::setrlimit(resource, &raw const limit) } {
                 0 => Ok(()),
                 _ => Err(io::Error::last_os_error()),
             }
         };
+        self.before_start(set)
+    }
+
+    /// Without standard input.
+    pub(crate) fn closed_stdin(mut self) -> Self {
+        let close = || {
+            // SAFETY: nothing in the process uses the descriptor.
+            unsafe { libc::close(0) };
+            Ok(())
+        };
         // SAFETY: between fork and exec it makes one system call and nothing else.
+        unsafe { self.0.pre_exec(close) };
+        self
+    }
+
+    /// In a session of its own, with what is its standard input as the session's terminal.
+    pub(crate) fn in_session(mut self) -> Self {
+        let set = || {
+            // SAFETY: the call takes nothing.
+            if unsafe { libc::setsid() } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            // SAFETY: the request takes a number.
+            match unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) } {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            }
+        };
+        // SAFETY: between fork and exec it makes two system calls and nothing else.
         unsafe { self.0.pre_exec(set) };
         self
     }
@@ -175,7 +235,7 @@ impl Running {
         if !ended {
             child.kill().unwrap();
         }
-        let (status, peak_bytes) = reap(&child);
+        let (status, peak_bytes, cpu) = reap(&child);
         let text = |stream: &mut Option<JoinHandle<Vec<u8>>>| {
             let bytes = stream.take().map(|thread| thread.join().unwrap());
             String::from_utf8(bytes.unwrap_or_default()).expect("text output is UTF-8")
@@ -185,6 +245,7 @@ impl Running {
             stdout: text(&mut self.stdout),
             stderr: text(&mut self.stderr),
             peak_bytes,
+            cpu,
         };
         assert!(ended, "the VMM hung: {finished:?}");
         finished
@@ -213,8 +274,9 @@ fn wait(pid: Pid, limit: Duration) -> bool {
     unsafe { libc::poll(&raw mut poll, 1, milliseconds) > 0 }
 }
 
-/// Takes the status and the peak resident memory in bytes of a child that has ended.
-fn reap(child: &Child) -> (ExitStatus, u64) {
+/// Takes the status, the peak resident memory in bytes and the time on processors of a child that
+/// has ended.
+fn reap(child: &Child) -> (ExitStatus, u64, Duration) {
     let pid = i32::try_from(child.id()).unwrap();
     let mut status = 0;
     // SAFETY: a `rusage` is plain data, for which all zeros are valid.
@@ -223,7 +285,15 @@ fn reap(child: &Child) -> (ExitStatus, u64) {
     let reaped = unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut usage) };
     assert_eq!(reaped, pid, "{}", io::Error::last_os_error());
     let kibibytes = u64::try_from(usage.ru_maxrss).unwrap();
-    (ExitStatus::from_raw(status), kibibytes * 1024)
+    let cpu = [usage.ru_utime, usage.ru_stime].map(|time| {
+        let seconds = Duration::from_secs(u64::try_from(time.tv_sec).unwrap());
+        seconds + Duration::from_micros(u64::try_from(time.tv_usec).unwrap())
+    });
+    (
+        ExitStatus::from_raw(status),
+        kibibytes * 1024,
+        cpu[0] + cpu[1],
+    )
 }
 
 /// A run that has ended.
@@ -234,6 +304,8 @@ pub(crate) struct Finished {
     pub(crate) stderr: String,
     /// Of resident memory. Not less than the test process had when it started the VMM.
     pub(crate) peak_bytes: u64,
+    /// The time that its threads and its guest took on processors.
+    pub(crate) cpu: Duration,
 }
 
 impl Finished {
@@ -291,6 +363,10 @@ impl Terminal {
             )
         };
         assert_eq!(opened, 0, "{}", io::Error::last_os_error());
+        for descriptor in [ours, theirs] {
+            // SAFETY: the descriptor is open; a process that is started meanwhile must not have it.
+            unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
         // SAFETY: the descriptor is new and nobody else's.
         let ours = unsafe { File::from_raw_fd(ours) };
         // SAFETY: as above.
@@ -310,11 +386,69 @@ impl Terminal {
             .stderr(self.theirs.try_clone().unwrap())
     }
 
+    /// Standard input of `vmm` from this terminal.
+    pub(crate) fn attach_stdin(&self, vmm: Vmm) -> Vmm {
+        vmm.stdin(self.theirs.try_clone().unwrap())
+    }
+
+    /// Types `keys`.
+    pub(crate) fn type_keys(&self, keys: &[u8]) {
+        (&self.ours).write_all(keys).unwrap();
+    }
+
+    /// What was shown, as far as it waits to be read.
+    pub(crate) fn shown(&self) -> String {
+        let mut waiting: libc::c_int = 0;
+        // SAFETY: `waiting` is valid for writing.
+        unsafe { libc::ioctl(self.ours.as_raw_fd(), libc::FIONREAD, &raw mut waiting) };
+        let mut shown = vec![0; usize::try_from(waiting).unwrap()];
+        (&self.ours).read_exact(&mut shown).unwrap();
+        String::from_utf8_lossy(&shown).into_owned()
+    }
+
+    /// Its settings, to be compared: modes and keys.
+    pub(crate) fn settings(&self) -> (Vec<u32>, Vec<u8>) {
+        // SAFETY: a `termios` is plain data, for which all zeros are valid.
+        let mut settings: libc::termios = unsafe { std::mem::zeroed() };
+        // SAFETY: `settings` is valid for writing.
+        let asked = unsafe { libc::tcgetattr(self.theirs.as_raw_fd(), &raw mut settings) };
+        assert_eq!(asked, 0, "{}", io::Error::last_os_error());
+        let modes = [
+            settings.c_iflag,
+            settings.c_oflag,
+            settings.c_cflag,
+            settings.c_lflag,
+        ];
+        (modes.to_vec(), settings.c_cc.to_vec())
+    }
+
     /// Stops it, as Ctrl-S does.
     pub(crate) fn stop(&self) {
         // SAFETY: the descriptor is that of a terminal.
         let stopped = unsafe { libc::tcflow(self.theirs.as_raw_fd(), libc::TCOOFF) };
         assert_eq!(stopped, 0, "{}", io::Error::last_os_error());
+    }
+
+    /// What gives it another width, in columns, from any thread.
+    pub(crate) fn resizer(&self) -> impl FnMut(u16) + Send + use<> {
+        let terminal = self.ours.try_clone().unwrap();
+        move |columns| {
+            let size = libc::winsize {
+                ws_row: 24,
+                ws_col: columns,
+                ws_xpixel: 0,
+                ws_ypixel: 0,
+            };
+            // SAFETY: the size is only read, and the descriptor is open.
+            let set =
+                unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
+            assert_eq!(set, 0, "{}", io::Error::last_os_error());
+        }
+    }
+
+    /// What is shown, for who wants to read it as it comes.
+    pub(crate) fn reader(&self) -> File {
+        self.ours.try_clone().unwrap()
     }
 
     /// What is shown until the last process with this terminal has ended.

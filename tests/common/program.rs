@@ -33,9 +33,19 @@ impl Program {
         self
     }
 
+    /// The machine code of the steps so far.
+    pub(crate) fn build_steps(self) -> Vec<u8> {
+        self.0
+    }
+
     /// The steps of another program.
     pub(crate) fn then(self, steps: &Self) -> Self {
         self.raw(&steps.0)
+    }
+
+    /// `mov rdi, address`, for machine code that uses it.
+    pub(crate) fn at(self, address: u64) -> Self {
+        self.address(address)
     }
 
     /// `mov rdi, address`
@@ -120,6 +130,23 @@ impl Program {
             .raw(&count.to_le_bytes())
             .port(port)
             .raw(&[0xf3, 0x6e])
+    }
+
+    /// Sends each byte that arrives at the serial port `from` to the port `to`, until one is `end`.
+    pub(crate) fn echo_until(self, from: u16, to: u16, end: u8) -> Self {
+        let wait = Self::new()
+            .in8(from + 5)
+            // test al, 1; jz back to the beginning
+            .raw(&[0xa8, 0x01, 0x74, 0xf7])
+            .in8(from)
+            // cmp al, end; je behind all
+            .raw(&[0x3c, end, 0x74, 0x07])
+            .port(to)
+            // out dx, al
+            .raw(&[0xee]);
+        let len = u8::try_from(wait.0.len() + 2).unwrap();
+        // jmp back to the beginning
+        self.then(&wait).raw(&[0xeb, len.wrapping_neg()])
     }
 
     pub(crate) fn send_com1(self, bytes: &[u8]) -> Self {

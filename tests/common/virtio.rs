@@ -5,7 +5,9 @@
     reason = "registers take 64-bit addresses in halves"
 )]
 
-use guest_abi::layout::{INPUT_MMIO, INPUT_QUEUE, OUTPUT_MMIO, OUTPUT_QUEUE};
+use guest_abi::layout::{
+    CONSOLE_SLOT, INPUT_MMIO, INPUT_QUEUE, OUTPUT_MMIO, OUTPUT_QUEUE, queue, registers,
+};
 
 use super::program::Program;
 
@@ -62,6 +64,12 @@ pub(crate) const INPUT: Disk = Disk {
 pub(crate) const OUTPUT: Disk = Disk {
     registers: OUTPUT_MMIO,
     queue: OUTPUT_QUEUE,
+};
+
+/// The console, whose transmit queue is laid out as a disk's queue.
+pub(crate) const CONSOLE: Disk = Disk {
+    registers: registers(CONSOLE_SLOT),
+    queue: queue(CONSOLE_SLOT),
 };
 
 impl Disk {
@@ -131,8 +139,13 @@ impl Program {
 
     /// Tells the disk where its queue is: the addresses of table, available and used ring.
     pub(crate) fn set_queue(self, disk: Disk, size: u32, areas: [u64; 3]) -> Self {
+        self.set_queue_of(disk, 0, size, areas)
+    }
+
+    /// The same for one of several queues.
+    fn set_queue_of(self, disk: Disk, index: u32, size: u32, areas: [u64; 3]) -> Self {
         let mut program = self
-            .store32(disk.register(QUEUE_SEL), 0)
+            .store32(disk.register(QUEUE_SEL), index)
             .store32(disk.register(QUEUE_NUM), size);
         for (register, area) in [QUEUE_DESC, QUEUE_AVAIL, QUEUE_USED].into_iter().zip(areas) {
             program = program
@@ -164,6 +177,27 @@ impl Program {
             .expect32(disk.register(STATUS), DRIVER_OK)
     }
 
+    /// Everything up to a console whose transmit queue takes buffers; its other queue stays empty.
+    pub(crate) fn start_console(self) -> Self {
+        let empty = [0x1000, 0x2000, 0x3000].map(|offset| CONSOLE.queue + offset);
+        let transmit = [CONSOLE.desc(), CONSOLE.avail(), CONSOLE.used()];
+        self.init_device(CONSOLE, VERSION_1)
+            .clear_rings(CONSOLE)
+            .set_queue_of(CONSOLE, 0, SIZE.into(), empty)
+            .set_queue_of(CONSOLE, 1, SIZE.into(), transmit)
+            .driver_ok(CONSOLE)
+            .expect32(CONSOLE.register(STATUS), DRIVER_OK)
+    }
+
+    /// Offers `len` bytes at `data` to the console's transmit queue, as buffer `position`, counted
+    /// since the start, and notifies it.
+    pub(crate) fn transmit(self, position: u16, data: u64, len: u32) -> Self {
+        let head = position % SIZE;
+        self.write_descriptor(CONSOLE.desc(), head, descriptor(data, len, 0, 0))
+            .make_available(CONSOLE, position, head)
+            .store32(CONSOLE.register(QUEUE_NOTIFY), 1)
+    }
+
     pub(crate) fn write_descriptor(self, table: u64, index: u16, content: Descriptor) -> Self {
         let address = table + 16 * u64::from(index);
         self.store64(address, content.address)
@@ -193,9 +227,25 @@ impl Program {
     /// Asks for `len` bytes at wire sector `sector`, into or out of `data`, as request `slot`,
     /// the one after `slot - 1` others.
     pub(crate) fn request(self, disk: Disk, slot: u16, kind: u32, at: (u64, u64, u32)) -> Self {
+        let direction = if kind == OUT { 0 } else { WRITE };
+        self.request_in_direction(disk, slot, kind, at, direction)
+    }
+
+    /// The same for a request of any kind whose data goes to the device.
+    pub(crate) fn request_out(self, disk: Disk, slot: u16, kind: u32, at: (u64, u64, u32)) -> Self {
+        self.request_in_direction(disk, slot, kind, at, 0)
+    }
+
+    fn request_in_direction(
+        self,
+        disk: Disk,
+        slot: u16,
+        kind: u32,
+        at: (u64, u64, u32),
+        direction: u16,
+    ) -> Self {
         let (sector, data, len) = at;
         let head = Disk::head(slot);
-        let direction = if kind == OUT { 0 } else { WRITE };
         self.write_header(disk, slot, kind, sector)
             .chain(
                 disk,

@@ -4,10 +4,10 @@ use guest_abi::layout::DMA_POOL;
 use guest_abi::ports::EXIT;
 use guest_protocol::{complete_message, error_message, progress_message};
 
-use crate::common::Files;
 use crate::common::needs_kvm;
 use crate::common::program::Program;
 use crate::common::virtio::{IN, INPUT, OK, OUT, OUTPUT};
+use crate::common::{Files, test};
 use crate::{Attack, GUEST_FAILED, INPUT_LEN, SECTORS, refused};
 
 fn program() -> Program {
@@ -112,18 +112,27 @@ fn a_reported_error_is_part_of_the_reason() {
 
 #[test]
 fn progress_that_cannot_be_is_refused() {
-    for (current, total) in [(0, 50), (51, 50), (1, 49), (u64::MAX, u64::MAX)] {
+    for (current, total, complaint) in [
+        (0, 50, "progress that does not rise: 0 sectors after 0"),
+        (51, 50, "that 51 sectors are done, but the input has 50"),
+        (1, 49, "that there are 49 sectors, but the input has 50"),
+        (
+            u64::MAX,
+            u64::MAX,
+            "that there are 18446744073709551615 sectors",
+        ),
+    ] {
         refused(
             program()
                 .say(&progress_message("copy", current, total, 1))
                 .spin_forever(),
-            "impossible progress",
+            complaint,
         );
     }
     let back = program()
         .say(&progress_message("copy", 20, 50, 40))
         .say(&progress_message("copy", 10, 50, 20));
-    refused(back.spin_forever(), "impossible progress");
+    refused(back.spin_forever(), "progress that does not rise");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use guest_abi::layout::{
 };
 
 use crate::common::program::Program;
+use crate::common::test;
 use crate::common::virtio::{IN, INPUT, IOERR, NEXT, OK, OUT, OUTPUT, SECTOR, WRITE, descriptor};
 use crate::seen;
 

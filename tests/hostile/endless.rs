@@ -5,6 +5,7 @@ use guest_abi::layout::DMA_POOL;
 use guest_abi::ports::COM2;
 
 use crate::common::program::Program;
+use crate::common::test;
 use crate::common::virtio::{
     Disk, IN, INPUT, NEXT, OK, SECTOR, STATUS, UNANSWERED, WRITE, descriptor,
 };

@@ -8,8 +8,8 @@ use crate::common::virtio::{
     DRIVER_OK, Disk, IN, INPUT, OK, OUT, OUTPUT, QUEUE_READY, QUEUE_SEL, SECTOR, SIZE, STATUS,
     VERSION_1,
 };
-use crate::common::{Files, needs_kvm};
-use crate::{INPUT_LEN, SECTORS, seen};
+use crate::common::{Files, needs_kvm, test};
+use crate::{Attack, GUEST_FAILED, INPUT_LEN, SECTORS, seen};
 
 fn read(disk: Disk) -> Program {
     Program::new()
@@ -120,4 +120,52 @@ fn a_guest_that_resets_both_disks_half_way_and_starts_again_copies_everything() 
     let guest = files.add("guest", &program.claim_success(SECTORS).exit(0).build());
     files.vmm().arg(guest).succeed();
     files.assert_copied();
+}
+
+/// Fails unless a guest that starts a disk like this is told of with `parts`.
+#[track_caller]
+fn does_not_start(start: Program, parts: &[&str]) {
+    let attack = Attack::new(start.idle().exit(1).build());
+    for part in parts {
+        attack.fails(GUEST_FAILED, part);
+    }
+}
+
+#[test]
+fn a_disk_that_does_not_start_is_named_with_the_reason() {
+    let rings = [OUTPUT.desc(), OUTPUT.avail(), OUTPUT.used()];
+    let [table, available, used] = rings;
+    let queue = |size, areas| {
+        Program::new()
+            .init_device(OUTPUT, VERSION_1)
+            .set_queue(OUTPUT, size, areas)
+            .driver_ok(OUTPUT)
+    };
+    let disk = "the output disk did not start: queue 0 cannot be used: ";
+    does_not_start(
+        queue(16, [0x9999_0000, available, used]),
+        &[
+            disk,
+            "the descriptor table at 0x99990000 (256 bytes) is not within",
+        ],
+    );
+    does_not_start(
+        queue(16, [table, available + 1, used]),
+        &[disk, "the available ring at ", "is not aligned to 2 bytes"],
+    );
+    does_not_start(
+        queue(16, [table, available, used + 2]),
+        &[disk, "the used ring at ", "is not aligned to 4 bytes"],
+    );
+    does_not_start(queue(3, rings), &[disk, "3 is not a queue size"]);
+    does_not_start(
+        Program::new()
+            .init_device(OUTPUT, VERSION_1)
+            .driver_ok(OUTPUT),
+        &["the output disk did not start: queue 0 is not ready"],
+    );
+    does_not_start(
+        Program::new().init_device(INPUT, 0).driver_ok(INPUT),
+        &["the input disk did not start: its driver set DRIVER_OK without"],
+    );
 }

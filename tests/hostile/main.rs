@@ -19,9 +19,14 @@ mod registers;
 mod requests;
 mod serial;
 mod surroundings;
+mod zeroes;
 
 use common::program::{Program, SEEN};
 use common::{Files, Finished, kvm_is_usable};
+
+fn main() -> std::process::ExitCode {
+    common::harness::main()
+}
 
 /// Exit statuses of the VMM.
 const GUEST_FAILED: i32 = 4;

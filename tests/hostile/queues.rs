@@ -6,6 +6,7 @@ use guest_abi::layout::{
 };
 
 use crate::common::program::Program;
+use crate::common::test;
 use crate::common::virtio::{
     Descriptor, Disk, IN, INDIRECT, INDIRECT_DESC, INPUT, NEEDS_RESET, NEXT, OK, OUT, OUTPUT,
     QUEUE_NUM, SECTOR, SIZE, STATUS, VERSION_1, WRITE, descriptor,

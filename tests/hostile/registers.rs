@@ -4,6 +4,7 @@
 use guest_abi::layout::{DMA_POOL, INPUT_MMIO, MMIO_SIZE};
 
 use crate::common::program::Program;
+use crate::common::test;
 use crate::common::virtio::{
     DRIVER_OK, FEATURES_OK, IN, INPUT, OK, QUEUE_NOTIFY, QUEUE_SEL, SECTOR, STATUS, VERSION_1,
 };

@@ -4,6 +4,7 @@
 use guest_abi::layout::DMA_POOL;
 
 use crate::common::program::Program;
+use crate::common::test;
 use crate::common::virtio::{
     Descriptor, FLUSH, GET_ID, IN, INPUT, IOERR, NEXT, OK, OUT, OUTPUT, SECTOR, UNSUPP, WRITE,
     descriptor,

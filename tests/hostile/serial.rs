@@ -6,6 +6,7 @@ use guest_protocol::{FrameDecoder, Level, complete_message, init_message};
 use vmm::report::MAX_DEBUG;
 
 use crate::common::program::Program;
+use crate::common::test;
 use crate::{Attack, GUEST_FAILED, refused, seen};
 
 /// What one string instruction of the floods sends.

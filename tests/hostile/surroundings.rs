@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 use crate::common::process::{Vmm, binary};
 use crate::common::program::Program;
-use crate::common::{Files, kvm_is_usable, skip};
+use crate::common::{Files, kvm_is_usable, skip, test};
 
 const HOST_FAILED: i32 = 3;
 

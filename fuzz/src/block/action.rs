@@ -13,6 +13,9 @@ const STATUSES: [u32; 8] = [0, 1, 3, 0xb, 0xf, 0x80, 0x40, 7];
 const LENGTHS: [u32; 14] = [
     0, 1, 15, 16, 17, 32, 48, 511, 512, 513, 1024, 4096, 0x1_0000, 0x10_0000,
 ];
+/// Requests whose data is a list of parts of the disk.
+pub const DISCARD: u32 = 11;
+pub const WRITE_ZEROES: u32 = 13;
 /// Wire sectors around the start, the failing range and the end of the disks.
 const SECTORS: [u64; 10] = [0, 1, 8, 64, 72, 127, 128, 512, 1023, 1024];
 
@@ -36,6 +39,8 @@ pub struct Request {
     pub data: Vec<(u64, u32)>,
     pub status_len: u32,
     pub indirect: bool,
+    /// What is written where the data begins, of a request that makes parts of the disk zero.
+    pub list: Vec<u8>,
 }
 
 /// One step of a driver.
@@ -169,15 +174,27 @@ fn request(u: &mut Unstructured<'_>, queue: QueueLayout) -> Result<Request> {
         };
         data.push((at, len));
     }
+    let kind = match shape & 0xf {
+        0..=5 => 0,
+        6..=10 => 1,
+        11 => DISCARD,
+        12 => 4,
+        13 => 8,
+        14 => WRITE_ZEROES,
+        _ => u.arbitrary()?,
+    };
+    let mut list = Vec::new();
+    if matches!(kind, DISCARD | WRITE_ZEROES) {
+        list = parts(u)?;
+        if let Some((_, len)) = data.first_mut().filter(|_| shape & 0x10 == 0) {
+            *len = u32::try_from(list.len()).unwrap();
+            data.truncate(1);
+        }
+    }
     Ok(Request {
         slot: u.int_in_range(0..=31)?,
-        kind: match shape & 0xf {
-            0..=5 => 0,
-            6..=11 => 1,
-            12 => 4,
-            13 => 8,
-            _ => u.arbitrary()?,
-        },
+        kind,
+        list,
         sector: match u.int_in_range(0..=7u8)? {
             0..=2 => *u.choose(&SECTORS)?,
             3..=6 => u.int_in_range(0..=140)?,
@@ -188,6 +205,30 @@ fn request(u: &mut Unstructured<'_>, queue: QueueLayout) -> Result<Request> {
         status_len: u32::from(shape & 0x60 != 0x60),
         indirect: shape & 0x80 != 0,
     })
+}
+
+/// A list of parts to make zero: first sector, how many, flags (virtio 1.2, section 5.2.6).
+fn parts(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
+    let mut list = Vec::new();
+    for _ in 0..u.int_in_range(0..=4u8)? {
+        let wild: u8 = u.arbitrary()?;
+        let sector: u64 = match wild & 3 {
+            3 => u.arbitrary()?,
+            _ => *u.choose(&SECTORS)?,
+        };
+        let sectors: u32 = match wild & 12 {
+            12 => u.arbitrary()?,
+            _ => u.int_in_range(0..=16)? * 8,
+        };
+        let flags: u32 = match wild & 48 {
+            48 => u.arbitrary()?,
+            _ => u32::from(wild >> 7),
+        };
+        list.extend(sector.to_le_bytes());
+        list.extend(sectors.to_le_bytes());
+        list.extend(flags.to_le_bytes());
+    }
+    Ok(list)
 }
 
 fn length(u: &mut Unstructured<'_>) -> Result<u32> {

@@ -12,7 +12,7 @@ use vm_memory::{Bytes, GuestAddress};
 use vmm::virtio::block::{Block, BlockConfig};
 use vmm::virtio::{IrqLine, MmioTransport, VirtioDevice};
 
-use super::action::{Action, Fields, Request};
+use super::action::{Action, DISCARD, Fields, Request, WRITE_ZEROES};
 use super::memory::Memory;
 use super::queue::{HEADERS, INDIRECT_FLAGS, QueueLayout, TABLES, chain_flags};
 use super::watched::{Probe, Watched};
@@ -48,6 +48,7 @@ impl Disk {
             capacity: geometry.0,
             sector_size: geometry.1,
             read_only: index == 0,
+            zeroes: true,
             id: *b"a-disk-for-fuzzing\0\0",
         };
         let storage = Watched::new(geometry, config.read_only, memory);
@@ -147,7 +148,12 @@ impl Disk {
         write(&[UNANSWERED], 16);
         let mut parts = vec![(header, request.header_len, false)];
         let data = request.data.iter();
-        parts.extend(data.map(|&(at, len)| (at, len, request.kind != OUT)));
+        let readable = matches!(request.kind, OUT | DISCARD | WRITE_ZEROES);
+        parts.extend(data.map(|&(at, len)| (at, len, !readable)));
+        if let Some(&(at, _)) = request.data.first() {
+            // Where it is out of reach, the device has to see that too.
+            self.memory.write(&request.list, at);
+        }
         parts.push((header + 16, request.status_len, true));
         let head = if request.indirect {
             self.indirect_chain(request.slot, &parts)
@@ -220,6 +226,8 @@ impl Disk {
             counters.bytes_written,
             storage.written.load(Ordering::Relaxed)
         );
+        let zeroed = storage.zeroed.load(Ordering::Relaxed);
+        assert_eq!(counters.bytes_zeroed, zeroed);
         assert!(counters.errors <= counters.requests);
         if let Some(fault) = device.first_fault() {
             assert!(fault.to_string().len() < MAX_FAULT, "{fault}");

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 
 use arbitrary::{Result, Unstructured};
 use guest_abi::layout::{
-    DMA_POOL, DMA_POOL_SIZE, INPUT_QUEUE, OUTPUT_QUEUE, PAGE_SIZE, QUEUE_SIZE,
+    DMA_POOL, DMA_POOL_SIZE, INPUT_QUEUE, OUTPUT_QUEUE, PAGE_SIZE, QUEUE_SIZE, Shape,
 };
 use vm_memory::{Bytes, GuestAddress};
 use vmm::machine::GuestRam;
@@ -32,8 +32,8 @@ use watched::{FAULTY, Watched};
 const MAX_ACTIONS: usize = 128;
 /// After each so many inputs all memory is looked at.
 const LOOK_INPUTS: u32 = 64;
-/// After so many requests at most, a disk has not lost count of what has failed: each success may
-/// cut each failure in two, and it remembers 64 pieces.
+/// After so many calls of the storage at most, a disk has not lost count of what has failed: each
+/// success may cut each failure in two, and it remembers 64 pieces.
 const REMEMBERED: u64 = 13;
 const OK: u8 = 0;
 const IOERR: u8 = 1;
@@ -86,7 +86,7 @@ pub fn answers(bytes: &[u8]) -> Answers {
 
 impl Rig {
     fn new() -> Self {
-        let ram = GuestRam::new(2).unwrap();
+        let ram = GuestRam::new(Shape::COPYING).unwrap();
         Self {
             memory: Arc::new(Memory::new(ram.dma().clone())),
             line: Arc::new(IrqLine::new().unwrap()),
@@ -116,6 +116,9 @@ impl Rig {
             }
         }
         let before = count(disks);
+        let calls_before = disks
+            .each_ref()
+            .map(|disk| disk.probe.device.counters().backend_calls);
         for _ in 0..MAX_ACTIONS {
             if u.is_empty() {
                 break;
@@ -129,10 +132,11 @@ impl Rig {
         };
         for (index, disk) in disks.iter_mut().enumerate() {
             disk.check();
+            let calls = disk.probe.device.counters().backend_calls - calls_before[index];
             examine(disk, &exam);
             disk.check();
             if disk.probe.device.io_error().is_some() && !make_good(disk) {
-                assert!(answers.requests > REMEMBERED, "an error is not made good");
+                assert!(calls > REMEMBERED, "an error is not made good");
                 let storage = disk.probe.device.storage();
                 let geometry = (storage.capacity, storage.sector_size as u32);
                 *disk = Disk::new(index, geometry, memory, line);
@@ -228,6 +232,7 @@ fn ask(disk: &mut Disk, (kind, sector, len): (u32, u64, u32)) {
         data: vec![(DMA_POOL, len)],
         status_len: 1,
         indirect: false,
+        list: Vec::new(),
     });
     disk.work();
 }

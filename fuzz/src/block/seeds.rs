@@ -12,6 +12,8 @@ const READ: u8 = 0;
 const WRITE: u8 = 6;
 const FLUSH: u8 = 12;
 const GET_ID: u8 = 13;
+const DISCARD: u8 = 11;
+const WRITE_ZEROES: u8 = 14;
 const INDIRECT: u8 = 0x80;
 /// Bits of the first byte: 4096-byte sectors, a part that fails, disks that are not started, and
 /// large ones.
@@ -40,6 +42,7 @@ pub fn sessions() -> Vec<Session> {
         joined(),
         helped(),
         identify(),
+        zeroes(),
         retry(),
         many_rounds(),
         event_index(),
@@ -103,6 +106,24 @@ impl Writer {
 
     /// `data` are places in the pool, 64 KiB apart, each with so many wire sectors.
     fn request(&mut self, disk: u8, kind: u8, slot: u64, sector: u64, data: &[(u64, u64)]) {
+        self.begin(disk, kind, data);
+        self.finish(slot, sector);
+    }
+
+    /// Makes parts of a disk zero: which of the favoured sectors each begins with, how many times 8
+    /// sectors it has, and whether it need not take room.
+    fn zeroes(&mut self, disk: u8, kind: u8, slot: u64, parts: &[(u64, u64, bool)]) {
+        self.begin(disk, kind, &[(slot, 1)]);
+        self.bytes.int(parts.len() as u64, 0..=4);
+        for &(sector, eights, unmap) in parts {
+            self.bytes.byte(u8::from(unmap) << 7);
+            self.bytes.int(sector, 0..=9);
+            self.bytes.int(eights, 0..=16);
+        }
+        self.finish(slot, 0);
+    }
+
+    fn begin(&mut self, disk: u8, kind: u8, data: &[(u64, u64)]) {
         self.bytes.byte(disk | 12);
         self.bytes.int(data.len() as u64, 0..=4);
         self.bytes.byte(kind);
@@ -111,6 +132,9 @@ impl Writer {
             self.bytes.int(0, 0..=7);
             self.bytes.int(sectors, 1..=16);
         }
+    }
+
+    fn finish(&mut self, slot: u64, sector: u64) {
         self.bytes.int(slot, 0..=31);
         self.bytes.int(3, 0..=7);
         self.bytes.int(sector, 0..=140);
@@ -242,6 +266,28 @@ fn identify() -> Session {
         w.notify_and_work(disk);
     }
     w.end("identify")
+}
+
+/// Parts of the disk that are made zero, that are given up, and that nobody may change.
+fn zeroes() -> Session {
+    let mut w = Writer::new(0);
+    w.request(OUTPUT, WRITE, 0, 0, &[(0, 16)]);
+    // Sectors 8 to 16, and 64 to 80 without room.
+    let parts = [(2, 1, false), (3, 2, true)];
+    w.zeroes(OUTPUT, WRITE_ZEROES, 1, &parts);
+    w.zeroes(OUTPUT, WRITE_ZEROES | INDIRECT, 2, &[(4, 1, true)]);
+    w.zeroes(OUTPUT, DISCARD, 3, &[(0, 1, false)]);
+    w.notify_and_work(OUTPUT);
+    // From sector 127 of 128, and of a disk that is for reading.
+    w.zeroes(OUTPUT, WRITE_ZEROES, 4, &[(0, 1, false), (5, 1, false)]);
+    w.notify_and_work(OUTPUT);
+    w.zeroes(INPUT, WRITE_ZEROES, 0, &[(0, 1, false)]);
+    w.zeroes(INPUT, DISCARD, 1, &[(0, 1, false)]);
+    w.notify_and_work(INPUT);
+    w.errors += 3;
+    w.request(OUTPUT, READ, 5, 0, &[(5, 16)]);
+    w.notify_and_work(OUTPUT);
+    w.end("zeroes")
 }
 
 /// Requests of which some fail, alone and beside others; those are asked for again in part.

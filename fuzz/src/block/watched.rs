@@ -32,6 +32,7 @@ pub struct Watched {
     pub faulty: AtomicBool,
     pub read: AtomicU64,
     pub written: AtomicU64,
+    pub zeroed: AtomicU64,
     /// Where it does not hold its pattern any more.
     changed: Mutex<Vec<Range<u64>>>,
 }
@@ -49,6 +50,7 @@ impl Watched {
             faulty: AtomicBool::new(false),
             read: AtomicU64::new(0),
             written: AtomicU64::new(0),
+            zeroed: AtomicU64::new(0),
             changed: Mutex::default(),
         }
     }
@@ -80,6 +82,10 @@ impl Watched {
         assert!(buffers.len() <= MAX_BUFFERS, "{} buffers", buffers.len());
         let len: usize = buffers.iter().map(VolatileSlice::len).sum();
         let len = u64::try_from(len).unwrap();
+        self.check_extent(offset, len)
+    }
+
+    fn check_extent(&self, offset: u64, len: u64) -> io::Result<Range<u64>> {
         assert!(len > 0, "an empty transfer");
         let whole = offset.is_multiple_of(self.sector_size) && len.is_multiple_of(self.sector_size);
         assert!(whole, "{len} bytes at {offset} are not whole sectors");
@@ -124,6 +130,23 @@ impl Storage for Watched {
         self.storage.write_at(offset, buffers)?;
         self.written
             .fetch_add(range.end - range.start, Ordering::Relaxed);
+        self.changed.lock().unwrap().push(range);
+        Ok(())
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64, unmap: bool) -> io::Result<()> {
+        assert!(!self.read_only, "a read-only disk is made zero");
+        let range = self.check_extent(offset, length)?;
+        self.storage.write_zeroes(offset, length, unmap)?;
+        self.zeroed.fetch_add(length, Ordering::Relaxed);
+        self.changed.lock().unwrap().push(range);
+        Ok(())
+    }
+
+    fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
+        assert!(!self.read_only, "a read-only disk is discarded");
+        let range = self.check_extent(offset, length)?;
+        self.storage.discard(offset, length)?;
         self.changed.lock().unwrap().push(range);
         Ok(())
     }

@@ -43,6 +43,8 @@ pub const fn queue(slot: usize) -> u64 {
 pub const INPUT_SLOT: usize = 0;
 /// Slot of its output disk.
 pub const OUTPUT_SLOT: usize = 1;
+/// Slot of its console, if it has one.
+pub const CONSOLE_SLOT: usize = 2;
 /// The input disk's virtqueue.
 pub const INPUT_QUEUE: u64 = queue(INPUT_SLOT);
 /// The output disk's virtqueue, laid out alike.
@@ -61,6 +63,12 @@ pub const STACK_GUARD_SIZE: u64 = PAGE_SIZE;
 pub const STACK_END: u64 = 0x40_0000;
 /// `rsp` at entry: as after a `call`, so that the entry point may be an ordinary function.
 pub const STACK_TOP: u64 = STACK_END - 8;
+
+/// Memory of its own for a guest that needs more than its image has room for. Only machines that
+/// are made with it have it; devices never reach it.
+pub const HEAP: u64 = STACK_END;
+/// Size of that memory.
+pub const HEAP_SIZE: u64 = RAM_SIZE - HEAP;
 
 /// Where device registers are: a page for each device. The first [`MAX_SLOTS`] pages are those of
 /// the virtio devices, slot by slot; the pages behind them are for other devices.
@@ -125,11 +133,31 @@ const fn region(start: u64, end: u64, access: Access, dma: bool) -> Region {
     }
 }
 
-/// The whole RAM of a machine with `slots` virtio devices, in order and without gaps. A region may
-/// be empty.
+/// What decides about a machine's RAM.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shape {
+    /// How many virtio devices there may be, up to [`MAX_SLOTS`].
+    pub slots: usize,
+    /// Whether there is a [`HEAP`].
+    pub heap: bool,
+}
+
+impl Shape {
+    /// A machine that copies one disk to another.
+    pub const COPYING: Self = Self {
+        slots: 2,
+        heap: false,
+    };
+}
+
+/// The whole RAM of a machine, in order and without gaps. A region may be empty.
 #[must_use]
-pub const fn ram_regions(slots: usize) -> [Region; 9] {
-    let queues_end = queue(slots);
+pub const fn ram_regions(shape: Shape) -> [Region; 9] {
+    let queues_end = queue(shape.slots);
+    let heap = match shape.heap {
+        true => Access::ReadWrite,
+        false => Access::Unmapped,
+    };
     [
         region(0, GDT, Access::Unmapped, false),
         region(GDT, IMAGE, Access::Supervisor, false),
@@ -144,7 +172,7 @@ pub const fn ram_regions(slots: usize) -> [Region; 9] {
             Access::ReadWrite,
             false,
         ),
-        region(STACK_END, RAM_SIZE, Access::Unmapped, false),
+        region(HEAP, RAM_SIZE, heap, false),
     ]
 }
 
@@ -156,7 +184,7 @@ mod tests {
     fn regions_cover_ram_in_order_without_gaps_in_whole_pages() {
         for slots in 0..=MAX_SLOTS {
             let mut next = 0;
-            for region in ram_regions(slots) {
+            for region in ram_regions(Shape { slots, heap: false }) {
                 assert_eq!(region.start, next);
                 assert_eq!(region.size % PAGE_SIZE, 0);
                 next = region.end();
@@ -167,7 +195,11 @@ mod tests {
 
     #[test]
     fn only_data_that_cannot_be_executed_is_within_reach_of_dma() {
-        for region in ram_regions(2).iter().filter(|region| region.dma) {
+        let shape = Shape {
+            heap: true,
+            ..Shape::COPYING
+        };
+        for region in ram_regions(shape).iter().filter(|region| region.dma) {
             assert_eq!(region.access, Access::ReadWrite);
         }
     }

@@ -6,12 +6,15 @@ use alloc::string::ToString;
 use core::fmt;
 
 use guest_abi::ports::COM1;
-use guest_protocol::{MAX_MESSAGE_LEN, NO_STATUS};
+use guest_protocol::{MAX_MESSAGE_LEN, NO_STATUS, Sparse, Transport};
 
 use crate::config::{Config, Disk};
+use crate::copy::digest::Hasher;
 use crate::copy::disks::Disks;
-use crate::copy::engine::{Engine, buffers};
+use crate::copy::engine::{Engine, Extras, buffers};
 use crate::copy::plan::{Extent, Plan, request_size};
+use crate::copy::skip::Selection;
+use crate::copy::zeros::Search;
 use crate::copy::{Observer, Outcome};
 use crate::progress::Schedule;
 use crate::report::{Failure, Op, Reporter};
@@ -19,6 +22,7 @@ use guest_kit::dma::DmaRegion;
 use guest_kit::hardware::{Attached, Ports, Registers};
 use guest_kit::serial::{Uart, debug};
 use guest_kit::virtio::block::{BlockDevice, Purpose, Stage};
+use guest_kit::virtio::console::Console;
 use guest_kit::virtio::requests::MAX_SLOTS;
 
 /// Exit status of a run that ended well.
@@ -34,6 +38,8 @@ pub struct Parts<'a, P, R> {
     pub input: Attached<R>,
     /// The disk to write.
     pub output: Attached<R>,
+    /// The console, which is touched only if the configuration wants it.
+    pub console: Attached<R>,
     /// Memory for data.
     pub pool: DmaRegion,
 }
@@ -41,16 +47,14 @@ pub struct Parts<'a, P, R> {
 /// Does everything and returns the exit status for the exit port.
 pub fn run<P: Ports, R: Registers>(parts: Parts<'_, P, R>) -> u8 {
     let ports = parts.ports;
-    let mut reporter = Reporter::new(Uart::new(ports, COM1));
-    let outcome = execute(parts, &mut reporter).unwrap_or_else(|failure| Outcome {
+    let mut reporter = Reporter::new(ports);
+    let mut outcome = execute(parts, &mut reporter).unwrap_or_else(|failure| Outcome {
         count: 0,
         result: Err(failure),
+        digest: None,
+        digest_ticks: 0,
     });
-    if let Err(failure) = &outcome.result {
-        reporter.error(failure);
-    }
-    reporter.complete(outcome.count, outcome.result.is_ok());
-    reporter.flush();
+    conclude(&mut reporter, &mut outcome);
     debug(ports, format_args!("done: {} sectors", outcome.count));
     match outcome.result {
         Ok(()) => EXIT_SUCCESS,
@@ -58,35 +62,71 @@ pub fn run<P: Ports, R: Registers>(parts: Parts<'_, P, R>) -> u8 {
     }
 }
 
+/// Says how the run has ended. A copy of which not everything could be said is a failure.
+fn conclude<P: Ports, R: Registers>(reporter: &mut Reporter<'_, P, R>, outcome: &mut Outcome) {
+    let mut had_fault = reporter.fault().is_some();
+    loop {
+        if let Some(fault) = reporter.fault() {
+            outcome.result = Err(failure(Op::Report, "console", fault));
+        }
+        if let Err(failure) = &outcome.result {
+            reporter.error(failure);
+        }
+        match (&outcome.result, &outcome.digest) {
+            (Ok(()), Some(digest)) => {
+                reporter.complete_with(outcome.count, digest, outcome.digest_ticks);
+            }
+            (result, _) => reporter.complete(outcome.count, result.is_ok()),
+        }
+        reporter.finish();
+        // The console may fail at just these messages: then COM1 takes them, which cannot fail.
+        if had_fault || reporter.fault().is_none() {
+            return;
+        }
+        had_fault = true;
+    }
+}
+
 /// Fails with what prevents the copy from being started; how the copy itself fails is its outcome.
 fn execute<P: Ports, R: Registers>(
     parts: Parts<'_, P, R>,
-    reporter: &mut Reporter<'_, P>,
+    reporter: &mut Reporter<'_, P, R>,
 ) -> Result<Outcome, Failure> {
     let Parts {
         ports,
         input,
         output,
+        console,
         mut pool,
     } = parts;
-    let config = configure(ports, reporter)?;
+    let config = configure(ports, console, reporter)?;
     let slots = slots(&config, &pool);
     let (input, source) = attach(Disk::Input, input, &config, slots, reporter)?;
     let (output, target) = attach(Disk::Output, output, &config, slots, reporter)?;
     let plan = request_size(&config, input.config(), output.config())
         .and_then(|size| Plan::new(source, target, size))
         .map_err(|error| failure(Op::Init, error.disk().name(), &error))?;
-    let mut disks = Disks {
-        ports,
-        input,
-        output,
+    let selection = match config.sparse {
+        Sparse::Never => Selection::everything(plan),
+        Sparse::Auto | Sparse::Always => Selection::new(plan, &config.data),
     };
+    let extras = Extras {
+        zeros: match config.sparse {
+            Sparse::Always => Search::new(&plan, output.config().zeroes),
+            Sparse::Auto | Sparse::Never => None,
+        },
+        // What fills up the last sector is not the input's.
+        digest: config.digest.map(|len| Hasher::new(len.min(source.len))),
+        verify: config.verify,
+    };
+    let mut disks = Disks::new(ports, input, output);
     let mut progress = Progress {
         schedule: Schedule::new(source.sectors(), config.progress_percent),
         reporter,
     };
     let depth = config.queue_depth;
-    let engine = Engine::new(plan, &mut disks, &mut pool, &mut progress, depth);
+    let copy = (plan, selection);
+    let engine = Engine::new(copy, extras, &mut disks, &mut pool, &mut progress, depth);
     debug(
         ports,
         format_args!(
@@ -98,14 +138,23 @@ fn execute<P: Ports, R: Registers>(
     Ok(engine.run())
 }
 
-/// Waits for the configuration and takes it.
-fn configure<P: Ports>(ports: &P, reporter: &mut Reporter<'_, P>) -> Result<Config, Failure> {
+/// Waits for the configuration and takes it; starts the console if it is wanted.
+fn configure<P: Ports, R: Registers>(
+    ports: &P,
+    console: Attached<R>,
+    reporter: &mut Reporter<'_, P, R>,
+) -> Result<Config, Failure> {
     let failed = |error: &dyn fmt::Display| failure(Op::Config, "vmm", error);
     let mut buffer = [0; MAX_MESSAGE_LEN];
     let message = Uart::new(ports, COM1).receive_frame(&mut buffer);
     let message = message.map_err(|error| failed(&error))?;
     let config = Config::decode(message).map_err(|error| failed(&error))?;
     reporter.speak(config.protocol);
+    if config.transport == Transport::Console {
+        let console = Console::init(console.registers, console.queue)
+            .map_err(|error| failure(Op::Init, "console", &error))?;
+        reporter.use_console(console);
+    }
     reporter.init("config", "vmm", u64::from(COM1));
     debug(
         ports,
@@ -130,7 +179,7 @@ fn attach<P: Ports, R: Registers>(
     place: Attached<R>,
     config: &Config,
     slots: u16,
-    reporter: &mut Reporter<'_, P>,
+    reporter: &mut Reporter<'_, P, R>,
 ) -> Result<(BlockDevice<R>, Extent), Failure> {
     let name = disk.name();
     let (purpose, sector) = match disk {
@@ -161,20 +210,24 @@ fn failure(op: Op, device: &'static str, error: &dyn fmt::Display) -> Failure {
 }
 
 /// Reports the points of the schedule as the copy passes them.
-struct Progress<'a, 'p, P> {
+struct Progress<'a, 'p, P, R> {
     schedule: Schedule,
-    reporter: &'a mut Reporter<'p, P>,
+    reporter: &'a mut Reporter<'p, P, R>,
 }
 
-impl<P: Ports> Observer for Progress<'_, '_, P> {
+impl<P: Ports, R: Registers> Observer for Progress<'_, '_, P, R> {
     fn copied(&mut self, sectors: u64) {
         while let Some(point) = self.schedule.take(sectors) {
             self.reporter.progress(point, self.schedule.total());
         }
     }
 
+    fn skipped(&mut self, sectors: u64) {
+        self.schedule.skip(sectors);
+    }
+
     fn idle(&mut self) {
-        self.reporter.flush();
+        self.reporter.idle();
     }
 }
 

@@ -3,13 +3,15 @@
 
 use std::rc::Rc;
 
-use guest_abi::layout::{INPUT_MMIO, OUTPUT_MMIO};
+use guest_abi::layout::{CONSOLE_SLOT, INPUT_SLOT, OUTPUT_SLOT, registers};
 use guest_protocol::{
-    DeviceConfig, FrameDecoder, GuestMessage, Message, Protocol, VmmConfig, capacity_message,
-    complete_message, error_message, init_message, progress_message,
+    DeviceConfig, FrameDecoder, GuestMessage, Message, Protocol, Transport, VmmConfig,
+    capacity_message, complete_message, error_message, init_message, progress_message,
 };
 
 use super::*;
+use guest_kit::testing::Device;
+use guest_kit::testing::console::FakeConsole;
 use guest_kit::testing::disk::FakeDisk;
 use guest_kit::testing::memory::leak;
 use guest_kit::testing::ports::FakePorts;
@@ -42,29 +44,56 @@ fn disks() -> [Rc<FakeDisk>; 2] {
     disks
 }
 
-fn start(config: &VmmConfig, [input, output]: &[Rc<FakeDisk>; 2]) -> (u8, FakePorts) {
+/// A run without a console.
+fn start(config: &VmmConfig, disks: &[Rc<FakeDisk>; 2]) -> (u8, FakePorts) {
+    let console = FakeConsole::new(0);
+    let ended = start_with_console(config, disks, &console);
+    assert_eq!(console.get().status, 0, "the console was touched");
+    ended
+}
+
+fn start_with_console(
+    config: &VmmConfig,
+    [input, output]: &[Rc<FakeDisk>; 2],
+    console: &Rc<FakeConsole>,
+) -> (u8, FakePorts) {
     let message = config.encode_to_vec();
     let len = u16::try_from(message.len()).unwrap().to_le_bytes();
-    let ports = ports_with(&[&len, &message[..]].concat(), [input, output], 5);
-    let attached = |disk: &Rc<FakeDisk>, address| Attached {
-        registers: Rc::clone(disk),
-        address,
-        queue: leak(0x1_0000),
-    };
+    let devices: [Rc<dyn Device>; 3] = [input.clone(), output.clone(), console.clone()];
+    let ports = ports_with(&[&len, &message[..]].concat(), devices, 5);
     let status = run(Parts {
         ports: &ports,
-        input: attached(input, INPUT_MMIO),
-        output: attached(output, OUTPUT_MMIO),
+        input: attached(input, INPUT_SLOT),
+        output: attached(output, OUTPUT_SLOT),
+        console: attached(console, CONSOLE_SLOT),
         pool: leak(0x10_0000),
     });
     (status, ports)
 }
 
+fn attached(device: &dyn Registers, slot: usize) -> Attached<&dyn Registers> {
+    Attached {
+        registers: device,
+        address: registers(slot),
+        queue: leak(0x1_0000),
+    }
+}
+
+fn over_console() -> VmmConfig {
+    let mut config = config();
+    config.transport = Transport::Console.into();
+    config
+}
+
 fn messages(ports: &FakePorts) -> Vec<GuestMessage> {
+    decode(&ports.com1())
+}
+
+fn decode(bytes: &[u8]) -> Vec<GuestMessage> {
     let mut messages = Vec::new();
     let mut decoder = FrameDecoder::new();
     decoder
-        .push(&ports.com1(), |message| messages.push(message))
+        .push(bytes, |message| messages.push(message))
         .unwrap();
     assert!(!decoder.is_mid_frame());
     messages
@@ -160,5 +189,73 @@ fn empty_disks_are_copied_without_a_word_of_progress() {
     let messages = messages(&ports);
     assert_eq!(messages.len(), 10);
     assert_eq!(messages[9], complete_message("copy", 0, true));
+    assert_eq!(status, EXIT_SUCCESS);
+}
+
+#[test]
+fn over_a_console_all_messages_are_the_same_in_the_same_order() {
+    let mut config = over_console();
+    for protocol in [Protocol::Protobuf, Protocol::Text] {
+        config.protocol = protocol.into();
+        config.transport = Transport::Serial.into();
+        let (_, by_serial) = start(&config, &disks());
+        config.transport = Transport::Console.into();
+        for seed in 0..20 {
+            let (disks, console) = (disks(), FakeConsole::new(seed));
+            let (status, ports) = start_with_console(&config, &disks, &console);
+            assert_eq!(console.received(), by_serial.com1());
+            assert!(ports.com1().is_empty());
+            assert_eq!(status, EXIT_SUCCESS);
+            assert_eq!(disks[0].get().data, disks[1].get().data);
+        }
+    }
+}
+
+#[test]
+fn a_console_that_cannot_be_started_is_reported_over_com1() {
+    let (disks, console) = (disks(), FakeConsole::new(0));
+    console.get().device_id = 0;
+    let (status, ports) = start_with_console(&over_console(), &disks, &console);
+    let detail = "cannot use the console: virtio device of type 0 instead of 3";
+    let expected = [
+        error_message("init", "console", 0, NO_STATUS, detail),
+        complete_message("copy", 0, false),
+    ];
+    assert_eq!(messages(&ports), expected);
+    assert_eq!(status, EXIT_FAILURE);
+    assert!(disks.iter().all(|disk| disk.get().accesses == 0));
+}
+
+#[test]
+fn a_console_that_fails_later_makes_the_run_a_failure_and_com1_says_so() {
+    let (disks, console) = (disks(), FakeConsole::new(3));
+    let mut config = over_console();
+    config.request_size = 512;
+    console.get().fails_at = Some(1);
+    let (status, ports) = start_with_console(&config, &disks, &console);
+    let messages = messages(&ports);
+    let expected = [
+        error_message(
+            "report",
+            "console",
+            0,
+            NO_STATUS,
+            "the console has failed and needs a reset",
+        ),
+        complete_message("copy", 50, false),
+    ];
+    assert_eq!(messages[messages.len() - 2..], expected);
+    assert_eq!(status, EXIT_FAILURE);
+}
+
+#[test]
+fn a_slow_console_with_one_buffer_and_busy_disks_wait_for_each_other_without_a_hang() {
+    let sectors = 20_000;
+    let disks = [0, 1].map(|seed| FakeDisk::new(vec![7; 512 * sectors], 512, seed));
+    let console = FakeConsole::new(9);
+    console.get().queue_max = [1, 1];
+    let (status, _) = start_with_console(&over_console(), &disks, &console);
+    let messages = decode(&console.received());
+    assert_eq!(messages.len(), 9 + 2001 + 1);
     assert_eq!(status, EXIT_SUCCESS);
 }

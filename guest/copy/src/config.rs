@@ -6,7 +6,7 @@
 use core::fmt;
 
 use guest_abi::limits::{MAX_REQUEST_SIZE, is_sector_size};
-use guest_protocol::{Message, Protocol, VmmConfig};
+use guest_protocol::{DataList, Digest, Message, Protocol, Sparse, Transport, VmmConfig};
 use thiserror::Error;
 
 /// Bytes that a request covers if the configuration does not say; a multiple of any sector size.
@@ -61,10 +61,19 @@ pub enum ConfigError {
     /// The protocol is one that this guest does not speak.
     #[error("protocol {0} is not known")]
     Protocol(i32),
+    /// The transport is one that this guest does not know.
+    #[error("transport {0} is not known")]
+    Transport(i32),
+    /// The way with zeros is one that this guest does not know.
+    #[error("way {0} to deal with zeros is not known")]
+    Sparse(i32),
+    /// The digest is one that this guest does not compute, or none although one is needed.
+    #[error("digest {0} is not known or cannot be verified")]
+    Digest(i32),
 }
 
 /// A configuration that can be carried out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Sector size of the input disk in bytes.
     pub input_sector: u32,
@@ -72,12 +81,22 @@ pub struct Config {
     pub output_sector: u32,
     /// 0: each ten sectors; 1 to 99: each that many percent; 100: never.
     pub progress_percent: u32,
-    /// How to speak on COM1.
+    /// How to report.
     pub protocol: Protocol,
+    /// By what to report.
+    pub transport: Transport,
     /// Bytes a request covers: a multiple of both sector sizes, within the pool.
     pub request_size: u32,
     /// How many requests may be under way at once, at least 1.
     pub queue_depth: u32,
+    /// Which zeros are declared and not written.
+    pub sparse: Sparse,
+    /// Where the input may have data.
+    pub data: DataList,
+    /// How many bytes of the input a digest (SHA-256) is wanted of, if one is.
+    pub digest: Option<u64>,
+    /// Whether the output is to be read back, too; only with a digest.
+    pub verify: bool,
 }
 
 impl Config {
@@ -100,6 +119,13 @@ impl Config {
             progress_percent: message.progress_percent,
             protocol: Protocol::try_from(message.protocol)
                 .map_err(|_| ConfigError::Protocol(message.protocol))?,
+            transport: Transport::try_from(message.transport)
+                .map_err(|_| ConfigError::Transport(message.transport))?,
+            sparse: Sparse::try_from(message.sparse)
+                .map_err(|_| ConfigError::Sparse(message.sparse))?,
+            digest: digest(&message)?,
+            verify: message.verify,
+            data: DataList::from_message(message.data),
             request_size: request_size(message.request_size, block)?,
             // 0 leaves it to the guest: as many as there is room for.
             queue_depth: match message.queue_depth {
@@ -107,6 +133,14 @@ impl Config {
                 depth => depth,
             },
         })
+    }
+}
+
+fn digest(message: &VmmConfig) -> Result<Option<u64>, ConfigError> {
+    match Digest::try_from(message.digest) {
+        Ok(Digest::Sha256) => Ok(Some(message.digest_length)),
+        Ok(Digest::None) if !message.verify => Ok(None),
+        _ => Err(ConfigError::Digest(message.digest)),
     }
 }
 
@@ -170,8 +204,13 @@ mod tests {
             output_sector: 4096,
             progress_percent: 0,
             protocol: Protocol::Protobuf,
+            transport: Transport::Serial,
             request_size: 65536,
             queue_depth: u32::MAX,
+            sparse: Sparse::Auto,
+            data: DataList::everything(),
+            digest: None,
+            verify: false,
         };
         assert_eq!(config, expected);
     }
@@ -222,5 +261,13 @@ mod tests {
         config.progress_percent = 100;
         config.protocol = 7;
         assert_eq!(decode(&config), Err(ConfigError::Protocol(7)));
+        config.protocol = 0;
+        config.sparse = 3;
+        assert_eq!(decode(&config), Err(ConfigError::Sparse(3)));
+        config.sparse = 0;
+        config.verify = true;
+        assert_eq!(decode(&config), Err(ConfigError::Digest(0)));
+        config.digest = 2;
+        assert_eq!(decode(&config), Err(ConfigError::Digest(2)));
     }
 }

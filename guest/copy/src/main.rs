@@ -3,7 +3,7 @@
 #![no_main]
 #![deny(unsafe_code)]
 
-use guest_abi::layout::{INPUT_SLOT, OUTPUT_SLOT};
+use guest_abi::layout::{CONSOLE_SLOT, INPUT_SLOT, OUTPUT_SLOT};
 use guest_copy::app::{self, Parts};
 use guest_kit::machine::Machine;
 
@@ -15,6 +15,7 @@ fn main(mut machine: Machine) -> u8 {
         ports: &ports,
         input: machine.device(INPUT_SLOT),
         output: machine.device(OUTPUT_SLOT),
+        console: machine.device(CONSOLE_SLOT),
         pool: machine.pool(),
     })
 }

@@ -3,6 +3,10 @@
 //! The points depend on the total and the interval alone, so the same reports come out in the same
 //! order whatever steps the count moves in.
 
+/// The most points that are given within a hole that is skipped in one step: what it saves to skip
+/// a hole would be lost if each ten of its sectors were reported.
+const MAX_IN_HOLE: u64 = 4096;
+
 /// The counts to report, in sectors.
 #[derive(Clone, Copy, Debug)]
 pub struct Schedule {
@@ -46,6 +50,22 @@ impl Schedule {
         let point = self.next.filter(|&point| point <= count)?;
         self.next = (point < self.total).then(|| self.after(point));
         Some(point)
+    }
+
+    /// Takes note that the counts up to `count` are passed in one step, which deals with a hole. If
+    /// that makes more than [`MAX_IN_HOLE`] points, only the last of them is left to be given.
+    pub fn skip(&mut self, count: u64) {
+        let count = count.min(self.total);
+        let Some(next) = self.next.filter(|&next| next <= count) else {
+            return;
+        };
+        // Percentages are few by themselves.
+        if self.interval == 0 && (count - next) / 10 >= MAX_IN_HOLE {
+            self.next = Some(match count == self.total {
+                true => count,
+                false => (count - 1) / 10 * 10 + 1,
+            });
+        }
     }
 
     /// The first point after `count`, which is less than the total.
@@ -110,6 +130,27 @@ mod tests {
     fn nothing_is_reported_of_nothing_or_if_not_wanted() {
         assert!(points(0, 0, [0]).is_empty());
         assert!(points(1000, 100, [1000]).is_empty());
+    }
+
+    #[test]
+    fn a_hole_has_its_points_unless_they_are_very_many() {
+        let rest = |schedule: &mut Schedule, count| {
+            core::iter::from_fn(|| schedule.take(count)).collect::<Vec<_>>()
+        };
+        let mut schedule = Schedule::new(1 << 34, 0);
+        schedule.skip(40_000);
+        assert_eq!(rest(&mut schedule, 40_000).len(), 4000);
+        schedule.skip(1 << 33);
+        let last = (1 << 33) - ((1 << 33) - 1) % 10;
+        assert_eq!(rest(&mut schedule, 1 << 33), [last]);
+        assert_eq!(rest(&mut schedule, last + 20), [last + 10, last + 20]);
+        schedule.skip(u64::MAX);
+        assert_eq!(rest(&mut schedule, 1 << 34), [1 << 34]);
+        schedule.skip(1 << 34);
+        assert_eq!(schedule.take(1 << 34), None);
+        let mut schedule = Schedule::new(1 << 34, 10);
+        schedule.skip(1 << 34);
+        assert_eq!(rest(&mut schedule, 1 << 34).len(), 10);
     }
 
     #[test]

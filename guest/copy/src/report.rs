@@ -1,28 +1,28 @@
-//! What the guest says on COM1, as framed Protocol Buffers messages or as plain lines.
+//! What the guest says to the VMM, as framed Protocol Buffers messages or as plain lines.
 //!
-//! Everything goes through one buffer that is sent whole: the VMM takes a byte of a string write
-//! about thirty times faster than a byte written by itself. This is the only place that knows that
-//! there are two protocols.
+//! Everything goes through one buffer that is sent whole, since leaving the virtual machine costs
+//! more than a thousand bytes do. This is the only place that knows that there are two protocols.
 
 use alloc::string::String;
 use core::fmt::{self, Write as _};
 
+use guest_kit::channel::Channel;
+use guest_kit::hardware::{Ports, Registers};
+use guest_kit::virtio::console::{self, Console, ConsoleError};
 use guest_protocol::{
-    GuestMessage, HEADER_LEN, MAX_MESSAGE_LEN, Payload, Protocol, capacity_message,
-    complete_message, encode_framed, error_message, init_message, progress_message,
+    GuestMessage, HEADER_LEN, MAX_MESSAGE_LEN, Protocol, capacity_message, complete_message,
+    complete_with_digest, encode_framed, encode_progress, error_message, init_message,
 };
 
 use crate::config::Disk;
+use crate::copy::hex;
 use crate::progress::percent;
-use guest_kit::hardware::Ports;
-use guest_kit::serial::Uart;
 
 /// The operation that is named in progress and completion.
 const COPY: &str = "copy";
-/// When this many bytes are waiting they are sent: about a millisecond's worth.
-const SEND_AT: usize = 2048;
-/// Room for what is waiting and the longest message on top of it.
-const BUFFER_LEN: usize = SEND_AT + HEADER_LEN + MAX_MESSAGE_LEN;
+/// Bytes that can wait to be sent: what a console's buffer takes, and room for the longest message.
+const BUFFER_LEN: usize = console::BUFFER_LEN;
+const _: () = assert!(BUFFER_LEN >= HEADER_LEN + MAX_MESSAGE_LEN);
 
 /// What was being done when something failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,10 @@ pub enum Op {
     Write,
     /// Flushing the output disk.
     Flush,
+    /// Reading the output disk back and comparing its digest.
+    Verify,
+    /// Reporting all this by the console.
+    Report,
 }
 
 impl Op {
@@ -47,6 +51,8 @@ impl Op {
             Self::Read => "read",
             Self::Write => "write",
             Self::Flush => "flush",
+            Self::Verify => "verify",
+            Self::Report => "report",
         }
     }
 }
@@ -66,28 +72,31 @@ pub struct Failure {
     pub detail: String,
 }
 
-/// Sends what happens to whoever reads COM1.
+/// Sends what happens to the VMM.
 #[derive(Debug)]
-pub struct Reporter<'a, P> {
-    uart: Uart<'a, P>,
+pub struct Reporter<'a, P, R> {
+    channel: Channel<'a, P, R>,
     protocol: Protocol,
-    /// Built once and changed for each report, of which there may be hundreds of thousands.
-    progress: GuestMessage,
     buffer: [u8; BUFFER_LEN],
     len: usize,
 }
 
-impl<'a, P: Ports> Reporter<'a, P> {
-    /// A reporter that speaks Protocol Buffers until it is told otherwise.
+impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
+    /// A reporter by COM1 that speaks Protocol Buffers, until it is told otherwise.
     #[must_use]
-    pub fn new(uart: Uart<'a, P>) -> Self {
+    pub const fn new(ports: &'a P) -> Self {
         Self {
-            uart,
+            channel: Channel::serial(ports),
             protocol: Protocol::Protobuf,
-            progress: progress_message(COPY, 0, 0, 0),
             buffer: [0; BUFFER_LEN],
             len: 0,
         }
+    }
+
+    /// Reports by `console` from here on.
+    pub fn use_console(&mut self, console: Console<R>) {
+        self.flush();
+        self.channel.use_console(console);
     }
 
     /// Speaks `protocol` from here on.
@@ -119,13 +128,8 @@ impl<'a, P: Ports> Reporter<'a, P> {
     pub fn progress(&mut self, current: u64, total: u64) {
         match self.protocol {
             Protocol::Protobuf => {
-                if let Some(Payload::Progress(progress)) = &mut self.progress.payload {
-                    progress.current = current;
-                    progress.total = total;
-                    progress.percent = percent(current, total);
-                }
-                self.len += encode(&self.progress, &mut self.buffer[self.len..]);
-                self.send_if_full();
+                let percent = percent(current, total);
+                self.put(|buffer| encode_progress(COPY, current, total, percent, buffer).ok());
             }
             Protocol::Text => self.line(format_args!("Progress: {current}/{total}")),
         }
@@ -149,7 +153,10 @@ impl<'a, P: Ports> Reporter<'a, P> {
                 self.line(format_args!("Write error at sector {sector}"))
             }
             (Protocol::Text, Op::Flush) => self.line(format_args!("Flush error")),
-            (Protocol::Text, Op::Config | Op::Init) => self.line(format_args!("Error: {detail}")),
+            (Protocol::Text, Op::Verify) => self.line(format_args!("Verify error: {detail}")),
+            (Protocol::Text, Op::Config | Op::Init | Op::Report) => {
+                self.line(format_args!("Error: {detail}"))
+            }
         }
     }
 
@@ -162,47 +169,78 @@ impl<'a, P: Ports> Reporter<'a, P> {
         }
     }
 
+    /// The run has ended well after `count` input sectors, which have this digest (SHA-256); to
+    /// compute it took so many ticks.
+    pub fn complete_with(&mut self, count: u64, digest: &[u8], ticks: u64) {
+        match self.protocol {
+            Protocol::Protobuf => self.message(&complete_with_digest(COPY, count, digest, ticks)),
+            Protocol::Text => {
+                self.complete(count, true);
+                self.line(format_args!("sha256 {}", hex(digest)));
+            }
+        }
+    }
+
+    /// Sends what is waiting, now that there is time for it. While the console has not yet taken
+    /// what was sent before, it goes on waiting: it would be seen no sooner, and the more there is
+    /// in a buffer the less each report costs.
+    pub fn idle(&mut self) {
+        if self.len > 0 && self.channel.is_quiet() {
+            self.flush();
+        }
+    }
+
     /// Sends what is waiting.
     pub fn flush(&mut self) {
-        self.uart.send(&self.buffer[..self.len]);
+        self.channel.send(&self.buffer[..self.len]);
         self.len = 0;
     }
 
+    /// Sends what is waiting, and waits until all that was sent has been taken.
+    pub fn finish(&mut self) {
+        self.flush();
+        self.channel.finish();
+    }
+
+    /// Why not everything was sent, if so.
+    #[must_use]
+    pub const fn fault(&self) -> Option<&ConsoleError> {
+        self.channel.fault()
+    }
+
     fn message(&mut self, message: &GuestMessage) {
-        self.len += encode(message, &mut self.buffer[self.len..]);
-        self.send_if_full();
+        self.put(|buffer| encode_framed(message, buffer).ok());
     }
 
     fn line(&mut self, text: fmt::Arguments<'_>) {
-        let mut rest = Rest {
-            buffer: &mut self.buffer[self.len..],
-            len: 0,
-        };
-        // There is room for the longest line; were there not, the rest of it would be missing.
-        let _ = rest.write_fmt(text).and_then(|()| rest.write_str("\n"));
-        self.len += rest.len;
-        self.send_if_full();
+        self.put(|buffer| {
+            let mut line = Line { buffer, len: 0 };
+            let written = line.write_fmt(text).and_then(|()| line.write_str("\n"));
+            written.ok().map(|()| line.len)
+        });
     }
 
-    fn send_if_full(&mut self) {
-        if self.len >= SEND_AT {
+    /// Puts what `write` writes behind what is waiting; it is called again if that did not fit.
+    fn put(&mut self, write: impl Fn(&mut [u8]) -> Option<usize>) {
+        let len = write(&mut self.buffer[self.len..]).unwrap_or_else(|| {
+            self.flush();
+            // An empty buffer has room for the longest message, which no message comes near.
+            write(&mut self.buffer).unwrap_or(0)
+        });
+        self.len += len;
+        if self.len >= self.channel.batch() {
             self.flush();
         }
     }
 }
 
-/// There is always room for the longest message, and no message of this program comes near it.
-fn encode(message: &GuestMessage, buffer: &mut [u8]) -> usize {
-    encode_framed(message, buffer).unwrap_or(0)
-}
-
-/// Text that is written into what is left of a buffer.
-struct Rest<'a> {
+/// A line that is written to the start of a buffer.
+struct Line<'a> {
     buffer: &'a mut [u8],
     len: usize,
 }
 
-impl fmt::Write for Rest<'_> {
+impl fmt::Write for Line<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let free = self
             .buffer
@@ -218,15 +256,21 @@ impl fmt::Write for Rest<'_> {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
 
-    use guest_abi::ports::COM1;
-    use guest_protocol::{FrameDecoder, NO_STATUS};
+    use std::rc::Rc;
+
+    use guest_kit::testing::console::FakeConsole;
+    use guest_kit::testing::memory::leak;
+    use guest_kit::testing::ports_with;
+    use guest_protocol::{FrameDecoder, NO_STATUS, progress_message};
 
     use super::*;
     use guest_kit::testing::ports::FakePorts;
 
-    fn said(protocol: Protocol, say: impl FnOnce(&mut Reporter<'_, FakePorts>)) -> FakePorts {
+    type TestReporter<'a> = Reporter<'a, FakePorts, Rc<FakeConsole>>;
+
+    fn said(protocol: Protocol, say: impl FnOnce(&mut TestReporter<'_>)) -> FakePorts {
         let ports = FakePorts::sending(&[]);
-        let mut reporter = Reporter::new(Uart::new(&ports, COM1));
+        let mut reporter = Reporter::new(&ports);
         reporter.speak(protocol);
         say(&mut reporter);
         reporter.flush();
@@ -243,7 +287,7 @@ mod tests {
         }
     }
 
-    fn everything(reporter: &mut Reporter<'_, FakePorts>) {
+    fn everything(reporter: &mut TestReporter<'_>) {
         reporter.init("config", "vmm", 0x3f8);
         reporter.capacity(Disk::Input, 50, 25600);
         reporter.progress(11, 50);
@@ -304,5 +348,53 @@ mod tests {
             }
             assert_eq!(reports, 1000);
         }
+    }
+
+    /// What arrives by a console, and how many chains brought it.
+    fn said_by_console(
+        protocol: Protocol,
+        say: impl FnOnce(&mut TestReporter<'_>),
+    ) -> (Vec<u8>, usize) {
+        let console = FakeConsole::new(7);
+        let ports = ports_with(&[], [Rc::clone(&console) as _], 7);
+        let mut reporter = Reporter::new(&ports);
+        reporter.use_console(Console::init(Rc::clone(&console), leak(0x1_0000)).unwrap());
+        reporter.speak(protocol);
+        say(&mut reporter);
+        reporter.finish();
+        assert!(reporter.fault().is_none());
+        assert!(ports.com1().is_empty());
+        (console.received(), console.counts().0)
+    }
+
+    #[test]
+    fn a_console_brings_the_same_bytes_in_full_buffers() {
+        for protocol in [Protocol::Protobuf, Protocol::Text] {
+            let say = |reporter: &mut TestReporter<'_>| {
+                everything(reporter);
+                for current in 1..=10_000 {
+                    reporter.progress(current, 10_000);
+                    reporter.idle();
+                }
+            };
+            let (received, chains) = said_by_console(protocol, say);
+            assert!(received == said(protocol, say).com1());
+            assert!(chains <= received.len() / 4000, "{chains} chains");
+        }
+    }
+
+    #[test]
+    fn what_waits_is_sent_at_an_idle_moment_if_the_console_has_nothing_before_it() {
+        let console = FakeConsole::new(1);
+        let ports = ports_with(&[], [Rc::clone(&console) as _], 1);
+        let mut reporter = Reporter::new(&ports);
+        reporter.use_console(Console::init(Rc::clone(&console), leak(0x1_0000)).unwrap());
+        reporter.progress(1, 10);
+        assert_eq!(console.counts(), (0, 0));
+        reporter.idle();
+        assert_eq!(console.counts().1, 1);
+        reporter.finish();
+        reporter.idle();
+        assert_eq!(console.counts().1, 1, "nothing waits");
     }
 }

@@ -101,6 +101,31 @@ impl DmaRegion {
         unsafe { pointer.write_bytes(0, len) };
     }
 
+    /// Copies `bytes` to the memory from `offset` up. No device may be using it.
+    ///
+    /// # Panics
+    ///
+    /// If they do not fit the region there.
+    pub fn write(&mut self, offset: usize, bytes: &[u8]) {
+        let pointer = self.pointer(offset, bytes.len());
+        // SAFETY: as in `zero`; `bytes` is no part of the region, to which no reference exists.
+        unsafe { pointer.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+    }
+
+    /// The `len` bytes from `offset` up. No device may be using them.
+    ///
+    /// # Panics
+    ///
+    /// If they do not lie within the region.
+    #[must_use]
+    pub fn bytes(&mut self, offset: usize, len: usize) -> &[u8] {
+        let pointer = self.pointer(offset, len);
+        // SAFETY: the bytes lie within the region (checked by `pointer`), which is valid for
+        // reads and initialised, and `&mut self` means that nothing in the program changes them
+        // for as long as they are borrowed.
+        unsafe { core::slice::from_raw_parts(pointer, len) }
+    }
+
     fn pointer(&self, offset: usize, len: usize) -> *mut u8 {
         let fits = offset.checked_add(len).is_some_and(|end| end <= self.len);
         assert!(fits, "{len} bytes at {offset} of {}", self.len);
@@ -131,6 +156,28 @@ mod tests {
     #[should_panic(expected = "8 bytes at 60 of 64")]
     fn a_field_across_the_end_is_refused() {
         let _ = leak(64).u64_at(60);
+    }
+
+    #[test]
+    fn bytes_are_written_where_they_belong_and_nowhere_else() {
+        let mut region = leak(16);
+        region.write(7, &[1, 2]);
+        assert_eq!(region.u64_at(0).load(Ordering::Relaxed), 1 << 56);
+        assert_eq!(region.u64_at(8).load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn bytes_are_those_that_were_written() {
+        let mut region = leak(16);
+        region.write(3, &[1, 2, 3]);
+        assert_eq!(region.bytes(2, 5), [0, 1, 2, 3, 0]);
+        assert!(region.bytes(16, 0).is_empty());
+    }
+
+    #[test]
+    #[should_panic(expected = "2 bytes at 63 of 64")]
+    fn bytes_across_the_end_are_refused() {
+        leak(64).write(63, &[0; 2]);
     }
 
     #[test]

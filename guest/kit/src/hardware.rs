@@ -6,6 +6,11 @@ use crate::dma::DmaRegion;
 
 /// The I/O ports of [`guest_abi::ports`].
 pub trait Ports {
+    /// The processor's time stamp counter, which rises all the time; 0 where there is none.
+    fn ticks(&self) -> u64 {
+        0
+    }
+
     /// Reads one byte.
     fn read(&self, port: u16) -> u8;
 
@@ -27,6 +32,16 @@ pub trait Registers {
     /// Writes the 32-bit register at `offset`. Memory that was written before is visible to the
     /// device when it sees the write.
     fn write(&self, offset: u16, value: u32);
+}
+
+impl<T: Registers + ?Sized> Registers for &T {
+    fn read(&self, offset: u16) -> u32 {
+        (**self).read(offset)
+    }
+
+    fn write(&self, offset: u16, value: u32) {
+        (**self).write(offset, value);
+    }
 }
 
 /// One virtio device's place in the machine.

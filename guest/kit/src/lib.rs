@@ -23,6 +23,8 @@
 //! runs, and is tested, on the host as well: see `testing`, behind the feature of the same name.
 #![cfg_attr(not(any(test, feature = "testing")), no_std)]
 
+pub mod channel;
+pub mod disk;
 pub mod dma;
 pub mod hardware;
 pub mod machine;

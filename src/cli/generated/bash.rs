@@ -1,5 +1,6 @@
 //! The completion for bash.
 
+use crate::cli::commands;
 use crate::cli::options::{self, Opt, Value};
 
 /// The names of options, as the patterns of a `case`.
@@ -24,8 +25,8 @@ fn case(options: &[Opt], body: &str) -> String {
     format!("    {})\n      {body}\n      ;;\n", patterns(options))
 }
 
-pub(super) fn script() -> String {
-    let all = options::all();
+/// The arms of a `case` for the options of one command that take a value.
+fn cases(all: &[Opt]) -> String {
     let mut files = Vec::new();
     let mut others = Vec::new();
     let mut cases = String::new();
@@ -33,23 +34,55 @@ pub(super) fn script() -> String {
         match option.value {
             Value::File => files.push(*option),
             Value::Other => others.push(*option),
-            Value::Words(words) => {
+            Value::Words(words) | Value::Names(words) => {
                 let words = format!("-W '{}'", words.join(" "));
                 cases.push_str(&case(&[*option], &reply(&words)));
             }
         }
     }
     let offer_files = ["compopt -o filenames".to_owned(), reply("-f")].join("\n      ");
-    cases.push_str(&case(&files, &offer_files));
+    if !files.is_empty() {
+        cases.push_str(&case(&files, &offer_files));
+    }
     cases.push_str(&case(&others, "return"));
+    cases
+}
+
+/// The function that completes the arguments of one command. `words` may stand in place of a file.
+fn function(name: &str, all: &[Opt], words: &str) -> String {
     let names: Vec<_> = all
         .iter()
         .map(|option| format!("--{}", option.long))
         .collect();
     format!(
         "\
+{name}() {{
+  case $prev in
+{cases}  esac
+  if [[ $cur == -* ]]; then
+    mapfile -t COMPREPLY < <(compgen -W '{names}' -- \"$cur\")
+  else
+    compopt -o filenames
+    mapfile -t COMPREPLY < <(compgen {words}-- \"$cur\")
+  fi
+}}
+",
+        cases = cases(all),
+        names = names.join(" ")
+    )
+}
+
+pub(super) fn script() -> String {
+    let words = commands::WORDS.map(|command| command.word);
+    let copy = format!("-f -W '{}' ", words.join(" "));
+    // Both words have the same options.
+    let image = commands::WORDS[0].page.options();
+    format!(
+        "\
 # bash completion for vmm. Made from src/cli by `make generated`.
 
+{copying}
+{looking}
 _vmm() {{
   local cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD-1]}}
   # bash takes the = of --name=value for a word of its own.
@@ -59,17 +92,16 @@ _vmm() {{
     prev=${{COMP_WORDS[COMP_CWORD-2]}}
   fi
   COMPREPLY=()
-  case $prev in
-{cases}  esac
-  if [[ $cur == -* ]]; then
-    mapfile -t COMPREPLY < <(compgen -W '{names}' -- \"$cur\")
+  if [[ $COMP_CWORD -gt 1 && ${{COMP_WORDS[1]}} == @({patterns}) ]]; then
+    _vmm_image
   else
-    compopt -o filenames
-    mapfile -t COMPREPLY < <(compgen -f -- \"$cur\")
+    _vmm_copy
   fi
 }}
 complete -F _vmm vmm
 ",
-        names = names.join(" ")
+        copying = function("_vmm_copy", &options::all(), &copy),
+        looking = function("_vmm_image", &image, "-f "),
+        patterns = words.join("|"),
     )
 }

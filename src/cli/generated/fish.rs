@@ -1,15 +1,30 @@
 //! The completion for fish.
 
 use super::in_short;
+use crate::cli::commands;
 use crate::cli::options::{self, Opt, Value};
 
 pub(super) fn script() -> String {
-    let lines: String = options::all().iter().map(line).collect();
+    let words = commands::WORDS.map(|command| command.word).join(" ");
+    let copying = format!("not __fish_seen_subcommand_from {words}");
+    let mut lines = String::new();
+    for command in &commands::WORDS {
+        lines += &format!(
+            "complete -c vmm -n __fish_is_first_arg -a {} -d '{}'\n",
+            command.word, command.page.summary
+        );
+    }
+    for option in options::all() {
+        lines += &line(&option, &copying);
+    }
+    for option in commands::WORDS[0].page.options() {
+        lines += &line(&option, &format!("__fish_seen_subcommand_from {words}"));
+    }
     format!("# fish completion for vmm. Made from src/cli by `make generated`.\n\n{lines}")
 }
 
-/// One option. `-r` is a value, `-F` offers files for it and `-x` does not.
-fn line(option: &Opt) -> String {
+/// One option, where `condition` holds. `-r` is a value, `-F` offers files for it and `-x` does not.
+fn line(option: &Opt, condition: &str) -> String {
     let short = option
         .short
         .map(|short| format!(" -s {short}"))
@@ -17,12 +32,14 @@ fn line(option: &Opt) -> String {
     let value = match (option.argument, option.value) {
         (None, _) => String::new(),
         (Some(_), Value::File) => " -r -F".to_owned(),
-        (Some(_), Value::Words(words)) => format!(" -x -a '{}'", words.join(" ")),
+        (Some(_), Value::Words(words) | Value::Names(words)) => {
+            format!(" -x -a '{}'", words.join(" "))
+        }
         (Some(_), Value::Other) => " -x".to_owned(),
     };
     let what = in_short(option).replace('\\', "\\\\").replace('\'', "\\'");
     format!(
-        "complete -c vmm{short} -l {}{value} -d '{what}'\n",
+        "complete -c vmm -n '{condition}'{short} -l {}{value} -d '{what}'\n",
         option.long
     )
 }

@@ -1,7 +1,8 @@
 //! The man page, in the macros of man(7).
 
-use crate::cli::options::{self, Opt, Value};
-use crate::cli::{VERSION, help, text};
+use crate::cli::options::{Opt, Value};
+use crate::cli::text::{COPY, Page as Command};
+use crate::cli::{VERSION, commands, help, text};
 
 /// What becomes of help and version when they cannot be written.
 const PRINTING: &str = "\
@@ -16,40 +17,32 @@ pub(super) fn page() -> String {
         escaped(VERSION)
     ));
     page.section("NAME");
-    page.raw(&format!("vmm \\- {}", escaped(text::SUMMARY)));
+    page.raw(&format!("vmm \\- {}", escaped(COPY.summary)));
     page.section("SYNOPSIS");
-    for (number, usage) in text::USAGE.iter().enumerate() {
+    for (number, usage) in COPY.usage.iter().enumerate() {
         if number > 0 {
             page.raw(".br");
         }
         page.text(usage);
     }
     page.section("DESCRIPTION");
-    page.text(text::DESCRIPTION);
+    page.text(COPY.description);
     page.section("OPTIONS");
-    for (title, group) in options::groups() {
+    for (title, group) in (COPY.groups)() {
         page.raw(&format!(".SS \"{}\"", escaped(title)));
-        for option in group {
-            page.raw(".TP");
-            page.raw(&heading(&option));
-            page.text(&help::explanation(&option));
-        }
+        group.iter().for_each(|option| page.option(option));
     }
     page.raw(".PP");
     page.text(text::SIZES);
     page.section("EXIT STATUS");
-    for (status, meaning) in text::STATUSES {
-        page.raw(".TP");
-        page.raw(&format!("\\fB{status}\\fR"));
-        page.text(meaning);
-    }
+    page.statuses(&COPY);
     page.raw(".PP");
     page.text(PRINTING);
     page.section("EXAMPLES");
-    for (example, what) in text::EXAMPLES {
-        page.raw(".TP");
-        page.raw(&format!("\\fB{}\\fR", escaped(example)));
-        page.text(what);
+    page.examples(&COPY);
+    for command in &commands::WORDS {
+        page.section(&format!("VMM {}", command.word.to_uppercase()));
+        page.command(&command.page);
     }
     page.section("DOCUMENTATION");
     page.text(text::DOCUMENTATION);
@@ -83,10 +76,58 @@ impl Page {
         self.raw(&format!(".SH \"{title}\""));
     }
 
+    /// All that is said of a command that a word begins.
+    fn command(&mut self, command: &Command) {
+        self.text(&format!("{}.", capitalised(command.summary)));
+        for usage in command.usage {
+            self.raw(".PP");
+            self.text(usage);
+        }
+        self.raw(".PP");
+        self.text(command.description);
+        self.raw(".SS \"Options\"");
+        command
+            .options()
+            .iter()
+            .for_each(|option| self.option(option));
+        self.raw(".SS \"Exit status\"");
+        self.statuses(command);
+        self.raw(".SS \"Examples\"");
+        self.examples(command);
+    }
+
+    fn option(&mut self, option: &Opt) {
+        self.raw(".TP");
+        self.raw(&heading(option));
+        self.text(&help::explanation(option));
+    }
+
+    fn statuses(&mut self, command: &Command) {
+        for (status, meaning) in command.statuses {
+            self.raw(".TP");
+            self.raw(&format!("\\fB{status}\\fR"));
+            self.text(meaning);
+        }
+    }
+
+    fn examples(&mut self, command: &Command) {
+        for (example, what) in command.examples {
+            self.raw(".TP");
+            self.raw(&format!("\\fB{}\\fR", escaped(example)));
+            self.text(what);
+        }
+    }
+
     /// A line that is nothing but text.
     fn text(&mut self, text: &str) {
         self.raw(&escaped(text));
     }
+}
+
+fn capitalised(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(|letter| letter.to_ascii_uppercase());
+    first.into_iter().chain(letters).collect()
 }
 
 /// Text as roff takes it: a backslash begins an escape, a plain hyphen may become another

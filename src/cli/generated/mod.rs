@@ -55,7 +55,8 @@ fn man_page_and_completions_are_those_of_the_options() {
 fn every_option_is_in_every_file() {
     for (name, text) in files() {
         let text = text.replace("\\-", "-");
-        for option in super::options::all() {
+        let image = super::commands::WORDS[0].page.options();
+        for option in super::options::all().into_iter().chain(image) {
             let flag = match name {
                 "completions/vmm.fish" => format!("-l {}", option.long),
                 _ => format!("--{}", option.long),

@@ -19,6 +19,7 @@ mod devices;
 mod faults;
 mod kept;
 mod refused;
+mod sparse;
 
 const BOTH: [Naming; 2] = [Naming::Unnamed, Naming::Hidden];
 
@@ -104,6 +105,13 @@ fn copy(output: &OutputFile, length: usize) -> io::Result<()> {
     output.flush()
 }
 
+/// Copies a program that is to be started. By another process: one that another test starts while
+/// this one writes the copy would have it open for writing, and it could not be executed.
+fn copy_program(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg(from).arg(to).status().unwrap();
+    assert!(status.success(), "{status}");
+}
+
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().mode() & 0o7777
 }
@@ -118,7 +126,11 @@ fn every_length_is_exact_however_it_is_written() {
         let setup = Setup::new(length);
         for (direct, fsync) in [(false, false), (true, false), (false, true), (true, true)] {
             let path = setup.path("copy");
-            let options = OutputOptions { direct, fsync };
+            let options = OutputOptions {
+                direct,
+                fsync,
+                ..OutputOptions::default()
+            };
             let output = OutputFile::create(&path, &setup.input, options).unwrap();
             copy(&output, length).unwrap();
             assert_eq!(output.bytes_written(), length as u64);

@@ -2,13 +2,13 @@
 //! looks whether its ports are open, its addresses canonical and its divisor zero (Intel SDM
 //! volume 3, section 6.15, and volume 2 for each instruction).
 
-use guest_abi::layout::IMAGE;
+use guest_abi::layout::{IMAGE, MMIO, MMIO_END};
 use iced_x86::{
     Code, Decoder, DecoderOptions, EncodingKind, Instruction, Mnemonic, OpKind, Register,
 };
 
 use super::ports::Ports;
-use super::{MAX_INSTRUCTION, Scene};
+use super::{MAX_INSTRUCTION, PLAIN_MOVES, Scene};
 
 /// Single-step: the processor raises an exception behind each instruction.
 const RFLAGS_TRAP: u64 = 1 << 8;
@@ -119,6 +119,13 @@ fn uncertain_cause(scene: &Scene, instruction: Option<Instruction>) -> String {
     let name = name(&instruction);
     if scene.regs.rflags & RFLAGS_TRAP != 0 {
         return format!("the trap flag is set, and there is no handler for it ({name})");
+    }
+    // KVM emulates it, and where it cannot, tells the guest that there is no such instruction.
+    if address(scene, &instruction).is_some_and(|address| (MMIO..MMIO_END).contains(&address)) {
+        return format!(
+            "access to device registers by an instruction that KVM cannot emulate ({name}); use \
+             {PLAIN_MOVES}"
+        );
     }
     match instruction.mnemonic() {
         Mnemonic::Iret
@@ -432,6 +439,14 @@ mod tests {
         );
         // movups has no such need.
         assert!(told(&[0x0f, 0x11, 0x06], 0, 0, DMA_POOL + 8).contains("(movups)"));
+    }
+
+    #[test]
+    fn registers_of_devices_want_plain_moves() {
+        // fld dword [rsi]
+        let told = told(&[0xd9, 0x06], 0, 0, MMIO + 8);
+        assert!(told.contains("device registers"), "{told}");
+        assert!(told.contains("(fld); use plain moves"), "{told}");
     }
 
     /// What is said of `code` when rip is `behind` bytes behind its start, and where.

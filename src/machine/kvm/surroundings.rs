@@ -96,7 +96,7 @@ impl Surroundings {
 
 /// The module that is behind `/dev/kvm`, if it is one.
 pub(super) fn loaded_module() -> Option<&'static str> {
-    ["kvm_intel", "kvm_amd"]
+    ["kvm_intel", "kvm_amd", "kvm_pvm"]
         .into_iter()
         .find(|module| Path::new("/sys/module").join(module).exists())
 }

@@ -1,36 +1,147 @@
 //! What the guest of a copy is told before it touches a disk.
 
-use guest_protocol::{DeviceConfig, FrameError, VmmConfig, encode_framed};
+use guest_protocol::{
+    DataList, DeviceConfig, FrameError, HEADER_LEN, MAX_MESSAGE_LEN, VmmConfig, encode_framed,
+};
 
-use crate::config::{Config, ProgressPercent, Protocol};
+use crate::config::{Config, ProgressPercent, Protocol, Sparse, Transport};
+use crate::files::InputFile;
 
-/// The most that a configuration can take: two short names and a few numbers.
-const MAX_CONFIG: usize = 256;
+/// The most that a configuration can take.
+const MAX_CONFIG: usize = HEADER_LEN + MAX_MESSAGE_LEN;
+
+/// What the guest is told of the input beside its sector size.
+#[derive(Clone, Debug)]
+pub struct InputFacts {
+    /// Its length in bytes.
+    pub length: u64,
+    /// Where it may have data.
+    pub data: DataList,
+    /// Whether the list leaves out holes, which the guest then has to find.
+    pub coarse: bool,
+}
+
+impl InputFacts {
+    /// What there is to know of `input`, as far as it matters for what is wanted.
+    #[must_use]
+    pub fn of(input: &InputFile, sparse: Sparse) -> Self {
+        let length = input.len();
+        match sparse {
+            Sparse::Never => Self::of_data(length),
+            Sparse::Auto | Sparse::Always => {
+                let holes = input.holes();
+                Self {
+                    length,
+                    data: holes.list,
+                    coarse: holes.coarse,
+                }
+            }
+        }
+    }
+
+    /// How many sectors of `sector_size` bytes the guest reports on, if it reports on each: those of
+    /// a long hole are one step.
+    #[must_use]
+    pub fn reported_sectors(&self, sector_size: u64) -> u64 {
+        let data = self.data.ranges(self.length);
+        let data = data.map(|range| (range.end - range.start).div_ceil(sector_size));
+        let holes = self.data.holes(self.length).map(|hole| {
+            let sectors = (hole.end - hole.start).div_ceil(sector_size);
+            if sectors > LONG_HOLE {
+                SECTORS_A_REPORT
+            } else {
+                sectors
+            }
+        });
+        data.chain(holes).sum()
+    }
+
+    /// So many bytes of data.
+    #[must_use]
+    pub const fn of_data(length: u64) -> Self {
+        Self {
+            length,
+            data: DataList::everything(),
+            coarse: false,
+        }
+    }
+}
+
+/// With more progress reports than this, a console costs less than the serial port does: a console
+/// takes thirty accesses to its registers and a thread, a report over the port as many bytes as it
+/// has, of which each costs the host half a microsecond.
+const MANY_REPORTS: u64 = 100;
+/// The guest reports each so many sectors if its user does not say how many percent.
+const SECTORS_A_REPORT: u64 = 10;
+/// A hole of more sectors is reported as one step, if its user does not say how many percent.
+const LONG_HOLE: u64 = 4096 * SECTORS_A_REPORT;
+
+/// How the guest is to report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reports {
+    progress: ProgressPercent,
+    by_console: bool,
+}
+
+impl Reports {
+    /// The reports of a copy of which `sectors` sectors are reported on. `wanted` says whether anyone will see those of
+    /// progress; if not, the guest is asked for none, since each costs the wire.
+    #[must_use]
+    pub fn new(config: &Config, sectors: u64, wanted: bool) -> Self {
+        let progress = if wanted {
+            config.progress
+        } else {
+            ProgressPercent::NEVER
+        };
+        let by_console = match config.transport {
+            Transport::Serial => false,
+            Transport::Console => true,
+            // Another guest need not know what a console is.
+            Transport::Auto => config.guest.is_none() && count(progress, sectors) > MANY_REPORTS,
+        };
+        Self {
+            progress,
+            by_console,
+        }
+    }
+
+    /// Whether they go through a virtio console.
+    #[must_use]
+    pub fn are_by_console(self) -> bool {
+        self.by_console
+    }
+}
+
+/// How many reports of progress the guest makes, but for one of the last sector.
+fn count(progress: ProgressPercent, sectors: u64) -> u64 {
+    match progress.percent() {
+        0 => sectors.div_ceil(SECTORS_A_REPORT),
+        percent => u64::from(100 / percent).min(sectors),
+    }
+}
 
 /// The configuration for the guest, as a frame.
 ///
-/// `reports` says whether anyone will see progress reports; if not, the guest is asked for none,
-/// since each costs the wire.
-///
 /// # Errors
 ///
-/// None in practice: the message has a fixed shape, which fits.
-pub fn config_frame(config: &Config, reports: bool) -> Result<Vec<u8>, FrameError> {
+/// None in practice: the list of data is bounded, and the rest has a fixed shape, which fits.
+pub fn config_frame(
+    config: &Config,
+    reports: Reports,
+    input: &InputFacts,
+) -> Result<Vec<u8>, FrameError> {
     let device = |name: &str, size: u32| DeviceConfig {
         name: name.to_owned(),
         sector_size: size,
     };
-    let progress = if reports {
-        config.progress
-    } else {
-        ProgressPercent::NEVER
-    };
+    // What is read back is compared by its digest.
+    let wants_digest = config.digest.is_some() || config.verify;
     let message = VmmConfig {
         devices: vec![
             device("input", config.input_sector_size.bytes()),
             device("output", config.output_sector_size.bytes()),
         ],
-        progress_percent: progress.percent().into(),
+        progress_percent: reports.progress.percent().into(),
         protocol: match config.protocol {
             Protocol::Protobuf => guest_protocol::Protocol::Protobuf,
             Protocol::Text => guest_protocol::Protocol::Text,
@@ -38,9 +149,135 @@ pub fn config_frame(config: &Config, reports: bool) -> Result<Vec<u8>, FrameErro
         .into(),
         request_size: config.requests.size,
         queue_depth: config.requests.depth,
+        transport: match reports.by_console {
+            false => guest_protocol::Transport::Serial,
+            true => guest_protocol::Transport::Console,
+        }
+        .into(),
+        sparse: match config.sparse {
+            // Holes that are not listed are found as zeros.
+            Sparse::Auto if input.coarse => guest_protocol::Sparse::Always,
+            Sparse::Auto => guest_protocol::Sparse::Auto,
+            Sparse::Always => guest_protocol::Sparse::Always,
+            Sparse::Never => guest_protocol::Sparse::Never,
+        }
+        .into(),
+        data: input.data.to_message(),
+        digest: match wants_digest {
+            true => guest_protocol::Digest::Sha256,
+            false => guest_protocol::Digest::None,
+        }
+        .into(),
+        verify: config.verify,
+        digest_length: if wants_digest { input.length } else { 0 },
     };
     let mut frame = vec![0; MAX_CONFIG];
     let len = encode_framed(&message, &mut frame)?;
     frame.truncate(len);
     Ok(frame)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    #![allow(clippy::single_range_in_vec_init, reason = "lists of ranges are meant")]
+
+    use super::*;
+    use crate::cli::{Command, parse};
+
+    fn config(arguments: &[&str]) -> Box<Config> {
+        let files = ["--input", "a", "--output", "b"];
+        let arguments: Vec<_> = files.iter().chain(arguments).map(Into::into).collect();
+        match parse(&arguments) {
+            Ok(Command::Run(config)) => config,
+            _ => panic!("these are arguments of a copy"),
+        }
+    }
+
+    fn sent(config: &Config, reports: Reports, input: &InputFacts) -> VmmConfig {
+        let frame = config_frame(config, reports, input).unwrap();
+        <VmmConfig as guest_protocol::Message>::decode(&frame[2..]).unwrap()
+    }
+
+    #[test]
+    fn holes_and_digests_are_told_as_far_as_they_are_wanted() {
+        let facts = |coarse| InputFacts {
+            length: 1 << 40,
+            data: DataList::new(&[4096..8192]),
+            coarse,
+        };
+        let message = |arguments: &[&str], coarse| {
+            let config = config(arguments);
+            sent(&config, Reports::new(&config, 1, true), &facts(coarse))
+        };
+        let plain = message(&[], false);
+        assert_eq!(plain.sparse(), guest_protocol::Sparse::Auto);
+        assert_eq!(plain.data, [1, 1]);
+        assert_eq!(plain.digest(), guest_protocol::Digest::None);
+        assert_eq!((plain.digest_length, plain.verify), (0, false));
+        // Holes that are not listed have to be found.
+        assert_eq!(message(&[], true).sparse(), guest_protocol::Sparse::Always);
+        let never = message(&["--sparse", "never"], true);
+        assert_eq!(never.sparse(), guest_protocol::Sparse::Never);
+        for arguments in [&["--digest", "sha256"][..], &["--verify"]] {
+            let message = message(arguments, false);
+            assert_eq!(message.digest(), guest_protocol::Digest::Sha256);
+            assert_eq!(message.digest_length, 1 << 40);
+            assert_eq!(message.verify, arguments == ["--verify"]);
+        }
+    }
+
+    #[test]
+    fn a_long_hole_is_one_report_and_a_short_one_many() {
+        let reported = |data: &[std::ops::Range<u64>], length| {
+            let facts = InputFacts {
+                length,
+                data: DataList::new(data),
+                coarse: false,
+            };
+            facts.reported_sectors(512)
+        };
+        assert_eq!(reported(&[], 8 << 40), 10);
+        assert_eq!(reported(&[], 25_600), 50);
+        assert_eq!(reported(&[4096..8192], 25_600), 50);
+        assert_eq!(reported(&[1 << 40..(1 << 40) + 4096], 2 << 40), 28);
+        assert_eq!(InputFacts::of_data(25_600).reported_sectors(512), 50);
+    }
+
+    #[test]
+    fn many_reports_go_by_the_console_and_few_by_the_serial_port() {
+        let by_console = |arguments: &[&str], sectors, wanted| {
+            Reports::new(&config(arguments), sectors, wanted).are_by_console()
+        };
+        assert!(!by_console(&[], 1000, true));
+        assert!(by_console(&[], 1001, true));
+        assert!(by_console(&["--protocol", "text"], 1 << 30, true));
+        assert!(!by_console(&[], 1 << 30, false), "nobody sees any");
+        for percent in ["1", "50", "99", "100"] {
+            assert!(!by_console(&["--progress-percent", percent], 1 << 30, true));
+        }
+        assert!(!by_console(&["--transport", "serial"], 1 << 30, true));
+        assert!(by_console(&["--transport", "console"], 0, true));
+        // Another guest need not know what a console is.
+        assert!(!by_console(&["--guest", "g"], 1 << 30, true));
+        assert!(by_console(
+            &["--guest", "g", "--transport", "console"],
+            0,
+            true
+        ));
+    }
+
+    #[test]
+    fn the_configuration_says_where_and_how_often_to_report() {
+        for (wanted, transport, percent) in [
+            (true, guest_protocol::Transport::Console, 0),
+            (false, guest_protocol::Transport::Serial, 100),
+        ] {
+            let config = config(&[]);
+            let reports = Reports::new(&config, 5000, wanted);
+            let message = sent(&config, reports, &InputFacts::of_data(5000));
+            assert_eq!(message.transport(), transport);
+            assert_eq!(message.progress_percent, percent);
+        }
+    }
 }

@@ -8,9 +8,10 @@ use crate::config::{Config, SectorSize};
 use crate::files::{InputFile, OutputFile, padded_length};
 use crate::machine::{Machine, Slot};
 use crate::runtime::{RunError, Worker};
-use crate::sandbox::calls;
-use crate::virtio::VirtioDevice;
+use crate::sandbox::Calls;
+use crate::sandbox::calls::{read_file, write_file};
 use crate::virtio::block::{Block, BlockConfig, BlockCounters, ID_BYTES, NewBlockError};
+use crate::virtio::{DeviceFault, VirtioDevice};
 
 /// What the devices tell a guest that asks who they are (GET_ID), and what their threads are
 /// called.
@@ -35,6 +36,7 @@ impl Disks {
             capacity: padded_length(length, sector_size.bytes()),
             sector_size: sector_size.bytes(),
             read_only,
+            zeroes: true,
             id: padded_id(id),
         };
         let refused = |error: NewBlockError| RunError::Host {
@@ -59,27 +61,25 @@ impl Disks {
         })
     }
 
-    /// Puts both into the machine, input first, and returns where the input is, whose work the
-    /// vCPU's thread does while the guest waits.
-    pub(super) fn add_to(&self, machine: &mut Machine) -> Result<Slot, RunError> {
+    /// Puts both into the machine, input first, and returns where they are.
+    pub(super) fn add_to(&self, machine: &mut Machine) -> Result<[Slot; Self::COUNT], RunError> {
         let input = machine.add_virtio(self.input.clone())?;
-        machine.add_virtio(self.output.clone())?;
-        Ok(input)
+        let output = machine.add_virtio(self.output.clone())?;
+        Ok([input, output])
     }
 
     /// A thread for each.
     pub(super) fn workers(&self) -> [Worker; 2] {
-        let output_calls = calls::read_file().and(&calls::write_file());
         [
             Worker {
                 name: INPUT,
                 subscriber: self.input.clone(),
-                calls: calls::read_file(),
+                calls: read_file(),
             },
             Worker {
                 name: OUTPUT,
                 subscriber: self.output.clone(),
-                calls: output_calls,
+                calls: calls(),
             },
         ]
     }
@@ -105,12 +105,19 @@ impl Disks {
         let devices: [(&str, &dyn VirtioDevice); 2] =
             [(INPUT, &*self.input), (OUTPUT, &*self.output)];
         devices.into_iter().find_map(|(name, device)| {
-            let fault = device.fault()?;
-            Some(format!(
-                "the guest's driver broke the {name} disk's queue: {fault}"
-            ))
+            Some(match device.fault()? {
+                DeviceFault::NotStarted(why) => format!("the {name} disk did not start: {why}"),
+                DeviceFault::Queue(fault) => {
+                    format!("the guest's driver broke the {name} disk's queue: {fault}")
+                }
+            })
         })
     }
+}
+
+/// The calls that the work of both takes, which the vCPU's thread does while the guest waits.
+pub(super) fn calls() -> Calls {
+    read_file().and(&write_file())
 }
 
 fn padded_id(text: &str) -> [u8; ID_BYTES] {

@@ -12,15 +12,20 @@ use crate::runtime::{GuestEnd, Outcome, RunError, Signals, say_goodbye};
 use crate::stats::Stats;
 
 /// Whether the output may be put in place. The output itself still checks that all was written.
-pub(super) fn judge(end: GuestEnd<'_>, session: &Session, disks: &Disks) -> Result<(), RunError> {
+/// `driver_fault` tells what the guest's drivers did wrong.
+pub(super) fn judge(
+    end: GuestEnd<'_>,
+    session: &Session,
+    disks: &Disks,
+    driver_fault: impl Fn() -> Option<String>,
+) -> Result<(), RunError> {
     // What the host could not do explains all that came after it. An error that the guest has made
     // good, by asking again, is none any more.
     if let Some(error) = disks.host_error() {
         return Err(RunError::Storage(error));
     }
     let failed = |text: String| {
-        let cause = disks.driver_fault();
-        RunError::Guest(match cause {
+        RunError::Guest(match driver_fault() {
             Some(cause) => format!("the copy failed: {text}; {cause}"),
             None => format!("the copy failed: {text}"),
         })
@@ -42,7 +47,13 @@ pub(super) fn judge(end: GuestEnd<'_>, session: &Session, disks: &Disks) -> Resu
 }
 
 /// Shows what is left to show, and returns the exit status.
-pub(super) fn finish(config: &Config, copy: &Copy, outcome: Outcome, elapsed: Duration) -> u8 {
+pub(super) fn finish(
+    config: &Config,
+    copy: &Copy,
+    outcome: Outcome,
+    elapsed: Duration,
+    digest_seconds: Option<f64>,
+) -> u8 {
     let Outcome {
         result,
         exits,
@@ -50,6 +61,9 @@ pub(super) fn finish(config: &Config, copy: &Copy, outcome: Outcome, elapsed: Du
         mut console,
         signals,
     } = outcome;
+    if result.is_err() {
+        copy.files.discard();
+    }
     console.finish_bar(result.is_ok(), elapsed);
     if matches!(result, Err(RunError::Guest(_))) {
         console.explain(&debug);
@@ -61,12 +75,13 @@ pub(super) fn finish(config: &Config, copy: &Copy, outcome: Outcome, elapsed: Du
         elapsed,
         &exits,
         copy.disks.counters(),
-    );
+    )
+    .with_digest_seconds(digest_seconds);
     if config.stats {
-        console.notice(&match config.format {
-            OutputFormat::Text => stats.to_string(),
-            OutputFormat::Json => stats.to_json(),
-        });
+        match config.format {
+            OutputFormat::Text => console.notice(&stats.to_string()),
+            OutputFormat::Json => console.line(&stats.to_object()),
+        }
     }
     let saved = copy
         .files
@@ -77,23 +92,21 @@ pub(super) fn finish(config: &Config, copy: &Copy, outcome: Outcome, elapsed: Du
         console.warn(&error.to_string());
     }
     let sectors = bytes.div_ceil(config.input_sector_size.bytes().into());
+    let succeeded = result.is_ok();
     let result = result.map(|warnings| warnings.iter().for_each(|line| console.warn(line)));
     let status = conclude(&mut console, &result, |result| RunResult {
         bytes,
         sectors,
         seconds: elapsed.as_secs_f64(),
-        exits: Exits {
-            pio_in: exits.pio_in,
-            pio_out: exits.pio_out,
-            mmio_read: exits.mmio_read,
-            mmio_write: exits.mmio_write,
-            idle: exits.idle,
-            other: exits.other,
-            total: exits.total(),
-        },
+        exits: (&exits).into(),
+        digest: copy
+            .session
+            .digest()
+            .filter(|_| succeeded && copy.shows_digest)
+            .map(|digits| format!("sha256:{digits}")),
         ..result
     });
-    say_goodbye(&mut console, signals.as_fd());
+    say_goodbye(&mut console, result.as_ref().err(), signals.as_fd());
     status
 }
 
@@ -106,7 +119,7 @@ pub(super) fn refuse(config: &Config, error: &RunError, elapsed: Duration) -> u8
     });
     // Signals were not taken over, or end the process as if they had not been: see `Console::drain`.
     match Signals::take_over() {
-        Ok(signals) => say_goodbye(&mut console, signals.as_fd()),
+        Ok(signals) => say_goodbye(&mut console, Some(error), signals.as_fd()),
         Err(_) => console.flush(),
     }
     status

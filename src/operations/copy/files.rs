@@ -2,9 +2,12 @@
 //! any of the rest.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::Config;
+use guest_protocol::DataList;
+
+use crate::config::{Config, SectorSize};
 use crate::files::{
     FileError, ImageFile, InputFile, Known, NewFile, OutputFile, OutputOptions, Role,
     check_distinct, open_image,
@@ -48,6 +51,21 @@ impl Sources {
         })
     }
 
+    /// Asks the file systems that are to be written for something. One that does not answer keeps
+    /// the process here, where signals and the time limit still end it at once, since nothing has
+    /// to be removed yet.
+    pub(super) fn knock_at_outputs(config: &Config) {
+        let outputs = std::iter::once(&config.output).chain(&config.stats_file);
+        for path in outputs {
+            let folder = path
+                .parent()
+                .filter(|folder| !folder.as_os_str().is_empty());
+            // What is wrong with them is found out when they are opened.
+            let _ = std::fs::symlink_metadata(folder.unwrap_or(Path::new(".")));
+            let _ = std::fs::metadata(path);
+        }
+    }
+
     /// Prepares what is written. Nothing that is there already is touched.
     pub(super) fn with_outputs(
         self,
@@ -56,6 +74,8 @@ impl Sources {
         let options = OutputOptions {
             direct: config.direct,
             fsync: config.fsync,
+            force: config.force,
+            max_length: config.max_output_size,
         };
         let mut reads: Vec<Known<'_>> = vec![self.input.known()];
         reads.extend(self.guest.as_ref().map(ImageFile::known));
@@ -80,6 +100,27 @@ impl Sources {
 }
 
 impl Files {
+    /// What the user should know of the sector sizes before the copy begins: which would suit a
+    /// device better, whose blocks are larger.
+    pub(super) fn sector_notes(&self, config: &Config) -> Vec<String> {
+        let disks = [
+            ("input", self.input.block_size(), config.input_sector_size),
+            (
+                "output",
+                self.output.block_size(),
+                config.output_sector_size,
+            ),
+        ];
+        let note = |(name, block, sector): (&str, Option<u32>, SectorSize)| {
+            let block = block.filter(|block| config.direct && *block > sector.bytes())?;
+            Some(format!(
+                "the {name} device has blocks of {block} bytes: what is not whole blocks goes \
+                 through the page cache; give --{name}-sector-size {block}"
+            ))
+        };
+        disks.into_iter().filter_map(note).collect()
+    }
+
     /// What the user should know before the copy begins.
     pub(super) fn notes(&self) -> Vec<String> {
         let stats = self.stats.as_ref().map(|stats| stats.notes());
@@ -115,8 +156,14 @@ impl Files {
         self.cancel.cancel();
     }
 
-    /// Puts the output in place; returns warnings.
-    pub(super) fn commit(&self) -> Result<Vec<String>, FileError> {
+    /// Leaves nothing of an output that is not to be put in place.
+    pub(super) fn discard(&self) {
+        self.output.discard();
+    }
+
+    /// Puts the output in place; returns warnings. `data` is where the input was said to have data.
+    pub(super) fn commit(&self, data: &DataList) -> Result<Vec<String>, FileError> {
+        self.input.check_holes(data)?;
         let mut warnings = self.output.commit()?;
         warnings.extend(self.input.check_unchanged());
         Ok(warnings)

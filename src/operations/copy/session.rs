@@ -7,11 +7,13 @@
 use guest_protocol::{FrameDecoder, FrameError, GuestMessage, Level, Payload};
 
 use crate::config::Protocol;
-use crate::report::message_line;
+use crate::report::{hex, message_line};
 use crate::runtime::{RunError, Source};
 
 /// Messages beside progress that a session may have: initialisation of two disks takes nine.
 const MAX_MESSAGES: u32 = 64;
+/// Length of a digest (SHA-256) in bytes.
+const DIGEST_LEN: usize = 32;
 /// What a text session may send beside its progress lines, in bytes, and for each sector.
 const TEXT_BASE: u64 = 64 * 1024;
 const TEXT_PER_SECTOR: u64 = 64;
@@ -20,29 +22,44 @@ const TEXT_PER_SECTOR: u64 = 64;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolError {
     /// The bytes are not frames.
-    #[error("the guest sent what is not a message: {0}")]
+    #[error(
+        "the guest sent what is not a message: {0}; if it speaks plain text, that takes \
+         --protocol text"
+    )]
     Frame(#[from] FrameError),
     /// A message without content, or with the level of another kind.
     #[error("the guest sent a message without content or with the wrong level")]
     Shape,
-    /// Progress that does not rise, or beyond the end.
-    #[error(
-        "the guest reported impossible progress: {current} of {total} sectors after {reported} of \
-         {sectors}"
-    )]
-    Progress {
-        /// What it said.
+    /// Progress that does not rise.
+    #[error("the guest reported progress that does not rise: {current} sectors after {reported}")]
+    Falling {
+        /// What it said, in sectors.
         current: u64,
-        /// What it said of the total.
-        total: u64,
         /// What it had said before.
         reported: u64,
-        /// What is true of the total.
+    },
+    /// Progress beyond the end.
+    #[error("the guest reported that {current} sectors are done, but the input has {sectors}")]
+    BeyondEnd {
+        /// What it said, in sectors.
+        current: u64,
+        /// What is true of the input.
+        sectors: u64,
+    },
+    /// Progress with another total than the true one.
+    #[error("the guest reported that there are {total} sectors, but the input has {sectors}")]
+    Total {
+        /// What it said, in sectors.
+        total: u64,
+        /// What is true of the input.
         sectors: u64,
     },
     /// More than a copy has to say.
     #[error("the guest sent more messages than a copy has to send")]
     Flood,
+    /// A digest that nobody asked for, or of another length than it has.
+    #[error("the guest sent a digest of {0} bytes, which was not asked for or has another length")]
+    Digest(usize),
     /// Something behind the completion.
     #[error("the guest sent a message after its completion")]
     AfterCompletion,
@@ -67,6 +84,9 @@ pub struct Session {
     text_budget: u64,
     error_line: Option<String>,
     completion: Option<(u64, bool)>,
+    wants_digest: bool,
+    digest: Option<Vec<u8>>,
+    digest_ticks: u64,
 }
 
 impl Session {
@@ -82,7 +102,32 @@ impl Session {
             text_budget: TEXT_BASE.saturating_add(sectors.saturating_mul(TEXT_PER_SECTOR)),
             error_line: None,
             completion: None,
+            wants_digest: false,
+            digest: None,
+            digest_ticks: 0,
         }
+    }
+
+    /// One whose completion must have a digest, if that is so.
+    #[must_use]
+    pub fn wanting_digest(self, wants_digest: bool) -> Self {
+        Self {
+            wants_digest,
+            ..self
+        }
+    }
+
+    /// How long the guest says it has computed the digest, if there is one, in ticks of the
+    /// processor.
+    #[must_use]
+    pub fn digest_ticks(&self) -> Option<u64> {
+        self.digest.as_ref().map(|_| self.digest_ticks)
+    }
+
+    /// The digest that the guest gave with its completion, as hexadecimal digits.
+    #[must_use]
+    pub fn digest(&self) -> Option<String> {
+        self.digest.as_deref().map(hex)
     }
 
     /// How the guest speaks.
@@ -140,19 +185,20 @@ impl Session {
             return Err(ProtocolError::AfterCompletion);
         }
         let level = match &message.payload {
-            None => return Err(ProtocolError::Shape),
+            // A copy has nothing to say of images.
+            None
+            | Some(
+                Payload::Image(_)
+                | Payload::Reference(_)
+                | Payload::Snapshot(_)
+                | Payload::Finding(_)
+                | Payload::Problem(_)
+                | Payload::Check(_),
+            ) => return Err(ProtocolError::Shape),
             Some(Payload::Init(_) | Payload::Capacity(_)) => Level::Info,
             Some(Payload::Progress(progress)) => {
-                let (current, total) = (progress.current, progress.total);
-                let sectors = self.sectors;
-                if total != sectors || current > sectors || current <= self.reported {
-                    return Err(ProtocolError::Progress {
-                        current,
-                        total,
-                        reported: self.reported,
-                        sectors,
-                    });
-                }
+                let current = progress.current;
+                self.check_progress(current, progress.total)?;
                 self.reported = current;
                 Level::Progress
             }
@@ -162,6 +208,12 @@ impl Session {
             }
             Some(Payload::Complete(complete)) => {
                 self.completion = Some((complete.count, complete.success));
+                let given = !complete.digest.is_empty();
+                if given && (!self.wants_digest || complete.digest.len() != DIGEST_LEN) {
+                    return Err(ProtocolError::Digest(complete.digest.len()));
+                }
+                self.digest_ticks = complete.digest_ticks;
+                self.digest = given.then(|| complete.digest.clone());
                 Level::Complete
             }
         };
@@ -173,6 +225,20 @@ impl Session {
         }
         if message.level != i32::from(level) {
             return Err(ProtocolError::Shape);
+        }
+        Ok(())
+    }
+
+    fn check_progress(&self, current: u64, total: u64) -> Result<(), ProtocolError> {
+        let (sectors, reported) = (self.sectors, self.reported);
+        if total != sectors {
+            return Err(ProtocolError::Total { total, sectors });
+        }
+        if current > sectors {
+            return Err(ProtocolError::BeyondEnd { current, sectors });
+        }
+        if current <= reported {
+            return Err(ProtocolError::Falling { current, reported });
         }
         Ok(())
     }
@@ -191,7 +257,12 @@ impl Session {
             return Err("the guest ended in the middle of a message".to_owned());
         }
         match self.completion {
-            Some((count, true)) if count == self.sectors => Ok(()),
+            Some((count, true)) if count == self.sectors => {
+                match self.wants_digest && self.digest.is_none() {
+                    true => Err("the guest gave no digest of what it copied".to_owned()),
+                    false => Ok(()),
+                }
+            }
             Some((count, true)) => Err(format!(
                 "the guest claimed success with {count} of {} sectors",
                 self.sectors
@@ -263,12 +334,39 @@ mod tests {
 
     #[test]
     fn progress_rises_and_ends_with_the_true_total() {
-        for (current, total) in [(5, 50), (51, 50), (6, 60), (0, 50)] {
+        for (current, total, complaint) in [
+            (5, 50, "does not rise: 5 sectors after 5"),
+            (0, 50, "does not rise: 0 sectors after 5"),
+            (51, 50, "that 51 sectors are done, but the input has 50"),
+            (6, 60, "there are 60 sectors, but the input has 50"),
+        ] {
             let mut session = Session::new(Protocol::Protobuf, 50);
             receive(&mut session, &progress_message("copy", 5, 50, 10)).unwrap();
             let error = receive(&mut session, &progress_message("copy", current, total, 10));
-            assert!(matches!(error, Err(ProtocolError::Progress { .. })));
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains(complaint), "{error}");
         }
+    }
+
+    #[test]
+    fn a_digest_is_there_if_and_only_if_it_is_wanted() {
+        let with = |digest: &[u8]| guest_protocol::complete_with_digest("copy", 50, digest, 0);
+        let wanting = || Session::new(Protocol::Protobuf, 50).wanting_digest(true);
+        let mut session = wanting();
+        receive(&mut session, &with(&[0xab; 32])).unwrap();
+        session.verdict().unwrap();
+        assert_eq!(session.digest(), Some("ab".repeat(32)));
+
+        let mut session = wanting();
+        receive(&mut session, &complete_message("copy", 50, true)).unwrap();
+        assert!(session.verdict().unwrap_err().contains("no digest"));
+        for len in [1, 31, 33] {
+            let error = receive(&mut wanting(), &with(&vec![1; len]));
+            assert_eq!(error, Err(ProtocolError::Digest(len)));
+        }
+        let mut session = Session::new(Protocol::Protobuf, 50);
+        let error = receive(&mut session, &with(&[1; 32]));
+        assert_eq!(error, Err(ProtocolError::Digest(32)));
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! What a block device is made from, and the configuration space and feature bits that follow
 //! from it (virtio 1.2, sections 5.2.3 and 5.2.4).
 
+use super::zeroes::MAX_ZERO_SEGMENTS;
 pub use guest_abi::limits::MAX_QUEUE_SIZE;
 use guest_abi::limits::MIN_SECTOR_SIZE;
 use thiserror::Error;
 use virtio_bindings::virtio_blk::{
-    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX,
-    VIRTIO_BLK_F_SIZE_MAX,
+    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO,
+    VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_SIZE_MAX, VIRTIO_BLK_F_TOPOLOGY, VIRTIO_BLK_F_WRITE_ZEROES,
 };
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
@@ -25,7 +26,22 @@ const CAPACITY: usize = 0;
 const SIZE_MAX_FIELD: usize = 8;
 const SEG_MAX_FIELD: usize = 12;
 const BLK_SIZE: usize = 20;
+const PHYSICAL_BLOCK_EXP: usize = 24;
+const MIN_IO_SIZE: usize = 26;
+const OPT_IO_SIZE: usize = 28;
 const NUM_QUEUES: usize = 34;
+const MAX_DISCARD_SECTORS: usize = 36;
+const MAX_DISCARD_SEG: usize = 40;
+const DISCARD_SECTOR_ALIGNMENT: usize = 44;
+const MAX_WRITE_ZEROES_SECTORS: usize = 48;
+const MAX_WRITE_ZEROES_SEG: usize = 52;
+const WRITE_ZEROES_MAY_UNMAP: usize = 56;
+
+/// What lies behind a disk is stored in blocks of so many bytes, or of a sector if that is more:
+/// what file systems and drives have.
+const PHYSICAL_BLOCK: u32 = 4096;
+/// Requests of so many bytes are the best.
+const OPTIMAL_IO: u32 = 128 << 10;
 
 /// What a block device is made from.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +52,8 @@ pub struct BlockConfig {
     pub sector_size: u32,
     /// Whether requests to write are refused.
     pub read_only: bool,
+    /// Whether parts can be made zero and discarded without data, unless the disk is read-only.
+    pub zeroes: bool,
     /// What the driver gets that asks for the device's id, padded with zeros.
     pub id: [u8; ID_BYTES],
 }
@@ -71,6 +89,11 @@ impl BlockConfig {
         Ok(())
     }
 
+    /// Whether WRITE_ZEROES and DISCARD are offered.
+    pub(super) fn takes_zeroes(&self) -> bool {
+        self.zeroes && !self.read_only
+    }
+
     /// The feature bits that such a disk offers.
     pub(super) fn features(&self) -> u64 {
         let always = [
@@ -78,12 +101,15 @@ impl BlockConfig {
             VIRTIO_BLK_F_SEG_MAX,
             VIRTIO_BLK_F_BLK_SIZE,
             VIRTIO_BLK_F_FLUSH,
+            VIRTIO_BLK_F_TOPOLOGY,
             VIRTIO_RING_F_INDIRECT_DESC,
             VIRTIO_RING_F_EVENT_IDX,
             VIRTIO_F_VERSION_1,
         ];
         let read_only = self.read_only.then_some(VIRTIO_BLK_F_RO);
-        let bits = always.into_iter().chain(read_only);
+        let zeroes = [VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_WRITE_ZEROES];
+        let zeroes = zeroes.into_iter().filter(|_| self.takes_zeroes());
+        let bits = always.into_iter().chain(read_only).chain(zeroes);
         bits.fold(0, |features, bit| features | (1 << bit))
     }
 }
@@ -101,6 +127,10 @@ impl ConfigSpace {
         space.set(SEG_MAX_FIELD, &SEG_MAX.to_le_bytes());
         space.set(BLK_SIZE, &config.sector_size.to_le_bytes());
         space.set(NUM_QUEUES, &1u16.to_le_bytes());
+        space.set_topology(config.sector_size);
+        if config.takes_zeroes() {
+            space.set_zero_limits(config.sector_size);
+        }
         space
     }
 
@@ -110,6 +140,31 @@ impl ConfigSpace {
         for (target, byte) in data.iter_mut().zip(bytes) {
             *target = *byte;
         }
+    }
+
+    /// In sectors of `sector_size` bytes, as all of the topology is.
+    fn set_topology(&mut self, sector_size: u32) {
+        let physical = PHYSICAL_BLOCK.max(sector_size) / sector_size;
+        // A sector has 512 bytes at least, so that both fit.
+        let exponent = u8::try_from(physical.ilog2()).unwrap_or_default();
+        let smallest = u16::try_from(physical).unwrap_or(1);
+        let optimal = OPTIMAL_IO.max(sector_size) / sector_size;
+        self.set(PHYSICAL_BLOCK_EXP, &[exponent]);
+        self.set(MIN_IO_SIZE, &smallest.to_le_bytes());
+        self.set(OPT_IO_SIZE, &optimal.to_le_bytes());
+    }
+
+    /// In wire sectors, as all of these are.
+    fn set_zero_limits(&mut self, sector_size: u32) {
+        let unit = sector_size / MIN_SECTOR_SIZE;
+        let most = (u32::MAX - u32::MAX % unit).to_le_bytes();
+        let segments = MAX_ZERO_SEGMENTS.to_le_bytes();
+        self.set(MAX_DISCARD_SECTORS, &most);
+        self.set(MAX_DISCARD_SEG, &segments);
+        self.set(DISCARD_SECTOR_ALIGNMENT, &unit.to_le_bytes());
+        self.set(MAX_WRITE_ZEROES_SECTORS, &most);
+        self.set(MAX_WRITE_ZEROES_SEG, &segments);
+        self.set(WRITE_ZEROES_MAY_UNMAP, &[1]);
     }
 
     fn set(&mut self, offset: usize, bytes: &[u8]) {
@@ -126,7 +181,53 @@ mod tests {
             capacity: 1 << 20,
             sector_size,
             read_only: false,
+            zeroes: true,
             id: [0; ID_BYTES],
+        }
+    }
+
+    fn field<const N: usize>(config: &BlockConfig, offset: usize) -> [u8; N] {
+        let mut bytes = [0; N];
+        ConfigSpace::new(config).read(offset, &mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn the_topology_is_that_of_blocks_of_4096_bytes() {
+        for (sector_size, exponent, smallest, optimal) in
+            [(512, 3, 8, 256), (4096, 0, 1, 32), (65536, 0, 1, 2)]
+        {
+            let config = config(sector_size);
+            assert_eq!(field(&config, 24), [exponent, 0]);
+            assert_eq!(u16::from_le_bytes(field(&config, 26)), smallest);
+            assert_eq!(u32::from_le_bytes(field(&config, 28)), optimal);
+        }
+    }
+
+    #[test]
+    fn limits_of_zeroes_are_whole_blocks_and_there_only_where_they_are_offered() {
+        let bits = 1 << VIRTIO_BLK_F_DISCARD | 1 << VIRTIO_BLK_F_WRITE_ZEROES;
+        for sector_size in [512, 4096, 65536] {
+            let config = config(sector_size);
+            assert_eq!(config.features() & bits, bits);
+            for offset in [36, 48] {
+                let most = u32::from_le_bytes(field(&config, offset));
+                assert!(most >= u32::MAX - 127 && most.is_multiple_of(sector_size / 512));
+            }
+            assert_eq!(u32::from_le_bytes(field(&config, 44)), sector_size / 512);
+            assert_eq!(field(&config, 56), [1]);
+        }
+        let read_only = BlockConfig {
+            read_only: true,
+            ..config(512)
+        };
+        let without = BlockConfig {
+            zeroes: false,
+            ..config(512)
+        };
+        for config in [read_only, without] {
+            assert_eq!(config.features() & bits, 0);
+            assert_eq!(field(&config, 36), [0; 24]);
         }
     }
 

@@ -28,6 +28,31 @@ pub enum NewBlockError {
 }
 
 /// A block device over a storage `B`, with one queue.
+///
+/// ```
+/// use std::sync::Arc;
+/// use vm_memory::{GuestAddress, GuestMemoryMmap};
+/// use vmm::storage::MemoryStorage;
+/// use vmm::virtio::block::{Block, BlockConfig};
+/// use vmm::virtio::{IrqLine, VirtioDevice};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let config = BlockConfig {
+///     capacity: 1 << 20,
+///     sector_size: 512,
+///     read_only: true,
+///     id: [0; 20],
+///     zeroes: false,
+/// };
+/// let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)])?;
+/// let line = Arc::new(IrqLine::new()?);
+/// let disk = Block::new(&config, MemoryStorage::new(vec![0; 1 << 20]), memory, line)?;
+/// let mut capacity = [0; 8];
+/// disk.read_config(0, &mut capacity);
+/// assert_eq!(u64::from_le_bytes(capacity), 2048, "in units of 512 bytes");
+/// # Ok(())
+/// # }
+/// ```
 pub type Block<B> = Worker<BlockService<B>>;
 
 /// What a block device does with its requests.

@@ -40,7 +40,7 @@ pub struct BlockIoError {
     /// Where on the disk, in bytes; 0 for a flush.
     pub offset: u64,
     /// How many bytes; 0 for a flush.
-    pub len: u32,
+    pub len: u64,
     /// The host's reason.
     pub source: io::Error,
 }
@@ -96,7 +96,7 @@ pub(super) fn transfer_of(operation: Operation) -> Option<(IoOperation, Extent)>
     match operation {
         Operation::Read(extent) => Some((IoOperation::Read, extent)),
         Operation::Write(extent) => Some((IoOperation::Write, extent)),
-        Operation::Flush | Operation::GetId | Operation::Refuse(_) => None,
+        Operation::Zeroes(_) | Operation::Flush | Operation::GetId | Operation::Refuse(_) => None,
     }
 }
 

@@ -10,6 +10,7 @@ use super::batch::{Batch, MAX_RUN_BYTES, run_extent, run_len};
 use super::device::BlockService;
 use super::disk::{BlockIoError, IoOperation, TransferError, transfer_of};
 use super::request::{Extent, Operation, Request, Status};
+use super::zeroes::{self, ZeroKind};
 use crate::storage::Storage;
 use crate::virtio::{QueueFault, Turn};
 
@@ -104,6 +105,7 @@ impl<'t, 'm, B: Storage> Execution<'t, 'm, B> {
                 let written = self.service.write_id(self.turn.memory(), segments);
                 return written.map_err(|_| Status::IoErr);
             }
+            Operation::Zeroes(kind) => return self.execute_zeroes(kind, segments),
             // Its data, if there is any, means nothing.
             Operation::Flush => (IoOperation::Flush, Extent { offset: 0, len: 0 }, 0..0),
             Operation::Read(extent) => (IoOperation::Read, extent, segments),
@@ -116,12 +118,28 @@ impl<'t, 'm, B: Storage> Execution<'t, 'm, B> {
                 self.service.failures.add(BlockIoError {
                     operation,
                     offset: extent.offset,
-                    len: extent.len,
+                    len: extent.len.into(),
                     source,
                 });
                 Err(Status::IoErr)
             }
         }
+    }
+
+    /// Makes all that the request names zero, or forgets it. If not all of it is possible, nothing is
+    /// tried.
+    fn execute_zeroes(
+        &mut self,
+        kind: ZeroKind,
+        segments: std::ops::Range<usize>,
+    ) -> Result<u32, Status> {
+        let segments = &self.batch.segments[segments];
+        let service = self.service;
+        for part in zeroes::parts(self.turn.memory(), segments, kind, &service.geometry)? {
+            self.counters.backend_calls += 1;
+            self.counters.bytes_zeroed += service.zero(kind, part)?;
+        }
+        Ok(0)
     }
 
     fn transfer(
@@ -166,7 +184,7 @@ impl<'t, 'm, B: Storage> Execution<'t, 'm, B> {
                 0
             }
             Operation::GetId => moved,
-            Operation::Flush | Operation::Refuse(_) => 0,
+            Operation::Zeroes(_) | Operation::Flush | Operation::Refuse(_) => 0,
         };
         self.counters.requests += 1;
         self.counters.errors += u64::from(status != Status::Ok);

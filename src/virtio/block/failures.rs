@@ -49,7 +49,7 @@ impl Failures {
             operation: error.operation,
             start: error.offset,
             // A flush covers nothing; it is made good by another one.
-            end: error.offset + u64::from(error.len).max(1),
+            end: error.offset + error.len.max(1),
         };
         let mut state = self.lock();
         state.first.get_or_insert_with(|| Arc::new(error));
@@ -63,10 +63,15 @@ impl Failures {
 
     /// Takes note that `operation` has succeeded on `extent`.
     pub(super) fn make_good(&self, operation: IoOperation, extent: Extent) {
+        self.make_range_good(operation, extent.offset, extent.len.into());
+    }
+
+    /// The same for any number of bytes.
+    pub(super) fn make_range_good(&self, operation: IoOperation, offset: u64, len: u64) {
         if !self.any.load(Ordering::Relaxed) {
             return;
         }
-        let (start, end) = (extent.offset, extent.offset + u64::from(extent.len).max(1));
+        let (start, end) = (offset, offset + len.max(1));
         let mut state = self.lock();
         let pieces = std::mem::take(&mut state.pieces);
         for piece in pieces {
@@ -105,7 +110,7 @@ mod tests {
 
     use super::*;
 
-    fn failed(operation: IoOperation, offset: u64, len: u32) -> BlockIoError {
+    fn failed(operation: IoOperation, offset: u64, len: u64) -> BlockIoError {
         BlockIoError {
             operation,
             offset,

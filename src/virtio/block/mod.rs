@@ -9,6 +9,7 @@ mod execute;
 mod failures;
 mod request;
 mod stats;
+mod zeroes;
 
 pub use config::{BlockConfig, BlockConfigError, ID_BYTES, MAX_QUEUE_SIZE, SEG_MAX, SIZE_MAX};
 pub use device::{Block, BlockService, NewBlockError};
@@ -16,6 +17,7 @@ pub use disk::{BlockIoError, IoOperation};
 pub use request::RequestFault;
 pub use stats::BlockCounters;
 use stats::BlockStats;
+pub use zeroes::MAX_ZERO_SEGMENTS;
 
 #[cfg(test)]
 mod tests;

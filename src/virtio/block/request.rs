@@ -6,11 +6,13 @@ use std::ops::Range;
 
 use thiserror::Error;
 use virtio_bindings::virtio_blk::{
-    VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
+    VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN,
+    VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES,
 };
 use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
 use super::config::{BlockConfig, SEG_MAX, SIZE_MAX, WIRE_SECTOR};
+use super::zeroes::{ZeroKind, is_list_length};
 use crate::virtio::{Chain, ChainError};
 
 const HEADER_BYTES: usize = 16;
@@ -59,11 +61,13 @@ impl Extent {
     }
 }
 
-/// What is to be done. DISCARD and WRITE_ZEROES would be further variants with an [`Extent`].
+/// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Operation {
     Read(Extent),
     Write(Extent),
+    /// What its data names is to be zero or forgotten.
+    Zeroes(ZeroKind),
     Flush,
     GetId,
     /// Nothing but to answer with this status.
@@ -87,6 +91,7 @@ pub(super) struct Geometry {
     capacity: u64,
     sector_size: u64,
     read_only: bool,
+    zeroes: bool,
 }
 
 impl Geometry {
@@ -95,18 +100,26 @@ impl Geometry {
             capacity: config.capacity,
             sector_size: u64::from(config.sector_size),
             read_only: config.read_only,
+            zeroes: config.takes_zeroes(),
         }
     }
 
     /// The part of the disk from wire sector `sector` on, `len` bytes, if it is whole sectors
     /// within the disk.
     fn extent(&self, sector: u64, len: u64) -> Option<Extent> {
+        let offset = self.offset(sector, len)?;
+        let len = u32::try_from(len).ok()?;
+        Some(Extent { offset, len })
+    }
+
+    /// Where in bytes wire sector `sector` is, if the `len` bytes from there on are whole sectors
+    /// within the disk, one at least.
+    pub(super) fn offset(&self, sector: u64, len: u64) -> Option<u64> {
         let offset = sector.checked_mul(WIRE_SECTOR)?;
         let end = offset.checked_add(len)?;
         // The sector size is a power of two, and this is asked for each request.
         let whole = (offset | len) & (self.sector_size - 1) == 0;
-        let len = u32::try_from(len).ok()?;
-        (len > 0 && whole && end <= self.capacity).then_some(Extent { offset, len })
+        (len > 0 && whole && end <= self.capacity).then_some(offset)
     }
 }
 
@@ -256,6 +269,8 @@ impl<'a> Layout<'a> {
                 extent.map(Operation::Write)
             }
             VIRTIO_BLK_T_IN | VIRTIO_BLK_T_OUT => None,
+            VIRTIO_BLK_T_WRITE_ZEROES if geometry.zeroes => self.zeroes(ZeroKind::WriteZeroes),
+            VIRTIO_BLK_T_DISCARD if geometry.zeroes => self.zeroes(ZeroKind::Discard),
             VIRTIO_BLK_T_FLUSH => Some(Operation::Flush),
             VIRTIO_BLK_T_GET_ID if self.readable == 0 => Some(Operation::GetId),
             VIRTIO_BLK_T_GET_ID => None,
@@ -264,6 +279,12 @@ impl<'a> Layout<'a> {
         operation
             .filter(|_| self.within_limits(first))
             .unwrap_or(Operation::Refuse(Status::IoErr))
+    }
+
+    /// A list of parts of the disk; what it says is looked at when it is carried out.
+    fn zeroes(&self, kind: ZeroKind) -> Option<Operation> {
+        let sound = self.writable == 0 && is_list_length(self.readable);
+        sound.then_some(Operation::Zeroes(kind))
     }
 
     fn within_limits(&self, first: usize) -> bool {

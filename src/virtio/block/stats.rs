@@ -11,6 +11,7 @@ pub(super) struct BlockStats {
     requests: AtomicU64,
     bytes_read: AtomicU64,
     bytes_written: AtomicU64,
+    bytes_zeroed: AtomicU64,
     backend_calls: AtomicU64,
     errors: AtomicU64,
 }
@@ -26,6 +27,8 @@ pub struct BlockCounters {
     pub bytes_read: u64,
     /// Bytes written to the storage for requests that succeeded.
     pub bytes_written: u64,
+    /// Bytes made zero without data for requests that succeeded.
+    pub bytes_zeroed: u64,
     /// Calls of the storage: reads, writes and flushes.
     pub backend_calls: u64,
     /// Requests answered with a status other than OK.
@@ -43,6 +46,7 @@ impl BlockStats {
             requests: load(&self.requests),
             bytes_read: load(&self.bytes_read),
             bytes_written: load(&self.bytes_written),
+            bytes_zeroed: load(&self.bytes_zeroed),
             backend_calls: load(&self.backend_calls),
             errors: load(&self.errors),
             notifications: queue.notifications,
@@ -57,6 +61,7 @@ impl BlockStats {
         add(&self.requests, delta.requests);
         add(&self.bytes_read, delta.bytes_read);
         add(&self.bytes_written, delta.bytes_written);
+        add(&self.bytes_zeroed, delta.bytes_zeroed);
         add(&self.backend_calls, delta.backend_calls);
         add(&self.errors, delta.errors);
     }

@@ -95,13 +95,13 @@ impl<S: Service> VirtioDevice for Worker<S> {
 
     fn stop_queue(&self, index: usize) {
         if let Some(lane) = self.lanes.get(index) {
-            lane.stop();
+            lane.stop(&self.bench(index));
         }
     }
 
     fn reset(&self) {
-        for (lane, kick) in self.lanes.iter().zip(&self.kicks) {
-            lane.stop();
+        for (index, (lane, kick)) in self.lanes.iter().zip(&self.kicks).enumerate() {
+            lane.stop(&self.bench(index));
             // It fails if there is no kick to forget.
             let _ = kick.read();
         }
@@ -129,7 +129,10 @@ impl<S: Service> VirtioDevice for Worker<S> {
     }
 
     fn in_flight(&self) -> bool {
-        (0..self.lanes.len()).any(|index| self.is_working(index) || self.service.expects(index))
+        // In this order: a service may stop expecting when it has asked its thread to look again.
+        let expects = |index| self.service.expects(index);
+        let is_busy = |index| expects(index) || self.is_working(index) || expects(index);
+        (0..self.lanes.len()).any(is_busy)
     }
 
     fn refuse_start(&self, why: ActivateError) {

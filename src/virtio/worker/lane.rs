@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestMemoryMmap;
 
+use super::habit::Habit;
 use super::{DeviceFault, QueueFault, Service, Turn};
 use crate::virtio::{DescriptorTable, Interrupt, QueueError, UsedElement};
 
@@ -17,8 +18,6 @@ use crate::virtio::{DescriptorTable, Interrupt, QueueError, UsedElement};
 const ROUND_BYTES: u64 = 16 << 20;
 /// The same for chains, which need not have data, and their descriptors, which may be many.
 const ROUND_WORK: usize = 32 << 10;
-/// Requests are large that have so many bytes on average.
-const LARGE_REQUEST: u64 = 16 << 10;
 
 /// What a queue counts. The counters only ever grow, over resets too, and are exact once the
 /// device is at rest.
@@ -40,14 +39,11 @@ pub(crate) struct Counts {
     pub(super) notifications: AtomicU64,
 }
 
-/// Who looks at the queue when it is empty.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Mode {
-    /// The device's thread, which the driver is asked to kick.
-    #[default]
-    Kicked,
-    /// A helper that comes again, so that the driver need not kick.
-    Helped,
+/// Whose thread does a round of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Thread {
+    OfDevice,
+    OfHelper,
 }
 
 /// How a round of work ended.
@@ -66,7 +62,7 @@ pub(super) struct Work<R> {
     active: Option<Active>,
     room: R,
     used: Vec<UsedElement>,
-    mode: Mode,
+    habit: Habit,
 }
 
 #[derive(Debug)]
@@ -82,9 +78,11 @@ pub(super) struct Lane<R> {
     /// Set before the kick is taken from its eventfd and cleared when the queue has been looked
     /// at, so that at any time one of the two tells of work to come.
     busy: AtomicBool,
-    /// Whether the requests of the last turn were large. Small ones are left to the device's own
-    /// thread, since they cost the processor more than a wake-up does.
-    has_large_requests: AtomicBool,
+    /// [`Habit::wants_help`] after the last turn, for who would help.
+    wants_help: AtomicBool,
+    /// Whether there is a helper, who comes again. While it is wanted the driver is not asked to
+    /// kick. Cleared with the lock held.
+    has_helper: AtomicBool,
     pub(super) counts: Counts,
 }
 
@@ -111,17 +109,19 @@ impl<R: Default + Send> Lane<R> {
         let mut work = self.lock();
         let size = usize::from(queue.size());
         work.active = Some(Active { queue, indirect });
-        work.mode = Mode::Kicked;
+        work.habit = Habit::default();
+        self.wants_help.store(false, Ordering::SeqCst);
         // No more chains can be complete at once than there are descriptors.
         work.used.clear();
         work.used.reserve(size);
     }
 
     /// Returns when nothing of the queue is in flight any more.
-    pub(super) fn stop(&self) {
+    pub(super) fn stop<S: Service<Room = R>>(&self, bench: &Bench<'_, S>) {
         let mut work = self.lock();
         work.active = None;
         work.used.clear();
+        bench.service.stopped(bench.index);
     }
 
     pub(super) fn is_busy(&self) -> bool {
@@ -139,16 +139,17 @@ impl<R: Default + Send> Lane<R> {
         self.busy.store(true, Ordering::SeqCst);
         take_kick();
         self.counts.kicks.fetch_add(1, Ordering::Relaxed);
-        if self.round(&mut self.lock(), bench) == Round::More {
+        if self.round(&mut self.lock(), bench, Thread::OfDevice) == Round::More {
             look_again();
         }
         self.busy.store(false, Ordering::SeqCst);
     }
 
-    /// Does what the queue asks for on the thread of a helper, if the requests are large. The
-    /// second value says whether that used any chains.
+    /// Does what the queue asks for on the thread of a helper, if it wants help. The second value
+    /// says whether that used any chains.
     pub(super) fn help<S: Service<Room = R>>(&self, bench: &Bench<'_, S>) -> (Round, bool) {
-        if !self.has_large_requests.load(Ordering::SeqCst) {
+        self.has_helper.store(true, Ordering::SeqCst);
+        if !self.wants_help.load(Ordering::SeqCst) {
             return (Round::Done, false);
         }
         let mut work = match self.work.try_lock() {
@@ -157,27 +158,28 @@ impl<R: Default + Send> Lane<R> {
             // The device's thread is at it. It may have looked for the last time already.
             Err(TryLockError::WouldBlock) => return (Round::More, false),
         };
-        work.mode = Mode::Helped;
         let before = self.counters().used;
-        let round = self.round(&mut work, bench);
+        let round = self.round(&mut work, bench, Thread::OfHelper);
         (round, self.counters().used != before)
     }
 
-    /// Leaves the queue to the device's thread again; whether a helper had it.
+    /// Leaves the queue to the device's thread; whether a helper had it.
     pub(super) fn leave(&self) -> bool {
-        let mut work = self.lock();
-        std::mem::take(&mut work.mode) == Mode::Helped
+        let _work = self.lock();
+        self.has_helper.swap(false, Ordering::SeqCst)
     }
 
-    fn round<S: Service<Room = R>>(&self, work: &mut Work<R>, bench: &Bench<'_, S>) -> Round {
-        let Some(active) = &mut work.active else {
-            return Round::Done;
-        };
-        let round = self.process(active, &mut work.room, &mut work.used, work.mode, bench);
-        round.unwrap_or_else(|fault| {
+    fn round<S: Service<Room = R>>(
+        &self,
+        work: &mut Work<R>,
+        bench: &Bench<'_, S>,
+        who: Thread,
+    ) -> Round {
+        self.process(work, bench, who).unwrap_or_else(|fault| {
             // Still locked, so that a reset comes before all of this or after it.
             work.active = None;
             work.used.clear();
+            bench.service.stopped(bench.index);
             let _ = bench.fault.set(fault.into());
             bench.interrupt.set_needs_reset();
             Round::Done
@@ -187,14 +189,21 @@ impl<R: Default + Send> Lane<R> {
     /// Serves what is available until the queue is empty or enough for one round.
     fn process<S: Service<Room = R>>(
         &self,
-        active: &mut Active,
-        room: &mut R,
-        used: &mut Vec<UsedElement>,
-        mode: Mode,
+        work: &mut Work<R>,
         bench: &Bench<'_, S>,
+        who: Thread,
     ) -> Result<Round, QueueFault> {
-        let (mut bytes, mut work) = (0, 0);
-        while work < ROUND_WORK {
+        let Work {
+            active: Some(active),
+            room,
+            used,
+            habit,
+        } = work
+        else {
+            return Ok(Round::Done);
+        };
+        let (mut bytes, mut steps) = (0, 0);
+        while steps < ROUND_WORK {
             active
                 .queue
                 .disable_notification(bench.memory)
@@ -211,6 +220,8 @@ impl<R: Default + Send> Lane<R> {
                     used,
                     taken: 0,
                     bytes: 0,
+                    written: 0,
+                    notified: false,
                     rests: false,
                 };
                 let served = bench.service.serve(&mut turn, room);
@@ -222,14 +233,18 @@ impl<R: Default + Send> Lane<R> {
                     break turn.rests;
                 }
                 bytes += turn.bytes;
-                let large = turn.bytes >= taken as u64 * LARGE_REQUEST;
-                self.has_large_requests.store(large, Ordering::SeqCst);
-                work += taken + turn.table.steps();
-                if bytes >= ROUND_BYTES || work >= ROUND_WORK {
+                steps += taken + turn.table.steps();
+                habit.note(taken, turn.bytes, turn.written);
+                self.wants_help.store(habit.wants_help(), Ordering::SeqCst);
+                if who == Thread::OfHelper && turn.notified && habit.wants_help() {
+                    // The driver wants to go on, and its helper comes again.
+                    return Ok(Round::Done);
+                }
+                if bytes >= ROUND_BYTES || steps >= ROUND_WORK {
                     return Ok(Round::More);
                 }
             };
-            if mode == Mode::Helped && self.has_large_requests.load(Ordering::SeqCst) {
+            if habit.wants_help() && self.has_helper.load(Ordering::SeqCst) {
                 return Ok(Round::Done);
             }
             // Looks once more: what came before the wish for a kick could be seen comes with none.
@@ -238,7 +253,7 @@ impl<R: Default + Send> Lane<R> {
                 return Ok(Round::Done);
             }
             // A driver that moves the index to and fro would otherwise keep this loop busy.
-            work += 1;
+            steps += 1;
         }
         Ok(Round::More)
     }

@@ -4,6 +4,7 @@
 //! [`Worker`] makes a [`VirtioDevice`] and an event subscriber of it.
 
 mod device;
+mod habit;
 mod lane;
 mod turn;
 
@@ -23,6 +24,40 @@ pub(crate) use lane::Counts;
 use lane::Lane;
 
 /// A device, apart from everything that devices have in common.
+///
+/// ```
+/// use vm_memory::Bytes;
+/// use vmm::virtio::{QueueFault, Service, Turn};
+///
+/// /// An entropy device (virtio 1.2, section 5.4) of a kind that nobody should use.
+/// struct Zeros;
+///
+/// impl Service for Zeros {
+///     type Room = ();
+///
+///     fn device_type(&self) -> u32 {
+///         4
+///     }
+///
+///     fn queue_sizes(&self) -> &[u16] {
+///         &[8]
+///     }
+///
+///     fn serve(&self, turn: &mut Turn<'_>, (): &mut ()) -> Result<(), QueueFault> {
+///         while let Some(mut chain) = turn.next_chain()? {
+///             let head = chain.head();
+///             let first = chain.next_descriptor().map_err(QueueFault::chain(head))?;
+///             if let Some(part) = first {
+///                 let memory = turn.memory();
+///                 let filled = memory.write_obj(0_u8, part.addr());
+///                 filled.map_err(QueueFault::chain(head))?;
+///             }
+///             turn.complete(head, 1);
+///         }
+///         Ok(())
+///     }
+/// }
+/// ```
 pub trait Service: Send + Sync {
     /// What one queue keeps between turns, such as lists whose room is used again. Never needed by
     /// two threads at once.
@@ -57,6 +92,10 @@ pub trait Service: Send + Sync {
     fn expects(&self, _queue: usize) -> bool {
         false
     }
+
+    /// Told when `queue` has been stopped, by its driver or for a fault: nothing lies in it any
+    /// more, and what was kept of its chains is to be forgotten.
+    fn stopped(&self, _queue: usize) {}
 }
 
 /// Why a queue was stopped: nothing that could be answered.
@@ -95,7 +134,7 @@ impl QueueFault {
 #[derive(Debug, Error)]
 pub enum DeviceFault {
     /// Its driver set DRIVER_OK, but not before that what the device needs.
-    #[error("it was not set up: {0}")]
+    #[error("it did not start: {0}")]
     NotStarted(#[from] ActivateError),
     /// A queue was broken while it ran.
     #[error("{0}")]

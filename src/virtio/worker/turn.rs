@@ -27,10 +27,15 @@ pub struct Turn<'a> {
     pub(super) used: &'a mut Vec<UsedElement>,
     pub(super) taken: usize,
     pub(super) bytes: u64,
+    /// Bytes that were written to the guest's memory.
+    pub(super) written: u64,
+    /// Whether the driver was notified.
+    pub(super) notified: bool,
     pub(super) rests: bool,
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 impl<'a> Turn<'a> {
     /// A turn at `queue`, for tests of one device's part in it.
     pub(crate) fn at(
@@ -49,6 +54,8 @@ impl<'a> Turn<'a> {
             used,
             taken: 0,
             bytes: 0,
+            written: 0,
+            notified: false,
             rests: false,
         }
     }
@@ -84,6 +91,15 @@ impl<'a> Turn<'a> {
         Ok(Some(self.table.chain(head)))
     }
 
+    /// Takes back the last chain that [`next_chain`](Self::next_chain) gave, which will be given
+    /// again: for a device that has to look at a chain to see that it cannot serve it yet.
+    pub fn put_back(&mut self) {
+        if self.taken > 0 {
+            self.taken -= 1;
+            self.queue.go_to_previous_position();
+        }
+    }
+
     /// Hands each available chain to `take` until it returns `false`: for devices that take many
     /// before they carry any of them out.
     ///
@@ -107,6 +123,7 @@ impl<'a> Turn<'a> {
     /// Says that the chain that starts at `head` is used, with `len` bytes written to its writable
     /// part. The driver sees it when the turn ends, or after [`publish`](Self::publish).
     pub fn complete(&mut self, head: u16, len: u32) {
+        self.written += u64::from(len);
         self.used.push(UsedElement::new(head, len));
     }
 
@@ -141,6 +158,7 @@ impl<'a> Turn<'a> {
         add(&self.counts.used, u64::from(count));
         if needs_notification(self.queue, self.memory, count)? {
             self.interrupt.signal_used();
+            self.notified = true;
             add(&self.counts.notifications, 1);
         }
         Ok(())

@@ -13,10 +13,12 @@ use guest_kit::hardware::{Ports, Registers};
 use guest_kit::virtio::block::{BlockDevice, BlockError};
 use guest_kit::virtio::requests::{Completion, Request};
 
-/// How often the rings are looked at before the processor blocks: a microsecond or two.
+/// How often the rings are looked at, at most, before the processor blocks: a microsecond or two.
 const SPINS: u32 = 32;
-/// What part of all that is under way keeps the output busy until the guest has woken up.
+/// What part of all that is under way keeps the output busy until the guest has woken up,
 const RESERVE: u16 = 4;
+/// and how many requests are enough for that, however small they are: half a microsecond each.
+const MAX_RESERVE: u16 = 64;
 
 /// What a disk did that it cannot recover from.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,9 +38,20 @@ pub struct Disks<'a, P, R> {
     pub input: BlockDevice<R>,
     /// What is written.
     pub output: BlockDevice<R>,
+    spins: u32,
 }
 
-impl<P: Ports, R: Registers> Disks<'_, P, R> {
+impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
+    /// Two disks that have been initialised.
+    pub const fn new(ports: &'a P, input: BlockDevice<R>, output: BlockDevice<R>) -> Self {
+        Self {
+            ports,
+            input,
+            output,
+            spins: SPINS,
+        }
+    }
+
     /// One of the two.
     pub const fn get(&mut self, disk: Disk) -> &mut BlockDevice<R> {
         match disk {
@@ -125,7 +138,7 @@ impl<P: Ports, R: Registers> Disks<'_, P, R> {
     /// read meanwhile is taken along. Without that reserve every bit that is read helps.
     fn arm(&mut self) {
         let (reading, writing) = (self.input.in_flight(), self.output.in_flight());
-        let reserve = (reading + writing) / RESERVE;
+        let reserve = ((reading + writing) / RESERVE).min(MAX_RESERVE);
         if writing > reserve {
             self.output.arm(writing - reserve);
         } else {
@@ -138,11 +151,19 @@ impl<P: Ports, R: Registers> Disks<'_, P, R> {
         self.input.has_completions() || self.output.has_completions()
     }
 
-    fn spin(&self) -> bool {
-        (0..SPINS).any(|_| {
+    /// Looks at the rings for a while. Less and less where that is in vain, as it is if the disks
+    /// work only while the processor waits.
+    fn spin(&mut self) -> bool {
+        let found = (0..self.spins).any(|_| {
             spin_loop();
             self.has_completions()
-        })
+        });
+        self.spins = if found {
+            SPINS
+        } else {
+            (self.spins / 2).max(1)
+        };
+        found
     }
 
     /// A wake-up that brings nothing may be a disk's way to say that it has failed.

@@ -1,9 +1,12 @@
 //! The pipelined copy: a window of pieces moves over the input, each piece in a slot that owns a
 //! buffer of the pool and a request on both disks. The buffer that a read has filled is what the
-//! write takes: no byte is touched by the processor.
+//! write takes: no byte is touched by the processor, unless a digest or zeros are wanted.
 
+use super::digest::Hasher;
 use super::disks::{Disks, Fault};
 use super::plan::{Piece, Plan};
+use super::skip::Selection;
+use super::zeros::Search;
 use super::{Observer, Outcome, device_failure, request_failure};
 use crate::config::Disk;
 use crate::report::{Failure, Op};
@@ -14,11 +17,26 @@ use guest_kit::virtio::requests::{Kind, MAX_SLOTS, Request, STATUS_OK};
 
 /// How far the piece in a slot is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Progress {
-    /// Being read or written, or waiting for that after a failure.
-    Underway,
+pub(super) enum Progress {
+    /// Being read, or waiting for that after a failure.
+    Reading,
+    /// Read, and waiting until the digest has all before it.
+    Read,
+    /// Being written. So many of its bytes are or will be when the request under way is done.
+    Writing(u32),
     /// Written.
     Done,
+}
+
+/// What is wanted of a copy beside the copy.
+#[derive(Debug, Default)]
+pub struct Extras {
+    /// The search for zeros in what was read.
+    pub zeros: Option<Search>,
+    /// The digest of the input.
+    pub digest: Option<Hasher>,
+    /// Whether the output is to be read back and have the same digest.
+    pub verify: bool,
 }
 
 /// How a run of the pipeline ended.
@@ -32,24 +50,31 @@ enum End {
 /// A copy under way.
 pub struct Engine<'a, 'p, P, R, O> {
     pub(super) plan: Plan,
+    pub(super) selection: Selection,
+    pub(super) extras: Extras,
     pub(super) disks: &'a mut Disks<'p, P, R>,
     pub(super) pool: &'a mut DmaRegion,
     pub(super) observer: &'a mut O,
     /// One a slot; piece k is in slot k modulo their number.
-    slots: heapless::Vec<Progress, MAX_SLOTS>,
+    pub(super) slots: heapless::Vec<Progress, MAX_SLOTS>,
     /// Pieces before `done` are written; pieces from `next` on have not been asked for.
-    done: u64,
-    next: u64,
+    pub(super) done: u64,
+    pub(super) next: u64,
+    /// Pieces before it are in the digest, of those that were asked for.
+    pub(super) hashed: u64,
     /// Bytes of the input that are copied without a gap.
     pub(super) copied: u64,
-    failed: bool,
+    pub(super) failed: bool,
+    /// How long the digest has been computed, in ticks of the processor.
+    pub(super) digest_ticks: u64,
 }
 
 impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
-    /// A copy by `plan` with at most `depth` pieces at once, each in its part of `pool`, which
-    /// holds one at least.
+    /// A copy by `plan` of what `selection` names, with at most `depth` pieces at once, each in its part
+    /// of `pool`, which holds one at least.
     pub fn new(
-        plan: Plan,
+        (plan, selection): (Plan, Selection),
+        extras: Extras,
         disks: &'a mut Disks<'p, P, R>,
         pool: &'a mut DmaRegion,
         observer: &'a mut O,
@@ -63,14 +88,18 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
             .clamp(1, MAX_SLOTS);
         Self {
             plan,
+            selection,
+            extras,
             disks,
             pool,
             observer,
             slots: core::iter::repeat_n(Progress::Done, depth).collect(),
             done: 0,
             next: 0,
+            hashed: 0,
             copied: 0,
             failed: false,
+            digest_ticks: 0,
         }
     }
 
@@ -82,10 +111,25 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
 
     /// Copies everything and flushes the output, as far as it goes.
     pub fn run(mut self) -> Outcome {
-        let result = self.copy().and_then(|()| self.flush());
-        Outcome {
-            count: self.count(),
-            result,
+        let result = self
+            .declare_holes()
+            .and_then(|()| self.copy())
+            .and_then(|()| self.flush())
+            .and_then(|()| self.finish_digest());
+        let count = self.count();
+        match result {
+            Ok(digest) => Outcome {
+                count,
+                result: Ok(()),
+                digest,
+                digest_ticks: self.digest_ticks,
+            },
+            Err(failure) => Outcome {
+                count,
+                result: Err(failure),
+                digest: None,
+                digest_ticks: 0,
+            },
         }
     }
 
@@ -94,9 +138,9 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
             match self.pipeline().map_err(|fault| self.fault(&fault))? {
                 End::Complete => return Ok(()),
                 // What failed may succeed, or fail somewhere else in the piece, sector by sector.
-                End::Failed => self.retry(self.plan.piece(self.done))?,
+                End::Failed => self.retry(self.selection.piece(self.done))?,
             }
-            self.done += 1;
+            self.advance();
         }
     }
 
@@ -105,13 +149,20 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
     fn pipeline(&mut self) -> Result<End, Fault> {
         self.failed = false;
         self.next = self.done;
+        self.hashed = self.done;
         loop {
-            let moved = self.take_reads()? | self.take_writes()?;
+            let moved = self.take_reads()? | self.take_writes()? | self.hash();
             self.fill();
             // The disks first: reporting takes its time, in which they can work.
-            self.disks.kick();
+            // With a digest the output waits for each piece, and would want to be told of each: two at
+            // a time halve what that costs the processor.
+            if moved && self.extras.digest.is_some() && !self.hashed.is_multiple_of(2) {
+                self.disks.input.kick();
+            } else {
+                self.disks.kick();
+            }
             self.observer.copied(self.count());
-            if self.done == self.plan.pieces() {
+            if self.done == self.selection.count() {
                 return Ok(End::Complete);
             }
             if self.failed && self.disks.is_quiet() {
@@ -126,30 +177,31 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
     /// Asks for as many pieces as there are free slots.
     fn fill(&mut self) {
         while !self.failed
-            && self.next < self.plan.pieces()
+            && self.next < self.selection.count()
             && self.next - self.done < self.slots.len() as u64
         {
             let slot = self.slot(self.next);
-            self.slots[usize::from(slot)] = Progress::Underway;
-            let piece = self.plan.piece(self.next);
+            self.slots[usize::from(slot)] = Progress::Reading;
+            let piece = self.selection.piece(self.next);
             let request = self.read(piece, self.buffer(slot));
             self.disks.input.submit(slot, request);
             self.next += 1;
         }
     }
 
-    /// Writes what has been read. True if there was anything.
+    /// Writes what has been read, unless it has to wait for the digest. True if there was anything.
     fn take_reads(&mut self) -> Result<bool, Fault> {
         let mut any = false;
         while let Some(completion) = self.disks.complete(Disk::Input)? {
             any = true;
             self.failed |= completion.status != STATUS_OK;
             if !self.failed {
-                let piece = self.plan.piece(self.index(completion.slot));
-                let buffer = self.buffer(completion.slot);
-                self.fill_up(piece, buffer);
-                let request = self.write(piece, buffer);
-                self.disks.output.submit(completion.slot, request);
+                let index = self.index(completion.slot);
+                self.fill_up(self.selection.piece(index), self.buffer(completion.slot));
+                match self.extras.digest {
+                    Some(_) => self.slots[usize::from(completion.slot)] = Progress::Read,
+                    None => self.write_on(index, 0),
+                }
             }
         }
         Ok(any)
@@ -160,18 +212,52 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
         let mut any = false;
         while let Some(completion) = self.disks.complete(Disk::Output)? {
             any = true;
-            match completion.status {
-                STATUS_OK => self.slots[usize::from(completion.slot)] = Progress::Done,
-                _ => self.failed = true,
+            match (completion.status, self.slots[usize::from(completion.slot)]) {
+                (STATUS_OK, Progress::Writing(to)) => {
+                    self.write_on(self.index(completion.slot), to);
+                }
+                _ => self.writing_failed(),
             }
         }
         while self.done < self.next
             && self.slots[usize::from(self.slot(self.done))] == Progress::Done
         {
-            self.copied = self.plan.piece(self.done).end();
-            self.done += 1;
+            self.copied = self.selection.piece(self.done).end();
+            self.advance();
         }
         Ok(any)
+    }
+
+    fn writing_failed(&mut self) {
+        self.failed = true;
+        // Perhaps the disk does not take zeros after all: what it refused is written.
+        self.extras.zeros = None;
+    }
+
+    /// Goes on writing the piece with this index, of which `from` bytes are written.
+    pub(super) fn write_on(&mut self, index: u64, from: u32) {
+        let (slot, piece) = (self.slot(index), self.selection.piece(index));
+        let progress = &mut self.slots[usize::from(slot)];
+        if from >= piece.write_len {
+            *progress = Progress::Done;
+        } else if self.failed {
+            *progress = Progress::Reading;
+        } else {
+            let (request, to) = self.next_write(piece, self.buffer(slot), from);
+            self.slots[usize::from(slot)] = Progress::Writing(to);
+            self.disks.output.submit(slot, request);
+        }
+    }
+
+    /// The first piece that is not copied is copied now, and so is the hole behind it.
+    fn advance(&mut self) {
+        self.done += 1;
+        let reached = self.selection.reached(self.done);
+        if self.copied < reached {
+            self.observer.copied(self.count());
+            self.copied = reached;
+            self.observer.skipped(self.count());
+        }
     }
 
     fn flush(&mut self) -> Result<(), Failure> {
@@ -231,7 +317,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
         device_failure(fault, self.copied / u64::from(extent.sector))
     }
 
-    fn slot(&self, index: u64) -> u16 {
+    pub(super) fn slot(&self, index: u64) -> u16 {
         // Fewer slots than a u16 counts: see `new`.
         u16::try_from(index % self.slots.len() as u64).unwrap_or(0)
     }
@@ -244,7 +330,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
     }
 
     /// Offset in the pool of the buffer of `slot`.
-    fn buffer(&self, slot: u16) -> usize {
+    pub(super) fn buffer(&self, slot: u16) -> usize {
         usize::from(slot) * to_usize(self.plan.request_size())
     }
 }

@@ -152,13 +152,19 @@ impl Plan {
     /// The blocks that `piece` consists of: the smallest pieces of whole sectors on both disks.
     pub fn blocks(&self, piece: Piece) -> impl Iterator<Item = Piece> + use<> {
         let plan = *self;
-        let block = self.input.sector.max(self.output.sector);
+        let block = self.block();
         (0..piece.read_len.div_ceil(block))
             .map(move |index| plan.cut(piece.offset + u64::from(index) * u64::from(block), block))
     }
 
+    /// The larger of the two sector sizes.
+    #[must_use]
+    pub fn block(&self) -> u32 {
+        self.input.sector.max(self.output.sector)
+    }
+
     /// At most `len` bytes at `offset`, both multiples of the larger sector size.
-    fn cut(&self, offset: u64, len: u32) -> Piece {
+    pub(super) fn cut(&self, offset: u64, len: u32) -> Piece {
         let read_len = clip(len, self.input.len.saturating_sub(offset));
         // `len` is such a multiple itself, so this does not go beyond it.
         let filled = read_len.next_multiple_of(self.output.sector);

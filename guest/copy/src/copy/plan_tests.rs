@@ -66,6 +66,7 @@ fn a_device_that_disagrees_with_the_configuration_is_refused() {
         sector_size,
         size_max: u32::MAX,
         flush: false,
+        zeroes: None,
     };
     let extent = |capacity, sector| Extent::new(Disk::Input, &device(capacity, 4096), sector);
     assert_eq!(extent(16, 4096).unwrap().sectors(), 2);
@@ -96,14 +97,20 @@ fn requests_are_as_large_as_both_devices_allow() {
         sector_size: 512,
         size_max,
         flush: false,
+        zeroes: None,
     };
     let config = Config {
         input_sector: 512,
         output_sector: 4096,
         progress_percent: 0,
         protocol: guest_protocol::Protocol::Protobuf,
+        transport: guest_protocol::Transport::Serial,
         request_size: 65536,
         queue_depth: 1,
+        sparse: guest_protocol::Sparse::Auto,
+        data: guest_protocol::DataList::everything(),
+        digest: None,
+        verify: false,
     };
     let size = |input, output| request_size(&config, &device(input), &device(output));
     assert_eq!(size(u32::MAX, u32::MAX), Ok(65536));

@@ -30,6 +30,10 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
             let request = self.read(sector, to_usize(start));
             self.run_sector(Disk::Input, request, sector.offset / u64::from(len))?;
         }
+        if let Some(hasher) = &mut self.extras.digest {
+            hasher.zeros(block.offset, u64::MAX);
+            hasher.data(block.offset, self.pool.bytes(0, to_usize(block.read_len)));
+        }
         self.fill_up(block, 0);
         let len = self.plan.output().sector;
         for start in (0..block.write_len).step_by(to_usize(len)) {

@@ -3,19 +3,25 @@
 
 use std::rc::Rc;
 
+use digest::Hasher;
 use disks::Disks;
-use engine::Engine;
+use engine::{Engine, Extras};
 use plan::{Extent, Plan, request_size};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
+use skip::Selection;
+use zeros::Search;
+
 use super::*;
 use crate::config::Config;
+use guest_kit::testing::Device;
 use guest_kit::testing::disk::{FakeDisk, Mischief};
 use guest_kit::testing::memory::leak;
 use guest_kit::testing::ports_with;
 use guest_kit::virtio::block::{BlockDevice, F_FLUSH, F_SIZE_MAX, Purpose};
 use guest_kit::virtio::mmio::F_EVENT_IDX;
+use guest_protocol::DataList;
 
 /// What is copied, and how.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +52,10 @@ struct Setup {
     job: Job,
     source: Rc<FakeDisk>,
     target: Rc<FakeDisk>,
+    list: Option<DataList>,
+    search: bool,
+    digest: bool,
+    verify: bool,
 }
 
 /// Records the counts, which must never fall.
@@ -57,6 +67,8 @@ impl Observer for Counts {
         assert!(self.0.last().is_none_or(|&last| last <= sectors));
         self.0.push(sectors);
     }
+
+    fn skipped(&mut self, _: u64) {}
 
     fn idle(&mut self) {}
 }
@@ -71,6 +83,10 @@ impl Setup {
             job,
             source: FakeDisk::new(source, job.input, job.seed),
             target: FakeDisk::new(vec![0xee; room], job.output, job.seed ^ 1),
+            list: None,
+            search: false,
+            digest: false,
+            verify: false,
         }
     }
 
@@ -79,19 +95,25 @@ impl Setup {
         let open = |disk: &Rc<FakeDisk>, purpose| {
             BlockDevice::init(Rc::clone(disk), leak(0x1_0000), purpose, 85, |_| {}).unwrap()
         };
-        let ports = ports_with(&[], [&self.source, &self.target], job.seed ^ 2);
-        let mut disks = Disks {
-            ports: &ports,
-            input: open(&self.source, Purpose::Read),
-            output: open(&self.target, Purpose::Write),
-        };
+        let devices: [Rc<dyn Device>; 2] = [self.source.clone(), self.target.clone()];
+        let ports = ports_with(&[], devices, job.seed ^ 2);
+        let mut disks = Disks::new(
+            &ports,
+            open(&self.source, Purpose::Read),
+            open(&self.target, Purpose::Write),
+        );
         let config = Config {
             input_sector: job.input,
             output_sector: job.output,
             progress_percent: 100,
             protocol: guest_protocol::Protocol::Protobuf,
+            transport: guest_protocol::Transport::Serial,
             request_size: job.request,
             queue_depth: job.depth,
+            sparse: guest_protocol::Sparse::Auto,
+            data: DataList::everything(),
+            digest: None,
+            verify: false,
         };
         let (from, to) = (disks.input.config(), disks.output.config());
         let request = request_size(&config, from, to).unwrap();
@@ -100,7 +122,20 @@ impl Setup {
         let plan = Plan::new(source, target, request).unwrap();
         let mut pool = leak(1 << 20);
         let mut counts = Counts::default();
-        let engine = Engine::new(plan, &mut disks, &mut pool, &mut counts, job.depth);
+        let parts = match &self.list {
+            Some(list) => Selection::new(plan, list),
+            None => Selection::everything(plan),
+        };
+        let extras = Extras {
+            zeros: self
+                .search
+                .then(|| Search::new(&plan, disks.output.config().zeroes))
+                .flatten(),
+            digest: self.digest.then(|| Hasher::new(job.len as u64)),
+            verify: self.verify,
+        };
+        let copy = (plan, parts);
+        let engine = Engine::new(copy, extras, &mut disks, &mut pool, &mut counts, job.depth);
         (engine.run(), counts.0)
     }
 
@@ -126,7 +161,9 @@ impl Setup {
             outcome,
             Outcome {
                 count,
-                result: Ok(())
+                result: Ok(()),
+                digest: None,
+                digest_ticks: 0,
             }
         );
         assert_eq!(counts.last(), Some(&count));
@@ -189,7 +226,9 @@ fn nothing_is_copied_without_a_request() {
         outcome,
         Outcome {
             count: 0,
-            result: Ok(())
+            result: Ok(()),
+            digest: None,
+            digest_ticks: 0,
         }
     );
     assert_eq!(
@@ -216,7 +255,9 @@ fn a_flush_that_fails_fails_the_copy_with_everything_counted() {
         outcome,
         Outcome {
             count: 50,
-            result: Err(failure)
+            result: Err(failure),
+            digest: None,
+            digest_ticks: 0,
         }
     );
 }
@@ -375,7 +416,7 @@ proptest! {
         match first_failure(&setup, bad) {
             None => prop_assert_eq!(outcome.result, Ok(())),
             Some((count, failure)) => {
-                prop_assert_eq!(outcome, Outcome { count, result: Err(failure) });
+                prop_assert_eq!(outcome, Outcome { count, result: Err(failure), digest: None, digest_ticks: 0 });
                 prop_assert_eq!(counts.last().copied().unwrap_or(0), count);
                 let bytes = (count * u64::from(job.input)) as usize;
                 let bytes = bytes.min(setup.target.get().data.len());
@@ -420,3 +461,6 @@ fn a_single_hiccup_of_either_disk_never_fails_the_copy() {
         }
     }
 }
+
+#[path = "sparse_tests.rs"]
+mod sparse;

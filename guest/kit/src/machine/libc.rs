@@ -94,3 +94,48 @@ unsafe extern "C" fn guest_bcmp(left: *const u8, right: *const u8, len: usize) -
     // SAFETY: the same contract.
     unsafe { guest_memcmp(left, right, len) }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn moving_bytes_keeps_them_however_source_and_target_overlap(
+            mut bytes in prop::collection::vec(any::<u8>(), 64),
+            from in 0..32_usize,
+            to in 0..32_usize,
+            len in 0..=32_usize,
+        ) {
+            let mut expected = bytes.clone();
+            expected.copy_within(from..from + len, to);
+            let base = bytes.as_mut_ptr();
+            // SAFETY: both ranges lie within the 64 bytes.
+            unsafe { guest_memmove(base.wrapping_add(to), base.wrapping_add(from), len) };
+            prop_assert_eq!(bytes, expected);
+        }
+
+        #[test]
+        fn copies_fills_and_comparisons_do_what_slices_do(
+            left in prop::collection::vec(0..3_u8, 0..20),
+            value in any::<u8>(),
+            at in any::<prop::sample::Index>(),
+        ) {
+            let mut right = vec![0; left.len()];
+            // SAFETY: two vectors of the same length.
+            unsafe { guest_memcpy(right.as_mut_ptr(), left.as_ptr(), left.len()) };
+            prop_assert_eq!(&right, &left);
+            if let Some(byte) = right.get_mut(at.index(left.len().max(1))) {
+                *byte = value;
+            }
+            // SAFETY: as above.
+            let order = unsafe { guest_memcmp(left.as_ptr(), right.as_ptr(), left.len()) };
+            prop_assert_eq!(order.cmp(&0), left.cmp(&right));
+            // SAFETY: as above.
+            unsafe { guest_memset(right.as_mut_ptr(), value.into(), right.len()) };
+            prop_assert!(right.iter().all(|&byte| byte == value));
+        }
+    }
+}

@@ -96,7 +96,7 @@ unsafe fn dma(start: u64, size: u64) -> DmaRegion {
 /// # Safety
 ///
 /// Called once, first of all, by the only thread that there is.
-pub unsafe fn run<const SIZE: usize>(heap: &'static Heap<SIZE>, main: fn(Machine) -> u8) -> ! {
+pub unsafe fn run(heap: &'static impl Heap, main: fn(Machine) -> u8) -> ! {
     // SAFETY: this function is called once.
     unsafe { heap.init() };
     X86Ports.exit(main(Machine {
@@ -122,17 +122,24 @@ pub fn panic(info: &PanicInfo<'_>) -> ! {
 /// whose result is the run's exit status.
 ///
 /// It defines the entry point, the panic handler and the global allocator, whose heap has 128 KiB
-/// unless another size in bytes is given: `entry!(main, heap: 1 << 20)`. What it expands to needs
-/// `unsafe` for the entry point's symbol: a program may `deny(unsafe_code)`, but not `forbid` it.
+/// of the image unless another size in bytes is given: `entry!(main, heap: 512 << 10)`. With
+/// `entry!(main, heap: region)` it is the 4 MiB that a machine has which is made with a heap. What it
+/// expands to needs `unsafe` for the entry point's symbol: a program may `deny(unsafe_code)`, but
+/// not `forbid` it.
 #[macro_export]
 macro_rules! entry {
     ($main:path) => {
         $crate::entry!($main, heap: $crate::machine::heap::USUAL_SIZE);
     };
+    ($main:path, heap: region) => {
+        $crate::entry!(@with $main, $crate::machine::heap::RegionHeap);
+    };
     ($main:path, heap: $size:expr) => {
+        $crate::entry!(@with $main, $crate::machine::heap::ImageHeap<{ $size }>);
+    };
+    (@with $main:path, $heap:ty) => {
         #[global_allocator]
-        static HEAP: $crate::machine::heap::Heap<{ $size }> =
-            $crate::machine::heap::Heap::empty();
+        static HEAP: $heap = <$heap>::empty();
 
         /// Where the VMM starts the guest: like a function that was just called, with nothing to
         /// return to.

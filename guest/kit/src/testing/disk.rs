@@ -4,10 +4,10 @@ use std::cell::{RefCell, RefMut};
 use std::collections::HashSet;
 use std::rc::Rc;
 
-use super::Chooser;
 use super::memory::{load, load_bytes, store, store_bytes};
+use super::{Chooser, Device};
 use crate::hardware::Registers;
-use crate::virtio::block::{F_BLK_SIZE, F_FLUSH, F_RO, F_SIZE_MAX};
+use crate::virtio::block::{F_BLK_SIZE, F_FLUSH, F_RO, F_SIZE_MAX, F_WRITE_ZEROES};
 use crate::virtio::mmio::{F_EVENT_IDX, F_VERSION_1, register, status};
 use crate::virtio::ring::{DESC_NEXT, DESC_WRITE, passes};
 
@@ -32,6 +32,18 @@ pub struct Disk {
     /// Requests that fail, counted from the first, though nothing is wrong with the disk.
     pub hiccups: HashSet<usize>,
     pub flush_fails: bool,
+    /// Most sectors of a part that is made zero, and most parts of a request.
+    pub zero_limits: (u32, u32),
+    /// What requests to make parts zero get, if not success.
+    pub zeroes_fail: Option<u8>,
+    /// What was made zero without data: first byte and length.
+    pub zeroed: Vec<(u64, u64)>,
+    /// A byte that is stored wrong.
+    pub corrupt: Option<usize>,
+    /// A byte that can be written but not read.
+    pub unreadable: Option<u64>,
+    /// Bytes that were read.
+    pub bytes_read: u64,
     /// From this request on, this goes wrong.
     pub mischief: Option<(usize, Mischief)>,
     pub refuse_features: bool,
@@ -68,6 +80,12 @@ impl FakeDisk {
             bad: HashSet::new(),
             hiccups: HashSet::new(),
             flush_fails: false,
+            zero_limits: (u32::MAX, 256),
+            zeroes_fail: None,
+            zeroed: Vec::new(),
+            corrupt: None,
+            unreadable: None,
+            bytes_read: 0,
             mischief: None,
             refuse_features: false,
             writes: Vec::new(),
@@ -93,20 +111,20 @@ impl FakeDisk {
     pub fn get(&self) -> RefMut<'_, Disk> {
         self.0.borrow_mut()
     }
+}
 
-    /// Whether the driver is to be woken. That the disk has failed stays so until a reset.
-    pub fn take_notification(&self) -> bool {
+impl Device for FakeDisk {
+    fn take_notification(&self) -> bool {
         let failed = self.get().status & status::DEVICE_NEEDS_RESET != 0;
         std::mem::take(&mut self.get().notified) || failed
     }
 
-    pub fn is_busy(&self) -> bool {
+    fn is_busy(&self) -> bool {
         let disk = self.get();
         !disk.heads.is_empty() && disk.status & status::DEVICE_NEEDS_RESET == 0
     }
 
-    /// Does some of what is to do, in any order.
-    pub fn work(&self) {
+    fn work(&self) {
         let mut disk = self.get();
         let count = 1 + disk.choose.below(4);
         disk.work(count);
@@ -139,6 +157,8 @@ impl Disk {
             0x104 => (capacity >> 32) as u32,
             0x108 if self.accepted & F_SIZE_MAX != 0 => self.size_max,
             0x114 if self.accepted & F_BLK_SIZE != 0 => self.sector_size,
+            0x130 if self.accepted & F_WRITE_ZEROES != 0 => self.zero_limits.0,
+            0x134 if self.accepted & F_WRITE_ZEROES != 0 => self.zero_limits.1,
             _ => panic!("read of register {offset:#x}"),
         }
     }
@@ -283,24 +303,59 @@ impl Disk {
         }
         let (at, one, writable, _) = self.descriptor(next);
         assert_eq!((one, writable), (1, DESC_WRITE));
+        if kind == 13 {
+            assert_eq!((flags, sector), (DESC_NEXT, 0));
+            return (self.zero(address, len), 1, at);
+        }
         let (start, bytes) = (sector as usize * 512, len as usize);
         let sector_size = self.sector_size as usize;
         assert!(bytes > 0 && bytes % sector_size == 0 && start % sector_size == 0);
         assert!(start + bytes <= self.data.len(), "beyond the disk's end");
         assert!(self.accepted & F_SIZE_MAX == 0 || len <= self.size_max);
         let range = start as u64..(start + bytes) as u64;
-        if self.bad.iter().any(|bad| range.contains(bad)) || self.hiccups.contains(&self.served) {
+        let lost = kind == 0 && self.unreadable.is_some_and(|bad| range.contains(&bad));
+        let bad = self.bad.iter().any(|bad| range.contains(bad));
+        if bad || lost || self.hiccups.contains(&self.served) {
             return (1, 1, at);
         }
         let data = &mut self.data[start..start + bytes];
         if kind == 0 {
             assert_eq!(flags, DESC_NEXT | DESC_WRITE);
             store_bytes(address, data);
+            self.bytes_read += u64::from(len);
             return (0, len + 1, at);
         }
         assert_eq!((kind, flags, self.accepted & F_RO), (1, DESC_NEXT, 0));
         load_bytes(address, data);
+        if let Some(at) = self
+            .corrupt
+            .filter(|at| (start..start + bytes).contains(at))
+        {
+            self.data[at] ^= 1;
+        }
         (0, 1, at)
+    }
+
+    /// Makes the parts zero that the list of `len` bytes at `address` names.
+    fn zero(&mut self, address: u64, len: u32) -> u8 {
+        assert_ne!(self.accepted & F_WRITE_ZEROES, 0);
+        let parts = u64::from(len / 16);
+        assert!(len.is_multiple_of(16) && (1..=u64::from(self.zero_limits.1)).contains(&parts));
+        if let Some(status) = self.zeroes_fail {
+            return status;
+        }
+        for part in 0..parts {
+            let at = address + 16 * part;
+            let (sector, sectors, flags): (u64, u32, u32) = (load(at), load(at + 8), load(at + 12));
+            assert_eq!(flags, 1);
+            assert!(sectors > 0 && sectors <= self.zero_limits.0);
+            let (start, length) = (sector * 512, u64::from(sectors) * 512);
+            let sector_size = u64::from(self.sector_size);
+            assert!(start.is_multiple_of(sector_size) && length.is_multiple_of(sector_size));
+            self.data[start as usize..(start + length) as usize].fill(0);
+            self.zeroed.push((start, length));
+        }
+        0
     }
 
     /// Asks for a kick only if there is nothing left to do.

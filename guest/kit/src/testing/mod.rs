@@ -1,7 +1,7 @@
-//! The machine, in the tests' own memory: UARTs, two virtio block devices and the idle port.
+//! The machine, in the tests' own memory: UARTs, virtio devices and the idle port.
 //!
-//! The disks follow the specification (virtio 1.2, sections 2.7 and 5.2) and assert that the driver
-//! does; they answer in any order, and only while the driver waits or kicks.
+//! The devices follow the specification (virtio 1.2, sections 2.7, 5.2 and 5.3) and assert that the
+//! driver does. Disks answer in any order; both kinds work only while the driver waits or kicks.
 #![allow(
     clippy::unwrap_used,
     clippy::missing_panics_doc,
@@ -10,13 +10,13 @@
     missing_docs
 )]
 
+pub mod console;
 pub mod disk;
 pub mod memory;
 pub mod ports;
 
 use std::rc::Rc;
 
-use disk::FakeDisk;
 use ports::FakePorts;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 
@@ -37,18 +37,34 @@ impl Chooser {
     }
 }
 
-/// Ports whose idle port lets the disks work until one of them notifies the driver.
-pub fn ports_with(config: &[u8], disks: [&Rc<FakeDisk>; 2], seed: u64) -> FakePorts {
-    let disks = disks.map(Rc::clone);
+/// A device that works while the driver waits.
+pub trait Device {
+    /// Whether the driver is to be woken. That the device has failed stays so until a reset.
+    fn take_notification(&self) -> bool;
+
+    /// Whether there is something that it can do.
+    fn is_busy(&self) -> bool;
+
+    /// Does some of it.
+    fn work(&self);
+}
+
+/// Ports whose idle port lets the devices work until one of them notifies the driver.
+pub fn ports_with(
+    config: &[u8],
+    devices: impl IntoIterator<Item = Rc<dyn Device>>,
+    seed: u64,
+) -> FakePorts {
+    let devices: Vec<_> = devices.into_iter().collect();
     let mut choose = Chooser::new(seed);
     FakePorts::with_idle(config, move || {
-        while !disks.iter().any(|disk| disk.take_notification()) {
-            let busy: Vec<_> = disks.iter().filter(|disk| disk.is_busy()).collect();
+        while !devices.iter().any(|device| device.take_notification()) {
+            let busy: Vec<_> = devices.iter().filter(|device| device.is_busy()).collect();
             assert!(!busy.is_empty(), "idle with nothing under way: a hang");
             busy[choose.below(busy.len())].work();
         }
-        for disk in &disks {
-            disk.take_notification();
+        for device in &devices {
+            device.take_notification();
         }
     })
 }

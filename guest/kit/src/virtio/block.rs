@@ -25,10 +25,17 @@ pub const F_BLK_SIZE: u64 = 1 << 6;
 /// Feature: the device has a cache that can be flushed.
 pub const F_FLUSH: u64 = 1 << 9;
 
+/// Feature: parts of the disk can be made zero without data.
+pub const F_WRITE_ZEROES: u64 = 1 << 14;
+
 /// Offsets in the configuration (section 5.2.4).
 const CONFIG_CAPACITY: u16 = 0;
 const CONFIG_SIZE_MAX: u16 = 8;
 const CONFIG_BLK_SIZE: u16 = 20;
+const CONFIG_MAX_WRITE_ZEROES_SECTORS: u16 = 48;
+const CONFIG_MAX_WRITE_ZEROES_SEG: u16 = 52;
+/// The only queue: requests (section 5.2.2).
+const QUEUE: u16 = 0;
 /// Size of a queue unless more slots are wanted or fewer are possible.
 const USUAL_QUEUE_SIZE: u16 = 256;
 
@@ -37,7 +44,7 @@ const USUAL_QUEUE_SIZE: u16 = 256;
 pub enum Purpose {
     /// Reading alone.
     Read,
-    /// Writing, and flushing if the device can.
+    /// Writing, and flushing and declaring zeros if the device can. It can be read, too.
     Write,
 }
 
@@ -83,6 +90,17 @@ pub struct BlockConfig {
     pub size_max: u32,
     /// Whether it can be flushed.
     pub flush: bool,
+    /// What it takes of [`Kind::WriteZeroes`](super::requests::Kind::WriteZeroes), if it does.
+    pub zeroes: Option<ZeroLimits>,
+}
+
+/// What a request to make parts of the disk zero may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ZeroLimits {
+    /// Most sectors of 512 bytes of a part.
+    pub sectors: u32,
+    /// Most parts.
+    pub segments: u32,
 }
 
 /// A block device that has been initialised.
@@ -151,7 +169,7 @@ impl<R: Registers> BlockDevice<R> {
     /// Shows the device what was submitted, and notifies it if it wants that.
     pub fn kick(&mut self) {
         if self.queue.ring_mut().publish() {
-            self.transport.notify();
+            self.transport.notify(QUEUE);
         }
     }
 
@@ -207,7 +225,7 @@ fn set_up<R: Registers>(
     if purpose == Purpose::Write && features & F_RO != 0 {
         return Err(BlockError::ReadOnly);
     }
-    let size = queue_size(transport.queue_size_max()?, slots)?;
+    let size = queue_size(transport.queue_size_max(QUEUE)?, slots)?;
     let queue = RequestQueue::new(memory, size, features & F_EVENT_IDX != 0)?;
     transport.enable_queue(size, queue.ring().addresses());
     on_stage(Stage::Queue(size));
@@ -218,7 +236,7 @@ const fn wanted_features(purpose: Purpose) -> u64 {
     let always = F_EVENT_IDX | F_SIZE_MAX | F_SEG_MAX | F_RO | F_BLK_SIZE;
     match purpose {
         Purpose::Read => always,
-        Purpose::Write => always | F_FLUSH,
+        Purpose::Write => always | F_FLUSH | F_WRITE_ZEROES,
     }
 }
 
@@ -255,6 +273,10 @@ fn read_config<R: Registers>(
             false => u32::MAX,
         },
         flush: has(F_FLUSH),
+        zeroes: has(F_WRITE_ZEROES).then(|| ZeroLimits {
+            sectors: read(CONFIG_MAX_WRITE_ZEROES_SECTORS),
+            segments: read(CONFIG_MAX_WRITE_ZEROES_SEG),
+        }),
     })
 }
 

@@ -42,6 +42,7 @@ fn the_configuration_is_the_devices_where_its_features_say_so() {
         sector_size: 4096,
         size_max: 8192,
         flush: true,
+        zeroes: None,
     };
     assert_eq!(*open(&with, Purpose::Write, 1).unwrap().config(), expected);
     let without = disk();
@@ -51,6 +52,7 @@ fn the_configuration_is_the_devices_where_its_features_say_so() {
         sector_size: 512,
         size_max: u32::MAX,
         flush: false,
+        zeroes: None,
     };
     let device = open(&without, Purpose::Write, 1).unwrap();
     assert_eq!(*device.config(), expected);

@@ -70,8 +70,6 @@ pub const F_EVENT_IDX: u64 = 1 << 29;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"virt");
 const VERSION: u32 = 2;
-/// The only queue that this driver uses.
-const QUEUE: u32 = 0;
 /// How often something that ends by itself is looked at before it counts as stuck: each look
 /// takes some 20 microseconds, so this is about a second.
 const PATIENCE: u32 = 50_000;
@@ -174,13 +172,13 @@ impl<R: Registers> Transport<R> {
         Ok(accepted)
     }
 
-    /// Selects the queue and returns the largest size that it may have (section 4.2.3.2).
+    /// Selects a queue by its number and returns the largest size that it may have (section 4.2.3.2).
     ///
     /// # Errors
     ///
     /// [`TransportError::QueueInUse`] if it is ready already.
-    pub fn queue_size_max(&mut self) -> Result<u32, TransportError> {
-        self.registers.write(register::QUEUE_SEL, QUEUE);
+    pub fn queue_size_max(&mut self, queue: u16) -> Result<u32, TransportError> {
+        self.registers.write(register::QUEUE_SEL, u32::from(queue));
         if self.registers.read(register::QUEUE_READY) != 0 {
             return Err(TransportError::QueueInUse);
         }
@@ -228,9 +226,10 @@ impl<R: Registers> Transport<R> {
         self.add_status(status::FAILED);
     }
 
-    /// Tells the device that there are available buffers: a kick.
-    pub fn notify(&self) {
-        self.registers.write(register::QUEUE_NOTIFY, QUEUE);
+    /// Tells the device that there are available buffers in `queue`: a kick.
+    pub fn notify(&self, queue: u16) {
+        self.registers
+            .write(register::QUEUE_NOTIFY, u32::from(queue));
     }
 
     /// Whether the device has met an error from which only a reset would help (section 2.1.2).

@@ -14,7 +14,7 @@ fn initialisation_writes_what_the_specification_says_in_its_order() {
     transport.reset().unwrap();
     let wanted = F_EVENT_IDX | 1 << 40;
     assert_eq!(transport.negotiate(wanted), Ok(F_VERSION_1 | F_EVENT_IDX));
-    assert_eq!(transport.queue_size_max(), Ok(256));
+    assert_eq!(transport.queue_size_max(0), Ok(256));
     let memory = leak(0x1_0000);
     let at = |offset| memory.address(offset);
     let addresses = RingAddresses {
@@ -24,7 +24,7 @@ fn initialisation_writes_what_the_specification_says_in_its_order() {
     };
     transport.enable_queue(128, addresses);
     transport.start();
-    transport.notify();
+    transport.notify(0);
     let expected = [
         (0x70, 0),
         (0x70, 1),
@@ -105,7 +105,7 @@ fn a_legacy_device_or_one_that_disagrees_is_refused() {
 
 #[test]
 fn a_queue_in_use_is_refused() {
-    let error = probed(&[(0x44, 1)]).queue_size_max();
+    let error = probed(&[(0x44, 1)]).queue_size_max(0);
     assert_eq!(error, Err(TransportError::QueueInUse));
 }
 

@@ -18,6 +18,22 @@ pub const MAX_SLOTS: usize = (MAX_SIZE / SLOT_DESCRIPTORS) as usize;
 /// Status of a request that succeeded (section 5.2.6).
 pub const STATUS_OK: u8 = 0;
 
+/// What each part of the disk takes in the data of [`Kind::WriteZeroes`], in bytes.
+pub const ZERO_SEGMENT_LEN: usize = 16;
+/// Its flag that the part need not take room any more.
+const ZERO_UNMAP: u32 = 1;
+
+/// The bytes that name a part of the disk, in sectors of 512 bytes, in the data of
+/// [`Kind::WriteZeroes`]; with leave to free the room that it takes.
+#[must_use]
+pub fn zero_segment(sector: u64, sectors: u32) -> [u8; ZERO_SEGMENT_LEN] {
+    let mut segment = [0; ZERO_SEGMENT_LEN];
+    segment[..8].copy_from_slice(&sector.to_le_bytes());
+    segment[8..12].copy_from_slice(&sectors.to_le_bytes());
+    segment[12..].copy_from_slice(&ZERO_UNMAP.to_le_bytes());
+    segment
+}
+
 /// Size of a request header, and offset of its sector.
 const HEADER_LEN: usize = 16;
 const HEADER_SECTOR: usize = 8;
@@ -35,15 +51,19 @@ pub enum Kind {
     Write,
     /// Make what was written durable; has no data.
     Flush,
+    /// Make parts of the disk read as zeros, which need not take room any more. The data is a list
+    /// of [`ZERO_SEGMENT_LEN`] bytes a part; the request itself has no place.
+    WriteZeroes,
 }
 
 impl Kind {
-    /// The header's type field: VIRTIO_BLK_T_IN, _OUT and _FLUSH.
+    /// The header's type field: VIRTIO_BLK_T_IN, _OUT, _FLUSH and _WRITE_ZEROES.
     const fn code(self) -> u32 {
         match self {
             Self::Read => 0,
             Self::Write => 1,
             Self::Flush => 4,
+            Self::WriteZeroes => 13,
         }
     }
 }
@@ -74,7 +94,7 @@ impl Request {
     const fn writable(&self) -> u32 {
         match self.kind {
             Kind::Read => self.len.saturating_add(STATUS_LEN),
-            Kind::Write | Kind::Flush => STATUS_LEN,
+            Kind::Write | Kind::Flush | Kind::WriteZeroes => STATUS_LEN,
         }
     }
 }
@@ -226,7 +246,7 @@ impl RequestQueue {
             self.memory.u64_at(header).store(code, Ordering::Relaxed);
             let (next, flags) = match request.kind {
                 Kind::Read => (head + 1, DESC_NEXT | DESC_WRITE),
-                Kind::Write => (head + 1, DESC_NEXT),
+                Kind::Write | Kind::WriteZeroes => (head + 1, DESC_NEXT),
                 Kind::Flush => (head + 2, DESC_NEXT),
             };
             self.ring.set_link(head, DESC_NEXT, next);

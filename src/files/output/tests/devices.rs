@@ -3,13 +3,13 @@
 use super::*;
 
 /// A block device over a file, where this user may make one.
-struct LoopDevice {
-    path: PathBuf,
+pub(super) struct LoopDevice {
+    pub(super) path: PathBuf,
     _file: tempfile::NamedTempFile,
 }
 
 impl LoopDevice {
-    fn new(content: &[u8]) -> Option<Self> {
+    pub(super) fn new(content: &[u8]) -> Option<Self> {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), content).unwrap();
         let made = Command::new("losetup")
@@ -48,6 +48,7 @@ fn a_block_device_gets_the_input_and_keeps_what_lies_beyond_it() {
         let options = OutputOptions {
             direct,
             fsync: true,
+            ..OutputOptions::default()
         };
         let output = OutputFile::create(&device.path, &setup.input, options).unwrap();
         copy(&output, 5000).unwrap();
@@ -93,6 +94,7 @@ fn the_null_device_is_written_in_place() {
     let options = OutputOptions {
         direct: false,
         fsync: true,
+        ..OutputOptions::default()
     };
     let output = OutputFile::create(Path::new("/dev/null"), &setup.input, options).unwrap();
     copy(&output, 700).unwrap();

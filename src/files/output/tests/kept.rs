@@ -185,7 +185,7 @@ fn an_owner_and_group_that_cannot_be_kept_are_told_and_nobody_gets_more() {
     let program = tempfile::tempdir().unwrap();
     set_mode(program.path(), 0o755);
     let tests = program.path().join("tests");
-    fs::copy(std::env::current_exe().unwrap(), &tests).unwrap();
+    copy_program(&std::env::current_exe().unwrap(), &tests);
     set_mode(&tests, 0o755);
     for (old, new) in [(0o606, 0o600), (0o666, 0o666), (0o662, 0o622)] {
         let folder = tempfile::tempdir().unwrap();

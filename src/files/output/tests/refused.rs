@@ -162,7 +162,7 @@ fn a_file_of_another_in_a_sticky_folder_is_refused_before_the_copy() {
     set_mode(program.path(), 0o755);
     set_mode(folder.path(), 0o1777);
     let tests = program.path().join("tests");
-    fs::copy(std::env::current_exe().unwrap(), &tests).unwrap();
+    copy_program(&std::env::current_exe().unwrap(), &tests);
     set_mode(&tests, 0o755);
     fs::write(folder.path().join("copy"), "old").unwrap();
     set_mode(&folder.path().join("copy"), 0o666);

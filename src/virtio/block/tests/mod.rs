@@ -1,11 +1,14 @@
 //! Tests of the whole device, driven by its registers and rings as a guest does it: valid
-//! requests here, hostile ones in `hostile`, random ones in `random`, and a cost in `cost`.
+//! requests here, hostile ones in `hostile`, random ones in `random`, helpers in `helping`, and a
+//! cost in `cost`.
 #![allow(clippy::unwrap_used)]
 
 mod cost;
+mod helping;
 mod hostile;
 mod random;
 mod requests;
+mod zeroes;
 
 use std::io;
 use std::ops::Range;
@@ -51,7 +54,17 @@ impl Recorder {
         buffers: &[VolatileSlice<'_>],
     ) -> io::Result<()> {
         let len: usize = buffers.iter().map(VolatileSlice::len).sum();
-        let call = (operation, offset, len, buffers.len());
+        self.note(operation, offset, len, buffers.len())
+    }
+
+    fn note(
+        &self,
+        operation: IoOperation,
+        offset: u64,
+        len: usize,
+        buffers: usize,
+    ) -> io::Result<()> {
+        let call = (operation, offset, len, buffers);
         self.calls.lock().unwrap().push(call);
         let bad = self.bad.lock().unwrap();
         let end = offset + u64::try_from(len.max(1)).unwrap();
@@ -73,6 +86,16 @@ impl Storage for Recorder {
         self.storage.write_at(offset, buffers)
     }
 
+    fn write_zeroes(&self, offset: u64, length: u64, unmap: bool) -> io::Result<()> {
+        let len = usize::try_from(length).unwrap();
+        self.note(IoOperation::Write, offset, len, 0)?;
+        self.storage.write_zeroes(offset, length, unmap)
+    }
+
+    fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.write_zeroes(offset, length, true)
+    }
+
     fn flush(&self) -> io::Result<()> {
         self.call(IoOperation::Flush, 0, &[])
     }
@@ -83,6 +106,7 @@ fn config(sector_size: u32, read_only: bool) -> BlockConfig {
         capacity: CAPACITY,
         sector_size,
         read_only,
+        zeroes: false,
         id: *ID,
     }
 }
@@ -96,6 +120,18 @@ struct Rig {
 
 impl Rig {
     fn with(sector_size: u32, read_only: bool) -> Self {
+        Self::of(&config(sector_size, read_only))
+    }
+
+    /// A disk that takes zeros without data.
+    fn with_zeroes(sector_size: u32) -> Self {
+        Self::of(&BlockConfig {
+            zeroes: true,
+            ..config(sector_size, false)
+        })
+    }
+
+    fn of(config: &BlockConfig) -> Self {
         let mut contents = vec![0; usize::try_from(CAPACITY).unwrap()];
         for (sector, bytes) in contents.chunks_mut(512).enumerate() {
             bytes.fill(u8::try_from(sector % 251).unwrap());
@@ -107,13 +143,7 @@ impl Rig {
         };
         let memory = memory();
         let line = Arc::new(IrqLine::new().unwrap());
-        let block = Block::new(
-            &config(sector_size, read_only),
-            backend,
-            memory.clone(),
-            Arc::clone(&line),
-        )
-        .unwrap();
+        let block = Block::new(config, backend, memory.clone(), Arc::clone(&line)).unwrap();
         let block = Arc::new(block);
         let driver = Driver::new(block.clone(), memory);
         Self {

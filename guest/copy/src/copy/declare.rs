@@ -1,0 +1,95 @@
+//! What the output is told of zeros in place of being written them (VIRTIO_BLK_T_WRITE_ZEROES,
+//! virtio 1.2, section 5.2.6): the holes of the input before anything is copied, in a few large
+//! requests, and what is found in pieces one stretch at a time.
+
+use guest_kit::hardware::{Ports, Registers};
+use guest_kit::virtio::block::WIRE_SECTOR;
+use guest_kit::virtio::requests::{Kind, Request, STATUS_OK, ZERO_SEGMENT_LEN, zero_segment};
+
+use super::Observer;
+use super::engine::{Engine, to_usize};
+use super::plan::Piece;
+use super::skip::Selection;
+use crate::config::Disk;
+use crate::report::Failure;
+
+impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
+    /// Declares the holes. If the output takes no such requests, or refuses one, there are none:
+    /// then all is copied.
+    pub(super) fn declare_holes(&mut self) -> Result<(), Failure> {
+        if self.selection.holes().is_empty() || self.try_declare()? {
+            self.copied = self.selection.reached(0);
+            if self.copied > 0 {
+                self.observer.skipped(self.count());
+            }
+        } else {
+            self.selection = Selection::everything(self.plan);
+        }
+        Ok(())
+    }
+
+    /// True if the output has taken all holes.
+    fn try_declare(&mut self) -> Result<bool, Failure> {
+        let Some(limits) = self.disks.output.config().zeroes else {
+            return Ok(false);
+        };
+        let room = self.pool.len() / ZERO_SEGMENT_LEN;
+        let most = to_usize(limits.segments)
+            .min(room)
+            .min(to_usize(self.disks.output.config().size_max) / ZERO_SEGMENT_LEN);
+        if most == 0 || limits.sectors < self.plan.block() / WIRE_SECTOR {
+            return Ok(false);
+        }
+        let selection = self.selection.clone();
+        let mut zeroes = selection.zeroes(limits).peekable();
+        while zeroes.peek().is_some() {
+            let mut len = 0;
+            for (sector, sectors) in zeroes.by_ref().take(most) {
+                self.pool.write(len, &zero_segment(sector, sectors));
+                len += ZERO_SEGMENT_LEN;
+            }
+            let request = self.declaration(0, len);
+            let run = self.disks.run(Disk::Output, request, self.observer);
+            if run.map_err(|fault| self.fault(&fault))? != STATUS_OK {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The request that writes the next part of `piece`, which lies in the memory from `buffer` up
+    /// and of which `from` bytes are written; and how many are when it is done.
+    pub(super) fn next_write(&mut self, piece: Piece, buffer: usize, from: u32) -> (Request, u32) {
+        let Some(search) = self.extras.zeros else {
+            return (self.write(piece, buffer), piece.write_len);
+        };
+        let start = buffer + to_usize(from);
+        let rest = self.pool.bytes(start, to_usize(piece.write_len - from));
+        let stretch = search.stretch(rest);
+        // It is not longer than what is left of the piece.
+        let len = u32::try_from(stretch.len).unwrap_or(piece.write_len - from);
+        let part = Piece {
+            offset: piece.offset + u64::from(from),
+            read_len: len,
+            write_len: len,
+        };
+        if !stretch.zero {
+            return (self.write(part, start), from + len);
+        }
+        // Nobody needs the zeros any more, so that the place is good for the declaration.
+        let unit = u64::from(WIRE_SECTOR);
+        let segment = zero_segment(part.offset / unit, len / WIRE_SECTOR);
+        self.pool.write(start, &segment);
+        (self.declaration(start, ZERO_SEGMENT_LEN), from + len)
+    }
+
+    /// The request with the `len` bytes of segments at `buffer`.
+    fn declaration(&self, buffer: usize, len: usize) -> Request {
+        Request {
+            kind: Kind::WriteZeroes,
+            sector: 0,
+            address: self.pool.address(buffer),
+            len: u32::try_from(len).unwrap_or(0),
+        }
+    }
+}

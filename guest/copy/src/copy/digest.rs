@@ -1,0 +1,119 @@
+//! The digest of the input's bytes, in their order: of what was read, and of the zeros of holes that
+//! were not.
+
+use sha2::{Digest as _, Sha256};
+
+/// Length of the digest in bytes.
+pub const LEN: usize = 32;
+
+/// What zeros are taken from, a piece at a time.
+const ZEROS: [u8; 4096] = [0; 4096];
+
+/// The digest of a disk's first bytes, as far as they have been given.
+#[derive(Clone, Debug)]
+pub struct Hasher {
+    state: Sha256,
+    position: u64,
+    length: u64,
+}
+
+impl Hasher {
+    /// The digest of the first `length` bytes; what is given beyond them is not looked at.
+    #[must_use]
+    pub fn new(length: u64) -> Self {
+        Self {
+            state: Sha256::new(),
+            position: 0,
+            length,
+        }
+    }
+
+    /// How many bytes it has.
+    #[must_use]
+    pub const fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// How many bytes it is of.
+    #[must_use]
+    pub const fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Takes the disk's bytes from `offset` up, which is not beyond what it has. Those that it has
+    /// already count as they were.
+    pub fn data(&mut self, offset: u64, bytes: &[u8]) {
+        let known = usize::try_from(self.position.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let wanted = self.length.saturating_sub(self.position);
+        let new = bytes.get(known..).unwrap_or_default();
+        let new = &new[..usize::try_from(wanted).map_or(new.len(), |most| most.min(new.len()))];
+        self.state.update(new);
+        self.position += new.len() as u64;
+    }
+
+    /// Takes zeros up to the disk's byte `end`, `most` of them at once. True if there are more.
+    pub fn zeros(&mut self, end: u64, most: u64) -> bool {
+        let end = end.min(self.length);
+        let stop = end.min(self.position.saturating_add(most));
+        while self.position < stop {
+            let left = usize::try_from(stop - self.position).unwrap_or(usize::MAX);
+            let zeros = &ZEROS[..left.min(ZEROS.len())];
+            self.state.update(zeros);
+            self.position += zeros.len() as u64;
+        }
+        self.position < end
+    }
+
+    /// The digest; what has not been given is taken for zeros.
+    #[must_use]
+    pub fn finish(mut self) -> [u8; LEN] {
+        self.zeros(self.length, u64::MAX);
+        self.state.finalize().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn plain(bytes: &[u8]) -> [u8; LEN] {
+        Sha256::digest(bytes).into()
+    }
+
+    #[test]
+    fn nothing_has_the_digest_that_the_standard_gives() {
+        let empty = Hasher::new(0).finish();
+        assert_eq!(empty[..4], [0xe3, 0xb0, 0xc4, 0x42]);
+    }
+
+    #[test]
+    fn pieces_holes_and_repetitions_make_the_digest_of_the_bytes() {
+        let mut bytes = vec![0; 30_000];
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            if !(5000..21_000).contains(&at) {
+                *byte = u8::try_from(at % 251).unwrap();
+            }
+        }
+        let mut hasher = Hasher::new(29_999);
+        hasher.data(0, &bytes[..4096]);
+        // Read again after a failure, and a little more.
+        hasher.data(0, &bytes[..5000]);
+        hasher.data(0, &[7; 100]);
+        assert!(hasher.zeros(21_000, 5000));
+        assert!(!hasher.zeros(21_000, u64::MAX));
+        hasher.data(21_000, &bytes[21_000..]);
+        assert_eq!(hasher.position(), 29_999);
+        assert_eq!(hasher.finish(), plain(&bytes[..29_999]));
+    }
+
+    #[test]
+    fn what_is_not_given_is_zero() {
+        let mut hasher = Hasher::new(10_000);
+        hasher.data(0, &[1]);
+        let mut bytes = vec![0; 10_000];
+        bytes[0] = 1;
+        assert_eq!(hasher.finish(), plain(&bytes));
+    }
+}

@@ -1,0 +1,153 @@
+//! Copies with holes, with zeros that are found, with a digest and with a look back.
+
+use guest_kit::virtio::block::F_WRITE_ZEROES;
+use sha2::{Digest as _, Sha256};
+
+use super::*;
+
+/// A copy of `job` with the input zero outside of `data`, which is the list, in units of 4096.
+fn sparse(job: Job, lengths: &[u64]) -> Setup {
+    let mut setup = Setup::new(job);
+    let list = DataList::from_message(lengths.to_vec());
+    let len = setup.source.get().data.len() as u64;
+    let mut zeroed = vec![0; len as usize];
+    for range in list.ranges(len) {
+        let range = range.start as usize..range.end as usize;
+        zeroed[range.clone()].copy_from_slice(&setup.source.get().data[range]);
+    }
+    setup.source.get().data = zeroed;
+    setup.target.get().features |= F_WRITE_ZEROES;
+    setup.list = Some(list);
+    setup
+}
+
+fn digest_of(setup: &Setup) -> [u8; 32] {
+    Sha256::digest(&setup.source.get().data[..setup.job.len]).into()
+}
+
+fn job_of(len: usize) -> Job {
+    Job {
+        len,
+        request: 8192,
+        ..Job::default()
+    }
+}
+
+#[test]
+fn a_hole_is_neither_read_nor_written() {
+    let setup = sparse(job_of(1 << 20), &[10, 2, 100, 1]);
+    setup.assert_copies_all();
+    assert_eq!(setup.source.get().bytes_read, 3 * 4096);
+    let zeroed: u64 = setup.target.get().zeroed.iter().map(|part| part.1).sum();
+    assert_eq!(zeroed, (1 << 20) - 3 * 4096);
+    // One request for all holes, one or two for each piece of data, a flush.
+    assert_eq!(setup.target.get().served, 1 + 2 + 1);
+}
+
+#[test]
+fn an_input_of_nothing_but_a_hole_takes_one_request() {
+    let setup = sparse(job_of((1 << 20) + 5), &[0]);
+    setup.assert_copies_all();
+    assert_eq!(setup.source.get().served, 0);
+    assert_eq!(setup.target.get().served, 2);
+}
+
+#[test]
+fn a_disk_that_takes_no_zeroes_or_refuses_them_is_written() {
+    for status in [None, Some(1), Some(2)] {
+        for search in [false, true] {
+            let mut setup = sparse(job_of(300_000), &[3, 2, 10, 1]);
+            setup.search = search;
+            match status {
+                None => setup.target.get().features &= !F_WRITE_ZEROES,
+                Some(_) => setup.target.get().zeroes_fail = status,
+            }
+            setup.assert_copies_all();
+            assert_eq!(setup.target.get().zeroed, []);
+        }
+    }
+}
+
+#[test]
+fn a_device_that_takes_little_gets_many_declarations() {
+    let setup = sparse(job_of(1 << 20), &[10, 2, 100, 1]);
+    setup.target.get().zero_limits = (16, 3);
+    setup.assert_copies_all();
+    assert!(setup.target.get().zeroed.len() >= 125);
+}
+
+#[test]
+fn zeros_that_are_found_are_declared_only_if_that_is_wanted() {
+    for search in [false, true] {
+        let mut setup = sparse(job_of(1 << 20), &[10, 2, 100, 1]);
+        setup.list = None;
+        setup.search = search;
+        setup.assert_copies_all();
+        assert_eq!(setup.source.get().bytes_read, 1 << 20);
+        let zeroed: u64 = setup.target.get().zeroed.iter().map(|part| part.1).sum();
+        let expected = if search { (1 << 20) - 3 * 4096 } else { 0 };
+        assert_eq!(zeroed, expected);
+    }
+}
+
+#[test]
+fn an_output_that_came_out_wrong_fails_the_verification() {
+    let mut setup = Setup::new(Job::default());
+    (setup.digest, setup.verify) = (true, true);
+    setup.target.get().corrupt = Some(20_000);
+    let failure = setup.run().0.result.unwrap_err();
+    assert_eq!((failure.op, failure.device), (Op::Verify, "output"));
+    assert!(failure.detail.starts_with("what was read back has sha256 "));
+    assert!(failure.detail.contains(&hex(&digest_of(&setup))));
+}
+
+#[test]
+fn an_output_that_cannot_be_read_back_fails_with_its_sector() {
+    let mut setup = Setup::new(Job::default());
+    (setup.digest, setup.verify) = (true, true);
+    setup.target.get().unreadable = Some(4096);
+    let failure = setup.run().0.result.unwrap_err();
+    assert_eq!((failure.op, failure.sector), (Op::Verify, 8));
+    assert_eq!(failure.status, 1);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn any_combination_copies_exactly_and_has_the_digest_of_the_bytes(
+        job in job(),
+        list in prop::option::of(prop::collection::vec(0_u64..20, 0..12)),
+        search in any::<bool>(),
+        verify in any::<bool>(),
+        takes_zeroes in any::<bool>(),
+        first in prop::collection::hash_set(0_usize..40, 0..2),
+        second in prop::collection::hash_set(0_usize..40, 0..2),
+    ) {
+        let mut setup = match list {
+            Some(lengths) => sparse(job, &lengths),
+            None => Setup::new(job),
+        };
+        (setup.search, setup.digest, setup.verify) = (search, true, verify);
+        if takes_zeroes {
+            setup.target.get().features |= F_WRITE_ZEROES;
+        } else {
+            setup.target.get().features &= !F_WRITE_ZEROES;
+        }
+        setup.source.get().hiccups = first;
+        setup.target.get().hiccups = second;
+        let (outcome, _) = setup.run();
+        match outcome.result {
+            Ok(()) => {
+                prop_assert_eq!(outcome.count, setup.sectors());
+                prop_assert_eq!(outcome.digest, Some(digest_of(&setup)));
+                setup.assert_copied();
+            }
+            // A second hiccup in a row, or one while it is read back.
+            Err(failure) => {
+                prop_assert_eq!(failure.status, 1);
+                prop_assert_eq!(outcome.digest, None);
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! A copy with a digest: each piece goes into it, in order, before it is written, and the disks work
+//! meanwhile. In the end the output is read back and compared, if that is wanted.
+
+use alloc::string::String;
+use core::fmt::Write as _;
+
+use guest_kit::hardware::{Ports, Registers};
+use guest_kit::virtio::block::WIRE_SECTOR;
+use guest_kit::virtio::requests::{Kind, MAX_SLOTS, Request, STATUS_OK};
+use guest_protocol::NO_STATUS;
+
+use super::digest::{Hasher, LEN};
+use super::disks::Fault;
+use super::engine::{Engine, Progress, to_usize};
+use super::{Observer, request_failure};
+use crate::config::Disk;
+use crate::report::{Failure, Op};
+
+/// The most zeros of a hole that the digest takes before the disks are looked at again, in bytes.
+const ZEROS_AT_ONCE: u64 = 256 << 10;
+
+impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
+    /// Takes the next piece into the digest, if one is wanted and it has been read, and starts to
+    /// write it. True if there was anything to do.
+    pub(super) fn hash(&mut self) -> bool {
+        let (index, slot) = (self.hashed, self.slot(self.hashed));
+        let Some(hasher) = &mut self.extras.digest else {
+            return false;
+        };
+        let ready = index < self.next && self.slots[usize::from(slot)] == Progress::Read;
+        if self.failed || !ready {
+            return false;
+        }
+        let piece = self.selection.piece(index);
+        let started = self.disks.ports.ticks();
+        // Not all zeros of a hole at once: the disks are not to wait for it.
+        if !hasher.zeros(piece.offset, ZEROS_AT_ONCE) {
+            let buffer = usize::from(slot) * to_usize(self.plan.request_size());
+            hasher.data(
+                piece.offset,
+                self.pool.bytes(buffer, to_usize(piece.read_len)),
+            );
+            self.hashed += 1;
+            self.write_on(index, 0);
+        }
+        self.digest_ticks += self.disks.ports.ticks().saturating_sub(started);
+        true
+    }
+
+    /// The digest of the input, if one is wanted. Everything is copied and flushed.
+    pub(super) fn finish_digest(&mut self) -> Result<Option<[u8; LEN]>, Failure> {
+        let Some(hasher) = self.extras.digest.take() else {
+            return Ok(None);
+        };
+        let length = hasher.length();
+        let started = self.disks.ports.ticks();
+        let digest = hasher.finish();
+        self.digest_ticks += self.disks.ports.ticks().saturating_sub(started);
+        if self.extras.verify {
+            let found = self.read_back(length)?;
+            if found != digest {
+                return Err(difference(&found, &digest));
+            }
+        }
+        Ok(Some(digest))
+    }
+
+    /// The digest of the output's first `length` bytes.
+    fn read_back(&mut self, length: u64) -> Result<[u8; LEN], Failure> {
+        let mut hasher = Hasher::new(length);
+        let sector = self.plan.output().sector;
+        let length = length.next_multiple_of(u64::from(sector));
+        match self.read_all(length, &mut hasher) {
+            Ok(STATUS_OK) => Ok(hasher.finish()),
+            Ok(status) => {
+                let at = hasher.position() / u64::from(sector);
+                Err(request_failure(Op::Verify, Disk::Output, at, status))
+            }
+            Err(fault) => Err(Failure {
+                op: Op::Verify,
+                ..self.fault(&fault)
+            }),
+        }
+    }
+
+    /// Reads the output's first `length` bytes in order; returns the status that ended it.
+    fn read_all(&mut self, length: u64, hasher: &mut Hasher) -> Result<u8, Fault> {
+        let size = u64::from(self.plan.request_size());
+        let (pieces, depth) = (length.div_ceil(size), self.depth() as u64);
+        let place = |index: u64| {
+            let len = size.min(length - index * size);
+            let slot = u16::try_from(index % depth).unwrap_or(0);
+            (slot, u32::try_from(len).unwrap_or(0))
+        };
+        let mut ended = [None; MAX_SLOTS];
+        let (mut done, mut next) = (0, 0);
+        while done < pieces {
+            while next < pieces && next - done < depth {
+                let (slot, len) = place(next);
+                let buffer = usize::from(slot) * to_usize(self.plan.request_size());
+                let request = Request {
+                    kind: Kind::Read,
+                    sector: next * size / u64::from(WIRE_SECTOR),
+                    address: self.pool.address(buffer),
+                    len,
+                };
+                self.disks.output.submit(slot, request);
+                next += 1;
+            }
+            self.disks.output.kick();
+            let mut moved = false;
+            while let Some(completion) = self.disks.complete(Disk::Output)? {
+                moved = true;
+                ended[usize::from(completion.slot)] = Some(completion.status);
+            }
+            let (slot, len) = place(done);
+            match ended[usize::from(slot)].take() {
+                None => {}
+                Some(STATUS_OK) => {
+                    moved = true;
+                    let buffer = usize::from(slot) * to_usize(self.plan.request_size());
+                    hasher.data(done * size, self.pool.bytes(buffer, to_usize(len)));
+                    done += 1;
+                }
+                // The run is over, whatever else is under way.
+                Some(status) => return Ok(status),
+            }
+            if !moved {
+                self.disks.wait(self.observer)?;
+            }
+        }
+        Ok(STATUS_OK)
+    }
+}
+
+/// The failure of an output whose bytes have another digest than the input's.
+fn difference(found: &[u8], digest: &[u8]) -> Failure {
+    // Not `format!`: the library's copy of it can unwind, for which a guest has nothing.
+    let detail = String::from("what was read back has sha256 ") + &hex(found) + ", the input ";
+    Failure {
+        op: Op::Verify,
+        device: Disk::Output.name(),
+        sector: 0,
+        status: NO_STATUS,
+        detail: detail + &hex(digest),
+    }
+}
+
+/// The bytes as hexadecimal digits.
+#[must_use]
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    let mut digits = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        // Writing to a string cannot fail.
+        let _ = write!(digits, "{byte:02x}");
+    }
+    digits
+}

@@ -1,0 +1,106 @@
+//! Zeros in what has been read: they are declared to the output and not written.
+
+use guest_kit::virtio::block::ZeroLimits;
+
+use super::plan::Plan;
+
+/// Zeros are looked for in pieces of so many bytes: what file systems have as their smallest hole.
+const GRANULE: u32 = 4096;
+/// How much is looked at before there is a decision: few enough bytes that data is found out at
+/// once, and enough for the compiler to make it a loop over the largest registers.
+const STRIDE: usize = 256;
+
+/// The search for zeros in pieces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Search {
+    /// In bytes: whole sectors of both disks.
+    granule: usize,
+}
+
+/// The start of a piece, as far as it is all data or all zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// In bytes.
+    pub len: usize,
+    /// Whether all of it is zero.
+    pub zero: bool,
+}
+
+impl Search {
+    /// The search for zeros in the pieces of `plan` for a device with these limits; `None` if it
+    /// would not take those of one piece.
+    #[must_use]
+    pub fn new(plan: &Plan, limits: Option<ZeroLimits>) -> Option<Self> {
+        let limits = limits?;
+        let sectors = plan.request_size() / guest_kit::virtio::block::WIRE_SECTOR;
+        let granule = GRANULE.max(plan.block()).min(plan.request_size());
+        (limits.segments > 0 && limits.sectors >= sectors).then_some(Self {
+            granule: super::engine::to_usize(granule),
+        })
+    }
+
+    /// How far `bytes`, which are not empty, are all data or all zeros.
+    #[must_use]
+    pub fn stretch(self, bytes: &[u8]) -> Stretch {
+        let mut granules = bytes.chunks(self.granule);
+        let first = granules.next().unwrap_or_default();
+        let zero = is_zero(first);
+        let more = granules.take_while(|granule| is_zero(granule) == zero);
+        let len = first.len() + more.map(<[u8]>::len).sum::<usize>();
+        Stretch { len, zero }
+    }
+}
+
+/// Whether there is nothing but zeros.
+#[must_use]
+pub fn is_zero(bytes: &[u8]) -> bool {
+    bytes
+        .chunks(STRIDE)
+        .all(|stride| stride.iter().fold(0, |any, byte| any | byte) == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_bit_anywhere_is_no_zero() {
+        for len in [1, 15, 16, 255, 256, 257, 4096] {
+            let mut bytes = vec![0; len];
+            assert!(is_zero(&bytes));
+            for at in 0..len {
+                bytes[at] = 0x80 >> (at % 8);
+                assert!(!is_zero(&bytes), "{at} of {len}");
+                bytes[at] = 0;
+            }
+        }
+    }
+
+    #[test]
+    fn a_stretch_ends_where_data_and_zeros_meet() {
+        let search = Search { granule: 512 };
+        let mut bytes = vec![0; 2048 + 100];
+        let all = Stretch {
+            len: 2148,
+            zero: true,
+        };
+        assert_eq!(search.stretch(&bytes), all);
+        bytes[1500] = 1;
+        let stretches = |bytes: &[u8]| {
+            let mut from = 0;
+            std::iter::from_fn(|| {
+                let rest = bytes.get(from..).filter(|rest| !rest.is_empty())?;
+                let stretch = search.stretch(rest);
+                from += stretch.len;
+                Some((stretch.len, stretch.zero))
+            })
+            .collect::<Vec<_>>()
+        };
+        assert_eq!(stretches(&bytes), [(1024, true), (512, false), (612, true)]);
+        bytes[2147] = 1;
+        assert_eq!(
+            stretches(&bytes),
+            [(1024, true), (512, false), (512, true), (100, false)]
+        );
+    }
+}

@@ -1,0 +1,141 @@
+//! A few lines of an image's tables in memory, instead of whole tables.
+//!
+//! A cache holds [`LINE`] bytes a line and never more lines than it was made with; the line that
+//! was used longest ago makes room.
+
+use alloc::boxed::Box;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use crate::bytes;
+use crate::error::Error;
+use crate::reason::Reason;
+use crate::source::{ReadAt, len64, read, to_usize};
+
+/// Bytes of a line, a power of two.
+pub(crate) const LINE: u64 = 16384;
+
+struct Line {
+    start: u64,
+    used: u64,
+    bytes: Box<[u8]>,
+    valid: usize,
+}
+
+/// The lines.
+pub(crate) struct Cache {
+    lines: Vec<Line>,
+    most: usize,
+    clock: u64,
+}
+
+impl core::fmt::Debug for Cache {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Cache({} of {} lines)", self.lines.len(), self.most)
+    }
+}
+
+impl Cache {
+    /// A cache of at most `most` lines, which are allocated when they are first needed.
+    pub(crate) fn new(most: usize) -> Self {
+        Self {
+            lines: Vec::with_capacity(most),
+            most,
+            clock: 0,
+        }
+    }
+
+    /// The bytes from `offset` to the end of its line or of the file: at least `least`, which are
+    /// within one line.
+    pub(crate) fn bytes(
+        &mut self,
+        source: &mut dyn ReadAt,
+        offset: u64,
+        least: usize,
+    ) -> Result<&[u8], Error> {
+        let beyond = Error::refused(Reason::BeyondEnd, offset, source.size());
+        let start = offset & !(LINE - 1);
+        self.clock += 1;
+        let index = match self.lines.iter().position(|line| line.start == start) {
+            Some(index) => index,
+            None if offset >= source.size() => return Err(beyond),
+            None => self.load(source, start)?,
+        };
+        let clock = self.clock;
+        let line = self.lines.get_mut(index).ok_or(beyond)?;
+        line.used = clock;
+        let valid = line.bytes.get(..line.valid).unwrap_or_default();
+        let bytes = valid.get(to_usize(offset - start)..).ok_or(beyond)?;
+        if bytes.len() < least {
+            return Err(beyond);
+        }
+        Ok(bytes)
+    }
+
+    fn load(&mut self, source: &mut dyn ReadAt, start: u64) -> Result<usize, Error> {
+        let index = self.room();
+        let valid = to_usize((source.size() - start).min(LINE));
+        let Some(line) = self.lines.get_mut(index) else {
+            return Err(Error::Read { offset: start });
+        };
+        // A line that cannot be read must not be found later.
+        line.start = u64::MAX;
+        let target = line.bytes.get_mut(..valid).unwrap_or_default();
+        read(source, start, target)?;
+        line.start = start;
+        line.valid = valid;
+        Ok(index)
+    }
+
+    fn room(&mut self) -> usize {
+        if self.lines.len() < self.most {
+            self.lines.push(Line {
+                start: u64::MAX,
+                used: 0,
+                bytes: vec![0; to_usize(LINE)].into_boxed_slice(),
+                valid: 0,
+            });
+            return self.lines.len() - 1;
+        }
+        let oldest = self.lines.iter().enumerate().min_by_key(|(_, l)| l.used);
+        oldest.map_or(0, |(index, _)| index)
+    }
+
+    /// Fills `buffer` from `offset`, over as many lines as it takes.
+    pub(crate) fn copy(
+        &mut self,
+        source: &mut dyn ReadAt,
+        mut offset: u64,
+        mut buffer: &mut [u8],
+    ) -> Result<(), Error> {
+        while !buffer.is_empty() {
+            let bytes = self.bytes(source, offset, 1)?;
+            let there = bytes.len().min(buffer.len());
+            let (piece, rest) = buffer.split_at_mut(there);
+            piece.copy_from_slice(bytes.get(..there).unwrap_or_default());
+            offset = offset.saturating_add(len64(piece));
+            buffer = rest;
+        }
+        Ok(())
+    }
+
+    /// The big-endian 64-bit entry at `offset`, which is a multiple of 8.
+    pub(crate) fn be64(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<u64, Error> {
+        Ok(bytes::be64(self.bytes(source, offset, 8)?, 0))
+    }
+
+    /// The big-endian 32-bit entry at `offset`, which is a multiple of 4.
+    pub(crate) fn be32(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<u32, Error> {
+        Ok(bytes::be32(self.bytes(source, offset, 4)?, 0))
+    }
+
+    /// The little-endian 32-bit entry at `offset`, which is a multiple of 4.
+    pub(crate) fn le32(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<u32, Error> {
+        Ok(bytes::le32(self.bytes(source, offset, 4)?, 0))
+    }
+
+    /// The little-endian 64-bit entry at `offset`, which is a multiple of 8.
+    pub(crate) fn le64(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<u64, Error> {
+        Ok(bytes::le64(self.bytes(source, offset, 8)?, 0))
+    }
+}

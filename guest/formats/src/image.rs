@@ -1,0 +1,211 @@
+//! An image of any format: what it says of itself, and where its bytes are.
+
+use crate::error::Error;
+use crate::extent::{Content, Extent, join};
+use crate::format::Format;
+use crate::info::{Info, Options};
+use crate::probe::{Probe, file_system, partition_table};
+use crate::qcow2::Qcow2;
+use crate::reason::Reason;
+use crate::source::{ReadAt, ReadError, len64, to_usize};
+use crate::vdi::Vdi;
+use crate::vhd::Vhd;
+use crate::vhdx::Vhdx;
+use crate::vmdk::Vmdk;
+use crate::{other, qcow2, vdi, vhd, vhdx, vmdk};
+
+/// An image that can be read.
+#[derive(Debug)]
+pub enum Image {
+    /// The bytes as they are: how many.
+    Raw(u64),
+    /// See [`Qcow2`].
+    Qcow2(Qcow2),
+    /// See [`Vmdk`].
+    Vmdk(Vmdk),
+    /// See [`Vhd`].
+    Vhd(Vhd),
+    /// See [`Vhdx`].
+    Vhdx(Vhdx),
+    /// See [`Vdi`].
+    Vdi(Vdi),
+}
+
+/// Says what can be said of an image from its headers, and what speaks against using it.
+///
+/// Faults of the image are findings, not errors. At most some hundred small reads are made, or as
+/// many as the log of a VHDX takes, which is at most eight times its length.
+///
+/// # Errors
+///
+/// [`Error::Read`] if the caller could not read.
+pub fn inspect(source: &mut dyn ReadAt, options: &Options) -> Result<Info, Error> {
+    examine(source, options).map(|(info, _)| info)
+}
+
+/// As [`inspect`], with the image where its headers allow to read on, whatever was found: for
+/// whoever lists snapshots or checks tables, and not for whoever uses the disk.
+///
+/// # Errors
+///
+/// [`Error::Read`] if the caller could not read.
+pub fn examine(source: &mut dyn ReadAt, options: &Options) -> Result<(Info, Option<Image>), Error> {
+    let probe = Probe::new(source, options)?;
+    let mut info = Info::new(probe.format);
+    info.fitting = probe.fitting;
+    probe.judge(options, &mut info.findings);
+    let mut image = match headers(source, &mut info, options) {
+        Ok(image) => image,
+        Err(Error::Refused(finding)) => {
+            info.find(finding.reason, finding.at, finding.value);
+            None
+        }
+        Err(error) => return Err(error),
+    };
+    if let Some(image) = &mut image {
+        look_inside(image, source, &mut info);
+    }
+    Ok((info, image))
+}
+
+fn headers(
+    source: &mut dyn ReadAt,
+    info: &mut Info,
+    options: &Options,
+) -> Result<Option<Image>, Error> {
+    Ok(Some(match info.format {
+        Format::Raw | Format::Iso => {
+            info.set_size(source.size(), 0, options);
+            Image::Raw(source.size())
+        }
+        Format::Qcow2 => Image::Qcow2(Qcow2::new(qcow2::inspect(source, info, options)?)),
+        Format::Vmdk => Image::Vmdk(vmdk::inspect(source, info, options)?),
+        Format::Vhd => Image::Vhd(vhd::inspect(source, info, options)?),
+        Format::Vhdx => Image::Vhdx(vhdx::inspect(source, info, options)?),
+        Format::Vdi => Image::Vdi(vdi::inspect(source, info, options)?),
+        _ => {
+            other::inspect(source, info, options)?;
+            return Ok(None);
+        }
+    }))
+}
+
+/// Looks for partitions and file systems on the virtual disk, if its start lies in the file
+/// uncompressed. What is in the way is found again, and named, by whoever reads the disk.
+fn look_inside(image: &mut Image, source: &mut dyn ReadAt, info: &mut Info) {
+    let mut disk = Disk { image, source };
+    info.partitions = partition_table(&mut disk).unwrap_or_default();
+    if info.partitions.is_none() {
+        info.file_system = file_system(&mut disk).unwrap_or_default();
+    }
+}
+
+impl Image {
+    /// Opens an image for reading.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] with the first reason that `options` does not allow.
+    pub fn open(source: &mut dyn ReadAt, options: &Options) -> Result<(Self, Info), Error> {
+        let (info, image) = examine(source, options)?;
+        info.require(options)?;
+        match image {
+            Some(image) => Ok((image, info)),
+            // All was allowed, and yet the headers did not get that far: for this reason.
+            None => Err(info
+                .findings
+                .iter()
+                .last()
+                .map_or(Error::refused(Reason::FormatNotRead, 0, 0), |finding| {
+                    Error::Refused(*finding)
+                })),
+        }
+    }
+
+    /// Bytes of the virtual disk.
+    #[must_use]
+    pub fn virtual_size(&self) -> u64 {
+        match self {
+            Self::Raw(size) => *size,
+            Self::Qcow2(image) => image.virtual_size(),
+            Self::Vmdk(image) => image.virtual_size(),
+            Self::Vhd(image) => image.virtual_size(),
+            Self::Vhdx(image) => image.virtual_size(),
+            Self::Vdi(image) => image.virtual_size(),
+        }
+    }
+
+    /// Bytes of a cluster, grain or block: what one table entry stands for. Raw disks have none.
+    #[must_use]
+    pub fn cluster_size(&self) -> Option<u64> {
+        match self {
+            Self::Raw(_) => None,
+            Self::Qcow2(image) => Some(image.cluster_size()),
+            Self::Vmdk(image) => Some(image.grain_size()),
+            Self::Vhd(image) => image.block_size(),
+            Self::Vhdx(image) => Some(image.block_size()),
+            Self::Vdi(image) => Some(image.block_size()),
+        }
+    }
+
+    /// Whether [`map`](Self::map) may answer [`Content::Backing`].
+    #[must_use]
+    pub fn has_backing(&self) -> bool {
+        match self {
+            Self::Qcow2(image) => image.has_backing(),
+            Self::Vmdk(image) => image.has_backing(),
+            _ => false,
+        }
+    }
+
+    /// Where the bytes at `offset` of the virtual disk come from, as far as it goes on alike. An
+    /// answer joins at most 4,096 table entries, so its cost is bounded; the number of answers is
+    /// bounded by the virtual size alone.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] if a table entry on the way is not followed, [`Error::Outside`] behind
+    /// the end of the disk, [`Error::Read`].
+    pub fn map(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Extent, Error> {
+        match self {
+            Self::Raw(size) => {
+                let end = *size;
+                let data = |at| Ok(Extent::new(end - at, Content::Data { offset: at }));
+                join(offset, end, data)
+            }
+            Self::Qcow2(image) => image.map(source, offset),
+            Self::Vmdk(image) => image.map(source, offset),
+            Self::Vhd(image) => image.map(source, offset),
+            Self::Vhdx(image) => image.map(source, offset),
+            Self::Vdi(image) => image.map(source, offset),
+        }
+    }
+}
+
+/// The virtual disk of an image, as far as it can be read without inflating or a backing file.
+struct Disk<'a> {
+    image: &'a mut Image,
+    source: &'a mut dyn ReadAt,
+}
+
+impl ReadAt for Disk<'_> {
+    fn size(&self) -> u64 {
+        self.image.virtual_size()
+    }
+
+    fn read_at(&mut self, mut offset: u64, mut buffer: &mut [u8]) -> Result<(), ReadError> {
+        while !buffer.is_empty() {
+            let extent = self.image.map(self.source, offset).map_err(|_| ReadError)?;
+            let length = extent.length.min(len64(buffer));
+            let (piece, rest) = buffer.split_at_mut(to_usize(length));
+            match extent.content {
+                Content::Data { offset } => self.source.read_at(offset, piece)?,
+                Content::Zero => piece.fill(0),
+                Content::Compressed(_) | Content::Backing => return Err(ReadError),
+            }
+            offset += length;
+            buffer = rest;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,65 @@
+//! Disk image formats without I/O: recognition, verdicts and mappings.
+//!
+//! The images are those of strangers, so each byte is taken for hostile. A parser never follows a
+//! name to another file; it asks its caller for bytes of the image ([`ReadAt`]) and answers with
+//! what the image is ([`inspect`]), what speaks against using it ([`Reason`]) and where the bytes
+//! of the virtual disk are ([`Image::map`]). Compressed clusters are found here and inflated by
+//! the caller: there is no codec in this crate.
+//!
+//! # Bounds
+//!
+//! - Memory: an open image has at most three cache lines of 16 KiB, a VHDX with a log at most 160
+//!   KiB more; a VMDK descriptor takes 64 KiB while it is read. A check of refcounts takes what its
+//!   window says and eight lines. Nothing that an image says makes it more.
+//! - Steps: each call makes a bounded number of reads; how many calls a disk takes is bounded by
+//!   its virtual size, which the caller limits ([`Options::largest_disk`]). Tables may be shared,
+//!   so the size of the file bounds nothing.
+//! - No input makes a parser panic.
+//!
+//! # Example
+//!
+//! ```
+//! use guest_formats::{Image, Options, Reason, Verdict, inspect};
+//!
+//! let mut source: &[u8] = b"QFI\xfb\0\0\0\x09";
+//! let info = inspect(&mut source, &Options::default()).unwrap();
+//! assert_eq!(info.format.name(), "qcow2");
+//! assert_eq!(info.verdict(), Verdict::Broken);
+//! assert!(info.findings.has(Reason::Truncated));
+//! assert!(Image::open(&mut source, &Options::default()).is_err());
+//! ```
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod bytes;
+mod cache;
+mod error;
+mod extent;
+mod format;
+mod image;
+mod info;
+mod other;
+mod probe;
+pub mod qcow2;
+mod reason;
+mod source;
+mod survey;
+pub mod vdi;
+pub mod vhd;
+pub mod vhdx;
+pub mod vmdk;
+
+pub use error::Error;
+pub use extent::{Codec, Compressed, Content, Extent, Frame};
+pub use format::{Format, FormatSet};
+pub use image::{Image, examine, inspect};
+pub use info::{
+    Feature, FeatureKind, Info, LONGEST_NAME, MOST_REFERENCES, Options, Reference, ReferenceKind,
+    Verdict,
+};
+pub use probe::{FileSystem, PartitionTable, Probe};
+pub use reason::{Class, Finding, Findings, Reason, ReasonSet};
+pub use source::{ReadAt, ReadError};
+pub use survey::{MOST_FAULTS, Survey};

@@ -1,0 +1,101 @@
+//! Which formats a file may have, by all signatures at once.
+//!
+//! A tool that stops at the first signature that fits believes whoever wrote the others. Here all
+//! are looked for, at the start, at their places inside and at the end of the file, and more than
+//! one that fits is an objection.
+
+mod content;
+mod partitions;
+mod signatures;
+
+pub use content::FileSystem;
+pub(crate) use content::file_system;
+pub use partitions::PartitionTable;
+pub(crate) use partitions::table as partition_table;
+
+use crate::error::Error;
+use crate::format::{Format, FormatSet};
+use crate::info::Options;
+use crate::reason::{Findings, Reason};
+use crate::source::ReadAt;
+
+/// What the signatures say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// All formats that fit; [`Format::Raw`] only where no other does.
+    pub fitting: FormatSet,
+    /// The format that the file is taken for: what was claimed, or the first that fits.
+    pub format: Format,
+    /// The partition table at the start of the file as it is.
+    pub partitions: Option<PartitionTable>,
+    /// The file system at the start of the file as it is.
+    pub file_system: Option<FileSystem>,
+}
+
+impl Probe {
+    /// Looks at the file: at most eight reads of at most 4 KiB each.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Read`].
+    pub fn new(source: &mut dyn ReadAt, options: &Options) -> Result<Self, Error> {
+        let mut fitting = signatures::fitting(source)?;
+        let partitions = partitions::table(source)?;
+        let file_system = content::file_system(source)?;
+        if fitting.is_empty() {
+            fitting = fitting.with(Format::Raw);
+        }
+        let first = fitting.iter().next().unwrap_or(Format::Raw);
+        Ok(Self {
+            fitting,
+            format: options.claimed.unwrap_or(first),
+            partitions,
+            file_system,
+        })
+    }
+
+    /// What speaks against taking the file for [`Probe::format`].
+    pub(crate) fn judge(&self, options: &Options, findings: &mut Findings) {
+        let fits = self.fitting.iter().next().unwrap_or(Format::Raw);
+        if self.is_ambiguous() {
+            let formats = u64::from(self.fitting.len());
+            findings.add(Reason::SeveralFormats, 0, formats);
+        }
+        match options.claimed {
+            // A CD is a raw disk, whatever it is called.
+            Some(Format::Raw) if fits == Format::Iso => {}
+            Some(claimed) if !self.fitting.contains(claimed) => {
+                findings.add(Reason::OtherFormat, 0, 0);
+            }
+            Some(_) => {}
+            None if fits == Format::Raw => {
+                let known = self.partitions.is_some() || self.file_system.is_some();
+                if !known {
+                    findings.add(Reason::UnknownFormat, 0, 0);
+                }
+            }
+            None => {}
+        }
+        if self.format.is_archive() {
+            findings.add(Reason::NotADisk, 0, 0);
+        } else if !self.format.is_read() {
+            findings.add(Reason::FormatNotRead, 0, 0);
+        }
+    }
+
+    /// A fixed VHD begins with the disk's own bytes, so its partitions and a CD's descriptors are
+    /// the disk's. In any other container they are a second reading of the same file.
+    fn is_ambiguous(&self) -> bool {
+        let transparent = Format::Vhd;
+        let container = |format: &Format| !matches!(format, Format::Raw | Format::Iso);
+        let containers = self.fitting.iter().filter(container).count();
+        if containers > 1 {
+            return true;
+        }
+        let Some(only) = self.fitting.iter().find(container) else {
+            return false;
+        };
+        let disk = self.fitting.contains(Format::Iso) || self.partitions.is_some();
+        disk && only != transparent
+    }
+}

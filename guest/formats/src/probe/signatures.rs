@@ -1,0 +1,117 @@
+//! The signatures of formats and where they lie.
+//!
+//! Sources: the formats' own specifications, which the modules of the formats name; for formats
+//! that are only recognised, the headers as QEMU's block layer and libmagic know them.
+
+use crate::bytes::{be32, has};
+use crate::error::Error;
+use crate::format::{Format, FormatSet};
+use crate::source::{ReadAt, prefix, read, to_usize};
+
+/// Signatures at a fixed place from the start of the file.
+const AT_START: &[(Format, usize, &[u8])] = &[
+    (Format::Qed, 0, b"QED\0"),
+    (Format::Vmdk, 0, b"KDMV"),
+    // The sparse format of ESX servers, and its successor.
+    (Format::Vmdk, 0, b"COWD"),
+    (Format::Vmdk, 0, b"\xbe\xba\xfe\xca\0\0\0\0"),
+    (Format::Vhd, 0, b"conectix"),
+    (Format::Vhdx, 0, b"vhdxfile"),
+    (Format::Vdi, 64, b"\x7f\x10\xda\xbe"),
+    (Format::Luks, 0, b"LUKS\xba\xbe"),
+    (Format::Luks, 0, b"SKUL\xba\xbe"),
+    (Format::Parallels, 0, b"WithoutFreeSpace"),
+    (Format::Parallels, 0, b"WithouFreSpacExt"),
+    (Format::Bochs, 0, b"Bochs Virtual HD Image"),
+    (Format::Cloop, 0, b"#!/bin/sh\n#V2.0 Format"),
+    (Format::Ewf, 0, b"EVF\x09\x0d\x0a\xff\0"),
+    (Format::Ewf, 0, b"EVF2\x0d\x0a\x81\0"),
+    (Format::Gzip, 0, b"\x1f\x8b\x08"),
+    (Format::Xz, 0, b"\xfd7zXZ\0"),
+    (Format::Zstd, 0, b"\x28\xb5\x2f\xfd"),
+    (Format::Bzip2, 0, b"BZh"),
+    (Format::Tar, 257, b"ustar"),
+    (Format::Zip, 0, b"PK\x03\x04"),
+    (Format::SevenZip, 0, b"7z\xbc\xaf\x27\x1c"),
+];
+
+/// Where the volume descriptors of a CD begin (ECMA-119, section 6.7.1).
+const ISO_DESCRIPTORS: u64 = 32768;
+/// Bytes of the trailers of VHD and DMG.
+const TRAILER: u64 = 512;
+
+pub(super) fn fitting(source: &mut dyn ReadAt) -> Result<FormatSet, Error> {
+    let mut fitting = FormatSet::default();
+    let start: [u8; 4096] = prefix(source)?;
+    for (format, at, magic) in AT_START {
+        if has(&start, *at, magic) {
+            fitting = fitting.with(*format);
+        }
+    }
+    if has(&start, 0, b"QFI\xfb") {
+        let old = be32(&start, 4) == 1;
+        fitting = fitting.with(if old { Format::Qcow } else { Format::Qcow2 });
+    }
+    let there = to_usize(source.size()).min(start.len());
+    if is_vmdk_descriptor(start.get(..there).unwrap_or_default()) {
+        fitting = fitting.with(Format::Vmdk);
+    }
+    if is_iso(source)? {
+        fitting = fitting.with(Format::Iso);
+    }
+    at_end(source, fitting)
+}
+
+fn is_iso(source: &mut dyn ReadAt) -> Result<bool, Error> {
+    let mut descriptor = [0; 8];
+    if source.size() < ISO_DESCRIPTORS + 2048 {
+        return Ok(false);
+    }
+    read(source, ISO_DESCRIPTORS, &mut descriptor)?;
+    // ECMA-119 section 8.1, and the volume recognition sequence of ECMA-167, part 2, section 9.1.
+    let iso = has(&descriptor, 1, b"CD001");
+    Ok(iso || has(&descriptor, 1, b"BEA01") || has(&descriptor, 1, b"NSR0"))
+}
+
+fn at_end(source: &mut dyn ReadAt, mut fitting: FormatSet) -> Result<FormatSet, Error> {
+    let size = source.size();
+    let mut trailer = [0; 512];
+    if size < TRAILER {
+        return Ok(fitting);
+    }
+    read(source, size - TRAILER, &mut trailer)?;
+    // Early versions of Virtual PC wrote footers of 511 bytes.
+    if has(&trailer, 0, b"conectix") || has(&trailer, 1, b"conectix") {
+        fitting = fitting.with(Format::Vhd);
+    }
+    if has(&trailer, 0, b"koly") {
+        fitting = fitting.with(Format::Dmg);
+    }
+    Ok(fitting)
+}
+
+/// A descriptor of VMDK as a file of its own. Readers skip comments and empty lines before the
+/// version, so they are skipped here too.
+pub(crate) fn is_vmdk_descriptor(text: &[u8]) -> bool {
+    for line in text.split(|byte| *byte == b'\n') {
+        let line = line.trim_ascii();
+        if has(line, 0, b"# Disk DescriptorFile") || is_version(line) {
+            return true;
+        }
+        if !(line.is_empty() || line.first() == Some(&b'#')) {
+            return false;
+        }
+    }
+    false
+}
+
+fn is_version(line: &[u8]) -> bool {
+    let Some(rest) = line.strip_prefix(b"version") else {
+        return false;
+    };
+    let Some(number) = rest.trim_ascii_start().strip_prefix(b"=") else {
+        return false;
+    };
+    let number = number.trim_ascii();
+    !number.is_empty() && number.iter().all(u8::is_ascii_digit)
+}

@@ -1,0 +1,117 @@
+//! The uses of the clusters that one pass counts.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use crate::source::to_usize;
+
+/// What a cluster is used as. Only data and L2 tables may have several users, which are snapshots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// Metadata that has one user.
+    Single = 1,
+    /// An L2 table.
+    Table = 2,
+    /// Data, compressed or not.
+    Data = 4,
+}
+
+/// Counts for the clusters from `start` on.
+#[derive(Debug)]
+pub(super) struct Window {
+    start: u64,
+    counts: Vec<u32>,
+    uses: Vec<u8>,
+}
+
+/// Set beside the uses where one was not alone.
+const OVERLAP: u8 = 0x80;
+
+impl Window {
+    pub(super) fn new(clusters: u64) -> Self {
+        let clusters = to_usize(clusters);
+        Self {
+            start: 0,
+            counts: vec![0; clusters],
+            uses: vec![0; clusters],
+        }
+    }
+
+    pub(super) fn start(&self) -> u64 {
+        self.start
+    }
+
+    pub(super) fn end(&self) -> u64 {
+        let length = u64::try_from(self.counts.len()).unwrap_or(u64::MAX);
+        self.start.saturating_add(length)
+    }
+
+    /// Goes on to the clusters behind these.
+    pub(super) fn advance(&mut self) {
+        self.start = self.end();
+        self.counts.fill(0);
+        self.uses.fill(0);
+    }
+
+    /// Counts a use of the clusters from `first` to `last`, as far as they are in the window.
+    pub(super) fn mark(&mut self, first: u64, last: u64, kind: Use) {
+        let (low, high) = (
+            first.max(self.start),
+            last.saturating_add(1).min(self.end()),
+        );
+        for cluster in low..high {
+            let index = to_usize(cluster - self.start);
+            let (Some(count), Some(uses)) = (self.counts.get_mut(index), self.uses.get_mut(index))
+            else {
+                return;
+            };
+            let other = *uses & !(kind as u8) & !OVERLAP != 0;
+            if other || (kind == Use::Single && *count > 0) {
+                *uses |= OVERLAP;
+            }
+            *count = count.saturating_add(1);
+            *uses |= kind as u8;
+        }
+    }
+
+    pub(super) fn count(&self, cluster: u64) -> u32 {
+        let index = to_usize(cluster.saturating_sub(self.start));
+        self.counts.get(index).copied().unwrap_or(0)
+    }
+
+    pub(super) fn overlaps(&self, cluster: u64) -> bool {
+        let index = to_usize(cluster.saturating_sub(self.start));
+        self.uses.get(index).is_some_and(|uses| uses & OVERLAP != 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_is_alone_in_its_cluster_and_data_may_be_shared() {
+        let mut window = Window::new(4);
+        window.mark(0, 1, Use::Single);
+        window.mark(2, 2, Use::Data);
+        window.mark(2, 2, Use::Data);
+        assert!((0..4).all(|cluster| !window.overlaps(cluster)));
+        window.mark(1, 1, Use::Data);
+        window.mark(2, 2, Use::Table);
+        window.mark(0, 0, Use::Single);
+        let overlaps: Vec<bool> = (0..4).map(|cluster| window.overlaps(cluster)).collect();
+        assert_eq!(overlaps, [true, true, true, false]);
+        assert_eq!(window.count(2), 3);
+    }
+
+    #[test]
+    fn only_clusters_of_the_window_are_counted() {
+        let mut window = Window::new(4);
+        window.advance();
+        window.mark(0, u64::MAX, Use::Data);
+        assert_eq!(window.start(), 4);
+        assert_eq!(window.count(4), 1);
+        assert_eq!(window.count(7), 1);
+        assert_eq!(window.count(8), 0);
+    }
+}

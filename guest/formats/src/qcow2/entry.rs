@@ -1,0 +1,92 @@
+//! Entries of the L1 and L2 tables, taken apart ("Cluster mapping" in qcow2.txt).
+
+use crate::error::{Error, ensure};
+use crate::qcow2::header::Header;
+use crate::reason::Reason;
+
+/// Bits 9 to 55 of an entry: an offset in the file.
+const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
+/// Bit 63: the refcount is exactly one.
+pub(super) const COPIED: u64 = 1 << 63;
+/// Bit 62 of an L2 entry.
+const COMPRESSED: u64 = 1 << 62;
+/// Bit 0 of an L2 entry that is not extended.
+const ZERO: u64 = 1;
+
+/// Where the L2 table of an L1 entry is, or nothing; `at` is where the entry lies.
+pub(super) fn l2_table(header: &Header, entry: u64, at: u64) -> Result<Option<u64>, Error> {
+    ensure(
+        entry & !(OFFSET | COPIED) == 0,
+        Reason::ReservedBits,
+        at,
+        entry,
+    )?;
+    let offset = entry & OFFSET;
+    let aligned = offset.is_multiple_of(header.cluster_size());
+    ensure(aligned, Reason::Unaligned, at, offset)?;
+    Ok((offset != 0).then_some(offset))
+}
+
+/// What an L2 entry says of its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Entry {
+    /// Nothing, apart from what the bitmap of an extended entry says.
+    Unallocated,
+    /// The cluster is at this offset.
+    Allocated(u64),
+    /// It reads as zero; an offset is kept for it, or 0.
+    Zero(u64),
+    /// It is compressed.
+    Compressed {
+        /// Where in the file, at any byte.
+        offset: u64,
+        /// Bytes up to the end of the last sector.
+        length: u64,
+    },
+}
+
+/// Takes an L2 entry apart; `at` is where it lies.
+pub(super) fn decode(header: &Header, entry: u64, at: u64) -> Result<Entry, Error> {
+    if entry & COMPRESSED != 0 {
+        return compressed(header, entry, at);
+    }
+    let zero = if header.extended_l2 { 0 } else { ZERO };
+    let known = OFFSET | COPIED | zero;
+    ensure(entry & !known == 0, Reason::ReservedBits, at, entry)?;
+    let offset = entry & OFFSET;
+    let aligned = offset.is_multiple_of(header.cluster_size());
+    ensure(aligned, Reason::Unaligned, at, offset)?;
+    if entry & zero != 0 {
+        // Version 2 has no such flag: a reader of that version would see other bytes.
+        ensure(header.version >= 3, Reason::ReservedBits, at, entry)?;
+        return Ok(Entry::Zero(offset));
+    }
+    Ok(match offset {
+        0 => Entry::Unallocated,
+        offset => Entry::Allocated(offset),
+    })
+}
+
+/// Checks the bitmap of an extended entry that lies at `at` ("Extended L2 Entries"): bit x says that
+/// subcluster x is allocated, bit 32 + x that it reads as zero.
+pub(super) fn check_bitmap(entry: Entry, bitmap: u64, at: u64) -> Result<(), Error> {
+    let (allocated, zero) = (bitmap & 0xffff_ffff, bitmap >> 32);
+    let (holds, reason) = match entry {
+        // Subclusters of a compressed cluster have no bits of their own.
+        Entry::Compressed { .. } => (bitmap == 0, Reason::ReservedBits),
+        Entry::Allocated(_) => (allocated & zero == 0, Reason::BadEntry),
+        Entry::Unallocated | Entry::Zero(_) => (allocated == 0, Reason::BadEntry),
+    };
+    ensure(holds, reason, at + 8, bitmap)
+}
+
+fn compressed(header: &Header, entry: u64, at: u64) -> Result<Entry, Error> {
+    ensure(entry & COPIED == 0, Reason::ReservedBits, at, entry)?;
+    // The offset takes the low bits, the number of further sectors the rest below bit 62.
+    let bits = 62 - (header.cluster_bits - 8);
+    let offset = entry & ((1 << bits) - 1);
+    let further = (entry & !(COMPRESSED | COPIED)) >> bits;
+    let length = (further + 1) * 512 - offset % 512;
+    ensure(offset != 0, Reason::BadEntry, at, entry)?;
+    Ok(Entry::Compressed { offset, length })
+}

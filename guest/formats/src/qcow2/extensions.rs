@@ -1,0 +1,81 @@
+//! The list of header extensions behind the header.
+
+use crate::bytes::be32;
+use crate::bytes::be64;
+use crate::error::{Error, ensure};
+use crate::info::{Info, LONGEST_NAME, ReferenceKind};
+use crate::reason::Reason;
+use crate::source::{ReadAt, array, len64, read, to_usize};
+
+const END: u32 = 0;
+const BACKING_FORMAT: u32 = 0xe279_2aca;
+const DATA_FILE: u32 = 0x4441_5441;
+const BITMAPS: u32 = 0x2385_2875;
+const ENCRYPTION: u32 = 0x0537_be77;
+/// The most extensions that are looked at: those that are known, many times over.
+const MOST: usize = 64;
+
+/// What the extensions say that a check of refcounts has to know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Extensions {
+    /// The directory of bitmaps: its offset, bytes and entries.
+    pub bitmaps: Option<(u64, u64, u32)>,
+    /// The encryption header: its offset and bytes.
+    pub encryption: Option<(u64, u64)>,
+}
+
+/// Walks the extensions from `at` up to `end`, which is at most a cluster behind the start.
+pub(super) fn walk(
+    source: &mut dyn ReadAt,
+    mut at: u64,
+    end: u64,
+    info: &mut Info,
+) -> Result<Extensions, Error> {
+    let mut found = Extensions::default();
+    for _ in 0..MOST {
+        if at + 8 > end {
+            return Ok(found);
+        }
+        let head: [u8; 8] = array(source, at)?;
+        let (kind, length) = (be32(&head, 0), u64::from(be32(&head, 4)));
+        let data = at + 8;
+        match kind {
+            END => return Ok(found),
+            _ => ensure(length <= end - data, Reason::BadHeader, at + 4, length)?,
+        }
+        match kind {
+            BACKING_FORMAT => name(source, data, length, ReferenceKind::BackingFormat, info)?,
+            DATA_FILE => {
+                name(source, data, length, ReferenceKind::Data, info)?;
+                info.find(Reason::DataFile, at, length);
+            }
+            BITMAPS if length >= 24 => {
+                let bytes: [u8; 24] = array(source, data)?;
+                found.bitmaps = Some((be64(&bytes, 16), be64(&bytes, 8), be32(&bytes, 0)));
+            }
+            ENCRYPTION if length >= 16 => {
+                let bytes: [u8; 16] = array(source, data)?;
+                found.encryption = Some((be64(&bytes, 0), be64(&bytes, 8)));
+            }
+            _ => {}
+        }
+        at = data + length.next_multiple_of(8);
+    }
+    Err(Error::refused(Reason::BadHeader, at, 0))
+}
+
+/// Notes a name of `length` bytes at `at`; what is longer than a name may be is cut.
+pub(super) fn name(
+    source: &mut dyn ReadAt,
+    at: u64,
+    length: u64,
+    kind: ReferenceKind,
+    info: &mut Info,
+) -> Result<(), Error> {
+    let mut bytes = [0; LONGEST_NAME];
+    let kept = to_usize(length.min(len64(&bytes)));
+    let bytes = bytes.get_mut(..kept).unwrap_or_default();
+    read(source, at, bytes)?;
+    info.refer(kind, bytes);
+    Ok(())
+}

@@ -1,0 +1,343 @@
+//! The header, and what can be said of an image from it alone.
+
+use alloc::vec::Vec;
+
+use crate::bytes::{be32, be64, u8_at};
+use crate::error::{Error, ensure};
+use crate::extent::Codec;
+use crate::info::{Feature, FeatureKind, Info, LONGEST_NAME, Options, ReferenceKind};
+use crate::qcow2::extensions::{self, Extensions};
+use crate::qcow2::snapshot::{self, MOST_SNAPSHOTS};
+use crate::qcow2::{L1, Region, Regions};
+use crate::reason::Reason;
+use crate::source::{ReadAt, prefix};
+
+/// Bytes of the header of version 2, and the fewest of version 3.
+const LENGTH_2: u64 = 72;
+const LENGTH_3: u64 = 104;
+/// The largest L1 table and refcount table in bytes, as in QEMU.
+const LARGEST_L1: u64 = 32 << 20;
+const LARGEST_REFCOUNT_TABLE: u64 = 8 << 20;
+/// The smallest cluster that subclusters fit in.
+const SMALLEST_EXTENDED: u32 = 14;
+
+const DIRTY: u64 = 1;
+const CORRUPT: u64 = 1 << 1;
+const DATA_FILE: u64 = 1 << 2;
+const COMPRESSION_TYPE: u64 = 1 << 3;
+const EXTENDED_L2: u64 = 1 << 4;
+
+/// Names of the bits, in their order.
+const INCOMPATIBLE: &[&str] = &[
+    "dirty",
+    "corrupt",
+    "external-data-file",
+    "compression-type",
+    "extended-l2",
+];
+const COMPATIBLE: &[&str] = &["lazy-refcounts"];
+const AUTOCLEAR: &[&str] = &["bitmaps", "raw-external-data"];
+
+/// What is needed of the header.
+#[derive(Clone, Debug)]
+pub(crate) struct Header {
+    pub(super) version: u32,
+    pub(super) cluster_bits: u32,
+    pub(super) virtual_size: u64,
+    pub(super) l1: L1,
+    pub(super) refcount_table: u64,
+    pub(super) refcount_table_clusters: u64,
+    pub(super) refcount_order: u32,
+    pub(super) snapshots: u32,
+    pub(super) snapshots_at: u64,
+    pub(super) has_backing: bool,
+    pub(super) extended_l2: bool,
+    pub(super) codec: Codec,
+    pub(super) extensions: Extensions,
+    regions: Regions,
+}
+
+/// Reads the header into `info`; fails where there is no sense in going on.
+pub(crate) fn inspect(
+    source: &mut dyn ReadAt,
+    info: &mut Info,
+    options: &Options,
+) -> Result<Header, Error> {
+    let size = source.size();
+    ensure(size >= LENGTH_2, Reason::Truncated, size, size)?;
+    let bytes: [u8; 112] = prefix(source)?;
+    ensure(bytes.starts_with(b"QFI\xfb"), Reason::BadHeader, 0, 0)?;
+    let version = be32(&bytes, 4);
+    let known = matches!(version, 2 | 3);
+    ensure(known, Reason::UnsupportedVersion, 4, u64::from(version))?;
+    info.version = Some(version);
+    let cluster_bits = be32(&bytes, 20);
+    let good = (9..=21).contains(&cluster_bits);
+    ensure(good, Reason::ClusterSize, 20, u64::from(cluster_bits))?;
+    info.cluster_size = Some(1 << cluster_bits);
+    let virtual_size = be64(&bytes, 24);
+    info.set_size(virtual_size, 24, options);
+
+    let length = header_length(&bytes, version, size, cluster_bits)?;
+    let mut header = Header {
+        version,
+        cluster_bits,
+        virtual_size,
+        l1: L1 {
+            offset: be64(&bytes, 40),
+            entries: u64::from(be32(&bytes, 36)),
+        },
+        refcount_table: be64(&bytes, 48),
+        refcount_table_clusters: u64::from(be32(&bytes, 56)),
+        refcount_order: 4,
+        snapshots: be32(&bytes, 60),
+        snapshots_at: be64(&bytes, 64),
+        has_backing: false,
+        extended_l2: false,
+        codec: Codec::Deflate,
+        extensions: Extensions::default(),
+        regions: Vec::new(),
+    };
+    if version >= 3 {
+        header.version_3(&bytes, length, info)?;
+    }
+    encryption(be32(&bytes, 32), info);
+    header.references(source, &bytes, length, info)?;
+    header.tables(source, info)?;
+    info.compression = Some(match header.codec {
+        Codec::Zstd => "zstd",
+        Codec::Deflate | Codec::Zlib => "zlib",
+    });
+    info.refcount_bits = Some(1 << header.refcount_order);
+    Ok(header)
+}
+
+fn header_length(bytes: &[u8], version: u32, size: u64, cluster_bits: u32) -> Result<u64, Error> {
+    if version == 2 {
+        return Ok(LENGTH_2);
+    }
+    ensure(size >= LENGTH_3, Reason::Truncated, size, size)?;
+    let length = u64::from(be32(bytes, 100));
+    let good = length >= LENGTH_3 && length <= 1 << cluster_bits;
+    ensure(good, Reason::BadHeader, 100, length)?;
+    ensure(length <= size, Reason::Truncated, size, length)?;
+    Ok(length)
+}
+
+fn encryption(method: u32, info: &mut Info) {
+    info.encryption = match method {
+        0 => return,
+        1 => Some("aes"),
+        2 => Some("luks"),
+        _ => Some("unknown"),
+    };
+    info.find(Reason::Encrypted, 32, u64::from(method));
+}
+
+impl Header {
+    pub(super) fn cluster_size(&self) -> u64 {
+        1 << self.cluster_bits
+    }
+
+    /// Bytes of an L2 entry.
+    pub(super) fn l2_entry_size(&self) -> u64 {
+        if self.extended_l2 { 16 } else { 8 }
+    }
+
+    /// Entries of an L2 table, which fills a cluster.
+    pub(super) fn l2_entries(&self) -> u64 {
+        self.cluster_size() / self.l2_entry_size()
+    }
+
+    fn version_3(&mut self, bytes: &[u8], length: u64, info: &mut Info) -> Result<(), Error> {
+        let incompatible = be64(bytes, 72);
+        features(incompatible, FeatureKind::Incompatible, INCOMPATIBLE, info);
+        features(be64(bytes, 80), FeatureKind::Compatible, COMPATIBLE, info);
+        features(be64(bytes, 88), FeatureKind::Autoclear, AUTOCLEAR, info);
+        for (bit, reason) in [
+            (DIRTY, Reason::DirtyBit),
+            (CORRUPT, Reason::CorruptBit),
+            (DATA_FILE, Reason::DataFile),
+            (!0 << INCOMPATIBLE.len(), Reason::UnknownFeature),
+        ] {
+            if incompatible & bit != 0 {
+                info.find(reason, 72, incompatible);
+            }
+        }
+        self.refcount_order = be32(bytes, 96);
+        let order = u64::from(self.refcount_order);
+        ensure(order <= 6, Reason::BadHeader, 96, order)?;
+        self.extended_l2 = incompatible & EXTENDED_L2 != 0;
+        let fits = !self.extended_l2 || self.cluster_bits >= SMALLEST_EXTENDED;
+        ensure(fits, Reason::ClusterSize, 20, u64::from(self.cluster_bits))?;
+        let kind = if length > LENGTH_3 {
+            u8_at(bytes, 104)
+        } else {
+            0
+        };
+        // The bit says that the type is not the first, so that older readers keep off.
+        let told = (incompatible & COMPRESSION_TYPE != 0) == (kind != 0);
+        ensure(told, Reason::BadHeader, 104, u64::from(kind))?;
+        match kind {
+            0 => {}
+            1 => self.codec = Codec::Zstd,
+            _ => info.find(Reason::UnsupportedCompression, 104, u64::from(kind)),
+        }
+        Ok(())
+    }
+
+    fn references(
+        &mut self,
+        source: &mut dyn ReadAt,
+        bytes: &[u8],
+        length: u64,
+        info: &mut Info,
+    ) -> Result<(), Error> {
+        let (at, size) = (be64(bytes, 8), u64::from(be32(bytes, 16)));
+        let mut end = self.cluster_size().min(source.size());
+        if at != 0 {
+            let limit = u64::try_from(LONGEST_NAME).unwrap_or(0);
+            let fits = at >= length && at <= end && size < limit && size <= end - at;
+            ensure(fits, Reason::BadReference, 8, at)?;
+            end = at;
+        }
+        self.has_backing = at != 0 && size != 0;
+        if self.has_backing {
+            extensions::name(source, at, size, ReferenceKind::Backing, info)?;
+            info.find(Reason::BackingFile, 8, at);
+        }
+        self.extensions = extensions::walk(source, length, end, info)?;
+        Ok(())
+    }
+
+    /// Checks where the tables are, and that they are apart.
+    fn tables(&mut self, source: &mut dyn ReadAt, info: &mut Info) -> Result<(), Error> {
+        info.snapshots = self.snapshots;
+        self.claim(0, self.cluster_size(), 0)?;
+        let (at, clusters) = (self.refcount_table, self.refcount_table_clusters);
+        let bytes = clusters << self.cluster_bits;
+        let good = clusters > 0 && bytes <= LARGEST_REFCOUNT_TABLE.max(self.cluster_size());
+        ensure(good, Reason::TableSize, 56, clusters)?;
+        self.check_table(source, at, bytes, 48)?;
+        self.claim(at, bytes, 48)?;
+        self.check_l1(source, self.l1, self.virtual_size, 40)?;
+        self.claim(self.l1.offset, self.l1.entries * 8, 40)?;
+        if self.snapshots > 0 {
+            let many = u64::from(self.snapshots);
+            let good = self.snapshots <= MOST_SNAPSHOTS;
+            ensure(good, Reason::BadSnapshot, 60, many)?;
+            // Each entry has at least so many bytes.
+            let least = many * snapshot::FIXED;
+            self.check_table(source, self.snapshots_at, least, 64)?;
+            self.claim(self.snapshots_at, least, 64)?;
+        }
+        Ok(())
+    }
+
+    /// Checks that an L1 table fits the disk and lies inside the file.
+    pub(super) fn check_l1(
+        &self,
+        source: &dyn ReadAt,
+        l1: L1,
+        virtual_size: u64,
+        at: u64,
+    ) -> Result<(), Error> {
+        let per_table = self.l2_entries() * self.cluster_size();
+        let needed = virtual_size.div_ceil(per_table);
+        let good = l1.entries >= needed && l1.entries * 8 <= LARGEST_L1;
+        ensure(good, Reason::TableSize, at, l1.entries)?;
+        match l1.entries {
+            0 => Ok(()),
+            entries => self.check_table(source, l1.offset, entries * 8, at),
+        }
+    }
+
+    pub(super) fn check_table(
+        &self,
+        source: &dyn ReadAt,
+        offset: u64,
+        bytes: u64,
+        at: u64,
+    ) -> Result<(), Error> {
+        let aligned = offset.is_multiple_of(self.cluster_size());
+        ensure(aligned, Reason::Unaligned, at, offset)?;
+        let end = offset.checked_add(bytes);
+        let inside = end.is_some_and(|end| end <= source.size());
+        ensure(inside, Reason::BeyondEnd, at, offset)
+    }
+
+    /// Takes a part of the file for metadata, which must be apart from all others.
+    fn claim(&mut self, start: u64, bytes: u64, at: u64) -> Result<(), Error> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let end = start + bytes.next_multiple_of(self.cluster_size());
+        self.check_apart(start, end, at)?;
+        self.regions.push(Region { start, end });
+        Ok(())
+    }
+
+    /// Refuses what lies where the header or a table of the header's lies.
+    pub(super) fn check_apart(&self, start: u64, end: u64, at: u64) -> Result<(), Error> {
+        let mut regions = self.regions.iter();
+        let meets = regions.any(|region| region.meets(start, end));
+        ensure(!meets, Reason::Overlap, at, start)
+    }
+
+    /// Refuses a cluster that begins behind the end of the file or overlaps metadata.
+    pub(super) fn check_cluster(
+        &self,
+        source: &dyn ReadAt,
+        cluster: u64,
+        at: u64,
+    ) -> Result<(), Error> {
+        ensure(cluster < source.size(), Reason::BeyondEnd, at, cluster)?;
+        self.check_apart(cluster, cluster + self.cluster_size(), at)
+    }
+}
+
+fn features(bits: u64, kind: FeatureKind, names: &[&'static str], info: &mut Info) {
+    for bit in (0..64).filter(|bit| bits >> bit & 1 == 1) {
+        let name = usize::try_from(bit).ok().and_then(|index| names.get(index));
+        info.features.push(Feature {
+            kind,
+            bit,
+            name: name.copied(),
+        });
+    }
+}
+
+/// Reads a refcount of `1 << order` bits from its block: the lowest bits of a byte come first.
+pub(super) fn refcount(block: &[u8], index: u64, order: u32) -> u64 {
+    let at = |width: u64| usize::try_from(index * width).unwrap_or(usize::MAX);
+    match order {
+        0..=2 => {
+            let per_byte = 8_u64 >> order;
+            let byte = usize::try_from(index / per_byte).unwrap_or(usize::MAX);
+            let shift = (index % per_byte) << order;
+            u64::from(u8_at(block, byte)) >> shift & ((1 << (1 << order)) - 1)
+        }
+        3 => u64::from(u8_at(block, at(1))),
+        4 => u64::from(crate::bytes::be16(block, at(2))),
+        5 => u64::from(be32(block, at(4))),
+        _ => be64(block, at(8)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refcounts_narrower_than_a_byte_begin_with_its_lowest_bits() {
+        let block = [0b1110_0100, 0b0000_0001];
+        let two_bits: Vec<u64> = (0..5).map(|index| refcount(&block, index, 1)).collect();
+        assert_eq!(two_bits, [0, 1, 2, 3, 1]);
+        let one_bit: Vec<u64> = (0..9).map(|index| refcount(&block, index, 0)).collect();
+        assert_eq!(one_bit, [0, 0, 1, 0, 0, 1, 1, 1, 1]);
+        assert_eq!(refcount(&block, 0, 2), 4);
+        assert_eq!(refcount(&block, 1, 2), 14);
+        assert_eq!(refcount(&block, 1, 3), 1);
+        assert_eq!(refcount(&block, 0, 4), 0xe401);
+    }
+}

@@ -1,0 +1,123 @@
+//! From an offset of the virtual disk to its cluster, by the L1 and L2 tables.
+
+use crate::bytes::be64;
+use crate::error::{Error, ensure};
+use crate::extent::{Compressed, Content, Extent, Frame};
+use crate::qcow2::Qcow2;
+use crate::qcow2::entry::{self, Entry};
+use crate::reason::Reason;
+use crate::source::ReadAt;
+
+/// Subclusters of a cluster where L2 entries are extended.
+const SUBCLUSTERS: u64 = 32;
+
+impl Qcow2 {
+    /// The piece at `offset`: as far as one table entry tells.
+    pub(super) fn piece(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Extent, Error> {
+        let cluster_size = self.header.cluster_size();
+        let per_table = self.header.l2_entries() * cluster_size;
+        let index = offset / per_table;
+        ensure(
+            index < self.l1.entries,
+            Reason::TableSize,
+            self.l1.offset,
+            index,
+        )?;
+        let at = self.l1.offset + index * 8;
+        let l1_entry = self.l1_cache.be64(source, at)?;
+        let Some(table) = entry::l2_table(&self.header, l1_entry, at)? else {
+            return Ok(self.hole(per_table - offset % per_table));
+        };
+        self.header.check_cluster(source, table, at)?;
+        let within = offset % per_table;
+        let size = self.header.l2_entry_size();
+        let at = table + within / cluster_size * size;
+        let bytes = self
+            .l2_cache
+            .bytes(source, at, if size == 16 { 16 } else { 8 })?;
+        let (l2_entry, bitmap) = (be64(bytes, 0), be64(bytes, 8));
+        let decoded = entry::decode(&self.header, l2_entry, at)?;
+        if self.header.extended_l2 {
+            entry::check_bitmap(decoded, bitmap, at)?;
+        }
+        let skip = offset % cluster_size;
+        match decoded {
+            Entry::Compressed { offset, length } => {
+                self.compressed(source, offset, length, skip, at)
+            }
+            Entry::Zero(_) => Ok(Extent::new(cluster_size - skip, Content::Zero)),
+            _ if self.header.extended_l2 => self.subclusters(source, decoded, bitmap, skip, at),
+            Entry::Unallocated => Ok(self.hole(cluster_size - skip)),
+            Entry::Allocated(cluster) => {
+                self.header.check_cluster(source, cluster, at)?;
+                Extent::data(cluster, skip, cluster_size - skip, source.size())
+            }
+        }
+    }
+
+    fn hole(&self, length: u64) -> Extent {
+        let content = match self.header.has_backing {
+            true => Content::Backing,
+            false => Content::Zero,
+        };
+        Extent::new(length, content)
+    }
+
+    fn compressed(
+        &self,
+        source: &dyn ReadAt,
+        offset: u64,
+        length: u64,
+        skip: u64,
+        at: u64,
+    ) -> Result<Extent, Error> {
+        let size = source.size();
+        ensure(offset < size, Reason::BeyondEnd, at, offset)?;
+        // The last sector may end with the file.
+        let length = length.min(size - offset);
+        self.header.check_apart(offset, offset + length, at)?;
+        let cluster_size = self.header.cluster_size();
+        // A cluster has at most 2 MiB.
+        let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+        let content = Content::Compressed(Compressed {
+            offset,
+            length,
+            codec: self.header.codec,
+            least: small(cluster_size),
+            size: small(cluster_size),
+            skip: small(skip),
+            frame: Frame::Bare,
+        });
+        Ok(Extent::new(cluster_size - skip, content))
+    }
+
+    /// The run of subclusters from `skip` on that are alike, of an entry whose bitmap was checked.
+    fn subclusters(
+        &self,
+        source: &dyn ReadAt,
+        entry: Entry,
+        bitmap: u64,
+        skip: u64,
+        at: u64,
+    ) -> Result<Extent, Error> {
+        let (allocated, zero) = (bitmap & 0xffff_ffff, bitmap >> 32);
+        let cluster = match entry {
+            Entry::Allocated(cluster) => cluster,
+            _ => 0,
+        };
+        let size = self.header.cluster_size() / SUBCLUSTERS;
+        let state = |index: u64| (allocated >> index & 1, zero >> index & 1);
+        let first = skip / size;
+        let alike = (first..SUBCLUSTERS).take_while(|index| state(*index) == state(first));
+        let last = alike.last().unwrap_or(first);
+        let length = (last + 1) * size - skip;
+        match state(first) {
+            (1, _) => {
+                self.header.check_cluster(source, cluster, at)?;
+                Extent::data(cluster, skip, length, source.size())
+            }
+            (_, 1) => Ok(Extent::new(length, Content::Zero)),
+            _ => Ok(self.hole(length)),
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! qcow2, versions 2 and 3 (docs/interop/qcow2.txt in QEMU's sources).
+//!
+//! Memory: two caches of one and two lines of table entries, whatever the size of the image.
+
+mod check;
+mod entry;
+mod extensions;
+mod header;
+mod map;
+mod snapshot;
+
+use alloc::vec::Vec;
+
+pub use check::{Check, CheckOptions, CheckReport, Problem, ProblemKind};
+pub use snapshot::{LONGEST_SNAPSHOT_NAME, MOST_SNAPSHOTS, Snapshot};
+
+pub(crate) use header::inspect;
+
+use crate::cache::Cache;
+use crate::error::{Error, ensure};
+use crate::extent::{Codec, Extent, join};
+use crate::info::{Info, Options};
+use crate::reason::Reason;
+use crate::source::ReadAt;
+use header::Header;
+
+/// An open qcow2 image.
+#[derive(Debug)]
+pub struct Qcow2 {
+    header: Header,
+    /// The L1 table that is read through: the disk's own or a snapshot's.
+    l1: L1,
+    virtual_size: u64,
+    l1_cache: Cache,
+    l2_cache: Cache,
+}
+
+/// An L1 table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct L1 {
+    offset: u64,
+    entries: u64,
+}
+
+/// A part of the file that holds metadata, in whole clusters.
+#[derive(Clone, Copy, Debug)]
+struct Region {
+    start: u64,
+    end: u64,
+}
+
+impl Region {
+    fn meets(&self, start: u64, end: u64) -> bool {
+        start < self.end && self.start < end
+    }
+}
+
+impl Qcow2 {
+    /// Opens the image.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] with the first reason that `options` does not allow.
+    pub fn open(source: &mut dyn ReadAt, options: &Options) -> Result<Self, Error> {
+        let mut info = Info::new(crate::format::Format::Qcow2);
+        let header = inspect(source, &mut info, options)?;
+        info.require(options)?;
+        Ok(Self::new(header))
+    }
+
+    pub(crate) fn new(header: Header) -> Self {
+        Self {
+            l1: header.l1,
+            virtual_size: header.virtual_size,
+            header,
+            l1_cache: Cache::new(1),
+            l2_cache: Cache::new(2),
+        }
+    }
+
+    /// Bytes of the virtual disk, or of the snapshot that was selected.
+    #[must_use]
+    pub fn virtual_size(&self) -> u64 {
+        self.virtual_size
+    }
+
+    /// Bytes of a cluster.
+    #[must_use]
+    pub fn cluster_size(&self) -> u64 {
+        self.header.cluster_size()
+    }
+
+    /// How compressed clusters are compressed.
+    #[must_use]
+    pub fn codec(&self) -> Codec {
+        self.header.codec
+    }
+
+    /// Whether the image names a backing file.
+    #[must_use]
+    pub fn has_backing(&self) -> bool {
+        self.header.has_backing
+    }
+
+    /// Where the bytes at `offset` of the virtual disk come from. Reads at most one line of the L1
+    /// table and of L2 tables for each 2,048 entries that the answer joins.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] if an entry on the way is not followed, [`Error::Outside`] behind the
+    /// end of the disk.
+    pub fn map(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Extent, Error> {
+        join(offset, self.virtual_size, |at| self.piece(source, at))
+    }
+
+    /// Shows each snapshot to `see`, in the order of the table.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::BadSnapshot`] if the table is not understood.
+    pub fn snapshots(
+        &self,
+        source: &mut dyn ReadAt,
+        see: &mut dyn FnMut(Snapshot),
+    ) -> Result<(), Error> {
+        snapshot::walk(source, &self.header, see)
+    }
+
+    /// Reads from now on what the disk held at the snapshot whose id, or else whose name, is
+    /// `selector`.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::NoSuchSnapshot`], or the reason for which its tables are not followed.
+    pub fn select_snapshot(
+        &mut self,
+        source: &mut dyn ReadAt,
+        selector: &[u8],
+        options: &Options,
+    ) -> Result<(), Error> {
+        let found = self.find_snapshot(source, selector)?;
+        let missing = Reason::NoSuchSnapshot;
+        let found = found.ok_or(Error::refused(missing, self.header.snapshots_at, 0))?;
+        let size = found.disk_size.unwrap_or(self.header.virtual_size);
+        let too_large =
+            size > options.largest_disk && !options.allowed.contains(Reason::VirtualSize);
+        ensure(!too_large, Reason::VirtualSize, found.at, size)?;
+        let l1 = L1 {
+            offset: found.l1_offset,
+            entries: u64::from(found.l1_entries),
+        };
+        self.header.check_l1(source, l1, size, found.at)?;
+        self.l1 = l1;
+        self.virtual_size = size;
+        Ok(())
+    }
+
+    fn find_snapshot(
+        &self,
+        source: &mut dyn ReadAt,
+        selector: &[u8],
+    ) -> Result<Option<Snapshot>, Error> {
+        let (mut by_id, mut by_name) = (None, None);
+        self.snapshots(source, &mut |snapshot| {
+            if snapshot.id == selector && by_id.is_none() {
+                by_id = Some(snapshot);
+            } else if snapshot.name == selector && by_name.is_none() {
+                by_name = Some(snapshot);
+            }
+        })?;
+        Ok(by_id.or(by_name))
+    }
+}
+
+/// The parts of the file that no table of clusters may point into.
+type Regions = Vec<Region>;

@@ -1,0 +1,109 @@
+//! The table of internal snapshots ("Snapshots" in qcow2.txt): entries of different lengths, one
+//! behind the other, which can only be walked.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use crate::bytes::{be16, be32, be64};
+use crate::cache::Cache;
+use crate::error::{Error, ensure};
+use crate::qcow2::header::Header;
+use crate::reason::Reason;
+use crate::source::{ReadAt, to_usize};
+
+/// The most snapshots that an image may have: what QEMU takes.
+pub const MOST_SNAPSHOTS: u32 = 65536;
+/// The longest id or name in bytes: QEMU writes at most 255.
+pub const LONGEST_SNAPSHOT_NAME: u16 = 1024;
+/// The most extra data of an entry in bytes, as in QEMU.
+const MOST_EXTRA: u32 = 1024;
+/// Bytes of an entry before its extra data.
+pub(super) const FIXED: u64 = 40;
+
+/// A snapshot inside an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Its id, as it lies in the image: usually a decimal number.
+    pub id: Vec<u8>,
+    /// Its name, as it lies in the image.
+    pub name: Vec<u8>,
+    /// Seconds since 1970 when it was taken.
+    pub seconds: u32,
+    /// Bytes of the virtual machine's state that is stored with it.
+    pub vm_state_size: u64,
+    /// Bytes of the disk at that time, if they are recorded.
+    pub disk_size: Option<u64>,
+    pub(super) l1_offset: u64,
+    pub(super) l1_entries: u32,
+    /// Where the entry lies in the file.
+    pub(super) at: u64,
+    /// The first byte behind it.
+    pub(super) end: u64,
+}
+
+pub(super) fn walk(
+    source: &mut dyn ReadAt,
+    header: &Header,
+    see: &mut dyn FnMut(Snapshot),
+) -> Result<(), Error> {
+    let mut at = header.snapshots_at;
+    let mut cache = Cache::new(1);
+    for _ in 0..header.snapshots {
+        let snapshot = entry(&mut cache, source, at)?;
+        at = snapshot.end.next_multiple_of(8);
+        see(snapshot);
+    }
+    Ok(())
+}
+
+/// Bytes of the id, the name and the extra data, all within their bounds.
+fn lengths(fixed: &[u8; 40], at: u64) -> Result<[u64; 3], Error> {
+    let (id, name, extra) = (be16(fixed, 12), be16(fixed, 14), be32(fixed, 36));
+    let long = id.max(name);
+    let bad = Reason::BadSnapshot;
+    ensure(long <= LONGEST_SNAPSHOT_NAME, bad, at, u64::from(long))?;
+    ensure(extra <= MOST_EXTRA, bad, at, u64::from(extra))?;
+    Ok([u64::from(id), u64::from(name), u64::from(extra)])
+}
+
+/// The entry at `at`.
+pub(super) fn entry(
+    cache: &mut Cache,
+    source: &mut dyn ReadAt,
+    at: u64,
+) -> Result<Snapshot, Error> {
+    let mut fixed = [0; 40];
+    cache.copy(source, at, &mut fixed)?;
+    let [id, name, extra] = lengths(&fixed, at)?;
+    let mut known = [0; 16];
+    let there = to_usize(extra.min(16));
+    let room = known.get_mut(..there).unwrap_or_default();
+    cache.copy(source, at + FIXED, room)?;
+    let id_at = at + FIXED + extra;
+    Ok(Snapshot {
+        id: bytes(cache, source, id_at, id)?,
+        name: bytes(cache, source, id_at + id, name)?,
+        seconds: be32(&fixed, 16),
+        vm_state_size: match extra >= 8 {
+            true => be64(&known, 0),
+            false => u64::from(be32(&fixed, 32)),
+        },
+        disk_size: (extra >= 16).then(|| be64(&known, 8)),
+        l1_offset: be64(&fixed, 0),
+        l1_entries: be32(&fixed, 8),
+        at,
+        end: id_at + id + name,
+    })
+}
+
+/// `length` bytes, which are at most [`LONGEST_SNAPSHOT_NAME`].
+fn bytes(
+    cache: &mut Cache,
+    source: &mut dyn ReadAt,
+    at: u64,
+    length: u64,
+) -> Result<Vec<u8>, Error> {
+    let mut bytes = vec![0; to_usize(length)];
+    cache.copy(source, at, &mut bytes)?;
+    Ok(bytes)
+}

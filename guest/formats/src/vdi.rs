@@ -1,0 +1,181 @@
+//! VDI, dynamic and static (VirtualBox's `VDICore.h` and QEMU's `block/vdi.c` describe it).
+//!
+//! Behind the header lies a map with an entry for each block of the disk. Memory: one cache line.
+
+use crate::bytes::{has, le32, le64};
+use crate::cache::Cache;
+use crate::error::{Error, ensure};
+use crate::extent::{Content, Extent, join};
+use crate::info::{Info, Options, ReferenceKind};
+use crate::reason::Reason;
+use crate::source::{ReadAt, prefix};
+
+/// Bytes of the header that are looked at.
+const HEADER: u64 = 512;
+/// Entries from this one on have no block: the last means "never written", the one before
+/// "discarded".
+const UNALLOCATED: u32 = 0xffff_fffe;
+const SECTOR: u64 = 512;
+/// The sizes of a block that are taken: 1 MiB is usual.
+const BLOCK_SIZES: core::ops::RangeInclusive<u64> = 4096..=256 << 20;
+
+/// An open VDI.
+#[derive(Debug)]
+pub struct Vdi {
+    virtual_size: u64,
+    map: u64,
+    /// Where block 0 is.
+    data: u64,
+    block_size: u64,
+    /// Bytes before the data of each block.
+    extra: u64,
+    /// How many blocks the file has.
+    allocated: u32,
+    cache: Cache,
+}
+
+/// Reads the header into `info`; fails where there is no sense in going on.
+pub(crate) fn inspect(
+    source: &mut dyn ReadAt,
+    info: &mut Info,
+    options: &Options,
+) -> Result<Vdi, Error> {
+    let size = source.size();
+    ensure(size >= HEADER, Reason::Truncated, size, size)?;
+    let bytes: [u8; 512] = prefix(source)?;
+    ensure(
+        has(&bytes, 64, b"\x7f\x10\xda\xbe"),
+        Reason::BadHeader,
+        64,
+        0,
+    )?;
+    let version = le32(&bytes, 68);
+    ensure(
+        version >> 16 == 1,
+        Reason::UnsupportedVersion,
+        68,
+        u64::from(version),
+    )?;
+    info.version = Some(1);
+    kind(&bytes, info)?;
+    // As in QEMU, a disk ends with a whole sector.
+    let virtual_size = le64(&bytes, 368).checked_next_multiple_of(SECTOR);
+    let virtual_size = virtual_size.unwrap_or(u64::MAX);
+    info.set_size(virtual_size, 368, options);
+    let sector = u64::from(le32(&bytes, 360));
+    ensure(sector == SECTOR, Reason::BadHeader, 360, sector)?;
+    let block_size = u64::from(le32(&bytes, 376));
+    let good = block_size.is_power_of_two() && BLOCK_SIZES.contains(&block_size);
+    ensure(good, Reason::ClusterSize, 376, block_size)?;
+    info.cluster_size = Some(block_size);
+    let (map, data) = (u64::from(le32(&bytes, 340)), u64::from(le32(&bytes, 344)));
+    let extra = u64::from(le32(&bytes, 380));
+    for (at, offset) in [(340, map), (344, data), (380, extra)] {
+        ensure(offset.is_multiple_of(SECTOR), Reason::Unaligned, at, offset)?;
+    }
+    let (blocks, allocated) = (le32(&bytes, 384), le32(&bytes, 388));
+    let needed = virtual_size.div_ceil(block_size);
+    ensure(
+        u64::from(blocks) >= needed,
+        Reason::TableSize,
+        384,
+        u64::from(blocks),
+    )?;
+    let map_end = map + u64::from(blocks) * 4;
+    ensure(map >= HEADER, Reason::Overlap, 340, map)?;
+    ensure(map_end <= size, Reason::BeyondEnd, 340, map)?;
+    ensure(data >= map_end, Reason::Overlap, 344, data)?;
+    ensure(
+        allocated <= blocks,
+        Reason::BadHeader,
+        388,
+        u64::from(allocated),
+    )?;
+    Ok(Vdi {
+        virtual_size,
+        map,
+        data,
+        block_size,
+        extra,
+        allocated,
+        cache: Cache::new(1),
+    })
+}
+
+fn kind(bytes: &[u8], info: &mut Info) -> Result<(), Error> {
+    info.variant = Some(match le32(bytes, 76) {
+        1 => "dynamic",
+        2 => "static",
+        3 => "undo",
+        4 => "differencing",
+        other => return Err(Error::refused(Reason::BadHeader, 76, u64::from(other))),
+    });
+    // A UUID that is not zero names a parent: the image it was made from, or the one below it.
+    let uuid = |at: usize| bytes.get(at..at + 16).unwrap_or_default();
+    let parents = [424, 440].map(uuid);
+    let named = |uuid: &&[u8]| uuid.iter().any(|byte| *byte != 0);
+    if le32(bytes, 76) > 2 || parents.iter().any(named) {
+        info.find(Reason::Differencing, 76, u64::from(le32(bytes, 76)));
+    }
+    for uuid in parents.iter().filter(|uuid| named(uuid)) {
+        info.refer(ReferenceKind::Parent, uuid);
+    }
+    Ok(())
+}
+
+impl Vdi {
+    /// Opens the image.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] with the first reason that `options` does not allow.
+    pub fn open(source: &mut dyn ReadAt, options: &Options) -> Result<Self, Error> {
+        let mut info = Info::new(crate::format::Format::Vdi);
+        let image = inspect(source, &mut info, options)?;
+        info.require(options)?;
+        Ok(image)
+    }
+
+    /// Bytes of the virtual disk.
+    #[must_use]
+    pub fn virtual_size(&self) -> u64 {
+        self.virtual_size
+    }
+
+    /// Bytes of a block.
+    #[must_use]
+    pub fn block_size(&self) -> u64 {
+        self.block_size
+    }
+
+    /// Where the bytes at `offset` of the virtual disk come from.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] if an entry of the map is not followed, [`Error::Outside`] behind the
+    /// end.
+    pub fn map(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Extent, Error> {
+        join(offset, self.virtual_size, |at| self.piece(source, at))
+    }
+
+    fn piece(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Extent, Error> {
+        let at = self.map + offset / self.block_size * 4;
+        let skip = offset % self.block_size;
+        let length = self.block_size - skip;
+        let block = self.cache.le32(source, at)?;
+        if block >= UNALLOCATED {
+            return Ok(Extent::new(length, Content::Zero));
+        }
+        ensure(
+            block < self.allocated,
+            Reason::BadEntry,
+            at,
+            u64::from(block),
+        )?;
+        // What is behind the largest offset is behind the end of the file as well.
+        let stride = self.extra + self.block_size;
+        let before = u64::from(block).saturating_mul(stride);
+        let start = before.saturating_add(self.data + self.extra);
+        Extent::data(start, skip, length, source.size())
+    }
+}

@@ -1,0 +1,143 @@
+//! The dynamic disk header, and the blocks by the BAT.
+
+use crate::bytes::{be16, be32, be64, has};
+use crate::cache::Cache;
+use crate::error::{Error, ensure};
+use crate::extent::{Content, Extent};
+use crate::info::{Info, LONGEST_NAME, ReferenceKind};
+use crate::reason::Reason;
+use crate::source::{ReadAt, array, read, to_usize};
+use crate::vhd::SECTOR;
+use crate::vhd::footer::{Footer, Kind, checksum};
+
+/// Where the checksum is in the header.
+const CHECKSUM: usize = 36;
+/// A block that was never written.
+const UNUSED: u32 = 0xffff_ffff;
+/// The sizes of a block that are taken: 2 MiB is usual.
+const BLOCK_SIZES: core::ops::RangeInclusive<u64> = 4096..=256 << 20;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Dynamic {
+    table: u64,
+    pub(super) block_size: u64,
+    /// Bytes of the sector bitmap before each block.
+    bitmap: u64,
+    /// The end of the headers and the table: blocks lie behind it, or before the table.
+    header: u64,
+    table_end: u64,
+}
+
+pub(super) fn inspect(
+    source: &mut dyn ReadAt,
+    footer: &Footer,
+    info: &mut Info,
+) -> Result<Dynamic, Error> {
+    let at = footer.data_offset;
+    ensure(at.is_multiple_of(SECTOR), Reason::Unaligned, 16, at)?;
+    ensure(at >= SECTOR, Reason::Overlap, 16, at)?;
+    let bytes: [u8; 1024] = array(source, at)?;
+    ensure(has(&bytes, 0, b"cxsparse"), Reason::BadHeader, at, 0)?;
+    let stored = be32(&bytes, CHECKSUM);
+    let fits = stored == checksum(&bytes, CHECKSUM);
+    ensure(fits, Reason::BadChecksum, at + 36, u64::from(stored))?;
+    let version = be32(&bytes, 24);
+    let known = version >> 16 == 1;
+    ensure(
+        known,
+        Reason::UnsupportedVersion,
+        at + 24,
+        u64::from(version),
+    )?;
+    let block_size = u64::from(be32(&bytes, 32));
+    let good = block_size.is_power_of_two() && BLOCK_SIZES.contains(&block_size);
+    ensure(good, Reason::ClusterSize, at + 32, block_size)?;
+    info.cluster_size = Some(block_size);
+    info.variant = Some("dynamic");
+    if footer.kind == Kind::Differencing {
+        info.variant = Some("differencing");
+        info.find(Reason::Differencing, at + 40, 0);
+        parents(source, &bytes, info)?;
+    }
+    let entries = u64::from(be32(&bytes, 28));
+    let needed = footer.virtual_size().div_ceil(block_size);
+    ensure(entries >= needed, Reason::TableSize, at + 28, entries)?;
+    let table = be64(&bytes, 16);
+    ensure(
+        table.is_multiple_of(SECTOR),
+        Reason::Unaligned,
+        at + 16,
+        table,
+    )?;
+    let table_end = table.checked_add(entries * 4);
+    let table_end = table_end.filter(|end| *end <= source.size());
+    let beyond = Error::refused(Reason::BeyondEnd, at + 16, table);
+    let table_end = table_end.ok_or(beyond)?;
+    let header = at + 1024;
+    let apart = table >= header || (table >= SECTOR && table_end <= at);
+    ensure(apart, Reason::Overlap, at + 16, table)?;
+    Ok(Dynamic {
+        table,
+        block_size,
+        bitmap: (block_size / SECTOR / 8).next_multiple_of(SECTOR),
+        header: at,
+        table_end,
+    })
+}
+
+/// The parent's name in the header, and those of its locators.
+fn parents(source: &mut dyn ReadAt, bytes: &[u8], info: &mut Info) -> Result<(), Error> {
+    let name = bytes.get(64..576).unwrap_or_default();
+    let pairs = name.chunks_exact(2);
+    let length = pairs.take_while(|pair| be16(pair, 0) != 0).count() * 2;
+    if length > 0 {
+        let name = name.get(..length).unwrap_or_default();
+        info.refer(ReferenceKind::Parent, name);
+    }
+    for locator in 0..8 {
+        let at = 576 + locator * 24;
+        let (length, offset) = (u64::from(be32(bytes, at + 8)), be64(bytes, at + 16));
+        if be32(bytes, at) == 0 || length == 0 {
+            continue;
+        }
+        let mut name = [0; LONGEST_NAME];
+        let kept = to_usize(length).min(LONGEST_NAME);
+        let name = name.get_mut(..kept).unwrap_or_default();
+        match read(source, offset, name) {
+            Ok(()) => info.refer(ReferenceKind::Parent, name),
+            Err(Error::Refused(_)) => info.find(Reason::BadReference, offset, length),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+impl Dynamic {
+    /// The piece at `offset`, to the end of its block.
+    pub(super) fn piece(
+        &self,
+        source: &mut dyn ReadAt,
+        cache: &mut Cache,
+        offset: u64,
+    ) -> Result<Extent, Error> {
+        let at = self.table + offset / self.block_size * 4;
+        let skip = offset % self.block_size;
+        let length = self.block_size - skip;
+        let sector = cache.be32(source, at)?;
+        if sector == UNUSED {
+            return Ok(Extent::new(length, Content::Zero));
+        }
+        let block = u64::from(sector) * SECTOR;
+        let data = block + self.bitmap;
+        let end = data + self.block_size;
+        let header = block < self.header + 1024 && self.header < end;
+        let table = block < self.table_end && self.table < end;
+        ensure(
+            block >= SECTOR && !header && !table,
+            Reason::Overlap,
+            at,
+            block,
+        )?;
+        Extent::data(data, skip, length, source.size())
+    }
+}

@@ -1,0 +1,132 @@
+//! The footer: the last 512 bytes of the file, and its first ones where the disk is not fixed.
+
+use crate::bytes::{be16, be32, be64, has, u8_at};
+use crate::error::{Error, ensure};
+use crate::info::Info;
+use crate::reason::Reason;
+use crate::source::{ReadAt, prefix, read, to_usize};
+
+/// Bytes of a footer; early versions of Virtual PC left out the last, which is zero.
+const LENGTH: u64 = 512;
+const COOKIE: &[u8] = b"conectix";
+/// Where the checksum is in the footer.
+const CHECKSUM: usize = 64;
+/// Creators whose disks are as long as cylinders, heads and sectors make them: Virtual PC, and QEMU
+/// in its way. The disks of all others, Hyper-V and Azure among them, have the current size. That
+/// is the rule of QEMU since version 10.
+const BY_GEOMETRY: &[&[u8; 4]] = &[b"vpc ", b"qemu"];
+/// The largest geometry, 65535 * 16 * 255 sectors: larger disks have it too.
+const LARGEST_GEOMETRY: u64 = 65535 * 16 * 255;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Fixed,
+    Dynamic,
+    Differencing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Footer {
+    pub(super) kind: Kind,
+    /// Where the dynamic header is.
+    pub(super) data_offset: u64,
+    /// The size that the footer names.
+    current_size: u64,
+    /// Cylinders times heads times sectors.
+    geometry: u64,
+    by_geometry: bool,
+}
+
+impl Footer {
+    /// Bytes of the virtual disk.
+    pub(super) fn virtual_size(&self) -> u64 {
+        if self.by_geometry && self.geometry != LARGEST_GEOMETRY {
+            self.geometry * LENGTH
+        } else {
+            // Readers count in whole sectors.
+            self.current_size / LENGTH * LENGTH
+        }
+    }
+}
+
+/// The sum of all bytes but those of the checksum at `at`, in ones' complement.
+pub(super) fn checksum(bytes: &[u8], at: usize) -> u32 {
+    let summed = |(index, _): &(usize, &u8)| !(at..at + 4).contains(index);
+    let bytes = bytes.iter().enumerate().filter(summed);
+    !bytes.fold(0, |sum: u32, (_, byte)| sum.wrapping_add(u32::from(*byte)))
+}
+
+/// The footer and where it lies: that at the end, or the copy at the start.
+pub(super) fn find(source: &mut dyn ReadAt, info: &mut Info) -> Result<(Footer, u64), Error> {
+    let size = source.size();
+    ensure(size >= LENGTH - 1, Reason::Truncated, size, size)?;
+    let start: [u8; 512] = prefix(source)?;
+    let copy = match has(&start, 0, COOKIE) {
+        true => Some(decode(&start, 0)?),
+        false => None,
+    };
+    let end = at_end(source)?;
+    match (copy, end) {
+        (_, Some((footer, at))) if footer.kind == Kind::Fixed => Ok((footer, at)),
+        (Some(copy), Some((footer, at))) => {
+            // All that counts has to be the same; a time stamp may not be.
+            ensure(copy == footer, Reason::CopiesDiffer, at, 0)?;
+            Ok((copy, 0))
+        }
+        (None, Some((_, at))) => Err(Error::refused(Reason::CopiesDiffer, 0, at)),
+        (Some(copy), None) => {
+            ensure(copy.kind != Kind::Fixed, Reason::NoFooter, size - LENGTH, 0)?;
+            info.find(Reason::NoFooter, size - LENGTH, 0);
+            Ok((copy, 0))
+        }
+        (None, None) => Err(Error::refused(Reason::BadHeader, 0, 0)),
+    }
+}
+
+fn at_end(source: &mut dyn ReadAt) -> Result<Option<(Footer, u64)>, Error> {
+    let size = source.size();
+    for length in [LENGTH, LENGTH - 1] {
+        let Some(at) = size.checked_sub(length) else {
+            continue;
+        };
+        let mut bytes = [0; 512];
+        read(
+            source,
+            at,
+            bytes.get_mut(..to_usize(length)).unwrap_or_default(),
+        )?;
+        if has(&bytes, 0, COOKIE) {
+            return Ok(Some((decode(&bytes, at)?, at)));
+        }
+    }
+    Ok(None)
+}
+
+fn decode(bytes: &[u8; 512], at: u64) -> Result<Footer, Error> {
+    let stored = be32(bytes, CHECKSUM);
+    let fits = stored == checksum(bytes, CHECKSUM);
+    ensure(fits, Reason::BadChecksum, at + 64, u64::from(stored))?;
+    let version = be32(bytes, 12);
+    let known = version >> 16 == 1;
+    ensure(
+        known,
+        Reason::UnsupportedVersion,
+        at + 12,
+        u64::from(version),
+    )?;
+    let kind = match be32(bytes, 60) {
+        2 => Kind::Fixed,
+        3 => Kind::Dynamic,
+        4 => Kind::Differencing,
+        other => return Err(Error::refused(Reason::BadHeader, at + 60, u64::from(other))),
+    };
+    let creator = bytes.get(28..32).unwrap_or_default();
+    let sides = u64::from(u8_at(bytes, 58)) * u64::from(u8_at(bytes, 59));
+    Ok(Footer {
+        kind,
+        data_offset: be64(bytes, 16),
+        current_size: be64(bytes, 48),
+        geometry: u64::from(be16(bytes, 56)) * sides,
+        by_geometry: BY_GEOMETRY.iter().any(|known| creator == *known),
+    })
+}

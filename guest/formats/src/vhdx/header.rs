@@ -1,0 +1,207 @@
+//! The two headers and the two region tables (sections 2.2.2 and 2.2.3).
+
+use crate::bytes::{guid, has, le16, le32, le64};
+use crate::error::{Error, ensure};
+use crate::reason::Reason;
+use crate::source::{ReadAt, array};
+use crate::vhdx::log::Log;
+use crate::vhdx::{MIB, checksum};
+
+const HEADERS: [u64; 2] = [64 << 10, 128 << 10];
+const HEADER: u64 = 4096;
+const REGION_TABLES: [u64; 2] = [192 << 10, 256 << 10];
+const REGION_TABLE: u64 = 64 << 10;
+const MOST_REGIONS: u32 = 2047;
+/// Where the checksum is in either.
+const CHECKSUM: u64 = 4;
+
+const BAT: [u8; 16] = guid_of(0x2dc2_7766, 0xf623, 0x4200, 0x9d64_115e_9bfd_4a08);
+const METADATA: [u8; 16] = guid_of(0x8b7c_a206, 0x4790, 0x4b9a, 0xb8fe_575f_050f_886e);
+
+/// The bytes of a GUID: three fields of the other byte order, and eight bytes as written.
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "the bytes of an integer are taken one by one"
+)]
+pub(super) const fn guid_of(a: u32, b: u16, c: u16, d: u64) -> [u8; 16] {
+    let (a, b, c, d) = (
+        a.to_le_bytes(),
+        b.to_le_bytes(),
+        c.to_le_bytes(),
+        d.to_be_bytes(),
+    );
+    [
+        a[0], a[1], a[2], a[3], b[0], b[1], c[0], c[1], d[0], d[1], d[2], d[3], d[4], d[5], d[6],
+        d[7],
+    ]
+}
+
+/// What is needed of the header that counts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Header {
+    sequence: u64,
+    pub(super) log_guid: [u8; 16],
+    pub(super) log: Region,
+}
+
+/// A part of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Region {
+    pub(super) start: u64,
+    pub(super) end: u64,
+}
+
+impl Region {
+    pub(super) fn length(&self) -> u64 {
+        self.end - self.start
+    }
+
+    fn meets(&self, other: &Self) -> bool {
+        self.start < other.end && other.start < self.end
+    }
+
+    /// A region as a header tells: whole mebibytes, behind the headers.
+    fn new(start: u64, length: u64, at: u64) -> Result<Self, Error> {
+        let aligned = start.is_multiple_of(MIB) && length.is_multiple_of(MIB);
+        ensure(aligned, Reason::Unaligned, at, start)?;
+        ensure(start >= MIB && length > 0, Reason::Overlap, at, start)?;
+        let end = start.checked_add(length);
+        let end = end.ok_or(Error::refused(Reason::BeyondEnd, at, start))?;
+        Ok(Self { start, end })
+    }
+}
+
+/// Where the tables are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Regions {
+    log: Region,
+    pub(super) bat: Region,
+    pub(super) metadata: Region,
+}
+
+impl Regions {
+    /// Refuses a block that lies where a table lies.
+    pub(super) fn check_apart(&self, data: Region, at: u64) -> Result<(), Error> {
+        let tables = [self.log, self.bat, self.metadata];
+        let overlaps = data.start < MIB || tables.iter().any(|table| table.meets(&data));
+        ensure(!overlaps, Reason::Overlap, at, data.start)
+    }
+}
+
+/// The valid header with the higher sequence number.
+pub(super) fn read_header(source: &mut dyn ReadAt) -> Result<Header, Error> {
+    let size = source.size();
+    ensure(size >= MIB, Reason::Truncated, size, size)?;
+    let mut newest: Option<Header> = None;
+    let mut fault = Error::refused(Reason::BadHeader, HEADERS[0], 0);
+    for at in HEADERS {
+        match decode_header(source, at) {
+            Ok(header) if newest.is_none_or(|other| header.sequence > other.sequence) => {
+                newest = Some(header);
+            }
+            Ok(_) => {}
+            Err(error @ Error::Read { .. }) => return Err(error),
+            Err(error) => fault = error,
+        }
+    }
+    newest.ok_or(fault)
+}
+
+fn decode_header(source: &mut dyn ReadAt, at: u64) -> Result<Header, Error> {
+    let bytes: [u8; 80] = array(source, at)?;
+    ensure(has(&bytes, 0, b"head"), Reason::BadHeader, at, 0)?;
+    let stored = le32(&bytes, 4);
+    let computed = checksum(source, at, HEADER, CHECKSUM, &mut |at| at)?;
+    ensure(
+        computed == stored,
+        Reason::BadChecksum,
+        at + 4,
+        u64::from(stored),
+    )?;
+    let (log_version, version) = (le16(&bytes, 64), le16(&bytes, 66));
+    ensure(
+        version == 1,
+        Reason::UnsupportedVersion,
+        at + 66,
+        u64::from(version),
+    )?;
+    let log_guid = guid(&bytes, 48);
+    let log_is_used = log_guid != [0; 16];
+    let good = log_version == 0 || !log_is_used;
+    ensure(
+        good,
+        Reason::UnsupportedVersion,
+        at + 64,
+        u64::from(log_version),
+    )?;
+    let (length, start) = (u64::from(le32(&bytes, 68)), le64(&bytes, 72));
+    Ok(Header {
+        sequence: le64(&bytes, 8),
+        log_guid,
+        log: Region::new(start, length, at + 72)?,
+    })
+}
+
+/// The regions by the first table that is valid.
+pub(super) fn read_regions(
+    source: &mut dyn ReadAt,
+    header: &Header,
+    log: &Log,
+) -> Result<Regions, Error> {
+    match decode_regions(source, REGION_TABLES[0], header, log) {
+        Err(Error::Refused(finding)) if finding.reason == Reason::BadChecksum => {
+            decode_regions(source, REGION_TABLES[1], header, log)
+        }
+        other => other,
+    }
+}
+
+fn decode_regions(
+    source: &mut dyn ReadAt,
+    table: u64,
+    header: &Header,
+    log: &Log,
+) -> Result<Regions, Error> {
+    let bytes: [u8; 16] = array(source, table)?;
+    let stored = le32(&bytes, 4);
+    let good = has(&bytes, 0, b"regi")
+        && checksum(source, table, REGION_TABLE, CHECKSUM, &mut |at| at)? == stored;
+    ensure(good, Reason::BadChecksum, table + 4, u64::from(stored))?;
+    let count = le32(&bytes, 8);
+    ensure(
+        count <= MOST_REGIONS,
+        Reason::BadHeader,
+        table + 8,
+        u64::from(count),
+    )?;
+    let size = log.over(source).size();
+    let (mut bat, mut metadata) = (None, None);
+    for index in 0..u64::from(count) {
+        let at = table + 16 + index * 32;
+        let entry: [u8; 32] = array(source, at)?;
+        let slot = match guid(&entry, 0) {
+            BAT => &mut bat,
+            METADATA => &mut metadata,
+            _ => {
+                let required = le32(&entry, 28) & 1 != 0;
+                ensure(!required, Reason::UnknownFeature, at, 0)?;
+                continue;
+            }
+        };
+        ensure(slot.is_none(), Reason::BadHeader, at, 0)?;
+        let region = Region::new(le64(&entry, 16), u64::from(le32(&entry, 24)), at + 16)?;
+        ensure(region.end <= size, Reason::BeyondEnd, at + 16, region.start)?;
+        *slot = Some(region);
+    }
+    let missing = Error::refused(Reason::BadHeader, table, u64::from(count));
+    let regions = Regions {
+        log: header.log,
+        bat: bat.ok_or(missing)?,
+        metadata: metadata.ok_or(missing)?,
+    };
+    let apart = !regions.bat.meets(&regions.metadata)
+        && !regions.bat.meets(&regions.log)
+        && !regions.metadata.meets(&regions.log);
+    ensure(apart, Reason::Overlap, table, regions.bat.start)?;
+    Ok(regions)
+}

@@ -1,0 +1,325 @@
+//! The log (section 2.3), replayed in memory: a ring of entries that each say "these sectors now
+//! hold this". What it changes is kept as places in the log, and put over what is read of tables.
+
+use alloc::vec::Vec;
+
+use crate::bytes::{guid, has, le32, le64};
+use crate::error::{Error, ensure};
+use crate::reason::Reason;
+use crate::source::{ReadAt, ReadError, array, len64, to_usize};
+use crate::vhdx::header::{Header, Region};
+use crate::vhdx::{MIB, checksum};
+
+/// The longest log in bytes that is looked at; writers make logs of 1 MiB.
+pub const LONGEST_LOG: u64 = 16 << 20;
+/// The most changes that are kept: a log of 16 MiB has no more sectors.
+pub const MOST_PATCHES: usize = 4096;
+/// The bytes that checksums may be computed of, as a multiple of the log's length: an honest log
+/// is gone over twice.
+const MOST_PASSES: u64 = 8;
+/// Entries, their descriptors and the data that they carry come in such sectors.
+const SECTOR: u64 = 4096;
+
+/// What the log changes, in the order of its entries.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    patches: Vec<Patch>,
+    /// The end of the last byte that it changes.
+    end: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Patch {
+    /// The part of the file that it changes.
+    target: Region,
+    content: Change,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    Zero,
+    /// The first eight and the last four bytes of a sector are in the descriptor, since their
+    /// places in the log are taken; the rest is in the log at `at`.
+    Sector {
+        at: u64,
+        leading: [u8; 8],
+        trailing: [u8; 4],
+    },
+}
+
+impl Log {
+    pub(super) fn is_empty(&self) -> bool {
+        self.patches.is_empty()
+    }
+
+    /// Whether it changes anything from `start` to `end`.
+    pub(super) fn touches(&self, start: u64, end: u64) -> bool {
+        let mut patches = self.patches.iter();
+        patches.any(|patch| patch.target.start < end && start < patch.target.end)
+    }
+
+    /// Takes a change by the descriptor at `place`. What it covers of earlier ones is forgotten, so
+    /// that a sector that changed often counts and costs as one.
+    fn add(&mut self, target: Region, content: Change, place: u64) -> Result<(), Error> {
+        let covered =
+            |patch: &Patch| target.start <= patch.target.start && patch.target.end <= target.end;
+        self.patches.retain(|patch| !covered(patch));
+        let room = self.patches.len() < MOST_PATCHES;
+        ensure(room, Reason::LogTooLong, place, target.start)?;
+        self.end = self.end.max(target.end);
+        self.patches.push(Patch { target, content });
+        Ok(())
+    }
+
+    /// The file as it is after the replay.
+    pub(super) fn over<'a>(&'a self, source: &'a mut dyn ReadAt) -> Patched<'a> {
+        Patched { log: self, source }
+    }
+}
+
+/// A file with the log's changes.
+pub(super) struct Patched<'a> {
+    log: &'a Log,
+    source: &'a mut dyn ReadAt,
+}
+
+impl ReadAt for Patched<'_> {
+    fn size(&self) -> u64 {
+        self.log.end.max(self.source.size())
+    }
+
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), ReadError> {
+        let there = self.source.size().saturating_sub(offset);
+        let there = to_usize(there).min(buffer.len());
+        let (stored, behind) = buffer.split_at_mut(there);
+        if !stored.is_empty() {
+            self.source.read_at(offset, stored)?;
+        }
+        behind.fill(0);
+        let end = offset.saturating_add(len64(buffer));
+        for patch in &self.log.patches {
+            let start = patch.target.start.max(offset);
+            let last = patch.target.end.min(end);
+            if start >= last {
+                continue;
+            }
+            let piece = to_usize(start - offset)..to_usize(last - offset);
+            let piece = buffer.get_mut(piece).ok_or(ReadError)?;
+            match patch.content {
+                Change::Zero => piece.fill(0),
+                Change::Sector {
+                    at,
+                    leading,
+                    trailing,
+                } => {
+                    let mut sector = [0; 4096];
+                    self.source.read_at(at, &mut sector)?;
+                    sector[..8].copy_from_slice(&leading);
+                    sector[4092..].copy_from_slice(&trailing);
+                    let from = to_usize(start - patch.target.start);
+                    let bytes = sector.get(from..from + piece.len()).ok_or(ReadError)?;
+                    piece.copy_from_slice(bytes);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An entry of the log that is whole.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    /// Where it is, from the start of the log.
+    at: u64,
+    length: u64,
+    /// Where the first entry is that was not yet written back when this one was written.
+    tail: u64,
+    sequence: u64,
+    descriptors: u64,
+    /// How long the file was at least.
+    flushed: u64,
+}
+
+struct Ring<'a> {
+    header: &'a Header,
+    /// Bytes of checksums that may still be computed.
+    budget: u64,
+}
+
+/// Finds the active sequence of entries (section 2.3.3) and takes their changes.
+pub(super) fn replay(source: &mut dyn ReadAt, header: &Header) -> Result<Log, Error> {
+    let mut log = Log::default();
+    if header.log_guid == [0; 16] {
+        return Ok(log);
+    }
+    let region = header.log;
+    let length = region.length();
+    ensure(
+        length <= LONGEST_LOG,
+        Reason::LogTooLong,
+        region.start,
+        length,
+    )?;
+    ensure(
+        region.end <= source.size(),
+        Reason::BeyondEnd,
+        region.start,
+        length,
+    )?;
+    let mut ring = Ring {
+        header,
+        budget: length * MOST_PASSES,
+    };
+    let mut active: Option<Entry> = None;
+    let mut at = 0;
+    while at < length {
+        let (head, end) = ring.sequence(source, at)?;
+        if let Some(head) = head
+            && active.is_none_or(|other| head.sequence > other.sequence)
+        {
+            active = Some(head);
+        }
+        // A sequence whose head points before its first entry is not active, and neither is what
+        // is left of it behind that entry.
+        at = end.max(at + SECTOR);
+    }
+    let head = active.ok_or(Error::refused(Reason::BadLog, region.start, 0))?;
+    let mut at = head.tail;
+    loop {
+        let entry = ring.entry(source, at)?;
+        let entry = entry.ok_or(Error::refused(Reason::BadLog, region.start + at, 0))?;
+        ring.take(source, &entry, &mut log)?;
+        if entry.at == head.at {
+            return Ok(log);
+        }
+        at = (entry.at + entry.length) % length;
+    }
+}
+
+impl Ring<'_> {
+    /// Where in the file the byte `at` of the ring is.
+    fn place(&self, at: u64) -> u64 {
+        self.header.log.start + at % self.header.log.length()
+    }
+
+    /// The head of the sequence that begins at `tail`, if it is one that may be active, and where
+    /// the sequence ends, without a turn of the ring.
+    fn sequence(
+        &mut self,
+        source: &mut dyn ReadAt,
+        tail: u64,
+    ) -> Result<(Option<Entry>, u64), Error> {
+        let length = self.header.log.length();
+        let (mut at, mut head) = (tail, None::<Entry>);
+        let mut has_tail = false;
+        let mut starts = Vec::new();
+        while at - tail < length {
+            let Some(entry) = self.entry(source, at % length)? else {
+                break;
+            };
+            let follows = head.is_none_or(|head| entry.sequence == head.sequence + 1);
+            if !follows || at - tail + entry.length > length {
+                break;
+            }
+            // An entry has at least one sector, so this is bounded by the length of the log.
+            starts.push(entry.at);
+            has_tail = starts.contains(&entry.tail);
+            at += entry.length;
+            head = Some(entry);
+        }
+        Ok((head.filter(|_| has_tail), at))
+    }
+
+    /// The entry at `at`, if there is one that is whole (section 2.3.1.1).
+    fn entry(&mut self, source: &mut dyn ReadAt, at: u64) -> Result<Option<Entry>, Error> {
+        let whole = self.header.log.length();
+        let place = self.place(at);
+        let bytes: [u8; 64] = array(source, place)?;
+        let ours = has(&bytes, 0, b"loge") && guid(&bytes, 32) == self.header.log_guid;
+        let length = u64::from(le32(&bytes, 8));
+        let sectors = length.is_multiple_of(SECTOR) && length > 0 && length <= whole;
+        let (tail, sequence) = (u64::from(le32(&bytes, 12)), le64(&bytes, 16));
+        let descriptors = u64::from(le32(&bytes, 24));
+        let sane = tail.is_multiple_of(SECTOR) && tail < whole && sequence > 0;
+        if !(ours && sectors && sane && sequence < u64::MAX) {
+            return Ok(None);
+        }
+        if (64 + descriptors * 32).next_multiple_of(SECTOR) > length {
+            return Ok(None);
+        }
+        let spent = Error::refused(Reason::LogTooLong, place, length);
+        self.budget = self.budget.checked_sub(length).ok_or(spent)?;
+        let mut turn = |at| self.place(at);
+        if checksum(source, at, length, 4, &mut turn)? != le32(&bytes, 4) {
+            return Ok(None);
+        }
+        Ok(Some(Entry {
+            at,
+            length,
+            tail,
+            sequence,
+            descriptors,
+            flushed: le64(&bytes, 48),
+        }))
+    }
+
+    /// Takes an entry's changes into `log` (sections 2.3.1.2 to 2.3.1.4).
+    fn take(&self, source: &mut dyn ReadAt, entry: &Entry, log: &mut Log) -> Result<(), Error> {
+        let bad = |at, value| Error::refused(Reason::BadLog, at, value);
+        let start = self.place(entry.at);
+        ensure(
+            entry.flushed <= source.size(),
+            Reason::Truncated,
+            start + 48,
+            entry.flushed,
+        )?;
+        let mut data = entry.at + (64 + entry.descriptors * 32).next_multiple_of(SECTOR);
+        for index in 0..entry.descriptors {
+            let place = self.place(entry.at + 64 + index * 32);
+            let bytes: [u8; 32] = array(source, place)?;
+            let target = le64(&bytes, 16);
+            let good = target.is_multiple_of(SECTOR) && target >= MIB;
+            ensure(
+                good && le64(&bytes, 24) == entry.sequence,
+                Reason::BadLog,
+                place,
+                target,
+            )?;
+            let (length, content) = if has(&bytes, 0, b"zero") {
+                (le64(&bytes, 8), Change::Zero)
+            } else if has(&bytes, 0, b"desc") {
+                let inside = data + SECTOR <= entry.at + entry.length;
+                ensure(inside, Reason::BadLog, place, data)?;
+                let at = self.place(data);
+                self.check_sector(source, at, entry.sequence)?;
+                data += SECTOR;
+                let mut change = ([0; 8], [0; 4]);
+                change.0.copy_from_slice(&bytes[8..16]);
+                change.1.copy_from_slice(&bytes[4..8]);
+                let (leading, trailing) = change;
+                (
+                    SECTOR,
+                    Change::Sector {
+                        at,
+                        leading,
+                        trailing,
+                    },
+                )
+            } else {
+                return Err(bad(place, 0));
+            };
+            let end = target.checked_add(length).ok_or(bad(place, length))?;
+            ensure(length.is_multiple_of(SECTOR), Reason::BadLog, place, length)?;
+            log.add(Region { start: target, end }, content, place)?;
+        }
+        Ok(())
+    }
+
+    fn check_sector(&self, source: &mut dyn ReadAt, at: u64, sequence: u64) -> Result<(), Error> {
+        let head: [u8; 8] = array(source, at)?;
+        let tail: [u8; 4] = array(source, at + SECTOR - 4)?;
+        let found = u64::from(le32(&head, 4)) << 32 | u64::from(le32(&tail, 0));
+        let good = has(&head, 0, b"data") && found == sequence;
+        ensure(good, Reason::BadLog, at, found)
+    }
+}

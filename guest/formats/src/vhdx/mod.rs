@@ -1,0 +1,156 @@
+//! VHDX (\[MS-VHDX\]: Virtual Hard Disk v2 File Format).
+//!
+//! A log that was not replayed is replayed in memory, over the tables alone: what it changes is
+//! kept as places in the log, at most [`MOST_PATCHES`] of 40 bytes. Memory besides: one line of
+//! the BAT, and 64 KiB while the region tables are read.
+
+mod header;
+mod log;
+mod metadata;
+
+pub use log::{LONGEST_LOG, MOST_PATCHES};
+
+use crate::cache::Cache;
+use crate::error::{Error, ensure};
+use crate::extent::{Content, Extent, join};
+use crate::info::{Info, Options};
+use crate::reason::Reason;
+use crate::source::{ReadAt, len64, read, to_usize};
+use header::{Region, Regions};
+use log::Log;
+use metadata::Metadata;
+
+/// An open VHDX.
+#[derive(Debug)]
+pub struct Vhdx {
+    metadata: Metadata,
+    regions: Regions,
+    log: Log,
+    cache: Cache,
+}
+
+/// Where regions and blocks begin and end.
+const MIB: u64 = 1 << 20;
+/// The checksum of all structures.
+static CRC_32C: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
+
+/// The checksum of `length` bytes at `at`, with the four bytes at `field` of them taken as zero.
+fn checksum(
+    source: &mut dyn ReadAt,
+    at: u64,
+    length: u64,
+    field: u64,
+    pieces: &mut dyn FnMut(u64) -> u64,
+) -> Result<u32, Error> {
+    let mut digest = CRC_32C.digest();
+    let mut bytes = [0; 4096];
+    for done in (0..length).step_by(bytes.len()) {
+        let there = (length - done).min(len64(&bytes));
+        let there = to_usize(there);
+        let piece = bytes.get_mut(..there).unwrap_or_default();
+        read(source, pieces(at + done), piece)?;
+        if done == 0 {
+            let field = to_usize(field);
+            piece.get_mut(field..field + 4).unwrap_or_default().fill(0);
+        }
+        digest.update(piece);
+    }
+    Ok(digest.finalize())
+}
+
+/// Reads the headers into `info`; fails where there is no sense in going on.
+pub(crate) fn inspect(
+    source: &mut dyn ReadAt,
+    info: &mut Info,
+    options: &Options,
+) -> Result<Vhdx, Error> {
+    let header = header::read_header(source)?;
+    info.version = Some(1);
+    let log = log::replay(source, &header)?;
+    info.log_replayed = !log.is_empty();
+    let regions = header::read_regions(source, &header, &log)?;
+    let mut patched = log.over(source);
+    let metadata = metadata::read_metadata(&mut patched, regions.metadata, info, options)?;
+    let needed = metadata.bat_entries() * 8;
+    let at = regions.bat.start;
+    let length = regions.bat.length();
+    ensure(length >= needed, Reason::TableSize, at, length)?;
+    Ok(Vhdx {
+        metadata,
+        regions,
+        log,
+        cache: Cache::new(1),
+    })
+}
+
+impl Vhdx {
+    /// Opens the image.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] with the first reason that `options` does not allow.
+    pub fn open(source: &mut dyn ReadAt, options: &Options) -> Result<Self, Error> {
+        let mut info = Info::new(crate::format::Format::Vhdx);
+        let image = inspect(source, &mut info, options)?;
+        info.require(options)?;
+        Ok(image)
+    }
+
+    /// Bytes of the virtual disk.
+    #[must_use]
+    pub fn virtual_size(&self) -> u64 {
+        self.metadata.virtual_size
+    }
+
+    /// Bytes of a sector of the virtual disk: 512 or 4096.
+    #[must_use]
+    pub fn sector_size(&self) -> u64 {
+        self.metadata.sector_size
+    }
+
+    /// Bytes of a block.
+    #[must_use]
+    pub fn block_size(&self) -> u64 {
+        self.metadata.block_size
+    }
+
+    /// Where the bytes at `offset` of the virtual disk come from.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] if a table entry is not followed, [`Error::Outside`] behind the end.
+    pub fn map(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Extent, Error> {
+        join(offset, self.metadata.virtual_size, |at| {
+            self.piece(source, at)
+        })
+    }
+
+    /// The piece at `offset`, to the end of its block (section 2.5.1.1).
+    fn piece(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Extent, Error> {
+        let size = self.metadata.block_size;
+        let block = offset / size;
+        // Behind each chunk of payload blocks there is an entry for their sector bitmap.
+        let index = block + block / self.metadata.chunk_ratio;
+        let at = self.regions.bat.start + index * 8;
+        let entry = self.cache.le64(&mut self.log.over(source), at)?;
+        let skip = offset % size;
+        let length = size - skip;
+        let reserved = entry & 0xf_fff8;
+        ensure(reserved == 0, Reason::ReservedBits, at, entry)?;
+        match entry & 7 {
+            // Not present, undefined, zero, unmapped.
+            0..=3 => return Ok(Extent::new(length, Content::Zero)),
+            6 => {}
+            _ => return Err(Error::refused(Reason::BadEntry, at, entry)),
+        }
+        let data = Region {
+            start: entry & !(MIB - 1),
+            end: (entry & !(MIB - 1)).saturating_add(size),
+        };
+        self.regions.check_apart(data, at)?;
+        let end = data.start.saturating_add(size);
+        let changed = self.log.touches(data.start, end);
+        ensure(!changed, Reason::LogTouchesData, at, data.start)?;
+        Extent::data(data.start, skip, length, source.size())
+    }
+}

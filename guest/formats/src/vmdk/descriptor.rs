@@ -1,0 +1,146 @@
+//! The descriptor: lines of text that say what the disk consists of, and of which files.
+//!
+//! Names of files are only noted. An embedded descriptor of one sparse extent names the file that
+//! it is in, by the name that this once had; anything else is another file.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use crate::error::{Error, ensure};
+use crate::info::{Info, ReferenceKind};
+use crate::reason::Reason;
+use crate::source::{ReadAt, read, to_usize};
+use crate::vmdk::SECTOR;
+
+/// The most bytes of a descriptor that are read: VMware writes less than 2 KiB.
+pub const LONGEST_DESCRIPTOR: u64 = 65536;
+/// The content id of a parent that there is not.
+const NO_PARENT: &[u8] = b"ffffffff";
+
+/// What a descriptor says.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Disk {
+    pub(super) has_parent: bool,
+    /// Bytes of all extents.
+    pub(super) size: u64,
+}
+
+/// The text of `length` bytes at `at`, up to its first zero byte.
+pub(super) fn read_text(source: &mut dyn ReadAt, at: u64, length: u64) -> Result<Vec<u8>, Error> {
+    let fits = length <= LONGEST_DESCRIPTOR;
+    ensure(fits, Reason::BadDescriptor, at, length)?;
+    let mut text = vec![0; to_usize(length)];
+    read(source, at, &mut text)?;
+    let end = text.iter().position(|byte| *byte == 0);
+    text.truncate(end.unwrap_or(text.len()));
+    Ok(text)
+}
+
+/// Reads the lines into `info`.
+pub(super) fn parse(text: &[u8], embedded: bool, info: &mut Info) -> Result<Disk, Error> {
+    let mut disk = Disk::default();
+    let mut extents = 0_u32;
+    let mut whole = embedded;
+    for line in text.split(|byte| *byte == b'\n') {
+        let line = line.trim_ascii();
+        if let Some(extent) = extent(line) {
+            extents += 1;
+            disk.size = disk
+                .size
+                .saturating_add(extent.sectors.saturating_mul(SECTOR));
+            whole &= extent.kind == b"SPARSE" && !has_folder(extent.name);
+            info.refer(ReferenceKind::Extent, extent.name);
+            continue;
+        }
+        let Some((key, value)) = assignment(line) else {
+            continue;
+        };
+        if key.eq_ignore_ascii_case(b"createType") {
+            info.variant = Some(known_type(value));
+        } else if key.eq_ignore_ascii_case(b"parentCID") {
+            disk.has_parent |= !value.eq_ignore_ascii_case(NO_PARENT);
+        } else if key.eq_ignore_ascii_case(b"parentFileNameHint") {
+            disk.has_parent = true;
+            info.refer(ReferenceKind::Parent, value);
+        }
+    }
+    if disk.has_parent {
+        info.find(Reason::BackingFile, 0, 0);
+    }
+    if whole && extents == 1 {
+        let other = |kind| kind != ReferenceKind::Extent;
+        info.references.retain(|reference| other(reference.kind));
+    } else if extents > 0 {
+        info.find(Reason::ExternalExtent, 0, u64::from(extents));
+    } else if !embedded {
+        return Err(Error::refused(Reason::BadDescriptor, 0, 0));
+    }
+    Ok(disk)
+}
+
+struct ExtentLine<'a> {
+    sectors: u64,
+    kind: &'a [u8],
+    name: &'a [u8],
+}
+
+/// `RW 4192256 SPARSE "name" 0`: access, sectors, kind, the name in quotes if the kind has one.
+fn extent(line: &[u8]) -> Option<ExtentLine<'_>> {
+    let mut words = line.splitn(4, |byte| byte.is_ascii_whitespace());
+    let access = words.next()?;
+    let known = [&b"RW"[..], b"RDONLY", b"NOACCESS"];
+    if !known.iter().any(|word| access.eq_ignore_ascii_case(word)) {
+        return None;
+    }
+    let sectors = words
+        .next()
+        .and_then(|word| core::str::from_utf8(word).ok());
+    let sectors = sectors.and_then(|word| word.parse().ok()).unwrap_or(0);
+    let kind = words.next().unwrap_or_default();
+    let rest = words.next().unwrap_or_default();
+    let name = rest.splitn(3, |byte| *byte == b'"').nth(1);
+    Some(ExtentLine {
+        sectors,
+        kind,
+        name: name.unwrap_or(rest),
+    })
+}
+
+/// `key = "value"`, with or without quotes and spaces.
+fn assignment(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    if line.first() == Some(&b'#') {
+        return None;
+    }
+    let equals = line.iter().position(|byte| *byte == b'=')?;
+    let key = line.get(..equals)?.trim_ascii();
+    let value = line.get(equals + 1..)?.trim_ascii();
+    let value = value.strip_prefix(b"\"").unwrap_or(value);
+    Some((key, value.strip_suffix(b"\"").unwrap_or(value)))
+}
+
+fn has_folder(name: &[u8]) -> bool {
+    name.iter().any(|byte| matches!(byte, b'/' | b'\\'))
+}
+
+/// The type as a name that is known, since what an image says is not to be trusted as text.
+fn known_type(value: &[u8]) -> &'static str {
+    const TYPES: &[&str] = &[
+        "monolithicSparse",
+        "monolithicFlat",
+        "streamOptimized",
+        "twoGbMaxExtentSparse",
+        "twoGbMaxExtentFlat",
+        "vmfs",
+        "vmfsSparse",
+        "vmfsThin",
+        "seSparse",
+        "fullDevice",
+        "partitionedDevice",
+        "vmfsRaw",
+        "vmfsRawDeviceMap",
+        "vmfsPassthroughRawDeviceMap",
+        "custom",
+    ];
+    let same = |name: &&&str| value.eq_ignore_ascii_case(name.as_bytes());
+    TYPES.iter().find(same).copied().unwrap_or("unknown")
+}

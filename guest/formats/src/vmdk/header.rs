@@ -1,0 +1,173 @@
+//! The header of a sparse extent, or its copy in the footer of a streamed one.
+
+use crate::bytes::{has, le16, le32, le64, u8_at};
+use crate::error::{Error, ensure};
+use crate::info::{Info, Options};
+use crate::reason::Reason;
+use crate::source::{ReadAt, array};
+use crate::vmdk::SECTOR;
+
+/// The grain directory's offset is in the footer.
+const AT_END: u64 = u64::MAX;
+/// Flags: line ends are to be checked; grain tables may say that a grain is zero; grains are
+/// compressed; markers tell what follows.
+const NEWLINES: u32 = 1;
+const ZERO_GRAINS: u32 = 1 << 2;
+const COMPRESSED: u32 = 1 << 16;
+const MARKERS: u32 = 1 << 17;
+const DEFLATE: u16 = 1;
+/// The most sectors of a grain: 2 MiB, of which 64 KiB are usual.
+const LARGEST_GRAIN: u64 = 4096;
+/// Entries of a grain table: always 512 where VMware writes it.
+const TABLE_ENTRIES: core::ops::RangeInclusive<u64> = 1..=512;
+/// The type of the marker before a footer.
+const FOOTER_MARKER: u32 = 3;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Header {
+    pub(super) virtual_size: u64,
+    pub(super) grain_size: u64,
+    pub(super) table_entries: u64,
+    /// Where the grain directory is, and its bytes.
+    pub(super) directory: u64,
+    pub(super) directory_bytes: u64,
+    /// Where the descriptor is, and its bytes.
+    pub(super) descriptor: Option<(u64, u64)>,
+    pub(super) zero_grains: bool,
+    pub(super) compressed: bool,
+}
+
+pub(super) fn read(
+    source: &mut dyn ReadAt,
+    info: &mut Info,
+    options: &Options,
+) -> Result<Header, Error> {
+    let size = source.size();
+    ensure(size >= SECTOR, Reason::Truncated, size, size)?;
+    let mut bytes: [u8; 512] = array(source, 0)?;
+    let mut at = 0;
+    if le64(&bytes, 56) == AT_END {
+        at = footer(source)?;
+        let copy: [u8; 512] = array(source, at)?;
+        // All but the directory's offset has to be the same in both.
+        let differs = |range: core::ops::Range<usize>| bytes.get(range.clone()) != copy.get(range);
+        let other = differs(0..48) || differs(64..72) || differs(77..79);
+        ensure(!other, Reason::CopiesDiffer, at, 0)?;
+        let found = le64(&copy, 56) != AT_END;
+        ensure(found, Reason::BadHeader, at + 56, AT_END)?;
+        bytes = copy;
+    }
+    decode(source, &bytes, at, info, options)
+}
+
+/// Where the footer is: before it its marker, behind it the marker of the end.
+fn footer(source: &mut dyn ReadAt) -> Result<u64, Error> {
+    let size = source.size();
+    ensure(size >= 4 * SECTOR, Reason::Truncated, size, size)?;
+    let last = size / SECTOR * SECTOR;
+    let at = last - 2 * SECTOR;
+    let marker: [u8; 16] = array(source, at - SECTOR)?;
+    let good = le64(&marker, 0) == 1 && le32(&marker, 8) == 0;
+    let good = good && le32(&marker, 12) == FOOTER_MARKER;
+    ensure(good, Reason::NoFooter, at - SECTOR, le64(&marker, 0))?;
+    let end: [u8; 16] = array(source, at + SECTOR)?;
+    let good = end.iter().all(|byte| *byte == 0);
+    ensure(good, Reason::BadMarker, at + SECTOR, le64(&end, 0))?;
+    Ok(at)
+}
+
+fn decode(
+    source: &dyn ReadAt,
+    bytes: &[u8; 512],
+    at: u64,
+    info: &mut Info,
+    options: &Options,
+) -> Result<Header, Error> {
+    ensure(has(bytes, 0, b"KDMV"), Reason::BadHeader, at, 0)?;
+    let (version, flags) = (le32(bytes, 4), le32(bytes, 8));
+    let known = (1..=3).contains(&version);
+    ensure(
+        known,
+        Reason::UnsupportedVersion,
+        at + 4,
+        u64::from(version),
+    )?;
+    info.version = Some(version);
+    if flags & NEWLINES != 0 {
+        // Changed line ends tell of a transfer that took the file for text.
+        let whole = has(bytes, 73, b"\n \r\n");
+        ensure(
+            whole,
+            Reason::BadHeader,
+            at + 73,
+            u64::from(le32(bytes, 73)),
+        )?;
+    }
+    let virtual_size = le64(bytes, 12).checked_mul(SECTOR);
+    let too_large = Error::refused(Reason::BadHeader, at + 12, le64(bytes, 12));
+    let virtual_size = virtual_size.ok_or(too_large)?;
+    info.set_size(virtual_size, at + 12, options);
+    let grain = le64(bytes, 20);
+    let good = grain.is_power_of_two() && grain <= LARGEST_GRAIN;
+    ensure(good, Reason::ClusterSize, at + 20, grain)?;
+    info.cluster_size = Some(grain * SECTOR);
+    if u8_at(bytes, 72) != 0 {
+        info.find(Reason::DirtyBit, at + 72, 1);
+    }
+    let compressed = flags & COMPRESSED != 0;
+    let method = le16(bytes, 77);
+    if compressed {
+        let known = method == DEFLATE && flags & MARKERS != 0;
+        let found = u64::from(method);
+        ensure(known, Reason::UnsupportedCompression, at + 77, found)?;
+        info.compression = Some("zlib");
+    }
+    let mut header = Header {
+        virtual_size,
+        grain_size: grain * SECTOR,
+        table_entries: u64::from(le32(bytes, 44)),
+        directory: 0,
+        directory_bytes: 0,
+        descriptor: None,
+        zero_grains: flags & ZERO_GRAINS != 0,
+        compressed,
+    };
+    header.places(source, bytes, at)?;
+    Ok(header)
+}
+
+impl Header {
+    fn places(&mut self, source: &dyn ReadAt, bytes: &[u8], at: u64) -> Result<(), Error> {
+        let entries = self.table_entries;
+        let good = TABLE_ENTRIES.contains(&entries);
+        ensure(good, Reason::TableSize, at + 44, entries)?;
+        let sectors = |field: usize| le64(bytes, field).saturating_mul(SECTOR);
+        self.directory = sectors(56);
+        let tables = self.virtual_size.div_ceil(entries * self.grain_size);
+        self.directory_bytes = tables * 4;
+        let end = self.directory.checked_add(self.directory_bytes);
+        let inside = end.is_some_and(|end| end <= source.size());
+        ensure(inside, Reason::BeyondEnd, at + 56, self.directory)?;
+        let apart = self.directory >= SECTOR;
+        ensure(apart, Reason::Overlap, at + 56, self.directory)?;
+        let (start, length) = (sectors(28), sectors(36));
+        if start != 0 && length != 0 {
+            let end = start.checked_add(length);
+            let inside = end.is_some_and(|end| end <= source.size());
+            ensure(inside, Reason::BeyondEnd, at + 28, start)?;
+            ensure(start >= SECTOR, Reason::Overlap, at + 28, start)?;
+            self.descriptor = Some((start, length));
+        }
+        Ok(())
+    }
+
+    /// Refuses what lies on the header, the descriptor or the grain directory.
+    pub(super) fn check_apart(&self, start: u64, end: u64, at: u64) -> Result<(), Error> {
+        let meets = |from: u64, length: u64| start < from + length && from < end;
+        let descriptor = self.descriptor.unwrap_or((0, 0));
+        let overlaps = start < SECTOR
+            || meets(descriptor.0, descriptor.1)
+            || meets(self.directory, self.directory_bytes);
+        ensure(!overlaps, Reason::Overlap, at, start)
+    }
+}

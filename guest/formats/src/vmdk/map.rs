@@ -1,0 +1,91 @@
+//! From an offset of the virtual disk to its grain, by the grain directory and a grain table.
+
+use crate::error::{Error, ensure};
+use crate::extent::{Codec, Compressed, Content, Extent, Frame, GRAIN_MARKER};
+use crate::reason::Reason;
+use crate::source::ReadAt;
+use crate::vmdk::{SECTOR, Vmdk};
+
+/// An entry of a grain table that means "zero", where the header's flag says so.
+const ZERO: u32 = 1;
+
+impl Vmdk {
+    /// The piece at `offset`: as far as one table entry tells.
+    pub(super) fn piece(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Extent, Error> {
+        let header = self.header;
+        let per_table = header.table_entries * header.grain_size;
+        let at = header.directory + offset / per_table * 4;
+        let table = u64::from(self.directory.le32(source, at)?) * SECTOR;
+        if table == 0 {
+            return Ok(self.hole(per_table - offset % per_table));
+        }
+        let end = table + header.table_entries * 4;
+        ensure(end <= source.size(), Reason::BeyondEnd, at, table)?;
+        header.check_apart(table, end, at)?;
+        let skip = offset % header.grain_size;
+        let length = header.grain_size - skip;
+        let at = table + offset % per_table / header.grain_size * 4;
+        let entry = self.tables.le32(source, at)?;
+        if entry == 0 {
+            return Ok(self.hole(length));
+        }
+        if entry == ZERO && header.zero_grains {
+            return Ok(Extent::new(length, Content::Zero));
+        }
+        let grain = u64::from(entry) * SECTOR;
+        ensure(grain < source.size(), Reason::BeyondEnd, at, grain)?;
+        if header.compressed {
+            let next = match at + 4 < end {
+                true => self.tables.le32(source, at + 4)?,
+                false => 0,
+            };
+            return self.compressed(source, grain, u64::from(next) * SECTOR, offset, at);
+        }
+        header.check_apart(grain, grain + header.grain_size, at)?;
+        Extent::data(grain, skip, length, source.size())
+    }
+
+    fn hole(&self, length: u64) -> Extent {
+        let content = match self.has_parent {
+            true => Content::Backing,
+            false => Content::Zero,
+        };
+        Extent::new(length, content)
+    }
+
+    /// The frame of a compressed grain: its marker tells its length, and is only read with it. If
+    /// the `next` grain lies close behind, as in streams, then the frame ends there.
+    fn compressed(
+        &self,
+        source: &dyn ReadAt,
+        grain: u64,
+        next: u64,
+        offset: u64,
+        at: u64,
+    ) -> Result<Extent, Error> {
+        let size = self.header.grain_size;
+        let skip = offset % size;
+        let most = (GRAIN_MARKER + size * 2).next_multiple_of(SECTOR);
+        let mut frame = most.min(source.size() - grain);
+        if next > grain {
+            frame = frame.min(next - grain);
+        }
+        ensure(frame > GRAIN_MARKER, Reason::BeyondEnd, at, grain)?;
+        self.header
+            .check_apart(grain, grain + GRAIN_MARKER + 1, at)?;
+        // A grain has at most 2 MiB.
+        let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+        let content = Content::Compressed(Compressed {
+            offset: grain,
+            length: frame,
+            codec: Codec::Zlib,
+            least: small(size.min(self.header.virtual_size - (offset - skip))),
+            size: small(size),
+            skip: small(skip),
+            frame: Frame::Grain {
+                sector: (offset - skip) / SECTOR,
+            },
+        });
+        Ok(Extent::new(size - skip, content))
+    }
+}

@@ -1,0 +1,120 @@
+//! VMDK in one sparse file: monolithicSparse and streamOptimized (VMware's Virtual Disk Format
+//! 5.0).
+//!
+//! Memory: one line of the grain directory, one of grain tables, and while the image is opened its
+//! descriptor, of which at most [`LONGEST_DESCRIPTOR`] bytes are read.
+
+mod descriptor;
+mod header;
+mod map;
+
+pub use descriptor::LONGEST_DESCRIPTOR;
+
+use crate::bytes::has;
+use crate::cache::Cache;
+use crate::error::Error;
+use crate::extent::{Extent, join};
+use crate::info::{Info, Options};
+use crate::reason::Reason;
+use crate::source::{ReadAt, prefix};
+use header::Header;
+
+/// An open VMDK.
+#[derive(Debug)]
+pub struct Vmdk {
+    header: Header,
+    has_parent: bool,
+    directory: Cache,
+    tables: Cache,
+}
+
+/// Bytes of a sector.
+const SECTOR: u64 = 512;
+
+/// Reads the headers into `info`; fails where there is no sense in going on.
+pub(crate) fn inspect(
+    source: &mut dyn ReadAt,
+    info: &mut Info,
+    options: &Options,
+) -> Result<Vmdk, Error> {
+    let start: [u8; 8] = prefix(source)?;
+    if has(&start, 0, b"KDMV") {
+        return sparse(source, info, options);
+    }
+    if has(&start, 0, b"COWD") {
+        info.variant = Some("vmfsSparse");
+        return Err(Error::refused(Reason::FormatNotRead, 0, 0));
+    }
+    if has(&start, 0, b"\xbe\xba\xfe\xca") {
+        info.variant = Some("seSparse");
+        return Err(Error::refused(Reason::FormatNotRead, 0, 0));
+    }
+    // A descriptor alone: all its extents are other files.
+    let size = source.size();
+    let text = descriptor::read_text(source, 0, size)?;
+    let disk = descriptor::parse(&text, false, info)?;
+    info.set_size(disk.size, 0, options);
+    Err(Error::refused(Reason::ExternalExtent, 0, 0))
+}
+
+fn sparse(source: &mut dyn ReadAt, info: &mut Info, options: &Options) -> Result<Vmdk, Error> {
+    let header = header::read(source, info, options)?;
+    let mut has_parent = false;
+    if let Some((at, length)) = header.descriptor {
+        let text = descriptor::read_text(source, at, length)?;
+        let disk = descriptor::parse(&text, true, info)?;
+        has_parent = disk.has_parent;
+    }
+    if info.variant.is_none() {
+        info.variant = Some("sparse");
+    }
+    Ok(Vmdk {
+        header,
+        has_parent,
+        directory: Cache::new(1),
+        tables: Cache::new(1),
+    })
+}
+
+impl Vmdk {
+    /// Opens the image.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] with the first reason that `options` does not allow.
+    pub fn open(source: &mut dyn ReadAt, options: &Options) -> Result<Self, Error> {
+        let mut info = Info::new(crate::format::Format::Vmdk);
+        let image = inspect(source, &mut info, options)?;
+        info.require(options)?;
+        Ok(image)
+    }
+
+    /// Bytes of the virtual disk.
+    #[must_use]
+    pub fn virtual_size(&self) -> u64 {
+        self.header.virtual_size
+    }
+
+    /// Whether the image names a parent, which has what it lacks.
+    #[must_use]
+    pub fn has_backing(&self) -> bool {
+        self.has_parent
+    }
+
+    /// Bytes of a grain.
+    #[must_use]
+    pub fn grain_size(&self) -> u64 {
+        self.header.grain_size
+    }
+
+    /// Where the bytes at `offset` of the virtual disk come from.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] if a table entry is not followed, [`Error::Outside`] behind the end.
+    pub fn map(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Extent, Error> {
+        join(offset, self.header.virtual_size, |at| {
+            self.piece(source, at)
+        })
+    }
+}

@@ -1,0 +1,251 @@
+//! qcow2: every way to store a cluster, at every size, and the check of refcounts.
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a failure in a test is to panic"
+)]
+
+mod support;
+
+use guest_formats::qcow2::{Check, CheckOptions, CheckReport, ProblemKind};
+use guest_formats::{Content, Image, Options, Reason};
+use support::Put::{Compressed, Data, Hole, Zero, ZeroAllocated};
+use support::bytes::{be16, be64};
+use support::qcow2::Qcow2;
+use support::{Put, allowing, contents, disk, info, open_qcow2, open_with};
+
+const ALL: [Put; 12] = [
+    Data,
+    Compressed,
+    Hole,
+    Zero,
+    ZeroAllocated,
+    Data,
+    Data,
+    Compressed,
+    Compressed,
+    Hole,
+    Zero,
+    Data,
+];
+
+fn check(bytes: &[u8], window: u32) -> CheckReport {
+    let image = open_qcow2(bytes);
+    let options = CheckOptions {
+        window,
+        ..CheckOptions::default()
+    };
+    let mut source = bytes;
+    let mut check = Check::new(&image, &source, &options);
+    while !check.step(&mut source).unwrap() {}
+    check.report().clone()
+}
+
+#[test]
+fn every_kind_of_cluster_of_every_size_is_read() {
+    for bits in 9..=21 {
+        for (version, zstd) in [(2, false), (3, false), (3, true)] {
+            let mut puts = ALL.to_vec();
+            if version == 2 {
+                puts.retain(|put| !matches!(put, Zero | ZeroAllocated));
+            }
+            let mut image = Qcow2::new(bits, &puts).shorter(300);
+            image.size -= 212;
+            image.disk.truncate(image.size as usize);
+            (image.version, image.zstd) = (version, zstd);
+            let bytes = image.build().bytes;
+            let read = disk(&bytes, &Options::default()).unwrap();
+            assert!(
+                read == image.disk,
+                "version {version}, bits {bits}, zstd {zstd}"
+            );
+        }
+    }
+}
+
+#[test]
+fn subclusters_of_extended_entries_are_read_apart() {
+    for bits in 14..=21 {
+        let mut image = Qcow2::new(bits, &ALL);
+        image.extended = true;
+        let mut built = image.build();
+        let read = disk(&built.bytes, &Options::default()).unwrap();
+        assert!(read == image.disk, "bits {bits}");
+        // Of the first cluster, subclusters 0 and 2 keep their data, 1 is zero, the rest is a hole.
+        be64(&mut built.bytes, built.first_l2 + 8, 0b101 | 0b10 << 32);
+        let read = disk(&built.bytes, &Options::default()).unwrap();
+        let size = (1 << bits) / 32;
+        let mut expected = image.disk.clone();
+        expected[size..2 * size].fill(0);
+        expected[3 * size..32 * size].fill(0);
+        assert!(read == expected, "bits {bits}");
+    }
+}
+
+#[test]
+fn what_the_image_lacks_is_its_backing_files() {
+    for extended in [false, true] {
+        let mut image = Qcow2::new(16, &ALL);
+        image.backing = Some("/etc/passwd");
+        image.extended = extended;
+        let bytes = image.build().bytes;
+        let report = info(&bytes);
+        assert!(report.findings.has(Reason::BackingFile));
+        assert_eq!(report.references[0].name, b"/etc/passwd");
+        let mut open = open_with(&bytes, &allowing(&[Reason::BackingFile])).unwrap();
+        let backing = vec![0xbb; 3 * 65536 - 1000];
+        let read = contents(&mut open, &bytes, Some(&backing)).unwrap();
+        let mut expected = image.disk.clone();
+        expected[2 * 65536..3 * 65536 - 1000].fill(0xbb);
+        assert!(read == expected);
+        // A zero flag hides the backing file.
+        let zero = open.map(&mut &bytes[..], 3 * 65536).unwrap();
+        assert_eq!(zero.content, Content::Zero);
+    }
+}
+
+#[test]
+fn snapshots_are_found_by_id_and_then_by_name() {
+    let mut image = Qcow2::new(12, &ALL);
+    image.snapshots = vec![("1", "2"), ("2", "before"), ("3", "before")];
+    let mut built = image.build();
+    assert_eq!(info(&built.bytes).snapshots, 3);
+    // The disk of today differs: its first cluster became a hole.
+    let table = built.bytes[built.l1..built.l1 + 8].to_vec();
+    let l2 = u64::from_be_bytes(table.try_into().unwrap()) & !(1 << 63);
+    assert_eq!(l2 as usize, built.first_l2);
+    be64(&mut built.bytes, built.l1, 0);
+    let mut seen = Vec::new();
+    let opened = open_qcow2(&built.bytes);
+    opened
+        .snapshots(&mut &built.bytes[..], &mut |snapshot| seen.push(snapshot))
+        .unwrap();
+    assert_eq!(seen.len(), 3);
+    assert_eq!(seen[1].name, b"before");
+    assert_eq!(seen[1].disk_size, Some(image.size));
+    let zeros = disk(&built.bytes, &Options::default()).unwrap();
+    assert!(zeros.iter().all(|byte| *byte == 0));
+    for selector in [&b"1"[..], b"2", b"before"] {
+        let mut opened = open_qcow2(&built.bytes);
+        let mut source = &built.bytes[..];
+        opened
+            .select_snapshot(&mut source, selector, &Options::default())
+            .unwrap();
+        let mut opened = Image::Qcow2(opened);
+        let read = contents(&mut opened, &built.bytes, None).unwrap();
+        assert!(read == image.disk);
+    }
+    let mut opened = open_qcow2(&built.bytes);
+    let error = opened
+        .select_snapshot(&mut &built.bytes[..], b"after", &Options::default())
+        .unwrap_err();
+    assert_eq!(error.reason(), Some(Reason::NoSuchSnapshot));
+}
+
+#[test]
+fn refcounts_of_every_width_are_right_in_every_window() {
+    for order in 0..=6 {
+        for bits in [9, 12, 16] {
+            let mut image = Qcow2::new(bits, &ALL);
+            // A bit counts to one, so that compressed clusters may not share theirs.
+            image.puts.retain(|put| order > 1 || *put != Compressed);
+            image = Qcow2::new(bits, &image.puts);
+            image.refcount_order = order;
+            if order > 2 {
+                image.snapshots = vec![("1", "one"), ("2", "two")];
+            }
+            let built = image.build();
+            for window in [1, 7, 1 << 16] {
+                let report = check(&built.bytes, window);
+                assert_eq!(
+                    report.problems,
+                    [],
+                    "order {order}, bits {bits}, window {window}"
+                );
+                assert_eq!((report.errors, report.leaks), (0, 0));
+                assert_eq!(report.image_end, built.bytes.len() as u64);
+                let stored = image.puts.iter();
+                let stored = stored.filter(|put| !matches!(put, Hole | Zero)).count();
+                assert_eq!(report.allocated, stored as u64);
+            }
+        }
+    }
+}
+
+#[test]
+fn leaks_and_errors_are_told_apart() {
+    let image = Qcow2::new(16, &ALL);
+    let built = image.build();
+    let cluster = built.first_l2 / 65536 + 1;
+
+    let mut leak = built.bytes.clone();
+    be16(&mut leak, built.first_block + cluster * 2, 3);
+    let report = check(&leak, 5);
+    // The flag of the entry that points there is wrong as well.
+    assert_eq!((report.errors, report.leaks), (1, 1));
+    assert_eq!(report.problems[0].kind, ProblemKind::CopiedFlag);
+    assert_eq!(report.problems[1].kind, ProblemKind::Leak);
+    assert_eq!(report.problems[1].at, cluster as u64 * 65536);
+
+    let mut low = built.bytes.clone();
+    be16(&mut low, built.first_block + cluster * 2, 0);
+    let report = check(&low, 5);
+    assert_eq!((report.errors, report.leaks), (2, 0));
+
+    // An entry that points at the L1 table.
+    let mut overlap = built.bytes.clone();
+    be64(&mut overlap, built.first_l2, built.l1 as u64 | 1 << 63);
+    let kinds: Vec<_> = check(&overlap, 3).problems.iter().map(|p| p.kind).collect();
+    assert!(kinds.contains(&ProblemKind::Overlap), "{kinds:?}");
+    assert!(kinds.contains(&ProblemKind::RefcountTooLow));
+    assert!(kinds.contains(&ProblemKind::Leak));
+
+    let mut unaligned = built.bytes.clone();
+    be64(&mut unaligned, built.first_l2, 0x1_0200);
+    let report = check(&unaligned, 3);
+    let entry = ProblemKind::Entry(Reason::Unaligned);
+    assert_eq!(report.problems[0].kind, entry);
+    assert_eq!((report.errors, report.leaks), (1, 1));
+}
+
+#[test]
+fn a_check_gives_up_when_it_has_looked_at_enough() {
+    let built = Qcow2::new(16, &ALL).build();
+    let image = open_qcow2(&built.bytes);
+    let options = CheckOptions {
+        window: 1,
+        most_entries: 20_000,
+    };
+    let mut source = &built.bytes[..];
+    let mut check = Check::new(&image, &source, &options);
+    let error = loop {
+        if let Err(error) = check.step(&mut source) {
+            break error;
+        }
+    };
+    assert_eq!(error.reason(), Some(Reason::TooMuchWork));
+}
+
+#[test]
+fn an_empty_disk_of_terabytes_takes_few_reads() {
+    let mut image = Qcow2::new(16, &[Hole]);
+    image.size = 8 << 40;
+    let mut bytes = image.build().bytes;
+    // An L1 table of 16,384 entries behind everything else.
+    let l1 = bytes.len().next_multiple_of(65536);
+    bytes.resize(l1 + 16384 * 8, 0);
+    be64(&mut bytes, 40, l1 as u64);
+    support::bytes::be32(&mut bytes, 36, 16384);
+    let mut source = support::Counting::new(&bytes);
+    let (mut image, _) = Image::open(&mut source, &Options::default()).unwrap();
+    let mut at = 0;
+    let mut answers = 0;
+    while at < image.virtual_size() {
+        let extent = image.map(&mut source, at).unwrap();
+        assert_eq!(extent.content, Content::Zero);
+        at += extent.length;
+        answers += 1;
+    }
+    assert!(answers < 10, "{answers} answers");
+    assert!(source.reads < 40, "{} reads", source.reads);
+}

@@ -1,0 +1,80 @@
+//! All that can be done with bytes that may be an image, with a bound on every part of it. It serves
+//! the tests with random images, and a fuzzer.
+
+use guest_formats::qcow2::{Check, CheckOptions, Qcow2};
+use guest_formats::{Error, Format, Image, Options, Reason, ReasonSet, Survey, inspect};
+
+use super::Counting;
+
+/// The most reads for the headers, whatever they say; a log of 1 MiB is gone over eight times.
+const MOST_HEADER_READS: u64 = 5000;
+/// The most reads for one answer of a mapping: a table line for each 1,024 entries, and few more.
+const MOST_MAP_READS: u64 = 4096 + 8;
+/// The most answers that are asked for.
+const MOST_ANSWERS: usize = 300;
+
+/// Looks into `bytes` as each format that is read, maps the disk and checks it.
+pub(crate) fn exercise(bytes: &[u8], claimed: Option<Format>) {
+    let all = Reason::ALL.iter();
+    let options = Options {
+        claimed,
+        allowed: all.fold(ReasonSet::EMPTY, |set, reason| set.with(*reason)),
+        ..Options::default()
+    };
+    let mut source = Counting::new(bytes);
+    let info = inspect(&mut source, &options).unwrap();
+    assert!(source.reads < MOST_HEADER_READS, "{} reads", source.reads);
+    assert!(info.references.len() <= guest_formats::MOST_REFERENCES);
+    for finding in info.findings.iter() {
+        assert!(!finding.to_string().contains('\n'));
+    }
+    let Ok((mut image, _)) = Image::open(&mut source, &options) else {
+        return;
+    };
+    let size = image.virtual_size();
+    let mut at = 0;
+    for _ in 0..MOST_ANSWERS {
+        if at >= size {
+            break;
+        }
+        let before = source.reads;
+        match image.map(&mut source, at) {
+            Ok(extent) => {
+                assert!(extent.length > 0 && extent.length <= size - at);
+                at += extent.length;
+            }
+            Err(Error::Refused(_)) => at += 65536,
+            Err(error) => panic!("{error}"),
+        }
+        let reads = source.reads - before;
+        assert!(reads <= MOST_MAP_READS, "{reads} reads for one answer");
+    }
+    let mut survey = Survey::new();
+    survey.step(&mut image, &mut source, MOST_ANSWERS).unwrap();
+    assert!(survey.seen() <= size);
+    let outside = image.map(&mut source, size);
+    assert_eq!(outside, Err(Error::Outside { offset: size }));
+    if let Image::Qcow2(image) = image {
+        check(&image, &mut source);
+    }
+}
+
+fn check(image: &Qcow2, source: &mut Counting<'_>) {
+    let options = CheckOptions {
+        window: 64,
+        most_entries: 100_000,
+    };
+    let mut check = Check::new(image, source, &options);
+    loop {
+        match check.step(source) {
+            Ok(true) => break,
+            Ok(false) => {}
+            Err(error) => {
+                assert_eq!(error.reason(), Some(Reason::TooMuchWork));
+                break;
+            }
+        }
+    }
+    assert!(check.report().problems.len() <= 64);
+    let _ = image.snapshots(source, &mut |_| {});
+}

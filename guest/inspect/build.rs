@@ -1,0 +1,5 @@
+//! Links the program as a guest.
+
+fn main() {
+    guest_link::program();
+}

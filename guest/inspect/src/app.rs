@@ -1,0 +1,97 @@
+//! The run from end to end: configuration, the disk, the look into the image, and what is said.
+
+use guest_abi::ports::COM1;
+use guest_formats::{Error, examine};
+use guest_kit::disk::ReadDisk;
+use guest_kit::dma::DmaRegion;
+use guest_kit::hardware::{Attached, Ports, Registers};
+use guest_kit::serial::Uart;
+use guest_protocol::{InspectTask, MAX_MESSAGE_LEN};
+
+use crate::config::Config;
+use crate::report::{Failure, Op, Reporter};
+use crate::source::Source;
+use crate::{check, info};
+
+/// Exit status of a run that ended well, whatever it has found.
+pub const EXIT_SUCCESS: u8 = 0;
+/// Exit status of a run that failed and said so.
+pub const EXIT_FAILURE: u8 = 1;
+
+/// What the program runs on.
+#[derive(Debug)]
+pub struct Parts<'a, P, R> {
+    /// The I/O ports.
+    pub ports: &'a P,
+    /// The disk that the image is on.
+    pub image: Attached<R>,
+    /// Memory for data.
+    pub pool: DmaRegion,
+}
+
+/// Does everything and returns the exit status for the exit port.
+pub fn run<P: Ports, R: Registers>(parts: Parts<'_, P, R>) -> u8 {
+    let mut reporter = Reporter::new(parts.ports);
+    let result = match configure(parts.ports) {
+        Ok(config) => look(parts, &config, &mut reporter).map(|()| config),
+        Err(failure) => Err(failure),
+    };
+    let operation = match &result {
+        Ok(config) if config.task == InspectTask::Check => "check",
+        _ => "info",
+    };
+    let result = result.map(|_| ());
+    reporter.end(operation, &result);
+    match result {
+        Ok(()) => EXIT_SUCCESS,
+        Err(_) => EXIT_FAILURE,
+    }
+}
+
+/// Waits for the configuration and takes it.
+fn configure<P: Ports>(ports: &P) -> Result<Config, Failure> {
+    let mut buffer = [0; MAX_MESSAGE_LEN];
+    let message = Uart::new(ports, COM1).receive_frame(&mut buffer);
+    let message = message.map_err(|error| Failure::new(Op::Config, &error))?;
+    Config::decode(message).map_err(|error| Failure::new(Op::Config, &error))
+}
+
+fn look<P: Ports, R: Registers>(
+    parts: Parts<'_, P, R>,
+    config: &Config,
+    reporter: &mut Reporter<'_, P>,
+) -> Result<(), Failure> {
+    let disk = ReadDisk::start(parts.ports, parts.image, parts.pool);
+    let disk = disk.map_err(|error| Failure::new(Op::Init, &error))?;
+    let mut source = Source::new(disk, config.length);
+    let looked = look_into(&mut source, config, reporter);
+    looked.map_err(|error| match (error, source.failure()) {
+        (Error::Read { offset }, Some(failure)) => Failure::read(offset, failure),
+        (error, _) => Failure::new(Op::Read, &error),
+    })
+}
+
+fn look_into<P: Ports, R: Registers>(
+    source: &mut Source<'_, P, R>,
+    config: &Config,
+    reporter: &mut Reporter<'_, P>,
+) -> Result<(), Error> {
+    let options = &config.options;
+    let (found, image) = examine(source, options)?;
+    info::report(&found, image.as_ref(), source, options, reporter)?;
+    if config.task == InspectTask::Info {
+        return Ok(());
+    }
+    match check::report(&found, image, source, options, reporter) {
+        // The check was given up: a reason like any other, and no failure of the run.
+        Err(Error::Refused(finding)) => {
+            reporter.finding(&finding, options.allowed);
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+#[path = "app_tests.rs"]
+mod tests;

@@ -1,0 +1,176 @@
+//! Whether the tables of an image are sound.
+//!
+//! A qcow2 image has refcounts, which are compared with what its tables use, in as many passes as
+//! the memory makes necessary. Of every other format each table entry is looked at: checksums and
+//! copies of headers were compared before, when the image was opened.
+
+use core::ops::RangeInclusive;
+
+use guest_formats::qcow2::{Check, CheckOptions, Problem, Qcow2};
+use guest_formats::{Class, Error, Finding, Image, Info, Options, ReadAt, Reason, Survey};
+use guest_kit::hardware::Ports;
+use guest_protocol::{CheckMessage, Payload, ProblemMessage};
+
+use crate::report::Reporter;
+
+/// Clusters that a pass counts: with 5 bytes for each they take most of the heap, and an image of
+/// 32 GiB with the usual clusters needs one pass.
+const WINDOW: u32 = 512 * 1024;
+/// Table entries and refcounts of qcow2 that are looked at before the check gives up, whatever the
+/// image is: some 1.5 s, and some 40 s.
+const ENTRIES: RangeInclusive<u64> = 1 << 25..=1 << 30;
+/// Answers of the mapping that are taken at once, and of all that are taken before the check gives
+/// up.
+const ANSWERS_AT_ONCE: u64 = 1 << 14;
+const ANSWERS: RangeInclusive<u64> = 1 << 22..=1 << 28;
+/// Snapshots whose tables may all be looked at anew.
+const MOST_SNAPSHOTS: u64 = 64;
+
+/// Checks the image and says what was found, unless there is nothing that can be checked.
+///
+/// # Errors
+///
+/// [`Error::Read`] if the image could not be read, [`Error::Refused`] with
+/// [`Reason::TooMuchWork`] if the check did not come to an end.
+pub fn report<P: Ports>(
+    info: &Info,
+    image: Option<Image>,
+    source: &mut dyn ReadAt,
+    options: &Options,
+    reporter: &mut Reporter<'_, P>,
+) -> Result<(), Error> {
+    if !can_be_checked(info, options) {
+        return Ok(());
+    }
+    match image {
+        None | Some(Image::Raw(_)) => Ok(()),
+        Some(Image::Qcow2(image)) => refcounts(&image, info.snapshots, source, reporter),
+        Some(mut image) => mapping(&mut image, source, reporter),
+    }
+}
+
+/// Whether what is known from the headers lets the tables mean anything.
+fn can_be_checked(info: &Info, options: &Options) -> bool {
+    let stands_in_the_way = |finding: &Finding| {
+        let harmless = matches!(
+            finding.reason,
+            // The tables are read as they are, whatever the data is and whoever wrote last.
+            Reason::BackingFile
+                | Reason::Differencing
+                | Reason::Encrypted
+                | Reason::CorruptBit
+                | Reason::DirtyBit
+        );
+        let allowed = options.allowed.contains(finding.reason) && finding.reason.may_be_allowed();
+        finding.reason.class() == Class::Refused && !harmless && !allowed
+    };
+    !info.findings.iter().any(stands_in_the_way)
+}
+
+fn refcounts<P: Ports>(
+    image: &Qcow2,
+    snapshots: u32,
+    source: &mut dyn ReadAt,
+    reporter: &mut Reporter<'_, P>,
+) -> Result<(), Error> {
+    let options = CheckOptions {
+        window: WINDOW,
+        most_entries: most_entries(source.size(), image.cluster_size(), snapshots),
+    };
+    let mut check = Check::new(image, source, &options);
+    while !check.step(source)? {}
+    let found = check.report();
+    found
+        .problems
+        .iter()
+        .for_each(|problem| say(problem, reporter));
+    let cluster = image.cluster_size();
+    reporter.say(Payload::Check(CheckMessage {
+        errors: found.errors,
+        leaks: found.leaks,
+        data: (found.allocated - found.compressed).saturating_mul(cluster),
+        compressed: found.compressed.saturating_mul(cluster),
+        image_end: found.image_end,
+        ..CheckMessage::default()
+    }));
+    Ok(())
+}
+
+/// How many entries an image of this length may have that is what it should be: each pass meets
+/// each table in the file once, and again for each snapshot. Tables that are used many times over
+/// are more, and are not followed to their end.
+fn most_entries(length: u64, cluster: u64, snapshots: u32) -> u64 {
+    let passes = 1 + length / cluster / u64::from(WINDOW);
+    let walks = passes * (1 + u64::from(snapshots).min(MOST_SNAPSHOTS));
+    within((length / 8).saturating_mul(walks), ENTRIES)
+}
+
+fn within(number: u64, bounds: RangeInclusive<u64>) -> u64 {
+    number.clamp(*bounds.start(), *bounds.end())
+}
+
+fn say<P: Ports>(problem: &Problem, reporter: &mut Reporter<'_, P>) {
+    let is_refcount = !matches!(problem.kind, guest_formats::qcow2::ProblemKind::Entry(_));
+    reporter.say(Payload::Problem(ProblemMessage {
+        name: problem.kind.name().into(),
+        at: problem.at,
+        found: problem.found,
+        expected: is_refcount.then_some(problem.expected),
+    }));
+}
+
+fn mapping<P: Ports>(
+    image: &mut Image,
+    source: &mut dyn ReadAt,
+    reporter: &mut Reporter<'_, P>,
+) -> Result<(), Error> {
+    let mut survey = Survey::new();
+    // What is in the file, and a hole behind each piece of it.
+    let honest = source.size() / image.cluster_size().unwrap_or(512) * 2;
+    let mut left = within(honest, ANSWERS);
+    let at_once = usize::try_from(ANSWERS_AT_ONCE).unwrap_or(usize::MAX);
+    while !survey.step(image, source, at_once)? {
+        left = left.saturating_sub(ANSWERS_AT_ONCE);
+        if left == 0 {
+            return Err(Error::Refused(Finding {
+                reason: Reason::TooMuchWork,
+                at: 0,
+                value: survey.seen(),
+            }));
+        }
+    }
+    for finding in &survey.findings {
+        reporter.say(Payload::Problem(ProblemMessage {
+            name: finding.reason.name().into(),
+            at: finding.at,
+            found: finding.value,
+            expected: None,
+        }));
+    }
+    reporter.say(Payload::Check(CheckMessage {
+        errors: survey.faults,
+        leaks: 0,
+        data: survey.data,
+        compressed: survey.compressed,
+        zero: survey.zero,
+        backing: survey.backing,
+        lost: survey.lost,
+        image_end: 0,
+    }));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_honest_image_may_take_grows_with_its_file_and_has_bounds() {
+        let cluster = 65536;
+        assert_eq!(most_entries(0, cluster, 0), 1 << 25);
+        assert_eq!(most_entries(1 << 30, cluster, 0), 1 << 27);
+        assert_eq!(most_entries(1 << 30, cluster, 1), 1 << 28);
+        assert_eq!(most_entries(1 << 40, cluster, 0), 1 << 30);
+        assert_eq!(most_entries(u64::MAX, 512, u32::MAX), 1 << 30);
+    }
+}

@@ -1,0 +1,124 @@
+//! What the VMM asks for: its `InspectConfig` message (proto/guest.proto), checked.
+
+use alloc::string::String;
+
+use guest_formats::{Format, Options, Reason, ReasonSet};
+use guest_protocol::{InspectConfig, InspectTask, Message};
+use thiserror::Error;
+
+/// Why a configuration cannot be used.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum ConfigError {
+    /// Not a message of the schema.
+    #[error("the configuration is not a valid Protocol Buffers message")]
+    Malformed,
+    /// Something else is to be done with the image than this guest does.
+    #[error("task {0} is not known")]
+    Task(i32),
+    /// No format of that name is known.
+    #[error("format {0} is not known")]
+    Format(String),
+    /// No reason of that name is known.
+    #[error("reason {0} is not known")]
+    Reason(String),
+}
+
+/// A configuration that can be carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// What to do.
+    pub task: InspectTask,
+    /// Bytes of the image.
+    pub length: u64,
+    /// What the user has said of the image.
+    pub options: Options,
+}
+
+impl Config {
+    /// Takes the VMM's message apart.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], for the first thing that does not hold.
+    pub fn decode(message: &[u8]) -> Result<Self, ConfigError> {
+        let message = InspectConfig::decode(message).map_err(|_| ConfigError::Malformed)?;
+        let task = InspectTask::try_from(message.task);
+        let mut allowed = ReasonSet::EMPTY;
+        for name in message.allowed {
+            let reason = Reason::ALL.iter().find(|reason| reason.name() == name);
+            allowed = allowed.with(*reason.ok_or(ConfigError::Reason(name))?);
+        }
+        let claimed = match message.format.as_str() {
+            "" => None,
+            name => Some(
+                Format::from_name(name)
+                    .ok_or_else(|| ConfigError::Format(message.format.clone()))?,
+            ),
+        };
+        Ok(Self {
+            task: task.map_err(|_| ConfigError::Task(message.task))?,
+            length: message.length,
+            options: Options {
+                claimed,
+                allowed,
+                largest_disk: match message.largest_disk {
+                    0 => Options::LARGEST_DISK,
+                    bytes => bytes,
+                },
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn decode(message: &InspectConfig) -> Result<Config, ConfigError> {
+        Config::decode(&message.encode_to_vec())
+    }
+
+    #[test]
+    fn what_is_left_out_is_not_claimed_not_allowed_and_not_limited_further() {
+        let config = decode(&InspectConfig::default()).unwrap();
+        assert_eq!(config.task, InspectTask::Info);
+        assert_eq!(config.options, Options::default());
+    }
+
+    #[test]
+    fn formats_and_reasons_go_by_their_names() {
+        let config = decode(&InspectConfig {
+            format: "vhd".into(),
+            allowed: vec!["backing-file".into(), "marked-dirty".into()],
+            ..InspectConfig::default()
+        });
+        let options = config.unwrap().options;
+        assert_eq!(options.claimed, Some(Format::Vhd));
+        for reason in Reason::ALL {
+            let expected = matches!(reason, Reason::BackingFile | Reason::DirtyBit);
+            assert_eq!(options.allowed.contains(*reason), expected);
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        assert_eq!(Config::decode(&[0xff; 9]), Err(ConfigError::Malformed));
+        let message = InspectConfig {
+            task: 7,
+            ..InspectConfig::default()
+        };
+        assert_eq!(decode(&message), Err(ConfigError::Task(7)));
+        let message = InspectConfig {
+            format: "qcow9".into(),
+            ..InspectConfig::default()
+        };
+        assert_eq!(decode(&message), Err(ConfigError::Format("qcow9".into())));
+        let message = InspectConfig {
+            allowed: vec!["".into()],
+            ..InspectConfig::default()
+        };
+        assert_eq!(decode(&message), Err(ConfigError::Reason("".into())));
+    }
+}

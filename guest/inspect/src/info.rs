@@ -1,0 +1,116 @@
+//! What an image says of itself, as messages.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use guest_formats::qcow2::{Qcow2, Snapshot};
+use guest_formats::{Error, Feature, FeatureKind, Finding, Image, Info, Options, ReadAt};
+use guest_kit::hardware::Ports;
+use guest_protocol::{FeatureMessage, ImageMessage, Payload, ReferenceMessage, SnapshotMessage};
+
+use crate::report::Reporter;
+
+/// The most snapshots that are told one by one; an image may have 65,536.
+pub const MOST_SNAPSHOTS_TOLD: u32 = 256;
+
+/// Says all that is known of the image and what speaks against it.
+///
+/// # Errors
+///
+/// [`Error::Read`] if the image could not be read.
+pub fn report<P: Ports>(
+    info: &Info,
+    image: Option<&Image>,
+    source: &mut dyn ReadAt,
+    options: &Options,
+    reporter: &mut Reporter<'_, P>,
+) -> Result<(), Error> {
+    reporter.say(Payload::Image(message(info)));
+    for reference in &info.references {
+        reporter.say(Payload::Reference(ReferenceMessage {
+            kind: reference.kind.name().into(),
+            name: reference.name.clone(),
+        }));
+    }
+    let more = match image {
+        Some(Image::Qcow2(image)) => snapshots(image, source, reporter)?,
+        _ => None,
+    };
+    for finding in info.findings.iter() {
+        reporter.finding(finding, options.allowed);
+    }
+    if let Some(finding) = more.filter(|finding| !info.findings.has(finding.reason)) {
+        reporter.finding(&finding, options.allowed);
+    }
+    Ok(())
+}
+
+/// Tells the first snapshots; returns what is wrong with their table.
+fn snapshots<P: Ports>(
+    image: &Qcow2,
+    source: &mut dyn ReadAt,
+    reporter: &mut Reporter<'_, P>,
+) -> Result<Option<Finding>, Error> {
+    let mut left = MOST_SNAPSHOTS_TOLD;
+    let walked = image.snapshots(source, &mut |snapshot| {
+        if left > 0 {
+            left -= 1;
+            reporter.say(Payload::Snapshot(told(snapshot)));
+        }
+    });
+    match walked {
+        Ok(()) => Ok(None),
+        Err(Error::Refused(finding)) => Ok(Some(finding)),
+        Err(error) => Err(error),
+    }
+}
+
+fn told(snapshot: Snapshot) -> SnapshotMessage {
+    SnapshotMessage {
+        id: snapshot.id,
+        name: snapshot.name,
+        seconds: snapshot.seconds,
+        vm_state_size: snapshot.vm_state_size,
+        disk_size: snapshot.disk_size,
+    }
+}
+
+fn message(info: &Info) -> ImageMessage {
+    ImageMessage {
+        format: info.format.name().into(),
+        fitting: info
+            .fitting
+            .iter()
+            .map(|format| format.name().into())
+            .collect(),
+        variant: word(info.variant),
+        version: info.version,
+        virtual_size: info.virtual_size,
+        cluster_size: info.cluster_size,
+        compression: word(info.compression),
+        refcount_bits: info.refcount_bits,
+        features: info.features.iter().map(feature).collect::<Vec<_>>(),
+        encryption: word(info.encryption),
+        snapshots: info.snapshots,
+        log_replayed: info.log_replayed,
+        partitions: word(info.partitions.map(|table| table.name())),
+        file_system: word(info.file_system.map(|system| system.name())),
+    }
+}
+
+fn feature(feature: &Feature) -> FeatureMessage {
+    FeatureMessage {
+        kind: match feature.kind {
+            FeatureKind::Incompatible => guest_protocol::FeatureKind::Incompatible,
+            FeatureKind::Compatible => guest_protocol::FeatureKind::Compatible,
+            FeatureKind::Autoclear => guest_protocol::FeatureKind::Autoclear,
+        }
+        .into(),
+        bit: feature.bit,
+        name: word(feature.name),
+    }
+}
+
+fn word(word: Option<&'static str>) -> String {
+    word.unwrap_or_default().into()
+}

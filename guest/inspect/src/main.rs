@@ -1,0 +1,19 @@
+//! The look into an image as a program: the devices of the real machine for the library to run on.
+#![no_std]
+#![no_main]
+#![deny(unsafe_code)]
+
+use guest_abi::layout::INPUT_SLOT;
+use guest_inspect::app::{self, Parts};
+use guest_kit::machine::Machine;
+
+guest_kit::entry!(main, heap: region);
+
+fn main(mut machine: Machine) -> u8 {
+    let ports = machine.ports();
+    app::run(Parts {
+        ports: &ports,
+        image: machine.device(INPUT_SLOT),
+        pool: machine.pool(),
+    })
+}

@@ -1,0 +1,126 @@
+//! What the guest says to the VMM: framed Protocol Buffers messages by COM1, each sent when it is
+//! made, and their number at the end.
+
+use alloc::string::{String, ToString};
+use alloc::vec;
+use alloc::vec::Vec;
+use core::fmt;
+
+use guest_abi::ports::COM1;
+use guest_formats::{Finding, ReasonSet};
+use guest_kit::hardware::Ports;
+use guest_kit::serial::Uart;
+use guest_protocol::{
+    FindingMessage, GuestMessage, HEADER_LEN, MAX_MESSAGE_LEN, NO_STATUS, Payload,
+    complete_message, encode_framed, error_message, info_message,
+};
+
+/// The device that everything is about.
+const IMAGE: &str = "input";
+const SECTOR: u64 = 512;
+
+/// What was being done when something failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Taking the configuration.
+    Config,
+    /// Setting up the disk.
+    Init,
+    /// Reading the image.
+    Read,
+}
+
+impl Op {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Config => "config",
+            Self::Init => "init",
+            Self::Read => "read",
+        }
+    }
+}
+
+/// Something that ends the run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    op: Op,
+    sector: u64,
+    detail: String,
+}
+
+impl Failure {
+    /// `op` failed with `error`.
+    #[must_use]
+    pub fn new(op: Op, error: &dyn fmt::Display) -> Self {
+        Self {
+            op,
+            sector: 0,
+            detail: error.to_string(),
+        }
+    }
+
+    /// The image cannot be read at the byte `offset`.
+    #[must_use]
+    pub fn read(offset: u64, error: &dyn fmt::Display) -> Self {
+        Self {
+            sector: offset / SECTOR,
+            ..Self::new(Op::Read, error)
+        }
+    }
+}
+
+/// Sends what is found to the VMM.
+#[derive(Debug)]
+pub struct Reporter<'a, P> {
+    uart: Uart<'a, P>,
+    buffer: Vec<u8>,
+    /// Messages sent.
+    count: u64,
+}
+
+impl<'a, P: Ports> Reporter<'a, P> {
+    /// A reporter by COM1.
+    #[must_use]
+    pub fn new(ports: &'a P) -> Self {
+        Self {
+            uart: Uart::new(ports, COM1),
+            buffer: vec![0; HEADER_LEN + MAX_MESSAGE_LEN],
+            count: 0,
+        }
+    }
+
+    /// Says something of the image.
+    pub fn say(&mut self, payload: Payload) {
+        self.send(&info_message(payload));
+    }
+
+    /// Says what speaks against the image.
+    pub fn finding(&mut self, finding: &Finding, allowed: ReasonSet) {
+        let reason = finding.reason;
+        self.say(Payload::Finding(FindingMessage {
+            name: reason.name().into(),
+            text: reason.message().into(),
+            broken: reason.class() == guest_formats::Class::Broken,
+            allowed: allowed.contains(reason) && reason.may_be_allowed(),
+            at: finding.at,
+            value: finding.value,
+        }));
+    }
+
+    /// The run has ended, well or not.
+    pub fn end(&mut self, operation: &str, result: &Result<(), Failure>) {
+        if let Err(failure) = result {
+            let Failure { op, sector, detail } = failure;
+            self.send(&error_message(op.name(), IMAGE, *sector, NO_STATUS, detail));
+        }
+        let count = self.count;
+        self.send(&complete_message(operation, count, result.is_ok()));
+    }
+
+    fn send(&mut self, message: &GuestMessage) {
+        // Every message fits: its texts have bounds, which together stay below that of a frame.
+        let len = encode_framed(message, &mut self.buffer).unwrap_or(0);
+        self.uart.send(self.buffer.get(..len).unwrap_or_default());
+        self.count += 1;
+    }
+}

@@ -1,0 +1,47 @@
+//! The image on the disk, as the parsers read it.
+//!
+//! A disk has whole sectors and an image any length. What went wrong with a read is kept here,
+//! since a parser only says that it did.
+
+use guest_formats::{ReadAt, ReadError};
+use guest_kit::disk::{DiskError, ReadDisk};
+use guest_kit::hardware::{Ports, Registers};
+
+/// An image on a disk.
+#[derive(Debug)]
+pub struct Source<'a, P, R> {
+    disk: ReadDisk<'a, P, R>,
+    length: u64,
+    failure: Option<DiskError>,
+}
+
+impl<'a, P: Ports, R: Registers> Source<'a, P, R> {
+    /// The first `length` bytes of `disk`, or all if it has fewer.
+    #[must_use]
+    pub fn new(disk: ReadDisk<'a, P, R>, length: u64) -> Self {
+        Self {
+            length: length.min(disk.len()),
+            disk,
+            failure: None,
+        }
+    }
+
+    /// The first failure of the disk, if there was one.
+    #[must_use]
+    pub const fn failure(&self) -> Option<&DiskError> {
+        self.failure.as_ref()
+    }
+}
+
+impl<P: Ports, R: Registers> ReadAt for Source<'_, P, R> {
+    fn size(&self) -> u64 {
+        self.length
+    }
+
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), ReadError> {
+        self.disk.read(offset, buffer).map_err(|error| {
+            self.failure.get_or_insert(error);
+            ReadError
+        })
+    }
+}

@@ -1,0 +1,271 @@
+//! A disk that is read piece by piece: whoever asks waits until the bytes are there.
+//!
+//! It is for programs that look at a few places of a disk and decide by what they find there where
+//! to look next. A program that moves much data has many requests under way instead, and uses
+//! [`BlockDevice`] itself.
+
+use guest_abi::ports::IDLE;
+use thiserror::Error;
+
+use crate::dma::DmaRegion;
+use crate::hardware::{Attached, Ports, Registers};
+use crate::virtio::block::{BlockDevice, BlockError, Purpose, WIRE_SECTOR};
+use crate::virtio::requests::{Kind, Request, STATUS_OK};
+
+/// How often the ring is looked at before the processor blocks: a microsecond or two.
+const SPINS: u32 = 32;
+/// The only request that is ever under way.
+const SLOT: u16 = 0;
+
+/// Why bytes of a disk could not be read.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum DiskError {
+    /// The device cannot be used, or not any more.
+    #[error(transparent)]
+    Device(#[from] BlockError),
+    /// The disk ends before.
+    #[error("the disk ends at byte {end}, and {len} bytes at {offset} were wanted")]
+    Outside {
+        /// The first byte wanted.
+        offset: u64,
+        /// How many bytes were wanted.
+        len: usize,
+        /// The length of the disk in bytes.
+        end: u64,
+    },
+    /// The device answered that it failed.
+    #[error("the disk cannot be read at byte {offset} (status {status})")]
+    Status {
+        /// Where the request began, in bytes.
+        offset: u64,
+        /// The request's status byte (virtio 1.2, section 5.2.6).
+        status: u8,
+    },
+}
+
+/// A disk to read, with memory for what is on its way.
+#[derive(Debug)]
+pub struct ReadDisk<'a, P, R> {
+    ports: &'a P,
+    device: BlockDevice<R>,
+    memory: DmaRegion,
+    /// Bytes of a sector.
+    sector: u64,
+    /// The length of the disk in bytes.
+    end: u64,
+}
+
+impl<'a, P: Ports, R: Registers> ReadDisk<'a, P, R> {
+    /// Starts the disk at `place`. What is read goes through `memory`, which must have room for a
+    /// sector.
+    ///
+    /// # Errors
+    ///
+    /// [`BlockError`] if the device cannot be used.
+    pub fn start(ports: &'a P, place: Attached<R>, memory: DmaRegion) -> Result<Self, BlockError> {
+        let device = BlockDevice::init(place.registers, place.queue, Purpose::Read, 1, |_| {})?;
+        let config = device.config();
+        let sector = u64::from(config.sector_size.max(WIRE_SECTOR));
+        let end = config.capacity.saturating_mul(u64::from(WIRE_SECTOR));
+        Ok(Self {
+            ports,
+            device,
+            memory,
+            sector,
+            end: end - end % sector,
+        })
+    }
+
+    /// The length of the disk in bytes, in whole sectors.
+    #[must_use]
+    pub const fn len(&self) -> u64 {
+        self.end
+    }
+
+    /// Whether there is nothing on it.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.end == 0
+    }
+
+    /// Fills `buffer` with the bytes at `offset`, which need not be that of a sector.
+    ///
+    /// # Errors
+    ///
+    /// [`DiskError`]; what is in `buffer` then means nothing.
+    pub fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), DiskError> {
+        let len = buffer.len();
+        let fits = offset.checked_add(len as u64);
+        if fits.is_none_or(|end| end > self.end) {
+            let end = self.end;
+            return Err(DiskError::Outside { offset, len, end });
+        }
+        let (mut at, mut rest) = (offset, buffer);
+        while !rest.is_empty() {
+            let start = at - at % self.sector;
+            let wanted = at + rest.len() as u64;
+            let end = wanted
+                .next_multiple_of(self.sector)
+                .min(start + self.most());
+            self.fetch(start, end - start)?;
+            // Neither is more than the memory has bytes.
+            let skip = usize::try_from(at - start).unwrap_or(usize::MAX);
+            let there = usize::try_from(end - at).unwrap_or(usize::MAX);
+            let (piece, behind) = rest.split_at_mut(there.min(rest.len()));
+            piece.copy_from_slice(self.memory.bytes(skip, piece.len()));
+            at = end;
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    /// The most bytes of one request, in whole sectors and at least one.
+    fn most(&self) -> u64 {
+        let limit = u64::from(self.device.config().size_max).min(self.memory.len() as u64);
+        (limit - limit % self.sector).max(self.sector)
+    }
+
+    /// Reads `len` bytes at `offset`, both of whole sectors, to the start of the memory.
+    fn fetch(&mut self, offset: u64, len: u64) -> Result<(), DiskError> {
+        let request = Request {
+            kind: Kind::Read,
+            sector: offset / u64::from(WIRE_SECTOR),
+            address: self.memory.address(0),
+            len: u32::try_from(len).unwrap_or(u32::MAX),
+        };
+        self.device.submit(SLOT, request);
+        self.device.kick();
+        loop {
+            if let Some(done) = self.device.complete()? {
+                return match done.status {
+                    STATUS_OK => Ok(()),
+                    status => Err(DiskError::Status { offset, status }),
+                };
+            }
+            self.wait()?;
+        }
+    }
+
+    /// Waits until the request has come back, or for no reason at all.
+    fn wait(&mut self) -> Result<(), DiskError> {
+        for _ in 0..SPINS {
+            core::hint::spin_loop();
+            if self.device.has_completions() {
+                return Ok(());
+            }
+        }
+        self.device.arm(1);
+        // What came back before the wish for a notification was seen would never cause one.
+        if !self.device.has_completions() {
+            self.ports.read(IDLE);
+        }
+        self.device.disarm();
+        if !self.device.has_completions() {
+            // A wake-up that brings nothing may be the device's way to say that it has failed.
+            self.device.check()?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
+
+    use std::rc::Rc;
+
+    use guest_abi::layout::QUEUE_SIZE;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::disk::{FakeDisk, Mischief};
+    use crate::testing::memory::leak;
+    use crate::testing::ports::FakePorts;
+    use crate::testing::ports_with;
+    use crate::virtio::block::F_SIZE_MAX;
+
+    fn content(len: usize) -> Vec<u8> {
+        (0..len).map(|i| (i * 7 + i / 256) as u8).collect()
+    }
+
+    fn place(disk: &Rc<FakeDisk>) -> Attached<Rc<FakeDisk>> {
+        Attached {
+            registers: Rc::clone(disk),
+            address: 0,
+            queue: leak(QUEUE_SIZE as usize),
+        }
+    }
+
+    fn ports(disk: &Rc<FakeDisk>) -> FakePorts {
+        ports_with(&[], [Rc::clone(disk) as _], 1)
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_whatever_sectors_and_memory_there_are(
+            sector in prop_oneof![Just(512_u32), Just(4096)],
+            memory in prop_oneof![Just(4096_usize), Just(20_000)],
+            size_max in prop_oneof![Just(0_u32), Just(4096), Just(10_000)],
+            offset in 0..40_000_usize,
+            len in 0..30_000_usize,
+        ) {
+            let data = content(65536);
+            let disk = FakeDisk::new(data.clone(), sector, 1);
+            if size_max > 0 {
+                disk.get().features |= F_SIZE_MAX;
+                disk.get().size_max = size_max;
+            }
+            let ports = ports(&disk);
+            let mut reader = ReadDisk::start(&ports, place(&disk), leak(memory)).unwrap();
+            prop_assert_eq!(reader.len(), 65536);
+            let mut found = vec![0; len];
+            let whole = offset + len <= 65536;
+            prop_assert_eq!(reader.read(offset as u64, &mut found).is_ok(), whole);
+            if whole {
+                prop_assert_eq!(&found[..], &data[offset..offset + len]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_read_is_named_and_others_can() {
+        let disk = FakeDisk::new(content(65536), 512, 1);
+        disk.get().bad.insert(1024);
+        let ports = ports(&disk);
+        let mut reader = ReadDisk::start(&ports, place(&disk), leak(4096)).unwrap();
+        let mut buffer = [0; 16];
+        let failed = DiskError::Status {
+            offset: 1024,
+            status: 1,
+        };
+        assert_eq!(reader.read(1030, &mut buffer), Err(failed));
+        assert_eq!(reader.read(1536, &mut buffer), Ok(()));
+        assert_eq!(buffer[..], content(2048)[1536..1552]);
+    }
+
+    #[test]
+    fn a_disk_that_breaks_down_is_no_disk_that_is_waited_for() {
+        let disk = FakeDisk::new(content(65536), 512, 1);
+        disk.get().mischief = Some((1, Mischief::NeedsReset));
+        let ports = ports(&disk);
+        let mut reader = ReadDisk::start(&ports, place(&disk), leak(4096)).unwrap();
+        let mut buffer = [0; 16];
+        assert_eq!(reader.read(0, &mut buffer), Ok(()));
+        let error = reader.read(0, &mut buffer).unwrap_err();
+        assert_eq!(error, DiskError::Device(BlockError::NeedsReset));
+    }
+
+    #[test]
+    fn bytes_behind_the_end_are_refused_however_far_behind() {
+        let disk = FakeDisk::new(content(1024), 512, 1);
+        let ports = ports(&disk);
+        let mut reader = ReadDisk::start(&ports, place(&disk), leak(4096)).unwrap();
+        for offset in [1009, 1024, u64::MAX - 8, u64::MAX] {
+            let error = reader.read(offset, &mut [0; 16]).unwrap_err();
+            assert!(
+                matches!(error, DiskError::Outside { end: 1024, .. }),
+                "{error}"
+            );
+        }
+    }
+}

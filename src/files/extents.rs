@@ -1,0 +1,234 @@
+//! Where a file may have data (lseek(2), SEEK_DATA and SEEK_HOLE), as a coarse list of bounded
+//! length: what is not in it is a hole, which reads as zeros. A file system that does not tell, or a
+//! device, is data from end to end.
+
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
+
+use guest_protocol::DataList;
+use rustix::fs::{SeekFrom, seek};
+use rustix::io::Errno;
+
+/// Holes that are shorter are not listed, in bytes: to read them costs less than to tell of them.
+const SMALLEST_HOLE: u64 = 64 << 10;
+/// Most ranges of a list.
+const MAX_RANGES: usize = 512;
+/// Most bytes that a list takes in the guest's configuration, which has 4096.
+const MAX_ENCODED: usize = 3072;
+/// Most extents that are looked at. Each takes two system calls, so that this is a few dozen
+/// milliseconds at the worst.
+const MAX_EXTENTS: usize = 16_384;
+
+/// What is known of a file's holes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holes {
+    /// Where the file may have data.
+    pub list: DataList,
+    /// Whether there are holes that are not listed, as they are too small or too many.
+    pub coarse: bool,
+}
+
+/// The holes of the first `length` bytes of `file`.
+pub(super) fn find_holes(file: BorrowedFd<'_>, length: u64) -> Holes {
+    let mut ranges: Vec<Range<u64>> = Vec::new();
+    let mut coarse = false;
+    let mut at = 0;
+    for looked_at in 0.. {
+        let (start, end) = match next_data(file, at, length) {
+            Ok(Some(range)) if looked_at < MAX_EXTENTS => (range.start, range.end),
+            Ok(None) => break,
+            // It does not tell, or there are too many to ask for: the rest is data.
+            Ok(Some(range)) => {
+                coarse = true;
+                (range.start, length)
+            }
+            Err(_) => (at, length),
+        };
+        let before = ranges.last().map_or(0, |last| last.end);
+        if start - before >= SMALLEST_HOLE {
+            ranges.push(start..end);
+        } else {
+            coarse |= start > before;
+            match ranges.last_mut() {
+                Some(last) => last.end = end,
+                None => ranges.push(0..end),
+            }
+        }
+        at = end;
+        if at >= length {
+            break;
+        }
+    }
+    if matches!(ranges.as_slice(), [all] if *all == (0..length)) {
+        let list = DataList::everything();
+        return Holes { list, coarse };
+    }
+    let mut most = MAX_RANGES;
+    loop {
+        coarse |= ranges.len() > most;
+        join(&mut ranges, most);
+        let list = DataList::new(&ranges);
+        if list.encoded_len() <= MAX_ENCODED || most <= 1 {
+            return Holes { list, coarse };
+        }
+        most = most * 3 / 4;
+    }
+}
+
+/// The first data from `at` up, below `length`.
+fn next_data(file: BorrowedFd<'_>, at: u64, length: u64) -> Result<Option<Range<u64>>, Errno> {
+    let start = match seek(file, SeekFrom::Data(at)) {
+        Ok(start) if start < length => start,
+        Ok(_) | Err(Errno::NXIO) => return Ok(None),
+        Err(errno) => return Err(errno),
+    };
+    let end = match seek(file, SeekFrom::Hole(start)) {
+        Ok(end) => end.min(length),
+        // Only a file that has been cut short has no end there.
+        Err(Errno::NXIO) => length,
+        Err(errno) => return Err(errno),
+    };
+    // Data that ends where it starts would be asked for for ever.
+    Ok(Some(start..end.max(start + 1)))
+}
+
+/// Joins ranges over the smallest gaps until there are no more than `most`.
+fn join(ranges: &mut Vec<Range<u64>>, most: usize) {
+    let Some(surplus) = ranges
+        .len()
+        .checked_sub(most)
+        .filter(|surplus| *surplus > 0)
+    else {
+        return;
+    };
+    let mut gaps: Vec<(u64, usize)> = ranges
+        .windows(2)
+        .enumerate()
+        .map(|(index, pair)| (pair[1].start - pair[0].end, index + 1))
+        .collect();
+    gaps.sort_unstable();
+    let mut closed = vec![false; ranges.len()];
+    for (_, index) in gaps.iter().take(surplus) {
+        closed[*index] = true;
+    }
+    let mut joined: Vec<Range<u64>> = Vec::with_capacity(most);
+    for (range, closed) in ranges.drain(..).zip(closed) {
+        match joined.last_mut() {
+            Some(last) if closed => last.end = range.end,
+            _ => joined.push(range),
+        }
+    }
+    *ranges = joined;
+}
+
+/// The first byte of data that `file` has now, within its first `length` bytes, where `list` says
+/// that there is a hole.
+pub(super) fn data_in_holes(
+    file: BorrowedFd<'_>,
+    length: u64,
+    list: &DataList,
+) -> Result<Option<u64>, Errno> {
+    for hole in list.holes(length) {
+        match seek(file, SeekFrom::Data(hole.start)) {
+            Ok(start) if start < hole.end => return Ok(Some(start)),
+            Ok(_) | Err(Errno::NXIO) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::single_range_in_vec_init, reason = "lists of ranges are meant")]
+
+    use std::fs::File;
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    /// A file with 4096 bytes of data at each of these places.
+    fn file(length: u64, data: impl IntoIterator<Item = u64>) -> File {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(length).unwrap();
+        for at in data {
+            file.write_all_at(&[1; 4096], at).unwrap();
+        }
+        file
+    }
+
+    fn ranges(file: &File, length: u64) -> (Vec<Range<u64>>, bool) {
+        let holes = find_holes(file.as_fd(), length);
+        (holes.list.ranges(length).collect(), holes.coarse)
+    }
+
+    #[test]
+    fn data_and_holes_are_told_apart() {
+        let length = 100 * MIB;
+        let file = file(length, [10 * MIB, 50 * MIB, length - 4096]);
+        let at = |start| start..start + 4096;
+        let expected = [at(10 * MIB), at(50 * MIB), at(length - 4096)];
+        assert_eq!(ranges(&file, length), (expected.to_vec(), false));
+    }
+
+    #[test]
+    fn a_file_without_data_and_one_without_holes_are_told_apart() {
+        assert_eq!(ranges(&file(MIB, []), MIB), (vec![], false));
+        let full = file(0, []);
+        full.write_all_at(&[7; 10_000], 0).unwrap();
+        assert_eq!(ranges(&full, 10_000), (vec![0..10_000], false));
+        assert_eq!(
+            find_holes(full.as_fd(), 10_000).list,
+            DataList::everything()
+        );
+        assert_eq!(ranges(&file(0, []), 0), (vec![], false));
+    }
+
+    #[test]
+    fn small_holes_are_read_and_that_is_told() {
+        let file = file(MIB, [0, 8192, 40_000]);
+        let (ranges, coarse) = ranges(&file, MIB);
+        assert!(coarse && ranges.len() == 1);
+        assert!(ranges[0].start == 0 && ranges[0].end >= 44_096);
+    }
+
+    #[test]
+    fn very_many_ranges_are_joined_over_the_smallest_gaps_and_fit_a_frame() {
+        let mut ranges: Vec<_> = (0..2000).map(|n| n * MIB..n * MIB + 4096).collect();
+        ranges.push(1 << 50..(1 << 50) + 1);
+        join(&mut ranges, MAX_RANGES);
+        assert_eq!(ranges.len(), MAX_RANGES);
+        assert_eq!(ranges.last(), Some(&(1 << 50..(1 << 50) + 1)));
+        let length = 3000 * MIB;
+        let file = file(length, (0..1000).map(|n| 3 * n * MIB + MIB));
+        let holes = find_holes(file.as_fd(), length);
+        assert!(holes.coarse && holes.list.encoded_len() <= MAX_ENCODED);
+        let listed: Vec<_> = holes.list.ranges(length).collect();
+        assert!(listed.len() > 200, "{}", listed.len());
+        for n in 0..1000 {
+            let at = 3 * n * MIB + MIB;
+            assert!(
+                listed
+                    .iter()
+                    .any(|range| range.start <= at && at + 4096 <= range.end)
+            );
+        }
+    }
+
+    #[test]
+    fn a_list_that_lies_is_found_out() {
+        let file = file(MIB, [MIB / 2]);
+        let honest = find_holes(file.as_fd(), MIB).list;
+        assert_eq!(data_in_holes(file.as_fd(), MIB, &honest), Ok(None));
+        for lie in [DataList::new(&[]), DataList::from_message(vec![0, 1, 1, 1])] {
+            let found = data_in_holes(file.as_fd(), MIB, &lie).unwrap();
+            assert_eq!(found, Some(MIB / 2));
+        }
+        let all = DataList::everything();
+        assert_eq!(data_in_holes(file.as_fd(), MIB, &all), Ok(None));
+    }
+}

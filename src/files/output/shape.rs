@@ -1,0 +1,114 @@
+//! The shape of the output: how long it is to be, and which parts of it are zeros that were never
+//! written.
+
+use std::io;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use rustix::fs::{FileType, fstat, ftruncate};
+
+use super::{OutputFile, lock};
+use crate::files::descriptor::Descriptor;
+use crate::files::device;
+use crate::files::error::FileError;
+use crate::files::zeroing::{free, make_zero};
+
+impl OutputFile {
+    /// How long the output is to be, in bytes: as long as the input, unless the operation says
+    /// otherwise.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.length.load(Ordering::SeqCst)
+    }
+
+    /// Makes the output `length` bytes long, for an operation whose result is not as long as its
+    /// input. What is written beyond it later is dropped.
+    ///
+    /// # Errors
+    ///
+    /// The device, or the user, does not allow so many; or something has been written already.
+    pub fn set_length(&self, length: u64) -> Result<(), FileError> {
+        check_length(&self.path, length, self.most)?;
+        // No write can come between the question and the answer.
+        let coverage = lock(&self.coverage);
+        if coverage.covered() > 0 {
+            return Err(FileError::LengthTooLate {
+                path: self.path.clone(),
+                length,
+                written: coverage.covered(),
+            });
+        }
+        self.length.store(length, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Gives a new file its length: zeros at its end were never written.
+    pub(super) fn cut(&self) -> Result<(), FileError> {
+        let length = self.length();
+        let failed = |errno: rustix::io::Errno| FileError::Length {
+            path: self.path.clone(),
+            length,
+            source: errno.into(),
+        };
+        if self.staging.is_none() {
+            return Ok(());
+        }
+        let size = fstat(&self.file).map_err(failed)?.st_size;
+        if u64::try_from(size) == Ok(length) {
+            return Ok(());
+        }
+        ftruncate(&self.file, length).map_err(failed)
+    }
+
+    /// Makes a part of the output zero, as [`Storage::write_zeroes`](crate::storage::Storage::write_zeroes)
+    /// says.
+    pub(super) fn zero_part(&self, offset: u64, length: u64, unmap: bool) -> io::Result<()> {
+        self.check_open(offset)?;
+        let end = offset.saturating_add(length).min(self.length());
+        if offset >= end {
+            return Ok(());
+        }
+        // What a new file has never been given reads as zeros by itself.
+        let untouched = || !lock(&self.coverage).overlaps(offset, end);
+        let zeroed = if unmap && self.staging.is_some() && untouched() {
+            Ok(())
+        } else {
+            make_zero(&self.file, offset, end, unmap)
+        };
+        let done = match &zeroed {
+            Ok(()) => end,
+            Err(partial) => offset + partial.done,
+        };
+        self.record(offset, done);
+        zeroed.map_err(|partial| self.write_failed(done, partial.source))
+    }
+
+    /// Gives the room of a part back, as [`Storage::discard`](crate::storage::Storage::discard) says.
+    pub(super) fn free_part(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.check_open(offset)?;
+        let end = offset.saturating_add(length).min(self.length());
+        if offset >= end {
+            return Ok(());
+        }
+        free(&self.file, offset, end).map_err(|source| self.write_failed(offset, source))
+    }
+}
+
+/// Refuses a length that the user, or the device, does not allow.
+pub(super) fn check_length(path: &Path, length: u64, most: u64) -> Result<(), FileError> {
+    if length <= most {
+        return Ok(());
+    }
+    Err(FileError::TooLong {
+        path: path.into(),
+        length,
+        most,
+    })
+}
+
+/// The size of a block device, which cannot grow.
+pub(super) fn room(file: &Descriptor) -> Option<u64> {
+    let stat = fstat(file).ok()?;
+    let is_device = FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice;
+    is_device.then(|| device::size(file).ok()).flatten()
+}

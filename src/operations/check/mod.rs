@@ -1,0 +1,166 @@
+//! The look at a host: whether a copy would run here, what would make it better, and what to do
+//! about it. It ends with a guest of seven bytes that is booted in the sandbox.
+//!
+//! Nothing is changed on the host; the process itself is confined at the end.
+
+mod host;
+mod trial;
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::config::{HostCheck, OutputFormat};
+use crate::machine::{self, Severity};
+use crate::report::{self, Console, ConsoleOptions, check_object, finding_object};
+use crate::runtime::{Signals, say_goodbye};
+
+/// A copy would fail here, as it does where the host fails it.
+const EXIT_HOST: u8 = 3;
+/// How long a reader is waited for before the guest is booted.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a finding means for a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum State {
+    /// As it should be.
+    Ok,
+    /// A copy runs, and takes longer.
+    Slower,
+    /// A copy runs, and is less well protected against something.
+    Weaker,
+    /// No copy runs.
+    Missing,
+}
+
+impl State {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Slower => "slower",
+            Self::Weaker => "weaker",
+            Self::Missing => "missing",
+        }
+    }
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug)]
+struct Finding {
+    what: String,
+    state: State,
+    text: String,
+}
+
+impl Finding {
+    fn new(what: impl Into<String>, state: State, text: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            state,
+            text: text.into(),
+        }
+    }
+}
+
+impl From<machine::Finding> for Finding {
+    fn from(finding: machine::Finding) -> Self {
+        let state = match finding.severity {
+            Severity::Good => State::Ok,
+            Severity::Slower => State::Slower,
+            Severity::Fatal => State::Missing,
+        };
+        Self::new(finding.what, state, finding.text)
+    }
+}
+
+/// Looks at what `check` asks for, tells the user, and returns the exit status: 0 if a copy would
+/// run.
+pub fn run(check: &HostCheck) -> u8 {
+    let Ok(signals) = Signals::take_over() else {
+        report::last_words("cannot take over signals", PATIENCE);
+        return EXIT_HOST;
+    };
+    let mut talk = Talk {
+        console: Console::open(options()),
+        format: check.format,
+        missing: false,
+    };
+    let folder = check.folder.as_deref().unwrap_or(Path::new("."));
+    let kvm: Vec<Finding> = host::kvm();
+    let has_kvm = kvm.iter().all(|finding| finding.state != State::Missing);
+    let found = kvm
+        .into_iter()
+        .chain(host::sandbox())
+        .chain(host::folder(folder));
+    found.for_each(|finding| talk.tell(&finding));
+    // All of it, before the process is confined: what goes wrong then may end it.
+    let give_up = Instant::now() + PATIENCE;
+    talk.console.drain(give_up, PATIENCE, signals.as_fd());
+
+    let (mut talk, signals) = if has_kvm {
+        match trial::boot(talk, signals) {
+            Ok(ended) => ended,
+            Err(status) => return status,
+        }
+    } else {
+        talk.tell(&Finding::new(
+            trial::WHAT,
+            State::Missing,
+            "not booted: there is no KVM to boot it",
+        ));
+        (talk, signals)
+    };
+    talk.conclude();
+    say_goodbye(&mut talk.console, None, signals.as_fd());
+    talk.status()
+}
+
+/// The conversation with the user.
+struct Talk {
+    console: Console,
+    format: OutputFormat,
+    missing: bool,
+}
+
+impl Talk {
+    fn tell(&mut self, finding: &Finding) {
+        let Finding { what, state, text } = finding;
+        self.missing |= *state == State::Missing;
+        let line = match self.format {
+            OutputFormat::Text => format!("{:8} {what}: {text}\n", state.name()),
+            OutputFormat::Json => finding_object(what, state.name(), text),
+        };
+        self.console.text(line.as_bytes());
+    }
+
+    fn conclude(&mut self) {
+        let line = match (self.format, self.missing) {
+            (OutputFormat::Json, missing) => check_object(!missing, self.status()),
+            (OutputFormat::Text, false) => "A copy would run here.\n".to_owned(),
+            (OutputFormat::Text, true) => "No copy would run here, for what is missing; \
+                docs/troubleshooting.md says more.\n"
+                .to_owned(),
+        };
+        self.console.text(line.as_bytes());
+    }
+
+    const fn status(&self) -> u8 {
+        if self.missing { EXIT_HOST } else { 0 }
+    }
+}
+
+/// All lines are passed on as they are, whatever the format is: they are whole.
+fn options() -> ConsoleOptions {
+    ConsoleOptions {
+        quiet: false,
+        verbose: false,
+        debug: false,
+        format: report::OutputFormat::Text,
+        raw_text: true,
+        total: None,
+        verb: "checked",
+    }
+}

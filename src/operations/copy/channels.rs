@@ -1,0 +1,118 @@
+//! The ways on which the guest of a copy speaks: COM1 for its reports, COM2 for debug text, and a
+//! virtio console in the machine's third slot if it has many reports to make.
+
+use std::sync::Arc;
+
+use guest_abi::ports::{COM1, COM2, EXIT, IDLE, UART_DATA, UART_PORTS};
+
+use super::configuration::{InputFacts, Reports, config_frame};
+use super::disks::Disks;
+use crate::config::Config;
+use crate::devices::ByteQueue;
+use crate::machine::{Machine, Ports, Slot, Vcpu};
+use crate::runtime::{RunError, Runner, SerialPort, Source, Worker, report_queue};
+use crate::sandbox::Calls;
+use crate::virtio::VirtioDevice;
+use crate::virtio::console::Console;
+
+/// What the console and its thread are called.
+const CONSOLE: &str = "console";
+
+/// All of them.
+pub(super) struct Channels {
+    com1: SerialPort,
+    com2: SerialPort,
+    console: Option<ReportConsole>,
+}
+
+struct ReportConsole {
+    device: Arc<Console>,
+    output: Arc<ByteQueue>,
+}
+
+impl Channels {
+    /// The channels that `reports` need, with the configuration waiting to be received. The disks
+    /// are in `machine` already.
+    pub(super) fn new(
+        config: &Config,
+        reports: Reports,
+        input: &InputFacts,
+        machine: &mut Machine,
+    ) -> Result<Self, RunError> {
+        let eventfd = |error| RunError::host("make an eventfd")(error);
+        let channels = Self {
+            com1: SerialPort::for_reports().map_err(eventfd)?,
+            com2: SerialPort::for_debug().map_err(eventfd)?,
+            console: reports
+                .are_by_console()
+                .then(|| ReportConsole::new(machine))
+                .transpose()?,
+        };
+        let frame = config_frame(config, reports, input).map_err(|error| {
+            RunError::Guest(format!(
+                "the configuration does not fit into a frame: {error}"
+            ))
+        })?;
+        channels.com1.uart.queue_input(&frame);
+        Ok(channels)
+    }
+
+    /// The port whose input is the user's.
+    pub(super) fn com2(&self) -> &SerialPort {
+        &self.com2
+    }
+
+    /// Completes the machine with its ports and its guest.
+    pub(super) fn boot(
+        &self,
+        mut machine: Machine,
+        helped: [Slot; Disks::COUNT],
+        image: &[u8],
+    ) -> Result<Vcpu, RunError> {
+        for (first, port) in [(COM1, &self.com1), (COM2, &self.com2)] {
+            let ports = Ports::new(first, UART_PORTS).posting_writes_to(UART_DATA);
+            machine.add_pio(ports, port.uart.clone())?;
+        }
+        machine.add_exit_port(EXIT)?;
+        machine.add_idle_port(IDLE, helped)?;
+        Ok(machine.boot(image)?)
+    }
+
+    /// Has `runner` listen to all of them.
+    pub(super) fn listen<'a>(&self, runner: Runner<'a>) -> Runner<'a> {
+        let runner = runner.reports(&self.com1).debug(&self.com2);
+        let Some(console) = &self.console else {
+            return runner;
+        };
+        runner
+            .worker(Worker {
+                name: CONSOLE,
+                subscriber: console.device.clone(),
+                calls: Calls::new(),
+            })
+            .listen(Source::Console, console.output.clone())
+            .hear_out(console.device.clone())
+    }
+
+    /// What the guest's driver did wrong on the console.
+    pub(super) fn driver_fault(&self) -> Option<String> {
+        let fault = self.console.as_ref()?.device.fault()?;
+        Some(format!(
+            "the guest's driver broke the {CONSOLE}'s queue: {fault}"
+        ))
+    }
+}
+
+impl ReportConsole {
+    fn new(machine: &mut Machine) -> Result<Self, RunError> {
+        let made = report_queue().and_then(|output| {
+            let memory = machine.memory().clone();
+            let device = Console::new(output.clone(), memory, machine.line())?;
+            let device = Arc::new(device);
+            Ok(Self { device, output })
+        });
+        let console = made.map_err(RunError::host("make a console"))?;
+        machine.add_virtio(console.device.clone())?;
+        Ok(console)
+    }
+}

@@ -1,0 +1,122 @@
+//! What was found out of an image, and what follows from it.
+
+use guest_protocol::{
+    CheckMessage, FindingMessage, ImageMessage, ProblemMessage, ReferenceMessage, SnapshotMessage,
+};
+
+/// Exit status: the image may be whole, but is not to be used, or cannot be checked.
+pub const EXIT_REFUSED: u8 = 5;
+/// Exit status: the image contradicts itself.
+pub const EXIT_BROKEN: u8 = 6;
+/// Exit status: a check found nothing but space that is lost.
+pub const EXIT_LEAKS: u8 = 7;
+
+/// All that the guest has said, within its bounds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// What the image says of itself.
+    pub image: ImageMessage,
+    /// The other files that it names.
+    pub references: Vec<ReferenceMessage>,
+    /// Its first snapshots.
+    pub snapshots: Vec<SnapshotMessage>,
+    /// What speaks against using it.
+    pub findings: Vec<FindingMessage>,
+    /// What a check has found.
+    pub problems: Vec<ProblemMessage>,
+    /// What the check has come to; nothing if none was wanted or possible.
+    pub check: Option<CheckMessage>,
+}
+
+/// What is to be made of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing speaks against it.
+    Safe,
+    /// It is not to be used, though it may be whole; or it cannot be checked.
+    Refused,
+    /// It contradicts itself.
+    Broken,
+    /// It is whole, and space in it is lost.
+    Leaks,
+}
+
+impl Verdict {
+    /// The word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Safe => "safe",
+            Self::Refused => "refused",
+            Self::Broken => "broken",
+            Self::Leaks => "leaks",
+        }
+    }
+
+    /// The exit status that says so.
+    #[must_use]
+    pub const fn status(self) -> u8 {
+        match self {
+            Self::Safe => 0,
+            Self::Refused => EXIT_REFUSED,
+            Self::Broken => EXIT_BROKEN,
+            Self::Leaks => EXIT_LEAKS,
+        }
+    }
+}
+
+impl Answer {
+    pub(super) const fn new(image: ImageMessage) -> Self {
+        Self {
+            image,
+            references: Vec::new(),
+            snapshots: Vec::new(),
+            findings: Vec::new(),
+            problems: Vec::new(),
+            check: None,
+        }
+    }
+
+    /// Whether the image may be used. What the user allows does not count.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        let mut counted = self
+            .findings
+            .iter()
+            .filter(|finding| !finding.allowed)
+            .peekable();
+        if counted.peek().is_none() {
+            Verdict::Safe
+        } else if counted.any(|finding| finding.broken) {
+            Verdict::Broken
+        } else {
+            Verdict::Refused
+        }
+    }
+
+    /// Whether the image is sound: what the check found decides, and of the headers only that they
+    /// contradict themselves. An image that names another file is none the less sound.
+    #[must_use]
+    pub fn soundness(&self) -> Verdict {
+        let headers = self.verdict();
+        match &self.check {
+            _ if headers == Verdict::Broken => Verdict::Broken,
+            None => Verdict::Refused,
+            Some(check) if check.errors > 0 => Verdict::Broken,
+            Some(check) if check.leaks > 0 => Verdict::Leaks,
+            Some(_) => Verdict::Safe,
+        }
+    }
+
+    /// Whether there is a reason of that name.
+    pub(super) fn has(&self, reason: &str) -> bool {
+        self.findings.iter().any(|finding| finding.name == reason)
+    }
+
+    /// The name of the first file that is `kind` to the image.
+    pub(super) fn reference(&self, kind: &str) -> Option<&[u8]> {
+        let mut all = self.references.iter();
+        let found = all.find(|reference| reference.kind == kind)?;
+        Some(&found.name)
+    }
+}

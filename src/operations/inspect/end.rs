@@ -1,0 +1,115 @@
+//! The end of a look into an image: whose fault it is that there is no answer, and the status.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Look, Session, console_options};
+use crate::config::{ImageConfig, ImageTask};
+use crate::files::InputFile;
+use crate::report::{Console, Exits, Outcome as How, RunResult};
+use crate::runtime::{GuestEnd, Outcome, RunError, Signals, say_goodbye};
+use crate::virtio::VirtioDevice;
+use crate::virtio::block::Block;
+
+/// Whether there is a whole answer.
+pub(super) fn judge(
+    end: GuestEnd<'_>,
+    session: &Session,
+    disk: &Block<Arc<InputFile>>,
+) -> Result<(), RunError> {
+    // What the host could not do explains all that came after it.
+    if let Some(error) = disk.io_error() {
+        return Err(RunError::Storage(error.source.to_string().into()));
+    }
+    let failed = |text: String| {
+        RunError::Guest(match disk.fault() {
+            Some(fault) => format!(
+                "the look into the image failed: {text}; the guest's driver broke the disk's \
+                 queue: {fault}"
+            ),
+            None => format!("the look into the image failed: {text}"),
+        })
+    };
+    match end {
+        GuestEnd::Exited(0) => session.verdict().map_err(failed),
+        GuestEnd::Exited(status) => {
+            let said = session.verdict().err();
+            let said = said.unwrap_or_else(|| "the guest claimed success".to_owned());
+            Err(failed(format!("{said} (exit status {status})")))
+        }
+        GuestEnd::NothingInFlight => Err(failed(
+            "the guest waits for its disk, and the disk has nothing to do".to_owned(),
+        )),
+        GuestEnd::Fault(_) | GuestEnd::Unexpected(_) => match end.check() {
+            Err(RunError::Guest(text)) => Err(failed(text)),
+            other => other,
+        },
+    }
+}
+
+/// Shows what is left to show, and returns the exit status.
+pub(super) fn finish(look: &Look<'_>, outcome: Outcome, elapsed: Duration) -> u8 {
+    let Outcome {
+        result,
+        debug,
+        mut console,
+        signals,
+        ..
+    } = outcome;
+    let status = match &result {
+        Ok(warnings) => {
+            warnings.iter().for_each(|line| console.warn(line));
+            status(look)
+        }
+        Err(error) => {
+            if matches!(error, RunError::Guest(_)) {
+                console.explain(&debug);
+            }
+            fail(&mut console, error, elapsed)
+        }
+    };
+    say_goodbye(&mut console, result.as_ref().err(), signals.as_fd());
+    status
+}
+
+fn status(look: &Look<'_>) -> u8 {
+    let verdict = look.session.answer().map(|answer| match look.config.task {
+        ImageTask::Info => answer.verdict(),
+        ImageTask::Check => answer.soundness(),
+    });
+    verdict.map_or(0, |verdict| verdict.status())
+}
+
+/// Says why a run did not even begin, and returns the exit status.
+pub(super) fn refuse(config: &ImageConfig, error: &RunError, elapsed: Duration) -> u8 {
+    let mut console = Console::open(console_options(config));
+    let status = fail(&mut console, error, elapsed);
+    match Signals::take_over() {
+        Ok(signals) => say_goodbye(&mut console, Some(error), signals.as_fd()),
+        Err(_) => console.flush(),
+    }
+    status
+}
+
+/// Says why there is no answer: on standard error, and to a program in place of the answer.
+fn fail(console: &mut Console, error: &RunError, elapsed: Duration) -> u8 {
+    let text = error.to_string();
+    console.error(&text);
+    console.result(&RunResult {
+        outcome: match error {
+            RunError::Guest(_) => How::GuestError,
+            RunError::TimedOut(_) => How::TimedOut,
+            RunError::Signal(_) => How::Interrupted,
+            _ => How::HostError,
+        },
+        status: error.exit_code(),
+        error: Some(text),
+        bytes: 0,
+        sectors: 0,
+        seconds: elapsed.as_secs_f64(),
+        exits: Exits::default(),
+        digest: None,
+    });
+    error.exit_code()
+}

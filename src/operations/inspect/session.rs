@@ -1,0 +1,244 @@
+//! Follows what the guest says, and keeps it within what can be said of an image.
+//!
+//! The guest is not trusted: each kind of message comes at most so often, words are short and
+//! plain, names of formats and reasons are those that exist, and nothing follows the completion,
+//! which counts what came before it.
+
+use guest_protocol::{FrameDecoder, FrameError, GuestMessage, ImageMessage, Level, Payload};
+
+use super::answer::Answer;
+use crate::config::{ImageFormat, ImageReason, ImageTask};
+use crate::report::message_line;
+
+/// How often each kind of message may come: what the parsers keep at most.
+const MOST_REFERENCES: usize = 16;
+const MOST_SNAPSHOTS: usize = 256;
+const MOST_FINDINGS: usize = 64;
+const MOST_PROBLEMS: usize = 64;
+/// The longest word and the longest sentence, in bytes.
+const LONGEST_WORD: usize = 40;
+const LONGEST_TEXT: usize = 200;
+/// The longest name of a file or a snapshot, in bytes.
+const LONGEST_NAME: usize = 1024;
+
+/// The guest said what it may not say.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProtocolError {
+    /// The bytes are not frames.
+    #[error("the guest sent what is not a message: {0}")]
+    Frame(#[from] FrameError),
+    /// A message without content, with the level of another kind, or one that has no place here.
+    #[error("the guest sent a message that has no place in what is said of an image")]
+    Shape,
+    /// A word that is too long, or not a word, or not one that exists.
+    #[error("the guest sent a word that means nothing for {0}")]
+    Word(&'static str),
+    /// More than there can be to say.
+    #[error("the guest sent more messages than there can be to say of an image")]
+    Flood,
+    /// Something behind the completion.
+    #[error("the guest sent a message after its completion")]
+    AfterCompletion,
+}
+
+/// One run's conversation.
+#[derive(Debug)]
+pub struct Session {
+    task: ImageTask,
+    decoder: FrameDecoder,
+    answer: Option<Answer>,
+    messages: u64,
+    error_line: Option<String>,
+    completion: Option<(u64, bool)>,
+}
+
+impl Session {
+    /// A conversation for `task`.
+    #[must_use]
+    pub const fn new(task: ImageTask) -> Self {
+        Self {
+            task,
+            decoder: FrameDecoder::new(),
+            answer: None,
+            messages: 0,
+            error_line: None,
+            completion: None,
+        }
+    }
+
+    /// Takes frames, however they are split.
+    ///
+    /// # Errors
+    ///
+    /// The first breach of the protocol, which ends the conversation.
+    pub fn receive(&mut self, bytes: &[u8]) -> Result<(), ProtocolError> {
+        let mut decoder = std::mem::take(&mut self.decoder);
+        let mut result = Ok(());
+        let frames = decoder.push(bytes, |message| {
+            if result.is_ok() {
+                result = self.take(message);
+            }
+        });
+        self.decoder = decoder;
+        // A message is checked before the frame behind it is looked at: its fault is the first.
+        result?;
+        Ok(frames?)
+    }
+
+    /// What was said of the image.
+    #[must_use]
+    pub const fn answer(&self) -> Option<&Answer> {
+        self.answer.as_ref()
+    }
+
+    /// Whether what was said is a whole answer.
+    ///
+    /// # Errors
+    ///
+    /// What is missing, as a part of a sentence.
+    pub fn verdict(&self) -> Result<(), String> {
+        if self.decoder.is_mid_frame() {
+            return Err("the guest ended in the middle of a message".to_owned());
+        }
+        let error = self.error_line.as_ref();
+        let suffix = error.map_or_else(String::new, |line| format!(": {line}"));
+        match self.completion {
+            Some((count, true)) if count == self.messages && self.answer.is_some() => Ok(()),
+            Some((count, true)) => Err(format!(
+                "the guest claimed to have sent {count} messages, and {} came",
+                self.messages
+            )),
+            Some((_, false)) => Err(format!("the guest gave up{suffix}")),
+            None => Err(format!("the guest ended without a completion{suffix}")),
+        }
+    }
+
+    fn take(&mut self, message: GuestMessage) -> Result<(), ProtocolError> {
+        if self.completion.is_some() {
+            return Err(ProtocolError::AfterCompletion);
+        }
+        if self.error_line.is_none() && matches!(message.payload, Some(Payload::Error(_))) {
+            self.error_line = message_line(&message);
+            self.messages += 1;
+            return level(&message, Level::Error);
+        }
+        if let Some(Payload::Complete(complete)) = &message.payload {
+            self.completion = Some((complete.count, complete.success));
+            return level(&message, Level::Complete);
+        }
+        level(&message, Level::Info)?;
+        self.messages += 1;
+        match message.payload {
+            Some(Payload::Image(image)) if self.answer.is_none() => {
+                check_image(&image)?;
+                self.answer = Some(Answer::new(image));
+                Ok(())
+            }
+            Some(payload) => {
+                let answer = self.answer.as_mut().ok_or(ProtocolError::Shape)?;
+                add(answer, payload, self.task)
+            }
+            None => Err(ProtocolError::Shape),
+        }
+    }
+}
+
+fn level(message: &GuestMessage, expected: Level) -> Result<(), ProtocolError> {
+    match message.level == i32::from(expected) {
+        true => Ok(()),
+        false => Err(ProtocolError::Shape),
+    }
+}
+
+/// Adds one message to what was said before.
+fn add(answer: &mut Answer, payload: Payload, task: ImageTask) -> Result<(), ProtocolError> {
+    let checks = task == ImageTask::Check;
+    match payload {
+        Payload::Reference(reference) => {
+            word(&reference.kind, "what a file is to the image")?;
+            name(&reference.name, "the name of a file")?;
+            push(&mut answer.references, reference, MOST_REFERENCES)
+        }
+        Payload::Snapshot(snapshot) => {
+            name(&snapshot.id, "a snapshot's id")?;
+            name(&snapshot.name, "a snapshot's name")?;
+            push(&mut answer.snapshots, snapshot, MOST_SNAPSHOTS)
+        }
+        Payload::Finding(finding) => {
+            let known = ImageReason::from_name(&finding.name);
+            let known = known.ok_or(ProtocolError::Word("a reason"))?;
+            if finding.text.len() > LONGEST_TEXT || (finding.allowed && !known.is_overridable()) {
+                return Err(ProtocolError::Word("a reason"));
+            }
+            push(&mut answer.findings, finding, MOST_FINDINGS)
+        }
+        Payload::Problem(problem) if checks => {
+            word(&problem.name, "a problem")?;
+            push(&mut answer.problems, problem, MOST_PROBLEMS)
+        }
+        Payload::Check(check) if checks && answer.check.is_none() => {
+            answer.check = Some(check);
+            Ok(())
+        }
+        _ => Err(ProtocolError::Shape),
+    }
+}
+
+fn check_image(image: &ImageMessage) -> Result<(), ProtocolError> {
+    let formats = [&image.format].into_iter().chain(&image.fitting);
+    for format in formats {
+        if !ImageFormat::NAMES.contains(&format.as_str()) {
+            return Err(ProtocolError::Word("a format"));
+        }
+    }
+    if !matches!(image.partitions.as_str(), "" | "mbr" | "gpt") {
+        return Err(ProtocolError::Word("a partition table"));
+    }
+    for text in [
+        &image.variant,
+        &image.compression,
+        &image.encryption,
+        &image.file_system,
+    ] {
+        if !text.is_empty() {
+            word(text, "a property of the image")?;
+        }
+    }
+    for feature in image
+        .features
+        .iter()
+        .filter(|feature| !feature.name.is_empty())
+    {
+        word(&feature.name, "a feature")?;
+    }
+    Ok(())
+}
+
+/// A word of letters, digits, `-`, `_` and `.`.
+fn word(text: &str, what: &'static str) -> Result<(), ProtocolError> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    match !text.is_empty() && text.len() <= LONGEST_WORD && text.bytes().all(is_plain) {
+        true => Ok(()),
+        false => Err(ProtocolError::Word(what)),
+    }
+}
+
+/// Any bytes, but not too many.
+fn name(bytes: &[u8], what: &'static str) -> Result<(), ProtocolError> {
+    match bytes.len() <= LONGEST_NAME {
+        true => Ok(()),
+        false => Err(ProtocolError::Word(what)),
+    }
+}
+
+fn push<T>(list: &mut Vec<T>, item: T, most: usize) -> Result<(), ProtocolError> {
+    if list.len() == most {
+        return Err(ProtocolError::Flood);
+    }
+    list.push(item);
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

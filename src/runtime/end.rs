@@ -1,0 +1,180 @@
+//! The end of a run, in three steps: the operation judges; what is to be shown is shown, as far as
+//! anyone reads it; the operation commits. Before the last step a signal ends the run and nothing
+//! has changed. After it nothing can fail any more, and the status is 0.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use super::crew::Crew;
+use super::main_loop::{Ended, READER_PATIENCE};
+use super::member::PATIENCE;
+use super::{Deadline, GuestEnd, Operation, RunError, Signals, catch, describe_panics};
+use crate::machine::ExitCounts;
+use crate::report::{ANSWER_PIECE, Console, DebugLines, Drained, last_words};
+
+/// How long the last words of a run may take.
+const GOODBYE: Duration = Duration::from_secs(10);
+/// How long a reader that takes none of them is waited for; and one of a run that somebody has
+/// ended, who wants it over.
+const GOODBYE_PATIENCE: Duration = Duration::from_secs(1);
+const HASTY_PATIENCE: Duration = Duration::from_millis(200);
+/// How long a thread at least has to end when it is asked to.
+const SHORTEST_PATIENCE: Duration = Duration::from_millis(200);
+
+/// What a run has come to.
+pub struct Outcome {
+    /// Whether it is good: warnings, or why it is not.
+    pub result: Result<Vec<String>, RunError>,
+    /// The exits it took.
+    pub exits: ExitCounts,
+    /// The last debug lines of the guest, for a run that failed by its fault.
+    pub debug: DebugLines,
+    /// For what is still to be said.
+    pub console: Console,
+    /// For who says it, to be told of a signal meanwhile.
+    pub signals: Signals,
+}
+
+/// Waits for the threads, and goes the three steps.
+pub(super) fn finish(
+    ended: Ended,
+    crew: &mut Crew,
+    operation: &mut dyn Operation,
+    deadline: Option<Deadline>,
+) -> Outcome {
+    let Ended {
+        cut,
+        report,
+        debug,
+        mut console,
+        signals,
+        dropped,
+        patience_ends,
+    } = ended;
+    let now = Instant::now();
+    let until = patience_ends.unwrap_or(now + PATIENCE);
+    let died = crew.dismiss(until.max(now + SHORTEST_PATIENCE));
+    let exits = report.as_ref().map(|report| report.exits);
+    let judged = match (died, cut, &report) {
+        (Some(died), ..) => Err(died),
+        (None, Some(cut), _) => Err(cut),
+        (None, None, None) => Err(RunError::Died(
+            "the vCPU has ended without a word".to_owned(),
+        )),
+        (None, None, Some(report)) => {
+            GuestEnd::of(&report.end).and_then(|end| operation.judge(end))
+        }
+    };
+    let result = judged
+        .and_then(|()| show_answer(&operation.answer(), &mut console, &signals, deadline))
+        .and_then(|()| show_rest(&mut console, &signals, deadline))
+        .and_then(|also| {
+            let mut warnings = operation.commit()?;
+            warnings.extend(dropped_lines(dropped + also));
+            Ok(warnings)
+        });
+    Outcome {
+        result,
+        exits: exits.unwrap_or_default(),
+        debug,
+        console,
+        signals,
+    }
+}
+
+fn dropped_lines(bytes: usize) -> Option<String> {
+    (bytes > 0).then(|| format!("nobody read the run's lines in time: {bytes} bytes were dropped"))
+}
+
+/// Shows an answer, which is all that the run is for: without it there is no result.
+fn show_answer(
+    answer: &str,
+    console: &mut Console,
+    signals: &Signals,
+    deadline: Option<Deadline>,
+) -> Result<(), RunError> {
+    let lost = |reason: &str| {
+        let text = format!("cannot write the answer to standard output: {reason}");
+        RunError::Storage(text.into())
+    };
+    for part in answer.as_bytes().chunks(ANSWER_PIECE) {
+        // What was said before it makes room first.
+        let dropped = show_rest(console, signals, deadline)?;
+        console.answer(part);
+        if dropped + show_rest(console, signals, deadline)? > 0 {
+            return Err(lost("nobody reads it"));
+        }
+        if let Some(failure) = console.failure() {
+            return Err(lost(&failure.to_string()));
+        }
+    }
+    Ok(())
+}
+
+/// Shows what waits to be shown, and returns how many bytes had to be dropped. A reader that takes
+/// nothing any more, or not within the time limit, costs the lines and not the result; a signal
+/// costs the result.
+fn show_rest(
+    console: &mut Console,
+    signals: &Signals,
+    deadline: Option<Deadline>,
+) -> Result<usize, RunError> {
+    loop {
+        let end = deadline.map_or_else(|| Instant::now() + READER_PATIENCE * 360, Deadline::end);
+        match console.drain(end, READER_PATIENCE, signals.as_fd()) {
+            Drained::Done => return Ok(0),
+            Drained::GaveUp { bytes } => return Ok(bytes),
+            Drained::Interrupted => {
+                if let Some(signal) = signals.next() {
+                    return Err(RunError::Signal(signal));
+                }
+            }
+        }
+    }
+}
+
+impl Outcome {
+    /// Shows `message` if the run was good, and what there is to say beside that, for a program
+    /// that has nothing else to do.
+    ///
+    /// # Errors
+    ///
+    /// Why the run was not good; [`main`] shows it.
+    pub fn end(mut self, message: &str) -> Result<(), RunError> {
+        let result = self.result.map(|warnings| {
+            warnings.iter().for_each(|line| self.console.warn(line));
+            self.console.line(message);
+        });
+        say_goodbye(
+            &mut self.console,
+            result.as_ref().err(),
+            self.signals.as_fd(),
+        );
+        result
+    }
+}
+
+/// Lets readers take what they still want to read, for a short time or until `interrupt` becomes
+/// readable: nothing that happens now changes what has come of the run. Whoever has ended it
+/// (`error`) is not kept waiting.
+pub fn say_goodbye(console: &mut Console, error: Option<&RunError>, interrupt: BorrowedFd<'_>) {
+    let patience = match error {
+        Some(RunError::Signal(_) | RunError::TimedOut(_)) => HASTY_PATIENCE,
+        _ => GOODBYE_PATIENCE,
+    };
+    console.drain(Instant::now() + GOODBYE, patience, interrupt);
+}
+
+/// The main function of a program that runs a machine: shows the error of `run`, if there is one,
+/// and makes an exit status of it.
+pub fn main(run: impl FnOnce() -> Result<(), RunError>) -> ExitCode {
+    describe_panics();
+    match catch(run).and_then(|result| result) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            last_words(&error.to_string(), GOODBYE_PATIENCE);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! One thread of a run: how it is asked to end, and waited for.
+
+use std::io;
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::crew::eventfd;
+use super::{RunError, panics};
+use crate::machine::{Ender, Kicker};
+
+/// How long a thread that is to end is waited for. One that hangs in the kernel, as in a read from
+/// a network that does not answer, is left behind: it does nothing any more but end.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+/// How often a vCPU is kicked that is to end: one that is about to enter the guest misses a kick.
+pub(super) const KICK_AGAIN: Duration = Duration::from_millis(1);
+
+/// How a thread is asked to end.
+pub(super) enum Stop {
+    /// A worker's event loop looks at this.
+    Event(Arc<EventFd>),
+    /// The vCPU is told, and kicked.
+    Vcpu(Stopper),
+}
+
+/// One thread.
+pub(super) struct Member {
+    stop: Stop,
+    /// Fires when it ends, however it does.
+    pub(super) ended: Arc<EventFd>,
+    /// Why it died, if it did.
+    pub(super) died: Arc<OnceLock<RunError>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Member {
+    pub(super) fn start(
+        name: &'static str,
+        stop: Stop,
+        alarm: Arc<EventFd>,
+        work: impl FnOnce() + Send + 'static,
+    ) -> Result<Self, RunError> {
+        let ended = Arc::new(eventfd()?);
+        let died = Arc::new(OnceLock::new());
+        let (fires, tells) = (ended.clone(), died.clone());
+        let thread = thread::Builder::new()
+            .name(name.to_owned())
+            // Enough for page-sized buffers; a page that is not touched costs nothing.
+            .stack_size(256 * 1024)
+            .spawn(move || {
+                if let Err(error) = panics::catch(work) {
+                    let _ = tells.set(error);
+                    let _ = alarm.write(1);
+                }
+                let _ = fires.write(1);
+            })
+            .map_err(RunError::host("start a thread"))?;
+        Ok(Self {
+            stop,
+            ended,
+            died,
+            thread: Some(thread),
+        })
+    }
+
+    pub(super) fn ask_to_end(&self) {
+        match &self.stop {
+            Stop::Event(event) => drop(event.write(1)),
+            // An error would be met again at the next kick, and there is nobody to tell.
+            Stop::Vcpu(stopper) => drop(stopper.stop()),
+        }
+    }
+
+    /// Waits for its end, but not for ever.
+    pub(super) fn join(&mut self, until: Instant) {
+        while !wait_for(&self.ended, until.min(Instant::now() + KICK_AGAIN)) {
+            if Instant::now() >= until {
+                return;
+            }
+            self.ask_to_end();
+        }
+        if let Some(thread) = self.thread.take() {
+            // It does not panic: see `start`.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Ends the vCPU's run.
+#[derive(Clone)]
+pub(super) struct Stopper {
+    pub(super) ender: Ender,
+    /// There is one once the thread has prepared itself for it.
+    pub(super) kicker: Arc<OnceLock<Kicker>>,
+}
+
+impl Stopper {
+    pub(super) fn stop(&self) -> io::Result<()> {
+        self.ender.stop();
+        self.kick()
+    }
+
+    pub(super) fn kick(&self) -> io::Result<()> {
+        self.kicker.get().map_or(Ok(()), |kicker| kicker.kick())
+    }
+}
+
+/// Whether `event` fires before `until`.
+fn wait_for(event: &EventFd, until: Instant) -> bool {
+    use std::os::fd::{AsRawFd, BorrowedFd};
+    // SAFETY: the descriptor is open for as long as `event` is borrowed.
+    let fd = unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) };
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let limit = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        match poll(
+            &mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)],
+            Some(&limit),
+        ) {
+            Ok(ready) => return ready > 0,
+            Err(_) if left.is_zero() => return false,
+            Err(_) => {}
+        }
+    }
+}

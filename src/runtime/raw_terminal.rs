@@ -1,0 +1,119 @@
+//! A terminal that hands each key on at once and shows none of them (termios(3)): what the guest's
+//! serial port takes as input is the guest's to show.
+//!
+//! Only Ctrl-C keeps its meaning, so that a run can be ended; a key that would stop the process, or
+//! end it without a chance to give the terminal back, is a key like others. The settings are
+//! restored when this is dropped, however the run ends, and before a forbidden system call ends the
+//! process.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::sync::OnceLock;
+
+use crate::sandbox::{self, Calls, calls};
+
+/// What puts the terminal back when the process ends within a signal's handler: one in a process.
+static SAVED: OnceLock<(RawFd, libc::termios2)> = OnceLock::new();
+
+/// A terminal whose settings are to be restored.
+pub(super) struct RawTerminal {
+    fd: RawFd,
+    saved: libc::termios2,
+}
+
+/// Whether the terminal can be used.
+pub(super) enum Taken {
+    /// It hands on each key.
+    Raw(RawTerminal),
+    /// It belongs to another job of the shell.
+    InBackground,
+}
+
+impl RawTerminal {
+    /// Takes the terminal `fd`, which is never closed, unless it belongs to another job.
+    ///
+    /// # Errors
+    ///
+    /// The system's reason; then nothing has changed.
+    pub(super) fn take(fd: BorrowedFd<'static>) -> io::Result<Taken> {
+        let fd = fd.as_raw_fd();
+        if is_of_another_job(fd) {
+            return Ok(Taken::InBackground);
+        }
+        // A job that is put into the background later is not stopped when it reads, or restores
+        // the settings: it is told so by an error.
+        for signal in [libc::SIGTTIN, libc::SIGTTOU] {
+            // SAFETY: ignoring a signal installs no code of ours.
+            unsafe { libc::signal(signal, libc::SIG_IGN) };
+        }
+        let saved = settings(fd)?;
+        let mut raw = saved;
+        raw.c_lflag &= !(libc::ICANON | libc::ECHO | libc::IEXTEN);
+        for (key, value) in [
+            (libc::VMIN, 1),
+            (libc::VTIME, 0),
+            // No key (_POSIX_VDISABLE).
+            (libc::VQUIT, 0),
+            (libc::VSUSP, 0),
+        ] {
+            raw.c_cc[key] = value;
+        }
+        let terminal = Self { fd, saved };
+        let _ = SAVED.set((fd, saved));
+        sandbox::before_a_violation_ends(restore_saved);
+        set(fd, &raw)?;
+        Ok(Taken::Raw(terminal))
+    }
+
+    /// What restoring takes. Any thread may have to: see [`sandbox::before_a_violation_ends`].
+    pub(super) fn calls(&self) -> Calls {
+        calls::restore_terminal(self.fd)
+    }
+}
+
+impl Drop for RawTerminal {
+    fn drop(&mut self) {
+        // Another job's settings are its own.
+        if !is_of_another_job(self.fd) {
+            // There is nobody to tell, and nothing to do about it.
+            let _ = set(self.fd, &self.saved);
+        }
+    }
+}
+
+/// Safe in a signal's handler: it makes one system call.
+fn restore_saved() {
+    if let Some((fd, saved)) = SAVED.get() {
+        let _ = set(*fd, saved);
+    }
+}
+
+fn is_of_another_job(fd: RawFd) -> bool {
+    let mut foreground: libc::pid_t = 0;
+    // SAFETY: `foreground` is valid for writing.
+    let asked = unsafe { libc::ioctl(fd, libc::TIOCGPGRP, &raw mut foreground) };
+    // SAFETY: the call takes nothing and cannot fail.
+    let own = unsafe { libc::getpgrp() };
+    // A terminal that is not the one of this session has no jobs.
+    asked == 0 && foreground != own
+}
+
+/// By the kernel's own call, so that it is the same one with each C library.
+fn settings(fd: RawFd) -> io::Result<libc::termios2> {
+    // SAFETY: the structure is plain data, for which all zeros are valid.
+    let mut settings: libc::termios2 = unsafe { std::mem::zeroed() };
+    // SAFETY: `settings` is valid for writing.
+    match unsafe { libc::ioctl(fd, libc::TCGETS2, &raw mut settings) } {
+        0 => Ok(settings),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// At once: output that waits, on a terminal that is stopped, is not waited for.
+fn set(fd: RawFd, settings: &libc::termios2) -> io::Result<()> {
+    // SAFETY: `settings` is a valid structure that the call only reads.
+    match unsafe { libc::ioctl(fd, libc::TCSETS2, std::ptr::from_ref(settings)) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

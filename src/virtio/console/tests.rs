@@ -1,0 +1,221 @@
+#![allow(clippy::unwrap_used)]
+
+use virtio_bindings::virtio_mmio as reg;
+use vm_memory::{Bytes, GuestAddress};
+
+use super::*;
+use crate::devices::Overflow;
+use crate::virtio::testing::{DATA, Driver, VERSION_1, WRITE};
+
+const CAPACITY: usize = 64;
+const SIZE: u16 = 16;
+/// Where the rings of the queue are that a test does not drive.
+const OTHER: u64 = 0x8_0000;
+
+/// A console, whose driver drives one of its queues, and what was transmitted.
+struct Rig {
+    console: Arc<Console>,
+    driver: Driver,
+    queue: usize,
+    transmitted: Arc<ByteQueue>,
+    line: Arc<IrqLine>,
+}
+
+impl Rig {
+    fn new(queue: usize) -> Self {
+        let memory = crate::virtio::testing::memory();
+        let line = Arc::new(IrqLine::new().unwrap());
+        let transmitted = Arc::new(ByteQueue::new(CAPACITY, Overflow::Wait).unwrap());
+        let console = Console::new(transmitted.clone(), memory.clone(), line.clone()).unwrap();
+        let console = Arc::new(console);
+        let driver = Driver::new(console.clone(), memory);
+        let mut rig = Self {
+            console,
+            driver,
+            queue,
+            transmitted,
+            line,
+        };
+        rig.start();
+        rig
+    }
+
+    fn start(&mut self) {
+        let queue = u32::try_from(self.queue).unwrap();
+        self.driver
+            .start_beside(VERSION_1, SIZE, queue, (1 - queue, OTHER));
+        self.work();
+    }
+
+    /// What the console's thread does until it has nothing to do.
+    fn work(&self) {
+        for _ in 0..10 {
+            self.console.handle_kick(RECEIVE_QUEUE);
+            self.console.handle_kick(TRANSMIT_QUEUE);
+        }
+    }
+
+    fn offer(&mut self, parts: &[(u64, u32, u16)]) -> u16 {
+        let head = self.driver.chain(parts);
+        self.driver.make_available(head);
+        self.work();
+        head
+    }
+
+    fn write(&self, at: u64, bytes: &[u8]) {
+        let memory = &self.driver.memory;
+        memory.write_slice(bytes, GuestAddress(at)).unwrap();
+    }
+
+    fn take(&self, at_most: usize) -> Vec<u8> {
+        let mut bytes = vec![0; at_most];
+        let len = self.transmitted.take(&mut bytes);
+        bytes.truncate(len);
+        bytes
+    }
+}
+
+fn text(len: usize) -> Vec<u8> {
+    (b'a'..=b'w').cycle().take(len).collect()
+}
+
+#[test]
+fn what_is_transmitted_arrives_however_it_is_spread() {
+    let mut rig = Rig::new(TRANSMIT_QUEUE);
+    rig.write(DATA, b"hello world");
+    let head = rig.offer(&[(DATA, 4, 0), (DATA, 0, 0), (DATA + 4, 7, 0)]);
+    assert_eq!(rig.driver.pop_used(), Some((head.into(), 0)));
+    assert_eq!(rig.take(99), b"hello world");
+    assert!(!rig.console.in_flight());
+}
+
+#[test]
+fn a_buffer_for_which_there_is_no_room_stays_until_there_is() {
+    let mut rig = Rig::new(TRANSMIT_QUEUE);
+    let sent = text(3 * CAPACITY);
+    rig.write(DATA, &sent);
+    let len = u32::try_from(CAPACITY).unwrap();
+    let first = rig.offer(&[(DATA, len, 0)]);
+    let second = rig.offer(&[(DATA + u64::from(len), 2 * len, 0)]);
+    assert_eq!(rig.driver.pop_used(), Some((first.into(), 0)));
+    assert_eq!(rig.driver.pop_used(), None);
+    assert!(
+        rig.console.in_flight(),
+        "its guest must not be told that nothing is under way"
+    );
+
+    let mut received = Vec::new();
+    while received.len() < sent.len() {
+        assert_eq!(rig.driver.used_index(), 1);
+        let part = rig.take(7);
+        assert!(!part.is_empty(), "{} bytes have arrived", received.len());
+        received.extend(part);
+        rig.work();
+        if received.len() + CAPACITY >= sent.len() {
+            break;
+        }
+    }
+    received.extend(rig.take(CAPACITY));
+    rig.work();
+    received.extend(rig.take(CAPACITY));
+    assert_eq!(received, sent);
+    assert_eq!(rig.driver.pop_used(), Some((second.into(), 0)));
+    assert!(!rig.console.in_flight());
+}
+
+#[test]
+fn a_reset_forgets_the_part_of_a_buffer_that_was_taken() {
+    let mut rig = Rig::new(TRANSMIT_QUEUE);
+    rig.write(DATA, &text(CAPACITY + 10));
+    rig.offer(&[(DATA, u32::try_from(CAPACITY + 10).unwrap(), 0)]);
+    assert!(rig.console.in_flight());
+    rig.driver.write(reg::VIRTIO_MMIO_STATUS, 0);
+    assert!(!rig.console.in_flight());
+    rig.take(CAPACITY);
+    rig.start();
+    rig.write(DATA, b"again");
+    rig.offer(&[(DATA, 5, 0)]);
+    assert_eq!(rig.take(99), b"again");
+}
+
+#[test]
+fn a_closed_queue_takes_everything_and_keeps_nothing() {
+    let mut rig = Rig::new(TRANSMIT_QUEUE);
+    rig.transmitted.close();
+    for _ in 0..10 {
+        rig.offer(&[(DATA, 100_000, 0)]);
+        assert!(rig.driver.pop_used().is_some());
+    }
+    assert!(!rig.console.in_flight());
+}
+
+#[test]
+fn buffers_that_wait_for_input_rest_and_are_filled_when_it_comes() {
+    let mut rig = Rig::new(RECEIVE_QUEUE);
+    let first = rig.offer(&[(DATA, 2, WRITE), (DATA + 16, 1, WRITE)]);
+    let second = rig.offer(&[(DATA + 32, 16, WRITE)]);
+    assert_eq!(rig.driver.used_index(), 0);
+    assert!(!rig.console.in_flight(), "no input will come");
+    rig.console.expect_input(true);
+    assert!(rig.console.in_flight());
+
+    rig.console.send_input(b"12345");
+    rig.work();
+    assert_eq!(rig.driver.pop_used(), Some((first.into(), 3)));
+    assert_eq!(rig.driver.pop_used(), Some((second.into(), 2)));
+    let found = [DATA, DATA + 1, DATA + 16, DATA + 32, DATA + 33].map(|at| rig.driver.byte(at));
+    assert_eq!(&found, b"12345");
+    assert!(rig.line.take(), "the driver is notified");
+    rig.console.expect_input(false);
+    assert!(!rig.console.in_flight());
+}
+
+#[test]
+fn input_that_comes_before_a_buffer_waits_for_it() {
+    let mut rig = Rig::new(RECEIVE_QUEUE);
+    rig.console.send_input(b"123");
+    rig.work();
+    let head = rig.offer(&[(DATA, 9, WRITE)]);
+    assert_eq!(rig.driver.pop_used(), Some((head.into(), 3)));
+    assert_eq!(rig.driver.byte(DATA + 2), b'3');
+}
+
+#[test]
+fn a_buffer_for_the_other_direction_or_out_of_reach_stops_the_device() {
+    let cases = [
+        (
+            TRANSMIT_QUEUE,
+            (DATA, 4, WRITE),
+            "transmit queue is for the other direction",
+        ),
+        (TRANSMIT_QUEUE, (1 << 40, 4, 0), "not within guest memory"),
+        (TRANSMIT_QUEUE, (u64::MAX, 4, 0), "not within guest memory"),
+        (
+            RECEIVE_QUEUE,
+            (DATA, 4, 0),
+            "receive queue is for the other direction",
+        ),
+        (
+            RECEIVE_QUEUE,
+            (1 << 40, 4, WRITE),
+            "not within guest memory",
+        ),
+    ];
+    for (queue, part, reason) in cases {
+        let mut rig = Rig::new(queue);
+        rig.console.send_input(b"123");
+        rig.offer(&[part]);
+        assert!(rig.console.interrupt().needs_reset());
+        let fault = rig.console.first_fault().unwrap().to_string();
+        assert!(fault.contains(reason), "{fault}");
+        assert!(!rig.console.in_flight());
+    }
+}
+
+#[test]
+fn it_is_a_console_with_two_queues_and_an_empty_configuration() {
+    let rig = Rig::new(TRANSMIT_QUEUE);
+    assert_eq!(rig.driver.read(reg::VIRTIO_MMIO_DEVICE_ID), 3);
+    assert_eq!(rig.console.queue_max_sizes(), QUEUE_SIZES);
+    assert_eq!(rig.driver.read(reg::VIRTIO_MMIO_CONFIG), 0);
+}

@@ -1,0 +1,376 @@
+//! The end of a run where readers, signals and surroundings are not as they should be: it comes in
+//! time, and the status is 0 if and only if the new output is in place.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod common;
+
+use std::io::{self, Read};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use common::process::Terminal;
+use common::program::Program;
+use common::{Files, Finished, Running, Vmm, is_root, needs_kvm, skip, test};
+use rustix::process::{Pid, Signal, kill_process};
+
+fn main() -> std::process::ExitCode {
+    common::harness::main()
+}
+
+const TIMED_OUT: i32 = 124;
+const TERMINATED: i32 = 143;
+const OLD: &[u8] = b"what was there before";
+/// The lines about an input of so many bytes fill no pipe, but more than a buffer and a terminal.
+const SMALL: usize = 10_000_000;
+/// What may be late on a host that has much to do.
+const SLACK: Duration = Duration::from_secs(3);
+
+/// Files whose copy is complete long before its lines are read: its end waits for a reader.
+fn files() -> Files {
+    Files::random(SMALL).with_old_output(OLD)
+}
+
+/// Files with a guest that never ends.
+fn spinning() -> (Files, Vmm) {
+    let mut files = Files::random(5000).with_old_output(OLD);
+    let guest = files.add("guest", &Program::new().spin_forever().build());
+    let vmm = files.vmm().arg(guest);
+    (files, vmm)
+}
+
+/// Fails unless the status tells what has become of the output.
+#[track_caller]
+fn assert_agree(files: &Files, finished: &Finished) {
+    match finished.code() {
+        Some(0) => files.assert_copied(),
+        _ => files.assert_untouched(),
+    }
+}
+
+/// Runs `vmm` to its end, which must come `after` so long and not much later.
+#[track_caller]
+fn ends_after(after: Duration, running: Running) -> Finished {
+    let begun = Instant::now();
+    let finished = running.finish();
+    let taken = begun.elapsed();
+    let early = Duration::from_millis(500);
+    assert!(
+        taken + early > after && taken < after + SLACK,
+        "it took {taken:?} and not {after:?}: {finished:?}"
+    );
+    finished
+}
+
+/// Both streams of `vmm` on pipes that nobody reads.
+fn nobody_reads(vmm: Vmm) -> (Vmm, [io::PipeReader; 2]) {
+    let (out, err) = (io::pipe().unwrap(), io::pipe().unwrap());
+    (vmm.stdout(out.1).stderr(err.1), [out.0, err.0])
+}
+
+const FORMATS: [&[&str]; 3] = [
+    &[],
+    &["--debug", "--stats"],
+    &["--format", "json", "--debug", "--stats"],
+];
+
+#[test]
+fn a_time_limit_that_meets_nothing_but_stuck_lines_costs_the_lines_and_not_the_copy() {
+    needs_kvm!();
+    for options in FORMATS {
+        let files = files();
+        let (_reader, writer) = io::pipe().unwrap();
+        let vmm = files.vmm().args(options).args(&["--timeout", "2"]);
+        let finished = ends_after(Duration::from_secs(2), vmm.stdout(writer).start());
+        assert_eq!(finished.code(), Some(0), "{finished:?}");
+        files.assert_copied();
+        let warned = finished
+            .stderr
+            .contains("vmm: warning: nobody read the run's lines in time");
+        assert!(warned, "{finished:?}");
+    }
+}
+
+#[test]
+fn readers_that_take_nothing_cost_the_lines_and_not_the_copy() {
+    needs_kvm!();
+    let files = files();
+    let (vmm, _readers) = nobody_reads(files.vmm().args(&["--debug", "--stats"]));
+    let finished = ends_after(Duration::from_secs(10), vmm.start());
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    files.assert_copied();
+}
+
+#[test]
+fn a_signal_ends_a_run_that_waits_for_its_readers_and_leaves_the_old_output() {
+    needs_kvm!();
+    for options in FORMATS {
+        let files = files();
+        let (vmm, _readers) = nobody_reads(files.vmm().args(options));
+        let running = vmm.start();
+        std::thread::sleep(Duration::from_secs(1));
+        running.signal(Signal::TERM);
+        let finished = ends_after(Duration::ZERO, running);
+        assert_eq!(finished.code(), Some(TERMINATED), "{finished:?}");
+        files.assert_untouched();
+    }
+}
+
+#[test]
+fn a_signal_at_any_moment_of_the_end_leaves_a_status_that_is_true() {
+    needs_kvm!();
+    let (mut copied, mut ended) = (0, 0);
+    for step in 0..60 {
+        let files = Files::random(300_000).with_old_output(OLD);
+        let running = files.vmm().start();
+        std::thread::sleep(Duration::from_micros(1500 * step));
+        running.signal(Signal::TERM);
+        let finished = running.finish();
+        if finished.status.code().is_none() {
+            // Before signals are taken over there is nothing to take back.
+            files.assert_untouched();
+            continue;
+        }
+        assert_agree(&files, &finished);
+        match finished.code() {
+            Some(0) => copied += 1,
+            code => {
+                assert_eq!(code, Some(TERMINATED), "{finished:?}");
+                ended += 1;
+            }
+        }
+    }
+    assert!(copied + ended > 0, "no signal met a run");
+}
+
+#[test]
+fn a_terminal_that_is_stopped_holds_up_neither_signals_nor_the_time_limit() {
+    needs_kvm!();
+    let slow = ["--request-size", "512", "--queue-depth", "1", "--verbose"];
+    for (options, signal, code) in [
+        (&["--timeout", "2"][..], None, TIMED_OUT),
+        (&[], Some(Signal::TERM), TERMINATED),
+    ] {
+        let files = Files::random(64 << 20).with_old_output(OLD);
+        let terminal = Terminal::open();
+        let vmm = files.vmm().args(&slow).args(options);
+        let running = terminal.attach(vmm).start();
+        terminal.stop();
+        std::thread::sleep(Duration::from_secs(1));
+        if let Some(signal) = signal {
+            running.signal(signal);
+        }
+        let finished = ends_after(
+            Duration::from_secs(1) * u32::from(signal.is_none()),
+            running,
+        );
+        assert_eq!(finished.code(), Some(code), "{finished:?}");
+        files.assert_untouched();
+    }
+}
+
+/// Has `signals` blocked or ignored when the program starts.
+fn inheriting(vmm: Vmm, block: &[i32], ignore: &[i32]) -> Vmm {
+    let (block, ignore) = (block.to_vec(), ignore.to_vec());
+    vmm.before_start(move || {
+        for &signal in &ignore {
+            // SAFETY: ignoring a signal installs no code.
+            unsafe { libc::signal(signal, libc::SIG_IGN) };
+        }
+        // SAFETY: a set is plain data, for which all zeros are valid.
+        let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+        for &signal in &block {
+            // SAFETY: the set is valid.
+            unsafe { libc::sigaddset(&raw mut set, signal) };
+        }
+        // SAFETY: the set is valid and the old one is not wanted.
+        unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+        Ok(())
+    })
+}
+
+/// Every signal that a program may block.
+fn all_signals() -> Vec<i32> {
+    (1..=64).collect()
+}
+
+fn without_pending_signals(vmm: Vmm) -> Vmm {
+    vmm.before_start(|| {
+        let none = libc::rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
+        // SAFETY: the structure is valid and only read.
+        unsafe { libc::setrlimit(libc::RLIMIT_SIGPENDING, &raw const none) };
+        Ok(())
+    })
+}
+
+#[test]
+fn signals_that_were_blocked_at_the_start_hold_up_no_end() {
+    needs_kvm!();
+    let real_time: Vec<i32> = (34..=64).collect();
+    for blocked in [real_time, all_signals()] {
+        let (files, vmm) = spinning();
+        let vmm = vmm.args(&["--timeout", "1"]);
+        let limited = without_pending_signals(inheriting(vmm, &blocked, &[]));
+        let finished = ends_after(Duration::from_secs(1), limited.start());
+        finished.assert_failed(TIMED_OUT, "time limit");
+        files.assert_untouched();
+
+        let (files, vmm) = spinning();
+        let running = inheriting(vmm, &blocked, &[]).start();
+        std::thread::sleep(Duration::from_millis(300));
+        running.signal(Signal::TERM);
+        let finished = ends_after(Duration::ZERO, running);
+        finished.assert_failed(TERMINATED, "SIGTERM");
+        files.assert_untouched();
+
+        let files = Files::random(100_000);
+        inheriting(files.vmm(), &blocked, &[]).succeed();
+        files.assert_copied();
+    }
+}
+
+#[test]
+fn signals_that_were_ignored_at_the_start_stay_ignored_and_others_do_not() {
+    needs_kvm!();
+    for ignored in [Signal::HUP, Signal::INT] {
+        let (files, vmm) = spinning();
+        let running = inheriting(vmm, &[], &[ignored.as_raw()]).start();
+        std::thread::sleep(Duration::from_millis(300));
+        running.signal(ignored);
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!running.has_ended(), "{ignored:?} was not ignored");
+        running.signal(Signal::TERM);
+        let finished = ends_after(Duration::ZERO, running);
+        finished.assert_failed(TERMINATED, "SIGTERM");
+        files.assert_untouched();
+    }
+}
+
+#[test]
+fn a_start_with_all_signals_ignored_copies_and_keeps_its_time_limit() {
+    needs_kvm!();
+    let files = Files::random(100_000);
+    inheriting(files.vmm(), &[], &all_signals()).succeed();
+    files.assert_copied();
+    let (files, vmm) = spinning();
+    let vmm = inheriting(vmm.args(&["--timeout", "1"]), &[], &all_signals());
+    let finished = ends_after(Duration::from_secs(1), vmm.start());
+    finished.assert_failed(TIMED_OUT, "time limit");
+    files.assert_untouched();
+}
+
+#[test]
+fn closed_standard_streams_do_not_matter() {
+    needs_kvm!();
+    for closed in 1..8 {
+        let files = Files::random(100_000);
+        let vmm = files.vmm().args(&["--debug", "--stats"]);
+        let vmm = vmm.stdout(Stdio::null()).stderr(Stdio::null());
+        let vmm = vmm.before_start(move || {
+            for stream in (0..3).filter(|stream| closed & (1 << stream) != 0) {
+                // SAFETY: the program that is about to start does without it.
+                unsafe { libc::close(stream) };
+            }
+            Ok(())
+        });
+        assert_eq!(vmm.run().code(), Some(0), "streams {closed:03b} closed");
+        files.assert_copied();
+    }
+}
+
+#[test]
+fn a_process_that_is_stopped_and_continued_goes_on() {
+    needs_kvm!();
+    let files = Files::random(2 << 20);
+    let vmm = files
+        .vmm()
+        .args(&["--request-size", "512", "--queue-depth", "1"]);
+    let running = vmm.arg("--quiet").start();
+    while !running.has_ended() {
+        running.signal(Signal::STOP);
+        running.signal(Signal::CONT);
+    }
+    assert_eq!(running.finish().code(), Some(0));
+    files.assert_copied();
+}
+
+#[test]
+fn the_first_process_of_a_namespace_copies_and_can_be_ended() {
+    needs_kvm!();
+    if !is_root() {
+        return skip("only root can make a namespace of processes");
+    }
+    let within = |vmm: Vmm, files: &Files| {
+        vmm.args(&["--pid", "--fork", "--mount-proc"])
+            .arg(common::process::binary())
+            .arg("--input")
+            .arg(files.input())
+            .arg("--output")
+            .arg(files.output())
+    };
+    let unshare = || Vmm::of(std::path::Path::new("unshare"));
+    if unshare()
+        .args(&["--pid", "--fork", "--mount-proc", "true"])
+        .run()
+        .code()
+        != Some(0)
+    {
+        return skip("unshare(1) cannot make a namespace of processes");
+    }
+    let files = Files::random(100_000);
+    within(unshare(), &files).succeed();
+    files.assert_copied();
+
+    let mut files = Files::random(5000).with_old_output(OLD);
+    let guest = files.add("guest", &Program::new().spin_forever().build());
+    let running = within(unshare(), &files).arg(guest).start();
+    std::thread::sleep(Duration::from_millis(500));
+    for child in children_of(running.pid()) {
+        kill_process(child, Signal::TERM).unwrap();
+    }
+    let finished = ends_after(Duration::ZERO, running);
+    assert_eq!(finished.code(), Some(TERMINATED), "{finished:?}");
+    assert!(finished.stderr.contains("SIGTERM"), "{finished:?}");
+    files.assert_untouched();
+}
+
+fn children_of(parent: Pid) -> Vec<Pid> {
+    let parent = parent.as_raw_nonzero();
+    let path = format!("/proc/{parent}/task/{parent}/children");
+    let children = std::fs::read_to_string(path).unwrap();
+    let numbers = children.split_whitespace().map(|number| number.parse());
+    numbers
+        .map(|number| Pid::from_raw(number.unwrap()).unwrap())
+        .collect()
+}
+
+#[test]
+fn nothing_of_a_run_outlives_it() {
+    needs_kvm!();
+    // Whoever inherits the pipe keeps it open: a reader sees its end when the last one has ended.
+    let files = Files::random(100_000);
+    let (mut reader, writer) = io::pipe().unwrap();
+    let running = files.vmm().stdout(writer).arg("--quiet").start();
+    assert_eq!(running.finish().code(), Some(0));
+    let begun = Instant::now();
+    assert_eq!(reader.read(&mut [0]).unwrap(), 0);
+    assert!(begun.elapsed() < Duration::from_millis(500));
+    files.assert_copied();
+}
+
+#[test]
+fn a_failed_run_claims_no_more_than_it_wrote() {
+    needs_kvm!();
+    let (files, vmm) = spinning();
+    let vmm = vmm.args(&["--timeout", "1", "--stats"]);
+    let finished = vmm.run();
+    assert_eq!(finished.code(), Some(TIMED_OUT));
+    assert!(
+        finished.stderr.contains("written      0 bytes"),
+        "{finished:?}"
+    );
+    assert!(!finished.stderr.contains("copied"), "{finished:?}");
+    files.assert_untouched();
+}

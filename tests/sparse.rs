@@ -1,0 +1,293 @@
+//! Copies with holes: what is not there is neither read nor written, and comes out the same all the
+//! same; with the digest of the input, and what was written read back.
+#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::single_range_in_vec_init, reason = "lists of ranges are meant")]
+
+mod common;
+
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::process::Command;
+
+use common::files::assert_same_large;
+use common::process::Finished;
+use common::{Files, is_root, needs_kvm, random, skip, test};
+
+fn main() -> std::process::ExitCode {
+    common::harness::main()
+}
+
+const MIB: u64 = 1 << 20;
+
+/// Files whose input has `length` bytes, of which these are data.
+fn sparse(length: u64, data: &[Range<u64>]) -> Files {
+    let files = Files::new(&[]);
+    let input = File::options().write(true).open(files.input()).unwrap();
+    input.set_len(length).unwrap();
+    for range in data {
+        let bytes = random((range.end - range.start).try_into().unwrap(), range.start);
+        input.write_all_at(&bytes, range.start).unwrap();
+    }
+    files
+}
+
+/// Whether the file system of the tests has holes at all.
+fn has_holes(files: &Files) -> bool {
+    if blocks(&files.input()) == 0 {
+        return true;
+    }
+    skip("the file system makes no holes");
+    false
+}
+
+fn blocks(path: &Path) -> u64 {
+    path.metadata().unwrap().blocks()
+}
+
+/// Bytes that the disk `name` says of itself in the statistics.
+fn counted(finished: &Finished, name: &str, what: &str) -> u64 {
+    let line = finished.stderr.lines().find(|line| line.starts_with(name));
+    let line = line.unwrap_or_else(|| panic!("{finished:?}"));
+    let end = line.find(what).unwrap_or_else(|| panic!("{line}"));
+    let number = line[..end].split_whitespace().last().unwrap();
+    number.parse().unwrap()
+}
+
+fn sha256sum(path: &Path) -> Option<String> {
+    let output = Command::new("sha256sum").arg(path).output().ok()?;
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.split_whitespace().next().map(str::to_owned)
+}
+
+#[test]
+fn holes_are_neither_read_nor_written_unless_all_is_to_be() {
+    needs_kvm!();
+    let data = [3 * MIB..5 * MIB, 20 * MIB..20 * MIB + 5000];
+    let files = sparse(64 * MIB, &data);
+    if !has_holes(&sparse(MIB, &[])) {
+        return;
+    }
+    for (when, reads_all) in [("auto", false), ("always", false), ("never", true)] {
+        let options = ["--stats", "-p", "100", "--sparse", when];
+        let finished = files.vmm().args(&options).succeed();
+        assert_same_large(&files.output(), &files.input());
+        let read = counted(&finished, "input", " bytes read");
+        let written = counted(&finished, "output", " bytes written");
+        let zeroed = counted(&finished, "output", " bytes zeroed");
+        if reads_all {
+            assert_eq!((read, written, zeroed), (64 * MIB, 64 * MIB, 0));
+        } else {
+            assert!(read < 3 * MIB && written < 3 * MIB, "{finished:?}");
+            assert!(read + zeroed >= 64 * MIB, "{finished:?}");
+            assert!(blocks(&files.output()) <= blocks(&files.input()));
+        }
+    }
+}
+
+#[test]
+fn eight_tib_of_nothing_take_no_time_and_no_room() {
+    needs_kvm!();
+    let files = sparse(0, &[]);
+    let input = File::options().write(true).open(files.input()).unwrap();
+    if let Err(error) = input.set_len(8 << 40) {
+        return skip(&format!("no file of 8 TiB can be made here: {error}"));
+    }
+    // With the reports that are made unless something else is said: a hole is one.
+    let finished = files.vmm().succeed();
+    assert!(finished.stdout.lines().count() < 20, "{finished:?}");
+    let output = files.output().metadata().unwrap();
+    assert_eq!((output.len(), output.blocks()), (8 << 40, 0));
+}
+
+#[test]
+fn zeros_that_take_room_become_holes_only_if_that_is_wanted() {
+    needs_kvm!();
+    let mut content = vec![0; 4 << 20];
+    content[1_000_000..1_100_000].copy_from_slice(&random(100_000, 1));
+    for (when, most) in [("auto", u64::MAX), ("always", 400), ("never", u64::MAX)] {
+        let files = Files::new(&content);
+        files.vmm().args(&["--sparse", when]).succeed();
+        files.assert_copied();
+        assert!(blocks(&files.output()) <= most, "{when}");
+        if when != "always" {
+            assert!(blocks(&files.output()) >= 8192, "{when}");
+        }
+    }
+}
+
+#[test]
+fn very_many_small_pieces_of_data_come_out_the_same_and_as_small() {
+    needs_kvm!();
+    let data: Vec<_> = (0..3000)
+        .map(|n| n * 24 * 1024..n * 24 * 1024 + 100)
+        .collect();
+    let files = sparse(80 * MIB, &data);
+    files.vmm().args(&["-p", "100"]).succeed();
+    assert_same_large(&files.output(), &files.input());
+    assert!(blocks(&files.output()) <= blocks(&files.input()) + 8);
+}
+
+#[test]
+fn holes_and_sector_sizes_of_all_kinds_go_together() {
+    needs_kvm!();
+    let data = [0..1, 70_000..70_001, 900_000..1_000_003];
+    for length in [1_000_003, 2_000_001] {
+        let files = sparse(length, &data);
+        for input in ["512", "4096", "65536"] {
+            for output in ["512", "65536"] {
+                for when in ["auto", "always"] {
+                    let options = [
+                        ["--input-sector-size", input],
+                        ["--output-sector-size", output],
+                        ["--sparse", when],
+                    ];
+                    files
+                        .vmm()
+                        .args(&options.concat())
+                        .arg("--verify")
+                        .succeed();
+                    assert_same_large(&files.output(), &files.input());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_digest_is_that_of_sha256sum() {
+    needs_kvm!();
+    let data = [100_000..3_000_000];
+    for length in [0, 1, 3_000_000, 5_000_001] {
+        let data = &data[..usize::from(length >= 3_000_000)];
+        let files = sparse(length, data);
+        let Some(expected) = sha256sum(&files.input()) else {
+            return skip("there is no sha256sum");
+        };
+        for options in [
+            &["--digest", "sha256"][..],
+            &["--digest", "sha256", "--sparse", "never"],
+            &["--digest", "sha256", "--sparse", "always", "--verify"],
+            &["--digest", "sha256", "--protocol", "text"],
+            &["--digest", "sha256", "--input-sector-size", "65536"],
+            &["--digest", "sha256", "--request-size", "512", "-p", "100"],
+        ] {
+            let finished = files.vmm().args(options).succeed();
+            let last = finished.stdout.lines().last();
+            assert_eq!(last, Some(&*format!("sha256 {expected}")), "{options:?}");
+            assert_same_large(&files.output(), &files.input());
+        }
+        let json = ["--digest", "sha256", "--format", "json"];
+        let finished = files.vmm().args(&json).succeed();
+        let digest = format!("\"digest\":\"sha256:{expected}\"");
+        assert!(finished.stdout.contains(&digest), "{finished:?}");
+    }
+}
+
+#[test]
+fn an_output_that_came_out_otherwise_is_found_and_not_put_in_place() {
+    needs_kvm!();
+    // A device that forgets what it is given.
+    let files = Files::random(100_000);
+    let vmm = common::Vmm::copying(&files.input(), Path::new("/dev/null"));
+    let finished = vmm.arg("--verify").run();
+    finished.assert_failed(4, "what was read back has sha256 ");
+    assert!(
+        finished.stdout.contains("op=verify device=output"),
+        "{finished:?}"
+    );
+}
+
+#[test]
+fn an_output_beyond_the_limit_is_refused_before_anything_is_made() {
+    needs_kvm!();
+    let files = Files::random(5000);
+    let finished = files.vmm().args(&["--max-output-size", "4K"]).run();
+    finished.assert_failed(3, "more than the 4096 that --max-output-size allows");
+    files.assert_untouched();
+    files.vmm().args(&["--max-output-size", "5000"]).succeed();
+    files.assert_copied();
+}
+
+/// A loop device over a file, where this user may make one.
+struct Loop(String);
+
+impl Loop {
+    fn over(path: &Path) -> Option<Self> {
+        if !is_root() {
+            skip("only root makes loop devices");
+            return None;
+        }
+        let made = Command::new("losetup")
+            .args(["--find", "--show"])
+            .arg(path)
+            .output();
+        match made {
+            Ok(made) if made.status.success() => Some(Self(
+                String::from_utf8(made.stdout).unwrap().trim().to_owned(),
+            )),
+            failed => {
+                skip(&format!("no loop device can be made here: {failed:?}"));
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").args(["--detach", &self.0]).status();
+    }
+}
+
+#[test]
+fn a_device_gets_the_holes_as_zeros_and_keeps_what_lies_behind_the_copy() {
+    needs_kvm!();
+    let files = sparse(8 * MIB - 700, &[MIB..2 * MIB]);
+    let backing = files.path("backing");
+    for options in [
+        &["--sparse", "auto"][..],
+        &["--sparse", "always", "--direct"],
+    ] {
+        std::fs::write(&backing, vec![0xaa; 9 << 20]).unwrap();
+        let Some(device) = Loop::over(&backing) else {
+            return;
+        };
+        let vmm = common::Vmm::copying(&files.input(), Path::new(&device.0));
+        vmm.args(options).arg("--verify").succeed();
+        drop(device);
+        let (copied, input) = (
+            std::fs::read(&backing).unwrap(),
+            std::fs::read(files.input()).unwrap(),
+        );
+        assert!(copied[..input.len()] == input, "{options:?}");
+        assert!(copied[input.len()..].iter().all(|byte| *byte == 0xaa));
+    }
+    // And back again: a device is read from end to end.
+    let Some(device) = Loop::over(&backing) else {
+        return;
+    };
+    common::Vmm::copying(Path::new(&device.0), &files.output()).succeed();
+    assert_same_large(&files.output(), &backing);
+}
+
+#[test]
+fn a_device_that_is_too_small_is_refused_untouched() {
+    needs_kvm!();
+    let files = sparse(2 * MIB, &[]);
+    let backing = files.path("backing");
+    std::fs::write(&backing, vec![0xaa; 1 << 20]).unwrap();
+    let Some(device) = Loop::over(&backing) else {
+        return;
+    };
+    let finished = common::Vmm::copying(&files.input(), Path::new(&device.0)).run();
+    finished.assert_failed(3, "is too small: it has 1048576 bytes");
+    drop(device);
+    assert!(
+        std::fs::read(&backing)
+            .unwrap()
+            .iter()
+            .all(|byte| *byte == 0xaa)
+    );
+}

@@ -1,0 +1,268 @@
+//! Starts that fail half-way: whatever the surroundings refuse, and at whatever moment, the run ends
+//! at once with status 3, one line that says why, and an output as it was; or it does without, and
+//! copies.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod common;
+
+use std::fs::{self, File, Permissions};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use common::process::binary;
+use common::{Files, Finished, Vmm, is_root, needs_kvm, skip, test};
+
+fn main() -> std::process::ExitCode {
+    common::harness::main()
+}
+
+const HOST_FAILED: i32 = 3;
+const OLD: &[u8] = b"what was there before";
+/// So long a start may take that fails, on a host that has much to do.
+const SOON: Duration = Duration::from_secs(10);
+
+fn files() -> Files {
+    Files::random(100_000).with_old_output(OLD)
+}
+
+/// Runs `vmm`, which copies `files`, and fails unless it copies, or fails as it should. Returns
+/// whether it copied.
+#[track_caller]
+fn copies_or_fails(what: &str, files: &Files, vmm: Vmm) -> bool {
+    let begun = Instant::now();
+    let finished = vmm.run();
+    let taken = begun.elapsed();
+    assert!(taken < SOON, "{what}: it took {taken:?}: {finished:?}");
+    if finished.code() == Some(0) {
+        files.assert_copied();
+        return true;
+    }
+    assert_refused(what, &finished);
+    files.assert_untouched();
+    false
+}
+
+#[track_caller]
+fn assert_refused(what: &str, finished: &Finished) {
+    assert_eq!(finished.code(), Some(HOST_FAILED), "{what}: {finished:?}");
+    let lines: Vec<_> = finished.stderr.lines().collect();
+    let one_line = lines.len() == 1 && lines[0].starts_with("vmm: ");
+    assert!(one_line, "{what}: {finished:?}");
+}
+
+fn limit(vmm: Vmm, resource: libc::__rlimit_resource_t, value: u64) -> Vmm {
+    vmm.before_start(move || {
+        let limit = libc::rlimit {
+            rlim_cur: value,
+            rlim_max: value,
+        };
+        // SAFETY: `limit` is a valid structure that the call only reads.
+        match unsafe { libc::setrlimit(resource, &raw const limit) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    })
+}
+
+#[test]
+fn every_limit_on_open_files_ends_a_start_with_a_reason_or_is_enough() {
+    needs_kvm!();
+    let mut enough = 0;
+    for open in 4..48 {
+        let files = files();
+        let vmm = limit(files.vmm(), libc::RLIMIT_NOFILE, open);
+        enough += u32::from(copies_or_fails(&format!("{open} files"), &files, vmm));
+    }
+    assert!(
+        enough > 0 && enough < 40,
+        "{enough} of 44 limits were enough"
+    );
+}
+
+#[test]
+fn a_limit_on_threads_ends_a_start_with_a_reason() {
+    needs_kvm!();
+    if !is_root() {
+        return skip("only root can become a user without other processes");
+    }
+    if fs::metadata("/dev/kvm").is_ok_and(|kvm| kvm.permissions().mode() & 0o006 != 0o006) {
+        return skip("not every user may open /dev/kvm");
+    }
+    for threads in 1..=4 {
+        let files = files();
+        fs::set_permissions(files.folder(), Permissions::from_mode(0o777)).unwrap();
+        fs::set_permissions(files.output(), Permissions::from_mode(0o666)).unwrap();
+        let vmm = limit(files.vmm().unprivileged(), libc::RLIMIT_NPROC, threads);
+        copies_or_fails(&format!("{threads} threads"), &files, vmm);
+    }
+}
+
+/// The VMM, to copy `files`, under strace(1) with `options`.
+fn traced(files: &Files, options: &[&str]) -> Vmm {
+    Vmm::of(Path::new("strace"))
+        .args(&["-qq"])
+        .args(options)
+        .arg(binary())
+        .arg("--input")
+        .arg(files.input())
+        .arg("--output")
+        .arg(files.output())
+}
+
+/// The same, with each thread's `call` failing with `error` whenever `when` says.
+fn refusing(files: &Files, call: &str, error: &str, when: &str) -> Vmm {
+    let inject = format!("inject={call}:error={error}:when={when}");
+    traced(files, &["-f", "-o", "/dev/null", "-e", &inject])
+}
+
+fn has_strace() -> bool {
+    let found = std::process::Command::new("strace").arg("-V").output();
+    if found.is_err() {
+        skip("strace is not installed");
+    }
+    found.is_ok()
+}
+
+/// Refuses `call` at each of the first `turns` times, in a run each, and returns how many failed.
+#[track_caller]
+fn refuse_each(call: &str, error: &str, turns: u32) -> u32 {
+    let mut failed = 0;
+    for turn in 1..=turns {
+        let files = files();
+        let vmm = refusing(&files, call, error, &turn.to_string());
+        let what = format!("{call} number {turn} fails with {error}");
+        failed += u32::from(!copies_or_fails(&what, &files, vmm));
+    }
+    failed
+}
+
+#[test]
+fn each_call_of_a_start_may_be_refused_once() {
+    needs_kvm!();
+    if !has_strace() {
+        return;
+    }
+    for (call, error, turns) in [
+        ("signalfd4", "EMFILE", 1),
+        ("timerfd_create", "ENFILE", 1),
+        ("timerfd_settime", "EPERM", 1),
+        ("epoll_create1", "EMFILE", 3),
+        ("eventfd2", "ENFILE", 14),
+        ("clone3", "EAGAIN", 3),
+        ("seccomp", "EINVAL", 1),
+        ("prctl", "EPERM", 2),
+        ("landlock_restrict_self", "E2BIG", 1),
+    ] {
+        let failed = refuse_each(call, error, turns);
+        assert!(failed > 0, "{call} was refused and nobody noticed");
+    }
+}
+
+#[test]
+fn what_a_start_can_do_without_may_be_refused() {
+    needs_kvm!();
+    if !has_strace() {
+        return;
+    }
+    for call in [
+        "socketpair",
+        "sendmsg",
+        "close_range",
+        "landlock_create_ruleset",
+    ] {
+        assert_eq!(refuse_each(call, "ENOSYS", 1), 0, "{call}");
+    }
+}
+
+#[test]
+fn events_that_cannot_be_watched_are_a_reason_not_to_begin() {
+    needs_kvm!();
+    if !has_strace() {
+        return;
+    }
+    // As when fs.epoll.max_user_watches is reached: from some call on there is no room any more.
+    for turn in 1..=12 {
+        let files = files();
+        let vmm = refusing(&files, "epoll_ctl", "ENOSPC", &format!("{turn}+"));
+        let finished = vmm.run();
+        assert_refused("no room for a watch", &finished);
+        assert!(finished.stderr.contains("max_user_watches"), "{finished:?}");
+        files.assert_untouched();
+    }
+}
+
+#[test]
+fn a_virtual_machine_that_a_signal_keeps_from_being_made_is_made_at_the_next_try() {
+    needs_kvm!();
+    if !has_strace() {
+        return;
+    }
+    let files = files();
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let path = log.path().to_str().unwrap();
+    traced(&files, &["-e", "trace=ioctl", "-o", path]).succeed();
+    files.restore_output();
+    let log = fs::read_to_string(path).unwrap();
+    let calls = log.lines().position(|line| line.contains("KVM_CREATE_VM"));
+    let inject = format!("inject=ioctl:error=EINTR:when={}", calls.unwrap() + 1);
+    // Of the first thread alone, as in the log.
+    traced(&files, &["-o", "/dev/null", "-e", &inject]).succeed();
+    files.assert_copied();
+}
+
+/// A control group that allows only so many threads.
+struct FewThreads(PathBuf);
+
+impl FewThreads {
+    /// `None` where control groups cannot be made.
+    fn new() -> Option<Self> {
+        let name = format!("vmm-test-{}", std::process::id());
+        let roots = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"];
+        roots
+            .map(|root| Path::new(root).join(&name))
+            .into_iter()
+            .find_map(|path| {
+                fs::create_dir(&path).ok()?;
+                let group = Self(path);
+                group.allow(1).then_some(group)
+            })
+    }
+
+    fn allow(&self, threads: u32) -> bool {
+        fs::write(self.0.join("pids.max"), threads.to_string()).is_ok()
+    }
+
+    fn confine(&self, vmm: Vmm) -> Vmm {
+        let processes = File::options()
+            .write(true)
+            .open(self.0.join("cgroup.procs"));
+        let processes = processes.unwrap();
+        // Zero is whoever writes it.
+        vmm.before_start(move || (&processes).write_all(b"0"))
+    }
+}
+
+impl Drop for FewThreads {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn a_control_group_with_few_threads_ends_a_run_with_a_reason() {
+    needs_kvm!();
+    let Some(group) = FewThreads::new() else {
+        return skip("a control group for threads cannot be made here");
+    };
+    for threads in 1..=8 {
+        assert!(group.allow(threads));
+        let files = files();
+        let vmm = group.confine(files.vmm());
+        let copied = copies_or_fails(&format!("{threads} threads"), &files, vmm);
+        // The program's four, and one that the kernel needs for a guest.
+        assert!(copied || threads < 8, "8 threads are not enough");
+        assert!(!copied || threads > 4, "{threads} threads are enough");
+    }
+}
