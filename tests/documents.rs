@@ -31,6 +31,12 @@ use Rule::{Not, Run};
 const RULES: &[(&str, Rule)] = &[
     ("vmm [OPTIONS]", Not("a synopsis")),
     ("vmm --check [FOLDER]", Not("a synopsis")),
+    ("vmm info [OPTIONS]", Not("a synopsis")),
+    ("vmm check [OPTIONS]", Not("a synopsis")),
+    ("vmm convert [OPTIONS]", Not("a synopsis")),
+    ("vmm info IMAGE", Not("a synopsis")),
+    ("vmm check IMAGE", Not("a synopsis")),
+    ("vmm info disk.qcow2", Not("its reader has such an image")),
     ("vmm --input a --output b seven.bin", Run(4)),
     (
         "vmm --debug --input a --output b target/",

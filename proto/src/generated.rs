@@ -154,69 +154,6 @@ pub struct CompleteMessage {
     #[prost(uint64, tag = "5")]
     pub digest_ticks: u64,
 }
-/// Which zeros of the input are declared to the output disk (VIRTIO_BLK_T_WRITE_ZEROES with
-/// "unmap", virtio 1.2, section 5.2.6) and not written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
-#[repr(i32)]
-pub enum Sparse {
-    /// Those in the holes of the list.
-    Auto = 0,
-    /// Those that are found in the data, too.
-    Always = 1,
-    /// None: all is written.
-    Never = 2,
-}
-impl Sparse {
-    /// String value of the enum field names used in the ProtoBuf definition.
-    ///
-    /// The values are not transformed in any way and thus are considered stable
-    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-    pub fn as_str_name(&self) -> &'static str {
-        match self {
-            Self::Auto => "SPARSE_AUTO",
-            Self::Always => "SPARSE_ALWAYS",
-            Self::Never => "SPARSE_NEVER",
-        }
-    }
-    /// Creates an enum from field names used in the ProtoBuf definition.
-    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-        match value {
-            "SPARSE_AUTO" => Some(Self::Auto),
-            "SPARSE_ALWAYS" => Some(Self::Always),
-            "SPARSE_NEVER" => Some(Self::Never),
-            _ => None,
-        }
-    }
-}
-/// What is computed of the input's bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
-#[repr(i32)]
-pub enum Digest {
-    /// Nothing.
-    None = 0,
-    /// SHA-256 (FIPS 180-4).
-    Sha256 = 1,
-}
-impl Digest {
-    /// String value of the enum field names used in the ProtoBuf definition.
-    ///
-    /// The values are not transformed in any way and thus are considered stable
-    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-    pub fn as_str_name(&self) -> &'static str {
-        match self {
-            Self::None => "DIGEST_NONE",
-            Self::Sha256 => "DIGEST_SHA256",
-        }
-    }
-    /// Creates an enum from field names used in the ProtoBuf definition.
-    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-        match value {
-            "DIGEST_NONE" => Some(Self::None),
-            "DIGEST_SHA256" => Some(Self::Sha256),
-            _ => None,
-        }
-    }
-}
 /// VMM to a guest that looks into the image on the disk in slot 0, once, before it touches the disk.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct InspectConfig {
@@ -367,6 +304,69 @@ pub struct CheckMessage {
     /// The end of the last cluster that is in use, in bytes; 0 where it is not known.
     #[prost(uint64, tag = "8")]
     pub image_end: u64,
+}
+/// Which zeros of the input are declared to the output disk (VIRTIO_BLK_T_WRITE_ZEROES with
+/// "unmap", virtio 1.2, section 5.2.6) and not written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Sparse {
+    /// Those in the holes of the list.
+    Auto = 0,
+    /// Those that are found in the data, too.
+    Always = 1,
+    /// None: all is written.
+    Never = 2,
+}
+impl Sparse {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Auto => "SPARSE_AUTO",
+            Self::Always => "SPARSE_ALWAYS",
+            Self::Never => "SPARSE_NEVER",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "SPARSE_AUTO" => Some(Self::Auto),
+            "SPARSE_ALWAYS" => Some(Self::Always),
+            "SPARSE_NEVER" => Some(Self::Never),
+            _ => None,
+        }
+    }
+}
+/// What is computed of the input's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Digest {
+    /// Nothing.
+    None = 0,
+    /// SHA-256 (FIPS 180-4).
+    Sha256 = 1,
+}
+impl Digest {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::None => "DIGEST_NONE",
+            Self::Sha256 => "DIGEST_SHA256",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "DIGEST_NONE" => Some(Self::None),
+            "DIGEST_SHA256" => Some(Self::Sha256),
+            _ => None,
+        }
+    }
 }
 /// By what the guest reports. The configuration itself always comes over COM1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

@@ -1,9 +1,9 @@
 //! A bounded queue of bytes from the thread of a device to the main loop.
 //!
-//! A guest can send faster than anyone reads. What then happens is a choice made per device: COM1
-//! holds the vCPU back, so that no message is lost; COM2 drops, so that debug text never holds
-//! anything up; a virtio console offers bytes, keeps the buffers of those that are not taken, and is
-//! told when there is room. Either way the memory is allocated once and never grows.
+//! A guest can send faster than anyone reads. What happens then is chosen for each device. COM1 makes
+//! the vCPU wait, so that no message is lost. COM2 drops bytes, so that debug text never makes anyone
+//! wait. A virtio console offers bytes, keeps the buffers of those that were not taken, and is told
+//! when there is room. In every case the memory is allocated once and never grows.
 
 use std::collections::VecDeque;
 use std::io;
@@ -24,7 +24,7 @@ pub enum Overflow {
 struct State {
     bytes: VecDeque<u8>,
     closed: bool,
-    /// Whether an offer was not taken whole, and nobody has been told of room since.
+    /// Whether a part of an offer was not taken, and nobody has been told of room since then.
     refused: bool,
 }
 
@@ -102,8 +102,8 @@ impl ByteQueue {
         }
     }
 
-    /// Takes as many bytes as there are and as `out` has room for; returns how many. Only when it
-    /// takes the last one does [`event`](Self::event) rest.
+    /// Takes as many bytes as there are and as `out` has room for; returns how many. When it takes
+    /// the last one, [`event`](Self::event) stops being readable.
     pub fn take(&self, out: &mut [u8]) -> usize {
         let mut state = self.lock();
         let len = out.len().min(state.bytes.len());
@@ -116,7 +116,7 @@ impl ByteQueue {
         if state.bytes.is_empty() {
             let _ = self.filled.read();
         }
-        // Not for each little room: whoever is told comes with a buffer of some length.
+        // Whoever is told comes with a whole buffer, so it is not told of a few bytes of room.
         if state.refused && state.bytes.len() <= self.capacity / 2 {
             self.tell(&mut state);
         }
@@ -130,7 +130,7 @@ impl ByteQueue {
         self.lock().bytes.is_empty()
     }
 
-    /// Ends waiting for good: what does not fit from now on is dropped.
+    /// From now on nobody waits any more: what does not fit is dropped.
     pub fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
@@ -148,7 +148,7 @@ impl ByteQueue {
 
     fn append(&self, state: &mut State, bytes: &[u8]) {
         if state.bytes.is_empty() && !bytes.is_empty() {
-            // Written once for each time that the queue was empty, when it was read as well.
+            // It is written only when the queue was empty: until then it is readable already.
             let _ = self.filled.write(1);
         }
         state.bytes.extend(bytes);

@@ -1,8 +1,9 @@
 //! A UART on the port I/O bus: vm-superio's 16550A between the guest's ports and two byte queues.
 //!
-//! Transmitted bytes go to a [`ByteQueue`]. What is to be received waits here: the 64-byte FIFO
-//! is refilled only when it is empty and then as far as it goes, which is what the guest ABI
-//! promises, by the main loop, which the empty FIFO wakes through an eventfd.
+//! What the guest transmits goes to a [`ByteQueue`]. What it is to receive waits here, in a queue of
+//! its own, and goes from there into the 64-byte FIFO. The FIFO is refilled only when it is empty,
+//! and then with as many bytes as fit: the guest ABI promises both. An empty FIFO wakes the main
+//! loop through an eventfd, and the main loop refills it.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -18,7 +19,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::ByteQueue;
 
-/// The longest string that KVM hands over at once: a page of it.
+/// The longest string that KVM hands over at once: a page.
 const STRING: usize = 4096;
 
 /// The guest has no interrupts: it polls the line status register.
@@ -114,8 +115,8 @@ impl Uart {
     }
 }
 
-/// A string instruction arrives as one slice that is longer than a register is wide: all its bytes
-/// are for the one register, in turn.
+/// A string instruction arrives as one slice that is longer than a register: all its bytes are for
+/// the same register, one after the other.
 impl DevicePio for Uart {
     fn pio_read(&self, _base: PioAddress, offset: PioAddressOffset, data: &mut [u8]) {
         let offset = u8::try_from(offset).unwrap_or(u8::MAX);
@@ -127,15 +128,15 @@ impl DevicePio for Uart {
         let register = u8::try_from(offset).unwrap_or(u8::MAX);
         let mut state = self.lock();
         for &byte in data {
-            // Cannot fail: writing to memory does not, and there is no interrupt.
+            // It cannot fail: the UART writes to a buffer in memory, and its interrupt does nothing.
             let _ = state.serial.write(register, byte);
         }
         if offset == UART_DATA {
             let mut bytes = std::mem::take(state.serial.writer_mut());
             drop(state);
-            // May wait for room, so not under the lock: the main loop refills meanwhile.
+            // This may wait for room, so the lock is not held: the main loop needs it to refill.
             self.transmitted.push(&bytes);
-            // Its room is used again.
+            // The buffer is given back, so that its memory is used again.
             bytes.clear();
             *self.lock().serial.writer_mut() = bytes;
         }

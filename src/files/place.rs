@@ -1,6 +1,6 @@
-//! The place of a file that is made anew: the folder and the name where it would have to appear,
-//! all links followed, and whether the system will let it appear there, which is found out before
-//! anything is copied (path_resolution(7), rename(2), chattr(1)).
+//! The place of a file that is made anew: the folder and the name where it is to appear, after all
+//! links have been followed (path_resolution(7)). Whether the system will let it appear there
+//! (rename(2), chattr(1)) is found out here, before anything is copied.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -41,7 +41,7 @@ pub(super) struct Place {
     pub(super) name: OsString,
     /// The file that is replaced.
     pub(super) existing: Option<Stat>,
-    /// That file, open for nothing but to look at it again.
+    /// That file, open only to be looked at again.
     handle: Option<OwnedFd>,
 }
 
@@ -85,7 +85,7 @@ pub(super) fn find_place(
             "a folder's name, as it ends in a slash",
         ));
     }
-    // The standard library would look through the dot.
+    // The standard library takes `new` for the file name of `new/.`, which names a folder.
     if name == b"." || name.ends_with(b"/.") {
         return Err(wrong_kind(
             role,
@@ -130,7 +130,7 @@ fn follow_links(role: Role, path: &Path) -> Result<PathBuf, FileError> {
     for _ in 0..MAX_LINKS {
         let link = match readlinkat(CWD, &followed, Vec::new()) {
             Ok(link) => link,
-            // Not a link, or nothing there: this is the place.
+            // It is no link, or there is nothing: this is the place.
             Err(Errno::INVAL | Errno::NOENT | Errno::NOTDIR) => return Ok(followed),
             Err(errno) => return Err(open_failed(role, path, errno)),
         };
@@ -191,7 +191,7 @@ fn check_replaceable(place: &Place, existing: &Stat) -> Result<OwnedFd, FileErro
             "its folder is immutable or append-only; undo that (chattr -ia) or choose another path",
         );
     }
-    // Asked of the path: rename would not ask for it, but cp would.
+    // Who may not write the file may not replace it: rename(2) does not ask for that, but cp does.
     if let Err(errno) = accessat(
         &place.folder,
         &place.name,
@@ -224,8 +224,8 @@ fn is_same(one: &Stat, other: &Stat) -> bool {
     Identity::of(one) == Identity::of(other)
 }
 
-/// In a folder with the sticky bit (as /tmp), only the owner of a file or of the folder may
-/// replace it, or who may act as any owner.
+/// Whether the file may be replaced: in a folder with the sticky bit, as /tmp has it, only by the
+/// owner of the file or of the folder, or by somebody who may act as any owner.
 fn may_rename_over(place: &Place, existing: &Stat) -> bool {
     let user = rustix::process::geteuid().as_raw();
     match fstat(&place.folder) {
@@ -236,9 +236,9 @@ fn may_rename_over(place: &Place, existing: &Stat) -> bool {
     }
 }
 
-/// Whether this process may do what only `owner` may (CAP_FOWNER, capabilities(7)). In a user
-/// namespace that holds for users which are known there, and all others look like one. What cannot
-/// be found out is taken for allowed: the rename will tell.
+/// Whether this process may do what only `owner` may do (CAP_FOWNER, capabilities(7)). In a user
+/// namespace it may do so for the users that are known there; all other users look like one and the
+/// same. If it cannot be found out the answer is yes, and the rename will fail if that was wrong.
 fn may_act_as(owner: u32) -> bool {
     const CAP_FOWNER: u64 = 1 << 3;
     let read = |name| fs::read_to_string(Path::new("/proc").join(name)).unwrap_or_default();

@@ -32,7 +32,8 @@ pub(super) enum Naming {
 pub(super) struct Staging {
     place: Place,
     naming: Naming,
-    /// A name that nothing else has: of the hidden file, or for the moment of the replacement.
+    /// A name that nothing else has. A hidden file has it all the time; an unnamed one gets it for
+    /// a moment when it replaces another.
     temporary: String,
     placed: AtomicBool,
     /// What cannot be kept of the file that is replaced.
@@ -193,7 +194,7 @@ fn make(place: &Place, naming: Naming, temporary: &str) -> io::Result<(Naming, O
 fn link(place: &Place, file: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
     let (source, follow) = (descriptor_path(file), AtFlags::SYMLINK_FOLLOW);
     match linkat(CWD, source, &place.folder, name, follow) {
-        // Perhaps only /proc is not there. Without it this takes a privilege, or Linux 6.10.
+        // Perhaps only /proc is missing. Without it the same takes a privilege, or Linux 6.10.
         Err(errno @ (Errno::NOENT | Errno::ACCESS)) => {
             linkat(file, "", &place.folder, name, AtFlags::EMPTY_PATH).map_err(|_| errno)
         }
@@ -225,7 +226,8 @@ fn open_unnamed(place: &Place, mode: Mode) -> Result<OwnedFd, Errno> {
 /// after the copy it would be too late.
 fn can_be_named(place: &Place, temporary: &str) -> bool {
     if place.append_only {
-        // What gets a name there keeps it, so there is no trying; and no other way either.
+        // In such a folder a name cannot be removed again, so this cannot be tried out. It does not
+        // matter, since there is no other way.
         return true;
     }
     let Ok(file) = open_unnamed(place, Mode::RUSR | Mode::WUSR) else {
@@ -237,7 +239,7 @@ fn can_be_named(place: &Place, temporary: &str) -> bool {
 
 fn create_hidden(place: &Place, name: &str, mode: Mode) -> io::Result<OwnedFd> {
     if place.append_only {
-        // It could not be renamed.
+        // In such a folder a hidden file could not be renamed.
         return Err(Errno::PERM.into());
     }
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;

@@ -68,7 +68,7 @@ fn open_block_device(
     needed: u64,
     force: bool,
 ) -> Result<OwnedFd, FileError> {
-    // O_EXCL: not while it is mounted or otherwise in use.
+    // O_EXCL refuses a device that is mounted or in use otherwise.
     let exclusive = if force { OFlags::empty() } else { OFlags::EXCL };
     let flags = OFlags::RDWR | exclusive | OFlags::CLOEXEC;
     let device =
@@ -89,7 +89,7 @@ fn open_block_device(
 }
 
 fn open_character_device(role: Role, path: &Path) -> Result<OwnedFd, FileError> {
-    // O_NONBLOCK: to open a serial line would wait for a carrier.
+    // O_NONBLOCK, since opening a serial line waits for a carrier without it.
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let device =
         open(path, flags, Mode::empty()).map_err(|errno| open_failed(role, path, errno))?;

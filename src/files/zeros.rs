@@ -1,9 +1,9 @@
-//! Where a file ends and its disk goes on: a disk has whole sectors, a file any number of bytes.
-//! What a sector has beyond the file reads as zeros and is not stored.
+//! The end of a file within the last sector of its disk. A disk has whole sectors, a file any number
+//! of bytes: what the last sector has beyond the file is read as zeros, and is not stored.
 
 use vm_memory::{Bytes, VolatileSlice};
 
-/// What guest memory is filled from, a piece at a time.
+/// Zeros, from which guest memory is filled one piece after the other.
 const ZEROS: [u8; 4096] = [0; 4096];
 
 /// The size in bytes of a disk with sectors of `sector_size` bytes that holds `length` bytes.
@@ -39,7 +39,7 @@ fn clear(buffer: &VolatileSlice<'_>, from: usize) {
     let mut at = from;
     while at < buffer.len() {
         let size = ZEROS.len().min(buffer.len() - at);
-        // It ends within the buffer, so it cannot fail.
+        // This cannot fail, since the piece ends within the buffer.
         let _ = buffer.write_slice(&ZEROS[..size], at);
         at += size;
     }

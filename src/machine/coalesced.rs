@@ -33,7 +33,7 @@ pub(super) fn drain(vcpu: &mut VcpuFd, bus: &IoManager) -> u64 {
 /// Bytes for one port that have not been handed on.
 struct Run {
     port: u16,
-    /// More than one ring holds, so that a drain hands on a few strings at the most.
+    /// One ring holds fewer bytes, so that neighbours for one port become one string.
     bytes: [u8; 256],
     len: usize,
 }
@@ -66,14 +66,15 @@ impl Run {
 
 /// Writes `data` to the device at `port`, if there are both.
 ///
-/// Not by `pio_write` of the bus, which takes the length of a string for a span of ports.
+/// The bus has a `pio_write` of its own, but that takes the length of a string for a span of ports.
 pub(super) fn write_port(bus: &IoManager, port: u16, data: &[u8]) {
     if let (false, Some((range, device))) = (data.is_empty(), bus.pio_device(PioAddress(port))) {
         device.pio_write(range.base(), PioAddress(port) - range.base(), data);
     }
 }
 
-/// Fills `data` from the device at `port`; with ones, as an empty bus does, if there is none.
+/// Fills `data` from the device at `port`. If there is none all bits are ones, as on a bus without
+/// devices.
 pub(super) fn read_port(bus: &IoManager, port: u16, data: &mut [u8]) {
     match bus.pio_device(PioAddress(port)) {
         Some((range, device)) => {

@@ -52,9 +52,9 @@ pub struct IdlePort {
     ender: Ender,
     /// The slots of the devices that are helped.
     helped: Vec<usize>,
-    /// Whether helping goes on: not for a guest that does not come back.
+    /// Whether devices are still helped. A guest that does not come back ends that for good.
     helps: AtomicBool,
-    /// How often the guest has come, and when it went last.
+    /// How often the guest has read the port, and when the last of these reads returned.
     visits: AtomicU64,
     left: Mutex<Instant>,
     /// [`IrqLine::completions`] when the guest was last let go.
@@ -126,7 +126,7 @@ impl IdlePort {
         *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// Does the work of the devices that are helped; whether there was any.
+    /// Serves the queues of the devices that are helped. Returns whether any buffer was used.
     fn serve(&self) -> bool {
         let mut any = false;
         if self.helps.load(Ordering::Relaxed) {
@@ -142,8 +142,9 @@ impl IdlePort {
         helped.for_each(act);
     }
 
-    /// All devices rest. One may have notified between the guest's last look and now; or have
-    /// used buffers without a notification, because the guest asked for one only later on.
+    /// Whether there is something for the guest although all devices rest. A device may have
+    /// notified between the guest's last look and now. Or it has used buffers without a
+    /// notification, because the guest asked for one only after that.
     fn was_notified(&self) -> bool {
         let seen = self.seen.load(Ordering::Relaxed);
         self.line.take() || self.line.completions() != seen

@@ -1,9 +1,9 @@
 //! Kicks: what makes a vCPU leave the guest, or look again if it waits at the idle port.
 //!
-//! A kick is a signal whose handler does nothing; that a system call is interrupted is all that it
-//! is for. SIGURG is ignored unless a program handles it, so that one from outside does no harm,
-//! and being one of the old signals it needs no place in a queue that a limit could keep full
-//! (signal(7)).
+//! A kick is a signal whose handler does nothing: its only purpose is to interrupt a system call. The
+//! signal is SIGURG, because a program that does not handle it ignores it, so that a SIGURG from
+//! outside does no harm; and because a signal of the old kind needs no place in a queue, which a
+//! limit could keep full (signal(7)).
 
 use std::ffi::{c_int, c_void};
 use std::io;

@@ -1,8 +1,8 @@
 //! Puts a guest image into memory: an ELF executable by its own segments, with linux-loader, or
 //! anything else as a flat binary at the start of the image region.
 //!
-//! An image is untrusted. linux-loader copies the segments; what it does not check (that they lie
-//! in the image region, what they may be used for) is checked here before it sees the file.
+//! An image is not trusted. linux-loader copies the segments, but it checks neither that they lie in
+//! the image region nor what they may be used for. Both are checked here before it sees the file.
 
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
@@ -20,11 +20,12 @@ use super::page_tables::{IMAGE_PAGES, ImagePermissions, PagePermissions};
 use crate::quote::quote_path;
 
 const ELF_MAGIC: &[u8] = b"\x7fELF";
-/// A file larger than this cannot fit, whatever its format: an ELF may carry symbols, not more.
+/// A larger file is refused before all of it is read. An ELF file may be larger than the image's
+/// room, since it may have symbols that are not loaded, but not by so much.
 const MAX_FILE_SIZE: u64 = 16 << 20;
 
-/// More segments than any linker makes. Each costs work that a file pays for with 56 bytes: tens of
-/// thousands that name the same bytes would keep the loader busy for minutes.
+/// More segments than any linker makes. A segment takes 56 bytes of the file and may name any part
+/// of it: tens of thousands that name the same bytes would keep the loader busy for minutes.
 const MAX_SEGMENTS: u16 = 64;
 /// linux-loader walks through the notes one by one, as many as there are in each such segment.
 const MAX_NOTE_SIZE: u64 = 64 << 10;
@@ -140,7 +141,7 @@ fn load_elf(memory: &GuestMemoryMmap, image: &[u8]) -> Result<LoadedImage, LoadE
     let mut permissions = Box::new([PagePermissions::default(); IMAGE_PAGES]);
     for index in 0..u64::from(header.e_phnum) {
         let segment = segment(image, &header, index)?;
-        // Holds for segments of any type: linux-loader reads notes as well.
+        // This must hold for segments of any type, since linux-loader reads notes as well.
         if !is_within(&segment, image) {
             return Err(LoadError::Elf("a segment of it is cut off"));
         }

@@ -1,5 +1,5 @@
-//! The guest's RAM: one mapping for each region of the address map, all of it for KVM, and of it
-//! the part that devices may reach.
+//! The guest's RAM, one mapping for each region of the address map. There are three views of it: all
+//! of it, the part that devices may reach, and the part that an image is loaded into.
 
 use std::io;
 use std::sync::Arc;
@@ -114,14 +114,14 @@ fn select(
         .collect()
 }
 
-/// A child would make every page of the guest copy-on-write.
+/// Without this a child process would make every page of the guest copy-on-write.
 fn keep_from_children(region: &GuestRegionMmap) -> io::Result<()> {
     // SAFETY: the range is a whole mapping, and the advice changes nothing for this process.
     unsafe { madvise(region.as_ptr().cast(), region.size(), Advice::LinuxDontFork) }?;
     Ok(())
 }
 
-/// The address map is far below 4 GiB, so that nothing is lost here.
+/// All addresses and sizes of the map are far below 4 GiB, so that this loses nothing.
 pub(crate) fn to_usize(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
 }

@@ -1,5 +1,5 @@
 //! The page tables that confine the guest: 4 KiB pages, each mapped to itself with exactly the
-//! permissions of the address map (Intel SDM volume 3, section 4.5).
+//! permissions of the address map (Intel SDM volume 3, section 4.5). docs/boot.md shows them.
 //!
 //! The accessed and dirty bits are set in advance, so that the processor has no reason to write
 //! to a table.
@@ -22,7 +22,7 @@ const NO_EXECUTE: u64 = 1 << 63;
 
 const PDPT: u64 = PAGE_TABLES + PAGE_SIZE;
 const PAGE_DIRECTORY: u64 = PDPT + PAGE_SIZE;
-/// What one page table maps.
+/// How many bytes of addresses one page table maps.
 const TABLE_SPAN: u64 = 512 * PAGE_SIZE;
 /// How many pages an image may have.
 pub(crate) const IMAGE_PAGES: usize = (IMAGE_SIZE / PAGE_SIZE) as usize;
@@ -89,7 +89,8 @@ pub(super) fn write(
     let entry = |table: u64, index: u64, value: u64| {
         ram.all().write_obj(value, GuestAddress(table + index * 8))
     };
-    // Permissions are the intersection of all levels: the upper ones allow everything.
+    // The processor allows what the entries of all four levels allow. The upper levels allow
+    // everything, so that the entry of the page decides.
     let directory_flags = PRESENT | WRITABLE | USER | ACCESSED;
     entry(PAGE_TABLES, 0, PDPT | directory_flags)?;
     entry(PDPT, 0, PAGE_DIRECTORY | directory_flags)?;
@@ -108,7 +109,8 @@ pub(super) fn write(
         entry(MMIO_PAGE_TABLE, index, registers | flags)?;
     }
     for page in (0..RAM_SIZE).step_by(to_usize(PAGE_SIZE)) {
-        // The tables for RAM lie one after the other, so that they are one array by page number.
+        // The four tables for RAM lie one behind the other in memory, so that together they are one
+        // array with an entry for each page.
         if let Some(flags) = ram_page_flags(page, ram.regions(), image) {
             entry(RAM_PAGE_TABLES, page / PAGE_SIZE, page | flags)?;
         }
@@ -238,6 +240,21 @@ mod tests {
                 entry & (USER | WRITABLE | NO_EXECUTE),
                 USER | WRITABLE | NO_EXECUTE
             );
+        }
+    }
+    #[test]
+    fn the_entries_are_those_that_the_page_about_the_first_instruction_shows() {
+        let ram = tables();
+        let page = include_str!("../../docs/boot.md");
+        let block = page.split("```tables\n").nth(1).unwrap();
+        let lines = block.split("```").next().unwrap().lines();
+        let number = |text: &str| u64::from_str_radix(text, 16).unwrap();
+        for line in lines {
+            let mut words = line.split_whitespace();
+            let address = number(words.next().unwrap().strip_prefix("0x").unwrap());
+            let shown = number(words.next().unwrap());
+            let entry: u64 = ram.all().read_obj(GuestAddress(address)).unwrap();
+            assert_eq!(entry, shown, "at {address:#x}: {entry:016x}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The processor's state at the guest's first instruction: 64-bit mode, paging on, ring 3 (Intel
-//! SDM volume 3, sections 2.2, 2.5 and 10.8.5). The guest inherits it; nothing in it ever sets up a mode.
+//! SDM volume 3, sections 2.2, 2.5 and 10.8.5). The guest starts in this state and never changes it.
+//! docs/boot.md gives the reason for each bit.
 
 use guest_abi::layout::{PAGE_TABLES, STACK_TOP};
 use kvm_bindings::{CpuId, kvm_regs, kvm_sregs};
@@ -22,12 +23,15 @@ const EFER_LONG_MODE_ACTIVE: u64 = 1 << 10;
 const EFER_NO_EXECUTE: u64 = 1 << 11;
 
 /// Bit 1 of the flags register is always set. The I/O privilege level is 0, so that the I/O
-/// permission bitmap decides about ports. Interrupts are on, although the machine has none: the
-/// processor leaves the guest for the host's either way, but an emulated one (Bochs' VMX) was seen
-/// to forget those when they are off at the entry, so that a guest that spins held its host up.
+/// permission bitmap decides about ports.
+///
+/// Bit 9 lets interrupts in, although the machine has none. An interrupt of the host makes the
+/// processor leave the guest whatever this bit is. But an emulated processor (Bochs' VMX) was seen
+/// to forget the host's interrupts when the bit was 0 at the entry, and then a guest that looped
+/// stopped its host.
 const RFLAGS: u64 = 1 << 1 | 1 << 9;
 
-/// Puts `vcpu` at `entry`.
+/// Sets the registers of `vcpu`, so that its first instruction is the one at `entry`.
 ///
 /// # Errors
 ///
@@ -58,4 +62,43 @@ fn set_long_mode(sregs: &mut kvm_sregs) {
     sregs.cr4 = CR4_PHYSICAL_ADDRESS_EXTENSION | CR4_FXSAVE | CR4_SIMD_EXCEPTIONS;
     // Without EFER.SCE a SYSCALL faults: there is no way into ring 0.
     sregs.efer = EFER_LONG_MODE_ENABLE | EFER_LONG_MODE_ACTIVE | EFER_NO_EXECUTE;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_registers_are_those_that_the_page_about_the_first_instruction_shows() {
+        let page = include_str!("../../docs/boot.md");
+        let mut sregs = kvm_sregs::default();
+        set_long_mode(&mut sregs);
+        for (name, value) in [
+            ("CR0", sregs.cr0),
+            ("CR2", sregs.cr2),
+            ("CR3", sregs.cr3),
+            ("CR4", sregs.cr4),
+            ("EFER", sregs.efer),
+            ("RFLAGS", RFLAGS),
+            ("RSP", STACK_TOP),
+        ] {
+            let row = format!("\n| {name} | {value:#x} |\n");
+            assert!(page.contains(&row), "the page lacks {row}");
+        }
+        // Each bit that is set has a row of its own.
+        for (name, value) in [
+            ("CR0", sregs.cr0),
+            ("CR4", sregs.cr4),
+            ("EFER", sregs.efer),
+            ("RFLAGS", RFLAGS),
+        ] {
+            for bit in (0..64).filter(|bit| value >> bit & 1 == 1) {
+                let row = format!("\n| {name}.{bit} |");
+                assert!(
+                    page.contains(&row),
+                    "the page does not explain {name}.{bit}"
+                );
+            }
+        }
+    }
 }

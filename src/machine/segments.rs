@@ -12,11 +12,13 @@ const RING_3: u8 = 3;
 const CODE_SELECTOR: u16 = 0x08 | RING_3 as u16;
 const DATA_SELECTOR: u16 = 0x10 | RING_3 as u16;
 const TSS_SELECTOR: u16 = 0x18;
-/// Null, code, data, and two slots for the 16-byte TSS descriptor.
+/// The null descriptor, one for code, one for data, and two entries for the TSS descriptor, which
+/// has 16 bytes.
 const GDT_ENTRIES: usize = 5;
 
-/// Segment types (Intel SDM volume 3, tables 3-1 and 3-2): execute/read and read/write, both
-/// accessed, and a busy 64-bit TSS, which is what the processor has in TR once it is loaded.
+/// Segment types (Intel SDM volume 3, tables 3-1 and 3-2): code that may be executed and read, and
+/// data that may be read and written, both accessed; and a busy 64-bit TSS, which is the type that
+/// the processor has in TR once a TSS is loaded.
 const TYPE_CODE: u8 = 11;
 const TYPE_DATA: u8 = 3;
 const TYPE_BUSY_TSS: u8 = 11;
@@ -24,10 +26,10 @@ const TYPE_BUSY_TSS: u8 = 11;
 /// Size of a 64-bit TSS without its bitmap, and where the offset of the bitmap stands in it.
 const TSS_SIZE: usize = 104;
 const TSS_BITMAP_OFFSET: usize = 102;
-/// A bit for each port, and the byte of ones that must follow the last one.
+/// A bit for each port, and the byte of ones that must follow the last of them.
 const BITMAP_SIZE: usize = 0x1_0000 / 8 + 1;
 
-/// The same numbers in the widths that the processor has for them.
+/// The same numbers once more, in the types of the registers and fields that hold them.
 const GDT_LIMIT: u16 = 5 * 8 - 1;
 const BITMAP_START: u16 = 104;
 pub(super) const TSS_LIMIT: u32 = 104 + 0x1_0000 / 8;
@@ -35,7 +37,7 @@ const _: () = assert!(
     GDT_ENTRIES * 8 == GDT_LIMIT as usize + 1
         && TSS_SIZE == BITMAP_START as usize
         && TSS_SIZE + BITMAP_SIZE == TSS_LIMIT as usize + 1
-        // Between the tables and the image.
+        // It ends before the image begins.
         && TSS + (TSS_LIMIT as u64) < IMAGE
 );
 
@@ -70,7 +72,8 @@ fn data_segment() -> kvm_segment {
 fn task_segment() -> kvm_segment {
     kvm_segment {
         base: TSS,
-        // Counted in bytes: VMX refuses a TR of this size with page granularity.
+        // The granularity bit is 0, so that the limit is in bytes: VMX refuses a TSS of this size
+        // whose limit is counted in pages.
         limit: TSS_LIMIT,
         selector: TSS_SELECTOR,
         type_: TYPE_BUSY_TSS,
@@ -146,7 +149,8 @@ fn descriptor(segment: &kvm_segment) -> u64 {
         | (segment.base >> 24 & 0xff) << 56
 }
 
-/// The task state segment: no stacks, as no ring is ever entered, and the bitmap.
+/// The task state segment with the bitmap. The stacks that it could name stay zero, since the
+/// processor would use them only to enter another ring.
 fn task_state(ports: &[u16]) -> Vec<u8> {
     let mut state = vec![0; TSS_SIZE + BITMAP_SIZE];
     let offset = BITMAP_START.to_le_bytes();
@@ -226,5 +230,64 @@ mod tests {
             assert_eq!(allowed, ports.contains(&port), "{port:#x}");
         }
         assert_eq!(bitmap.last(), Some(&0xff));
+    }
+    #[test]
+    fn the_bytes_are_those_that_the_page_about_the_first_instruction_shows() {
+        let memory = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), 0x1_0000)]).unwrap();
+        let ports: Vec<u16> = [0xf4..=0xf5, 0x2f8..=0x2ff, 0x3f8..=0x3ff]
+            .into_iter()
+            .flatten()
+            .collect();
+        write_tables(&memory, &ports).unwrap();
+        let page = include_str!("../../docs/boot.md");
+        let lines = |block: &str| {
+            let rest = page.split(&format!("```{block}\n")).nth(1).unwrap();
+            rest.split("```").next().unwrap().lines()
+        };
+        let address = |text: &str| {
+            let address = u64::from_str_radix(text.strip_prefix("0x").unwrap(), 16);
+            GuestAddress(address.unwrap())
+        };
+        for line in lines("gdt") {
+            let words: Vec<_> = line.split_whitespace().collect();
+            let entry: u64 = memory.read_obj(address(words[0])).unwrap();
+            assert_eq!(format!("{entry:016x}"), words[1], "{line}");
+        }
+        for line in lines("tss") {
+            let mut words = line.split(';').next().unwrap().split_whitespace();
+            let start = address(words.next().unwrap());
+            for (offset, shown) in (0..).zip(words) {
+                let byte: u8 = memory.read_obj(GuestAddress(start.0 + offset)).unwrap();
+                assert_eq!(format!("{byte:02x}"), shown, "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_segment_registers_are_those_that_the_page_about_the_first_instruction_shows() {
+        let page = include_str!("../../docs/boot.md");
+        let mut sregs = kvm_sregs::default();
+        set_up(&mut sregs);
+        for row in [
+            format!(
+                "| CS | {:#04x} | 0 | {:#x} | {}: ",
+                sregs.cs.selector, sregs.cs.limit, sregs.cs.type_
+            ),
+            format!(
+                "| SS, DS, ES, FS, GS | {:#04x} | 0 | {:#x} | {}: ",
+                sregs.ss.selector, sregs.ss.limit, sregs.ss.type_
+            ),
+            format!(
+                "| TR | {:#04x} | {:#x} | {:#x} | {}: ",
+                sregs.tr.selector, sregs.tr.base, sregs.tr.limit, sregs.tr.type_
+            ),
+            format!(
+                "| GDTR | | {:#x} | {:#x} |",
+                sregs.gdt.base, sregs.gdt.limit
+            ),
+            format!("| IDTR | | {} | {} |", sregs.idt.base, sregs.idt.limit),
+        ] {
+            assert!(page.contains(&row), "the page lacks {row}");
+        }
     }
 }

@@ -43,7 +43,7 @@ impl Ports {
         PioRange::new(PioAddress(self.first), self.count)
     }
 
-    /// All of them. They fit: see [`range`](Self::range), which is asked first.
+    /// All of them. That they fit below port 65,536 was found out by [`range`](Self::range).
     pub(super) fn iter(self) -> impl Iterator<Item = u16> {
         (self.first..=u16::MAX).take(self.count.into())
     }

@@ -33,7 +33,7 @@ pub struct Vcpu {
     exits: ExitCounts,
     retries: Retries,
     ram: GuestRam,
-    /// The VM lives as long as its vCPU, whatever the kernel would allow.
+    /// The VM, which is closed together with its vCPU and not before.
     _vm: (VmFd, Teardown),
 }
 
@@ -41,7 +41,8 @@ pub struct Vcpu {
 /// need not be allowed to do.
 pub struct SpentMachine(#[expect(dead_code, reason = "it is only there to be dropped")] Vcpu);
 
-/// An exit without the borrow of the vCPU that the ring of coalesced writes needs.
+/// An exit, copied out of [`VcpuExit`]. That one borrows the vCPU, but before the exit is handled the
+/// ring of collected writes has to be read, which takes the vCPU as well.
 enum Exit {
     PioIn { port: u16, data: *mut [u8] },
     PioOut { port: u16, data: *const [u8] },

@@ -24,7 +24,8 @@ use crate::virtio::{IrqLine, MmioTransport, VirtioDevice};
 const QUEUE_NOTIFY: u64 = 0x50;
 /// Offset of the configuration space, behind the last register.
 const CONFIG_SPACE: u64 = 0x100;
-/// Three unused pages far from guest memory, which VMX wants for its own use (KVM API, 4.35).
+/// Address of three pages that VMX needs for its own use (KVM API, section 4.35). It is far from all
+/// memory and registers of the guest.
 const TSS_ADDRESS: usize = 0xfffb_d000;
 
 /// The machine could not be built.
@@ -283,8 +284,9 @@ impl Machine {
         self.add_registers(slot.registers(), Arc::new(transport))?;
         let address = |offset| IoEventAddress::Mmio(slot.registers() + offset);
         if self.vm.check_extension(Cap::CoalescedMmio) {
-            // All but QueueNotify. That kicks can overtake what was written before them is all
-            // right: a device looks at its queues when it is activated.
+            // QueueNotify is left out, so that a kick can arrive before register writes that the
+            // guest made earlier. That does no harm, since a device looks at its queues when it is
+            // activated.
             let behind = QUEUE_NOTIFY + size_of::<u32>() as u64;
             for (start, end) in [(0, QUEUE_NOTIFY), (behind, CONFIG_SPACE)] {
                 let size = u32::try_from(end - start).unwrap_or_default();

@@ -1,9 +1,9 @@
 //! The threads of a run: one for each worker, with an event loop of its own, and the vCPU's.
 //!
-//! They are all started, and confined, before the guest's first instruction, and wait at a gate
-//! until everything is. The crew owns the gate and the means to end every thread: whatever goes
-//! wrong, letting go of it first sends home who waits at the gate, then asks who works to end, and
-//! only then waits, and not for ever.
+//! They are all started and confined before the guest's first instruction, and wait at a gate until
+//! the last of them is there. The crew owns the gate and the means to end every thread. Whatever goes
+//! wrong, dropping the crew first sends the threads home that wait at the gate, then asks those that
+//! work to end, and only then waits for all of them, for a limited time.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,7 +40,7 @@ pub struct Worker {
 struct StopSubscriber {
     event: Arc<EventFd>,
     stop: Arc<AtomicBool>,
-    /// Why the eventfd is not watched.
+    /// The error if the eventfd could not be added to the event loop.
     failure: OnceLock<event_manager::Error>,
 }
 

@@ -1,8 +1,8 @@
 //! The gate between building a run and running it.
 //!
-//! Threads arrive, confined or not, and wait; nothing untrusted runs before the gate opens. If a
-//! thread could not be confined, or something else fails meanwhile, it never does: the threads
-//! are sent home.
+//! Each thread prepares itself, arrives at the gate and waits. Nothing that is not trusted runs before
+//! the gate opens. If a thread cannot be confined, or something else fails, the gate never opens and
+//! all threads are sent home.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 

@@ -1,7 +1,7 @@
 //! The main loop of a run: signals, what the guest says, the clock, and the end.
 //!
-//! Nothing in it waits but for an event, so that a signal or the time limit always gets through:
-//! the guest's words are only taken while there is room for what becomes of them.
+//! The loop never waits for anything but an event, so that a signal or the time limit always gets
+//! through. It takes the guest's words only while there is room for the lines that they become.
 
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use super::{Deadline, Operation, RunError, SerialInput, Signals};
 use crate::machine::VcpuReport;
 use crate::report::{Console, DebugLines, PIECE};
 
-/// The beat of the loop's clock: bytes that KVM holds back, and a progress bar, are never older.
+/// The time between two ticks. Bytes that KVM holds back, and the progress bar, are never older.
 const TICK: Duration = Duration::from_millis(50);
 /// How many events are taken at once.
 const EVENTS: usize = 16;
@@ -124,7 +124,7 @@ pub(super) fn run<'a>(
             break;
         }
         let wait = match this.patience_ends {
-            // A device does not tell when it comes to rest.
+            // Devices send no event when they come to rest, so they are asked again and again.
             None if this.vcpu_ended && !this.held_back => again,
             None => -1,
             Some(end) if Instant::now() >= end => break,
@@ -223,7 +223,8 @@ impl MainLoop<'_> {
         let mut result = Ok(());
         while result.is_ok() {
             if console.is_full() && self.cut.is_none() {
-                // Not to be told of it again and again while there is no room.
+                // The event is taken, or the loop would be told of it for as long as there is no
+                // room.
                 let _ = queue.event().read();
                 self.held_back = true;
                 return;

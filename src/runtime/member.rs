@@ -13,9 +13,10 @@ use super::{RunError, panics};
 use crate::machine::{Ender, Kicker};
 
 /// How long a thread that is to end is waited for. One that hangs in the kernel, as in a read from
-/// a network that does not answer, is left behind: it does nothing any more but end.
+/// a network that does not answer, is left behind; when that call returns, the thread ends.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
-/// How often a vCPU is kicked that is to end: one that is about to enter the guest misses a kick.
+/// The time between two kicks of a vCPU that is to end. A kick that arrives just before the guest is
+/// entered is lost, so they are repeated.
 pub(super) const KICK_AGAIN: Duration = Duration::from_millis(1);
 
 /// How a thread is asked to end.

@@ -17,8 +17,8 @@ pub enum ChainError {
     /// An indirect descriptor that says that the chain goes on.
     #[error("an indirect descriptor has a next one")]
     IndirectHasNext,
-    /// An indirect table that is empty, not whole descriptors, or longer than the queue, which
-    /// no chain may be.
+    /// An indirect table that is empty, that does not consist of whole descriptors, or that is
+    /// longer than the queue. No chain may be longer than the queue.
     #[error("an indirect table has {0} bytes")]
     IndirectLength(u32),
     /// An indirect descriptor within an indirect table.
@@ -74,7 +74,7 @@ impl<'m> DescriptorTable<'m> {
         })
     }
 
-    /// How many descriptors have been read: what chains cost.
+    /// How many descriptors have been read up to now. It measures how much work the chains were.
     pub(super) fn steps(&self) -> usize {
         self.steps.get()
     }
@@ -94,7 +94,7 @@ impl<'m> DescriptorTable<'m> {
     }
 }
 
-/// The descriptors of one chain, in order. After an error it is not to be asked again.
+/// The descriptors of one chain, in order. After an error there are none to be had any more.
 #[derive(Debug)]
 pub struct Chain<'m, 't> {
     table: &'t DescriptorTable<'m>,

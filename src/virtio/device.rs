@@ -127,8 +127,8 @@ pub trait VirtioDevice: Send + Sync {
         false
     }
 
-    /// Ends that: the device's own thread serves the queues again, beginning with what the driver
-    /// has made available without a notification.
+    /// Ends helping. The device's own thread serves the queues again, and first of all what the
+    /// driver has made available without a kick.
     fn serve_by_kicks(&self) {}
 
     /// Told by the transport when the driver has set DRIVER_OK without having set the device up.

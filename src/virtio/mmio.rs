@@ -31,7 +31,7 @@ const REGISTER_SIZE: usize = 4;
 /// The status bits that a driver sets, in the order in which it may set them.
 const INITIALISATION: [u32; 4] = [ACKNOWLEDGE, DRIVER, FEATURES_OK, DRIVER_OK];
 
-/// What the driver has told the transport since the last reset.
+/// What the driver has written to the registers since the last reset.
 struct DriverState {
     status: u32,
     device_features_sel: u32,
@@ -86,7 +86,7 @@ impl DriverState {
 
 /// A device's register page, to be put on an MMIO bus.
 ///
-/// Queue notifications that no ioeventfd catches are passed on to the queue's eventfd.
+/// A write to QueueNotify that no ioeventfd catches is passed on to the queue's eventfd here.
 pub struct MmioTransport {
     device: Arc<dyn VirtioDevice>,
     memory: GuestMemoryMmap,
@@ -186,12 +186,17 @@ impl MmioTransport {
         }
     }
 
-    /// A driver may set several bits at once, but clears them by a reset alone.
+    /// A driver may set several bits at once. Only a reset clears any.
+    ///
+    /// A write is ignored as a whole if it has bits that no driver may set, if it clears a bit that
+    /// is set, or if the driver has given up before. Of a write that is not ignored each bit counts
+    /// for which all earlier ones are set by then: the driver cannot skip a step.
     fn write_status(&self, state: &mut DriverState, value: u32) {
         if value == 0 {
             return self.reset(state);
         }
-        // A driver that adds a bit to what it read writes the device's own bit back.
+        // NEEDS_RESET is the device's bit, but a driver that reads the register, adds a bit and
+        // writes the sum has it in what it writes.
         let value = value & !NEEDS_RESET;
         let known = INITIALISATION.iter().fold(FAILED, |all, bit| all | bit);
         if value & !known != 0 || state.has(FAILED) {
@@ -234,7 +239,7 @@ impl MmioTransport {
         features & !self.device.device_features() == 0 && features & (1 << VIRTIO_F_VERSION_1) != 0
     }
 
-    /// Starts the device, if the driver has set it up so that it can run.
+    /// Starts the device with its queues, if the driver has set them up so that they can be used.
     fn activate(&self, state: &DriverState) -> Result<(), ActivateError> {
         let queues = self.build_queues(state)?;
         self.device.activate(state.driver_features, queues)
@@ -316,7 +321,7 @@ fn write_queue_register(queue: &mut QueueConfig, register: u32, value: u32) {
     }
 }
 
-/// Word `select` of a 64-bit value; there are two.
+/// Word `select` of a 64-bit value: 0 is the lower half, 1 the upper one, and all others are zero.
 fn word(value: u64, select: u32) -> u32 {
     let [a, b, c, d, e, f, g, h] = value.to_le_bytes();
     match select {

@@ -1,6 +1,6 @@
-//! What virtio-queue leaves to its user: many used buffers published with one index update, and
-//! the notification decision for all of them together (virtio 1.2, sections 2.7.8 and 2.7.10).
-//! Both work on [`virtio_queue::Queue`] and keep its state.
+//! What virtio-queue leaves to its user: to publish many used buffers with one update of the index,
+//! and to decide once for all of them whether to notify (virtio 1.2, sections 2.7.8 and 2.7.10).
+//! Both work on a [`virtio_queue::Queue`], whose state stays right.
 
 use std::sync::atomic::{Ordering, fence};
 
@@ -102,8 +102,8 @@ fn write_elements(
 
 /// Whether the driver wants to be notified of the last `published` used buffers.
 ///
-/// With EVENT_IDX that is so if the index it waits for is among them; without, unless it has set
-/// VRING_AVAIL_F_NO_INTERRUPT. To be asked once after each [`publish_used`].
+/// With EVENT_IDX it does if the index that it waits for is among them. Without EVENT_IDX it does
+/// unless it has set VRING_AVAIL_F_NO_INTERRUPT. To be called once after each [`publish_used`].
 ///
 /// # Errors
 ///
@@ -113,8 +113,8 @@ pub fn needs_notification(
     memory: &GuestMemoryMmap,
     published: u16,
 ) -> Result<bool, QueueError> {
-    // The index must be visible before the driver's wish is read; the driver does it the other
-    // way round, so that at least one of the two sees what the other wrote.
+    // The index must be visible before the driver's wish is read. The driver writes its wish before
+    // it reads the index. So at least one of the two sees what the other one wrote.
     fence(Ordering::SeqCst);
     if !queue.event_idx_enabled() {
         let flags: u16 = memory.load(GuestAddress(queue.avail_ring()), Ordering::Relaxed)?;

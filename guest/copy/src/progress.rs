@@ -53,7 +53,7 @@ impl Schedule {
     }
 
     /// Takes note that the counts up to `count` are passed in one step, which deals with a hole. If
-    /// that makes more than [`MAX_IN_HOLE`] points, only the last of them is left to be given.
+    /// that makes more than `MAX_IN_HOLE` points, only the last of them is left to be given.
     pub fn skip(&mut self, count: u64) {
         let count = count.min(self.total);
         let Some(next) = self.next.filter(|&next| next <= count) else {

@@ -11,12 +11,13 @@ use crate::virtio::{QueueFault, Turn};
 pub(super) const MAX_RUN_BYTES: u64 = 256 << 10;
 /// Most segments of a run; each may fall into two regions, and IOV_MAX is 1024.
 const MAX_RUN_SEGMENTS: usize = 512;
-/// No more requests are taken once they have so many bytes,
+/// A batch takes no more requests once those in it have so many bytes.
 const MAX_BATCH_BYTES: u64 = 1 << 20;
-/// or so many segments.
+/// A batch takes no more requests once those in it have so many segments.
 const MAX_BATCH_SEGMENTS: usize = 4096;
 
-/// Requests taken and not yet carried out. Its room is used again and again.
+/// Requests that were taken and are not carried out yet. The lists are kept from turn to turn, so
+/// that they are allocated once.
 #[derive(Debug, Default)]
 pub struct Batch {
     pub(super) requests: Vec<Request>,

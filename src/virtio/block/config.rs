@@ -12,7 +12,7 @@ use virtio_bindings::virtio_blk::{
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
-/// Most data descriptors of a request; one with more is answered with an error.
+/// The most data descriptors that a request may have. A request with more is answered with an error.
 pub const SEG_MAX: u32 = 126;
 /// Most bytes of a data descriptor; with [`SEG_MAX`] it bounds how long one request can take.
 pub const SIZE_MAX: u32 = 1 << 20;

@@ -17,7 +17,7 @@ use crate::virtio::{QueueFault, Turn};
 /// The used ring is updated at the latest when so many bytes have been moved since last time.
 const PUBLISH_BYTES: u64 = MAX_RUN_BYTES;
 
-/// The status byte that was there when the request was parsed.
+/// The status byte cannot be written, although it could be when the request was parsed.
 #[derive(Debug, Error)]
 #[error("cannot write its status: {0}")]
 struct StatusFault(#[from] GuestMemoryError);
@@ -106,7 +106,7 @@ impl<'t, 'm, B: Storage> Execution<'t, 'm, B> {
                 return written.map_err(|_| Status::IoErr);
             }
             Operation::Zeroes(kind) => return self.execute_zeroes(kind, segments),
-            // Its data, if there is any, means nothing.
+            // A flush has no data. If there is some, it is ignored.
             Operation::Flush => (IoOperation::Flush, Extent { offset: 0, len: 0 }, 0..0),
             Operation::Read(extent) => (IoOperation::Read, extent, segments),
             Operation::Write(extent) => (IoOperation::Write, extent, segments),

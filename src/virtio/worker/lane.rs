@@ -14,9 +14,11 @@ use super::habit::Habit;
 use super::{DeviceFault, QueueFault, Service, Turn};
 use crate::virtio::{DescriptorTable, Interrupt, QueueError, UsedElement};
 
-/// After so many bytes the device's thread goes back to its event loop, which may have to stop.
+/// A round ends after so many bytes, so that the device's thread comes back to its event loop, which
+/// may have been asked to stop.
 const ROUND_BYTES: u64 = 16 << 20;
-/// The same for chains, which need not have data, and their descriptors, which may be many.
+/// A round also ends after so many chains and descriptors: a chain need not have data, and may have
+/// many descriptors.
 const ROUND_WORK: usize = 32 << 10;
 
 /// What a queue counts. The counters only ever grow, over resets too, and are exact once the
@@ -31,7 +33,7 @@ pub struct QueueCounters {
     pub notifications: u64,
 }
 
-/// The same while they are counted.
+/// What [`QueueCounters`] are made of, counted by one thread while others read.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     pub(super) kicks: AtomicU64,
@@ -78,10 +80,10 @@ pub(super) struct Lane<R> {
     /// Set before the kick is taken from its eventfd and cleared when the queue has been looked
     /// at, so that at any time one of the two tells of work to come.
     busy: AtomicBool,
-    /// [`Habit::wants_help`] after the last turn, for who would help.
+    /// What [`Habit::wants_help`] said after the last turn. A helper reads it without the lock.
     wants_help: AtomicBool,
-    /// Whether there is a helper, who comes again. While it is wanted the driver is not asked to
-    /// kick. Cleared with the lock held.
+    /// Whether a helper serves this queue again and again. As long as its help is wanted the driver
+    /// is not asked to kick. Cleared with the lock held.
     has_helper: AtomicBool,
     pub(super) counts: Counts,
 }
@@ -176,7 +178,7 @@ impl<R: Default + Send> Lane<R> {
         who: Thread,
     ) -> Round {
         self.process(work, bench, who).unwrap_or_else(|fault| {
-            // Still locked, so that a reset comes before all of this or after it.
+            // The lock is held, so that a reset happens before all of this or after all of it.
             work.active = None;
             work.used.clear();
             bench.service.stopped(bench.index);
@@ -252,7 +254,8 @@ impl<R: Default + Send> Lane<R> {
             if !more.map_err(QueueError::from)? || rests {
                 return Ok(Round::Done);
             }
-            // A driver that moves the index to and fro would otherwise keep this loop busy.
+            // This counts, since a driver that moves its index to and fro could keep this loop busy
+            // for ever.
             steps += 1;
         }
         Ok(Round::More)

@@ -1,5 +1,5 @@
-//! One turn of a device at one of its queues: the chains that are available, and what is said of
-//! them in the used ring.
+//! One turn of a device at one of its queues: the chains that are available, and the answers to
+//! them, which go to the used ring.
 
 use std::sync::atomic::Ordering;
 
@@ -140,7 +140,7 @@ impl<'a> Turn<'a> {
     }
 
     /// Puts what is complete into the used ring and notifies the driver if it wants to know. Only
-    /// needed in the middle of a turn, for drivers to have something to do meanwhile.
+    /// needed in the middle of a long turn, so that the driver has something to do before it ends.
     ///
     /// # Errors
     ///

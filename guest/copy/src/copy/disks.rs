@@ -15,9 +15,10 @@ use guest_kit::virtio::requests::{Completion, Request};
 
 /// How often the rings are looked at, at most, before the processor blocks: a microsecond or two.
 const SPINS: u32 = 32;
-/// What part of all that is under way keeps the output busy until the guest has woken up,
+/// The guest is woken when one part in so many of all that is under way is left to write: the output
+/// is busy with that until the guest has woken up.
 const RESERVE: u16 = 4;
-/// and how many requests are enough for that, however small they are: half a microsecond each.
+/// So many requests are enough for that in any case: even the smallest takes half a microsecond.
 const MAX_RESERVE: u16 = 64;
 
 /// What a disk did that it cannot recover from.
@@ -82,8 +83,8 @@ impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
         completion.map_err(|error| Fault { disk, error })
     }
 
-    /// Waits until a request has come back, or for no reason at all. Only of use while something
-    /// is under way.
+    /// Waits until a request has come back. It may return although none has. Only to be called while
+    /// something is under way.
     ///
     /// Whether a disk has failed is asked only after a wake-up that brought nothing, since each
     /// such question leaves the virtual machine.
@@ -135,7 +136,8 @@ impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
     ///
     /// The output is the slower of the two, and must never run dry: while it has enough to do, it
     /// alone wakes the guest, when a reserve is left that lasts until there is more; what was
-    /// read meanwhile is taken along. Without that reserve every bit that is read helps.
+    /// read meanwhile is taken along. With less than that left to write, every read that comes back
+    /// wakes the guest too, since it gives the output something to do.
     fn arm(&mut self) {
         let (reading, writing) = (self.input.in_flight(), self.output.in_flight());
         let reserve = ((reading + writing) / RESERVE).min(MAX_RESERVE);
@@ -151,8 +153,9 @@ impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
         self.input.has_completions() || self.output.has_completions()
     }
 
-    /// Looks at the rings for a while. Less and less where that is in vain, as it is if the disks
-    /// work only while the processor waits.
+    /// Looks at the rings again and again for a short time; whether something has come back. If
+    /// nothing has, it looks half as often the next time: it is always in vain where the disks work
+    /// only while the processor waits.
     fn spin(&mut self) -> bool {
         let found = (0..self.spins).any(|_| {
             spin_loop();

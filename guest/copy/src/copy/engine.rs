@@ -55,7 +55,7 @@ pub struct Engine<'a, 'p, P, R, O> {
     pub(super) disks: &'a mut Disks<'p, P, R>,
     pub(super) pool: &'a mut DmaRegion,
     pub(super) observer: &'a mut O,
-    /// One a slot; piece k is in slot k modulo their number.
+    /// The state of each slot. Piece number k is in slot number k modulo the number of slots.
     pub(super) slots: heapless::Vec<Progress, MAX_SLOTS>,
     /// Pieces before `done` are written; pieces from `next` on have not been asked for.
     pub(super) done: u64,
@@ -153,7 +153,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
         loop {
             let moved = self.take_reads()? | self.take_writes()? | self.hash();
             self.fill();
-            // The disks first: reporting takes its time, in which they can work.
+            // The disks are kicked before the observer reports, so that they work while it does.
             // With a digest the output waits for each piece, and would want to be told of each: two at
             // a time halve what that costs the processor.
             if moved && self.extras.digest.is_some() && !self.hashed.is_multiple_of(2) {
@@ -340,7 +340,7 @@ pub fn buffers(pool: &DmaRegion, request_size: u32) -> usize {
     pool.len() / to_usize(request_size)
 }
 
-/// Lossless where this program runs; saturates where it never will.
+/// On x86-64, where this program runs, nothing is lost.
 pub(super) fn to_usize(value: u32) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
 }

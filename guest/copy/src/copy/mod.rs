@@ -1,9 +1,9 @@
 //! The copy: the input disk's bytes, whatever its sectors, to the output disk, whatever its own.
 //!
 //! [`plan`] says which bytes go together, [`engine`] keeps both disks busy with them, [`disks`]
-//! waits for the two, and [`retry`] finds out what exactly failed. [`skip`] says what need not be
-//! read, [`zeros`] finds what need not be written, [`declare`] tells the output of both, and
-//! [`digest`] and [`verify`] show that all came as it was. None of them knows how progress
+//! waits for the two, and `retry` finds out what exactly failed. [`skip`] says what need not be
+//! read, [`zeros`] finds what need not be written, `declare` tells the output of both, and
+//! [`digest`] and `verify` show that all came as it was. None of them knows how progress
 //! is shown: an [`Observer`] is told.
 
 mod declare;

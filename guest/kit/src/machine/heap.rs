@@ -33,7 +33,7 @@ pub struct ImageHeap<const SIZE: usize> {
 unsafe impl<const SIZE: usize> Sync for ImageHeap<SIZE> {}
 
 impl<const SIZE: usize> ImageHeap<SIZE> {
-    /// A heap without memory: every allocation fails until [`Heap::init`].
+    /// A heap without memory: every allocation fails until `init`.
     #[must_use]
     pub const fn empty() -> Self {
         Self {
@@ -58,7 +58,7 @@ pub struct RegionHeap {
 }
 
 impl RegionHeap {
-    /// A heap without memory: every allocation fails until [`Heap::init`].
+    /// A heap without memory: every allocation fails until `init`.
     #[must_use]
     pub const fn empty() -> Self {
         Self {

@@ -1,6 +1,7 @@
 //! The memory functions that compiled code calls and that a C library would have: `memcpy`,
-//! `memmove`, `memset`, `memcmp` and `bcmp` (ISO C, section 7.26). String instructions, so that
-//! the compiler cannot turn their bodies into calls of themselves.
+//! `memmove`, `memset`, `memcmp` and `bcmp` (ISO C, section 7.26). They are written with string
+//! instructions, because the compiler would recognise an ordinary loop and replace it by a call of
+//! the very function.
 //!
 //! The linker script gives them their names in C: tests on the host, which link this crate as well,
 //! keep their C library's.

@@ -256,8 +256,8 @@ impl Ring {
 
     /// Asks for no notifications.
     pub fn disarm(&self) {
-        // With VIRTIO_F_EVENT_IDX the flag must stay 0; an event index that lies behind is not
-        // reached for another 65535 buffers.
+        // With VIRTIO_F_EVENT_IDX the flag must stay 0. Instead the event index is set to one that
+        // has been passed: it will not be passed again before another 65535 buffers.
         if self.event_idx {
             let event = self.taken.wrapping_sub(1);
             self.used_event().store(event, Ordering::Relaxed);
