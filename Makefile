@@ -6,7 +6,8 @@
 
 CARGO ?= cargo
 VMM := target/release/vmm
-# How long `make fuzz` works on each target.
+# What `make fuzz` works on, and how long on each: so many seconds, or so many inputs if RUNS is set.
+TARGETS ?= block serial loader
 SECONDS ?= 60
 
 # Quoted for the shell: paths may hold spaces and anything else.
@@ -26,7 +27,8 @@ STATIC_TARGET ?= x86_64-unknown-linux-gnu
 STATIC_VMM = target/$(STATIC_TARGET)/release/vmm
 
 .PHONY: all build run demo static install uninstall doc generated picture test test-static test-nested \
-  fresh-check coverage deny lint bench bench-reference fuzz clean help
+  fresh-check coverage deny lint bench bench-reference fuzz fuzz-coverage \
+  miri mutants clean help
 
 all: build
 
@@ -129,13 +131,37 @@ bench-reference:
 	$(BENCH) reference
 
 # Coverage and sanitizers need compiler flags that are unstable: a nightly toolchain has them, and
-# RUSTC_BOOTSTRAP gives them to a stable one.
+# RUSTC_BOOTSTRAP gives them to a stable one. docs/fuzzing.md says why the options are these.
+fuzz: export ASAN_OPTIONS = detect_stack_use_after_return=0:malloc_context_size=1:quarantine_size_mb=8
 fuzz:
 	@command -v cargo-fuzz >/dev/null || { echo 'make fuzz needs cargo-fuzz and a nightly toolchain: cargo install cargo-fuzz && rustup toolchain install nightly' >&2; exit 2; }
 	@if rustup toolchain list 2>/dev/null | grep -q '^nightly'; then toolchain=+nightly; else export RUSTC_BOOTSTRAP=1; fi; \
-	for target in block serial loader; do \
-	  cargo $$toolchain fuzz run $$target -- -max_total_time=$(SECONDS) -max_len=2048 -len_control=0 -timeout=10 -rss_limit_mb=1024 -malloc_limit_mb=64 -print_final_stats=1 || exit; \
+	for target in $(TARGETS); do \
+	  mkdir -p fuzz/corpus/$$target && \
+	  cargo $$toolchain fuzz run --no-trace-compares $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
+	    $(if $(RUNS),-runs=$(RUNS),-max_total_time=$(SECONDS)) -max_len=1024 -entropic_scale_per_exec_time=1 \
+	    -timeout=10 -rss_limit_mb=1024 -malloc_limit_mb=64 -print_final_stats=1 || exit; \
 	done
+
+# Which lines the inputs that were collected reach, and in fuzz/coverage/html which they do not.
+fuzz-coverage:
+	fuzz/measure
+
+# Miri is a component of nightly toolchains, though not of each night's.
+MIRI = $(CARGO) +nightly miri test --locked
+miri: export MIRIFLAGS = -Zmiri-disable-isolation -Zmiri-permissive-provenance
+miri: export PROPTEST_CASES = 4
+miri:
+	@$(CARGO) +nightly miri --version >/dev/null 2>&1 || { echo 'make miri needs a nightly toolchain with Miri: rustup toolchain install nightly --component miri' >&2; exit 2; }
+	$(MIRI) --package guest-abi --package guest-protocol
+	$(MIRI) --lib --manifest-path guest/Cargo.toml
+	$(MIRI) --lib --package vmm -- --skip files:: virtio:: devices:: storage::
+
+# In a copy of the tree, since the guest's workspace needs what is beside it. FILES narrows it:
+# FILES='src/virtio/chain.rs src/files/*.rs'; files of the guest begin with guest/.
+mutants:
+	@command -v cargo-mutants >/dev/null || { echo 'make mutants needs cargo-mutants: cargo install cargo-mutants' >&2; exit 2; }
+	tests/mutants $(FILES)
 
 clean:
 	$(CARGO) clean
@@ -161,5 +187,9 @@ help:
 	@echo 'make lint            rustfmt and clippy, warnings denied'
 	@echo 'make bench           measure beside cp, dd and qemu-img; takes BENCH_BYTES, BENCH_RUNS'
 	@echo 'make bench-reference the table of the prototypes again, with 10,000,000 sectors; an hour'
-	@echo 'make fuzz            fuzz each target for SECONDS (60); needs cargo-fuzz and nightly Rust'
+	@echo 'make fuzz            fuzz TARGETS (block serial loader) for SECONDS (60) each, or RUNS inputs;'
+	@echo '                     needs cargo-fuzz and nightly Rust; make fuzz-coverage says what it reached'
+	@echo 'make miri            run what needs no system under Miri; needs nightly Rust with Miri'
+	@echo 'make mutants         look for code that no unit test holds, in FILES or in all; needs'
+	@echo '                     cargo-mutants, and hours'
 	@echo 'make clean           remove what was built'

@@ -1,7 +1,13 @@
 //! The deterministic cousins of the fuzz targets: the same drivers, with the same assertions, on
-//! random bytes from a fixed seed. They run on any toolchain and find a broken invariant without
-//! a fuzzer; what a fuzzer has found once is here as an input of its own.
+//! honest sessions and on random bytes from a fixed seed. They run on any toolchain and find a
+//! broken invariant without a fuzzer; what a fuzzer has found once is here as an input of its own.
+//!
+//! The honest sessions are also files below `fuzz/seeds`, where the fuzzer starts. With `BLESS=1`
+//! in the environment these are written anew.
 #![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::path::Path;
 
 use proptest::collection::vec;
 use proptest::prelude::any;
@@ -9,6 +15,8 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 #[path = "../fuzz/src/lib.rs"]
 mod drivers;
+
+use drivers::Seed;
 
 /// Calls `run` with `cases` inputs of up to `max_len` bytes, the same ones each time.
 fn run_on_random_bytes(cases: u32, max_len: usize, run: fn(&[u8])) {
@@ -26,24 +34,88 @@ fn run_on_random_bytes(cases: u32, max_len: usize, run: fn(&[u8])) {
         .unwrap();
 }
 
+/// Compares the files of a target's seeds with what they are to be.
+fn assert_files(target: &str, seeds: &[Seed]) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz/seeds")
+        .join(target);
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::create_dir_all(&folder).unwrap();
+        for (name, bytes) in seeds {
+            std::fs::write(folder.join(name), bytes).unwrap();
+        }
+    }
+    for (name, bytes) in seeds {
+        let file = folder.join(name);
+        let held = std::fs::read(&file).unwrap_or_default();
+        assert!(
+            held == *bytes,
+            "{}: write it anew with BLESS=1",
+            file.display()
+        );
+    }
+    let files = std::fs::read_dir(&folder).unwrap();
+    let files: BTreeSet<_> = files.map(|file| file.unwrap().file_name()).collect();
+    let names: BTreeSet<_> = seeds.iter().map(|(name, _)| (*name).into()).collect();
+    assert_eq!(files, names, "{}", folder.display());
+}
+
 #[test]
 fn no_driver_makes_a_disk_panic_hang_or_leave_its_bounds() {
-    run_on_random_bytes(1000, 2000, drivers::block::run);
+    run_on_random_bytes(1500, 2000, drivers::block::run);
 }
 
 #[test]
 fn nothing_on_a_serial_port_panics_piles_up_or_depends_on_how_it_is_split() {
-    run_on_random_bytes(1500, 1000, drivers::serial::run);
+    run_on_random_bytes(2000, 1000, drivers::serial::run);
 }
 
 #[test]
 fn no_image_makes_the_loader_panic_or_gets_a_page_that_is_writable_and_executable() {
-    run_on_random_bytes(2000, 400, drivers::loader::run);
+    run_on_random_bytes(2500, 400, drivers::loader::run);
+}
+
+/// The second time on a machine that has been used.
+#[test]
+fn an_honest_driver_gets_its_answers_and_the_fuzzer_starts_from_it() {
+    let mut seeds = Vec::new();
+    for session in drivers::block::seeds::sessions() {
+        for time in 1..=2 {
+            let answers = drivers::block::answers(&session.bytes);
+            assert_eq!(answers, session.answers, "{}, {time}", session.name);
+        }
+        seeds.push((session.name, session.bytes));
+    }
+    assert_files("block", &seeds);
+}
+
+#[test]
+fn an_honest_guest_is_heard_and_the_fuzzer_starts_from_it() {
+    let mut seeds = Vec::new();
+    for session in drivers::serial::seeds::sessions() {
+        let heard = drivers::serial::heard(&session.bytes);
+        assert_eq!(heard, session.heard, "{}", session.name);
+        seeds.push((session.name, session.bytes));
+    }
+    for (name, bytes) in drivers::serial::seeds::others() {
+        drivers::serial::run(&bytes);
+        seeds.push((name, bytes));
+    }
+    assert_files("serial", &seeds);
+}
+
+#[test]
+fn an_honest_image_is_loaded_and_the_fuzzer_starts_from_it() {
+    let seeds = drivers::loader::seeds();
+    for (name, bytes) in &seeds {
+        assert!(drivers::loader::is_loaded(bytes), "{name}");
+    }
+    assert_files("loader", &seeds);
 }
 
 /// A message without content, and behind it a frame that is too long: whole, the second fault was
 /// reported; in pieces, the first.
 #[test]
 fn a_session_reports_the_same_fault_however_its_bytes_arrive() {
-    drivers::serial::run(b"\xff\x02\x90\x08\0\0\0\x1b");
+    drivers::serial::run(b"\x02\0\0\0\x04\0\0\0\x1b\x01");
 }

@@ -193,6 +193,35 @@ mod tests {
         }
     }
 
+    /// Bits 0 to 2 and 4 to 6 of an entry are present, writable, user, uncached, accessed, dirty.
+    #[test]
+    fn every_kind_of_page_has_exactly_its_flags() {
+        let ram = tables();
+        let constants = PagePermissions {
+            read: true,
+            ..PagePermissions::default()
+        };
+        assert!(constants.any() && !PagePermissions::default().any());
+        let mut image = [PagePermissions::default(); IMAGE_PAGES];
+        image[IMAGE_PAGES - 1] = constants;
+        image[IMAGE_PAGES - 2] = PagePermissions::ALL;
+        write(&ram, &image, &[]).unwrap();
+        let last = IMAGE + IMAGE_SIZE - PAGE_SIZE;
+        let no_execute = 1 << 63;
+        for (address, flags) in [
+            (GDT, no_execute | 0x63),
+            (IMAGE, 0x65),
+            (IMAGE + PAGE_SIZE, no_execute | 0x67),
+            (last - PAGE_SIZE, 0x67),
+            (last, no_execute | 0x65),
+            (DMA_POOL, no_execute | 0x67),
+            (INPUT_MMIO, no_execute | 0x77),
+        ] {
+            let entry = walk(ram.all(), address).unwrap();
+            assert_eq!(entry, address | flags, "{address:#x}");
+        }
+    }
+
     #[test]
     fn no_page_can_be_both_written_and_executed() {
         let ram = tables();

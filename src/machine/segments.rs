@@ -168,6 +168,51 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use crate::machine::memory::GuestRam;
+
+    #[test]
+    fn every_field_of_a_descriptor_has_its_place() {
+        let segment = kvm_segment {
+            base: 0x8765_4321,
+            limit: 0xedcba,
+            type_: 0x5,
+            s: 1,
+            dpl: 2,
+            present: 0,
+            l: 0,
+            db: 1,
+            ..Default::default()
+        };
+        assert_eq!(descriptor(&segment), 0x874e_5565_4321_dcba);
+        let large = kvm_segment { g: 1, ..segment };
+        assert_eq!(descriptor(&large), 0x87c0_5565_4321_00ed);
+    }
+
+    #[test]
+    fn the_descriptor_table_says_what_the_segment_registers_hold() {
+        let ram = GuestRam::new(guest_abi::layout::Shape::COPYING).unwrap();
+        write_tables(ram.all(), &[]).unwrap();
+        let mut sregs = kvm_sregs::default();
+        set_up(&mut sregs);
+        assert_eq!((sregs.gdt.base, sregs.gdt.limit), (GDT, 39));
+        let entry = |address: u64| -> u64 { ram.all().read_obj(GuestAddress(address)).unwrap() };
+        let named = |selector: u16| entry(GDT + u64::from(selector & !7));
+        for segment in [
+            sregs.cs, sregs.ss, sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.tr,
+        ] {
+            assert_eq!(named(segment.selector), descriptor(&segment));
+        }
+        for segment in [sregs.cs, sregs.ss, sregs.ds] {
+            assert_eq!((segment.selector & 3, segment.dpl), (3, 3));
+        }
+        assert_eq!(entry(GDT), 0, "the null descriptor");
+        // The busy TSS of 8297 bytes, whose base has an upper half.
+        assert_eq!(named(sregs.tr.selector), 0x0000_8b00_a000_2068);
+        assert_eq!(entry(GDT + 32), TSS >> 32);
+        assert_eq!((sregs.ldt.unusable, sregs.idt.limit), (1, 0));
+        let bitmap: u16 = ram.all().read_obj(GuestAddress(TSS + 102)).unwrap();
+        assert_eq!(bitmap, 104);
+    }
 
     #[test]
     fn descriptors_have_the_encoding_of_the_manual() {

@@ -328,4 +328,43 @@ mod tests {
             .is_ok()
         );
     }
+
+    /// The table has 128 bytes, the available ring 22, the used ring 70.
+    #[test]
+    fn areas_may_touch_each_other_and_the_end_of_memory_on_either_side() {
+        let before = |avail_ring| QueueConfig { avail_ring, ..GOOD };
+        assert!(build(before(0x1000 - 22)).is_ok());
+        assert_eq!(
+            build(before(0x1000 - 20)).unwrap_err(),
+            QueueConfigError::Overlap("descriptor table", "available ring")
+        );
+        let used = |used_ring| QueueConfig { used_ring, ..GOOD };
+        assert!(build(used(0x2000 - 72)).is_ok());
+        assert!(build(used(0x2000 + 24)).is_ok());
+        assert_eq!(
+            build(used(0x2000 - 68)).unwrap_err(),
+            QueueConfigError::Overlap("available ring", "used ring")
+        );
+        for (last, config) in [
+            (0x9000 - 22, before as fn(u64) -> QueueConfig),
+            (0x9000 - 72, used),
+        ] {
+            assert!(build(config(last)).is_ok());
+            let error = build(config(last + 4)).unwrap_err();
+            assert!(matches!(error, QueueConfigError::Memory { .. }), "{error}");
+        }
+        let desc_table = 0x9000 - 128;
+        assert!(build(QueueConfig { desc_table, ..GOOD }).is_ok());
+    }
+
+    #[test]
+    fn a_driver_that_chooses_no_size_gets_the_largest() {
+        let config = QueueConfig::new(16);
+        assert!(!config.ready);
+        let queue = build(QueueConfig {
+            size: config.size,
+            ..GOOD
+        });
+        assert_eq!(queue.unwrap().size(), 16);
+    }
 }

@@ -72,6 +72,8 @@ pub enum Action {
     },
     Notify,
     Work,
+    Help,
+    Leave,
 }
 
 impl Action {
@@ -106,6 +108,8 @@ impl Action {
                 bytes: bytes(u, 16)?,
             },
             25 | 26 => Self::Notify,
+            27 => Self::Help,
+            28 => Self::Leave,
             _ => Self::Work,
         };
         Ok((disk, action))

@@ -1,20 +1,19 @@
 //! One disk with its driver: carries actions out through registers and guest memory, lets the
 //! device work, and checks after each round what it has done to its rings.
 
-use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use virtio_bindings::virtio_mmio as reg;
 use virtio_queue::desc::{RawDescriptor, split::Descriptor};
 use vm_device::DeviceMmio;
 use vm_device::bus::MmioAddress;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
-use vmm::storage::MemoryStorage;
+use vm_memory::{Bytes, GuestAddress};
 use vmm::virtio::block::{Block, BlockConfig};
 use vmm::virtio::{IrqLine, MmioTransport, VirtioDevice};
 
 use super::action::{Action, DISCARD, Fields, Request, WRITE_ZEROES};
+use super::memory::Memory;
 use super::queue::{HEADERS, INDIRECT_FLAGS, QueueLayout, TABLES, chain_flags};
 use super::watched::{Probe, Watched};
 
@@ -22,10 +21,12 @@ pub const VERSION_1: u64 = 1 << 32;
 pub const OUT: u32 = 1;
 /// What a status byte holds before the device answers.
 pub const UNANSWERED: u8 = 0xff;
+/// What a fault says is shown on one line.
+const MAX_FAULT: usize = 300;
 
 /// A disk and its driver.
 pub struct Disk {
-    pub memory: GuestMemoryMmap,
+    pub memory: Arc<Memory>,
     pub probe: Arc<Probe>,
     pub queue: QueueLayout,
     line: Arc<IrqLine>,
@@ -36,40 +37,29 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// A read-only disk if `index` is 0; transfers that touch the bytes `faulty` fail.
+    /// A read-only disk if `index` is 0.
     pub fn new(
         index: usize,
-        (capacity, sector_size): (u64, u32),
-        faulty: Range<u64>,
-        memory: &GuestMemoryMmap,
+        geometry: (u64, u32),
+        memory: &Arc<Memory>,
         line: &Arc<IrqLine>,
     ) -> Self {
         let config = BlockConfig {
-            capacity,
-            sector_size,
+            capacity: geometry.0,
+            sector_size: geometry.1,
             read_only: index == 0,
             zeroes: true,
             id: *b"a-disk-for-fuzzing\0\0",
         };
-        let backend = Watched {
-            storage: MemoryStorage::new(pattern(capacity)),
-            capacity,
-            sector_size: sector_size.into(),
-            read_only: config.read_only,
-            faulty,
-            reach: Watched::reach(memory),
-            read: AtomicU64::new(0),
-            written: AtomicU64::new(0),
-            zeroed: AtomicU64::new(0),
-        };
-        let device = Block::new(&config, backend, memory.clone(), line.clone()).unwrap();
+        let storage = Watched::new(geometry, config.read_only, memory);
+        let device = Block::new(&config, storage, memory.dma.clone(), line.clone()).unwrap();
         let probe = Arc::new(Probe {
             device: Arc::new(device),
             active: Mutex::new(None),
         });
         Self {
             memory: memory.clone(),
-            transport: MmioTransport::new(probe.clone(), memory.clone()),
+            transport: MmioTransport::new(probe.clone(), memory.dma.clone()),
             probe,
             queue: QueueLayout::of(index),
             line: line.clone(),
@@ -77,6 +67,17 @@ impl Disk {
             avail: 0,
             next_descriptor: 0,
         }
+    }
+
+    /// Makes registers, driver and contents what they were when the disk was new. What the device
+    /// remembers of its faults stays.
+    pub fn renew(&mut self, is_faulty: bool) {
+        self.write(reg::VIRTIO_MMIO_STATUS, 0);
+        self.transport = MmioTransport::new(self.probe.clone(), self.memory.dma.clone());
+        (self.size, self.avail, self.next_descriptor) = (1, 0, 0);
+        let storage = self.probe.device.storage();
+        storage.restore();
+        storage.faulty.store(is_faulty, Ordering::Relaxed);
     }
 
     pub fn apply(&mut self, action: Action) {
@@ -95,7 +96,7 @@ impl Disk {
             Action::Available(head) => self.make_available(head),
             Action::AvailIndex(index) => self.set_avail_index(index),
             Action::Poke { address, bytes } => {
-                let _ = self.memory.write_slice(&bytes, GuestAddress(address));
+                self.memory.write(&bytes, address);
             }
             Action::Notify => {
                 self.write(reg::VIRTIO_MMIO_QUEUE_NOTIFY, 0);
@@ -104,6 +105,8 @@ impl Disk {
                 }
             }
             Action::Work => self.work(),
+            Action::Help => self.help(),
+            Action::Leave => self.probe.device.serve_by_kicks(),
         }
     }
 
@@ -118,8 +121,7 @@ impl Disk {
         }
         self.write(reg::VIRTIO_MMIO_STATUS, 0xb);
         for ring in [self.queue.avail(), self.queue.used()] {
-            let zeros = vec![0; usize::from(size) * 8 + 6];
-            self.memory.write_slice(&zeros, GuestAddress(ring)).unwrap();
+            self.memory.zero(ring, usize::from(size) * 8 + 6);
         }
         self.write(reg::VIRTIO_MMIO_QUEUE_NUM, size.into());
         for (register, address) in [
@@ -140,10 +142,7 @@ impl Disk {
     /// Lays a request out and makes it available. Its status byte is behind its header.
     pub fn request(&mut self, request: &Request) {
         let header = self.queue.base + HEADERS + u64::from(request.slot) * 32;
-        let write = |value: &[u8], offset| {
-            let at = GuestAddress(header + offset);
-            self.memory.write_slice(value, at).unwrap();
-        };
+        let write = |value: &[u8], offset| self.memory.write(value, header + offset);
         write(&request.kind.to_le_bytes(), 0);
         write(&request.sector.to_le_bytes(), 8);
         write(&[UNANSWERED], 16);
@@ -153,7 +152,7 @@ impl Disk {
         parts.extend(data.map(|&(at, len)| (at, len, !readable)));
         if let Some(&(at, _)) = request.data.first() {
             // Where it is out of reach, the device has to see that too.
-            let _ = self.memory.write_slice(&request.list, GuestAddress(at));
+            self.memory.write(&request.list, at);
         }
         parts.push((header + 16, request.status_len, true));
         let head = if request.indirect {
@@ -167,38 +166,50 @@ impl Disk {
     /// The status byte of the request in `slot`.
     pub fn status_of(&self, slot: u16) -> u8 {
         let at = self.queue.base + HEADERS + u64::from(slot) * 32 + 16;
-        self.memory.read_obj(GuestAddress(at)).unwrap()
+        self.memory.dma.read_obj(GuestAddress(at)).unwrap()
     }
 
-    /// Lets the device handle a kick, and checks how many buffers it has used.
+    /// Lets the device handle a kick.
     pub fn work(&self) {
+        self.round(true, |device| device.handle_kick(0));
+    }
+
+    /// Helps the device as a guest's processor does while it waits: with large requests alone.
+    fn help(&self) {
+        self.round(false, |device| {
+            device.serve_here();
+        });
+    }
+
+    /// Lets the device work, and checks how many buffers it has used: all if it has to look.
+    fn round(&self, has_to_look: bool, work: impl FnOnce(&Block<Watched>)) {
         let interrupt = self.probe.interrupt();
         let mut active = self.probe.active.lock().unwrap();
         let running = active.as_mut().filter(|_| !interrupt.needs_reset());
         let before = self.line.completions();
         let Some(queue) = running else {
-            self.probe.device.handle_kick(0);
+            work(&self.probe.device);
             assert_eq!(self.line.completions(), before, "a stopped queue is used");
             return;
         };
-        let predictable = !queue.can_rewrite_itself(&self.memory);
-        let available = queue.available(&self.memory);
-        self.probe.device.handle_kick(0);
+        let predictable = !queue.survey(&self.memory);
+        let available = queue.available(&self.memory.dma);
+        work(&self.probe.device);
         let used = self.line.completions() - before;
         queue.count(used);
         let stopped = interrupt.needs_reset();
         if used > 0 {
-            assert!(queue.index_is_right(&self.memory), "a wrong used index");
+            assert!(queue.index_is_right(&self.memory.dma), "a wrong used index");
         }
         if !predictable {
             return;
         }
         if available > queue.size() {
             assert!(
-                used == 0 && stopped,
+                used == 0 && (stopped || !has_to_look),
                 "more was available than a queue holds"
             );
-        } else if stopped || self.probe.in_flight() {
+        } else if stopped || !has_to_look || self.probe.in_flight() {
             assert!(used <= available.into(), "{used} of {available} were used");
         } else {
             assert_eq!(used, u64::from(available), "not all requests were answered");
@@ -207,27 +218,19 @@ impl Disk {
 
     /// What must hold whenever the device is at rest.
     pub fn check(&self) {
-        let backend = self.probe.device.storage();
-        let counters = self.probe.device.counters();
-        assert_eq!(counters.bytes_read, backend.read.load(Ordering::Relaxed));
+        let device = &self.probe.device;
+        let storage = device.storage();
+        let counters = device.counters();
+        assert_eq!(counters.bytes_read, storage.read.load(Ordering::Relaxed));
         assert_eq!(
             counters.bytes_written,
-            backend.written.load(Ordering::Relaxed)
+            storage.written.load(Ordering::Relaxed)
         );
-        let zeroed = backend.zeroed.load(Ordering::Relaxed);
+        let zeroed = storage.zeroed.load(Ordering::Relaxed);
         assert_eq!(counters.bytes_zeroed, zeroed);
         assert!(counters.errors <= counters.requests);
-    }
-
-    /// What must hold when all is over.
-    pub fn check_contents(&self) {
-        let backend = self.probe.device.storage();
-        if backend.read_only {
-            let original = pattern(backend.capacity);
-            assert!(
-                backend.storage.contents() == original,
-                "a read-only disk has changed"
-            );
+        if let Some(fault) = device.first_fault() {
+            assert!(fault.to_string().len() < MAX_FAULT, "{fault}");
         }
     }
 
@@ -257,8 +260,8 @@ impl Disk {
             next,
         } = fields;
         let descriptor = RawDescriptor::from(Descriptor::new(address, len, flags, next));
-        let at = GuestAddress(table + u64::from(index) * 16);
-        let _ = self.memory.write_obj(descriptor, at);
+        let at = table + u64::from(index) * 16;
+        self.memory.write_obj(descriptor, at);
     }
 
     fn direct_chain(&mut self, parts: &[(u64, u32, bool)]) -> u16 {
@@ -302,24 +305,14 @@ impl Disk {
 
     fn make_available(&mut self, head: u16) {
         let slot = self.queue.avail() + 4 + u64::from(self.avail % self.size) * 2;
-        self.memory.write_obj(head, GuestAddress(slot)).unwrap();
+        self.memory.write_obj(head, slot);
         self.set_avail_index(self.avail.wrapping_add(1));
     }
 
     fn set_avail_index(&mut self, index: u16) {
         self.avail = index;
-        let at = GuestAddress(self.queue.avail() + 2);
-        self.memory.write_obj(index, at).unwrap();
+        self.memory.write_obj(index, self.queue.avail() + 2);
     }
-}
-
-/// What both disks hold at first.
-fn pattern(capacity: u64) -> Vec<u8> {
-    let mut bytes = vec![0; usize::try_from(capacity).unwrap()];
-    for (sector, bytes) in bytes.chunks_mut(512).enumerate() {
-        bytes.fill((sector % 251) as u8);
-    }
-    bytes
 }
 
 fn halves(value: u64) -> [u32; 2] {

@@ -8,6 +8,8 @@ use guest_abi::layout::{INPUT_QUEUE, OUTPUT_QUEUE};
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
+use super::memory::Memory;
+
 /// Offsets within the room of a disk's queue; the descriptor table is at 0.
 pub const AVAIL: u64 = 0x8000;
 pub const USED: u64 = 0xa000;
@@ -15,6 +17,9 @@ pub const USED: u64 = 0xa000;
 pub const HEADERS: u64 = 0xe800;
 /// Indirect tables, 8 descriptors each.
 pub const TABLES: u64 = 0xf000;
+
+/// The longest thing that a device writes to the start of a buffer, apart from data.
+const ID_BYTES: u64 = 20;
 
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
@@ -84,55 +89,71 @@ impl ActiveQueue {
         read_u16(memory, self.used + 2) == self.taken
     }
 
-    /// Whether a descriptor lets the device write to the available ring or to a descriptor table,
-    /// its own index included. What is available may then change while it works.
-    pub fn can_rewrite_itself(&self, memory: &GuestMemoryMmap) -> bool {
+    /// Takes note in `memory` of where the device may write, apart from the data that its storage
+    /// fills; then says whether a descriptor lets it write to the available ring or to a descriptor
+    /// table, its own index included. What is available may then change while it works.
+    pub fn survey(&self, memory: &Memory) -> bool {
         let size = u64::from(self.size);
         let table = self.table..self.table + size * 16;
         let mut read = vec![self.avail..self.avail + 6 + size * 2, table.clone()];
         let used = self.used..self.used + 6 + size * 8;
+        memory.touch(used.start, used.end - used.start);
         let mut written = vec![used];
         let mut tables = vec![table];
+        let mut rewrites = false;
         while let Some(table) = tables.pop() {
-            for (address, len, flags) in descriptors(memory, table) {
+            each_descriptor(&memory.dma, table, |address, len, flags| {
                 let span = address..address.saturating_add(u64::from(len));
                 if flags & WRITE != 0 {
+                    // The device's id goes to the start, a status to the end.
+                    memory.touch(
+                        address,
+                        span.end.min(address.saturating_add(ID_BYTES)) - address,
+                    );
+                    memory.touch(span.end.saturating_sub(1), 1);
                     written.push(span.clone());
                 }
                 if flags & INDIRECT != 0 && len <= u32::from(self.size) * 16 && read.len() < 64 {
                     read.push(span.clone());
                     tables.push(span);
                 } else if flags & INDIRECT != 0 {
-                    return true;
+                    rewrites = true;
                 }
-            }
+            });
         }
-        read.iter()
-            .any(|read| written.iter().any(|written| overlap(read, written)))
+        rewrites |= read
+            .iter()
+            .any(|read| written.iter().any(|written| overlap(read, written)));
+        if rewrites {
+            memory.touch_all();
+        }
+        rewrites
     }
 }
 
-/// Address, length and flags of each descriptor in a table; of none if it is not in memory.
-fn descriptors(memory: &GuestMemoryMmap, table: Range<u64>) -> Vec<(u64, u32, u16)> {
-    let len = usize::try_from(table.end - table.start).unwrap();
-    let mut bytes = vec![0; len];
-    if memory
-        .read_slice(&mut bytes, GuestAddress(table.start))
-        .is_err()
-    {
-        return Vec::new();
+/// Hands address, length and flags of each descriptor in a table to `take`; of none if the table
+/// is not in memory.
+fn each_descriptor(
+    memory: &GuestMemoryMmap,
+    table: Range<u64>,
+    mut take: impl FnMut(u64, u32, u16),
+) {
+    let mut bytes = vec![0; usize::try_from(table.end - table.start).unwrap()];
+    let at = GuestAddress(table.start);
+    if memory.read_slice(&mut bytes, at).is_err() {
+        return;
     }
-    let field = |bytes: &[u8], from, to| {
-        let mut value = [0; 8];
-        value[..to - from].copy_from_slice(&bytes[from..to]);
-        u64::from_le_bytes(value)
-    };
-    let fields = |bytes: &[u8]| {
-        let len = u32::try_from(field(bytes, 8, 12)).unwrap();
-        let flags = u16::try_from(field(bytes, 12, 14)).unwrap();
-        (field(bytes, 0, 8), len, flags)
-    };
-    bytes.chunks_exact(16).map(fields).collect()
+    for descriptor in bytes.chunks_exact(16) {
+        let [address, rest] = [0, 8].map(|at| {
+            let field = descriptor[at..at + 8].try_into().unwrap();
+            u64::from_le_bytes(field)
+        });
+        let flags = ((rest >> 32) & 0xffff) as u16;
+        // Most of a table was never written.
+        if flags & (WRITE | INDIRECT) != 0 {
+            take(address, (rest & 0xffff_ffff) as u32, flags);
+        }
+    }
 }
 
 fn overlap(one: &Range<u64>, other: &Range<u64>) -> bool {

@@ -1,63 +1,91 @@
-//! The two things between the device and its surroundings that watch it: a backend that checks
+//! The two things between the device and its surroundings that watch it: a storage that checks
 //! each transfer it is asked for, and a device that remembers which queue is active.
 
 use std::io;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use virtio_queue::Queue;
-use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, VolatileSlice};
+use vm_memory::VolatileSlice;
 use vmm::storage::{MemoryStorage, Storage};
 use vmm::virtio::block::Block;
 use vmm::virtio::{ActivateError, Interrupt, VirtioDevice};
 use vmm_sys_util::eventfd::EventFd;
 
+use super::memory::Memory;
 use super::queue::ActiveQueue;
 
-/// The kernel's IOV_MAX: a real backend could not pass more buffers on.
+/// The kernel's IOV_MAX: a real storage could not pass more buffers on.
 const MAX_BUFFERS: usize = 1024;
+/// Transfers that touch these bytes of a faulty disk fail.
+pub const FAULTY: Range<u64> = 0x8000..0x9000;
 
 /// A disk in memory that accepts only what a device may ask for.
 pub struct Watched {
-    pub storage: MemoryStorage,
+    storage: MemoryStorage,
+    pattern: Vec<u8>,
+    memory: Arc<Memory>,
     pub capacity: u64,
     pub sector_size: u64,
     pub read_only: bool,
-    /// Transfers that touch these bytes fail.
-    pub faulty: Range<u64>,
-    /// Where guest memory within reach of devices lies in this process.
-    pub reach: Vec<Range<usize>>,
+    pub faulty: AtomicBool,
     pub read: AtomicU64,
     pub written: AtomicU64,
     pub zeroed: AtomicU64,
+    /// Where it does not hold its pattern any more.
+    changed: Mutex<Vec<Range<u64>>>,
 }
 
 impl Watched {
-    /// The host addresses of `memory`.
-    pub fn reach(memory: &GuestMemoryMmap) -> Vec<Range<usize>> {
-        let span = |region: &vm_memory::GuestRegionMmap| {
-            let start = region.get_mmap().as_ptr() as usize;
-            start..start + usize::try_from(region.len()).unwrap()
-        };
-        memory.iter().map(span).collect()
+    pub fn new((capacity, sector_size): (u64, u32), read_only: bool, memory: &Arc<Memory>) -> Self {
+        let pattern = pattern(capacity);
+        Self {
+            storage: MemoryStorage::new(pattern.clone()),
+            pattern,
+            memory: memory.clone(),
+            capacity,
+            sector_size: sector_size.into(),
+            read_only,
+            faulty: AtomicBool::new(false),
+            read: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            zeroed: AtomicU64::new(0),
+            changed: Mutex::default(),
+        }
     }
 
-    fn check(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<u64> {
-        assert!(buffers.len() <= MAX_BUFFERS, "{} buffers", buffers.len());
-        for buffer in buffers {
-            let start = buffer.ptr_guard().as_ptr() as usize;
-            let inside =
-                |reach: &Range<usize>| start >= reach.start && start + buffer.len() <= reach.end;
-            assert!(self.reach.iter().any(inside), "a buffer out of reach");
+    pub fn is_faulty(&self) -> bool {
+        self.faulty.load(Ordering::Relaxed)
+    }
+
+    /// Whether the disk holds `bytes` from `offset` up.
+    pub fn holds(&self, offset: u64, bytes: &[u8]) -> bool {
+        let mut held = vec![0; bytes.len()];
+        let buffer = VolatileSlice::from(held.as_mut_slice());
+        self.storage.read_at(offset, &[buffer]).unwrap();
+        held == bytes
+    }
+
+    /// Makes the disk what it was when it was new.
+    pub fn restore(&self) {
+        for range in self.changed.lock().unwrap().drain(..) {
+            let [start, end] = [range.start, range.end].map(|at| usize::try_from(at).unwrap());
+            let mut bytes = self.pattern[start..end].to_vec();
+            let buffer = VolatileSlice::from(bytes.as_mut_slice());
+            self.storage.write_at(range.start, &[buffer]).unwrap();
         }
+    }
+
+    /// The bytes of the disk that the transfer is about.
+    fn check(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<Range<u64>> {
+        assert!(buffers.len() <= MAX_BUFFERS, "{} buffers", buffers.len());
         let len: usize = buffers.iter().map(VolatileSlice::len).sum();
         let len = u64::try_from(len).unwrap();
-        self.check_extent(offset, len)?;
-        Ok(len)
+        self.check_extent(offset, len)
     }
 
-    fn check_extent(&self, offset: u64, len: u64) -> io::Result<()> {
+    fn check_extent(&self, offset: u64, len: u64) -> io::Result<Range<u64>> {
         assert!(len > 0, "an empty transfer");
         let whole = offset.is_multiple_of(self.sector_size) && len.is_multiple_of(self.sector_size);
         assert!(whole, "{len} bytes at {offset} are not whole sectors");
@@ -66,45 +94,75 @@ impl Watched {
             end <= self.capacity,
             "{len} bytes at {offset} are past the end"
         );
-        if offset < self.faulty.end && self.faulty.start < end {
+        if self.is_faulty() && offset < FAULTY.end && FAULTY.start < end {
             return Err(io::ErrorKind::Other.into());
         }
-        Ok(())
+        Ok(offset..end)
+    }
+
+    fn guest_address(&self, buffer: &VolatileSlice<'_>) -> u64 {
+        let start = buffer.ptr_guard().as_ptr() as usize;
+        let address = self.memory.guest_address(start, buffer.len());
+        assert!(address.is_some(), "a buffer out of reach");
+        address.unwrap()
     }
 }
 
 impl Storage for Watched {
     fn read_at(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<()> {
-        let len = self.check(offset, buffers)?;
+        let range = self.check(offset, buffers)?;
+        for buffer in buffers {
+            let address = self.guest_address(buffer);
+            self.memory.touch(address, buffer.len() as u64);
+        }
         self.storage.read_at(offset, buffers)?;
-        self.read.fetch_add(len, Ordering::Relaxed);
+        self.read
+            .fetch_add(range.end - range.start, Ordering::Relaxed);
         Ok(())
     }
 
     fn write_at(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<()> {
         assert!(!self.read_only, "a read-only disk is written to");
-        let len = self.check(offset, buffers)?;
+        let range = self.check(offset, buffers)?;
+        for buffer in buffers {
+            self.guest_address(buffer);
+        }
         self.storage.write_at(offset, buffers)?;
-        self.written.fetch_add(len, Ordering::Relaxed);
+        self.written
+            .fetch_add(range.end - range.start, Ordering::Relaxed);
+        self.changed.lock().unwrap().push(range);
         Ok(())
     }
 
     fn write_zeroes(&self, offset: u64, length: u64, unmap: bool) -> io::Result<()> {
         assert!(!self.read_only, "a read-only disk is made zero");
-        self.check_extent(offset, length)?;
+        let range = self.check_extent(offset, length)?;
         self.storage.write_zeroes(offset, length, unmap)?;
         self.zeroed.fetch_add(length, Ordering::Relaxed);
+        self.changed.lock().unwrap().push(range);
         Ok(())
     }
 
     fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
         assert!(!self.read_only, "a read-only disk is discarded");
-        self.check_extent(offset, length)
+        let range = self.check_extent(offset, length)?;
+        self.storage.discard(offset, length)?;
+        self.changed.lock().unwrap().push(range);
+        Ok(())
     }
 
     fn flush(&self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// What both disks hold at first.
+fn pattern(capacity: u64) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(capacity).unwrap()];
+    for (sector, bytes) in bytes.chunks_mut(512).enumerate() {
+        bytes.fill((sector % 251) as u8);
+    }
+    bytes
 }
 
 /// Passes everything on to the device and remembers the queue that it was started with.
@@ -159,6 +217,18 @@ impl VirtioDevice for Probe {
     fn reset(&self) {
         self.device.reset();
         *self.active.lock().unwrap() = None;
+    }
+
+    fn serve_here(&self) -> bool {
+        self.device.serve_here()
+    }
+
+    fn serve_by_kicks(&self) {
+        self.device.serve_by_kicks();
+    }
+
+    fn refuse_start(&self, why: ActivateError) {
+        self.device.refuse_start(why);
     }
 
     fn in_flight(&self) -> bool {

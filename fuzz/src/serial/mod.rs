@@ -3,9 +3,12 @@
 //! nothing grows without bound, and what an honest guest sends and receives arrives in order.
 
 mod ports;
+pub mod seeds;
 mod stream;
 
 use arbitrary::{Result, Unstructured};
+
+pub use stream::Heard;
 
 /// Carries `bytes` out as a guest's doings on its serial ports.
 ///
@@ -13,14 +16,24 @@ use arbitrary::{Result, Unstructured};
 ///
 /// When an invariant does not hold.
 pub fn run(bytes: &[u8]) {
-    // Running out of bytes is no more than the end of the input.
-    let _ = drive(&mut Unstructured::new(bytes));
+    heard(bytes);
 }
 
-fn drive(u: &mut Unstructured<'_>) -> Result<()> {
+/// The same, and says what the host has heard.
+///
+/// # Panics
+///
+/// When an invariant does not hold.
+pub fn heard(bytes: &[u8]) -> Heard {
+    // Running out of bytes is no more than the end of the input.
+    drive(&mut Unstructured::new(bytes)).unwrap_or_default()
+}
+
+fn drive(u: &mut Unstructured<'_>) -> Result<Heard> {
     match u.arbitrary::<u8>()? & 3 {
-        0 => ports::uart(u),
-        1 => ports::byte_queue(u),
-        _ => stream::run(u),
+        0 => ports::uart(u)?,
+        1 => ports::byte_queue(u)?,
+        _ => return stream::run(u),
     }
+    Ok(Heard::default())
 }

@@ -12,9 +12,14 @@ use vmm::report::{DEBUG_PREFIX, DebugLines, MAX_DEBUG, message_line, message_obj
 use vmm::runtime::Source;
 
 const MAX_PIECES: usize = 64;
-/// Enough for a text session with few sectors to be a flood.
 const MAX_REPEATS: usize = 1 << 11;
-const MAX_STREAM: usize = 80 << 10;
+/// Enough for debug text to be a flood: a line that is empty is shown as nine bytes. The other
+/// limits are reached with less.
+pub const MAX_STREAM: usize = 8 << 10;
+/// A stream is cut into so many pieces at most: a short one into single bytes.
+const MAX_CUTS: usize = 512;
+/// Plain text is only counted, so that each byte can stand for more and a stream be a flood.
+const TEXT_SCALE: usize = 16;
 /// No line is longer: a message has three strings of 128 characters, each escaped to ten at most.
 const MAX_LINE: usize = 8 << 10;
 /// How many lines other than progress a session shows at most.
@@ -26,34 +31,46 @@ const MAX_OBJECT: usize = 8 << 10;
 /// The shortest line of debug text has its prefix and its end; one more says that there were more.
 const MAX_DEBUG_LINES: usize = MAX_DEBUG / (DEBUG_PREFIX.len() + 1) + 1;
 const KEPT_DEBUG_LINES: usize = 8;
+/// How many input sectors a copy may have.
+pub const SECTORS: [u64; 5] = [0, 1, 50, 1000, u64::MAX];
 
-pub fn run(u: &mut Unstructured<'_>) -> Result<()> {
-    let sectors = *u.choose(&[0, 1, 50, 1000, u64::MAX])?;
-    let stream = stream(u, sectors)?;
+/// What came of a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// Messages that were shown.
+    pub messages: usize,
+    /// Whether the conversation amounts to a success.
+    pub success: bool,
+}
+
+pub fn run(u: &mut Unstructured<'_>) -> Result<Heard> {
     let mut cuts = Vec::new();
-    for _ in 0..u.int_in_range(0..=32u8)? {
+    for _ in 0..u.int_in_range(0..=8u8)? {
         cuts.push(u.int_in_range(0..=300usize)?);
     }
+    let sectors = *u.choose(&SECTORS)?;
+    let stream = stream(u, sectors)?;
     let split = pieces(&stream, &cuts);
     decoder(&stream, &split);
-    session(Protocol::Protobuf, sectors, &stream, &split);
-    session(Protocol::Text, sectors, &stream, &split);
+    text(sectors, &stream, &split);
     debug_lines(&stream, &split);
-    Ok(())
+    Ok(session(sectors, &stream, &split))
 }
 
 fn stream(u: &mut Unstructured<'_>, sectors: u64) -> Result<Vec<u8>> {
     let mut stream = Vec::new();
+    let mut piece = Vec::new();
     for _ in 0..MAX_PIECES {
         if u.is_empty() || stream.len() > MAX_STREAM {
             break;
         }
-        let piece = piece(u, sectors)?;
+        make_piece(u, sectors, &mut piece)?;
         let repeats = match u.arbitrary::<u8>()? {
             255 => u.int_in_range(0..=MAX_REPEATS)?,
             _ => 1,
         };
-        for _ in 0..repeats {
+        let room = MAX_STREAM.saturating_sub(stream.len());
+        for _ in 0..repeats.min(room.div_ceil(piece.len().max(1))) {
             stream.extend_from_slice(&piece);
         }
     }
@@ -61,24 +78,26 @@ fn stream(u: &mut Unstructured<'_>, sectors: u64) -> Result<Vec<u8>> {
     Ok(stream)
 }
 
-fn piece(u: &mut Unstructured<'_>, sectors: u64) -> Result<Vec<u8>> {
+fn make_piece(u: &mut Unstructured<'_>, sectors: u64, piece: &mut Vec<u8>) -> Result<()> {
+    piece.clear();
     let choice = u.int_in_range(0..=7u8)?;
     if choice == 0 {
         let len = u.int_in_range(0..=128)?.min(u.len());
-        return Ok(u.bytes(len)?.to_vec());
+        piece.extend_from_slice(u.bytes(len)?);
+        return Ok(());
     }
     let message = message(u, sectors)?;
-    let mut frame = vec![0; 2 + MAX_MESSAGE_LEN];
-    let len = encode_framed(&message, &mut frame).unwrap_or(0);
-    frame.truncate(len);
-    if choice == 1 && !frame.is_empty() {
-        let at = u.int_in_range(0..=frame.len() - 1)?;
-        frame[at] = u.arbitrary()?;
+    piece.resize(2 + MAX_MESSAGE_LEN, 0);
+    let len = encode_framed(&message, piece).unwrap_or(0);
+    piece.truncate(len);
+    if choice == 1 && !piece.is_empty() {
+        let at = u.int_in_range(0..=len - 1)?;
+        piece[at] = u.arbitrary()?;
     }
     if choice == 2 {
-        frame.truncate(u.int_in_range(0..=len)?);
+        piece.truncate(u.int_in_range(0..=len)?);
     }
-    Ok(frame)
+    Ok(())
 }
 
 fn message(u: &mut Unstructured<'_>, sectors: u64) -> Result<GuestMessage> {
@@ -107,15 +126,21 @@ fn message(u: &mut Unstructured<'_>, sectors: u64) -> Result<GuestMessage> {
 }
 
 /// `stream` cut into pieces of the sizes `cuts`, over and over; into single bytes if none is > 0.
+/// A long stream is cut into longer pieces.
 fn pieces<'a>(mut stream: &'a [u8], cuts: &[usize]) -> Vec<&'a [u8]> {
-    let advances = cuts.iter().any(|&cut| cut > 0);
-    let cuts = if advances { cuts } else { &[1] };
+    let least = stream.len() / MAX_CUTS;
+    let advances = least > 0 || cuts.iter().any(|&cut| cut > 0);
+    let cuts = match cuts {
+        [] => &[1],
+        _ if !advances => &[1],
+        cuts => cuts,
+    };
     let mut pieces = Vec::new();
     for &cut in cuts.iter().cycle() {
         if stream.is_empty() {
             break;
         }
-        let (piece, rest) = stream.split_at(cut.min(stream.len()));
+        let (piece, rest) = stream.split_at(cut.max(least).min(stream.len()));
         pieces.push(piece);
         stream = rest;
     }
@@ -128,80 +153,111 @@ fn decoder(stream: &[u8], split: &[&[u8]]) {
 }
 
 /// The messages in what arrives, and the error or whether a frame is incomplete at the end.
-fn decode(pieces: &[&[u8]]) -> (Vec<GuestMessage>, Result<bool, FrameError>) {
+fn decode(pieces: &[&[u8]]) -> (Vec<GuestMessage>, std::result::Result<bool, FrameError>) {
     let mut decoder = FrameDecoder::new();
     let mut messages = Vec::new();
+    let mut len = 0;
     for piece in pieces {
         if let Err(error) = decoder.push(piece, |message| messages.push(message)) {
             return (messages, Err(error));
         }
+        len += piece.len();
     }
-    // Each byte that is held takes five characters at most.
-    let held = format!("{decoder:?}").len();
-    assert!(
-        held < 5 * (2 + MAX_MESSAGE_LEN) + 100,
-        "more than a frame is held"
-    );
+    if len > 2 + MAX_MESSAGE_LEN {
+        // Each byte that is held takes five characters at most.
+        let held = format!("{decoder:?}").len();
+        assert!(
+            held < 5 * (2 + MAX_MESSAGE_LEN) + 100,
+            "more than a frame is held"
+        );
+    }
     (messages, Ok(decoder.is_mid_frame()))
 }
 
-fn session(protocol: Protocol, sectors: u64, stream: &[u8], split: &[&[u8]]) {
-    let whole = converse(protocol, sectors, &[stream]);
-    let split = converse(protocol, sectors, split);
+/// A session of messages.
+fn session(sectors: u64, stream: &[u8], split: &[&[u8]]) -> Heard {
+    let whole = converse(sectors, &[stream], show_and_check);
+    let split = converse(sectors, split, show);
     assert_eq!(
         whole.1, split.1,
         "a session depends on how its bytes arrive"
     );
-    // Of text, what precedes a flood has been shown if it came first.
-    if protocol == Protocol::Protobuf || whole.1.is_ok() {
-        assert!(
-            whole.0 == split.0,
-            "what is shown depends on how it arrives"
-        );
+    assert!(
+        whole.0 == split.0,
+        "what is shown depends on how it arrives"
+    );
+    Heard {
+        messages: whole.0.lines().count(),
+        success: whole.1.is_ok(),
     }
 }
 
 /// What a session shows, and its first error or its verdict.
 fn converse(
-    protocol: Protocol,
     sectors: u64,
     pieces: &[&[u8]],
-) -> (Vec<u8>, std::result::Result<(), String>) {
-    let mut session = Session::new(protocol, sectors);
-    let mut shown = Vec::new();
+    show: fn(&GuestMessage, &mut String),
+) -> (String, std::result::Result<(), String>) {
+    let mut session = Session::new(Protocol::Protobuf, sectors);
+    let mut shown = String::new();
     let mut lines = 0;
     for piece in pieces {
-        let result = if protocol == Protocol::Text {
+        let result = session.receive(Source::Serial, piece, |message| {
             lines += 1;
-            session
-                .take_text(piece.len())
-                .inspect(|()| shown.extend_from_slice(piece))
-        } else {
-            session.receive(Source::Serial, piece, |message| {
-                lines += 1;
-                shown.extend(show(message).into_bytes());
-            })
-        };
+            show(message, &mut shown);
+        });
         if let Err(error) = result {
             return (shown, Err(error.to_string()));
         }
     }
-    if protocol == Protocol::Protobuf {
-        assert!(lines <= MAX_LINES.saturating_add(sectors), "{lines} lines");
-    } else {
-        let limit = MAX_TEXT.saturating_add(sectors.saturating_mul(64));
-        assert!(shown.len() as u64 <= limit, "a flood of text is shown");
-    }
-    (shown, session.verdict())
+    assert!(lines <= MAX_LINES.saturating_add(sectors), "{lines} lines");
+    let verdict = session.verdict();
+    let complaint = session.complaint();
+    assert!(verdict.is_ok() || complaint.is_some(), "nothing is said");
+    (shown, verdict)
 }
 
-/// The line for `message`, which has an object as well.
-fn show(message: &GuestMessage) -> String {
-    let line = message_line(message).unwrap_or_default();
+/// Adds the line for `message`.
+fn show(message: &GuestMessage, shown: &mut String) {
+    shown.push_str(&message_line(message).unwrap_or_default());
+    shown.push('\n');
+}
+
+/// The same; there is an object as well.
+fn show_and_check(message: &GuestMessage, shown: &mut String) {
+    let before = shown.len();
+    show(message, shown);
+    let line = shown[before..].trim_end_matches('\n');
     assert!(line.len() <= MAX_LINE && !line.contains(char::is_control));
     let object = message_object(message).unwrap_or_default();
     assert!(object.len() <= MAX_OBJECT && object.ends_with("}\n"));
-    line + "\n"
+}
+
+/// A session of plain text, which is shown until there is too much of it.
+fn text(sectors: u64, stream: &[u8], split: &[&[u8]]) {
+    let whole = show_text(sectors, &[stream]);
+    assert_eq!(
+        whole.is_ok(),
+        show_text(sectors, split).is_ok(),
+        "a flood depends on how it arrives"
+    );
+}
+
+/// How much of a text is shown; an error if not all of it.
+fn show_text(sectors: u64, pieces: &[&[u8]]) -> std::result::Result<(), u64> {
+    let limit = MAX_TEXT.saturating_add(sectors.saturating_mul(64));
+    let mut session = Session::new(Protocol::Text, sectors);
+    let mut shown = 0;
+    for piece in pieces {
+        let len = piece.len() * TEXT_SCALE;
+        if session.take_text(len).is_err() {
+            return Err(shown);
+        }
+        shown += len as u64;
+        assert!(shown <= limit, "a flood of text is shown");
+    }
+    assert!(session.verdict().is_ok() && session.complaint().is_none());
+    Ok(())
 }
 
 fn debug_lines(stream: &[u8], split: &[&[u8]]) {
@@ -210,21 +266,27 @@ fn debug_lines(stream: &[u8], split: &[&[u8]]) {
         whole == collect_lines(split),
         "lines depend on how they arrive"
     );
-    assert!(whole.len() <= MAX_DEBUG_LINES + KEPT_DEBUG_LINES);
-    for line in &whole {
+    let mut lines = 0;
+    for line in whole.split_terminator('\n') {
         assert!(line.len() <= MAX_LINE && !line.contains(char::is_control));
+        lines += 1;
     }
+    assert!(lines <= MAX_DEBUG_LINES + KEPT_DEBUG_LINES);
 }
 
 /// The lines that are printed, and behind them the last ones.
-fn collect_lines(pieces: &[&[u8]]) -> Vec<String> {
+fn collect_lines(pieces: &[&[u8]]) -> String {
     let mut debug = DebugLines::default();
-    let mut printed = Vec::new();
+    let mut printed = String::new();
+    let mut add = |line: &str| {
+        printed.push_str(line);
+        printed.push('\n');
+    };
     for piece in pieces {
-        debug.push(piece, |line| printed.push(line.to_owned()));
+        debug.push(piece, &mut add);
     }
-    debug.finish(|line| printed.push(line.to_owned()));
+    debug.finish(&mut add);
     assert!(debug.last().count() <= KEPT_DEBUG_LINES);
-    printed.extend(debug.last().map(str::to_owned));
+    debug.last().for_each(add);
     printed
 }

@@ -179,6 +179,8 @@ mod tests {
         assert_eq!((low.address(0), high.address(0)), (base, base + 16));
         low.u64_at(8).store(u64::MAX, Ordering::Relaxed);
         assert_eq!(high.u64_at(0).load(Ordering::Relaxed), 0);
+        let (none, all) = high.split_at(0);
+        assert!(none.is_empty() && !all.is_empty());
     }
 
     #[test]

@@ -139,6 +139,16 @@ mod tests {
     }
 
     #[test]
+    fn a_guest_looks_until_there_is_something_to_be_received() {
+        let ports = FakePorts::sending(&frame(b"late"));
+        ports.hesitate(5);
+        let mut buffer = [0; MAX_MESSAGE_LEN];
+        let uart = Uart::new(&ports, COM1);
+        assert_eq!(uart.receive_frame(&mut buffer).unwrap(), b"late");
+        assert_eq!(ports.accesses(), 5 + 3);
+    }
+
+    #[test]
     fn a_frame_that_announces_too_much_is_refused() {
         let ports = FakePorts::sending(&[0x01, 0x10, 0, 0]);
         let mut buffer = [0; MAX_MESSAGE_LEN];

@@ -176,7 +176,7 @@ fn sector() -> impl Strategy<Value = u32> {
 }
 
 fn job() -> impl Strategy<Value = Job> {
-    let small = 0_usize..300_000;
+    let small = 0_usize..if cfg!(miri) { 20_000 } else { 300_000 };
     let depth = prop_oneof![1_u32..20, Just(u32::MAX)];
     (sector(), sector(), small, 1_u32..9, depth, any::<u64>()).prop_map(
         |(input, output, len, multiple, depth, seed)| {
@@ -194,6 +194,7 @@ fn job() -> impl Strategy<Value = Job> {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "384 copies take Miri hours")]
 fn every_pair_of_sector_sizes_copies_exactly() {
     for input in 9..=16 {
         for output in 9..=16 {
@@ -276,6 +277,7 @@ fn a_depth_of_one_is_one_request_at_a_time() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "8 MiB take Miri an hour")]
 fn a_depth_beyond_everything_fills_the_pool_and_kicks_seldom() {
     let len = 8 << 20;
     let request = 65536;
@@ -375,7 +377,7 @@ fn first_failure(setup: &Setup, bad: [Option<u64>; 2]) -> Option<(u64, Failure)>
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 200 }))]
 
     #[test]
     fn any_combination_copies_exactly(

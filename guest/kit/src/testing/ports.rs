@@ -9,12 +9,17 @@ use guest_abi::ports::{COM1, COM2, IDLE, UART_DATA_READY, UART_FIFO, UART_LINE_S
 
 use crate::hardware::Ports;
 
+/// What the line status register says besides: that there is nothing left to be transmitted.
+const TRANSMITTER_EMPTY: u8 = 0x60;
+
 pub struct FakePorts {
     to_guest: RefCell<VecDeque<u8>>,
     fifo: RefCell<VecDeque<u8>>,
     com1: RefCell<Vec<u8>>,
     com2: RefCell<Vec<u8>>,
     accesses: Cell<usize>,
+    /// How often there is nothing to be received yet.
+    late: Cell<usize>,
     idle: RefCell<Box<dyn FnMut()>>,
 }
 
@@ -36,8 +41,14 @@ impl FakePorts {
             com1: RefCell::default(),
             com2: RefCell::default(),
             accesses: Cell::default(),
+            late: Cell::default(),
             idle: RefCell::new(Box::new(idle)),
         }
+    }
+
+    /// Sends nothing until the guest has looked so many times.
+    pub fn hesitate(&self, times: usize) {
+        self.late.set(times);
     }
 
     pub fn accesses(&self) -> usize {
@@ -57,12 +68,20 @@ impl FakePorts {
     }
 
     fn line_status(&self) -> u8 {
+        if let Some(late) = self.late.get().checked_sub(1) {
+            self.late.set(late);
+            return TRANSMITTER_EMPTY;
+        }
         let (mut fifo, mut rest) = (self.fifo.borrow_mut(), self.to_guest.borrow_mut());
         if fifo.is_empty() {
             let len = rest.len().min(UART_FIFO);
             fifo.extend(rest.drain(..len));
         }
-        if fifo.is_empty() { 0 } else { UART_DATA_READY }
+        if fifo.is_empty() {
+            TRANSMITTER_EMPTY
+        } else {
+            TRANSMITTER_EMPTY | UART_DATA_READY
+        }
     }
 }
 

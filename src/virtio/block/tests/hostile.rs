@@ -186,6 +186,7 @@ fn a_block_device_without_its_queue_needs_a_reset() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "130,000 descriptors take Miri hours")]
 fn long_chains_shared_by_many_heads_do_not_make_the_device_use_much_memory() {
     let mut rig = Rig::with(512, false);
     rig.driver.start(VERSION_1, 2048);

@@ -132,7 +132,7 @@ impl Rig {
 #[test]
 fn random_drivers_neither_crash_nor_hang_the_disk() {
     let config = Config {
-        cases: 1000,
+        cases: if cfg!(miri) { 2 } else { 1000 },
         failure_persistence: None,
         ..Config::default()
     };

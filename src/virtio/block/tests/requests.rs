@@ -245,6 +245,8 @@ fn more_or_larger_segments_than_announced_get_ioerr() {
     assert_eq!(rig.send(IN, 0, &parts), Some((OK, 126 * 512 + 1)));
     let large = [(DATA, (1 << 20) + 512, WRITE), (STATUS, 1, WRITE)];
     assert_eq!(rig.send(IN, 0, &large), Some((IOERR, 1)));
+    let largest = [(DATA, 1 << 20, WRITE), (STATUS, 1, WRITE)];
+    assert_eq!(rig.send(IN, 0, &largest), Some((OK, (1 << 20) + 1)));
     let wraps = [
         (DATA, u32::MAX, WRITE),
         (DATA, u32::MAX, WRITE),
@@ -441,10 +443,11 @@ fn more_work_than_one_round_is_continued_in_the_next() {
         rounds += 1;
     }
     assert_eq!(rig.driver.used_index(), 64);
-    assert!(rounds > 1);
+    assert!(rounds >= 4, "{rounds}");
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "70,000 requests take Miri hours")]
 fn the_ring_goes_round_many_times() {
     let mut rig = Rig::with(512, false);
     rig.driver.start(VERSION_1, 4);
