@@ -14,7 +14,7 @@ use vm_superio::rtc_pl031::NoEvents;
 use vm_superio::{I8042Device, Rtc, Trigger};
 use vmm::machine::{Ender, Machine, Ports, VcpuEnd, open_kvm};
 use vmm::report::Console;
-use vmm::runtime::{GuestEnd, Operation, RunError, Runner, SerialPort, Source};
+use vmm::runtime::{GuestEnd, Operation, ReportSource, RunError, Runner, SerialPort};
 
 /// The first page of registers behind those of virtio devices.
 const RTC: u64 = 0x1001_0000;
@@ -80,7 +80,7 @@ impl DevicePio for Keyboard {
 struct TimeOfDay(Vec<u8>);
 
 impl Operation for TimeOfDay {
-    fn receive(&mut self, _: Source, bytes: &[u8], _: &mut Console) -> Result<(), RunError> {
+    fn receive(&mut self, _: ReportSource, bytes: &[u8], _: &mut Console) -> Result<(), RunError> {
         self.0.extend_from_slice(bytes);
         Ok(())
     }

@@ -13,7 +13,7 @@ const MIB: f64 = 1024.0 * 1024.0;
 
 /// What one disk did.
 #[derive(Clone, Debug, Serialize)]
-struct Disk {
+struct DiskStatistics {
     name: &'static str,
     kicks: u64,
     requests: u64,
@@ -42,7 +42,7 @@ pub struct Stats {
     exits_per_mib: f64,
     /// Bytes that reached a port or a register without an exit of their own.
     coalesced_bytes: u64,
-    disks: Vec<Disk>,
+    disks: Vec<DiskStatistics>,
     /// How long the guest computed the digest, if it did.
     digest_seconds: Option<f64>,
     peak_memory_kib: u64,
@@ -131,10 +131,10 @@ impl From<&ExitCounts> for Exits {
     }
 }
 
-fn disk(name: &'static str, counters: &BlockCounters) -> Disk {
+fn disk(name: &'static str, counters: &BlockCounters) -> DiskStatistics {
     #[expect(clippy::cast_precision_loss, reason = "a ratio for people to read")]
     let (requests, calls) = (counters.requests as f64, counters.backend_calls as f64);
-    Disk {
+    DiskStatistics {
         name,
         kicks: counters.kicks,
         requests: counters.requests,

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use vmm::files::{InputFile, padded_length};
 use vmm::machine::{Machine, Ports, open_kvm};
 use vmm::report::Console;
-use vmm::runtime::{GuestEnd, Operation, RunError, Runner, SerialPort, Source, Worker};
+use vmm::runtime::{GuestEnd, Operation, ReportSource, RunError, Runner, SerialPort, Worker};
 use vmm::sandbox::calls;
 use vmm::virtio::block::{Block, BlockConfig};
 
@@ -28,7 +28,7 @@ impl Checksum {
 }
 
 impl Operation for Checksum {
-    fn receive(&mut self, _: Source, bytes: &[u8], _: &mut Console) -> Result<(), RunError> {
+    fn receive(&mut self, _: ReportSource, bytes: &[u8], _: &mut Console) -> Result<(), RunError> {
         self.reported.extend_from_slice(bytes);
         match self.reported.len() {
             0..=8 => Ok(()),

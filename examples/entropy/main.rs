@@ -13,7 +13,7 @@ use vm_memory::GuestMemoryBackend;
 use vm_memory::io::ReadVolatile;
 use vmm::machine::{Machine, Ports, open_kvm};
 use vmm::report::Console;
-use vmm::runtime::{GuestEnd, Operation, RunError, Runner, SerialPort, Source, Worker};
+use vmm::runtime::{GuestEnd, Operation, ReportSource, RunError, Runner, SerialPort, Worker};
 use vmm::sandbox::Calls;
 use vmm::virtio::{QueueFault, Service, Turn};
 
@@ -57,7 +57,7 @@ impl Service for Entropy {
 struct Sixteen(Vec<u8>);
 
 impl Operation for Sixteen {
-    fn receive(&mut self, _: Source, bytes: &[u8], _: &mut Console) -> Result<(), RunError> {
+    fn receive(&mut self, _: ReportSource, bytes: &[u8], _: &mut Console) -> Result<(), RunError> {
         self.0.extend_from_slice(bytes);
         Ok(())
     }
@@ -81,7 +81,7 @@ fn main() -> std::process::ExitCode {
         machine.add_idle_port(0xf5, None)?;
         let source = File::open("/dev/urandom").map_err(RunError::host("open /dev/urandom"))?;
         let (memory, line) = (machine.memory().clone(), machine.line());
-        let entropy = vmm::virtio::Worker::serving(Entropy { source }, memory, line);
+        let entropy = vmm::virtio::QueueWorker::serving(Entropy { source }, memory, line);
         let entropy = Arc::new(entropy.map_err(RunError::host("make an eventfd"))?);
         machine.add_virtio(entropy.clone())?;
         let worker = Worker {

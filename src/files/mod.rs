@@ -12,6 +12,7 @@
 //! - `device` asks block devices what they are.
 
 mod acl;
+mod close_errors;
 mod coverage;
 mod descriptor;
 mod device;
@@ -20,7 +21,6 @@ mod extents;
 mod hints;
 mod identity;
 mod input;
-mod late;
 mod new_file;
 mod open;
 mod output;

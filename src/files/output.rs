@@ -20,6 +20,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::fs::{OFlags, fstat};
 use vm_memory::VolatileSlice;
 
+use super::close_errors::CloseErrors;
 use super::coverage::Coverage;
 use super::descriptor::Descriptor;
 use super::device;
@@ -27,7 +28,6 @@ use super::error::{FileError, Role};
 use super::hints::reason;
 use super::identity::{Identity, Known};
 use super::input::InputFile;
-use super::late::LateErrors;
 use super::place::Place;
 use super::staging::{Naming, Staging};
 use super::sync::{Synced, sync_all, sync_data};
@@ -71,7 +71,7 @@ pub struct OutputFile {
     covered: AtomicU64,
     /// Set when the output is to be put in place: from then on it cannot be written.
     sealed: AtomicBool,
-    late_errors: Mutex<Option<LateErrors>>,
+    late_errors: Mutex<Option<CloseErrors>>,
 }
 
 impl OutputFile {
@@ -117,7 +117,7 @@ impl OutputFile {
                 (file, Some(staging))
             }
         };
-        let late_errors = LateErrors::of(&file).map_err(|source| FileError::Open {
+        let late_errors = CloseErrors::of(&file).map_err(|source| FileError::Open {
             role: Role::Output,
             path: path.into(),
             source,

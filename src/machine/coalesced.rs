@@ -12,33 +12,33 @@ use vm_device::device_manager::{IoManager, MmioManager, PioManager};
 /// Neighbours for one port go together, as if the guest had written a string.
 pub(super) fn drain(vcpu: &mut VcpuFd, bus: &IoManager) -> u64 {
     let mut count = 0;
-    let mut run = Run::default();
+    let mut string = PortString::default();
     // An error means that there is no ring: nothing is coalesced.
     while let Ok(Some(entry)) = vcpu.coalesced_mmio_read() {
         let data = &entry.data[..entry.data.len().min(entry.len as usize)];
         count += data.len() as u64;
         // No device has registers so low that they could be ports.
         match u16::try_from(entry.phys_addr) {
-            Ok(port) => run.add(bus, port, data),
+            Ok(port) => string.add(bus, port, data),
             Err(_) => {
-                run.hand_on(bus);
+                string.hand_on(bus);
                 let _ = bus.mmio_write(MmioAddress(entry.phys_addr), data);
             }
         }
     }
-    run.hand_on(bus);
+    string.hand_on(bus);
     count
 }
 
 /// Bytes for one port that have not been handed on.
-struct Run {
+struct PortString {
     port: u16,
     /// One ring holds fewer bytes, so that neighbours for one port become one string.
     bytes: [u8; 256],
     len: usize,
 }
 
-impl Default for Run {
+impl Default for PortString {
     fn default() -> Self {
         Self {
             port: 0,
@@ -48,7 +48,7 @@ impl Default for Run {
     }
 }
 
-impl Run {
+impl PortString {
     fn add(&mut self, bus: &IoManager, port: u16, data: &[u8]) {
         if port != self.port || self.len + data.len() > self.bytes.len() {
             self.hand_on(bus);

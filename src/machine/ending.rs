@@ -31,7 +31,7 @@ struct Shared {
 }
 
 /// Ends the run of a machine. A vCPU looks whether it has been called after each exit and each
-/// kick; one that is in the guest has to be kicked.
+/// nudge; one that is in the guest has to be nudged.
 #[derive(Clone, Debug, Default)]
 pub struct Ender(Arc<Shared>);
 

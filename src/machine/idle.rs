@@ -6,9 +6,9 @@
 //! While the guest waits here the vCPU's thread has nothing to do, so it serves the queues itself
 //! instead of waking a thread that would then have to wake it: helping. Between two waits nobody
 //! looks at a queue that is helped, since the guest is about to come back, and so it is not asked
-//! to kick. What it has made available all the same is found at the next kick of the vCPU; and a
+//! to kick. What it has made available all the same is found at the next nudge of the vCPU; and a
 //! guest that has not come back for some time by then is left to the devices' threads for good, so
-//! that it waits for such a kick once and never again.
+//! that it waits for such a nudge once and never again.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,7 +19,7 @@ use vm_device::DevicePio;
 use vm_device::bus::{PioAddress, PioAddressOffset};
 
 use super::{Ender, VcpuEnd};
-use crate::virtio::{IrqLine, VirtioDevice};
+use crate::virtio::{NotificationLine, VirtioDevice};
 
 /// A guest that has been away for so long is not about to come back.
 const ABSENCE: Duration = Duration::from_millis(25);
@@ -47,7 +47,7 @@ impl Devices {
 
 /// Where the vCPU of a machine waits.
 pub struct IdlePort {
-    line: Arc<IrqLine>,
+    line: Arc<NotificationLine>,
     devices: Devices,
     ender: Ender,
     /// The slots of the devices that are helped.
@@ -57,12 +57,12 @@ pub struct IdlePort {
     /// How often the guest has read the port, and when the last of these reads returned.
     visits: AtomicU64,
     left: Mutex<Instant>,
-    /// [`IrqLine::completions`] when the guest was last let go.
+    /// [`NotificationLine::completions`] when the guest was last let go.
     seen: AtomicU64,
 }
 
 impl IdlePort {
-    pub(super) fn new(line: Arc<IrqLine>, devices: Devices, ender: Ender) -> Self {
+    pub(super) fn new(line: Arc<NotificationLine>, devices: Devices, ender: Ender) -> Self {
         Self {
             line,
             devices,
@@ -85,7 +85,7 @@ impl IdlePort {
         self.visits.load(Ordering::Relaxed)
     }
 
-    /// For each kick that makes the vCPU leave the guest: does what the guest has made available
+    /// For each nudge that makes the vCPU leave the guest: does what the guest has made available
     /// meanwhile, and ends helping if the guest has been away for long.
     pub(super) fn look_after_guest(&self) {
         let left = *self.left.lock().unwrap_or_else(PoisonError::into_inner);
@@ -182,7 +182,7 @@ mod tests {
     impl Scene {
         /// With a driver that has shown that it waits for each request.
         fn new() -> Self {
-            let (memory, line) = (memory(), Arc::new(IrqLine::new().unwrap()));
+            let (memory, line) = (memory(), Arc::new(NotificationLine::new().unwrap()));
             let config = BlockConfig {
                 capacity: 4096,
                 sector_size: 512,

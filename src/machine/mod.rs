@@ -9,10 +9,10 @@ mod exit_port;
 mod exits;
 mod fault;
 mod idle;
-mod kick;
 mod kvm;
 mod loader;
 mod memory;
+mod nudge;
 mod page_tables;
 mod processor;
 mod registers;
@@ -30,12 +30,12 @@ pub use exit_port::ExitPort;
 pub use exits::ExitCounts;
 pub use fault::Fault;
 pub use idle::IdlePort;
-pub use kick::{KICK_SIGNAL, Kicker};
 pub use kvm::{
     Finding, KvmError, Severity, Surroundings, diagnose as diagnose_kvm, open as open_kvm,
 };
 pub use loader::{LoadError, LoadedImage, load, read_image};
 pub use memory::{GuestRam, MemoryError};
+pub use nudge::{NUDGE_SIGNAL, Nudger};
 pub use page_tables::{ImagePermissions, PagePermissions};
 pub(crate) use repeat::hint as kvm_hint;
 pub use table::{Ports, Slot};

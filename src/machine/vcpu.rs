@@ -80,7 +80,7 @@ impl Vcpu {
     }
 
     /// Runs the guest until it ends. For a thread of its own, which can be
-    /// [kicked](super::Kicker).
+    /// [nudged](super::Nudger).
     #[must_use]
     pub fn run(mut self) -> (VcpuReport, SpentMachine) {
         let end = loop {

@@ -17,7 +17,7 @@ use super::teardown::Teardown;
 use super::vcpu::Vcpu;
 use super::{Ender, ExitPort, GuestRam, LoadError, LoadedImage, MemoryError};
 use super::{loader, page_tables, processor, registers, repeat, segments};
-use crate::virtio::{IrqLine, MmioTransport, VirtioDevice};
+use crate::virtio::{MmioTransport, NotificationLine, VirtioDevice};
 
 /// Offset of the QueueNotify register (virtio 1.2, section 4.2.2).
 const QUEUE_NOTIFY: u64 = 0x50;
@@ -53,8 +53,8 @@ pub enum MachineError {
     /// More virtio devices than the machine was made for.
     #[error("cannot add another virtio device: the machine was made for {0}")]
     Slots(usize),
-    /// The host has no eventfd for the interrupt line.
-    #[error("cannot make the machine's interrupt line: {0}")]
+    /// The host has no eventfd for the line.
+    #[error("cannot make the machine's notification line: {0}")]
     Line(io::Error),
     /// The guest cannot be loaded.
     #[error(transparent)]
@@ -98,7 +98,7 @@ pub struct Machine {
     ports: Vec<u16>,
     pages: Vec<u64>,
     devices: Devices,
-    line: Arc<IrqLine>,
+    line: Arc<NotificationLine>,
     idle: Option<Arc<IdlePort>>,
     ender: Ender,
 }
@@ -155,7 +155,7 @@ impl Machine {
             ports: Vec::new(),
             pages: Vec::new(),
             devices: Devices::default(),
-            line: Arc::new(IrqLine::new().map_err(MachineError::Line)?),
+            line: Arc::new(NotificationLine::new().map_err(MachineError::Line)?),
             idle: None,
             ender: Ender::default(),
         })
@@ -170,7 +170,7 @@ impl Machine {
 
     /// The line on which the machine's devices notify.
     #[must_use]
-    pub fn line(&self) -> Arc<IrqLine> {
+    pub fn line(&self) -> Arc<NotificationLine> {
         self.line.clone()
     }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::Source;
+use super::ReportSource;
 use crate::devices::{ByteQueue, Overflow, Uart};
 use crate::virtio::VirtioDevice;
 
@@ -60,7 +60,7 @@ impl SerialPort {
 #[derive(Clone, Default)]
 pub(super) struct Channels {
     /// Where the guest reports.
-    pub(super) reports: Vec<(Source, Arc<ByteQueue>)>,
+    pub(super) reports: Vec<(ReportSource, Arc<ByteQueue>)>,
     /// Devices that may still have reports when the guest has ended.
     pub(super) devices: Vec<Arc<dyn VirtioDevice>>,
     /// Where it sends debug text.

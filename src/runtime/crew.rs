@@ -20,7 +20,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use super::RunError;
 use super::gate::Gate;
 use super::member::{Member, PATIENCE, Stop, Stopper};
-use crate::machine::{Kicker, SpentMachine, Vcpu, VcpuReport};
+use crate::machine::{Nudger, SpentMachine, Vcpu, VcpuReport};
 use crate::sandbox::{Calls, Filter, calls};
 
 /// How many events a worker's loop takes at once.
@@ -128,14 +128,14 @@ impl Crew {
     ) -> Result<VcpuHandle, RunError> {
         let stopper = Stopper {
             ender: vcpu.ender(),
-            kicker: Arc::default(),
+            nudger: Arc::default(),
         };
         let (report_sender, report) = mpsc::sync_channel(1);
-        let kicker = stopper.kicker.clone();
+        let nudger = stopper.nudger.clone();
         let filter = self.filter(&calls::vcpu().and(helping))?;
         let entrance = self.gate.entrance();
         let work = move || {
-            let prepared = prepare_vcpu(&kicker).and_then(|()| install(filter));
+            let prepared = prepare_vcpu(&nudger).and_then(|()| install(filter));
             if entrance.pass(prepared) {
                 let _ = report_sender.send(vcpu.run());
             }
@@ -207,7 +207,7 @@ impl VcpuHandle {
 
     /// The thread, as the system numbers it, once it has [mustered](Crew::muster).
     pub(super) fn thread(&self) -> Option<libc::pid_t> {
-        self.stopper.kicker.get().map(|kicker| kicker.thread())
+        self.stopper.nudger.get().map(|nudger| nudger.thread())
     }
 
     /// Asks the vCPU to end. It may be about to enter the guest, so repeat until it has.
@@ -216,14 +216,14 @@ impl VcpuHandle {
     }
 
     /// Makes the vCPU leave the guest, or look again if it waits.
-    pub(super) fn kick(&self) -> io::Result<()> {
-        self.stopper.kick()
+    pub(super) fn nudge(&self) -> io::Result<()> {
+        self.stopper.nudge()
     }
 }
 
-fn prepare_vcpu(kicker: &OnceLock<Kicker>) -> Result<(), RunError> {
-    let prepared = Kicker::of_this_thread().map_err(RunError::host("prepare a thread"))?;
-    let _ = kicker.set(prepared);
+fn prepare_vcpu(nudger: &OnceLock<Nudger>) -> Result<(), RunError> {
+    let prepared = Nudger::of_this_thread().map_err(RunError::host("prepare a thread"))?;
+    let _ = nudger.set(prepared);
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use vmm_sys_util::timerfd::TimerFd;
 
 use super::channels::Channels;
 use super::crew::{VcpuHandle, loop_failed, new_loop};
-use super::member::{KICK_AGAIN, PATIENCE};
+use super::member::{NUDGE_AGAIN, PATIENCE};
 use super::room::Room;
 use super::{Deadline, Operation, RunError, SerialInput, Signals};
 use crate::machine::VcpuReport;
@@ -117,7 +117,7 @@ pub(super) fn run<'a>(
         return Err(error);
     }
     go()?;
-    let again = i32::try_from(KICK_AGAIN.as_millis()).unwrap_or(1);
+    let again = i32::try_from(NUDGE_AGAIN.as_millis()).unwrap_or(1);
     loop {
         let this = events.subscriber_mut(id).map_err(failed)?;
         if this.is_over() {
@@ -183,9 +183,9 @@ impl MainLoop<'_> {
         // The guest may have left bytes with KVM, or buffers with a device that it need not kick;
         // and one that waits must look whether there is still something to wait for.
         if !self.vcpu_ended
-            && let Err(error) = self.parts.vcpu.kick()
+            && let Err(error) = self.parts.vcpu.nudge()
         {
-            self.end(RunError::host("kick the vCPU")(error));
+            self.end(RunError::host("nudge the vCPU")(error));
         }
         self.parts.console.tick(self.parts.operation.progress());
         if self.vcpu_ended && self.parts.console.stuck_for() >= READER_PATIENCE {

@@ -10,20 +10,20 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::crew::eventfd;
 use super::{RunError, panics};
-use crate::machine::{Ender, Kicker};
+use crate::machine::{Ender, Nudger};
 
 /// How long a thread that is to end is waited for. One that hangs in the kernel, as in a read from
 /// a network that does not answer, is left behind; when that call returns, the thread ends.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
-/// The time between two kicks of a vCPU that is to end. A kick that arrives just before the guest is
+/// The time between two nudges of a vCPU that is to end. A nudge that arrives just before the guest is
 /// entered is lost, so they are repeated.
-pub(super) const KICK_AGAIN: Duration = Duration::from_millis(1);
+pub(super) const NUDGE_AGAIN: Duration = Duration::from_millis(1);
 
 /// How a thread is asked to end.
 pub(super) enum Stop {
     /// A worker's event loop looks at this.
     Event(Arc<EventFd>),
-    /// The vCPU is told, and kicked.
+    /// The vCPU is told, and nudged.
     Vcpu(Stopper),
 }
 
@@ -70,14 +70,14 @@ impl Member {
     pub(super) fn ask_to_end(&self) {
         match &self.stop {
             Stop::Event(event) => drop(event.write(1)),
-            // An error would be met again at the next kick, and there is nobody to tell.
+            // An error would be met again at the next nudge, and there is nobody to tell.
             Stop::Vcpu(stopper) => drop(stopper.stop()),
         }
     }
 
     /// Waits for its end, but not for ever.
     pub(super) fn join(&mut self, until: Instant) {
-        while !wait_for(&self.ended, until.min(Instant::now() + KICK_AGAIN)) {
+        while !wait_for(&self.ended, until.min(Instant::now() + NUDGE_AGAIN)) {
             if Instant::now() >= until {
                 return;
             }
@@ -95,17 +95,17 @@ impl Member {
 pub(super) struct Stopper {
     pub(super) ender: Ender,
     /// There is one once the thread has prepared itself for it.
-    pub(super) kicker: Arc<OnceLock<Kicker>>,
+    pub(super) nudger: Arc<OnceLock<Nudger>>,
 }
 
 impl Stopper {
     pub(super) fn stop(&self) -> io::Result<()> {
         self.ender.stop();
-        self.kick()
+        self.nudge()
     }
 
-    pub(super) fn kick(&self) -> io::Result<()> {
-        self.kicker.get().map_or(Ok(()), |kicker| kicker.kick())
+    pub(super) fn nudge(&self) -> io::Result<()> {
+        self.nudger.get().map_or(Ok(()), |nudger| nudger.nudge())
     }
 }
 

@@ -25,13 +25,13 @@ pub use crew::Worker;
 pub use deadline::{Alarm, Deadline};
 pub use end::{Outcome, main, say_goodbye};
 pub use error::{EXIT_USAGE, RunError};
-pub use operation::{GuestEnd, JustRun, Operation, Source};
+pub use operation::{GuestEnd, JustRun, Operation, ReportSource};
 pub use panics::{catch, describe_panics};
 pub use serial_input::SerialInput;
 pub use signals::Signals;
 
 use crate::devices::ByteQueue;
-use crate::machine::{KICK_SIGNAL, Vcpu};
+use crate::machine::{NUDGE_SIGNAL, Vcpu};
 use crate::report::Console;
 use crate::sandbox::{self, Calls, calls};
 use crate::virtio::VirtioDevice;
@@ -101,12 +101,12 @@ impl<'a> Runner<'a> {
     #[must_use]
     pub fn reports(mut self, port: &SerialPort) -> Self {
         self.channels.refills.push(port.uart.clone());
-        self.listen(Source::Serial, port.output.clone())
+        self.listen(ReportSource::Serial, port.output.clone())
     }
 
     /// Listens to another way on which the guest reports.
     #[must_use]
-    pub fn listen(mut self, source: Source, queue: Arc<ByteQueue>) -> Self {
+    pub fn listen(mut self, source: ReportSource, queue: Arc<ByteQueue>) -> Self {
         self.channels.reports.push((source, queue));
         self
     }
@@ -237,5 +237,5 @@ impl<'a> Runner<'a> {
 fn main_calls(vcpu_thread: libc::pid_t) -> Calls {
     // SAFETY: the call takes nothing and cannot fail.
     let process = unsafe { libc::getpid() };
-    calls::main_loop(process, vcpu_thread, KICK_SIGNAL)
+    calls::main_loop(process, vcpu_thread, NUDGE_SIGNAL)
 }

@@ -9,7 +9,7 @@ use crate::report::Console;
 
 /// Where the guest said something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum ReportSource {
     /// The first serial port.
     Serial,
     /// The virtio console.
@@ -75,7 +75,7 @@ pub trait Operation {
     /// What the guest may not say; it ends the run.
     fn receive(
         &mut self,
-        _source: Source,
+        _source: ReportSource,
         _bytes: &[u8],
         _console: &mut Console,
     ) -> Result<(), RunError> {

@@ -6,7 +6,7 @@ use thiserror::Error;
 use virtio_queue::Queue;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::{DeviceFault, Interrupt, QueueConfigError};
+use super::{DeviceFault, Notifier, QueueConfigError};
 
 /// Why a device did not start although its driver set DRIVER_OK.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -33,16 +33,16 @@ pub enum ActivateError {
 /// A virtio device, whatever its type and its transport.
 ///
 /// A device that serves queues is best made of a [`Service`](super::Service), which a
-/// [`Worker`](super::Worker) makes a `VirtioDevice` of. One that does nothing shows what a
+/// [`QueueWorker`](super::QueueWorker) makes a `VirtioDevice` of. One that does nothing shows what a
 /// transport asks for:
 ///
 /// ```
 /// use std::sync::Arc;
 /// use virtio_queue::Queue;
-/// use vmm::virtio::{ActivateError, Interrupt, IrqLine, VirtioDevice};
+/// use vmm::virtio::{ActivateError, Notifier, NotificationLine, VirtioDevice};
 /// use vmm_sys_util::eventfd::EventFd;
 ///
-/// struct Nothing(Interrupt);
+/// struct Nothing(Notifier);
 ///
 /// impl VirtioDevice for Nothing {
 ///     fn device_type(&self) -> u32 {
@@ -57,7 +57,7 @@ pub enum ActivateError {
 ///     fn queue_events(&self) -> &[EventFd] {
 ///         &[]
 ///     }
-///     fn interrupt(&self) -> &Interrupt {
+///     fn notifier(&self) -> &Notifier {
 ///         &self.0
 ///     }
 ///     fn read_config(&self, _offset: usize, _data: &mut [u8]) {}
@@ -72,8 +72,8 @@ pub enum ActivateError {
 ///     }
 /// }
 ///
-/// let line = Arc::new(IrqLine::new()?);
-/// assert_eq!(Nothing(Interrupt::new(line)).device_type(), 42);
+/// let line = Arc::new(NotificationLine::new()?);
+/// assert_eq!(Nothing(Notifier::new(line)).device_type(), 42);
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub trait VirtioDevice: Send + Sync {
@@ -89,8 +89,8 @@ pub trait VirtioDevice: Send + Sync {
     /// One eventfd a queue, to be registered as ioeventfd on the queue notify register.
     fn queue_events(&self) -> &[EventFd];
 
-    /// The device's interrupt state.
-    fn interrupt(&self) -> &Interrupt;
+    /// What tells the device's driver of things.
+    fn notifier(&self) -> &Notifier;
 
     /// Copies the configuration space from `offset` up to `data`, which the caller has zeroed;
     /// what lies behind the end of the space stays zero.
@@ -117,7 +117,7 @@ pub trait VirtioDevice: Send + Sync {
     fn stop_queue(&self, index: usize);
 
     /// Stops all queues, waits for what is in flight, and goes back to the initial state, the
-    /// interrupt included.
+    /// notifier included.
     fn reset(&self);
 
     /// Does on the calling thread what the queues ask for; whether that used any buffers. For a
@@ -142,7 +142,7 @@ pub trait VirtioDevice: Send + Sync {
     /// Whether the device works, or is about to work, on what its driver has made available.
     ///
     /// When this is false every buffer that the driver has announced is in the used ring and
-    /// counted in [`completions`](super::IrqLine::completions): who waits for the line must look
+    /// counted in [`completions`](super::NotificationLine::completions): who waits for the line must look
     /// at that count after this call, and only then conclude that no one will raise it.
     fn in_flight(&self) -> bool;
 }

@@ -126,8 +126,8 @@ impl MmioTransport {
             reg::VIRTIO_MMIO_QUEUE_READY => state
                 .selected()
                 .map_or(0, |index| u32::from(state.queues[index].ready)),
-            reg::VIRTIO_MMIO_INTERRUPT_STATUS => self.device.interrupt().status(),
-            reg::VIRTIO_MMIO_STATUS if self.device.interrupt().needs_reset() => {
+            reg::VIRTIO_MMIO_INTERRUPT_STATUS => self.device.notifier().status(),
+            reg::VIRTIO_MMIO_STATUS if self.device.notifier().needs_reset() => {
                 state.status | NEEDS_RESET
             }
             reg::VIRTIO_MMIO_STATUS => state.status,
@@ -149,7 +149,7 @@ impl MmioTransport {
             reg::VIRTIO_MMIO_QUEUE_SEL => state.queue_sel = value,
             reg::VIRTIO_MMIO_QUEUE_READY => self.write_queue_ready(&mut state, value),
             reg::VIRTIO_MMIO_QUEUE_NOTIFY => self.notify_queue(&state, value),
-            reg::VIRTIO_MMIO_INTERRUPT_ACK => self.device.interrupt().acknowledge(value),
+            reg::VIRTIO_MMIO_INTERRUPT_ACK => self.device.notifier().acknowledge(value),
             reg::VIRTIO_MMIO_STATUS => self.write_status(&mut state, value),
             _ => {
                 if let Some(queue) = state.writable_queue() {
@@ -228,7 +228,7 @@ impl MmioTransport {
                 state.status |= DRIVER_OK;
                 if let Err(why) = self.activate(state) {
                     self.device.refuse_start(why);
-                    self.device.interrupt().set_needs_reset();
+                    self.device.notifier().set_needs_reset();
                 }
             }
             _ => state.status |= bit,

@@ -6,8 +6,8 @@ pub mod block;
 mod chain;
 pub mod console;
 mod device;
-mod interrupt;
 mod mmio;
+mod notify;
 mod queue;
 mod queue_config;
 #[cfg(test)]
@@ -16,8 +16,8 @@ mod worker;
 
 pub use chain::{Chain, ChainError, DescriptorTable};
 pub use device::{ActivateError, VirtioDevice};
-pub use interrupt::{Interrupt, IrqLine};
 pub use mmio::MmioTransport;
+pub use notify::{NotificationLine, Notifier};
 pub use queue::{QueueError, UsedElement, needs_notification, publish_used};
 pub use queue_config::{QueueConfig, QueueConfigError};
-pub use worker::{DeviceFault, QueueCounters, QueueFault, Service, Turn, Worker};
+pub use worker::{DeviceFault, QueueCounters, QueueFault, QueueWorker, Service, Turn};

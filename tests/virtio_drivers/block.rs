@@ -8,7 +8,7 @@ use virtio_drivers::transport::InterruptStatus;
 use virtio_drivers::transport::Transport as _;
 use vmm::storage::MemoryStorage;
 use vmm::virtio::block::{Block, BlockConfig};
-use vmm::virtio::{IrqLine, MmioTransport, VirtioDevice};
+use vmm::virtio::{MmioTransport, NotificationLine, VirtioDevice};
 
 use crate::guest::{DeviceThread, Registers, TestHal, new_memory};
 
@@ -21,7 +21,7 @@ type Driver = VirtIOBlk<TestHal, Registers>;
 struct Machine {
     block: Arc<Block<MemoryStorage>>,
     mmio: Arc<MmioTransport>,
-    line: Arc<IrqLine>,
+    line: Arc<NotificationLine>,
     _thread: DeviceThread,
 }
 
@@ -37,7 +37,7 @@ impl Machine {
         };
         let contents = (0..CAPACITY).map(|byte| u8::try_from(byte / 512).unwrap());
         let backend = MemoryStorage::new(contents.collect());
-        let line = Arc::new(IrqLine::new().unwrap());
+        let line = Arc::new(NotificationLine::new().unwrap());
         let block = Block::new(&config, backend, memory.clone(), Arc::clone(&line)).unwrap();
         let block = Arc::new(block);
         let mmio = Arc::new(MmioTransport::new(block.clone(), memory));
@@ -167,7 +167,7 @@ fn a_second_driver_takes_over_from_one_that_is_gone() {
         };
         assert_eq!(registers.read(0x44), 0, "the queue is still ready");
     }
-    assert!(!machine.block.interrupt().needs_reset());
+    assert!(!machine.block.notifier().needs_reset());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use virtio_drivers::device::console::VirtIOConsole;
 use vmm::devices::{ByteQueue, Overflow};
 use vmm::virtio::console::Console;
-use vmm::virtio::{IrqLine, MmioTransport, VirtioDevice};
+use vmm::virtio::{MmioTransport, NotificationLine, VirtioDevice};
 
 use crate::guest::{DeviceThread, Registers, TestHal, new_memory};
 
@@ -25,7 +25,7 @@ struct Machine {
 impl Machine {
     fn new() -> Self {
         let memory = new_memory();
-        let line = Arc::new(IrqLine::new().unwrap());
+        let line = Arc::new(NotificationLine::new().unwrap());
         let transmitted = Arc::new(ByteQueue::new(ROOM, Overflow::Wait).unwrap());
         let console = Console::new(transmitted.clone(), memory.clone(), line).unwrap();
         let console = Arc::new(console);
@@ -104,7 +104,7 @@ fn a_second_driver_takes_over_from_one_that_is_gone() {
         driver.send(round).unwrap();
         assert_eq!(take(&machine.transmitted, 1), [round]);
     }
-    assert!(!machine.console.interrupt().needs_reset());
+    assert!(!machine.console.notifier().needs_reset());
 }
 
 #[test]

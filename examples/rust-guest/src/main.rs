@@ -12,7 +12,7 @@ use core::sync::atomic::Ordering;
 use guest_abi::layout::INPUT_SLOT;
 use guest_abi::ports::IDLE;
 use guest_kit::hardware::Ports;
-use guest_kit::machine::Machine;
+use guest_kit::machine::Platform;
 use guest_kit::serial::debug;
 use guest_kit::virtio::block::{BlockDevice, BlockError, Purpose};
 use guest_kit::virtio::requests::{Kind, Request};
@@ -22,7 +22,7 @@ const FAILED: u8 = 255;
 
 guest_kit::entry!(main);
 
-fn main(mut machine: Machine) -> u8 {
+fn main(mut machine: Platform) -> u8 {
     let ports = machine.ports();
     match sum_of_first_sector(&mut machine) {
         Ok((sum, capacity)) => {
@@ -36,7 +36,7 @@ fn main(mut machine: Machine) -> u8 {
     }
 }
 
-fn sum_of_first_sector(machine: &mut Machine) -> Result<(u8, u64), BlockError> {
+fn sum_of_first_sector(machine: &mut Platform) -> Result<(u8, u64), BlockError> {
     let place = machine.device(INPUT_SLOT);
     let pool = machine.pool();
     let mut disk = BlockDevice::init(place.registers, place.queue, Purpose::Read, 1, |_| {})?;

@@ -10,7 +10,7 @@ use vm_device::DeviceMmio;
 use vm_device::bus::MmioAddress;
 use vm_memory::{Bytes, GuestAddress};
 use vmm::virtio::block::{Block, BlockConfig};
-use vmm::virtio::{IrqLine, MmioTransport, VirtioDevice};
+use vmm::virtio::{MmioTransport, NotificationLine, VirtioDevice};
 
 use super::action::{Action, DISCARD, Fields, Request, WRITE_ZEROES};
 use super::memory::Memory;
@@ -29,7 +29,7 @@ pub struct Disk {
     pub memory: Arc<Memory>,
     pub probe: Arc<Probe>,
     pub queue: QueueLayout,
-    line: Arc<IrqLine>,
+    line: Arc<NotificationLine>,
     transport: MmioTransport,
     size: u16,
     avail: u16,
@@ -42,7 +42,7 @@ impl Disk {
         index: usize,
         geometry: (u64, u32),
         memory: &Arc<Memory>,
-        line: &Arc<IrqLine>,
+        line: &Arc<NotificationLine>,
     ) -> Self {
         let config = BlockConfig {
             capacity: geometry.0,
@@ -183,9 +183,9 @@ impl Disk {
 
     /// Lets the device work, and checks how many buffers it has used: all if it has to look.
     fn round(&self, has_to_look: bool, work: impl FnOnce(&Block<Watched>)) {
-        let interrupt = self.probe.interrupt();
+        let notifier = self.probe.notifier();
         let mut active = self.probe.active.lock().unwrap();
-        let running = active.as_mut().filter(|_| !interrupt.needs_reset());
+        let running = active.as_mut().filter(|_| !notifier.needs_reset());
         let before = self.line.completions();
         let Some(queue) = running else {
             work(&self.probe.device);
@@ -197,7 +197,7 @@ impl Disk {
         work(&self.probe.device);
         let used = self.line.completions() - before;
         queue.count(used);
-        let stopped = interrupt.needs_reset();
+        let stopped = notifier.needs_reset();
         if used > 0 {
             assert!(queue.index_is_right(&self.memory.dma), "a wrong used index");
         }

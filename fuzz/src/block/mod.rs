@@ -20,7 +20,7 @@ use guest_abi::layout::{
 use vm_memory::{Bytes, GuestAddress};
 use vmm::machine::GuestRam;
 use vmm::virtio::block::Block;
-use vmm::virtio::{IrqLine, VirtioDevice};
+use vmm::virtio::{NotificationLine, VirtioDevice};
 
 use super::{Kept, with_rig};
 use action::{Action, Request};
@@ -42,7 +42,7 @@ const IOERR: u8 = 1;
 struct Rig {
     ram: GuestRam,
     memory: Arc<Memory>,
-    line: Arc<IrqLine>,
+    line: Arc<NotificationLine>,
     /// The two disks, small and large, with small and large sectors; made when they are needed.
     disks: [Option<[Disk; 2]>; 4],
     inputs: u32,
@@ -89,7 +89,7 @@ impl Rig {
         let ram = GuestRam::new(Shape::COPYING).unwrap();
         Self {
             memory: Arc::new(Memory::new(ram.dma().clone())),
-            line: Arc::new(IrqLine::new().unwrap()),
+            line: Arc::new(NotificationLine::new().unwrap()),
             ram,
             disks: [const { None }; 4],
             inputs: 0,
@@ -203,7 +203,7 @@ fn transfer(u: &mut Unstructured<'_>) -> Result<(u32, u64, u32)> {
 fn examine(disk: &mut Disk, &(kind, sector, len): &(u32, u64, u32)) {
     ask(disk, (kind, sector, len));
     assert!(
-        !disk.probe.interrupt().needs_reset(),
+        !disk.probe.notifier().needs_reset(),
         "a reset does not help"
     );
     let expected = if is_valid(disk, kind, sector, len) {

@@ -10,7 +10,7 @@ use virtio_queue::Queue;
 use vm_memory::VolatileSlice;
 use vmm::storage::{MemoryStorage, Storage};
 use vmm::virtio::block::Block;
-use vmm::virtio::{ActivateError, Interrupt, VirtioDevice};
+use vmm::virtio::{ActivateError, Notifier, VirtioDevice};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::memory::Memory;
@@ -188,8 +188,8 @@ impl VirtioDevice for Probe {
         self.device.queue_events()
     }
 
-    fn interrupt(&self) -> &Interrupt {
-        self.device.interrupt()
+    fn notifier(&self) -> &Notifier {
+        self.device.notifier()
     }
 
     fn read_config(&self, offset: usize, data: &mut [u8]) {

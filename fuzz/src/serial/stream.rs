@@ -9,7 +9,7 @@ use guest_protocol::{
 use vmm::config::Protocol;
 use vmm::operations::copy::Session;
 use vmm::report::{DEBUG_PREFIX, DebugLines, MAX_DEBUG, message_line, message_object};
-use vmm::runtime::Source;
+use vmm::runtime::ReportSource;
 
 const MAX_PIECES: usize = 64;
 const MAX_REPEATS: usize = 1 << 11;
@@ -202,7 +202,7 @@ fn converse(
     let mut shown = String::new();
     let mut lines = 0;
     for piece in pieces {
-        let result = session.receive(Source::Serial, piece, |message| {
+        let result = session.receive(ReportSource::Serial, piece, |message| {
             lines += 1;
             show(message, &mut shown);
         });

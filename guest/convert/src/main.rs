@@ -8,14 +8,14 @@ extern crate alloc;
 
 use guest_abi::layout::{INPUT_SLOT, OUTPUT_SLOT};
 use guest_convert::app::{self, Parts};
-use guest_kit::machine::Machine;
+use guest_kit::machine::Platform;
 
 #[allow(unsafe_code)]
 mod libc;
 
 guest_kit::entry!(main, heap: region);
 
-fn main(mut machine: Machine) -> u8 {
+fn main(mut machine: Platform) -> u8 {
     let ports = machine.ports();
     app::run(Parts {
         ports: &ports,

@@ -8,11 +8,11 @@ use core::fmt;
 use guest_abi::ports::COM1;
 use guest_protocol::{MAX_MESSAGE_LEN, NO_STATUS, Sparse, Transport};
 
-use crate::config::{Config, Disk};
+use crate::config::{Config, Side};
 use crate::copy::digest::Hasher;
 use crate::copy::disks::Disks;
 use crate::copy::engine::{Engine, Extras, buffers};
-use crate::copy::plan::{Extent, Plan, request_size};
+use crate::copy::plan::{DiskShape, Plan, request_size};
 use crate::copy::skip::Selection;
 use crate::copy::zeros::Search;
 use crate::copy::{Observer, Outcome};
@@ -23,7 +23,7 @@ use guest_kit::hardware::{Attached, Ports, Registers};
 use guest_kit::serial::{Uart, debug};
 use guest_kit::virtio::block::{BlockDevice, Purpose, Stage};
 use guest_kit::virtio::console::Console;
-use guest_kit::virtio::requests::MAX_SLOTS;
+use guest_kit::virtio::requests::MAX_REQUEST_SLOTS;
 
 /// Exit status of a run that ended well.
 pub const EXIT_SUCCESS: u8 = 0;
@@ -101,8 +101,8 @@ fn execute<P: Ports, R: Registers>(
     } = parts;
     let config = configure(ports, console, reporter)?;
     let slots = slots(&config, &pool);
-    let (input, source) = attach(Disk::Input, input, &config, slots, reporter)?;
-    let (output, target) = attach(Disk::Output, output, &config, slots, reporter)?;
+    let (input, source) = attach(Side::Input, input, &config, slots, reporter)?;
+    let (output, target) = attach(Side::Output, output, &config, slots, reporter)?;
     let plan = request_size(&config, input.config(), output.config())
         .and_then(|size| Plan::new(source, target, size))
         .map_err(|error| failure(Op::Init, error.disk().name(), &error))?;
@@ -120,7 +120,7 @@ fn execute<P: Ports, R: Registers>(
         verify: config.verify,
     };
     let mut disks = Disks::new(ports, input, output);
-    let mut progress = Progress {
+    let mut progress = ProgressReporter {
         schedule: Schedule::new(source.sectors(), config.progress_percent),
         reporter,
     };
@@ -169,22 +169,24 @@ fn configure<P: Ports, R: Registers>(
 /// How many requests at once to make room for.
 fn slots(config: &Config, pool: &DmaRegion) -> u16 {
     let depth = usize::try_from(config.queue_depth).unwrap_or(usize::MAX);
-    let slots = depth.min(buffers(pool, config.request_size)).min(MAX_SLOTS);
+    let slots = depth
+        .min(buffers(pool, config.request_size))
+        .min(MAX_REQUEST_SLOTS);
     u16::try_from(slots).unwrap_or(u16::MAX)
 }
 
 /// Initialises one disk and says so, stage by stage.
 fn attach<P: Ports, R: Registers>(
-    disk: Disk,
+    disk: Side,
     place: Attached<R>,
     config: &Config,
     slots: u16,
     reporter: &mut Reporter<'_, P, R>,
-) -> Result<(BlockDevice<R>, Extent), Failure> {
+) -> Result<(BlockDevice<R>, DiskShape), Failure> {
     let name = disk.name();
     let (purpose, sector) = match disk {
-        Disk::Input => (Purpose::Read, config.input_sector),
-        Disk::Output => (Purpose::Write, config.output_sector),
+        Side::Input => (Purpose::Read, config.input_sector),
+        Side::Output => (Purpose::Write, config.output_sector),
     };
     let on_stage = |stage| match stage {
         Stage::Probe => reporter.init("probe", name, place.address),
@@ -193,7 +195,7 @@ fn attach<P: Ports, R: Registers>(
     };
     let device = BlockDevice::init(place.registers, place.queue, purpose, slots, on_stage)
         .map_err(|error| failure(Op::Init, name, &error))?;
-    let extent = Extent::new(disk, device.config(), sector)
+    let extent = DiskShape::new(disk, device.config(), sector)
         .map_err(|error| failure(Op::Init, name, &error))?;
     reporter.capacity(disk, extent.sectors(), extent.len);
     Ok((device, extent))
@@ -210,12 +212,12 @@ fn failure(op: Op, device: &'static str, error: &dyn fmt::Display) -> Failure {
 }
 
 /// Reports the points of the schedule as the copy passes them.
-struct Progress<'a, 'p, P, R> {
+struct ProgressReporter<'a, 'p, P, R> {
     schedule: Schedule,
     reporter: &'a mut Reporter<'p, P, R>,
 }
 
-impl<P: Ports, R: Registers> Observer for Progress<'_, '_, P, R> {
+impl<P: Ports, R: Registers> Observer for ProgressReporter<'_, '_, P, R> {
     fn copied(&mut self, sectors: u64) {
         while let Some(point) = self.schedule.take(sectors) {
             self.reporter.progress(point, self.schedule.total());

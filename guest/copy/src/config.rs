@@ -14,14 +14,14 @@ const DEFAULT_REQUEST_SIZE: u32 = 65536;
 
 /// One of the two disks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Disk {
+pub enum Side {
     /// The one that is read.
     Input,
     /// The one that is written.
     Output,
 }
 
-impl Disk {
+impl Side {
     /// Its name in messages.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -32,7 +32,7 @@ impl Disk {
     }
 }
 
-impl fmt::Display for Disk {
+impl fmt::Display for Side {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
@@ -46,10 +46,10 @@ pub enum ConfigError {
     Malformed,
     /// A disk is not named exactly once.
     #[error("the configuration names the {0} disk {1} times instead of once")]
-    Named(Disk, usize),
+    Named(Side, usize),
     /// A sector size is not a power of two, or too small or too large.
     #[error("sector size {1} of the {0} disk is not a power of two from 512 to 65536")]
-    SectorSize(Disk, u32),
+    SectorSize(Side, u32),
     /// The request size does not suit the sectors or the pool.
     #[error(
         "request size {0} is not a multiple of both sector sizes of at most {MAX_REQUEST_SIZE}"
@@ -107,8 +107,8 @@ impl Config {
     /// [`ConfigError`], for the first thing that does not hold.
     pub fn decode(message: &[u8]) -> Result<Self, ConfigError> {
         let message = VmmConfig::decode(message).map_err(|_| ConfigError::Malformed)?;
-        let input_sector = sector_size(&message, Disk::Input)?;
-        let output_sector = sector_size(&message, Disk::Output)?;
+        let input_sector = sector_size(&message, Side::Input)?;
+        let output_sector = sector_size(&message, Side::Output)?;
         let block = input_sector.max(output_sector);
         if message.progress_percent > 100 {
             return Err(ConfigError::ProgressPercent(message.progress_percent));
@@ -144,7 +144,7 @@ fn digest(message: &VmmConfig) -> Result<Option<u64>, ConfigError> {
     }
 }
 
-fn sector_size(message: &VmmConfig, disk: Disk) -> Result<u32, ConfigError> {
+fn sector_size(message: &VmmConfig, disk: Side) -> Result<u32, ConfigError> {
     let mut named = message
         .devices
         .iter()
@@ -219,17 +219,17 @@ mod tests {
     fn sector_sizes_other_than_powers_of_two_from_512_to_65536_are_refused() {
         for size in [0, 1, 256, 511, 513, 1000, 131_072, u32::MAX] {
             let error = decode(&message(&[("input", 512), ("output", size)])).unwrap_err();
-            assert_eq!(error, ConfigError::SectorSize(Disk::Output, size));
+            assert_eq!(error, ConfigError::SectorSize(Side::Output, size));
         }
     }
 
     #[test]
     fn each_disk_must_be_named_exactly_once() {
         let error = decode(&message(&[("output", 512)])).unwrap_err();
-        assert_eq!(error, ConfigError::Named(Disk::Input, 0));
+        assert_eq!(error, ConfigError::Named(Side::Input, 0));
         let twice = [("input", 512), ("output", 512), ("output", 512)];
         let error = decode(&message(&twice)).unwrap_err();
-        assert_eq!(error, ConfigError::Named(Disk::Output, 2));
+        assert_eq!(error, ConfigError::Named(Side::Output, 2));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use guest_protocol::{
     complete_with_digest, encode_framed, encode_progress, error_message, init_message,
 };
 
-use crate::config::Disk;
+use crate::config::Side;
 use crate::copy::hex;
 use crate::progress::percent;
 
@@ -113,10 +113,10 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
     }
 
     /// `disk` holds `sectors` sectors, `bytes` bytes in all.
-    pub fn capacity(&mut self, disk: Disk, sectors: u64, bytes: u64) {
+    pub fn capacity(&mut self, disk: Side, sectors: u64, bytes: u64) {
         let label = match disk {
-            Disk::Input => "Input",
-            Disk::Output => "Output",
+            Side::Input => "Input",
+            Side::Output => "Output",
         };
         match self.protocol {
             Protocol::Protobuf => self.message(&capacity_message(disk.name(), sectors, bytes)),
@@ -289,7 +289,7 @@ mod tests {
 
     fn everything(reporter: &mut TestReporter<'_>) {
         reporter.init("config", "vmm", 0x3f8);
-        reporter.capacity(Disk::Input, 50, 25600);
+        reporter.capacity(Side::Input, 50, 25600);
         reporter.progress(11, 50);
         for op in [Op::Read, Op::Write, Op::Flush, Op::Init] {
             reporter.error(&failure(op));

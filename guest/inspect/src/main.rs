@@ -5,11 +5,11 @@
 
 use guest_abi::layout::INPUT_SLOT;
 use guest_inspect::app::{self, Parts};
-use guest_kit::machine::Machine;
+use guest_kit::machine::Platform;
 
 guest_kit::entry!(main, heap: region);
 
-fn main(mut machine: Machine) -> u8 {
+fn main(mut machine: Platform) -> u8 {
     let ports = machine.ports();
     app::run(Parts {
         ports: &ports,

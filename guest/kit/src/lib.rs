@@ -1,19 +1,19 @@
 //! What a guest's program stands on: the machine's ports, registers and memory, the serial line,
 //! and drivers for virtio devices. A guest runs in ring 3 without an operating system.
 //!
-//! A program says where it begins with [`entry!`], and gets a [`machine::Machine`] from which it
+//! A program says where it begins with [`entry!`], and gets a [`machine::Platform`] from which it
 //! takes its devices:
 //!
 //! ```ignore
 //! #![no_std]
 //! #![no_main]
 //!
-//! use guest_kit::machine::Machine;
+//! use guest_kit::machine::Platform;
 //! use guest_kit::serial::debug;
 //!
 //! guest_kit::entry!(main);
 //!
-//! fn main(machine: Machine) -> u8 {
+//! fn main(machine: Platform) -> u8 {
 //!     debug(&machine.ports(), format_args!("hello"));
 //!     0
 //! }

@@ -20,7 +20,7 @@ use crate::config::{ConvertConfig, DiskFormat, ProgressPercent};
 use crate::machine::{self, Machine, Ports};
 use crate::report::{Console, ConsoleOptions};
 use crate::runtime::{
-    Deadline, GuestEnd, Operation, Outcome, RunError, Runner, SerialPort, Signals, Source,
+    Deadline, GuestEnd, Operation, Outcome, ReportSource, RunError, Runner, SerialPort, Signals,
 };
 use crate::sandbox::calls;
 use disks::Disks;
@@ -164,7 +164,12 @@ fn console_options(config: &ConvertConfig) -> ConsoleOptions {
 }
 
 impl Operation for Conversion {
-    fn receive(&mut self, _: Source, bytes: &[u8], console: &mut Console) -> Result<(), RunError> {
+    fn receive(
+        &mut self,
+        _: ReportSource,
+        bytes: &[u8],
+        console: &mut Console,
+    ) -> Result<(), RunError> {
         let show = |message: &guest_protocol::GuestMessage| {
             // What is wrong with an image is said once, at the end.
             if !matches!(message.payload, Some(Payload::Error(_))) {

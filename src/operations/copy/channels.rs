@@ -10,7 +10,7 @@ use super::disks::Disks;
 use crate::config::Config;
 use crate::devices::ByteQueue;
 use crate::machine::{Machine, Ports, Slot, Vcpu};
-use crate::runtime::{RunError, Runner, SerialPort, Source, Worker, report_queue};
+use crate::runtime::{ReportSource, RunError, Runner, SerialPort, Worker, report_queue};
 use crate::sandbox::Calls;
 use crate::virtio::VirtioDevice;
 use crate::virtio::console::Console;
@@ -90,7 +90,7 @@ impl Channels {
                 subscriber: console.device.clone(),
                 calls: Calls::new(),
             })
-            .listen(Source::Console, console.output.clone())
+            .listen(ReportSource::Console, console.output.clone())
             .hear_out(console.device.clone())
     }
 

@@ -18,7 +18,7 @@ use crate::sandbox::{Calls, calls};
 use crate::storage::Cancel;
 
 /// What a copy reads, open.
-pub(super) struct Sources {
+pub(super) struct OpenedInputs {
     input: Arc<InputFile>,
     guest: Option<ImageFile>,
     image: Option<Vec<u8>>,
@@ -33,7 +33,7 @@ pub(super) struct Files {
     cancel: Cancel,
 }
 
-impl Sources {
+impl OpenedInputs {
     /// Opens the input, and reads the guest if it is not the built-in one.
     pub(super) fn open(config: &Config) -> Result<Self, RunError> {
         let cancel = Cancel::new();

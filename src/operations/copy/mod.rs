@@ -22,7 +22,7 @@ use crate::config::{Config, Protocol};
 use crate::machine::{self, Machine};
 use crate::report::{Console, ConsoleOptions};
 use crate::runtime::{
-    Deadline, GuestEnd, Operation, Outcome, RunError, Runner, SerialInput, Signals, Source,
+    Deadline, GuestEnd, Operation, Outcome, ReportSource, RunError, Runner, SerialInput, Signals,
 };
 use crate::sandbox::calls;
 use channels::Channels;
@@ -68,8 +68,8 @@ fn start(config: &Config) -> Result<(Copy, Outcome), RunError> {
     };
     let alarm = deadline.map(set_alarm).transpose();
     let alarm = alarm.map_err(RunError::host("set an alarm"))?;
-    let sources = files::Sources::open(config)?;
-    files::Sources::knock_at_outputs(config);
+    let sources = files::OpenedInputs::open(config)?;
+    files::OpenedInputs::knock_at_outputs(config);
     // From here on a signal ends the run in order: there may be a file to remove.
     let signals = Signals::take_over().map_err(RunError::host("take over signals"))?;
     drop(alarm);
@@ -144,7 +144,7 @@ fn console_options(config: &Config, total: u64) -> ConsoleOptions {
 impl Operation for Copy {
     fn receive(
         &mut self,
-        source: Source,
+        source: ReportSource,
         bytes: &[u8],
         console: &mut Console,
     ) -> Result<(), RunError> {

@@ -8,7 +8,7 @@ use guest_protocol::{FrameDecoder, FrameError, GuestMessage, Level, Payload};
 
 use crate::config::Protocol;
 use crate::report::{hex, message_line};
-use crate::runtime::{RunError, Source};
+use crate::runtime::{ReportSource, RunError};
 
 /// Messages beside progress that a session may have: initialisation of two disks takes nine.
 const MAX_MESSAGES: u32 = 64;
@@ -156,13 +156,13 @@ impl Session {
     /// The first breach of the protocol, which ends the conversation.
     pub fn receive(
         &mut self,
-        source: Source,
+        source: ReportSource,
         bytes: &[u8],
         mut show: impl FnMut(&GuestMessage),
     ) -> Result<(), ProtocolError> {
         let index = match source {
-            Source::Serial => 0,
-            Source::Console => 1,
+            ReportSource::Serial => 0,
+            ReportSource::Console => 1,
         };
         let mut decoder = std::mem::take(&mut self.decoders[index]);
         let mut result = Ok(());
@@ -311,7 +311,7 @@ mod tests {
     }
 
     fn receive(session: &mut Session, message: &GuestMessage) -> Result<(), ProtocolError> {
-        session.receive(Source::Serial, &frame(message), |_| {})
+        session.receive(ReportSource::Serial, &frame(message), |_| {})
     }
 
     #[test]
@@ -396,7 +396,11 @@ mod tests {
         let no_content = [0, 0];
         let too_long = [0, 0x1b];
         let mut session = Session::new(Protocol::Protobuf, 50);
-        let error = session.receive(Source::Serial, &[no_content, too_long].concat(), |_| {});
+        let error = session.receive(
+            ReportSource::Serial,
+            &[no_content, too_long].concat(),
+            |_| {},
+        );
         assert_eq!(error, Err(ProtocolError::Shape));
     }
 
@@ -410,7 +414,9 @@ mod tests {
         let mut session = Session::new(Protocol::Protobuf, 50);
         let mut bytes = frame(&complete_message("copy", 50, true));
         bytes.push(7);
-        session.receive(Source::Serial, &bytes, |_| {}).unwrap();
+        session
+            .receive(ReportSource::Serial, &bytes, |_| {})
+            .unwrap();
         assert!(session.verdict().unwrap_err().contains("middle"));
     }
 }

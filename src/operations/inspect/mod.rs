@@ -25,7 +25,8 @@ use crate::files::{InputFile, padded_length};
 use crate::machine::{self, Machine, Ports, Vcpu};
 use crate::report::{Console, ConsoleOptions};
 use crate::runtime::{
-    Deadline, GuestEnd, Operation, Outcome, RunError, Runner, SerialPort, Signals, Source, Worker,
+    Deadline, GuestEnd, Operation, Outcome, ReportSource, RunError, Runner, SerialPort, Signals,
+    Worker,
 };
 use crate::sandbox::calls;
 use crate::storage::Cancel;
@@ -175,7 +176,7 @@ fn console_options(config: &ImageConfig) -> ConsoleOptions {
 }
 
 impl Operation for Look<'_> {
-    fn receive(&mut self, _: Source, bytes: &[u8], _: &mut Console) -> Result<(), RunError> {
+    fn receive(&mut self, _: ReportSource, bytes: &[u8], _: &mut Console) -> Result<(), RunError> {
         self.session
             .receive(bytes)
             .map_err(|error| RunError::Guest(format!("the look into the image failed: {error}")))

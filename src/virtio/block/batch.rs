@@ -8,9 +8,9 @@ use crate::virtio::{QueueFault, Turn};
 
 /// Most bytes that are moved by one call of the storage, unless a single request has more. Small
 /// enough that whoever waits for the data can start on it while the rest is still on its way.
-pub(super) const MAX_RUN_BYTES: u64 = 256 << 10;
-/// Most segments of a run; each may fall into two regions, and IOV_MAX is 1024.
-const MAX_RUN_SEGMENTS: usize = 512;
+pub(super) const MAX_JOINED_BYTES: u64 = 256 << 10;
+/// Most segments of joined requests; each may fall into two regions, and IOV_MAX is 1024.
+const MAX_JOINED_SEGMENTS: usize = 512;
 /// A batch takes no more requests once those in it have so many bytes.
 const MAX_BATCH_BYTES: u64 = 1 << 20;
 /// A batch takes no more requests once those in it have so many segments.
@@ -62,7 +62,7 @@ impl Batch {
 }
 
 /// How many of `requests`, from the first one up, can be carried out as one.
-pub(super) fn run_len(requests: &[Request]) -> usize {
+pub(super) fn joined_len(requests: &[Request]) -> usize {
     let Some(first) = requests.first() else {
         return 0;
     };
@@ -76,16 +76,16 @@ pub(super) fn run_len(requests: &[Request]) -> usize {
         };
         let fits = next_operation == operation
             && next_extent.offset == end
-            && next_extent.end() - extent.offset <= MAX_RUN_BYTES
-            && next.segments.end - first.segments.start <= MAX_RUN_SEGMENTS;
+            && next_extent.end() - extent.offset <= MAX_JOINED_BYTES
+            && next.segments.end - first.segments.start <= MAX_JOINED_SEGMENTS;
         end = next_extent.end();
         fits
     });
     1 + joins.count()
 }
 
-/// The part of the disk that a run covers.
-pub(super) fn run_extent(run: &[Request]) -> Option<Extent> {
+/// The part of the disk that joined requests cover.
+pub(super) fn joined_extent(run: &[Request]) -> Option<Extent> {
     let (_, first) = transfer_of(run.first()?.operation)?;
     let (_, last) = transfer_of(run.last()?.operation)?;
     let len = u32::try_from(last.end() - first.offset).ok()?;

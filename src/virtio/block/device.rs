@@ -14,7 +14,7 @@ use super::failures::Failures;
 use super::request::Geometry;
 use super::{BlockConfig, BlockConfigError, BlockCounters, BlockIoError, BlockStats};
 use crate::storage::Storage;
-use crate::virtio::{IrqLine, QueueFault, Service, Turn, Worker};
+use crate::virtio::{NotificationLine, QueueFault, QueueWorker, Service, Turn};
 
 /// Why a block device could not be made.
 #[derive(Debug, Error)]
@@ -34,7 +34,7 @@ pub enum NewBlockError {
 /// use vm_memory::{GuestAddress, GuestMemoryMmap};
 /// use vmm::storage::MemoryStorage;
 /// use vmm::virtio::block::{Block, BlockConfig};
-/// use vmm::virtio::{IrqLine, VirtioDevice};
+/// use vmm::virtio::{NotificationLine, VirtioDevice};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let config = BlockConfig {
@@ -45,7 +45,7 @@ pub enum NewBlockError {
 ///     zeroes: false,
 /// };
 /// let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)])?;
-/// let line = Arc::new(IrqLine::new()?);
+/// let line = Arc::new(NotificationLine::new()?);
 /// let disk = Block::new(&config, MemoryStorage::new(vec![0; 1 << 20]), memory, line)?;
 /// let mut capacity = [0; 8];
 /// disk.read_config(0, &mut capacity);
@@ -53,7 +53,7 @@ pub enum NewBlockError {
 /// # Ok(())
 /// # }
 /// ```
-pub type Block<B> = Worker<BlockService<B>>;
+pub type Block<B> = QueueWorker<BlockService<B>>;
 
 /// What a block device does with its requests.
 pub struct BlockService<B> {
@@ -77,7 +77,7 @@ impl<B: Storage> Block<B> {
         config: &BlockConfig,
         storage: B,
         memory: GuestMemoryMmap,
-        line: Arc<IrqLine>,
+        line: Arc<NotificationLine>,
     ) -> Result<Self, NewBlockError> {
         config.check()?;
         let service = BlockService {

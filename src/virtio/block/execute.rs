@@ -6,7 +6,7 @@ use thiserror::Error;
 use vm_memory::{Bytes, GuestMemoryError, VolatileSlice};
 
 use super::BlockCounters;
-use super::batch::{Batch, MAX_RUN_BYTES, run_extent, run_len};
+use super::batch::{Batch, MAX_JOINED_BYTES, joined_extent, joined_len};
 use super::device::BlockService;
 use super::disk::{BlockIoError, IoOperation, TransferError, transfer_of};
 use super::request::{Extent, Operation, Request, Status};
@@ -15,7 +15,7 @@ use crate::storage::Storage;
 use crate::virtio::{QueueFault, Turn};
 
 /// The used ring is updated at the latest when so many bytes have been moved since last time.
-const PUBLISH_BYTES: u64 = MAX_RUN_BYTES;
+const PUBLISH_BYTES: u64 = MAX_JOINED_BYTES;
 
 /// The status byte cannot be written, although it could be when the request was parsed.
 #[derive(Debug, Error)]
@@ -55,7 +55,7 @@ impl<'t, 'm, B: Storage> Execution<'t, 'm, B> {
         let mut rest = self.batch.requests.as_slice();
         let mut result = Ok(());
         while !rest.is_empty() && result.is_ok() {
-            let (run, behind) = rest.split_at(run_len(rest));
+            let (run, behind) = rest.split_at(joined_len(rest));
             rest = behind;
             result = self.execute(run);
         }
@@ -84,7 +84,7 @@ impl<'t, 'm, B: Storage> Execution<'t, 'm, B> {
     }
 
     fn execute_joined(&mut self, run: &[Request]) -> bool {
-        let (Some(first), Some(last), Some(extent)) = (run.first(), run.last(), run_extent(run))
+        let (Some(first), Some(last), Some(extent)) = (run.first(), run.last(), joined_extent(run))
         else {
             return false;
         };

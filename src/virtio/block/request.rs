@@ -135,15 +135,15 @@ pub(super) fn parse(
     segments: &mut Vec<Segment>,
 ) -> Result<Request, RequestFault> {
     let (head, first) = (chain.head(), segments.len());
-    let mut layout = Layout::new(memory, segments);
-    let status = match layout.read(&mut chain) {
+    let mut parts = ChainParts::new(memory, segments);
+    let status = match parts.read(&mut chain) {
         Ok(status) => status,
         Err(fault) => {
             segments.truncate(first);
             return Err(fault);
         }
     };
-    let operation = layout.operation(geometry, first);
+    let operation = parts.operation(geometry, first);
     Ok(Request {
         head,
         operation,
@@ -153,7 +153,7 @@ pub(super) fn parse(
 }
 
 /// A chain taken apart: header, data and status.
-struct Layout<'a> {
+struct ChainParts<'a> {
     memory: &'a GuestMemoryMmap,
     segments: &'a mut Vec<Segment>,
     header: [u8; HEADER_BYTES],
@@ -166,7 +166,7 @@ struct Layout<'a> {
     last: Option<Segment>,
 }
 
-impl<'a> Layout<'a> {
+impl<'a> ChainParts<'a> {
     fn new(memory: &'a GuestMemoryMmap, segments: &'a mut Vec<Segment>) -> Self {
         Self {
             memory,

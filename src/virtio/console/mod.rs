@@ -17,7 +17,7 @@ use thiserror::Error;
 use virtio_bindings::virtio_ids::VIRTIO_ID_CONSOLE;
 use vm_memory::{GuestMemoryError, GuestMemoryMmap};
 
-use super::{ChainError, IrqLine, QueueFault, Service, Turn, VirtioDevice, Worker};
+use super::{ChainError, NotificationLine, QueueFault, QueueWorker, Service, Turn, VirtioDevice};
 use crate::devices::ByteQueue;
 use receive::Input;
 use transmit::Output;
@@ -44,7 +44,7 @@ enum BufferError {
 }
 
 /// A console.
-pub type Console = Worker<ConsoleService>;
+pub type Console = QueueWorker<ConsoleService>;
 
 /// What a console does with its buffers.
 pub struct ConsoleService {
@@ -62,7 +62,7 @@ impl Console {
     pub fn new(
         transmitted: Arc<ByteQueue>,
         memory: GuestMemoryMmap,
-        line: Arc<IrqLine>,
+        line: Arc<NotificationLine>,
     ) -> io::Result<Self> {
         let service = ConsoleService {
             input: Input::default(),
@@ -88,7 +88,7 @@ impl Console {
     pub fn expect_input(&self, more: bool) {
         self.service().input.expect(more);
         // A guest that waits for it finds out that it is over.
-        self.interrupt().signal_used();
+        self.notifier().signal_used();
     }
 }
 

@@ -18,13 +18,13 @@ struct Rig {
     driver: Driver,
     queue: usize,
     transmitted: Arc<ByteQueue>,
-    line: Arc<IrqLine>,
+    line: Arc<NotificationLine>,
 }
 
 impl Rig {
     fn new(queue: usize) -> Self {
         let memory = crate::virtio::testing::memory();
-        let line = Arc::new(IrqLine::new().unwrap());
+        let line = Arc::new(NotificationLine::new().unwrap());
         let transmitted = Arc::new(ByteQueue::new(CAPACITY, Overflow::Wait).unwrap());
         let console = Console::new(transmitted.clone(), memory.clone(), line.clone()).unwrap();
         let console = Arc::new(console);
@@ -205,7 +205,7 @@ fn a_buffer_for_the_other_direction_or_out_of_reach_stops_the_device() {
         let mut rig = Rig::new(queue);
         rig.console.send_input(b"123");
         rig.offer(&[part]);
-        assert!(rig.console.interrupt().needs_reset());
+        assert!(rig.console.notifier().needs_reset());
         let fault = rig.console.first_fault().unwrap().to_string();
         assert!(fault.contains(reason), "{fault}");
         assert!(!rig.console.in_flight());

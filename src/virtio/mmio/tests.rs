@@ -11,7 +11,7 @@ use super::*;
 use crate::virtio::testing::{
     AVAIL_RING, DESC_TABLE, Driver, EVENT_IDX, MEMORY_SIZE, USED_RING, VERSION_1, memory,
 };
-use crate::virtio::{ActivateError, Interrupt, IrqLine};
+use crate::virtio::{ActivateError, NotificationLine, Notifier};
 
 const FEATURES: u64 = VERSION_1 | EVENT_IDX | 1;
 const CONFIG: [u8; 6] = [1, 2, 3, 4, 5, 6];
@@ -28,7 +28,7 @@ enum Call {
 /// A device with two queues.
 struct Fake {
     events: [EventFd; 2],
-    interrupt: Interrupt,
+    notifier: Notifier,
     calls: Mutex<Vec<Call>>,
     refuses: AtomicBool,
 }
@@ -50,8 +50,8 @@ impl VirtioDevice for Fake {
         &self.events
     }
 
-    fn interrupt(&self) -> &Interrupt {
-        &self.interrupt
+    fn notifier(&self) -> &Notifier {
+        &self.notifier
     }
 
     fn read_config(&self, offset: usize, data: &mut [u8]) {
@@ -85,7 +85,7 @@ impl VirtioDevice for Fake {
     }
 
     fn reset(&self) {
-        self.interrupt.reset();
+        self.notifier.reset();
         self.call(Call::Reset);
     }
 
@@ -116,7 +116,7 @@ fn setup() -> (Arc<Fake>, Driver) {
     let event = || EventFd::new(EFD_NONBLOCK).unwrap();
     let device = Arc::new(Fake {
         events: [event(), event()],
-        interrupt: Interrupt::new(Arc::new(IrqLine::new().unwrap())),
+        notifier: Notifier::new(Arc::new(NotificationLine::new().unwrap())),
         calls: Mutex::default(),
         refuses: AtomicBool::new(false),
     });
@@ -356,7 +356,7 @@ fn the_driver_neither_sets_nor_clears_needs_reset() {
     start(&driver);
     driver.write(reg::VIRTIO_MMIO_STATUS, 0x4f);
     assert_eq!(driver.status(), 0xf);
-    device.interrupt.set_needs_reset();
+    device.notifier.set_needs_reset();
     driver.write(reg::VIRTIO_MMIO_STATUS, 0xf);
     assert_eq!(driver.status(), 0x4f);
 }
@@ -365,7 +365,7 @@ fn the_driver_neither_sets_nor_clears_needs_reset() {
 fn a_reset_forgets_everything_that_the_driver_wrote() {
     let (device, driver) = setup();
     start(&driver);
-    device.interrupt.signal_used();
+    device.notifier.signal_used();
     driver.write(reg::VIRTIO_MMIO_QUEUE_SEL, 1);
     driver.write(reg::VIRTIO_MMIO_STATUS, 0);
     assert_eq!(device.take_calls().last(), Some(&Call::Reset));
@@ -402,8 +402,8 @@ fn a_notification_before_driver_ok_is_ignored() {
 #[test]
 fn interrupts_are_acknowledged_bit_by_bit() {
     let (device, driver) = setup();
-    device.interrupt.signal_used();
-    device.interrupt.signal_config();
+    device.notifier.signal_used();
+    device.notifier.signal_config();
     assert_eq!(driver.read(reg::VIRTIO_MMIO_INTERRUPT_STATUS), 3);
     driver.write(reg::VIRTIO_MMIO_INTERRUPT_ACK, 0xffff_fffe);
     assert_eq!(driver.read(reg::VIRTIO_MMIO_INTERRUPT_STATUS), 1);

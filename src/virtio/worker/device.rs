@@ -7,16 +7,16 @@ use virtio_queue::{Queue, QueueT};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::lane::{Bench, Round};
-use super::{DeviceFault, Service, Worker};
-use crate::virtio::interrupt::is_readable;
-use crate::virtio::{ActivateError, Interrupt, VirtioDevice};
+use super::lane::{LaneContext, Round};
+use super::{DeviceFault, QueueWorker, Service};
+use crate::virtio::notify::is_readable;
+use crate::virtio::{ActivateError, Notifier, VirtioDevice};
 
 /// What any device offers, whatever its type (virtio 1.2, section 6).
 const COMMON_FEATURES: u64 =
     1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_EVENT_IDX | 1 << VIRTIO_RING_F_INDIRECT_DESC;
 
-impl<S: Service> Worker<S> {
+impl<S: Service> QueueWorker<S> {
     /// Takes a kick of queue `index` and does what the queue asks for. For the device's thread,
     /// and for who drives the device without an event loop.
     pub fn handle_kick(&self, index: usize) {
@@ -27,15 +27,15 @@ impl<S: Service> Worker<S> {
             // It fails if a reset has taken the kick; the queue is looked at all the same.
             let _ = kick.read();
         };
-        lane.on_kick(&self.bench(index), take_kick, || self.look_again(index));
+        lane.on_kick(&self.context(index), take_kick, || self.look_again(index));
     }
 
-    fn bench(&self, index: usize) -> Bench<'_, S> {
-        Bench {
+    fn context(&self, index: usize) -> LaneContext<'_, S> {
+        LaneContext {
             index,
             service: &self.service,
             memory: &self.memory,
-            interrupt: &self.interrupt,
+            notifier: &self.notifier,
             fault: &self.fault,
         }
     }
@@ -50,7 +50,7 @@ impl<S: Service> Worker<S> {
     }
 }
 
-impl<S: Service> VirtioDevice for Worker<S> {
+impl<S: Service> VirtioDevice for QueueWorker<S> {
     fn device_type(&self) -> u32 {
         self.service.device_type()
     }
@@ -67,8 +67,8 @@ impl<S: Service> VirtioDevice for Worker<S> {
         &self.kicks
     }
 
-    fn interrupt(&self) -> &Interrupt {
-        &self.interrupt
+    fn notifier(&self) -> &Notifier {
+        &self.notifier
     }
 
     fn read_config(&self, offset: usize, data: &mut [u8]) {
@@ -95,22 +95,22 @@ impl<S: Service> VirtioDevice for Worker<S> {
 
     fn stop_queue(&self, index: usize) {
         if let Some(lane) = self.lanes.get(index) {
-            lane.stop(&self.bench(index));
+            lane.stop(&self.context(index));
         }
     }
 
     fn reset(&self) {
         for (index, (lane, kick)) in self.lanes.iter().zip(&self.kicks).enumerate() {
-            lane.stop(&self.bench(index));
+            lane.stop(&self.context(index));
             // It fails if there is no kick to forget.
             let _ = kick.read();
         }
-        self.interrupt.reset();
+        self.notifier.reset();
     }
 
     fn serve_here(&self) -> bool {
         let help = |index: usize| {
-            let (round, used) = self.lanes[index].help(&self.bench(index));
+            let (round, used) = self.lanes[index].help(&self.context(index));
             if round == Round::More {
                 self.look_again(index);
             }
@@ -144,7 +144,7 @@ impl<S: Service> VirtioDevice for Worker<S> {
     }
 }
 
-impl<S: Service> EventSubscriber for Worker<S> {
+impl<S: Service> EventSubscriber for QueueWorker<S> {
     fn init(&self, ops: &mut EventOps<'_>) {
         for (index, kick) in (0..).zip(&self.kicks) {
             // Cannot fail: the eventfds are open and new to this loop.

@@ -12,7 +12,7 @@ use vm_memory::GuestMemoryMmap;
 
 use super::habit::Habit;
 use super::{DeviceFault, QueueFault, Service, Turn};
-use crate::virtio::{DescriptorTable, Interrupt, QueueError, UsedElement};
+use crate::virtio::{DescriptorTable, Notifier, QueueError, UsedElement};
 
 /// A round ends after so many bytes, so that the device's thread comes back to its event loop, which
 /// may have been asked to stop.
@@ -89,11 +89,11 @@ pub(super) struct Lane<R> {
 }
 
 /// What a lane works with.
-pub(super) struct Bench<'a, S> {
+pub(super) struct LaneContext<'a, S> {
     pub(super) index: usize,
     pub(super) service: &'a S,
     pub(super) memory: &'a GuestMemoryMmap,
-    pub(super) interrupt: &'a Interrupt,
+    pub(super) notifier: &'a Notifier,
     pub(super) fault: &'a OnceLock<DeviceFault>,
 }
 
@@ -119,11 +119,11 @@ impl<R: Default + Send> Lane<R> {
     }
 
     /// Returns when nothing of the queue is in flight any more.
-    pub(super) fn stop<S: Service<Room = R>>(&self, bench: &Bench<'_, S>) {
+    pub(super) fn stop<S: Service<Room = R>>(&self, context: &LaneContext<'_, S>) {
         let mut work = self.lock();
         work.active = None;
         work.used.clear();
-        bench.service.stopped(bench.index);
+        context.service.stopped(context.index);
     }
 
     pub(super) fn is_busy(&self) -> bool {
@@ -134,14 +134,14 @@ impl<R: Default + Send> Lane<R> {
     /// the kick is lost, as one before DRIVER_OK is to be.
     pub(super) fn on_kick<S: Service<Room = R>>(
         &self,
-        bench: &Bench<'_, S>,
+        context: &LaneContext<'_, S>,
         take_kick: impl FnOnce(),
         look_again: impl FnOnce(),
     ) {
         self.busy.store(true, Ordering::SeqCst);
         take_kick();
         self.counts.kicks.fetch_add(1, Ordering::Relaxed);
-        if self.round(&mut self.lock(), bench, Thread::OfDevice) == Round::More {
+        if self.round(&mut self.lock(), context, Thread::OfDevice) == Round::More {
             look_again();
         }
         self.busy.store(false, Ordering::SeqCst);
@@ -149,7 +149,7 @@ impl<R: Default + Send> Lane<R> {
 
     /// Does what the queue asks for on the thread of a helper, if it wants help. The second value
     /// says whether that used any chains.
-    pub(super) fn help<S: Service<Room = R>>(&self, bench: &Bench<'_, S>) -> (Round, bool) {
+    pub(super) fn help<S: Service<Room = R>>(&self, context: &LaneContext<'_, S>) -> (Round, bool) {
         self.has_helper.store(true, Ordering::SeqCst);
         if !self.wants_help.load(Ordering::SeqCst) {
             return (Round::Done, false);
@@ -161,7 +161,7 @@ impl<R: Default + Send> Lane<R> {
             Err(TryLockError::WouldBlock) => return (Round::More, false),
         };
         let before = self.counters().used;
-        let round = self.round(&mut work, bench, Thread::OfHelper);
+        let round = self.round(&mut work, context, Thread::OfHelper);
         (round, self.counters().used != before)
     }
 
@@ -174,16 +174,16 @@ impl<R: Default + Send> Lane<R> {
     fn round<S: Service<Room = R>>(
         &self,
         work: &mut Work<R>,
-        bench: &Bench<'_, S>,
+        context: &LaneContext<'_, S>,
         who: Thread,
     ) -> Round {
-        self.process(work, bench, who).unwrap_or_else(|fault| {
+        self.process(work, context, who).unwrap_or_else(|fault| {
             // The lock is held, so that a reset happens before all of this or after all of it.
             work.active = None;
             work.used.clear();
-            bench.service.stopped(bench.index);
-            let _ = bench.fault.set(fault.into());
-            bench.interrupt.set_needs_reset();
+            context.service.stopped(context.index);
+            let _ = context.fault.set(fault.into());
+            context.notifier.set_needs_reset();
             Round::Done
         })
     }
@@ -192,7 +192,7 @@ impl<R: Default + Send> Lane<R> {
     fn process<S: Service<Room = R>>(
         &self,
         work: &mut Work<R>,
-        bench: &Bench<'_, S>,
+        context: &LaneContext<'_, S>,
         who: Thread,
     ) -> Result<Round, QueueFault> {
         let Work {
@@ -208,16 +208,16 @@ impl<R: Default + Send> Lane<R> {
         while steps < ROUND_WORK {
             active
                 .queue
-                .disable_notification(bench.memory)
+                .disable_notification(context.memory)
                 .map_err(QueueError::from)?;
             let rests = loop {
                 let mut turn = Turn {
-                    index: bench.index,
-                    table: DescriptorTable::new(&active.queue, bench.memory, active.indirect)
+                    index: context.index,
+                    table: DescriptorTable::new(&active.queue, context.memory, active.indirect)
                         .map_err(QueueFault::Table)?,
                     queue: &mut active.queue,
-                    memory: bench.memory,
-                    interrupt: bench.interrupt,
+                    memory: context.memory,
+                    notifier: context.notifier,
                     counts: &self.counts,
                     used,
                     taken: 0,
@@ -226,7 +226,7 @@ impl<R: Default + Send> Lane<R> {
                     notified: false,
                     rests: false,
                 };
-                let served = bench.service.serve(&mut turn, room);
+                let served = context.service.serve(&mut turn, room);
                 // What was sound before a fault has been answered, and is published.
                 turn.publish()?;
                 served?;
@@ -250,7 +250,7 @@ impl<R: Default + Send> Lane<R> {
                 return Ok(Round::Done);
             }
             // Looks once more: what came before the wish for a kick could be seen comes with none.
-            let more = active.queue.enable_notification(bench.memory);
+            let more = active.queue.enable_notification(context.memory);
             if !more.map_err(QueueError::from)? || rests {
                 return Ok(Round::Done);
             }

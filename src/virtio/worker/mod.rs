@@ -1,7 +1,7 @@
 //! What all virtio devices do with their queues in the same way (virtio 1.2, sections 2.7.7, 2.7.8
 //! and 2.7.10): take a kick, look at the queue for a bounded time, publish what was used, notify
 //! the driver, and stop at a fault. A device is a [`Service`], which only serves chains; a
-//! [`Worker`] makes a [`VirtioDevice`] and an event subscriber of it.
+//! [`QueueWorker`] makes a [`VirtioDevice`] and an event subscriber of it.
 
 mod device;
 mod habit;
@@ -18,7 +18,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 pub use lane::QueueCounters;
 pub use turn::Turn;
 
-use super::{ActivateError, ChainError, Interrupt, IrqLine, QueueError};
+use super::{ActivateError, ChainError, NotificationLine, Notifier, QueueError};
 #[cfg(test)]
 pub(crate) use lane::Counts;
 use lane::Lane;
@@ -145,29 +145,33 @@ pub enum DeviceFault {
 ///
 /// Add it, in an [`Arc`], to an [`EventManager`](event_manager::EventManager) on a thread of its
 /// own, and to a machine, which puts it on the MMIO bus.
-pub struct Worker<S: Service> {
+pub struct QueueWorker<S: Service> {
     service: S,
     memory: GuestMemoryMmap,
-    interrupt: Interrupt,
+    notifier: Notifier,
     kicks: Vec<EventFd>,
     lanes: Vec<Lane<S::Room>>,
     /// The first fault alone: a guest can reset the device and cause as many as it likes.
     fault: OnceLock<DeviceFault>,
 }
 
-impl<S: Service> Worker<S> {
+impl<S: Service> QueueWorker<S> {
     /// A device that reads and writes `memory` and nothing else of the guest: the regions in it
     /// are those that the guest may hand to devices. It notifies through `line`.
     ///
     /// # Errors
     ///
     /// The host has no eventfd for a queue.
-    pub fn serving(service: S, memory: GuestMemoryMmap, line: Arc<IrqLine>) -> io::Result<Self> {
+    pub fn serving(
+        service: S,
+        memory: GuestMemoryMmap,
+        line: Arc<NotificationLine>,
+    ) -> io::Result<Self> {
         let queues = service.queue_sizes().len();
         let kicks = (0..queues).map(|_| EventFd::new(EFD_NONBLOCK));
         Ok(Self {
             memory,
-            interrupt: Interrupt::new(line),
+            notifier: Notifier::new(line),
             kicks: kicks.collect::<Result<_, _>>()?,
             lanes: (0..queues).map(|_| Lane::default()).collect(),
             fault: OnceLock::new(),

@@ -9,7 +9,7 @@ use vm_memory::GuestMemoryMmap;
 use super::QueueFault;
 use super::lane::Counts;
 use crate::virtio::{
-    Chain, DescriptorTable, Interrupt, QueueError, UsedElement, needs_notification, publish_used,
+    Chain, DescriptorTable, Notifier, QueueError, UsedElement, needs_notification, publish_used,
 };
 
 /// Most chains that [`Turn::next_chain`] gives in one turn. A turn has to end now and then, since
@@ -22,7 +22,7 @@ pub struct Turn<'a> {
     pub(super) queue: &'a mut Queue,
     pub(super) memory: &'a GuestMemoryMmap,
     pub(super) table: DescriptorTable<'a>,
-    pub(super) interrupt: &'a Interrupt,
+    pub(super) notifier: &'a Notifier,
     pub(super) counts: &'a Counts,
     pub(super) used: &'a mut Vec<UsedElement>,
     pub(super) taken: usize,
@@ -42,14 +42,14 @@ impl<'a> Turn<'a> {
         queue: &'a mut Queue,
         memory: &'a GuestMemoryMmap,
         used: &'a mut Vec<UsedElement>,
-        (interrupt, counts): (&'a Interrupt, &'a Counts),
+        (notifier, counts): (&'a Notifier, &'a Counts),
     ) -> Self {
         Self {
             index: 0,
             table: DescriptorTable::new(queue, memory, false).unwrap(),
             queue,
             memory,
-            interrupt,
+            notifier,
             counts,
             used,
             taken: 0,
@@ -134,7 +134,7 @@ impl<'a> Turn<'a> {
     }
 
     /// Says that the chains that were not taken are left where they are, until
-    /// [`Worker::look_again`](super::Worker::look_again).
+    /// [`QueueWorker::look_again`](super::QueueWorker::look_again).
     pub fn leave_rest(&mut self) {
         self.rests = true;
     }
@@ -151,13 +151,13 @@ impl<'a> Turn<'a> {
         };
         publish_used(self.queue, self.memory, self.used)?;
         self.used.clear();
-        self.interrupt.count_used(u64::from(count));
+        self.notifier.count_used(u64::from(count));
         let add = |counter: &std::sync::atomic::AtomicU64, value| {
             counter.fetch_add(value, Ordering::Relaxed);
         };
         add(&self.counts.used, u64::from(count));
         if needs_notification(self.queue, self.memory, count)? {
-            self.interrupt.signal_used();
+            self.notifier.signal_used();
             self.notified = true;
             add(&self.counts.notifications, 1);
         }

@@ -10,7 +10,7 @@ use super::Observer;
 use super::engine::{Engine, to_usize};
 use super::plan::Piece;
 use super::skip::Selection;
-use crate::config::Disk;
+use crate::config::Side;
 use crate::report::Failure;
 
 impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
@@ -49,7 +49,7 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
                 len += ZERO_SEGMENT_LEN;
             }
             let request = self.declaration(0, len);
-            let run = self.disks.run(Disk::Output, request, self.observer);
+            let run = self.disks.run(Side::Output, request, self.observer);
             if run.map_err(|fault| self.fault(&fault))? != STATUS_OK {
                 return Ok(false);
             }

@@ -8,7 +8,7 @@ use core::hint::spin_loop;
 use guest_abi::ports::IDLE;
 
 use super::Observer;
-use crate::config::Disk;
+use crate::config::Side;
 use guest_kit::hardware::{Ports, Registers};
 use guest_kit::virtio::block::{BlockDevice, BlockError};
 use guest_kit::virtio::requests::{Completion, Request};
@@ -23,9 +23,9 @@ const MAX_RESERVE: u16 = 64;
 
 /// What a disk did that it cannot recover from.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct DiskFault {
     /// The disk.
-    pub disk: Disk,
+    pub disk: Side,
     /// What it did.
     pub error: BlockError,
 }
@@ -54,10 +54,10 @@ impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
     }
 
     /// One of the two.
-    pub const fn get(&mut self, disk: Disk) -> &mut BlockDevice<R> {
+    pub const fn get(&mut self, disk: Side) -> &mut BlockDevice<R> {
         match disk {
-            Disk::Input => &mut self.input,
-            Disk::Output => &mut self.output,
+            Side::Input => &mut self.input,
+            Side::Output => &mut self.output,
         }
     }
 
@@ -77,10 +77,10 @@ impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
     ///
     /// # Errors
     ///
-    /// [`Fault`] if the disk did what no conforming one does.
-    pub fn complete(&mut self, disk: Disk) -> Result<Option<Completion>, Fault> {
+    /// [`DiskFault`] if the disk did what no conforming one does.
+    pub fn complete(&mut self, disk: Side) -> Result<Option<Completion>, DiskFault> {
         let completion = self.get(disk).complete();
-        completion.map_err(|error| Fault { disk, error })
+        completion.map_err(|error| DiskFault { disk, error })
     }
 
     /// Waits until a request has come back. It may return although none has. Only to be called while
@@ -91,8 +91,8 @@ impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
     ///
     /// # Errors
     ///
-    /// [`Fault`] if a disk has failed by itself.
-    pub fn wait(&mut self, observer: &mut impl Observer) -> Result<(), Fault> {
+    /// [`DiskFault`] if a disk has failed by itself.
+    pub fn wait(&mut self, observer: &mut impl Observer) -> Result<(), DiskFault> {
         if self.spin() {
             return Ok(());
         }
@@ -115,13 +115,13 @@ impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
     ///
     /// # Errors
     ///
-    /// [`Fault`] if a disk fails meanwhile.
+    /// [`DiskFault`] if a disk fails meanwhile.
     pub fn run(
         &mut self,
-        disk: Disk,
+        disk: Side,
         request: Request,
         observer: &mut impl Observer,
-    ) -> Result<u8, Fault> {
+    ) -> Result<u8, DiskFault> {
         self.get(disk).submit(0, request);
         self.get(disk).kick();
         loop {
@@ -170,9 +170,9 @@ impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
     }
 
     /// A wake-up that brings nothing may be a disk's way to say that it has failed.
-    fn check(&self) -> Result<(), Fault> {
-        for (disk, device) in [(Disk::Input, &self.input), (Disk::Output, &self.output)] {
-            device.check().map_err(|error| Fault { disk, error })?;
+    fn check(&self) -> Result<(), DiskFault> {
+        for (disk, device) in [(Side::Input, &self.input), (Side::Output, &self.output)] {
+            device.check().map_err(|error| DiskFault { disk, error })?;
         }
         Ok(())
     }

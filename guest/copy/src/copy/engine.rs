@@ -3,21 +3,21 @@
 //! write takes: no byte is touched by the processor, unless a digest or zeros are wanted.
 
 use super::digest::Hasher;
-use super::disks::{Disks, Fault};
+use super::disks::{DiskFault, Disks};
 use super::plan::{Piece, Plan};
 use super::skip::Selection;
 use super::zeros::Search;
 use super::{Observer, Outcome, device_failure, request_failure};
-use crate::config::Disk;
+use crate::config::Side;
 use crate::report::{Failure, Op};
 use guest_kit::dma::DmaRegion;
 use guest_kit::hardware::{Ports, Registers};
 use guest_kit::virtio::block::WIRE_SECTOR;
-use guest_kit::virtio::requests::{Kind, MAX_SLOTS, Request, STATUS_OK};
+use guest_kit::virtio::requests::{Kind, MAX_REQUEST_SLOTS, Request, STATUS_OK};
 
 /// How far the piece in a slot is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(super) enum SlotState {
     /// Being read, or waiting for that after a failure.
     Reading,
     /// Read, and waiting until the digest has all before it.
@@ -39,7 +39,7 @@ pub struct Extras {
     pub verify: bool,
 }
 
-/// How a run of the pipeline ended.
+/// How the pipeline ended.
 enum End {
     /// Everything is copied.
     Complete,
@@ -56,7 +56,7 @@ pub struct Engine<'a, 'p, P, R, O> {
     pub(super) pool: &'a mut DmaRegion,
     pub(super) observer: &'a mut O,
     /// The state of each slot. Piece number k is in slot number k modulo the number of slots.
-    pub(super) slots: heapless::Vec<Progress, MAX_SLOTS>,
+    pub(super) slots: heapless::Vec<SlotState, MAX_REQUEST_SLOTS>,
     /// Pieces before `done` are written; pieces from `next` on have not been asked for.
     pub(super) done: u64,
     pub(super) next: u64,
@@ -85,7 +85,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
             .min(buffers(pool, plan.request_size()))
             .min(usize::from(disks.input.slots()))
             .min(usize::from(disks.output.slots()))
-            .clamp(1, MAX_SLOTS);
+            .clamp(1, MAX_REQUEST_SLOTS);
         Self {
             plan,
             selection,
@@ -93,7 +93,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
             disks,
             pool,
             observer,
-            slots: core::iter::repeat_n(Progress::Done, depth).collect(),
+            slots: core::iter::repeat_n(SlotState::Done, depth).collect(),
             done: 0,
             next: 0,
             hashed: 0,
@@ -146,7 +146,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
 
     /// Keeps both disks busy until everything is copied, or until a request has failed and what
     /// was under way with it has come back.
-    fn pipeline(&mut self) -> Result<End, Fault> {
+    fn pipeline(&mut self) -> Result<End, DiskFault> {
         self.failed = false;
         self.next = self.done;
         self.hashed = self.done;
@@ -181,7 +181,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
             && self.next - self.done < self.slots.len() as u64
         {
             let slot = self.slot(self.next);
-            self.slots[usize::from(slot)] = Progress::Reading;
+            self.slots[usize::from(slot)] = SlotState::Reading;
             let piece = self.selection.piece(self.next);
             let request = self.read(piece, self.buffer(slot));
             self.disks.input.submit(slot, request);
@@ -190,16 +190,16 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
     }
 
     /// Writes what has been read, unless it has to wait for the digest. True if there was anything.
-    fn take_reads(&mut self) -> Result<bool, Fault> {
+    fn take_reads(&mut self) -> Result<bool, DiskFault> {
         let mut any = false;
-        while let Some(completion) = self.disks.complete(Disk::Input)? {
+        while let Some(completion) = self.disks.complete(Side::Input)? {
             any = true;
             self.failed |= completion.status != STATUS_OK;
             if !self.failed {
                 let index = self.index(completion.slot);
                 self.fill_up(self.selection.piece(index), self.buffer(completion.slot));
                 match self.extras.digest {
-                    Some(_) => self.slots[usize::from(completion.slot)] = Progress::Read,
+                    Some(_) => self.slots[usize::from(completion.slot)] = SlotState::Read,
                     None => self.write_on(index, 0),
                 }
             }
@@ -208,19 +208,19 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
     }
 
     /// Counts what has been written. True if there was anything.
-    fn take_writes(&mut self) -> Result<bool, Fault> {
+    fn take_writes(&mut self) -> Result<bool, DiskFault> {
         let mut any = false;
-        while let Some(completion) = self.disks.complete(Disk::Output)? {
+        while let Some(completion) = self.disks.complete(Side::Output)? {
             any = true;
             match (completion.status, self.slots[usize::from(completion.slot)]) {
-                (STATUS_OK, Progress::Writing(to)) => {
+                (STATUS_OK, SlotState::Writing(to)) => {
                     self.write_on(self.index(completion.slot), to);
                 }
                 _ => self.writing_failed(),
             }
         }
         while self.done < self.next
-            && self.slots[usize::from(self.slot(self.done))] == Progress::Done
+            && self.slots[usize::from(self.slot(self.done))] == SlotState::Done
         {
             self.copied = self.selection.piece(self.done).end();
             self.advance();
@@ -239,12 +239,12 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
         let (slot, piece) = (self.slot(index), self.selection.piece(index));
         let progress = &mut self.slots[usize::from(slot)];
         if from >= piece.write_len {
-            *progress = Progress::Done;
+            *progress = SlotState::Done;
         } else if self.failed {
-            *progress = Progress::Reading;
+            *progress = SlotState::Reading;
         } else {
             let (request, to) = self.next_write(piece, self.buffer(slot), from);
-            self.slots[usize::from(slot)] = Progress::Writing(to);
+            self.slots[usize::from(slot)] = SlotState::Writing(to);
             self.disks.output.submit(slot, request);
         }
     }
@@ -264,10 +264,10 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
         if !self.disks.output.config().flush {
             return Ok(());
         }
-        let run = self.disks.run(Disk::Output, Request::FLUSH, self.observer);
+        let run = self.disks.run(Side::Output, Request::FLUSH, self.observer);
         match run.map_err(|fault| self.fault(&fault)) {
             Ok(STATUS_OK) => Ok(()),
-            Ok(status) => Err(request_failure(Op::Flush, Disk::Output, 0, status)),
+            Ok(status) => Err(request_failure(Op::Flush, Side::Output, 0, status)),
             Err(failure) => Err(Failure {
                 op: Op::Flush,
                 ..failure
@@ -309,10 +309,10 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
     }
 
     /// What to say of a disk that has failed for good.
-    pub(super) fn fault(&self, fault: &Fault) -> Failure {
+    pub(super) fn fault(&self, fault: &DiskFault) -> Failure {
         let extent = match fault.disk {
-            Disk::Input => self.plan.input(),
-            Disk::Output => self.plan.output(),
+            Side::Input => self.plan.input(),
+            Side::Output => self.plan.output(),
         };
         device_failure(fault, self.copied / u64::from(extent.sector))
     }

@@ -18,10 +18,10 @@ pub mod zeros;
 
 use alloc::string::ToString;
 
-use disks::Fault;
+use disks::DiskFault;
 use guest_protocol::NO_STATUS;
 
-use crate::config::Disk;
+use crate::config::Side;
 use crate::report::{Failure, Op};
 pub(crate) use verify::hex;
 
@@ -51,7 +51,7 @@ pub struct Outcome {
 }
 
 /// The failure of a request that a device answered with `status`.
-fn request_failure(op: Op, disk: Disk, sector: u64, status: u8) -> Failure {
+fn request_failure(op: Op, disk: Side, sector: u64, status: u8) -> Failure {
     Failure {
         op,
         device: disk.name(),
@@ -62,11 +62,11 @@ fn request_failure(op: Op, disk: Disk, sector: u64, status: u8) -> Failure {
 }
 
 /// The failure of a device that answers no more, with `sector` the next one it had to do.
-fn device_failure(fault: &Fault, sector: u64) -> Failure {
+fn device_failure(fault: &DiskFault, sector: u64) -> Failure {
     Failure {
         op: match fault.disk {
-            Disk::Input => Op::Read,
-            Disk::Output => Op::Write,
+            Side::Input => Op::Read,
+            Side::Output => Op::Write,
         },
         device: fault.disk.name(),
         sector,

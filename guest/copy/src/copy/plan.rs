@@ -6,7 +6,7 @@
 
 use thiserror::Error;
 
-use crate::config::{Config, Disk};
+use crate::config::{Config, Side};
 use guest_kit::virtio::block::{BlockConfig, WIRE_SECTOR};
 
 /// Why the two disks cannot be copied, one to the other.
@@ -14,13 +14,13 @@ use guest_kit::virtio::block::{BlockConfig, WIRE_SECTOR};
 pub enum PlanError {
     /// The device's sectors are not those of the configuration.
     #[error("the {0} disk has sectors of {1} bytes, but the configuration says {2}")]
-    SectorSize(Disk, u32, u32),
+    SectorSize(Side, u32, u32),
     /// The capacity is no number of whole sectors.
     #[error("the {0} disk's {1} x 512 bytes are not a whole number of sectors of {2}")]
-    Capacity(Disk, u64, u32),
+    Capacity(Side, u64, u32),
     /// A request cannot hold a sector.
     #[error("the {0} disk takes {1} bytes a request, less than the {2} of a sector")]
-    SizeMax(Disk, u32, u32),
+    SizeMax(Side, u32, u32),
     /// There is no room.
     #[error("the output disk is too small: {1} bytes for {0}")]
     TooSmall(u64, u64),
@@ -29,32 +29,32 @@ pub enum PlanError {
 impl PlanError {
     /// The disk that is to blame.
     #[must_use]
-    pub const fn disk(&self) -> Disk {
+    pub const fn disk(&self) -> Side {
         match self {
             Self::SectorSize(disk, ..) | Self::Capacity(disk, ..) | Self::SizeMax(disk, ..) => {
                 *disk
             }
-            Self::TooSmall(..) => Disk::Output,
+            Self::TooSmall(..) => Side::Output,
         }
     }
 }
 
 /// One disk, as the copy sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent {
+pub struct DiskShape {
     /// Sector size in bytes.
     pub sector: u32,
     /// Capacity in bytes, a multiple of it.
     pub len: u64,
 }
 
-impl Extent {
+impl DiskShape {
     /// Checks what `disk` says of itself against its configured `sector` size.
     ///
     /// # Errors
     ///
     /// [`PlanError`] if they do not agree.
-    pub fn new(disk: Disk, device: &BlockConfig, sector: u32) -> Result<Self, PlanError> {
+    pub fn new(disk: Side, device: &BlockConfig, sector: u32) -> Result<Self, PlanError> {
         if device.sector_size != sector {
             return Err(PlanError::SectorSize(disk, device.sector_size, sector));
         }
@@ -95,8 +95,8 @@ impl Piece {
 /// The copy of one disk to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    input: Extent,
-    output: Extent,
+    input: DiskShape,
+    output: DiskShape,
     request_size: u32,
 }
 
@@ -107,7 +107,11 @@ impl Plan {
     /// # Errors
     ///
     /// [`PlanError::TooSmall`] if more than filling-up of the last input sector would be lost.
-    pub const fn new(input: Extent, output: Extent, request_size: u32) -> Result<Self, PlanError> {
+    pub const fn new(
+        input: DiskShape,
+        output: DiskShape,
+        request_size: u32,
+    ) -> Result<Self, PlanError> {
         if input.len.saturating_sub(output.len) >= input.sector as u64 {
             return Err(PlanError::TooSmall(input.len, output.len));
         }
@@ -120,13 +124,13 @@ impl Plan {
 
     /// The input disk.
     #[must_use]
-    pub const fn input(&self) -> &Extent {
+    pub const fn input(&self) -> &DiskShape {
         &self.input
     }
 
     /// The output disk.
     #[must_use]
-    pub const fn output(&self) -> &Extent {
+    pub const fn output(&self) -> &DiskShape {
         &self.output
     }
 
@@ -192,7 +196,7 @@ pub fn request_size(
     output: &BlockConfig,
 ) -> Result<u32, PlanError> {
     let block = config.input_sector.max(config.output_sector);
-    for (disk, device) in [(Disk::Input, input), (Disk::Output, output)] {
+    for (disk, device) in [(Side::Input, input), (Side::Output, output)] {
         if device.size_max < block {
             return Err(PlanError::SizeMax(disk, device.size_max, block));
         }

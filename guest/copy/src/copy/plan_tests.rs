@@ -35,7 +35,7 @@ proptest! {
         multiple in 1_u32..5,
     ) {
         // The disks of a file of `len` bytes: each its last sector filled up.
-        let extent = |sector: u32| Extent { sector, len: len.next_multiple_of(sector.into()) };
+        let extent = |sector: u32| DiskShape { sector, len: len.next_multiple_of(sector.into()) };
         let request = multiple * input.max(output);
         let plan = Plan::new(extent(input), extent(output), request).unwrap();
         let pieces = || (0..plan.pieces()).map(|index| plan.piece(index));
@@ -51,7 +51,7 @@ proptest! {
 
 #[test]
 fn only_filling_up_of_the_last_input_sector_may_be_lost() {
-    let extent = |sector, len| Extent { sector, len };
+    let extent = |sector, len| DiskShape { sector, len };
     let plan = |output| Plan::new(extent(4096, 8192), extent(512, output), 4096);
     assert!(plan(8192).is_ok() && plan(4608).is_ok() && plan(1 << 30).is_ok());
     for small in [0, 512, 4096] {
@@ -68,14 +68,14 @@ fn a_device_that_disagrees_with_the_configuration_is_refused() {
         flush: false,
         zeroes: None,
     };
-    let extent = |capacity, sector| Extent::new(Disk::Input, &device(capacity, 4096), sector);
+    let extent = |capacity, sector| DiskShape::new(Side::Input, &device(capacity, 4096), sector);
     assert_eq!(extent(16, 4096).unwrap().sectors(), 2);
     assert_eq!(
         extent(16, 512).unwrap_err().to_string(),
         "the input disk has sectors of 4096 bytes, but the configuration says 512"
     );
     for capacity in [15, u64::MAX] {
-        let error = PlanError::Capacity(Disk::Input, capacity, 4096);
+        let error = PlanError::Capacity(Side::Input, capacity, 4096);
         assert_eq!(extent(capacity, 4096), Err(error));
     }
 }
@@ -83,7 +83,7 @@ fn a_device_that_disagrees_with_the_configuration_is_refused() {
 #[test]
 fn the_largest_disk_does_not_overflow() {
     let len = u64::MAX - 511;
-    let extent = Extent { sector: 512, len };
+    let extent = DiskShape { sector: 512, len };
     let plan = Plan::new(extent, extent, 1 << 20).unwrap();
     let last = plan.piece(plan.pieces() - 1);
     assert_eq!(last.end(), len);
@@ -117,6 +117,6 @@ fn requests_are_as_large_as_both_devices_allow() {
     assert_eq!(size(u32::MAX, 10_000), Ok(8192));
     assert_eq!(
         size(4095, 4096),
-        Err(PlanError::SizeMax(Disk::Input, 4095, 4096))
+        Err(PlanError::SizeMax(Side::Input, 4095, 4096))
     );
 }

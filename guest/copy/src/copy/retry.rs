@@ -6,7 +6,7 @@
 use super::engine::{Engine, to_usize};
 use super::plan::Piece;
 use super::{Observer, request_failure};
-use crate::config::Disk;
+use crate::config::Side;
 use crate::report::{Failure, Op};
 use guest_kit::hardware::{Ports, Registers};
 use guest_kit::virtio::requests::{Request, STATUS_OK};
@@ -28,7 +28,7 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         for start in (0..block.read_len).step_by(to_usize(len)) {
             let sector = part(block, start, len);
             let request = self.read(sector, to_usize(start));
-            self.run_sector(Disk::Input, request, sector.offset / u64::from(len))?;
+            self.run_sector(Side::Input, request, sector.offset / u64::from(len))?;
         }
         if let Some(hasher) = &mut self.extras.digest {
             hasher.zeros(block.offset, u64::MAX);
@@ -39,16 +39,16 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         for start in (0..block.write_len).step_by(to_usize(len)) {
             let sector = part(block, start, len);
             let request = self.write(sector, to_usize(start));
-            self.run_sector(Disk::Output, request, sector.offset / u64::from(len))?;
+            self.run_sector(Side::Output, request, sector.offset / u64::from(len))?;
         }
         Ok(())
     }
 
     /// Does the request for one sector of `disk`, whose number is `sector`.
-    fn run_sector(&mut self, disk: Disk, request: Request, sector: u64) -> Result<(), Failure> {
+    fn run_sector(&mut self, disk: Side, request: Request, sector: u64) -> Result<(), Failure> {
         let op = match disk {
-            Disk::Input => Op::Read,
-            Disk::Output => Op::Write,
+            Side::Input => Op::Read,
+            Side::Output => Op::Write,
         };
         match self.disks.run(disk, request, self.observer) {
             Ok(STATUS_OK) => Ok(()),

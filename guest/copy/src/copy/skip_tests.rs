@@ -4,14 +4,14 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::copy::plan::Extent;
+use crate::copy::plan::DiskShape;
 
 fn sector() -> impl Strategy<Value = u32> {
     (9_u32..=16).prop_map(|bits| 1 << bits)
 }
 
 fn plan(input: u32, output: u32, len: u64, multiple: u32) -> Plan {
-    let extent = |sector: u32| Extent {
+    let extent = |sector: u32| DiskShape {
         sector,
         len: len.next_multiple_of(sector.into()),
     };

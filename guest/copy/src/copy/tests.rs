@@ -6,7 +6,7 @@ use std::rc::Rc;
 use digest::Hasher;
 use disks::Disks;
 use engine::{Engine, Extras};
-use plan::{Extent, Plan, request_size};
+use plan::{DiskShape, Plan, request_size};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -117,8 +117,8 @@ impl Setup {
         };
         let (from, to) = (disks.input.config(), disks.output.config());
         let request = request_size(&config, from, to).unwrap();
-        let source = Extent::new(Disk::Input, from, job.input).unwrap();
-        let target = Extent::new(Disk::Output, to, job.output).unwrap();
+        let source = DiskShape::new(Side::Input, from, job.input).unwrap();
+        let target = DiskShape::new(Side::Output, to, job.output).unwrap();
         let plan = Plan::new(source, target, request).unwrap();
         let mut pool = leak(1 << 20);
         let mut counts = Counts::default();
@@ -250,7 +250,7 @@ fn a_flush_that_fails_fails_the_copy_with_everything_counted() {
     let setup = Setup::new(Job::default());
     setup.target.get().flush_fails = true;
     let (outcome, _) = setup.run();
-    let failure = request_failure(Op::Flush, Disk::Output, 0, 1);
+    let failure = request_failure(Op::Flush, Side::Output, 0, 1);
     assert_eq!(
         outcome,
         Outcome {
@@ -326,14 +326,14 @@ fn a_disk_that_misbehaves_ends_the_copy_with_its_name_and_no_panic() {
         Mischief::NoStatus,
         Mischief::NeedsReset,
     ] {
-        for (disk, op) in [(Disk::Input, Op::Read), (Disk::Output, Op::Write)] {
+        for (disk, op) in [(Side::Input, Op::Read), (Side::Output, Op::Write)] {
             let setup = Setup::new(Job {
                 request: 512,
                 ..Job::default()
             });
             let bad = match disk {
-                Disk::Input => &setup.source,
-                Disk::Output => &setup.target,
+                Side::Input => &setup.source,
+                Side::Output => &setup.target,
             };
             bad.get().mischief = Some((20, mischief));
             let (outcome, _) = setup.run();
@@ -366,8 +366,8 @@ fn first_failure(setup: &Setup, bad: [Option<u64>; 2]) -> Option<(u64, Failure)>
     let block = u64::from(job.input.max(job.output));
     let [read, write] = bad.map(|at| at.unwrap_or(u64::MAX));
     let (op, disk, at, sector) = match read / block <= write / block {
-        true => (Op::Read, Disk::Input, read, job.input),
-        false => (Op::Write, Disk::Output, write, job.output),
+        true => (Op::Read, Side::Input, read, job.input),
+        false => (Op::Write, Side::Output, write, job.output),
     };
     (at != u64::MAX).then(|| {
         let count = at / block * block / u64::from(job.input);

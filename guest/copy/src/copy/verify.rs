@@ -6,14 +6,14 @@ use core::fmt::Write as _;
 
 use guest_kit::hardware::{Ports, Registers};
 use guest_kit::virtio::block::WIRE_SECTOR;
-use guest_kit::virtio::requests::{Kind, MAX_SLOTS, Request, STATUS_OK};
+use guest_kit::virtio::requests::{Kind, MAX_REQUEST_SLOTS, Request, STATUS_OK};
 use guest_protocol::NO_STATUS;
 
 use super::digest::{Hasher, LEN};
-use super::disks::Fault;
-use super::engine::{Engine, Progress, to_usize};
+use super::disks::DiskFault;
+use super::engine::{Engine, SlotState, to_usize};
 use super::{Observer, request_failure};
-use crate::config::Disk;
+use crate::config::Side;
 use crate::report::{Failure, Op};
 
 /// The most zeros of a hole that the digest takes before the disks are looked at again, in bytes.
@@ -27,7 +27,7 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         let Some(hasher) = &mut self.extras.digest else {
             return false;
         };
-        let ready = index < self.next && self.slots[usize::from(slot)] == Progress::Read;
+        let ready = index < self.next && self.slots[usize::from(slot)] == SlotState::Read;
         if self.failed || !ready {
             return false;
         }
@@ -74,7 +74,7 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
             Ok(STATUS_OK) => Ok(hasher.finish()),
             Ok(status) => {
                 let at = hasher.position() / u64::from(sector);
-                Err(request_failure(Op::Verify, Disk::Output, at, status))
+                Err(request_failure(Op::Verify, Side::Output, at, status))
             }
             Err(fault) => Err(Failure {
                 op: Op::Verify,
@@ -84,7 +84,7 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
     }
 
     /// Reads the output's first `length` bytes in order; returns the status that ended it.
-    fn read_all(&mut self, length: u64, hasher: &mut Hasher) -> Result<u8, Fault> {
+    fn read_all(&mut self, length: u64, hasher: &mut Hasher) -> Result<u8, DiskFault> {
         let size = u64::from(self.plan.request_size());
         let (pieces, depth) = (length.div_ceil(size), self.depth() as u64);
         let place = |index: u64| {
@@ -92,7 +92,7 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
             let slot = u16::try_from(index % depth).unwrap_or(0);
             (slot, u32::try_from(len).unwrap_or(0))
         };
-        let mut ended = [None; MAX_SLOTS];
+        let mut ended = [None; MAX_REQUEST_SLOTS];
         let (mut done, mut next) = (0, 0);
         while done < pieces {
             while next < pieces && next - done < depth {
@@ -109,7 +109,7 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
             }
             self.disks.output.kick();
             let mut moved = false;
-            while let Some(completion) = self.disks.complete(Disk::Output)? {
+            while let Some(completion) = self.disks.complete(Side::Output)? {
                 moved = true;
                 ended[usize::from(completion.slot)] = Some(completion.status);
             }
@@ -139,7 +139,7 @@ fn difference(found: &[u8], digest: &[u8]) -> Failure {
     let detail = String::from("what was read back has sha256 ") + &hex(found) + ", the input ";
     Failure {
         op: Op::Verify,
-        device: Disk::Output.name(),
+        device: Side::Output.name(),
         sector: 0,
         status: NO_STATUS,
         detail: detail + &hex(digest),

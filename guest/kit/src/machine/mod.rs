@@ -27,13 +27,13 @@ const _: () = assert!(layout::IMAGE == 0x1_0000, "guest.ld has another address")
 
 /// The machine that a program runs on. There is one, and it gives away each part once.
 #[derive(Debug)]
-pub struct Machine {
+pub struct Platform {
     /// One bit a slot.
     slots_taken: u16,
     pool_taken: bool,
 }
 
-impl Machine {
+impl Platform {
     /// The I/O ports.
     #[must_use]
     pub const fn ports(&self) -> X86Ports {
@@ -96,10 +96,10 @@ unsafe fn dma(start: u64, size: u64) -> DmaRegion {
 /// # Safety
 ///
 /// Called once, first of all, by the only thread that there is.
-pub unsafe fn run(heap: &'static impl Heap, main: fn(Machine) -> u8) -> ! {
+pub unsafe fn run(heap: &'static impl Heap, main: fn(Platform) -> u8) -> ! {
     // SAFETY: this function is called once.
     unsafe { heap.init() };
-    X86Ports.exit(main(Machine {
+    X86Ports.exit(main(Platform {
         slots_taken: 0,
         pool_taken: false,
     }))
@@ -118,7 +118,7 @@ pub fn panic(info: &PanicInfo<'_>) -> ! {
     X86Ports.exit(EXIT_PANIC)
 }
 
-/// Makes a function the start of a program: `entry!(main)`, with a `fn main(machine: Machine) -> u8`
+/// Makes a function the start of a program: `entry!(main)`, with a `fn main(machine: Platform) -> u8`
 /// whose result is the run's exit status.
 ///
 /// It defines the entry point, the panic handler and the global allocator, whose heap has 128 KiB

@@ -21,7 +21,7 @@ pub enum Mischief {
     NeedsReset,
 }
 
-pub struct Disk {
+pub struct DiskState {
     pub data: Vec<u8>,
     pub sector_size: u32,
     pub features: u64,
@@ -67,11 +67,11 @@ pub struct Disk {
     choose: Chooser,
 }
 
-pub struct FakeDisk(RefCell<Disk>);
+pub struct FakeDisk(RefCell<DiskState>);
 
 impl FakeDisk {
     pub fn new(data: Vec<u8>, sector_size: u32, seed: u64) -> Rc<Self> {
-        Rc::new(Self(RefCell::new(Disk {
+        Rc::new(Self(RefCell::new(DiskState {
             data,
             sector_size,
             features: F_VERSION_1 | F_EVENT_IDX | F_BLK_SIZE | F_FLUSH,
@@ -108,7 +108,7 @@ impl FakeDisk {
         })))
     }
 
-    pub fn get(&self) -> RefMut<'_, Disk> {
+    pub fn get(&self) -> RefMut<'_, DiskState> {
         self.0.borrow_mut()
     }
 }
@@ -141,7 +141,7 @@ impl Registers for Rc<FakeDisk> {
     }
 }
 
-impl Disk {
+impl DiskState {
     fn read(&mut self, offset: u16) -> u32 {
         self.accesses += 1;
         let capacity = self.data.len() as u64 / 512;

@@ -14,7 +14,7 @@ use crate::dma::DmaRegion;
 /// Descriptors of a slot: header, data, status.
 pub const SLOT_DESCRIPTORS: u16 = 3;
 /// Most slots that any queue has.
-pub const MAX_SLOTS: usize = (MAX_SIZE / SLOT_DESCRIPTORS) as usize;
+pub const MAX_REQUEST_SLOTS: usize = (MAX_SIZE / SLOT_DESCRIPTORS) as usize;
 /// Status of a request that succeeded (section 5.2.6).
 pub const STATUS_OK: u8 = 0;
 
@@ -138,7 +138,7 @@ pub struct RequestQueue {
     ring: Ring,
     /// The headers, one a slot, and behind them the status bytes.
     memory: DmaRegion,
-    slots: heapless::Vec<Slot, MAX_SLOTS>,
+    slots: heapless::Vec<Slot, MAX_REQUEST_SLOTS>,
 }
 
 impl RequestQueue {

@@ -126,7 +126,7 @@ fn the_same_chain_twice_is_an_error() {
 #[test]
 fn the_largest_queue_fits_its_memory_and_a_larger_does_not() {
     let queue = RequestQueue::new(leak(0x1_0000), MAX_SIZE, true).unwrap();
-    assert_eq!(usize::from(queue.slots()), MAX_SLOTS);
+    assert_eq!(usize::from(queue.slots()), MAX_REQUEST_SLOTS);
     for (memory, size) in [(0x1_0000, 4096), (0xf000, 2048), (0x1_0000, 2)] {
         let error = RequestQueue::new(leak(memory), size, true).unwrap_err();
         assert_eq!(error, RingError::Size(size, memory).into());

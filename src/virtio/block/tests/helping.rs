@@ -113,7 +113,7 @@ fn every_request_is_answered_whoever_comes_and_goes() {
         // The device's thread, which looks only when it is kicked.
         scope.spawn(|| {
             while !stop.load(Ordering::SeqCst) {
-                let looks_itself = crate::virtio::interrupt::is_readable(&block.queue_events()[0]);
+                let looks_itself = crate::virtio::notify::is_readable(&block.queue_events()[0]);
                 if kick.swap(false, Ordering::SeqCst) || looks_itself {
                     block.handle_kick(0);
                 }

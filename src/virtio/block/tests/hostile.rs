@@ -8,7 +8,7 @@ use crate::virtio::testing::{
     AVAIL_RING, DATA, DESC_TABLE, HEADERS, INDIRECT, INDIRECT_DESC, MEMORY_SIZE, NEXT, USED_RING,
 };
 use crate::virtio::worker::Counts;
-use crate::virtio::{Interrupt, QueueConfig, Turn};
+use crate::virtio::{Notifier, QueueConfig, Turn};
 
 const STATUS: u64 = HEADERS + 16;
 
@@ -16,7 +16,7 @@ impl Rig {
     /// The device has given up, said so, and works again after a reset.
     fn assert_stopped_until_reset(&mut self) {
         assert_eq!(self.driver.status(), 0x4f);
-        assert_eq!(self.block.interrupt().status() & 2, 2);
+        assert_eq!(self.block.notifier().status() & 2, 2);
         assert!(self.line.take());
         assert!(self.block.first_fault().is_some());
         let used = self.driver.used_index();
@@ -210,11 +210,11 @@ fn long_chains_shared_by_many_heads_do_not_make_the_device_use_much_memory() {
     let geometry = Geometry::new(&config(512, false));
     let mut batch = Batch::default();
     let mut used = Vec::new();
-    let interrupt = Interrupt::new(Arc::clone(&rig.line));
+    let notifier = Notifier::new(Arc::clone(&rig.line));
     let counts = Counts::default();
     let mut taken = 0;
     loop {
-        let mut turn = Turn::at(&mut queue, memory, &mut used, (&interrupt, &counts));
+        let mut turn = Turn::at(&mut queue, memory, &mut used, (&notifier, &counts));
         batch.fill(&mut turn, &geometry).unwrap();
         if batch.requests.is_empty() {
             break;

@@ -20,7 +20,7 @@ use vm_memory::{Bytes, GuestAddress, VolatileSlice};
 use super::{Block, BlockConfig, IoOperation};
 use crate::storage::{MemoryStorage, Storage};
 use crate::virtio::testing::{Driver, VERSION_1, WRITE, memory};
-use crate::virtio::{IrqLine, VirtioDevice};
+use crate::virtio::{NotificationLine, VirtioDevice};
 
 const IN: u32 = 0;
 const OUT: u32 = 1;
@@ -114,7 +114,7 @@ fn config(sector_size: u32, read_only: bool) -> BlockConfig {
 /// A disk and its driver. The device works when the test says so, on the test's own thread.
 struct Rig {
     block: Arc<Block<Recorder>>,
-    line: Arc<IrqLine>,
+    line: Arc<NotificationLine>,
     driver: Driver,
 }
 
@@ -142,7 +142,7 @@ impl Rig {
             bad: Mutex::new(0..0),
         };
         let memory = memory();
-        let line = Arc::new(IrqLine::new().unwrap());
+        let line = Arc::new(NotificationLine::new().unwrap());
         let block = Block::new(config, backend, memory.clone(), Arc::clone(&line)).unwrap();
         let block = Arc::new(block);
         let driver = Driver::new(block.clone(), memory);
@@ -205,7 +205,7 @@ impl Rig {
         assert!(self.driver.pop_used().is_some());
         assert_eq!(self.driver.byte(status), OK);
         assert_eq!(self.driver.byte(0x20_0000), 7);
-        assert!(!self.block.interrupt().needs_reset());
+        assert!(!self.block.notifier().needs_reset());
     }
 
     fn calls(&self) -> Vec<Call> {

@@ -364,7 +364,7 @@ fn many_used_buffers_make_one_notification() {
     }
     rig.work();
     assert!(rig.line.take());
-    assert_eq!(rig.block.interrupt().status(), 1);
+    assert_eq!(rig.block.notifier().status(), 1);
 }
 
 #[test]

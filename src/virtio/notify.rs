@@ -21,18 +21,18 @@ const RAISED: u32 = 1;
 /// Somebody sleeps until there is one.
 const SLEEPING: u32 = 2;
 
-/// The interrupt line of the machine, shared by all its devices. One thread waits for it.
+/// The one way by which all devices of a machine wake the thread that runs its guest. One thread waits for it.
 ///
 /// A notification is a word in memory. The eventfd is only used to wake who sleeps, so that
 /// neither a device whose driver is awake nor a thread that notifies itself makes a system call.
 #[derive(Debug)]
-pub struct IrqLine {
+pub struct NotificationLine {
     event: EventFd,
     state: AtomicU32,
     completions: AtomicU64,
 }
 
-impl IrqLine {
+impl NotificationLine {
     /// Creates a line that nothing has raised yet.
     ///
     /// # Errors
@@ -113,18 +113,18 @@ impl IrqLine {
     }
 }
 
-/// The interrupt state of one device.
+/// Tells the driver of one device that something has happened: the InterruptStatus register, and the line.
 #[derive(Debug)]
-pub struct Interrupt {
-    line: Arc<IrqLine>,
+pub struct Notifier {
+    line: Arc<NotificationLine>,
     status: AtomicU32,
     needs_reset: AtomicBool,
 }
 
-impl Interrupt {
+impl Notifier {
     /// Connects a device to the machine's line.
     #[must_use]
-    pub fn new(line: Arc<IrqLine>) -> Self {
+    pub fn new(line: Arc<NotificationLine>) -> Self {
         Self {
             line,
             status: AtomicU32::new(0),
@@ -220,8 +220,8 @@ mod tests {
 
     use super::*;
 
-    fn interrupt() -> Interrupt {
-        Interrupt::new(Arc::new(IrqLine::new().unwrap()))
+    fn notifier() -> Notifier {
+        Notifier::new(Arc::new(NotificationLine::new().unwrap()))
     }
 
     #[test]
@@ -229,7 +229,7 @@ mod tests {
         extern "C" fn nothing(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {}
         let signal = SIGRTMIN() + 1;
         register_signal_handler(signal, nothing).unwrap();
-        let line = IrqLine::new().unwrap();
+        let line = NotificationLine::new().unwrap();
         let waiter = std::thread::spawn(move || line.wait());
         // It may not wait yet, so more than once.
         while !waiter.is_finished() {
@@ -243,21 +243,21 @@ mod tests {
 
     #[test]
     fn a_signal_sets_its_bit_and_makes_the_line_readable() {
-        let interrupt = interrupt();
-        assert!(!interrupt.line.take());
-        interrupt.signal_used();
-        assert_eq!(interrupt.status(), VIRTIO_MMIO_INT_VRING);
-        assert!(interrupt.line.take());
+        let notifier = notifier();
+        assert!(!notifier.line.take());
+        notifier.signal_used();
+        assert_eq!(notifier.status(), VIRTIO_MMIO_INT_VRING);
+        assert!(notifier.line.take());
     }
 
     #[test]
     fn a_notification_from_before_is_taken_without_waiting_and_only_once() {
-        let interrupt = interrupt();
-        interrupt.signal_used();
-        interrupt.signal_used();
-        interrupt.line.wait().unwrap();
-        assert!(!interrupt.line.take());
-        assert!(!is_readable(&interrupt.line.event));
+        let notifier = notifier();
+        notifier.signal_used();
+        notifier.signal_used();
+        notifier.line.wait().unwrap();
+        assert!(!notifier.line.take());
+        assert!(!is_readable(&notifier.line.event));
     }
 
     #[test]
@@ -265,10 +265,10 @@ mod tests {
         extern "C" fn nothing(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {}
         let signal = SIGRTMIN() + 2;
         register_signal_handler(signal, nothing).unwrap();
-        let interrupt = Arc::new(interrupt());
+        let notifier = Arc::new(notifier());
         let (sent, heard) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let waiter = {
-            let (line, sent, heard) = (interrupt.line.clone(), sent.clone(), heard.clone());
+            let (line, sent, heard) = (notifier.line.clone(), sent.clone(), heard.clone());
             std::thread::spawn(move || {
                 while heard.load(Ordering::SeqCst) < 5000 {
                     if line.wait().is_ok() {
@@ -279,7 +279,7 @@ mod tests {
         };
         for number in 1..=5000 {
             sent.store(number, Ordering::SeqCst);
-            interrupt.signal_used();
+            notifier.signal_used();
             // SAFETY: the thread has not been joined, so that its handle is valid.
             unsafe { libc::pthread_kill(waiter.as_pthread_t(), signal) };
             while heard.load(Ordering::SeqCst) < number {
@@ -288,36 +288,36 @@ mod tests {
         }
         waiter.join().unwrap();
         assert!(
-            !is_readable(&interrupt.line.event),
+            !is_readable(&notifier.line.event),
             "a wake-up was left behind"
         );
     }
 
     #[test]
     fn only_acknowledged_bits_are_cleared() {
-        let interrupt = interrupt();
-        interrupt.signal_used();
-        interrupt.signal_config();
-        interrupt.acknowledge(VIRTIO_MMIO_INT_VRING);
-        assert_eq!(interrupt.status(), VIRTIO_MMIO_INT_CONFIG);
+        let notifier = notifier();
+        notifier.signal_used();
+        notifier.signal_config();
+        notifier.acknowledge(VIRTIO_MMIO_INT_VRING);
+        assert_eq!(notifier.status(), VIRTIO_MMIO_INT_CONFIG);
     }
 
     #[test]
     fn needs_reset_is_announced_as_a_configuration_change() {
-        let interrupt = interrupt();
-        interrupt.set_needs_reset();
-        assert!(interrupt.needs_reset());
-        assert_eq!(interrupt.status(), VIRTIO_MMIO_INT_CONFIG);
-        interrupt.reset();
-        assert!(!interrupt.needs_reset());
-        assert_eq!(interrupt.status(), 0);
+        let notifier = notifier();
+        notifier.set_needs_reset();
+        assert!(notifier.needs_reset());
+        assert_eq!(notifier.status(), VIRTIO_MMIO_INT_CONFIG);
+        notifier.reset();
+        assert!(!notifier.needs_reset());
+        assert_eq!(notifier.status(), 0);
     }
 
     #[test]
     fn completions_are_counted_without_a_notification() {
-        let interrupt = interrupt();
-        interrupt.count_used(3);
-        assert_eq!(interrupt.line.completions(), 3);
-        assert!(!interrupt.line.take());
+        let notifier = notifier();
+        notifier.count_used(3);
+        assert_eq!(notifier.line.completions(), 3);
+        assert!(!notifier.line.take());
     }
 }

@@ -1,6 +1,6 @@
-//! Kicks: what makes a vCPU leave the guest, or look again if it waits at the idle port.
+//! Nudges: what makes a vCPU leave the guest, or look again if it waits at the idle port.
 //!
-//! A kick is a signal whose handler does nothing: its only purpose is to interrupt a system call. The
+//! A nudge is a signal whose handler does nothing: its only purpose is to interrupt a system call. The
 //! signal is SIGURG, because a program that does not handle it ignores it, so that a SIGURG from
 //! outside does no harm; and because a signal of the old kind needs no place in a queue, which a
 //! limit could keep full (signal(7)).
@@ -11,17 +11,17 @@ use std::io;
 use vmm_sys_util::signal::register_signal_handler;
 
 /// The signal.
-pub const KICK_SIGNAL: c_int = libc::SIGURG;
+pub const NUDGE_SIGNAL: c_int = libc::SIGURG;
 
-/// Kicks the vCPU that one thread runs.
+/// Nudges the vCPU that one thread runs.
 #[derive(Clone, Copy, Debug)]
-pub struct Kicker {
+pub struct Nudger {
     process: libc::pid_t,
     thread: libc::pid_t,
 }
 
-impl Kicker {
-    /// Prepares the calling thread, which is about to run a vCPU, for kicks: whoever started this
+impl Nudger {
+    /// Prepares the calling thread, which is about to run a vCPU, for nudges: whoever started this
     /// process may have blocked or ignored the signal.
     ///
     /// # Errors
@@ -29,8 +29,8 @@ impl Kicker {
     /// The system's reason.
     pub fn of_this_thread() -> io::Result<Self> {
         extern "C" fn nothing(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {}
-        register_signal_handler(KICK_SIGNAL, nothing)?;
-        vmm_sys_util::signal::unblock_signal(KICK_SIGNAL)
+        register_signal_handler(NUDGE_SIGNAL, nothing)?;
+        vmm_sys_util::signal::unblock_signal(NUDGE_SIGNAL)
             .map_err(|error| io::Error::other(format!("{error:?}")))?;
         // SAFETY: the call takes nothing and cannot fail.
         let process = unsafe { libc::getpid() };
@@ -48,18 +48,18 @@ impl Kicker {
         self.thread
     }
 
-    /// Kicks the vCPU. One that is about to enter the guest misses it; who depends on a kick
+    /// Nudges the vCPU. One that is about to enter the guest misses it; who depends on a nudge
     /// repeats it.
     ///
     /// # Errors
     ///
     /// The system's reason; none if the thread has ended.
-    pub fn kick(self) -> io::Result<()> {
+    pub fn nudge(self) -> io::Result<()> {
         // Not by pthread_kill, which some C libraries make a call of that cannot be confined to
         // this process.
         // SAFETY: the call takes three numbers, and the signal has a handler.
         let sent =
-            unsafe { libc::syscall(libc::SYS_tgkill, self.process, self.thread, KICK_SIGNAL) };
+            unsafe { libc::syscall(libc::SYS_tgkill, self.process, self.thread, NUDGE_SIGNAL) };
         match sent {
             0 => Ok(()),
             _ => match io::Error::last_os_error() {
@@ -79,24 +79,24 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::virtio::IrqLine;
+    use crate::virtio::NotificationLine;
 
     #[test]
-    fn a_kick_gets_through_where_the_signal_was_blocked_at_the_start() {
+    fn a_nudge_gets_through_where_the_signal_was_blocked_at_the_start() {
         let (sender, receiver) = mpsc::channel();
         let waiter = thread::spawn(move || {
-            vmm_sys_util::signal::block_signal(KICK_SIGNAL).unwrap();
-            sender.send(Kicker::of_this_thread().unwrap()).unwrap();
-            IrqLine::new().unwrap().wait()
+            vmm_sys_util::signal::block_signal(NUDGE_SIGNAL).unwrap();
+            sender.send(Nudger::of_this_thread().unwrap()).unwrap();
+            NotificationLine::new().unwrap().wait()
         });
-        let kicker = receiver.recv().unwrap();
+        let nudger = receiver.recv().unwrap();
         // It may not wait yet, so more than once.
         while !waiter.is_finished() {
-            kicker.kick().unwrap();
+            nudger.nudge().unwrap();
             thread::sleep(Duration::from_millis(1));
         }
         let error = waiter.join().unwrap().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::Interrupted);
-        kicker.kick().unwrap();
+        nudger.nudge().unwrap();
     }
 }

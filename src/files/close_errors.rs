@@ -10,9 +10,9 @@ use rustix::io::fcntl_dupfd_cloexec;
 
 /// A descriptor to close when everything is written.
 #[derive(Debug)]
-pub(super) struct LateErrors(OwnedFd);
+pub(super) struct CloseErrors(OwnedFd);
 
-impl LateErrors {
+impl CloseErrors {
     /// Duplicates the descriptor of a file that will be written.
     pub(super) fn of(file: impl AsFd) -> io::Result<Self> {
         // The number must not be that of a standard stream, which may be closed at present.
