@@ -8,6 +8,7 @@ mod memory;
 mod queue;
 pub mod seeds;
 mod watched;
+mod writer;
 
 use std::cell::Cell;
 use std::sync::Arc;

@@ -1,10 +1,9 @@
 //! Sessions of an honest driver as inputs: what a fuzzer would take long to find, and bends from
-//! then on. It writes the bytes that [`Action::take`](super::action::Action::take) reads.
+//! then on.
 
 use virtio_bindings::virtio_mmio as reg;
 
-use super::super::encoder::Encoder;
-use super::Answers;
+use super::writer::{Session, Writer};
 
 const INPUT: u8 = 0;
 const OUTPUT: u8 = 0x80;
@@ -22,16 +21,6 @@ const FAULTY: u8 = 2;
 const STOPPED: u8 = 4;
 const LARGE: u8 = 8;
 
-/// An honest session, and what the disks answer to it.
-pub struct Session {
-    /// Of its file.
-    pub name: &'static str,
-    /// The input.
-    pub bytes: Vec<u8>,
-    /// How many requests there are, and how many of them fail.
-    pub answers: Answers,
-}
-
 /// All of them.
 pub fn sessions() -> Vec<Session> {
     vec![
@@ -47,112 +36,9 @@ pub fn sessions() -> Vec<Session> {
         many_rounds(),
         event_index(),
         restart(),
+        misplaced(),
+        long_round(),
     ]
-}
-
-struct Writer {
-    bytes: Encoder,
-    requests: u64,
-    errors: u64,
-}
-
-impl Writer {
-    fn new(setup: u8) -> Self {
-        let mut bytes = Encoder::default();
-        bytes.byte(setup);
-        // What is asked for in the end: 8 sectors of the start.
-        bytes.byte(0);
-        bytes.int(0, 0..=1100);
-        bytes.int(8, 0..=24);
-        Self {
-            bytes,
-            requests: 0,
-            errors: 0,
-        }
-    }
-
-    fn end(self, name: &'static str) -> Session {
-        Session {
-            name,
-            bytes: self.bytes.finish(),
-            answers: Answers {
-                requests: self.requests,
-                errors: self.errors,
-            },
-        }
-    }
-
-    fn read_register(&mut self, disk: u8, register: u32) {
-        self.bytes.byte(disk | 3);
-        self.bytes.int(0, 0..=7);
-        self.bytes.int(u64::from(register) / 4, 0..=0x40);
-        self.bytes.int(3, 0..=8);
-    }
-
-    fn write_register(&mut self, disk: u8, register: u32, value: u32) {
-        self.bytes.byte(disk);
-        self.bytes.int(0, 0..=7);
-        self.bytes.int(u64::from(register) / 4, 0..=0x40);
-        self.bytes.int(4, 0..=7);
-        self.bytes.raw(&value.to_le_bytes());
-    }
-
-    /// With INDIRECT_DESC if bit 0 of `features` is set, and EVENT_IDX if bit 1 is.
-    fn start(&mut self, disk: u8, features: u8, size_log2: u64) {
-        self.bytes.byte(disk | 4);
-        self.bytes.byte(features);
-        self.bytes.int(size_log2, 0..=11);
-    }
-
-    /// `data` are places in the pool, 64 KiB apart, each with so many wire sectors.
-    fn request(&mut self, disk: u8, kind: u8, slot: u64, sector: u64, data: &[(u64, u64)]) {
-        self.begin(disk, kind, data);
-        self.finish(slot, sector);
-    }
-
-    /// Makes parts of a disk zero: which of the favoured sectors each begins with, how many times 8
-    /// sectors it has, and whether it need not take room.
-    fn zeroes(&mut self, disk: u8, kind: u8, slot: u64, parts: &[(u64, u64, bool)]) {
-        self.begin(disk, kind, &[(slot, 1)]);
-        self.bytes.int(parts.len() as u64, 0..=4);
-        for &(sector, eights, unmap) in parts {
-            self.bytes.byte(u8::from(unmap) << 7);
-            self.bytes.int(sector, 0..=9);
-            self.bytes.int(eights, 0..=16);
-        }
-        self.finish(slot, 0);
-    }
-
-    fn begin(&mut self, disk: u8, kind: u8, data: &[(u64, u64)]) {
-        self.bytes.byte(disk | 12);
-        self.bytes.int(data.len() as u64, 0..=4);
-        self.bytes.byte(kind);
-        for &(place, sectors) in data {
-            self.bytes.int(place, 0..=15);
-            self.bytes.int(0, 0..=7);
-            self.bytes.int(sectors, 1..=16);
-        }
-    }
-
-    fn finish(&mut self, slot: u64, sector: u64) {
-        self.bytes.int(slot, 0..=31);
-        self.bytes.int(3, 0..=7);
-        self.bytes.int(sector, 0..=140);
-        self.requests += 1;
-    }
-
-    fn notify_and_work(&mut self, disk: u8) {
-        self.bytes.byte(disk | 25);
-        self.bytes.byte(disk | 31);
-    }
-
-    fn help(&mut self, disk: u8) {
-        self.bytes.byte(disk | 27);
-    }
-
-    fn leave(&mut self, disk: u8) {
-        self.bytes.byte(disk | 28);
-    }
 }
 
 /// Looks at all registers that a driver reads, and starts the disks step by step.
@@ -346,4 +232,31 @@ fn restart() -> Session {
         w.start(OUTPUT, 1, size);
     }
     w.end("restart")
+}
+
+/// Queues that a disk has to refuse: of a wrong size, not aligned, on top of each other, out of
+/// memory. After each of them the driver asks for nothing; after a right one it does.
+fn misplaced() -> Session {
+    let mut w = Writer::new(STOPPED);
+    w.start_by_steps(INPUT, 3, [0, 0, 0]);
+    w.start_by_steps(INPUT, 16, [8, 0, 0]);
+    w.start_by_steps(INPUT, 16, [0, 0x2000, 0]);
+    w.start_by_steps(INPUT, 16, [0, 0, 0x7000_0000]);
+    w.notify_and_work(INPUT);
+    // The driver does not learn the size of a queue that it has set by registers alone, so the
+    // request goes through an indirect table.
+    w.start_by_steps(INPUT, 16, [0, 0, 0]);
+    w.request(INPUT, READ | INDIRECT, 0, 0, &[(0, 1)]);
+    w.notify_and_work(INPUT);
+    w.end("misplaced")
+}
+
+/// More than a disk does before it lets others have their turn.
+fn long_round() -> Session {
+    let mut w = Writer::new(STOPPED | LARGE);
+    w.start(INPUT, 1, 7);
+    w.repeat_large(INPUT, READ, 100);
+    w.notify_and_work(INPUT);
+    w.notify_and_work(INPUT);
+    w.end("long-round")
 }
