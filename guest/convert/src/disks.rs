@@ -179,6 +179,30 @@ impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
         }
     }
 
+    /// Waits until the disk `index` has answered, or for no reason at all. What the output has done
+    /// meanwhile is left for later: whoever waits here cannot go on with it.
+    fn wait_for_source(&mut self, index: usize) -> Result<(), Failure> {
+        let has_answered = |disks: &Self| disks.sources[index].device.has_completions();
+        let answers = (0..SPINS).any(|_| {
+            spin_loop();
+            has_answered(self)
+        });
+        if answers {
+            return Ok(());
+        }
+        self.sources[index].device.arm(1);
+        // What came back before the wish for a notification was seen would never cause one.
+        let slept = !has_answered(self);
+        if slept {
+            self.ports.read(IDLE);
+        }
+        self.sources[index].device.disarm();
+        match slept && !has_answered(self) {
+            true => self.check(),
+            false => Ok(()),
+        }
+    }
+
     /// Asks for the notifications that are worth waking up for, as the copy does: while the output
     /// has enough to do, it alone wakes the guest.
     fn arm(&mut self, hungry: bool) {
@@ -274,7 +298,7 @@ impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
                     return Err(status_failure(Op::Read, name, sector, done.status));
                 }
                 Some(other) => source.early.push_back(other),
-                None => self.wait(true)?,
+                None => self.wait_for_source(index)?,
             }
         }
     }
