@@ -4,4 +4,5 @@
 pub mod check;
 pub mod convert;
 pub mod copy;
+mod ending;
 pub mod inspect;

@@ -1,6 +1,5 @@
 //! The end of a conversion: whose fault it is that there is none, and what the user is told.
 
-use std::borrow::Borrow;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -8,8 +7,9 @@ use super::disks::{Disks, SECTOR_SIZE};
 use super::session::Complaint;
 use super::{Conversion, Session, console_options};
 use crate::config::{ConvertConfig, OutputFormat};
-use crate::report::{Console, Exits, Outcome as How, RunResult};
-use crate::runtime::{GuestEnd, Outcome, RunError, Signals, say_goodbye};
+use crate::operations::ending;
+use crate::report::{Console, RunResult};
+use crate::runtime::{GuestEnd, Outcome, RunError, say_goodbye};
 use crate::stats::Stats;
 
 /// How long the output is, if it may be put in place. The output itself still checks that all was
@@ -91,7 +91,7 @@ pub(super) fn finish(
     }
     let succeeded = result.is_ok();
     let result = result.map(|warnings| warnings.iter().for_each(|line| console.warn(line)));
-    let status = conclude(&mut console, &result, |result| RunResult {
+    let status = ending::conclude(&mut console, &result, |result| RunResult {
         bytes,
         sectors: bytes.div_ceil(SECTOR_SIZE.into()),
         seconds: elapsed.as_secs_f64(),
@@ -109,49 +109,5 @@ pub(super) fn finish(
 
 /// Says why a run did not even begin, and returns the exit status.
 pub(super) fn refuse(config: &ConvertConfig, error: &RunError, elapsed: Duration) -> u8 {
-    let mut console = Console::open(console_options(config));
-    let status = conclude(&mut console, &Err(error), |result| RunResult {
-        seconds: elapsed.as_secs_f64(),
-        ..result
-    });
-    match Signals::take_over() {
-        Ok(signals) => say_goodbye(&mut console, Some(error), signals.as_fd()),
-        Err(_) => console.flush(),
-    }
-    status
-}
-
-/// Shows how a run has ended, `complete`d by what it has come to.
-fn conclude<E: Borrow<RunError>>(
-    console: &mut Console,
-    result: &Result<(), E>,
-    complete: impl FnOnce(RunResult) -> RunResult,
-) -> u8 {
-    let error = result.as_ref().err().map(Borrow::borrow);
-    let status = error.map_or(0, RunError::exit_code);
-    let text = error.map(ToString::to_string);
-    if let Some(text) = &text {
-        console.error(text);
-    }
-    console.result(&complete(RunResult {
-        outcome: error.map_or(How::Success, how),
-        status,
-        error: text,
-        bytes: 0,
-        sectors: 0,
-        seconds: 0.0,
-        exits: Exits::default(),
-        digest: None,
-    }));
-    status
-}
-
-fn how(error: &RunError) -> How {
-    match error {
-        RunError::Guest(_) => How::GuestError,
-        RunError::Refused(_) | RunError::Broken(_) => How::ImageRefused,
-        RunError::TimedOut(_) => How::TimedOut,
-        RunError::Signal(_) => How::Interrupted,
-        _ => How::HostError,
-    }
+    ending::refuse(Console::open(console_options(config)), error, elapsed)
 }

@@ -1,14 +1,14 @@
 //! The end of a copy: whose fault it is that there is none, and what the user is told.
 
-use std::borrow::Borrow;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 use super::disks::Disks;
 use super::{Copy, Session, console_options};
 use crate::config::{Config, OutputFormat};
-use crate::report::{Console, Exits, Outcome as How, RunResult};
-use crate::runtime::{GuestEnd, Outcome, RunError, Signals, say_goodbye};
+use crate::operations::ending;
+use crate::report::{Console, RunResult};
+use crate::runtime::{GuestEnd, Outcome, RunError, say_goodbye};
 use crate::stats::Stats;
 
 /// Whether the output may be put in place. The output itself still checks that all was written.
@@ -94,7 +94,7 @@ pub(super) fn finish(
     let sectors = bytes.div_ceil(config.input_sector_size.bytes().into());
     let succeeded = result.is_ok();
     let result = result.map(|warnings| warnings.iter().for_each(|line| console.warn(line)));
-    let status = conclude(&mut console, &result, |result| RunResult {
+    let status = ending::conclude(&mut console, &result, |result| RunResult {
         bytes,
         sectors,
         seconds: elapsed.as_secs_f64(),
@@ -112,49 +112,5 @@ pub(super) fn finish(
 
 /// Says why a run did not even begin, and returns the exit status.
 pub(super) fn refuse(config: &Config, error: &RunError, elapsed: Duration) -> u8 {
-    let mut console = Console::open(console_options(config, 0));
-    let status = conclude(&mut console, &Err(error), |result| RunResult {
-        seconds: elapsed.as_secs_f64(),
-        ..result
-    });
-    // Signals were not taken over, or end the process as if they had not been: see `Console::drain`.
-    match Signals::take_over() {
-        Ok(signals) => say_goodbye(&mut console, Some(error), signals.as_fd()),
-        Err(_) => console.flush(),
-    }
-    status
-}
-
-/// Shows how a run has ended, `complete`d by what it has come to.
-fn conclude<E: Borrow<RunError>>(
-    console: &mut Console,
-    result: &Result<(), E>,
-    complete: impl FnOnce(RunResult) -> RunResult,
-) -> u8 {
-    let error = result.as_ref().err().map(Borrow::borrow);
-    let status = error.map_or(0, RunError::exit_code);
-    let text = error.map(ToString::to_string);
-    if let Some(text) = &text {
-        console.error(text);
-    }
-    console.result(&complete(RunResult {
-        outcome: error.map_or(How::Success, how),
-        status,
-        error: text,
-        bytes: 0,
-        sectors: 0,
-        seconds: 0.0,
-        exits: Exits::default(),
-        digest: None,
-    }));
-    status
-}
-
-fn how(error: &RunError) -> How {
-    match error {
-        RunError::Guest(_) => How::GuestError,
-        RunError::TimedOut(_) => How::TimedOut,
-        RunError::Signal(_) => How::Interrupted,
-        _ => How::HostError,
-    }
+    ending::refuse(Console::open(console_options(config, 0)), error, elapsed)
 }

@@ -1,0 +1,57 @@
+//! How every operation that writes an output tells the user what has come of it.
+
+use std::borrow::Borrow;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use crate::report::{Console, Exits, Outcome as How, RunResult};
+use crate::runtime::{RunError, Signals, say_goodbye};
+
+/// Says on `console` why a run did not even begin, and returns the exit status.
+pub(super) fn refuse(mut console: Console, error: &RunError, elapsed: Duration) -> u8 {
+    let status = conclude(&mut console, &Err(error), |result| RunResult {
+        seconds: elapsed.as_secs_f64(),
+        ..result
+    });
+    // Signals were not taken over, or end the process as if they had not been: see `Console::drain`.
+    match Signals::take_over() {
+        Ok(signals) => say_goodbye(&mut console, Some(error), signals.as_fd()),
+        Err(_) => console.flush(),
+    }
+    status
+}
+
+/// Shows how a run has ended, `complete`d by what it has come to.
+pub(super) fn conclude<E: Borrow<RunError>>(
+    console: &mut Console,
+    result: &Result<(), E>,
+    complete: impl FnOnce(RunResult) -> RunResult,
+) -> u8 {
+    let error = result.as_ref().err().map(Borrow::borrow);
+    let status = error.map_or(0, RunError::exit_code);
+    let text = error.map(ToString::to_string);
+    if let Some(text) = &text {
+        console.error(text);
+    }
+    console.result(&complete(RunResult {
+        outcome: error.map_or(How::Success, how),
+        status,
+        error: text,
+        bytes: 0,
+        sectors: 0,
+        seconds: 0.0,
+        exits: Exits::default(),
+        digest: None,
+    }));
+    status
+}
+
+fn how(error: &RunError) -> How {
+    match error {
+        RunError::Guest(_) => How::GuestError,
+        RunError::Refused(_) | RunError::Broken(_) => How::ImageRefused,
+        RunError::TimedOut(_) => How::TimedOut,
+        RunError::Signal(_) => How::Interrupted,
+        _ => How::HostError,
+    }
+}
