@@ -7,6 +7,7 @@ use guest_protocol::{complete_message, error_message, init_message, progress_mes
 use rustix::termios::{Action, tcflow};
 use vmm_sys_util::eventfd::EventFd;
 
+use super::shown_bar::{FRAME, USUAL_WIDTH};
 use super::*;
 use crate::report::testing::{Pty, leak};
 
@@ -314,7 +315,7 @@ fn a_stopped_terminal_holds_up_nothing_and_no_frames_pile_up() {
     }
     assert!(begun.elapsed() < AT_ONCE, "it waited for the terminal");
     assert_eq!(console.waiting().count(), 1);
-    assert!(console.err.room_left() > FULL, "frames piled up");
+    assert!(console.streams.err().room_left() > FULL, "frames piled up");
     tcflow(&pty.theirs, Action::OOn).unwrap();
     console.tick(GIB / 2);
     assert_eq!(console.waiting().count(), 0);
@@ -346,7 +347,7 @@ fn a_piece_fits_whatever_it_is_made_of_as_long_as_the_console_is_not_full() {
         while !console.is_full() {
             console.text(&piece);
         }
-        assert_eq!(console.take_lost(), 0);
+        assert_eq!(console.streams.take_lost(), 0);
     }
     let strings = ["", "\u{1}", "\u{ad}", "\""].map(|part| part.repeat(100));
     for format in [OutputFormat::Text, OutputFormat::Json] {
@@ -369,7 +370,7 @@ fn a_piece_fits_whatever_it_is_made_of_as_long_as_the_console_is_not_full() {
                         console.message(&message);
                     }
                 }
-                assert_eq!(console.take_lost(), 0, "{message:?}");
+                assert_eq!(console.streams.take_lost(), 0, "{message:?}");
             }
         }
     }
