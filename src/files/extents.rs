@@ -1,6 +1,6 @@
 //! Where a file may have data (lseek(2), SEEK_DATA and SEEK_HOLE), as a coarse list of bounded
-//! length: what is not in it is a hole, which reads as zeros. A file system that does not tell, or a
-//! device, is data from end to end.
+//! length: what is not in it is a hole, which reads as zeros. A file system that does not tell, or
+//! a device, is data from end to end.
 
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
@@ -84,7 +84,7 @@ fn next_data(file: BorrowedFd<'_>, at: u64, length: u64) -> Result<Option<Range<
     };
     let end = match seek(file, SeekFrom::Hole(start)) {
         Ok(end) => end.min(length),
-        // Only a file that has been cut short has no end there.
+        // Only in a file that has been cut short there is no end of a hole at this place.
         Err(Errno::NXIO) => length,
         Err(errno) => return Err(errno),
     };

@@ -34,7 +34,7 @@ mod vectored;
 mod zeroing;
 mod zeros;
 
-pub use error::{FileError, Role};
+pub use error::{DistinctError, FileError, Role};
 pub use extents::Holes;
 pub use identity::{Identity, Known, check_distinct};
 pub use input::InputFile;

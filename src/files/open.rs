@@ -32,7 +32,7 @@ pub(super) fn open_to_read(role: Role, path: &Path) -> Result<Opened, FileError>
     let found = fstat(&handle).map_err(failed)?;
     check_kind(role, path, &found)?;
     let fd = match openat(CWD, descriptor_path(&handle), READ, Mode::empty()) {
-        // Without /proc the path must do.
+        // Without /proc the path has to serve.
         Err(Errno::NOENT) => open_path(path).map_err(failed)?,
         opened => opened.map_err(failed)?,
     };
@@ -53,7 +53,7 @@ fn open_path(path: &Path) -> Result<OwnedFd, Errno> {
             fcntl_setfl(&fd, OFlags::empty())?;
             Ok(fd)
         }
-        // Only a lease says this; its holder has been asked to give it up.
+        // Only a lease causes this error. Its holder has been asked to give it up.
         Err(Errno::AGAIN) => open(path, READ, Mode::empty()),
         Err(errno) => Err(errno),
     }

@@ -153,7 +153,8 @@ struct OldFile {
 
 impl OldFile {
     fn at(place: &Place) -> Self {
-        // By the open folder, so that it is the right one even if it is renamed.
+        // The open folder is used and not its path, so that it is the right one even if it is
+        // renamed.
         let folder = PathBuf::from(descriptor_path(&place.folder));
         let folder = if folder.exists() {
             folder

@@ -41,9 +41,9 @@ pub(super) struct Staging {
 }
 
 impl Staging {
-    /// Makes the file, empty and open for reading and writing. It is private if it is to replace
-    /// an existing one, until [`keep`](super::permissions::keep); otherwise the kernel gives it the permissions
-    /// of any new file there (umask, default ACL).
+    /// Makes the file, empty and open for reading and writing. It is private if it is to replace an
+    /// existing one, until [`keep`](super::permissions::keep); otherwise the kernel gives it the
+    /// permissions of any new file there (umask, default ACL).
     ///
     /// # Errors
     ///

@@ -43,7 +43,7 @@ impl OutputFile {
     }
 
     /// Gives a new file its length: zeros at its end were never written.
-    pub(super) fn cut(&self) -> Result<(), FileError> {
+    pub(super) fn cut_to_length(&self) -> Result<(), FileError> {
         let length = self.length();
         let failed = |errno: rustix::io::Errno| FileError::Length {
             path: self.path.clone(),
