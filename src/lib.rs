@@ -29,7 +29,7 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | [`cli`], [`config`] | the command line, and values that are valid because they exist |
-//! | [`operations`] | what a run is for: the copy |
+//! | [`operations`] | what a run is for: a copy, a conversion, a look into an image, a check of the host |
 //! | [`runtime`] | threads, the main loop and the end of a run, whatever it is for |
 //! | [`machine`] | KVM, memory, the table of devices, the vCPU |
 //! | [`files`] | what lies behind disks, and the output's way to its name |

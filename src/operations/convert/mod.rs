@@ -1,8 +1,8 @@
 //! The conversion: the disk in an image that nobody need trust, written as it is.
 //!
-//! All parsing and inflating is done by the guest. The host opens the files that the user named, and
-//! nothing that an image names; it holds the guest to the limit of the output's length, and puts the
-//! output in place only if every byte of it was written or declared zero.
+//! All parsing and inflating is done by the guest. The host opens the files that the user named,
+//! and nothing that an image names; it holds the guest to the limit of the output's length, and
+//! puts the output in place only if every byte of it was written or declared zero.
 
 mod disks;
 mod end;
@@ -11,17 +11,16 @@ mod session;
 
 use std::time::Instant;
 
-use guest_abi::ports::{COM1, COM2, EXIT, IDLE, UART_DATA, UART_PORTS};
-use guest_protocol::{HEADER_LEN, MAX_MESSAGE_LEN, Payload, encode_framed};
+use guest_protocol::Payload;
 
 pub use session::{Complaint, ProtocolError, Session};
 
 use crate::config::{ConvertConfig, DiskFormat, ProgressPercent};
-use crate::machine::{self, Machine, Ports};
+use crate::machine::{self, Machine};
+use crate::operations::beginning::{self, Beginning, open_console};
+use crate::operations::ports::{SerialPorts, configuration_frame, does_not_fit};
 use crate::report::{Console, ConsoleOptions};
-use crate::runtime::{
-    Deadline, GuestEnd, Operation, Outcome, ReportSource, RunError, Runner, SerialPort, Signals,
-};
+use crate::runtime::{GuestEnd, Operation, Outcome, ReportSource, RunError};
 use crate::sandbox::calls;
 use disks::Disks;
 use files::Files;
@@ -50,53 +49,24 @@ pub fn run(config: &ConvertConfig) -> u8 {
 
 /// Goes as far as there is an outcome, good or bad.
 fn start(config: &ConvertConfig) -> Result<(Conversion, Outcome), RunError> {
-    let deadline = config.timeout.and_then(Deadline::after);
-    let set_alarm = |deadline: Deadline| {
-        let config = config.clone();
-        deadline.set_alarm(move |error| end::refuse(&config, error, deadline.limit()))
-    };
-    let alarm = deadline.map(set_alarm).transpose();
-    let alarm = alarm.map_err(RunError::host("set an alarm"))?;
+    let refused = config.clone();
+    let refuse = move |error: &RunError, elapsed| end::refuse(&refused, error, elapsed);
+    let beginning = Beginning::new(config.timeout, refuse)?;
     let (inputs, cancel) = Files::sources(config)?;
-    // From here on a signal ends the run in order: there may be a file to remove.
-    let signals = Signals::take_over().map_err(RunError::host("take over signals"))?;
-    drop(alarm);
+    let (deadline, signals) = beginning.take_over_signals()?;
     let files = Files::new(config, inputs, cancel)?;
-    let mut console = Console::open(console_options(config));
-    files.notes().iter().for_each(|note| console.warn(note));
-    if !config.sandbox {
-        console.warn("the sandbox is off");
-    }
+    let console = open_console(console_options(config), &files.notes(), config.sandbox);
 
     let slots = files.inputs.len() + 1;
     let mut machine = Machine::with_heap(machine::open_kvm()?, slots)?;
     let disks = Disks::new(&files, &machine)?;
     let helped = disks.add_to(&mut machine)?;
-    let com1 = SerialPort::for_reports().map_err(RunError::host("make an eventfd"))?;
-    let com2 = SerialPort::for_debug().map_err(RunError::host("make an eventfd"))?;
-    com1.uart
-        .queue_input(&frame(config, &files, console.wants_reports())?);
-    for (first, port) in [(COM1, &com1), (COM2, &com2)] {
-        let ports = Ports::new(first, UART_PORTS).posting_writes_to(UART_DATA);
-        machine.add_pio(ports, port.uart.clone())?;
-    }
-    machine.add_exit_port(EXIT)?;
-    machine.add_idle_port(IDLE, Some(helped))?;
-    let vcpu = machine.boot(GUEST)?;
+    let ports = SerialPorts::new(&frame(config, &files, console.wants_reports())?)?;
+    let vcpu = ports.boot(machine, Some(helped), GUEST)?;
 
     let placing = files.placing();
-    let runner = placing
-        .iter()
-        .fold(Runner::new(vcpu), |runner, (folder, calls)| {
-            runner.folder(*folder).main_calls(calls)
-        });
-    let runner = disks
-        .workers()
-        .into_iter()
-        .fold(runner, Runner::worker)
+    let runner = beginning::runner(vcpu, &placing, disks.workers())
         .helping_calls(&calls::read_file())
-        .reports(&com1)
-        .debug(&com2)
         .signals(signals)
         .deadline(deadline)
         .confined(config.sandbox);
@@ -106,7 +76,7 @@ fn start(config: &ConvertConfig) -> Result<(Conversion, Outcome), RunError> {
         disks,
         shows_total: false,
     };
-    let outcome = runner.run(&mut conversion, console)?;
+    let outcome = ports.listen(runner).run(&mut conversion, console)?;
     Ok((conversion, outcome))
 }
 
@@ -141,14 +111,7 @@ fn frame(config: &ConvertConfig, files: &Files, reports: bool) -> Result<Vec<u8>
         }
         .into(),
     };
-    let mut frame = vec![0; HEADER_LEN + MAX_MESSAGE_LEN];
-    let len = encode_framed(&message, &mut frame).map_err(|error| {
-        RunError::Guest(format!(
-            "the configuration does not fit into a frame: {error}"
-        ))
-    })?;
-    frame.truncate(len);
-    Ok(frame)
+    configuration_frame(&message).map_err(does_not_fit)
 }
 
 fn console_options(config: &ConvertConfig) -> ConsoleOptions {

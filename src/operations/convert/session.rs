@@ -1,16 +1,18 @@
 //! Follows what the guest of a conversion says, and keeps it within what it can have to say.
 //!
-//! The guest is not trusted: it says how long the output is, and the limit holds for that; the number
-//! of messages is bounded; progress only rises; nothing follows the completion. What it says of an
-//! image is a reason to refuse it, and never one to take it.
+//! The guest is not trusted: it says how long the output is, and the limit holds for that; the
+//! number of messages is bounded; progress only rises; nothing follows the completion. What it says
+//! of an image is a reason to refuse it, and never one to take it.
 
 use guest_protocol::{
     ErrorMessage, FrameDecoder, FrameError, GuestMessage, Level, NO_STATUS, Payload,
 };
 
+use crate::operations::frames;
 use crate::report::{hex, message_line, quote_text};
 
-/// Messages beside progress that a session may have: four for each disk of a full machine, and a few.
+/// Messages beside progress that a session may have: four for each disk of a full machine, and a
+/// few.
 const MAX_MESSAGES: u32 = 128;
 /// Length of a digest (SHA-256) in bytes.
 const DIGEST_LEN: usize = 32;
@@ -111,19 +113,13 @@ impl Session {
         mut show: impl FnMut(&GuestMessage),
     ) -> Result<(), ProtocolError> {
         let mut decoder = std::mem::take(&mut self.decoder);
-        let mut result = Ok(());
-        let frames = decoder.push(bytes, |message| {
-            if result.is_ok() {
-                result = self.check(&message);
-            }
-            if result.is_ok() {
-                show(&message);
-            }
+        let result = frames::receive(&mut decoder, bytes, |message| {
+            self.check(&message)?;
+            show(&message);
+            Ok(())
         });
         self.decoder = decoder;
-        // A message is checked before the frame behind it is looked at: its fault is the first.
-        result?;
-        Ok(frames?)
+        result
     }
 
     fn check(&mut self, message: &GuestMessage) -> Result<(), ProtocolError> {

@@ -1,7 +1,7 @@
 //! The files of a copy: what is read is opened first, then what is written, and none of it may be
 //! any of the rest.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,8 +13,9 @@ use crate::files::{
     check_distinct, open_image,
 };
 use crate::machine::read_image;
+use crate::operations::written;
 use crate::runtime::RunError;
-use crate::sandbox::{Calls, calls};
+use crate::sandbox::Calls;
 use crate::storage::Cancel;
 
 /// What a copy reads, open.
@@ -135,11 +136,7 @@ impl Files {
 
     /// The folders in which files get their names in the end, and the calls that this takes.
     pub(super) fn placing(&self) -> Vec<(BorrowedFd<'_>, Calls)> {
-        let stats = self.stats.as_ref().and_then(|stats| stats.folder());
-        let folders = self.output.folder().into_iter().chain(stats);
-        folders
-            .map(|folder| (folder, calls::place_file(folder.as_raw_fd())))
-            .collect()
+        written::placing(&self.output, self.stats.as_deref())
     }
 
     /// The same files for another owner.
