@@ -1,5 +1,5 @@
-//! The command `vmm convert` and its options, which are declared here as [`super::options`] declares
-//! those of a copy.
+//! The command `vmm convert` and its options, which are declared here as [`super::options`]
+//! declares those of a copy.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -233,13 +233,7 @@ mod tests {
 
     #[test]
     fn the_table_and_the_declaration_name_the_same_options() {
-        let flags = ConvertCli::get_args_info().flags;
-        let mut declared: Vec<_> = flags.iter().map(|flag| &flag.long[2..]).collect();
-        let listed = GROUPS.iter().flat_map(|(_, group)| group.iter());
-        let mut listed: Vec<_> = listed.map(|more| more.long).collect();
-        declared.sort_unstable();
-        listed.sort_unstable();
-        assert_eq!(declared, listed);
+        options::names_are_the_same(&ConvertCli::get_args_info().flags, &GROUPS);
     }
 
     #[test]
