@@ -159,7 +159,7 @@ mod tests {
         // AVX2 and all of AVX-512 that this register has.
         let wide = 1 << 5 | 1 << 16 | 1 << 17 | 1 << 21 | 1 << 30 | 1 << 31;
         assert_eq!(of(EXTENDED).map(|entry| entry.ebx & wide), Some(0));
-        // Without EFER.SCE a SYSCALL faults.
+        // Without EFER.SCE the instruction SYSCALL faults.
         assert_eq!(of(AMD_FEATURES).map(|entry| entry.edx & 1 << 11), Some(0));
     }
 

@@ -1,9 +1,9 @@
 //! The threads of a run: one for each worker, with an event loop of its own, and the vCPU's.
 //!
 //! They are all started and confined before the guest's first instruction, and wait at a gate until
-//! the last of them is there. The crew owns the gate and the means to end every thread. Whatever goes
-//! wrong, dropping the crew first sends the threads home that wait at the gate, then asks those that
-//! work to end, and only then waits for all of them, for a limited time.
+//! the last of them is there. The crew owns the gate and the means to end every thread. Whatever
+//! goes wrong, dropping the crew first sends the threads home that wait at the gate, then asks
+//! those that work to end, and only then waits for all of them, for a limited time.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +28,7 @@ const WORKER_EVENTS: usize = 4;
 
 /// What is to be served by a thread of its own.
 pub struct Worker {
-    /// Its name, as the system shows it; at most 15 bytes are.
+    /// Its name. The system shows the first 15 bytes of it.
     pub name: &'static str,
     /// What waits for events there.
     pub subscriber: Arc<dyn EventSubscriber + Send + Sync>,
@@ -97,8 +97,8 @@ impl Crew {
             failure: OnceLock::new(),
         });
         events.add_subscriber(last.clone());
-        // Subscribers have no way to say that they could not be registered. What keeps one of them
-        // from it, a limit or a lack of memory, keeps this last one too.
+        // A subscriber that could not be registered has no way to say so. This one is registered
+        // last and can: a limit or a lack of memory that stopped an earlier one stops it too.
         if let Some(error) = last.failure.get() {
             return Err(loop_failed("watch a device's events", error));
         }
@@ -169,7 +169,7 @@ impl Crew {
             .iter_mut()
             .for_each(|member| member.join(until));
         self.members.drain(..).find_map(|member| {
-            // Nobody else has it once the thread has ended.
+            // Once the thread has ended, nobody else holds the reason.
             Arc::into_inner(member.died).and_then(OnceLock::into_inner)
         })
     }

@@ -87,8 +87,8 @@ pub trait Operation {
         0
     }
 
-    /// The run is to end, and nothing may be waited for any more: interrupted transfers are given
-    /// up from now on.
+    /// Called when the run is to end, so that nothing may be waited for any more: interrupted
+    /// transfers are given up from now on.
     fn cancel(&self) {}
 
     /// Whether the result of a guest that ended like this is good.

@@ -25,7 +25,8 @@ pub fn describe_panics() {
             LAST.set(Some(text));
         } else {
             let line = format!("vmm: {}\n", RunError::Died(text));
-            // In one piece. There is nobody to tell if it cannot be written.
+            // One call writes the whole line, so that no other thread writes into it. If it fails
+            // there is nobody to tell.
             let _ = stderr().write_all(line.as_bytes());
         }
     }));
@@ -42,7 +43,7 @@ pub fn catch<T>(work: impl FnOnce() -> T) -> Result<T, RunError> {
     let result = catch_unwind(AssertUnwindSafe(work));
     CAUGHT.set(before);
     result.map_err(|payload| {
-        // Without the hook, as in a program that has its own, the place is not known.
+        // If the program has a hook of its own, the place of the panic is not known here.
         let text = LAST.take();
         RunError::Died(text.unwrap_or_else(|| subject() + &message(&*payload)))
     })

@@ -72,7 +72,7 @@ impl<B: Storage> Block<B> {
     ///
     /// # Errors
     ///
-    /// A configuration that is not a disk's, or a host without eventfds.
+    /// There is no disk of such a configuration, or the host has no eventfd.
     pub fn new(
         config: &BlockConfig,
         storage: B,
@@ -134,7 +134,7 @@ impl<B: Storage> Service for BlockService<B> {
     fn serve(&self, turn: &mut Turn<'_>, batch: &mut Batch) -> Result<(), QueueFault> {
         let filled = batch.fill(turn, &self.geometry);
         Execution::new(self, batch, turn).run()?;
-        // What was sound before a fault has been answered.
+        // The requests before a fault were sound and have been answered.
         filled
     }
 }

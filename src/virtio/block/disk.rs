@@ -91,7 +91,8 @@ impl<B: Storage> BlockService<B> {
     }
 }
 
-/// How an operation names itself to the storage, and where it goes; `None` if it does not go there.
+/// How an operation that goes to the storage is named there, and which part of the disk it is
+/// about. `None` for one that does not go there.
 pub(super) fn transfer_of(operation: Operation) -> Option<(IoOperation, Extent)> {
     match operation {
         Operation::Read(extent) => Some((IoOperation::Read, extent)),
