@@ -115,6 +115,7 @@ lint:
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --locked --workspace --lib --bins --manifest-path guest/Cargo.toml -- -D warnings
 	$(CARGO) clippy --locked --workspace --lib --tests --manifest-path guest/Cargo.toml -- -D warnings
+	$(CARGO) test --quiet --locked --lib -- cli::generated::
 
 # The picture of a terminal in the README. It takes 2 GiB of room for a moment, below TMPDIR.
 picture:
@@ -185,7 +186,7 @@ help:
 	@echo 'make coverage        how much of the code the tests run; needs cargo-llvm-cov'
 	@echo 'make deny            licences and sources of the dependencies; needs cargo-deny'
 	@echo 'make picture         the picture of a terminal in the README'
-	@echo 'make lint            rustfmt and clippy, warnings denied'
+	@echo 'make lint            rustfmt and clippy, warnings denied; man page and completions compared'
 	@echo 'make bench           measure beside cp, dd and qemu-img; takes BENCH_BYTES, BENCH_RUNS'
 	@echo 'make bench-reference the table of the prototypes again, with 10,000,000 sectors; an hour'
 	@echo 'make fuzz            fuzz TARGETS (block serial loader) for SECONDS (60) each, or RUNS inputs;'
