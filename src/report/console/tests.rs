@@ -200,6 +200,23 @@ fn lines_are_printed_above_the_bar_and_nothing_of_it_is_left_behind() {
 }
 
 #[test]
+fn a_bar_that_learns_its_total_on_the_way_leaves_nothing_behind() {
+    let mut pty = Pty::open(80);
+    let unknown = ConsoleOptions {
+        total: None,
+        ..options()
+    };
+    let mut console = on_a_terminal(unknown, &pty, Some("xterm"));
+    console.tick(5 << 20);
+    console.set_total(GIB);
+    console.error("short");
+    console.finish_bar(true, Duration::from_secs(2));
+    console.flush();
+    let summary = "100%  copied 1.00 GiB in 2.00 s, 512.00 MiB/s";
+    assert_eq!(screen(&pty.shown()), ["vmm: short", summary, ""]);
+}
+
+#[test]
 fn a_run_that_fails_leaves_nothing_of_the_bar() {
     let mut pty = Pty::open(80);
     let mut console = on_a_terminal(options(), &pty, Some("xterm"));
