@@ -23,6 +23,7 @@ use super::json::{
 use super::line::{hex, push_message};
 use super::stream::{FULL, Stream, lead_to_the_same};
 use super::text::{TerminalText, TextLines};
+use crate::reason::reason;
 
 /// So many of a guest's bytes, of frames or text of either port, may be shown on a console that is
 /// not full before it is asked again: what becomes of them always fits. The worst is a line break,
@@ -106,6 +107,8 @@ pub struct Console {
     text_lines: TextLines,
     /// Why standard output was lost, if it was; the user has been told.
     failure: Option<Errno>,
+    /// Whether standard output carries an answer: whoever gives it tells that it is lost.
+    answers: bool,
     /// When a stream last took something.
     moved: Instant,
 }
@@ -193,6 +196,7 @@ impl Console {
             terminal_text: TerminalText::default(),
             text_lines: TextLines::new(),
             failure: None,
+            answers: false,
             moved: Instant::now(),
         }
     }
@@ -308,8 +312,10 @@ impl Console {
         self.print(Sink::Out, format!("{text}\n").as_bytes());
     }
 
-    /// Shows a piece of an answer of at most [`ANSWER_PIECE`] bytes on standard output.
+    /// Shows a piece of an answer of at most [`ANSWER_PIECE`] bytes on standard output. That it
+    /// cannot be written is for the caller to tell, who finds it in [`failure`](Self::failure).
     pub fn answer(&mut self, piece: &[u8]) {
+        self.answers = true;
         self.print(Sink::Out, piece);
     }
 
@@ -490,9 +496,11 @@ impl Console {
             return;
         };
         // Where both are the same there is nowhere to tell it.
-        if self.failure.replace(failure).is_none() && self.out.is_some() {
+        let is_news = self.failure.replace(failure).is_none() && !self.answers;
+        if is_news && self.out.is_some() {
             let text = format!(
-                "vmm: warning: cannot write to standard output: {failure}; its lines are dropped\n"
+                "vmm: warning: cannot write to standard output: {}; its lines are dropped\n",
+                reason(failure)
             );
             self.print(Sink::Err, text.as_bytes());
         }

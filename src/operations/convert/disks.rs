@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::files::Files;
 use crate::files::{InputFile, OutputFile, padded_length};
 use crate::machine::{Machine, Slot};
+use crate::reason::reason;
 use crate::runtime::{RunError, Worker};
 use crate::sandbox::calls;
 use crate::virtio::VirtioDevice;
@@ -92,7 +93,7 @@ impl Disks {
     pub(super) fn host_error(&self) -> Option<Box<dyn std::error::Error + Send + Sync>> {
         let input = self.inputs.iter().find_map(|disk| disk.io_error());
         let error = input.or_else(|| self.output.io_error())?;
-        Some(error.source.to_string().into())
+        Some(reason(&error.source).into())
     }
 
     /// What the guest's driver did wrong.

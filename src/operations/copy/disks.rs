@@ -7,6 +7,7 @@ use super::Files;
 use crate::config::{Config, SectorSize};
 use crate::files::{InputFile, OutputFile, padded_length};
 use crate::machine::{Machine, Slot};
+use crate::reason::reason;
 use crate::runtime::{RunError, Worker};
 use crate::sandbox::Calls;
 use crate::sandbox::calls::{read_file, write_file};
@@ -97,7 +98,7 @@ impl Disks {
     pub(super) fn host_error(&self) -> Option<Box<dyn std::error::Error + Send + Sync>> {
         let error = self.input.io_error().or_else(|| self.output.io_error())?;
         // The file layer names the file, the operation and the offset.
-        Some(error.source.to_string().into())
+        Some(reason(&error.source).into())
     }
 
     /// What the guest's driver did wrong on either disk.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::{Look, Session, console_options};
 use crate::config::{ImageConfig, ImageTask};
 use crate::files::InputFile;
+use crate::reason::reason;
 use crate::report::{Console, Exits, Outcome as How, RunResult};
 use crate::runtime::{GuestEnd, Outcome, RunError, Signals, say_goodbye};
 use crate::virtio::VirtioDevice;
@@ -20,7 +21,7 @@ pub(super) fn judge(
 ) -> Result<(), RunError> {
     // What the host could not do explains all that came after it.
     if let Some(error) = disk.io_error() {
-        return Err(RunError::Storage(error.source.to_string().into()));
+        return Err(RunError::Storage(reason(&error.source).into()));
     }
     let failed = |text: String| {
         RunError::Guest(match disk.fault() {
