@@ -5,10 +5,9 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::hints::{
-    folder_hint, forgotten_hint, open_hint, place_hint, reason, space_hint, wanted,
-};
+use super::hints::{folder_hint, forgotten_hint, open_hint, place_hint, space_hint, wanted};
 use crate::quote::quote_path;
+use crate::reason::reason;
 
 mod distinct;
 mod role;
@@ -100,6 +99,41 @@ pub enum FileError {
         path: PathBuf,
         /// The folder in which it would appear.
         folder: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+
+    /// The folder of a file that is written has been removed, and somebody still has it open.
+    #[error(
+        "cannot create the {role} {} in the folder {}: that folder has been removed; choose one \
+         that exists",
+        quote_path(path),
+        quote_path(folder)
+    )]
+    FolderGone {
+        /// Which file.
+        role: Role,
+        /// The file.
+        path: PathBuf,
+        /// The folder in which it would appear.
+        folder: PathBuf,
+    },
+
+    /// In the folder of a file that is written names can be made and not taken away.
+    #[error(
+        "cannot create the {role} {}: the empty file {}, which was made to try out its folder, \
+         cannot be removed: {}; remove it, and choose another folder",
+        quote_path(path),
+        quote_path(left),
+        reason(source)
+    )]
+    TrialLeft {
+        /// Which file.
+        role: Role,
+        /// The file.
+        path: PathBuf,
+        /// What is left.
+        left: PathBuf,
         /// The system's reason.
         source: io::Error,
     },

@@ -6,8 +6,10 @@ use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
 use guest_protocol::DataList;
-use rustix::fs::{SeekFrom, seek};
+use rustix::fs::SeekFrom;
 use rustix::io::Errno;
+
+use super::system::seek;
 
 /// Holes that are shorter are not listed, in bytes: to read them costs less than to tell of them.
 const SMALLEST_HOLE: u64 = 64 << 10;

@@ -6,9 +6,10 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 
-use rustix::fs::{FileType, Stat, fstat};
+use rustix::fs::{FileType, Stat};
 
 use super::error::{DistinctError, FileError, Role};
+use super::system::fstat;
 
 /// A file, whatever its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

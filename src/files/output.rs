@@ -16,21 +16,22 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{OFlags, fstat};
+use rustix::fs::OFlags;
 
 use super::close_errors::CloseErrors;
 use super::coverage::Coverage;
 use super::descriptor::Descriptor;
 use super::device;
 use super::error::{FileError, Role};
-use super::hints::reason;
 use super::identity::{Identity, Known};
 use super::input::InputFile;
 use super::place::Place;
 use super::staging::{Naming, Staging};
 use super::sync::{Synced, sync_all};
+use super::system::fstat;
 use super::target::{Target, find};
 use crate::quote::quote_path;
+use crate::reason::reason;
 
 mod disk;
 mod shape;

@@ -19,6 +19,7 @@ use vm_device::DevicePio;
 use vm_device::bus::{PioAddress, PioAddressOffset};
 
 use super::{Ender, VcpuEnd};
+use crate::reason::reason;
 use crate::virtio::{NotificationLine, VirtioDevice};
 
 /// A guest that has been away for so long is not about to come back.
@@ -116,7 +117,8 @@ impl IdlePort {
                 Ok(()) => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    let what = format!("cannot wait for the machine's devices: {error}");
+                    let reason = reason(error);
+                    let what = format!("cannot wait for the machine's devices: {reason}");
                     self.ender.end(VcpuEnd::Unexpected(what));
                 }
             }

@@ -19,6 +19,7 @@ use vm_memory::{ByteValued, Bytes, GuestAddress, GuestMemoryMmap};
 use super::memory::to_usize;
 use super::page_tables::{IMAGE_PAGES, ImagePermissions, PagePermissions};
 use crate::quote::quote_path;
+use crate::reason::reason;
 
 const ELF_MAGIC: &[u8] = b"\x7fELF";
 /// A larger file is refused before all of it is read. An ELF file may be larger than the image's
@@ -35,7 +36,7 @@ const MAX_NOTE_SIZE: u64 = 64 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The file cannot be read.
-    #[error("cannot read the guest {}: {source}", quote_path(path))]
+    #[error("cannot read the guest {}: {}", quote_path(path), reason(source))]
     Read {
         /// The guest's file.
         path: PathBuf,

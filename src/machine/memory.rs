@@ -6,11 +6,14 @@ use std::sync::Arc;
 
 use guest_abi::layout::{Access, QUEUES, Region, STACK_END, Shape, ram_regions};
 use rustix::mm::{Advice, madvise};
-use vm_memory::mmap::FromRangesError;
+use vm_memory::mmap::{FromRangesError, MmapRegionError};
 use vm_memory::{
     GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionCollection,
     GuestRegionMmap,
 };
+
+use crate::limits;
+use crate::reason::reason;
 
 /// How much of the stack is had from the host at once, from its top down: what the copying guest
 /// uses of it.
@@ -20,14 +23,24 @@ const USUAL_STACK: u64 = 0x3_0000;
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
     /// The host refused a mapping.
-    #[error("cannot map the guest's memory: {0}")]
+    #[error("cannot map the guest's memory: {}", why_not_mapped(.0))]
     Map(#[from] FromRangesError),
     /// The host refused advice about a mapping.
-    #[error("cannot keep the guest's memory from child processes: {0}")]
+    #[error("cannot keep the guest's memory from child processes: {}", reason(.0))]
     Advice(io::Error),
     /// The regions of the address map contradict each other.
     #[error("the guest's memory regions do not fit together: {0}")]
     Regions(#[from] vm_memory::GuestRegionCollectionError),
+}
+
+fn why_not_mapped(error: &FromRangesError) -> String {
+    match error {
+        FromRangesError::MmapRegion(MmapRegionError::Mmap(error)) => {
+            let hint = error.raw_os_error().map_or("", limits::hint);
+            reason(error) + hint
+        }
+        other => reason(other),
+    }
 }
 
 /// The guest's RAM. Cloning it shares the memory.

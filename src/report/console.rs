@@ -235,9 +235,10 @@ impl Console {
         self.streams.print_out(format!("{text}\n").as_bytes());
     }
 
-    /// Shows a piece of an answer of at most [`ANSWER_PIECE`] bytes on standard output.
+    /// Shows a piece of an answer of at most [`ANSWER_PIECE`] bytes on standard output. That it
+    /// cannot be written is for the caller to tell, who finds it in [`failure`](Self::failure).
     pub fn answer(&mut self, piece: &[u8]) {
-        self.streams.print_out(piece);
+        self.streams.print_answer(piece);
     }
 
     /// Why standard output could not be written, if that is so. A reader that has gone is no

@@ -125,8 +125,10 @@ impl Stream {
                 Err(Errno::INTR) => {}
                 Err(error) => {
                     // The copy matters more than its lines: `vmm … | head -1` still copies.
-                    let hung_up = self.terminal && error == Errno::IO;
-                    let gone = hung_up || matches!(error, Errno::PIPE | Errno::CONNRESET);
+                    // A terminal that had hung up before the start does not say that it is one.
+                    let hung_up = error == Errno::IO && is_character_device(self.fd);
+                    let gone = hung_up
+                        || matches!(error, Errno::PIPE | Errno::CONNRESET | Errno::CONNREFUSED);
                     self.failure = (!gone).then_some(error);
                     self.give_up();
                 }
@@ -232,6 +234,10 @@ fn reopen(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC | kept;
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
     open(path, flags, Mode::empty())
+}
+
+fn is_character_device(fd: BorrowedFd<'_>) -> bool {
+    fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice)
 }
 
 fn is_writable(fd: BorrowedFd<'_>) -> bool {

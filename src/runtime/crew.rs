@@ -22,16 +22,30 @@ use super::gate::Gate;
 use super::member::{Member, PATIENCE, Stop, Stopper};
 use crate::machine::{Nudger, SpentMachine, Vcpu, VcpuReport};
 use crate::sandbox::{Calls, Filter, calls};
+use crate::virtio::{QueueWorker, Service};
 
 /// How many events a worker's loop takes at once.
 const WORKER_EVENTS: usize = 4;
+
+/// What a thread of its own serves: it waits for events.
+pub trait Subscriber: EventSubscriber + Send + Sync {
+    /// Why an event is not watched that this wants to be told of: the run does not begin then.
+    /// Subscribing to events has no result of its own that could say so.
+    fn unwatched(&self) -> Option<&event_manager::Error>;
+}
+
+impl<S: Service> Subscriber for QueueWorker<S> {
+    fn unwatched(&self) -> Option<&event_manager::Error> {
+        self.unwatched_kick()
+    }
+}
 
 /// What is to be served by a thread of its own.
 pub struct Worker {
     /// Its name. The system shows the first 15 bytes of it.
     pub name: &'static str,
     /// What waits for events there.
-    pub subscriber: Arc<dyn EventSubscriber + Send + Sync>,
+    pub subscriber: Arc<dyn Subscriber>,
     /// The system calls that it makes, beside waiting for events.
     pub calls: Calls,
 }
@@ -53,6 +67,12 @@ impl EventSubscriber for StopSubscriber {
         if let Err(error) = ops.add(Events::new(&*self.event, EventSet::IN)) {
             let _ = self.failure.set(error);
         }
+    }
+}
+
+impl Subscriber for StopSubscriber {
+    fn unwatched(&self) -> Option<&event_manager::Error> {
+        self.failure.get()
     }
 }
 
@@ -89,18 +109,17 @@ impl Crew {
     pub(super) fn hire(&mut self, worker: Worker) -> Result<(), RunError> {
         let stop_event = Arc::new(eventfd()?);
         let stop = Arc::new(AtomicBool::new(false));
-        let mut events = new_loop::<Arc<dyn EventSubscriber + Send + Sync>>(WORKER_EVENTS)?;
-        events.add_subscriber(worker.subscriber);
-        let last = Arc::new(StopSubscriber {
+        let mut events = new_loop::<Arc<dyn Subscriber>>(WORKER_EVENTS)?;
+        let stopping = Arc::new(StopSubscriber {
             event: stop_event.clone(),
             stop: stop.clone(),
             failure: OnceLock::new(),
         });
-        events.add_subscriber(last.clone());
-        // A subscriber that could not be registered has no way to say so. This one is registered
-        // last and can: a limit or a lack of memory that stopped an earlier one stops it too.
-        if let Some(error) = last.failure.get() {
-            return Err(loop_failed("watch a device's events", error));
+        for subscriber in [worker.subscriber, stopping] {
+            events.add_subscriber(subscriber.clone());
+            if let Some(error) = subscriber.unwatched() {
+                return Err(loop_failed("watch a device's events", error));
+            }
         }
         let filter = self.filter(&calls::event_loop().and(&worker.calls))?;
         let entrance = self.gate.entrance();

@@ -11,6 +11,7 @@ use super::main_loop::{Ended, READER_PATIENCE};
 use super::member::PATIENCE;
 use super::{Deadline, GuestEnd, Operation, RunError, Signals, catch, describe_panics};
 use crate::machine::ExitCounts;
+use crate::reason::reason;
 use crate::report::{ANSWER_PIECE, Console, DebugLines, Drained, last_words};
 
 /// How long the last words of a run may take.
@@ -106,7 +107,7 @@ fn show_answer(
             return Err(lost("nobody reads it"));
         }
         if let Some(failure) = console.failure() {
-            return Err(lost(&failure.to_string()));
+            return Err(lost(&reason(failure)));
         }
     }
     Ok(())

@@ -5,6 +5,7 @@ use std::io;
 
 use super::RunError;
 use crate::machine::{Fault, VcpuEnd, kvm_hint};
+use crate::reason::reason;
 use crate::report::Console;
 
 /// Where the guest said something.
@@ -39,7 +40,7 @@ impl<'a> GuestEnd<'a> {
             VcpuEnd::Unexpected(what) => Ok(Self::Unexpected(what)),
             VcpuEnd::Kvm(error) => Err(RunError::Host {
                 what: "run the guest",
-                source: io::Error::other(format!("{error}{}", kvm_hint(*error))),
+                source: io::Error::other(format!("{}{}", reason(error), kvm_hint(*error))),
             }),
             VcpuEnd::Stopped => Err(RunError::Guest("the run was stopped".to_owned())),
         }

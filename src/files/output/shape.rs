@@ -5,12 +5,13 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use rustix::fs::{FileType, fstat, ftruncate};
+use rustix::fs::FileType;
 
 use super::{OutputFile, lock};
 use crate::files::descriptor::Descriptor;
 use crate::files::device;
 use crate::files::error::FileError;
+use crate::files::system::{fstat, ftruncate};
 use crate::files::zeroing::{free, make_zero};
 
 impl OutputFile {

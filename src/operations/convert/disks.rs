@@ -6,6 +6,7 @@ use super::files::Files;
 use crate::files::{InputFile, OutputFile};
 use crate::machine::{Machine, Slot};
 use crate::operations::disk::{DiskShape, INPUT, OUTPUT, driver_fault};
+use crate::reason::reason;
 use crate::runtime::{RunError, Worker};
 use crate::sandbox::calls;
 use crate::virtio::block::{Block, BlockCounters};
@@ -79,7 +80,7 @@ impl Disks {
     pub(super) fn host_error(&self) -> Option<Box<dyn std::error::Error + Send + Sync>> {
         let input = self.inputs.iter().find_map(|disk| disk.io_error());
         let error = input.or_else(|| self.output.io_error())?;
-        Some(error.source.to_string().into())
+        Some(reason(&error.source).into())
     }
 
     /// What the guest's driver did wrong.

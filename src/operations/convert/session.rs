@@ -184,8 +184,12 @@ impl Session {
         if self.decoder.is_mid_frame() {
             return failed("the guest ended in the middle of a message");
         }
-        let Some((count, true)) = self.completion else {
-            return failed("the guest ended without a success");
+        let count = match self.completion {
+            Some((count, true)) => count,
+            Some((count, false)) => {
+                return failed(&format!("the guest gave up after {count} sectors"));
+            }
+            None => return failed("the guest ended without a completion"),
         };
         match self.length {
             Some(length) if count == length.div_ceil(SECTOR) => {

@@ -7,6 +7,7 @@ use crate::config::{Config, SectorSize};
 use crate::files::{InputFile, OutputFile};
 use crate::machine::{Machine, Slot};
 use crate::operations::disk::{DiskShape, INPUT, OUTPUT, driver_fault};
+use crate::reason::reason;
 use crate::runtime::{RunError, Worker};
 use crate::sandbox::Calls;
 use crate::sandbox::calls::{read_file, write_file};
@@ -76,7 +77,7 @@ impl Disks {
     pub(super) fn host_error(&self) -> Option<Box<dyn std::error::Error + Send + Sync>> {
         let error = self.input.io_error().or_else(|| self.output.io_error())?;
         // The file layer names the file, the operation and the offset.
-        Some(error.source.to_string().into())
+        Some(reason(&error.source).into())
     }
 
     /// What the guest's driver did wrong on either disk.

@@ -19,6 +19,9 @@ const DIGEST_LEN: usize = 32;
 const TEXT_BASE: u64 = 64 * 1024;
 const TEXT_PER_SECTOR: u64 = 64;
 
+/// What a guest did that stopped too early, as a part of a sentence.
+const NO_COMPLETION: &str = "the guest ended without a completion";
+
 /// The guest said what it may not say.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolError {
@@ -248,7 +251,7 @@ impl Session {
         if self.protocol == Protocol::Text {
             return Ok(());
         }
-        if self.decoders.iter().any(FrameDecoder::is_mid_frame) {
+        if self.is_mid_frame() {
             return Err("the guest ended in the middle of a message".to_owned());
         }
         match self.completion {
@@ -267,10 +270,13 @@ impl Session {
                 self.sectors,
                 self.error_suffix()
             )),
-            None => Err(format!(
-                "the guest ended without a completion{}",
-                self.error_suffix()
-            )),
+            None => Err(match &self.error_line {
+                Some(line) => format!("{NO_COMPLETION}: {line}"),
+                None => format!(
+                    "{NO_COMPLETION}, which has to be its last message (docs/guest.md); if it speaks \
+                     plain text, that takes --protocol text"
+                ),
+            }),
         }
     }
 
@@ -280,8 +286,15 @@ impl Session {
         match (self.protocol, self.completion) {
             (Protocol::Text, _) => None,
             (_, Some((_, true))) => Some("the guest claimed success".to_owned()),
+            (_, None) if self.error_line.is_none() && !self.is_mid_frame() => {
+                Some(NO_COMPLETION.to_owned())
+            }
             _ => self.verdict().err(),
         }
+    }
+
+    fn is_mid_frame(&self) -> bool {
+        self.decoders.iter().any(FrameDecoder::is_mid_frame)
     }
 
     fn error_suffix(&self) -> String {

@@ -9,6 +9,7 @@ use crate::config::{ImageConfig, ImageTask};
 use crate::files::InputFile;
 use crate::operations::disk::{INPUT, driver_fault};
 use crate::operations::ending;
+use crate::reason::reason;
 use crate::report::{Console, RunResult};
 use crate::runtime::{GuestEnd, Outcome, RunError, say_goodbye};
 use crate::virtio::block::Block;
@@ -21,7 +22,7 @@ pub(super) fn judge(
 ) -> Result<(), RunError> {
     // What the host could not do explains all that came after it.
     if let Some(error) = disk.io_error() {
-        return Err(RunError::Storage(error.source.to_string().into()));
+        return Err(RunError::Storage(reason(&error.source).into()));
     }
     let failed = |text: String| {
         RunError::Guest(match driver_fault(INPUT, disk) {

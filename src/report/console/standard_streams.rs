@@ -8,6 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::shown_bar::ShownBar;
+use crate::reason::reason;
 use crate::report::stream::{Stream, lead_to_the_same};
 
 /// How waiting for readers ended.
@@ -34,6 +35,8 @@ pub(super) struct StandardStreams {
     bar: Option<ShownBar>,
     /// Why standard output was lost, if it was; the user has been told.
     failure: Option<Errno>,
+    /// Whether standard output carries an answer: whoever gives it tells that it is lost.
+    answers: bool,
     /// When a stream last took something.
     moved: Instant,
 }
@@ -47,6 +50,7 @@ impl StandardStreams {
             out: (!are_one).then(|| Stream::open(out)),
             bar: None,
             failure: None,
+            answers: false,
             moved: Instant::now(),
         }
     }
@@ -116,6 +120,13 @@ impl StandardStreams {
             Some(out) => out.print(lines),
             None => self.print_err(lines),
         }
+    }
+
+    /// Adds a piece of an answer to standard output. That it cannot be written is for the caller to
+    /// tell, who finds it in [`failure`](Self::failure).
+    pub(super) fn print_answer(&mut self, piece: &[u8]) {
+        self.answers = true;
+        self.print_out(piece);
     }
 
     /// Adds whole lines to standard error, with the bar out of their way.
@@ -234,9 +245,11 @@ impl StandardStreams {
             return;
         };
         // Where both are the same there is nowhere to tell it.
-        if self.failure.replace(failure).is_none() && self.out.is_some() {
+        let is_news = self.failure.replace(failure).is_none() && !self.answers;
+        if is_news && self.out.is_some() {
             let text = format!(
-                "vmm: warning: cannot write to standard output: {failure}; its lines are dropped\n"
+                "vmm: warning: cannot write to standard output: {}; its lines are dropped\n",
+                reason(failure)
             );
             self.print_err(text.as_bytes());
         }

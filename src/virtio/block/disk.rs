@@ -8,6 +8,7 @@ use vm_memory::{Bytes, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap, Vo
 
 use super::device::BlockService;
 use super::request::{Extent, Operation, Segment};
+use crate::reason::reason;
 use crate::storage::Storage;
 
 /// What the device was doing when its storage failed.
@@ -33,7 +34,10 @@ impl fmt::Display for IoOperation {
 
 /// An error of the host that the guest has seen as IOERR.
 #[derive(Debug, Error)]
-#[error("cannot {operation} {len} bytes at offset {offset}: {source}")]
+#[error(
+    "cannot {operation} {len} bytes at offset {offset}: {}",
+    reason(source)
+)]
 pub struct BlockIoError {
     /// What was being done.
     pub operation: IoOperation,

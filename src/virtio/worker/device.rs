@@ -148,8 +148,9 @@ impl<S: Service> VirtioDevice for QueueWorker<S> {
 impl<S: Service> EventSubscriber for QueueWorker<S> {
     fn init(&self, ops: &mut EventOps<'_>) {
         for (index, kick) in (0..).zip(&self.kicks) {
-            // This cannot fail: the eventfds are open and new to this loop.
-            let _ = ops.add(Events::with_data(kick, index, EventSet::IN));
+            if let Err(error) = ops.add(Events::with_data(kick, index, EventSet::IN)) {
+                let _ = self.unwatched.set(error);
+            }
         }
     }
 

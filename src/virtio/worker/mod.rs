@@ -153,6 +153,8 @@ pub struct QueueWorker<S: Service> {
     lanes: Vec<Lane<S::Room>>,
     /// Only the first fault is kept: a guest can reset the device and cause as many as it likes.
     fault: OnceLock<DeviceFault>,
+    /// Why a kick is not watched.
+    unwatched: OnceLock<event_manager::Error>,
 }
 
 impl<S: Service> QueueWorker<S> {
@@ -175,6 +177,7 @@ impl<S: Service> QueueWorker<S> {
             kicks: kicks.collect::<Result<_, _>>()?,
             lanes: (0..queues).map(|_| Lane::default()).collect(),
             fault: OnceLock::new(),
+            unwatched: OnceLock::new(),
             service,
         })
     }
@@ -197,6 +200,13 @@ impl<S: Service> QueueWorker<S> {
     #[must_use]
     pub fn first_fault(&self) -> Option<&DeviceFault> {
         self.fault.get()
+    }
+
+    /// Why the event loop that this was added to does not watch the kicks of all queues, if that is
+    /// so: a limit, or a lack of memory.
+    #[must_use]
+    pub fn unwatched_kick(&self) -> Option<&event_manager::Error> {
+        self.unwatched.get()
     }
 
     /// Makes the device's thread look at queue `index` again: something has come for a buffer
