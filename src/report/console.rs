@@ -203,6 +203,12 @@ impl Console {
         self.lines
     }
 
+    /// Whether there is a bar.
+    #[must_use]
+    pub const fn has_bar(&self) -> bool {
+        self.bar.is_some()
+    }
+
     /// Shows `message`, as a line or as an object. Errors of the guest are always shown.
     pub fn message(&mut self, message: &GuestMessage) {
         let is_error = matches!(message.payload, Some(Payload::Error(_)));
