@@ -130,6 +130,12 @@ impl Console {
         self.lines
     }
 
+    /// Whether there is a bar.
+    #[must_use]
+    pub const fn has_bar(&self) -> bool {
+        self.streams.has_bar()
+    }
+
     /// Shows `message`, as a line or as an object. Errors of the guest are always shown.
     pub fn message(&mut self, message: &GuestMessage) {
         let is_error = matches!(message.payload, Some(Payload::Error(_)));

@@ -33,7 +33,39 @@ struct Conversion {
     files: Files,
     disks: Disks,
     session: Session,
+    /// Whether the output has as many bytes as the disk, so that those written tell how much is done.
+    is_raw: bool,
+    reports: Reports,
     shows_total: bool,
+}
+
+/// What the guest is to report of its progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Reports {
+    progress: ProgressPercent,
+    /// Only the bar is to move by them.
+    hidden: bool,
+}
+
+impl Reports {
+    fn new(config: &ConvertConfig, console: &Console) -> Self {
+        let progress = match console.wants_reports() {
+            true => config.progress,
+            false => ProgressPercent::NEVER,
+        };
+        // Zeros are no bytes of an image with tables: the guest alone knows how much is done.
+        let hidden = config.output_format == DiskFormat::Qcow2
+            && console.has_bar()
+            && progress == ProgressPercent::NEVER;
+        Self {
+            progress: if hidden {
+                ProgressPercent::EACH
+            } else {
+                progress
+            },
+            hidden,
+        }
+    }
 }
 
 /// Converts as `config` says, tells the user how it went, and returns the exit status. If there is
@@ -61,7 +93,8 @@ fn start(config: &ConvertConfig) -> Result<(Conversion, Outcome), RunError> {
     let mut machine = Machine::with_heap(machine::open_kvm()?, slots)?;
     let disks = Disks::new(&files, &machine)?;
     let helped = disks.add_to(&mut machine)?;
-    let ports = SerialPorts::new(&frame(config, &files, console.wants_reports())?)?;
+    let reports = Reports::new(config, &console);
+    let ports = SerialPorts::new(&frame(config, &files, reports)?)?;
     let vcpu = ports.boot(machine, Some(helped), GUEST)?;
 
     let placing = files.placing();
@@ -74,6 +107,8 @@ fn start(config: &ConvertConfig) -> Result<(Conversion, Outcome), RunError> {
         session: Session::new(config.digest.is_some()),
         files: files.share(),
         disks,
+        is_raw: config.output_format == DiskFormat::Raw,
+        reports,
         shows_total: false,
     };
     let outcome = ports.listen(runner).run(&mut conversion, console)?;
@@ -81,16 +116,11 @@ fn start(config: &ConvertConfig) -> Result<(Conversion, Outcome), RunError> {
 }
 
 /// What the guest is told.
-fn frame(config: &ConvertConfig, files: &Files, reports: bool) -> Result<Vec<u8>, RunError> {
-    let progress = if reports {
-        config.progress
-    } else {
-        ProgressPercent::NEVER
-    };
+fn frame(config: &ConvertConfig, files: &Files, reports: Reports) -> Result<Vec<u8>, RunError> {
     let mut lengths = files.inputs.iter().map(|input| input.len());
     let message = guest_protocol::ConvertConfig {
         transport: guest_protocol::Transport::Serial.into(),
-        progress_percent: progress.percent().into(),
+        progress_percent: reports.progress.percent().into(),
         input_length: lengths.next().unwrap_or(0),
         backing_lengths: lengths.collect(),
         input_format: config.claimed.map_or("", |format| format.name()).to_owned(),
@@ -103,6 +133,7 @@ fn frame(config: &ConvertConfig, files: &Files, reports: bool) -> Result<Vec<u8>
         snapshot: config.snapshot.clone().unwrap_or_default(),
         output_format: match config.output_format {
             DiskFormat::Raw => guest_protocol::ConvertFormat::Raw,
+            DiskFormat::Qcow2 => guest_protocol::ConvertFormat::Qcow2,
         }
         .into(),
         digest: match config.digest {
@@ -133,10 +164,13 @@ impl Operation for Conversion {
         bytes: &[u8],
         console: &mut Console,
     ) -> Result<(), RunError> {
+        let hidden = self.reports.hidden;
         let show = |message: &guest_protocol::GuestMessage| {
-            // What is wrong with an image is said once, at the end.
-            if !matches!(message.payload, Some(Payload::Error(_))) {
-                console.message(message);
+            match message.payload {
+                // What is wrong with an image is said once, at the end.
+                Some(Payload::Error(_)) => {}
+                Some(Payload::Progress(_)) if hidden => {}
+                _ => console.message(message),
             }
             if let Some(Payload::Complete(complete)) = &message.payload
                 && !complete.digest.is_empty()
@@ -146,15 +180,18 @@ impl Operation for Conversion {
         };
         let received = self.session.receive(bytes, show);
         received.map_err(|error| RunError::Guest(format!("the conversion failed: {error}")))?;
-        if let Some(length) = self.session.length().filter(|_| !self.shows_total) {
+        if let Some(size) = self.session.disk().filter(|_| !self.shows_total) {
             self.shows_total = true;
-            console.set_total(length);
+            console.set_total(size);
         }
         Ok(())
     }
 
     fn progress(&self) -> u64 {
-        self.files.output.bytes_written()
+        match self.is_raw {
+            true => self.files.output.bytes_written(),
+            false => self.session.reported(),
+        }
     }
 
     fn cancel(&self) {

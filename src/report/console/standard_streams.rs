@@ -90,6 +90,11 @@ impl StandardStreams {
         self.bar = Some(ShownBar::new(total));
     }
 
+    /// Whether there is a bar.
+    pub(super) const fn has_bar(&self) -> bool {
+        self.bar.is_some()
+    }
+
     /// The bar, if there is one.
     pub(super) const fn bar_mut(&mut self) -> Option<&mut ShownBar> {
         self.bar.as_mut()

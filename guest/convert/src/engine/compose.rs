@@ -1,14 +1,13 @@
 //! Putting blocks together from the pieces of the disk.
 //!
 //! A block begins at a grain of the target and ends at one, or with the disk. Zeros that fill whole
-//! grains are declared; what is left of them is filled in.
+//! grains are left out; what remains of them is filled in.
 
 use guest_formats::Compressed;
 use guest_kit::hardware::{Ports, Registers};
 
 use super::block::Item;
-use super::target::Raw;
-use super::{Engine, OWN_SLOT, Observer, Waiting, least};
+use super::{Engine, Observer, Waiting, least};
 use crate::chain::{Origin, Piece};
 use crate::failure::Failure;
 use crate::{SECTOR, to_u32, to_u64, to_usize};
@@ -57,13 +56,7 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
             }
             any = true;
         }
-        any |= self.ask_for_frame();
-        let all = self.next == self.size;
-        if let Some(request) = self.zeros.request(self.pool, all) {
-            self.disks.output.submit(OWN_SLOT, request);
-            any = true;
-        }
-        Ok(any)
+        Ok(any | self.ask_for_frame())
     }
 
     fn step(&mut self, piece: Piece) -> Result<Step, Failure> {
@@ -109,33 +102,34 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
     }
 
     fn is_at_grain(&self) -> bool {
-        self.next.is_multiple_of(Raw::GRAIN)
+        self.next.is_multiple_of(self.target.grain())
     }
 
     fn zero(&mut self, length: u64) -> Step {
         let last = self.next + length == self.size;
+        let grain = self.target.grain();
         let whole = match last {
             true => length,
-            false => length - length % Raw::GRAIN,
+            false => length - length % grain,
         };
-        if self.is_at_grain() && whole > 0 && self.zeros.are_taken() {
+        if self.is_at_grain() && whole > 0 && self.target.leaves_zeros_out() {
             self.close_block();
-            let declared = self.zeros.add(self.next, whole);
-            if declared == 0 {
+            let left_out = self.target.leave_out(self.next, whole);
+            if left_out == 0 {
                 return Step::Stuck;
             }
             if self.blocks.is_empty() {
-                self.observer.skipped((self.next + declared) / SECTOR);
+                self.observer.skipped((self.next + left_out) / SECTOR);
             }
-            return Step::Taken(declared);
+            return Step::Taken(left_out);
         }
         let Some((index, room)) = self.block() else {
             return Step::Stuck;
         };
         let mut taken = least(length, room);
-        if self.zeros.are_taken() {
-            // Up to the grain from which on they are declared.
-            taken = taken.min(to_usize(Raw::GRAIN - self.next % Raw::GRAIN));
+        if self.target.leaves_zeros_out() {
+            // Up to the grain from which on they are left out.
+            taken = taken.min(to_usize(grain - self.next % grain));
         }
         let block = self.blocks.get(index);
         let at = block.place.offset() + block.len;

@@ -8,11 +8,13 @@ mod extensions;
 mod header;
 mod map;
 mod snapshot;
+mod writer;
 
 use alloc::vec::Vec;
 
 pub use check::{Check, CheckOptions, CheckReport, Problem, ProblemKind};
 pub use snapshot::{LONGEST_SNAPSHOT_NAME, MOST_SNAPSHOTS, Snapshot};
+pub use writer::{CLUSTER, TooLarge, Writer};
 
 pub(crate) use header::inspect;
 
