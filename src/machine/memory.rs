@@ -1,5 +1,5 @@
-//! The guest's RAM, one mapping for each region of the address map. There are three views of it: all
-//! of it, the part that devices may reach, and the part that an image is loaded into.
+//! The guest's RAM, one mapping for each region of the address map. There are three views of it:
+//! all of it, the part that devices may reach, and the part that an image is loaded into.
 
 use std::io;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use vm_memory::{
 use crate::limits;
 use crate::reason::reason;
 
-/// How much of the stack is had from the host at once, from its top down: what the copying guest
-/// uses of it.
+/// How much of the stack, from its top down, the host commits at once: as much as the guest that
+/// copies uses.
 const USUAL_STACK: u64 = 0x3_0000;
 
-/// Guest memory could not be had.
+/// The host did not give the guest its memory.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
     /// The host refused a mapping.
@@ -132,7 +132,7 @@ fn select(
         .collect()
 }
 
-/// Without this a child process would make every page of the guest copy-on-write.
+/// Keeps the memory from child processes: a child would make every page of the guest copy-on-write.
 fn keep_from_children(region: &GuestRegionMmap) -> io::Result<()> {
     // SAFETY: the range is a whole mapping, and the advice changes nothing for this process.
     unsafe { madvise(region.as_ptr().cast(), region.size(), Advice::LinuxDontFork) }?;
@@ -154,7 +154,8 @@ fn populate(all: &GuestMemoryMmap, regions: &[Region]) {
             let pages = memory.ptr_guard_mut().as_ptr();
             // SAFETY: the slice lies in one mapping, in whole pages, and is not changed.
             let result = unsafe { madvise(pages.cast(), memory.len(), Advice::LinuxPopulateWrite) };
-            // Linux knows this since 5.14. Whatever keeps it from it, the pages are had later.
+            // Linux knows this since 5.14. If it fails, for whatever reason, the host commits the
+            // pages when they are touched.
             let _ = result;
         }
     }

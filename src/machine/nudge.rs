@@ -88,7 +88,7 @@ mod tests {
             NotificationLine::new().unwrap().wait()
         });
         let nudger = receiver.recv().unwrap();
-        // It may not wait yet, so more than once.
+        // The other thread may not wait yet, so it is nudged more than once.
         while !waiter.is_finished() {
             nudger.nudge().unwrap();
             thread::sleep(Duration::from_millis(1));

@@ -41,8 +41,8 @@ pub struct Vcpu {
 /// need not be allowed to do.
 pub struct SpentMachine(#[expect(dead_code, reason = "it is only there to be dropped")] Vcpu);
 
-/// An exit, copied out of [`VcpuExit`]. That one borrows the vCPU, but before the exit is handled the
-/// ring of collected writes has to be read, which takes the vCPU as well.
+/// An exit, copied out of [`VcpuExit`]. That one borrows the vCPU, but before the exit is handled
+/// the ring of collected writes has to be read, which takes the vCPU as well.
 enum Exit {
     PioIn { port: u16, data: *mut [u8] },
     PioOut { port: u16, data: *const [u8] },

@@ -26,8 +26,8 @@ use crate::virtio::{MmioTransport, NotificationLine, VirtioDevice};
 const QUEUE_NOTIFY: u64 = 0x50;
 /// Offset of the configuration space, behind the last register.
 const CONFIG_SPACE: u64 = 0x100;
-/// Address of three pages that VMX needs for its own use (KVM API, section 4.35). It is far from all
-/// memory and registers of the guest.
+/// Address of three pages that VMX needs for its own use (KVM API, section 4.35). It is far from
+/// all memory and registers of the guest.
 const TSS_ADDRESS: usize = 0xfffb_d000;
 
 /// The machine could not be built.
@@ -47,7 +47,7 @@ pub enum MachineError {
     /// Two devices want the same addresses.
     #[error("cannot put a device on the bus: {0}")]
     Bus(bus::Error),
-    /// Not where registers can be.
+    /// The address is none at which registers can be.
     #[error(
         "cannot put a device at {0:#x}: its registers must be a page behind those of the virtio \
          devices"
@@ -79,8 +79,8 @@ fn ask<T>(
     interrupted(call).map_err(|source| MachineError::Kvm { what, source })
 }
 
-/// Whether KVM offers `capability` to `vm`. An error is no answer: zones without the ring that takes
-/// their writes would lose what the guest says.
+/// Whether KVM offers `capability` to `vm`. An error is no answer: zones without the ring that
+/// takes their writes would lose what the guest says.
 fn has(vm: &VmFd, capability: Cap) -> Result<bool, MachineError> {
     let answer = repeat::capability(|| vm.check_extension_int(capability));
     let what = "to say what it can do";
@@ -207,7 +207,7 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// If the ports are taken or KVM refuses.
+    /// The ports are taken, or KVM refuses.
     pub fn add_pio(
         &mut self,
         ports: Ports,
@@ -233,7 +233,7 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// If the port is taken.
+    /// The port is taken.
     pub fn add_exit_port(&mut self, port: u16) -> Result<(), MachineError> {
         let device = ExitPort::new(self.ender());
         self.add_pio(Ports::new(port, 1), Arc::new(device))
@@ -245,7 +245,7 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// If the port is taken.
+    /// The port is taken.
     pub fn add_idle_port(
         &mut self,
         port: u16,
@@ -263,7 +263,7 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// If that is not the address of such a page, or if it is taken.
+    /// The address is not that of such a page, or the page is taken.
     pub fn add_mmio(
         &mut self,
         page: u64,

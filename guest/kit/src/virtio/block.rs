@@ -82,7 +82,7 @@ pub enum BlockError {
 /// What the device says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockConfig {
-    /// In units of [`WIRE_SECTOR`].
+    /// Its capacity in units of [`WIRE_SECTOR`].
     pub capacity: u64,
     /// In bytes.
     pub sector_size: u32,
