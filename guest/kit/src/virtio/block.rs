@@ -84,7 +84,7 @@ pub enum BlockError {
 pub struct BlockConfig {
     /// Its capacity in units of [`WIRE_SECTOR`].
     pub capacity: u64,
-    /// In bytes.
+    /// Its sector size in bytes.
     pub sector_size: u32,
     /// Most data bytes that a request may have.
     pub size_max: u32,
