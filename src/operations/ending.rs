@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::report::{Console, Exits, Outcome as How, RunResult};
 use crate::runtime::{RunError, Signals, say_goodbye};
+use crate::virtio::DeviceFault;
 
 /// Says on `console` why a run did not even begin, and returns the exit status.
 pub(super) fn refuse(mut console: Console, error: &RunError, elapsed: Duration) -> u8 {
@@ -44,6 +45,16 @@ pub(super) fn conclude<E: Borrow<RunError>>(
         digest: None,
     }));
     status
+}
+
+/// What the guest's driver did wrong on the disk called `name`, as a part of a sentence.
+pub(super) fn driver_fault(name: &str, fault: &DeviceFault) -> String {
+    match fault {
+        DeviceFault::NotStarted(why) => format!("the {name} disk did not start: {why}"),
+        DeviceFault::Queue(fault) => {
+            format!("the guest's driver broke the {name} disk's queue: {fault}")
+        }
+    }
 }
 
 fn how(error: &RunError) -> How {

@@ -1,6 +1,7 @@
 //! What a run is for. An operation says which disks there are and which guest works on them,
 //! follows what the guest says, and judges what came of it; the runtime does the rest.
 
+mod before;
 pub mod check;
 pub mod convert;
 pub mod copy;

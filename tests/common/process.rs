@@ -124,7 +124,8 @@ impl Vmm {
         self.with_limit(libc::RLIMIT_DATA, bytes)
     }
 
-    fn with_limit(self, resource: libc::__rlimit_resource_t, most: u64) -> Self {
+    /// With a limit on a resource (getrlimit(2)).
+    pub(crate) fn with_limit(self, resource: libc::__rlimit_resource_t, most: u64) -> Self {
         let limit = libc::rlimit {
             rlim_cur: most,
             rlim_max: most,
@@ -140,15 +141,17 @@ impl Vmm {
     }
 
     /// Without standard input.
-    pub(crate) fn closed_stdin(mut self) -> Self {
-        let close = || {
+    pub(crate) fn closed_stdin(self) -> Self {
+        self.closed(0)
+    }
+
+    /// Without one of the standard streams, by its number.
+    pub(crate) fn closed(self, stream: i32) -> Self {
+        self.before_start(move || {
             // SAFETY: nothing in the process uses the descriptor.
-            unsafe { libc::close(0) };
+            unsafe { libc::close(stream) };
             Ok(())
-        };
-        // SAFETY: between fork and exec it makes one system call and nothing else.
-        unsafe { self.0.pre_exec(close) };
-        self
+        })
     }
 
     /// In a session of its own, with what is its standard input as the session's terminal.
@@ -248,6 +251,10 @@ impl Running {
             cpu,
         };
         assert!(ended, "the VMM hung: {finished:?}");
+        // No message has the system's number of an error behind its words.
+        for text in [&finished.stdout, &finished.stderr] {
+            assert!(!text.contains("(os error "), "{finished:?}");
+        }
         finished
     }
 }
@@ -372,6 +379,11 @@ impl Terminal {
         // SAFETY: as above.
         let theirs = unsafe { OwnedFd::from_raw_fd(theirs) };
         Self { ours, theirs }
+    }
+
+    /// Hangs up, and returns the side of a process, which has nobody to talk to any more.
+    pub(crate) fn hang_up(self) -> OwnedFd {
+        self.theirs
     }
 
     /// Both output streams of `vmm` on this terminal.

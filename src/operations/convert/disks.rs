@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::files::Files;
 use crate::files::{InputFile, OutputFile, padded_length};
 use crate::machine::{Machine, Slot};
+use crate::operations::ending;
 use crate::reason::reason;
 use crate::runtime::{RunError, Worker};
 use crate::sandbox::calls;
@@ -101,12 +102,7 @@ impl Disks {
         let inputs = self.inputs.iter().enumerate();
         let inputs = inputs.map(|(index, disk)| (source_name(index), disk.fault()));
         let mut all = inputs.chain([(OUTPUT, self.output.fault())]);
-        all.find_map(|(name, fault)| {
-            let fault = fault?;
-            Some(format!(
-                "the guest's driver broke the {name} disk's queue: {fault}"
-            ))
-        })
+        all.find_map(|(name, fault)| Some(ending::driver_fault(name, fault?)))
     }
 }
 

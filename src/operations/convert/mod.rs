@@ -18,6 +18,7 @@ pub use session::{Complaint, ProtocolError, Session};
 
 use crate::config::{ConvertConfig, DiskFormat, ProgressPercent};
 use crate::machine::{self, Machine, Ports};
+use crate::operations::before;
 use crate::report::{Console, ConsoleOptions};
 use crate::runtime::{
     Deadline, GuestEnd, Operation, Outcome, ReportSource, RunError, Runner, SerialPort, Signals,
@@ -58,6 +59,11 @@ fn start(config: &ConvertConfig) -> Result<(Conversion, Outcome), RunError> {
     let alarm = deadline.map(set_alarm).transpose();
     let alarm = alarm.map_err(RunError::host("set an alarm"))?;
     let (inputs, cancel) = Files::sources(config)?;
+    before::knock(
+        [Some(config.output.as_path()), config.stats_file.as_deref()]
+            .into_iter()
+            .flatten(),
+    );
     // From here on a signal ends the run in order: there may be a file to remove.
     let signals = Signals::take_over().map_err(RunError::host("take over signals"))?;
     drop(alarm);

@@ -7,12 +7,13 @@ use super::Files;
 use crate::config::{Config, SectorSize};
 use crate::files::{InputFile, OutputFile, padded_length};
 use crate::machine::{Machine, Slot};
+use crate::operations::ending;
 use crate::reason::reason;
 use crate::runtime::{RunError, Worker};
 use crate::sandbox::Calls;
 use crate::sandbox::calls::{read_file, write_file};
+use crate::virtio::VirtioDevice;
 use crate::virtio::block::{Block, BlockConfig, BlockCounters, ID_BYTES, NewBlockError};
-use crate::virtio::{DeviceFault, VirtioDevice};
 
 /// What the devices tell a guest that asks who they are (GET_ID), and what their threads are
 /// called.
@@ -105,14 +106,9 @@ impl Disks {
     pub(super) fn driver_fault(&self) -> Option<String> {
         let devices: [(&str, &dyn VirtioDevice); 2] =
             [(INPUT, &*self.input), (OUTPUT, &*self.output)];
-        devices.into_iter().find_map(|(name, device)| {
-            Some(match device.fault()? {
-                DeviceFault::NotStarted(why) => format!("the {name} disk did not start: {why}"),
-                DeviceFault::Queue(fault) => {
-                    format!("the guest's driver broke the {name} disk's queue: {fault}")
-                }
-            })
-        })
+        devices
+            .into_iter()
+            .find_map(|(name, device)| Some(ending::driver_fault(name, device.fault()?)))
     }
 }
 

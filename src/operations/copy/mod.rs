@@ -20,6 +20,7 @@ pub use session::{ProtocolError, Session};
 
 use crate::config::{Config, Protocol};
 use crate::machine::{self, Machine};
+use crate::operations::before;
 use crate::report::{Console, ConsoleOptions};
 use crate::runtime::{
     Deadline, GuestEnd, Operation, Outcome, ReportSource, RunError, Runner, SerialInput, Signals,
@@ -69,7 +70,11 @@ fn start(config: &Config) -> Result<(Copy, Outcome), RunError> {
     let alarm = deadline.map(set_alarm).transpose();
     let alarm = alarm.map_err(RunError::host("set an alarm"))?;
     let sources = files::OpenedInputs::open(config)?;
-    files::OpenedInputs::knock_at_outputs(config);
+    before::knock(
+        [Some(config.output.as_path()), config.stats_file.as_deref()]
+            .into_iter()
+            .flatten(),
+    );
     // From here on a signal ends the run in order: there may be a file to remove.
     let signals = Signals::take_over().map_err(RunError::host("take over signals"))?;
     drop(alarm);

@@ -4,9 +4,10 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Look, Session, console_options};
+use super::{DISK, Look, Session, console_options};
 use crate::config::{ImageConfig, ImageTask};
 use crate::files::InputFile;
+use crate::operations::ending;
 use crate::reason::reason;
 use crate::report::{Console, Exits, Outcome as How, RunResult};
 use crate::runtime::{GuestEnd, Outcome, RunError, Signals, say_goodbye};
@@ -26,8 +27,8 @@ pub(super) fn judge(
     let failed = |text: String| {
         RunError::Guest(match disk.fault() {
             Some(fault) => format!(
-                "the look into the image failed: {text}; the guest's driver broke the disk's \
-                 queue: {fault}"
+                "the look into the image failed: {text}; {}",
+                ending::driver_fault(DISK, fault)
             ),
             None => format!("the look into the image failed: {text}"),
         })
