@@ -230,6 +230,24 @@ impl Running {
         wait(self.pid(), Duration::ZERO)
     }
 
+    /// Waits until it has the thread that runs its guest: then it has taken over signals and opened
+    /// all its files, however busy this host is.
+    #[track_caller]
+    pub(crate) fn wait_for_guest(&self) {
+        let tasks = format!("/proc/{}/task", self.pid().as_raw_nonzero());
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < LIMIT {
+            assert!(!self.has_ended(), "it ended before its guest ran");
+            let tasks = std::fs::read_dir(&tasks).into_iter().flatten().flatten();
+            let mut names = tasks.map(|task| std::fs::read_to_string(task.path().join("comm")));
+            if names.any(|name| name.is_ok_and(|name| name == "vcpu\n")) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        panic!("its guest does not run");
+    }
+
     /// Waits for the end, and kills and fails if it does not come.
     #[track_caller]
     pub(crate) fn finish(mut self) -> Finished {
