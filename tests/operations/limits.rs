@@ -47,6 +47,24 @@ fn every_limit_on_address_space_is_enough_or_a_reason() {
 }
 
 #[test]
+fn the_limits_that_the_documentation_gives_are_enough() {
+    needs_kvm!();
+    let page = include_str!("../../docs/troubleshooting.md");
+    let given = "32 MiB of address space (`ulimit -v`), 160 KiB of stack (`-s`), 48 open files";
+    assert!(page.contains(given));
+    for operation in Operation::ALL {
+        let files = Operation::files();
+        operation
+            .vmm(&files)
+            .with_limit(libc::RLIMIT_AS, 32 << 20)
+            .with_limit(libc::RLIMIT_STACK, 160 << 10)
+            .with_limit(libc::RLIMIT_NOFILE, 48)
+            .succeed();
+        operation.assert_done(&files);
+    }
+}
+
+#[test]
 fn every_limit_on_the_stack_is_enough_or_a_reason() {
     needs_kvm!();
     for operation in Operation::ALL {
