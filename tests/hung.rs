@@ -21,7 +21,7 @@ const TIMED_OUT: i32 = 124;
 const TERMINATED: i32 = 143;
 const OLD: &[u8] = b"what was there before";
 /// So long the runtime waits for a thread that hangs, with what a busy host may add.
-const PATIENCE: Duration = Duration::from_secs(2 + 3);
+const PATIENCE: Duration = Duration::from_secs(2 + 8);
 
 fn hanging(silence: Silence, polite: bool) -> Option<Hanging> {
     let hanging = Hanging::mount(silence, polite);

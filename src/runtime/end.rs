@@ -104,7 +104,10 @@ fn show_answer(
         let dropped = show_rest(console, signals, deadline)?;
         console.answer(part);
         if dropped + show_rest(console, signals, deadline)? > 0 {
-            return Err(lost("nobody reads it"));
+            return Err(match deadline.filter(|deadline| deadline.is_over()) {
+                Some(deadline) => RunError::TimedOut(deadline.limit()),
+                None => lost("nobody reads it"),
+            });
         }
         if let Some(failure) = console.failure() {
             return Err(lost(&reason(failure)));

@@ -17,6 +17,8 @@ pub(crate) mod elf;
 pub(crate) mod files;
 pub(crate) mod fuse;
 pub(crate) mod harness;
+pub(crate) mod image;
+pub(crate) mod operation;
 pub(crate) mod process;
 pub(crate) mod program;
 pub(crate) mod virtio;
@@ -24,6 +26,7 @@ pub(crate) mod virtio;
 use std::io::Write;
 
 pub(crate) use files::{Files, random};
+pub(crate) use operation::Operation;
 pub(crate) use process::{Finished, Running, Vmm};
 pub(crate) use test_attribute::test;
 

@@ -127,7 +127,7 @@ impl Chain {
             }
             if !is_last && !image.has_backing() {
                 let surplus = "the image needs no backing file, and one was given; leave it out";
-                return Err(Failure::new(Op::Config, source_name(index), &surplus));
+                return Err(Failure::new(Op::Refused, source_name(index), &surplus));
             }
             claimed = backing_format(&info);
             let length = disks.length(index);

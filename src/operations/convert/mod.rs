@@ -85,6 +85,8 @@ fn start(config: &ConvertConfig) -> Result<(Conversion, Outcome), RunError> {
     let refuse = move |error: &RunError, elapsed| end::refuse(&refused, error, elapsed);
     let beginning = Beginning::new(config.timeout, refuse)?;
     let (inputs, cancel) = Files::sources(config)?;
+    let written = [Some(config.output.as_path()), config.stats_file.as_deref()];
+    beginning::knock(written.into_iter().flatten());
     let (deadline, signals) = beginning.take_over_signals()?;
     let files = Files::new(config, inputs, cancel)?;
     let console = open_console(console_options(config), &files.notes(), config.sandbox);

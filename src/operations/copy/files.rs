@@ -2,7 +2,6 @@
 //! any of the rest.
 
 use std::os::fd::BorrowedFd;
-use std::path::Path;
 use std::sync::Arc;
 
 use guest_protocol::DataList;
@@ -50,21 +49,6 @@ impl OpenedInputs {
             image,
             cancel,
         })
-    }
-
-    /// Asks the file systems that are to be written for something. One that does not answer keeps
-    /// the process here, where signals and the time limit still end it at once, since nothing has
-    /// to be removed yet.
-    pub(super) fn knock_at_outputs(config: &Config) {
-        let outputs = std::iter::once(&config.output).chain(&config.stats_file);
-        for path in outputs {
-            let folder = path
-                .parent()
-                .filter(|folder| !folder.as_os_str().is_empty());
-            // What is wrong with them is found out when they are opened.
-            let _ = std::fs::symlink_metadata(folder.unwrap_or(Path::new(".")));
-            let _ = std::fs::metadata(path);
-        }
     }
 
     /// Prepares what is written. Nothing that is there already is touched.

@@ -64,7 +64,8 @@ fn start(config: &Config) -> Result<(Copy, Outcome), RunError> {
     let refuse = move |error: &RunError, elapsed| end::refuse(&refused, error, elapsed);
     let beginning = Beginning::new(config.timeout, refuse)?;
     let sources = files::OpenedInputs::open(config)?;
-    files::OpenedInputs::knock_at_outputs(config);
+    let written = [Some(config.output.as_path()), config.stats_file.as_deref()];
+    beginning::knock(written.into_iter().flatten());
     let (deadline, signals) = beginning.take_over_signals()?;
     let (files, image) = sources.with_outputs(config)?;
     let notes = [files.notes(), files.sector_notes(config)].concat();
