@@ -7,7 +7,7 @@
 CARGO ?= cargo
 VMM := target/release/vmm
 # What `make fuzz` works on, and how long on each: so many seconds, or so many inputs if RUNS is set.
-TARGETS ?= block serial loader
+TARGETS ?= block console serial sessions formats loader
 SECONDS ?= 60
 
 # Quoted for the shell: paths may hold spaces and anything else.
@@ -189,8 +189,9 @@ help:
 	@echo 'make lint            rustfmt and clippy, warnings denied; man page and completions compared'
 	@echo 'make bench           measure beside cp, dd and qemu-img; takes BENCH_BYTES, BENCH_RUNS'
 	@echo 'make bench-reference the table of the prototypes again, with 10,000,000 sectors; an hour'
-	@echo 'make fuzz            fuzz TARGETS (block serial loader) for SECONDS (60) each, or RUNS inputs;'
-	@echo '                     needs cargo-fuzz and nightly Rust; make fuzz-coverage says what it reached'
+	@echo 'make fuzz            fuzz TARGETS (block console serial sessions formats loader) for SECONDS'
+	@echo '                     (60) each, or RUNS inputs; needs cargo-fuzz and nightly Rust;'
+	@echo '                     make fuzz-coverage says what it reached'
 	@echo 'make miri            run what needs no system under Miri; needs nightly Rust with Miri'
 	@echo 'make mutants         look for code that no unit test holds, in FILES or in all; needs'
 	@echo '                     cargo-mutants, and hours'

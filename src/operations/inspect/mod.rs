@@ -16,10 +16,10 @@ use std::time::Instant;
 
 use guest_protocol::{InspectConfig, InspectTask};
 
-pub use answer::{Answer, EXIT_BROKEN, EXIT_LEAKS, EXIT_REFUSED, Verdict};
+pub use answer::{Answer, EXIT_BROKEN, EXIT_LEAKS, EXIT_REFUSED, FileSize, Verdict};
 pub use session::{ProtocolError, Session};
 
-use crate::config::{ImageConfig, ImageTask, OutputFormat};
+use crate::config::{ImageConfig, ImageTask};
 use crate::files::InputFile;
 use crate::machine::{self, Machine};
 use crate::operations::beginning::{self, Beginning, open_console};
@@ -150,12 +150,11 @@ impl Operation for Look<'_> {
     }
 
     fn answer(&self) -> String {
-        let Some(answer) = self.session.answer() else {
-            return String::new();
+        let file = FileSize {
+            length: self.image.len(),
+            allocated: self.image.allocated(),
         };
-        match self.config.format {
-            OutputFormat::Text => text::lines(answer, self.config, &self.image),
-            OutputFormat::Json => json::object(answer, self.config, &self.image) + "\n",
-        }
+        let answer = self.session.answer();
+        answer.map_or_else(String::new, |answer| answer.shown(self.config, file))
     }
 }

@@ -130,8 +130,8 @@ impl<S: Service> VirtioDevice for QueueWorker<S> {
 
     fn in_flight(&self) -> bool {
         // The order matters: a service may stop expecting input once it has asked its thread to
-        // look again.
-        let expects = |index| self.service.expects(index);
+        // look again. A device that has stopped uses nothing more, whatever comes from outside.
+        let expects = |index| !self.notifier.needs_reset() && self.service.expects(index);
         let is_busy = |index| expects(index) || self.is_working(index) || expects(index);
         (0..self.lanes.len()).any(is_busy)
     }

@@ -196,6 +196,10 @@ impl<R: Default + Send> Lane<R> {
         context: &LaneContext<'_, S>,
         who: Thread,
     ) -> Result<Round, QueueFault> {
+        // A fault of one queue stops the device, and that is all of its queues.
+        if context.notifier.needs_reset() {
+            return Ok(Round::Done);
+        }
         let Work {
             active: Some(active),
             room,
