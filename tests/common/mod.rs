@@ -17,6 +17,7 @@ pub(crate) mod elf;
 pub(crate) mod files;
 pub(crate) mod fuse;
 pub(crate) mod harness;
+pub(crate) mod loop_device;
 pub(crate) mod process;
 pub(crate) mod program;
 pub(crate) mod virtio;
@@ -24,6 +25,7 @@ pub(crate) mod virtio;
 use std::io::Write;
 
 pub(crate) use files::{Files, random};
+pub(crate) use loop_device::Loop;
 pub(crate) use process::{Finished, Running, Vmm};
 pub(crate) use test_attribute::test;
 
