@@ -33,6 +33,17 @@ fn success_with_another_count_is_none() {
 }
 
 #[test]
+fn a_guest_that_says_nothing_is_told_what_it_has_to_say() {
+    let session = Session::new(Protocol::Protobuf, 50);
+    let verdict = session.verdict().unwrap_err();
+    for part in ["without a completion", "docs/guest.md", "--protocol text"] {
+        assert!(verdict.contains(part), "{verdict}");
+    }
+    // Its status says more than advice would.
+    assert_eq!(session.complaint().as_deref(), Some(NO_COMPLETION));
+}
+
+#[test]
 fn progress_rises_and_ends_with_the_true_total() {
     for (current, total, complaint) in [
         (5, 50, "does not rise: 5 sectors after 5"),
