@@ -18,6 +18,7 @@ pub(crate) mod files;
 pub(crate) mod fuse;
 pub(crate) mod harness;
 pub(crate) mod image;
+pub(crate) mod loop_device;
 pub(crate) mod operation;
 pub(crate) mod process;
 pub(crate) mod program;
@@ -26,6 +27,7 @@ pub(crate) mod virtio;
 use std::io::Write;
 
 pub(crate) use files::{Files, random};
+pub(crate) use loop_device::Loop;
 pub(crate) use operation::Operation;
 pub(crate) use process::{Finished, Running, Vmm};
 pub(crate) use test_attribute::test;

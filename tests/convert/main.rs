@@ -18,6 +18,7 @@ mod own;
 mod qemu;
 #[path = "../../guest/formats/tests/support/mod.rs"]
 mod support;
+mod to_qcow2;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -93,15 +94,20 @@ impl Conversion {
     }
 
     fn run(&self) -> Finished {
+        self.run_as(|vmm| vmm)
+    }
+
+    /// The same, after `prepare`.
+    fn run_as(&self, prepare: impl FnOnce(Vmm) -> Vmm) -> Finished {
         let _ = fs::remove_file(self.disk());
         let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
-        let finished = Vmm::bare()
+        let vmm = Vmm::bare()
             .args(&["convert", "--timeout", "40", "--input"])
             .arg(self.image())
             .arg("--output")
             .arg(self.disk())
-            .args(&arguments)
-            .run();
+            .args(&arguments);
+        let finished = prepare(vmm).run();
         // Nothing but a complete disk is ever left behind.
         if finished.code() != Some(0) {
             assert!(!self.disk().exists(), "{}", finished.stderr);

@@ -1,12 +1,14 @@
 //! The conversion: the disk in an image that nobody need trust, written as it is.
 //!
-//! All parsing and inflating is done by the guest. The host opens the files that the user named,
-//! and nothing that an image names; it holds the guest to the limit of the output's length, and
-//! puts the output in place only if every byte of it was written or declared zero.
+//! All parsing and inflating is done by the guest. The host opens the files that the user named, and
+//! nothing that an image names; it holds the guest to the limit of the output's length, and puts the
+//! output in place only if every byte of it was written or declared zero, and if the header of an image
+//! names no other file.
 
 mod disks;
 mod end;
 mod files;
+mod header;
 mod session;
 
 use std::time::Instant;
@@ -102,6 +104,8 @@ fn start(config: &ConvertConfig) -> Result<(Conversion, Outcome), RunError> {
     let placing = files.placing();
     let runner = beginning::runner(vcpu, &placing, disks.workers())
         .helping_calls(&calls::read_file())
+        // The head of an image that was written is looked at.
+        .main_calls(&calls::read_file())
         .signals(signals)
         .deadline(deadline)
         .confined(config.sandbox);
@@ -159,6 +163,10 @@ fn console_options(config: &ConvertConfig) -> ConsoleOptions {
     }
 }
 
+fn storage(error: std::io::Error) -> RunError {
+    RunError::Storage(error.into())
+}
+
 impl Operation for Conversion {
     fn receive(
         &mut self,
@@ -202,7 +210,15 @@ impl Operation for Conversion {
 
     fn judge(&mut self, end: GuestEnd<'_>) -> Result<(), RunError> {
         let length = end::judge(end, &self.session, &self.disks)?;
-        Ok(self.files.output.declare_length(length)?)
+        self.files.output.declare_length(length)?;
+        let size = self.session.disk().unwrap_or(0);
+        if !self.is_raw && !header::is_harmless(&*self.files.output, size).map_err(storage)? {
+            return Err(RunError::Guest(
+                "the conversion failed: the guest wrote an image with a header that it may not have"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
     }
 
     fn commit(&mut self) -> Result<Vec<String>, RunError> {

@@ -227,7 +227,7 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         Ok(Step::Taken(length))
     }
 
-    /// The slow way of a compressed cluster, or a part of one.
+    /// A compressed cluster that is too large, or of which only a part is needed.
     fn copied(
         &mut self,
         index: usize,
@@ -236,7 +236,9 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         cluster: &Compressed,
         length: u64,
     ) -> Result<Step, Failure> {
-        let bytes = self.large.cluster(self.disks, source, cluster)?;
+        let Some(bytes) = self.large.cluster(source, cluster) else {
+            return self.inflate_large(source, cluster);
+        };
         let taken = least(length, room).min(bytes.len());
         let block = self.blocks.get(index);
         let at = block.place.offset() + block.len;
@@ -245,6 +247,33 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
             .copy_from_slice(&bytes[..taken]);
         self.add(index, taken, false);
         Ok(Step::Taken(to_u64(taken)))
+    }
+
+    /// Goes on with such a cluster: asks for as much of it as there is room for, and inflates the next
+    /// piece that is there.
+    fn inflate_large(&mut self, source: usize, cluster: &Compressed) -> Result<Step, Failure> {
+        self.large.begin(source, cluster)?;
+        let mut asked = false;
+        while let Some(slot) = self.disks.take_slot(source) {
+            let Some(wanted) = self.large.next_read(self.pool) else {
+                self.disks.give_slot(source, slot);
+                break;
+            };
+            let address = self.pool.address(wanted.place.offset());
+            let len = to_u32(wanted.len);
+            self.disks
+                .submit_read(source, slot, wanted.start, address, len);
+            self.reads[source][usize::from(slot)] = Some(Waiting::Piece(wanted.number));
+            asked = true;
+        }
+        if asked {
+            // The disk reads while the processor inflates what is there.
+            self.disks.kick();
+        }
+        match self.large.feed(self.pool)? {
+            true => Ok(Step::Again),
+            false => Ok(Step::Stuck),
+        }
     }
 
     /// Asks for the frame to which clusters are being added, unless there are others to inflate from

@@ -79,6 +79,8 @@ enum Waiting {
     Block(usize),
     /// The items of a frame, which then can be inflated.
     Frame(usize),
+    /// A cluster that is inflated in pieces, of which this one is there then.
+    Piece(usize),
 }
 
 impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
@@ -143,13 +145,15 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
             // The disks first: reporting takes its time, in which they can work.
             self.disks.kick();
             self.observer.done(self.done() / SECTOR);
-            if self.next == self.size && self.blocks.is_empty() && self.target.is_quiet() {
+            let is_read = self.next == self.size && self.large.is_quiet();
+            if is_read && self.blocks.is_empty() && self.target.is_quiet() {
                 self.observer.done(self.size.div_ceil(SECTOR));
                 return Ok(());
             }
             if !moved {
                 self.observer.idle();
-                self.disks.wait(self.frames.has_items())?;
+                self.disks
+                    .wait(self.frames.has_items() || !self.large.is_quiet())?;
             }
         }
     }
@@ -168,6 +172,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
                 match self.reads[source][usize::from(slot)].take() {
                     Some(Waiting::Block(index)) => self.fill(index),
                     Some(Waiting::Frame(index)) => self.frames.arrive(index),
+                    Some(Waiting::Piece(number)) => self.large.arrive(number, self.pool),
                     None => {}
                 }
             }

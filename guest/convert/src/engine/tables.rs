@@ -60,8 +60,10 @@ impl Tables {
             return Ok(());
         }
         let room = self.room;
-        let detail =
-            format_args!("the image gets longer than the {room} bytes that it may have here");
+        let detail = format_args!(
+            "the image gets longer than the {room} bytes that the output may have: allow more with \
+             --max-output-size, or give a larger device"
+        );
         Err(Failure::new(Op::Write, OUTPUT, &detail))
     }
 

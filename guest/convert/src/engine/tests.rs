@@ -9,6 +9,7 @@
 #[path = "../../../formats/tests/support/mod.rs"]
 mod support;
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use guest_formats::qcow2::{CLUSTER, Check, CheckOptions};
@@ -201,7 +202,7 @@ fn every_format_is_converted_in_whatever_order_the_disks_answer() {
 
 #[test]
 fn clusters_of_any_size_and_codec_are_converted() {
-    for bits in [9, 16, 17, 18] {
+    for bits in [9, 16, 17, 18, 19] {
         for zstd in [false, true] {
             let puts = [Compressed, Hole, Compressed, Data, Zero, Compressed];
             let mut image = Qcow2::new(bits, &puts).shorter(99);
@@ -213,6 +214,48 @@ fn clusters_of_any_size_and_codec_are_converted() {
             );
         }
     }
+}
+
+#[test]
+fn the_pieces_of_a_large_cluster_are_read_at_once() {
+    let mut image = Qcow2::new(19, &[Compressed, Hole, Compressed]);
+    image.disk[..1 << 19].copy_from_slice(&support::pattern(9, 1 << 19));
+    let built = image.build().bytes;
+    check(&[&built], &image.disk, "a large cluster");
+    let source = RefCell::new(None);
+    let run = run(&[&built], true, 1, |disks| {
+        source.replace(Some(Rc::clone(&disks[0])));
+    });
+    assert!(run.outcome.result.is_ok());
+    let source = source.take().unwrap();
+    assert!(source.get().most_at_once > 1);
+}
+
+#[test]
+fn a_large_cluster_that_ends_early_or_too_late_is_refused() {
+    let mut image = Qcow2::new(19, &[Compressed]);
+    image.disk = support::pattern(9, 1 << 19);
+    let built = image.build();
+    let entry = u64::from_be_bytes(
+        built.bytes[built.first_l2..built.first_l2 + 8]
+            .try_into()
+            .unwrap(),
+    );
+    let bits = 62 - (19 - 8);
+    let offset = (entry & ((1 << bits) - 1)) as usize;
+    for sectors in [0, 1, 500] {
+        let mut bytes = built.bytes.clone();
+        let entry = 1 << 62 | sectors << bits | offset as u64;
+        bytes[built.first_l2..built.first_l2 + 8].copy_from_slice(&entry.to_be_bytes());
+        let failure = run(&[&bytes], true, 1, |_| {}).outcome.result.unwrap_err();
+        assert_eq!(failure.op, Op::Broken, "{sectors}: {failure:?}");
+    }
+    // Bytes of nobody behind the cluster do no harm.
+    let mut bytes = built.bytes.clone();
+    bytes.extend([0xa5; 300_000]);
+    let entry = 1 << 62 | 1500 << bits | offset as u64;
+    bytes[built.first_l2..built.first_l2 + 8].copy_from_slice(&entry.to_be_bytes());
+    check(&[&bytes], &image.disk, "more than the cluster");
 }
 
 #[test]
