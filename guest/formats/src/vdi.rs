@@ -168,16 +168,8 @@ impl Vdi {
     /// What the entry for the block at `offset` says.
     pub(crate) fn entry(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Entry, Error> {
         let extent = self.piece(source, offset)?;
-        let takes = match extent.content {
-            Content::Data { offset } => offset - self.extra..offset + self.block_size,
-            _ => 0..0,
-        };
-        Ok(Entry {
-            at: self.entry_at(offset),
-            length: self.block_size,
-            extent,
-            takes,
-        })
+        let at = self.entry_at(offset);
+        Ok(Entry::block(at, self.block_size, self.extra, extent))
     }
 
     /// Where the entry for the block of `offset` lies.

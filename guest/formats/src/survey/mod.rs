@@ -53,6 +53,21 @@ pub(crate) struct Table {
 }
 
 impl Entry {
+    /// The entry at `at` for a block of `length` bytes, before whose data there are `before` bytes that
+    /// are the block's, too.
+    pub(crate) fn block(at: u64, length: u64, before: u64, extent: Extent) -> Self {
+        let takes = match extent.content {
+            Content::Data { offset } => offset - before..offset + length,
+            _ => 0..0,
+        };
+        Self {
+            at,
+            length,
+            extent,
+            takes,
+        }
+    }
+
     /// Something that takes nothing for itself.
     pub(crate) fn of(extent: Extent) -> Self {
         Self {

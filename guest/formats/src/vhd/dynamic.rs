@@ -122,16 +122,8 @@ impl Dynamic {
         offset: u64,
     ) -> Result<Entry, Error> {
         let extent = self.piece(source, cache, offset)?;
-        let takes = match extent.content {
-            Content::Data { offset } => offset - self.bitmap..offset + self.block_size,
-            _ => 0..0,
-        };
-        Ok(Entry {
-            at: self.entry_at(offset),
-            length: self.block_size,
-            extent,
-            takes,
-        })
+        let at = self.entry_at(offset);
+        Ok(Entry::block(at, self.block_size, self.bitmap, extent))
     }
 
     /// Where the entry for the block of `offset` lies.

@@ -133,16 +133,8 @@ impl Vhdx {
     /// What the entry for the block at `offset` says.
     pub(crate) fn entry(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Entry, Error> {
         let extent = self.piece(source, offset)?;
-        let takes = match extent.content {
-            Content::Data { offset } => offset..offset + self.metadata.block_size,
-            _ => 0..0,
-        };
-        Ok(Entry {
-            at: self.entry_at(offset),
-            length: self.metadata.block_size,
-            extent,
-            takes,
-        })
+        let at = self.entry_at(offset);
+        Ok(Entry::block(at, self.metadata.block_size, 0, extent))
     }
 
     /// Where the entry for the block of `offset` lies. Behind each chunk of payload blocks there is an

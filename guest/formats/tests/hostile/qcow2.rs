@@ -1,8 +1,8 @@
 //! qcow2 images whose headers lie.
 
-use guest_formats::{Options, Reason};
+use guest_formats::Reason;
 
-use super::{Case, judge, judge_all, reasons, spoilt};
+use super::{Case, judge_all, reasons, spoilt};
 use crate::support::Put::{Compressed, Data, Hole, Zero};
 use crate::support::bytes::{be32, be64, put};
 use crate::support::qcow2::{Built, Qcow2};

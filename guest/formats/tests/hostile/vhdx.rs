@@ -5,8 +5,8 @@ use guest_formats::{Options, Reason};
 use super::{Case, judge, judge_all, spoilt};
 use crate::support::Put::{Data, Hole};
 use crate::support::bytes::{le16, le32, le64, put};
+use crate::support::disk;
 use crate::support::vhdx::{self, Vhdx};
-use crate::support::{disk, info};
 
 /// Changes something that a checksum covers, and seals it.
 pub(super) fn sealed(bytes: &mut Vec<u8>, at: usize, length: usize, change: impl Fn(&mut Vec<u8>)) {
