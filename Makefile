@@ -26,7 +26,7 @@ INSTALL ?= install
 STATIC_TARGET ?= x86_64-unknown-linux-gnu
 STATIC_VMM = target/$(STATIC_TARGET)/release/vmm
 
-.PHONY: all build run demo static install uninstall doc generated picture test test-static test-nested \
+.PHONY: all build run demo static install uninstall doc generated picture test test-static test-nested test-oracles \
   fresh-check coverage deny lint bench bench-reference fuzz fuzz-coverage \
   miri mutants clean help
 
@@ -94,6 +94,14 @@ fresh-check:
 # RUNNER runs a command on another host that has a KVM of its own: RUNNER -p FOLDER -- COMMAND.
 test-nested: build
 	tests/nested/run $(call quote,$(RUNNER))
+
+# Other readers of disk images, in a Python environment below target/, beside the conversions.
+ORACLES = target/oracles
+test-oracles:
+	@command -v python3 >/dev/null || { echo 'make test-oracles needs python3 with its module venv' >&2; exit 2; }
+	test -x $(ORACLES)/bin/pip || python3 -m venv $(ORACLES)
+	$(ORACLES)/bin/pip install --quiet --requirement tests/oracles/requirements.txt
+	VMM_ORACLES=$(abspath $(ORACLES))/bin/python $(CARGO) test --locked --test convert oracles::
 
 # How much of the code the tests run: of whole VMs too, whose processes may not open a file at their
 # end, so that their counters are in mapped files from the beginning (%c).
@@ -182,6 +190,7 @@ help:
 	@echo 'make test            build everything and run all tests'
 	@echo 'make test-static     build a static binary and test it'
 	@echo 'make test-nested     run a few tests on the host that RUNNER boots'
+	@echo 'make test-oracles    compare conversions with other readers of images; needs python3'
 	@echo 'make fresh-check     do what the README says in a fresh clone; takes long'
 	@echo 'make coverage        how much of the code the tests run; needs cargo-llvm-cov'
 	@echo 'make deny            licences and sources of the dependencies; needs cargo-deny'

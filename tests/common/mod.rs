@@ -75,3 +75,25 @@ pub(crate) fn leave_out(reason: &str) {
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
+
+/// Whether strace(1) works here. If not, the current test is counted as ignored.
+pub(crate) fn strace_is_usable() -> bool {
+    let files = Files::random(1);
+    let log = files.path("log");
+    let traced = std::process::Command::new("strace")
+        .args(["-f", "-Y", "-e", "raw=all", "-o"])
+        .arg(&log)
+        .arg("true")
+        .output();
+    match traced {
+        Ok(output) if output.status.success() => true,
+        Ok(output) => {
+            skip(&format!("strace does not work here: {output:?}"));
+            false
+        }
+        Err(error) => {
+            skip(&format!("strace cannot be started: {error}"));
+            false
+        }
+    }
+}

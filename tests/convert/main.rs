@@ -11,9 +11,12 @@
 #[macro_use]
 extern crate test_attribute;
 
+mod codecs;
 #[path = "../common/mod.rs"]
 mod common;
 mod hostile;
+mod opens;
+mod oracles;
 mod own;
 mod qemu;
 #[path = "../../guest/formats/tests/support/mod.rs"]
@@ -33,6 +36,9 @@ fn main() -> std::process::ExitCode {
 
 /// Exit statuses that say that an image is refused, or broken.
 const REFUSED: [i32; 2] = [5, 6];
+
+/// The most memory of its own that a conversion may have, in bytes, whatever the image says.
+const MOST_MEMORY: u64 = 32 << 20;
 
 /// One conversion: a folder with an image in it, and a place for the disk.
 struct Conversion {
@@ -106,7 +112,8 @@ impl Conversion {
             .arg(self.image())
             .arg("--output")
             .arg(self.disk())
-            .args(&arguments);
+            .args(&arguments)
+            .with_memory_limit(MOST_MEMORY);
         let finished = prepare(vmm).run();
         // Nothing but a complete disk is ever left behind.
         if finished.code() != Some(0) {

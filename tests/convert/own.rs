@@ -14,7 +14,7 @@ use crate::support::vmdk::Vmdk;
 use crate::support::{contents, disk, open_with, pattern, vdi};
 use crate::{Conversion, REFUSED, assert_same};
 
-const PUTS: [crate::support::Put; 8] = [
+pub(crate) const PUTS: [crate::support::Put; 8] = [
     Data,
     Compressed,
     Hole,

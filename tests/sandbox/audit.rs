@@ -6,13 +6,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use syscalls::Sysno;
 use vmm::sandbox::{ANSWERED, Call, Calls, any_thread, calls};
 
 use crate::common::process::binary;
-use crate::common::{Files, Vmm, needs_kvm, skip, test};
+use crate::common::{Vmm, needs_kvm, strace_is_usable, test};
 use crate::conditions::{Conditions, Reader, Streams, Work};
 use crate::surroundings::{ALLOCATORS, SETTINGS, demanding, installed};
 
@@ -289,27 +288,6 @@ fn all_kinds_of_runs() -> Vec<Conditions> {
         kinds.push(flood.streams(Streams::Pipes(Reader::Keen, reader)));
     }
     kinds
-}
-
-fn strace_is_usable() -> bool {
-    let files = Files::random(1);
-    let log = files.path("log");
-    let traced = Command::new("strace")
-        .args(["-f", "-Y", "-e", "raw=all", "-o"])
-        .arg(&log)
-        .arg("true")
-        .output();
-    match traced {
-        Ok(output) if output.status.success() => true,
-        Ok(output) => {
-            skip(&format!("strace does not work here: {output:?}"));
-            false
-        }
-        Err(error) => {
-            skip(&format!("strace cannot be started: {error}"));
-            false
-        }
-    }
 }
 
 #[test]

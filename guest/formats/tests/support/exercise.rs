@@ -14,6 +14,9 @@ const MOST_HEADER_READS: u64 = 5000;
 const MOST_MAP_READS: u64 = 4096 + 8;
 /// The most answers that are asked for.
 const MOST_ANSWERS: usize = 300;
+/// The most work that a survey gets, and the units of the file that it counts at once.
+const MOST_ENTRIES: u64 = 3000;
+const WINDOW: u32 = 64;
 
 /// The most bytes that are read for the headers.
 const MOST_HEADER_BYTES: u64 = 32 << 20;
@@ -60,9 +63,11 @@ pub(crate) fn exercise(bytes: &[u8], claimed: Option<Format>) -> bool {
         let reads = source.reads - before;
         assert!(reads <= MOST_MAP_READS, "{reads} reads for one answer");
     }
-    let mut survey = Survey::new();
-    survey.step(&mut image, &mut source, MOST_ANSWERS).unwrap();
+    let mut survey = Survey::new(&image, &source, WINDOW);
+    survey.step(&mut image, &mut source, MOST_ENTRIES).unwrap();
     assert!(survey.seen() <= size);
+    // A step ends with the entry that is one too many, whatever that costs.
+    assert!(survey.entries < MOST_ENTRIES + 1000, "{}", survey.entries);
     let outside = image.map(&mut source, size);
     assert_eq!(outside, Err(Error::Outside { offset: size }));
     if let Image::Qcow2(image) = image {
