@@ -1,9 +1,9 @@
 //! The conversion: the disk in an image that nobody need trust, written as it is.
 //!
-//! All parsing and inflating is done by the guest. The host opens the files that the user named, and
-//! nothing that an image names; it holds the guest to the limit of the output's length, and puts the
-//! output in place only if every byte of it was written or declared zero, and if the header of an image
-//! names no other file.
+//! All parsing and inflating is done by the guest. The host opens the files that the user named,
+//! and nothing that an image names; it holds the guest to the limit of the output's length, and
+//! puts the output in place only if every byte of it was written or declared zero, and if the header
+//! of an image names no other file.
 
 mod disks;
 mod end;
