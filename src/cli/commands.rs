@@ -73,7 +73,7 @@ entry and the checksums of the headers. Nothing is repaired.",
             usage: &["vmm convert [OPTIONS] --input IMAGE --output DISK"],
             description: "\
 Reads IMAGE, a file or block device in one of the formats of disk images, inside a virtual machine, \
-and writes the disk in it to DISK. An image that vmm info would refuse is refused before anything is \
+and writes the disk in it to DISK, as it is or as a qcow2 image. An image that vmm info would refuse is refused before anything is \
 written, and DISK appears only when it is complete. No file that the image names is opened: a \
 backing file has to be given.",
             groups: convert::groups,
@@ -81,6 +81,10 @@ backing file has to be given.",
                 (
                     "vmm convert --input disk.qcow2 --output disk.img",
                     "a raw disk, with holes for zeros",
+                ),
+                (
+                    "vmm convert --input disk.vhdx --output-format qcow2 --output disk.qcow2",
+                    "an image for QEMU, in which zeros take no room",
                 ),
                 (
                     "vmm convert --input new.qcow2 --backing base.qcow2 --output disk.img",
