@@ -3,7 +3,6 @@
 //! No more is read than the port has room for, so that who sends too much waits, and nothing is
 //! read without being there, so that the main loop never does. What has an end just ends.
 
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
@@ -19,6 +18,7 @@ use super::crew::loop_failed;
 use super::raw_terminal::{RawTerminal, Taken};
 use super::{RunError, SerialPort};
 use crate::devices::Uart;
+use crate::reason::reason;
 use crate::sandbox::{Calls, calls};
 
 /// How much may wait for the guest, in bytes.
@@ -187,7 +187,7 @@ impl SerialInput {
                 self.state = State::Ended;
                 Some(format!(
                     "cannot read standard input: {}; the guest gets no more of it",
-                    io::Error::from(error)
+                    reason(error)
                 ))
             }
         }
