@@ -15,9 +15,9 @@ use guest_kit::virtio::requests::{Completion, Request};
 
 /// How often the rings are looked at, at most, before the processor blocks: a microsecond or two.
 const SPINS: u32 = 32;
-/// The guest is woken when one part in so many of all that is under way is left to write: the output
-/// is busy with that until the guest has woken up.
-const RESERVE: u16 = 4;
+/// The guest is woken when one part in so many of all that is under way is left to write. One half:
+/// while the output writes it, the other half is read, and each waking up costs an exit.
+const RESERVE: u16 = 2;
 /// So many requests are enough for that in any case: even the smallest takes half a microsecond.
 const MAX_RESERVE: u16 = 64;
 
