@@ -11,7 +11,9 @@ use vm_device::device_manager::{IoManager, MmioManager, PioManager};
 use vm_device::{DeviceMmio, DevicePio};
 use vm_memory::{GuestMemoryMmap, GuestMemoryRegion};
 
-use super::idle::{Devices, IdlePort};
+use super::helped::Devices;
+use super::idle::IdlePort;
+use super::poller::Poller;
 use super::table::{Ports, Slot, is_register_page};
 use super::teardown::Teardown;
 use super::vcpu::Vcpu;
@@ -227,11 +229,24 @@ impl Machine {
         port: u16,
         helped: impl IntoIterator<Item = Slot>,
     ) -> Result<(), MachineError> {
-        let mut idle = IdlePort::new(self.line(), self.devices.clone(), self.ender());
-        helped.into_iter().for_each(|slot| idle.help(slot.index()));
+        let helped = helped.into_iter().map(Slot::index).collect();
+        let idle = IdlePort::new(self.line(), self.devices.clone(), helped, self.ender());
         let idle = Arc::new(idle);
         self.idle = Some(idle.clone());
         self.add_pio(Ports::new(port, 1), idle)
+    }
+
+    /// Makes what looks at the queues of the devices that are helped all the time, while the guest
+    /// has a single request under way. It is to have a place on the thread of one of them:
+    /// [`WithPoller`](super::WithPoller). `None` where it is of no use, as with a single processor.
+    ///
+    /// # Errors
+    ///
+    /// [`MachineError::Line`] if the host has no eventfd.
+    pub fn make_poller(&self) -> Result<Option<Arc<Poller>>, MachineError> {
+        let idle = self.idle.as_ref();
+        let poller = idle.map(|idle| idle.make_poller()).transpose();
+        Ok(poller.map_err(MachineError::Line)?.flatten())
     }
 
     /// Puts `device` at the page of registers at `page`, which lies behind those of the virtio

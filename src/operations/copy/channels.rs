@@ -9,7 +9,7 @@ use super::configuration::{InputFacts, Reports, config_frame};
 use super::disks::Disks;
 use crate::config::Config;
 use crate::devices::ByteQueue;
-use crate::machine::{Machine, Ports, Slot, Vcpu};
+use crate::machine::{Machine, Poller, Ports, Slot, Vcpu};
 use crate::runtime::{ReportSource, RunError, Runner, SerialPort, Worker, report_queue};
 use crate::sandbox::Calls;
 use crate::virtio::VirtioDevice;
@@ -62,20 +62,22 @@ impl Channels {
         &self.com2
     }
 
-    /// Completes the machine with its ports and its guest.
+    /// Completes the machine with its ports and its guest. The second value is what may look at the
+    /// queues of the disks all the time.
     pub(super) fn boot(
         &self,
         mut machine: Machine,
         helped: [Slot; Disks::COUNT],
         image: &[u8],
-    ) -> Result<Vcpu, RunError> {
+    ) -> Result<(Vcpu, Option<Arc<Poller>>), RunError> {
         for (first, port) in [(COM1, &self.com1), (COM2, &self.com2)] {
             let ports = Ports::new(first, UART_PORTS).posting_writes_to(UART_DATA);
             machine.add_pio(ports, port.uart.clone())?;
         }
         machine.add_exit_port(EXIT)?;
         machine.add_idle_port(IDLE, helped)?;
-        Ok(machine.boot(image)?)
+        let poller = machine.make_poller()?;
+        Ok((machine.boot(image)?, poller))
     }
 
     /// Has `runner` listen to all of them.

@@ -3,10 +3,12 @@
 use std::io;
 use std::sync::Arc;
 
+use event_manager::EventSubscriber;
+
 use super::Files;
 use crate::config::{Config, SectorSize};
 use crate::files::{InputFile, OutputFile, padded_length};
-use crate::machine::{Machine, Slot};
+use crate::machine::{Machine, Poller, Slot, WithPoller};
 use crate::runtime::{RunError, Worker};
 use crate::sandbox::Calls;
 use crate::sandbox::calls::{read_file, write_file};
@@ -68,8 +70,16 @@ impl Disks {
         Ok([input, output])
     }
 
-    /// A thread for each.
-    pub(super) fn workers(&self) -> [Worker; 2] {
+    /// A thread for each. That of the output may do all that either disk asks for, and so it is the
+    /// one that polls.
+    pub(super) fn workers(&self, poller: Option<Arc<Poller>>) -> [Worker; 2] {
+        let output: Arc<dyn EventSubscriber + Send + Sync> = match poller {
+            Some(poller) => Arc::new(WithPoller {
+                device: self.output.clone(),
+                poller,
+            }),
+            None => self.output.clone(),
+        };
         [
             Worker {
                 name: INPUT,
@@ -78,7 +88,7 @@ impl Disks {
             },
             Worker {
                 name: OUTPUT,
-                subscriber: self.output.clone(),
+                subscriber: output,
                 calls: calls(),
             },
         ]

@@ -91,7 +91,8 @@ fn start(config: &Config) -> Result<(Copy, Outcome), RunError> {
     let disks = Disks::new(config, &files, &machine)?;
     let helped = disks.add_to(&mut machine)?;
     let channels = Channels::new(config, reports, &input_facts, &mut machine)?;
-    let vcpu = channels.boot(machine, helped, image.as_deref().unwrap_or(GUEST))?;
+    let image = image.as_deref().unwrap_or(GUEST);
+    let (vcpu, poller) = channels.boot(machine, helped, image)?;
 
     let input = if config.serial_input {
         let (input, note) = SerialInput::from_stdin(channels.com2())?;
@@ -107,7 +108,7 @@ fn start(config: &Config) -> Result<(Copy, Outcome), RunError> {
             runner.folder(*folder).main_calls(calls)
         });
     let runner = disks
-        .workers()
+        .workers(poller)
         .into_iter()
         .fold(runner, Runner::worker)
         .main_calls(&calls::find_holes())
