@@ -7,7 +7,7 @@
 CARGO ?= cargo
 VMM := target/release/vmm
 # What `make fuzz` works on, and how long on each: so many seconds, or so many inputs if RUNS is set.
-TARGETS ?= block serial loader
+TARGETS ?= block console serial sessions formats loader
 SECONDS ?= 60
 
 # Quoted for the shell: paths may hold spaces and anything else.
@@ -26,7 +26,7 @@ INSTALL ?= install
 STATIC_TARGET ?= x86_64-unknown-linux-gnu
 STATIC_VMM = target/$(STATIC_TARGET)/release/vmm
 
-.PHONY: all build run demo static install uninstall doc generated picture test test-static test-nested \
+.PHONY: all build run demo static install uninstall doc generated picture test test-static test-nested test-oracles \
   fresh-check coverage deny lint bench bench-reference fuzz fuzz-coverage \
   miri mutants clean help
 
@@ -95,6 +95,14 @@ fresh-check:
 test-nested: build
 	tests/nested/run $(call quote,$(RUNNER))
 
+# Other readers of disk images, in a Python environment below target/, beside the conversions.
+ORACLES = target/oracles
+test-oracles:
+	@command -v python3 >/dev/null || { echo 'make test-oracles needs python3 with its module venv' >&2; exit 2; }
+	test -x $(ORACLES)/bin/pip || python3 -m venv $(ORACLES)
+	$(ORACLES)/bin/pip install --quiet --requirement tests/oracles/requirements.txt
+	VMM_ORACLES=$(abspath $(ORACLES))/bin/python $(CARGO) test --locked --test convert oracles::
+
 # How much of the code the tests run: of whole VMs too, whose processes may not open a file at their
 # end, so that their counters are in mapped files from the beginning (%c).
 coverage:
@@ -102,11 +110,12 @@ coverage:
 	LLVM_PROFILE_FILE_NAME='vmm-%p%c.profraw' RUSTFLAGS='-C llvm-args=-runtime-counter-relocation' \
 	  $(CARGO) llvm-cov --locked --workspace --summary-only --ignore-filename-regex '(^|/)(tests|examples)/'
 
-# Licences, sources and doubles of the dependencies. Without the network: ARGS=--offline.
+# Licences, sources and doubles of the dependencies. Without the network, once `cargo fetch` has been
+# here and in guest/: ARGS=--offline. The guest need not have every double that is allowed.
 deny:
 	@cargo deny --version >/dev/null 2>&1 || { echo 'make deny needs cargo-deny: cargo install cargo-deny' >&2; exit 2; }
 	$(CARGO) deny $(ARGS) --locked check bans licenses sources
-	$(CARGO) deny $(ARGS) --locked --manifest-path guest/Cargo.toml check --config deny.toml bans licenses sources
+	$(CARGO) deny $(ARGS) --locked --config deny.toml --manifest-path guest/Cargo.toml check -A unmatched-skip bans licenses sources
 
 lint:
 	$(CARGO) fmt --all --check
@@ -114,6 +123,7 @@ lint:
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --locked --workspace --lib --bins --manifest-path guest/Cargo.toml -- -D warnings
 	$(CARGO) clippy --locked --workspace --lib --tests --manifest-path guest/Cargo.toml -- -D warnings
+	$(CARGO) test --quiet --locked --lib -- cli::generated::
 
 # The picture of a terminal in the README. It takes 2 GiB of room for a moment, below TMPDIR.
 picture:
@@ -180,15 +190,17 @@ help:
 	@echo 'make test            build everything and run all tests'
 	@echo 'make test-static     build a static binary and test it'
 	@echo 'make test-nested     run a few tests on the host that RUNNER boots'
+	@echo 'make test-oracles    compare conversions with other readers of images; needs python3'
 	@echo 'make fresh-check     do what the README says in a fresh clone; takes long'
 	@echo 'make coverage        how much of the code the tests run; needs cargo-llvm-cov'
 	@echo 'make deny            licences and sources of the dependencies; needs cargo-deny'
 	@echo 'make picture         the picture of a terminal in the README'
-	@echo 'make lint            rustfmt and clippy, warnings denied'
+	@echo 'make lint            rustfmt and clippy, warnings denied; man page and completions compared'
 	@echo 'make bench           measure beside cp, dd and qemu-img; takes BENCH_BYTES, BENCH_RUNS'
 	@echo 'make bench-reference the table of the prototypes again, with 10,000,000 sectors; an hour'
-	@echo 'make fuzz            fuzz TARGETS (block serial loader) for SECONDS (60) each, or RUNS inputs;'
-	@echo '                     needs cargo-fuzz and nightly Rust; make fuzz-coverage says what it reached'
+	@echo 'make fuzz            fuzz TARGETS (block console serial sessions formats loader) for SECONDS'
+	@echo '                     (60) each, or RUNS inputs; needs cargo-fuzz and nightly Rust;'
+	@echo '                     make fuzz-coverage says what it reached'
 	@echo 'make miri            run what needs no system under Miri; needs nightly Rust with Miri'
 	@echo 'make mutants         look for code that no unit test holds, in FILES or in all; needs'
 	@echo '                     cargo-mutants, and hours'

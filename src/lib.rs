@@ -29,24 +29,29 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | [`cli`], [`config`] | the command line, and values that are valid because they exist |
-//! | [`operations`] | what a run is for: the copy |
+//! | [`operations`] | what a run is for: a copy, a conversion, a look into an image, a check of the host |
 //! | [`runtime`] | threads, the main loop and the end of a run, whatever it is for |
 //! | [`machine`] | KVM, memory, the table of devices, the vCPU |
 //! | [`files`] | what lies behind disks, and the output's way to its name |
 //! | [`virtio`], [`devices`] | the transport, the queues' worker and the virtio devices; port devices |
 //! | [`report`], [`stats`] | what people and programs see of a run |
-//! | [`storage`], [`sandbox`], [`quote`] | a disk's storage; confinement; text that cannot be trusted |
+//! | [`storage`], [`sandbox`] | a disk's storage; confinement |
+//! | [`quote`], [`reason`] | text that cannot be trusted; the system's reasons |
 
 pub mod cli;
 pub mod config;
 pub mod devices;
 pub mod files;
+mod limits;
 pub mod machine;
 pub mod operations;
 pub mod quote;
+pub mod reason;
+mod repeat;
 pub mod report;
 pub mod runtime;
 pub mod sandbox;
+mod stack_line;
 pub mod stats;
 pub mod storage;
 pub mod virtio;

@@ -7,15 +7,20 @@ use std::time::Duration;
 
 use vmm::cli::{self, Command};
 use vmm::operations::{check, convert, copy, inspect};
+use vmm::reason::reason;
 use vmm::report::last_words;
-use vmm::runtime::{self, EXIT_USAGE};
+use vmm::runtime::{self, EXIT_USAGE, Heap};
 
 /// The host failed, as it does when a run meets a file that cannot be written.
 const EXIT_HOST: u8 = 3;
 
+#[global_allocator]
+static HEAP: Heap = Heap;
+
 fn main() -> ExitCode {
     runtime::describe_panics();
-    runtime::catch(run).unwrap_or_else(|error| fail(&error.to_string(), error.exit_code()))
+    let status = runtime::check_stack().and_then(|()| runtime::catch(run));
+    status.unwrap_or_else(|error| fail(&error.to_string(), error.exit_code()))
 }
 
 fn run() -> ExitCode {
@@ -39,7 +44,7 @@ fn print(text: &str) -> ExitCode {
         .and_then(|()| stdout.flush())
     {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => fail(
-            &format!("cannot write to standard output: {error}"),
+            &format!("cannot write to standard output: {}", reason(&error)),
             EXIT_HOST,
         ),
         _ => ExitCode::SUCCESS,

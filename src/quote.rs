@@ -13,7 +13,7 @@ pub fn escape(text: &str) -> Escaped<'_> {
     escape_bytes(text.as_bytes())
 }
 
-/// As [`escape`]; bytes that are not UTF-8 become `\x..`.
+/// Escapes as [`escape`] does; bytes that are not UTF-8 become `\x..`.
 #[must_use]
 pub fn escape_bytes(bytes: &[u8]) -> Escaped<'_> {
     Escaped { bytes, quote: None }

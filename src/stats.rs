@@ -82,7 +82,7 @@ impl Stats {
         }
     }
 
-    /// The same, of a run whose guest computed a digest for so long.
+    /// The same statistics, of a run whose guest computed a digest for so long.
     #[must_use]
     pub fn with_digest_seconds(self, digest_seconds: Option<f64>) -> Self {
         Self {

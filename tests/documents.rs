@@ -61,6 +61,10 @@ const RULES: &[(&str, Rule)] = &[
     ("make miri", Not("it takes a nightly toolchain")),
     ("make mutants", Not("it takes hours")),
     ("make coverage", Not("it builds everything once more")),
+    (
+        "make test-oracles",
+        Not("it takes packages from the network"),
+    ),
     ("make deny", Not("it takes a tool that is not everywhere")),
     (
         "make generated",

@@ -75,6 +75,21 @@ fn no_image_makes_the_loader_panic_or_gets_a_page_that_is_writable_and_executabl
     run_on_random_bytes(2500, 400, drivers::loader::run);
 }
 
+#[test]
+fn no_driver_makes_a_console_panic_hang_lose_a_byte_or_leave_its_bounds() {
+    run_on_random_bytes(1500, 1500, drivers::console::run);
+}
+
+#[test]
+fn nothing_said_of_an_image_or_a_conversion_panics_piles_up_or_forges_a_line() {
+    run_on_random_bytes(2000, 1000, drivers::sessions::run);
+}
+
+#[test]
+fn no_image_makes_a_parser_panic_read_behind_its_end_or_work_without_bound() {
+    run_on_random_bytes(1500, 400, drivers::formats::run);
+}
+
 /// The second time on a machine that has been used.
 #[test]
 fn an_honest_driver_gets_its_answers_and_the_fuzzer_starts_from_it() {
@@ -102,6 +117,40 @@ fn an_honest_guest_is_heard_and_the_fuzzer_starts_from_it() {
         seeds.push((name, bytes));
     }
     assert_files("serial", &seeds);
+}
+
+#[test]
+fn an_honest_driver_sends_and_receives_and_the_fuzzer_starts_from_it() {
+    let mut seeds = Vec::new();
+    for session in drivers::console::seeds::sessions() {
+        for time in 1..=2 {
+            let passed = drivers::console::passed(&session.bytes);
+            assert_eq!(passed, session.passed, "{}, {time}", session.name);
+        }
+        seeds.push((session.name, session.bytes));
+    }
+    assert_files("console", &seeds);
+}
+
+#[test]
+fn an_honest_guest_is_believed_in_what_it_says_of_an_image_and_the_fuzzer_starts_from_it() {
+    let mut seeds = Vec::new();
+    for session in drivers::sessions::seeds::sessions() {
+        let heard = drivers::sessions::heard(&session.bytes);
+        assert_eq!(heard, session.heard, "{}", session.name);
+        seeds.push((session.name, session.bytes));
+    }
+    assert_files("sessions", &seeds);
+}
+
+#[test]
+fn a_good_disk_image_is_read_and_the_fuzzer_starts_from_it() {
+    let mut seeds = Vec::new();
+    for ((name, bytes), is_read) in drivers::formats::seeds() {
+        assert_eq!(drivers::formats::is_read(&bytes), is_read, "{name}");
+        seeds.push((name, bytes));
+    }
+    assert_files("formats", &seeds);
 }
 
 #[test]

@@ -16,7 +16,9 @@ use vm_device::DevicePio;
 use vm_device::bus::{PioAddress, PioAddressOffset};
 use vmm::machine::{Machine, Ports, open_kvm};
 use vmm::report::Console;
-use vmm::runtime::{Deadline, GuestEnd, JustRun, Operation, RunError, Runner, Worker, catch};
+use vmm::runtime::{
+    Deadline, GuestEnd, JustRun, Operation, RunError, Runner, Subscriber, Worker, catch,
+};
 use vmm::sandbox::Calls;
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -69,6 +71,12 @@ impl Device {
             subscriber: Arc::new(Self { doing, event }),
             calls: Calls::new(),
         }
+    }
+}
+
+impl Subscriber for Device {
+    fn unwatched(&self) -> Option<&event_manager::Error> {
+        None
     }
 }
 

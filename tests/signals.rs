@@ -22,6 +22,9 @@ const OLD: &[u8] = b"what was there before";
 /// A copy of so much takes long enough to be met in the middle.
 const LARGE: usize = 64 << 20;
 
+/// So soon a run ends that is told to, on a host that has much to do.
+const SOON: Duration = Duration::from_secs(5);
+
 /// Files with a guest that never ends.
 fn spinning() -> (Files, Vmm) {
     let mut files = Files::random(5000).with_old_output(OLD);
@@ -39,12 +42,13 @@ fn slow(files: &Files) -> Vmm {
 
 /// Sends `signal` a while after the start and returns the end, which must come soon.
 fn interrupt(running: Running, signal: Signal) -> Finished {
-    std::thread::sleep(Duration::from_millis(100));
+    running.wait_for_guest();
+    std::thread::sleep(Duration::from_millis(50));
     let sent = Instant::now();
     running.signal(signal);
     let finished = running.finish();
     let taken = sent.elapsed();
-    assert!(taken < Duration::from_secs(1), "it took {taken:?}");
+    assert!(taken < SOON, "it took {taken:?}");
     finished
 }
 
@@ -141,6 +145,7 @@ fn streams_without_any_reader_do_not_stop_the_copy() {
 fn stuck(files: &Files) -> (Running, io::PipeReader) {
     let (reader, writer) = io::pipe().unwrap();
     let running = files.vmm().stdout(writer).start();
+    running.wait_for_guest();
     std::thread::sleep(Duration::from_millis(300));
     assert!(!running.has_ended(), "its lines are lost");
     (running, reader)
@@ -245,7 +250,8 @@ impl Drop for Tmpfs {
 /// Stops a slow copy in its middle, lets `change` happen, and returns how it went on.
 fn change_during_a_copy(files: &Files, change: impl FnOnce()) -> Finished {
     let running = slow(files).start();
-    std::thread::sleep(Duration::from_millis(200));
+    running.wait_for_guest();
+    std::thread::sleep(Duration::from_millis(50));
     running.signal(Signal::STOP);
     assert!(!running.has_ended(), "the copy was too fast to be met");
     change();
@@ -277,13 +283,13 @@ fn an_input_that_shrinks_during_the_copy_is_a_read_error() {
 #[test]
 fn an_output_folder_that_vanishes_during_the_copy_is_an_error() {
     needs_kvm!();
-    let files = Files::random(16 << 20);
+    let files = Files::random(LARGE);
     let folder = files.path("folder");
     fs::create_dir(&folder).unwrap();
     let running = Vmm::copying(&files.input(), &folder.join("output.img"))
         .args(&["--request-size", "512", "--queue-depth", "1", "--quiet"])
         .start();
-    std::thread::sleep(Duration::from_millis(100));
+    running.wait_for_guest();
     assert!(!running.has_ended(), "the copy was too fast to be met");
     fs::remove_dir(&folder).unwrap();
     let finished = running.finish();

@@ -13,7 +13,7 @@ use std::process::Command;
 
 use common::files::assert_same_large;
 use common::process::Finished;
-use common::{Files, is_root, needs_kvm, random, skip, test};
+use common::{Files, Loop, needs_kvm, random, skip, test};
 
 fn main() -> std::process::ExitCode {
     common::harness::main()
@@ -210,37 +210,6 @@ fn an_output_beyond_the_limit_is_refused_before_anything_is_made() {
     files.assert_copied();
 }
 
-/// A loop device over a file, where this user may make one.
-struct Loop(String);
-
-impl Loop {
-    fn over(path: &Path) -> Option<Self> {
-        if !is_root() {
-            skip("only root makes loop devices");
-            return None;
-        }
-        let made = Command::new("losetup")
-            .args(["--find", "--show"])
-            .arg(path)
-            .output();
-        match made {
-            Ok(made) if made.status.success() => Some(Self(
-                String::from_utf8(made.stdout).unwrap().trim().to_owned(),
-            )),
-            failed => {
-                skip(&format!("no loop device can be made here: {failed:?}"));
-                None
-            }
-        }
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        let _ = Command::new("losetup").args(["--detach", &self.0]).status();
-    }
-}
-
 #[test]
 fn a_device_gets_the_holes_as_zeros_and_keeps_what_lies_behind_the_copy() {
     needs_kvm!();
@@ -254,7 +223,7 @@ fn a_device_gets_the_holes_as_zeros_and_keeps_what_lies_behind_the_copy() {
         let Some(device) = Loop::over(&backing) else {
             return;
         };
-        let vmm = common::Vmm::copying(&files.input(), Path::new(&device.0));
+        let vmm = common::Vmm::copying(&files.input(), device.path());
         vmm.args(options).arg("--verify").succeed();
         drop(device);
         let (copied, input) = (
@@ -268,7 +237,7 @@ fn a_device_gets_the_holes_as_zeros_and_keeps_what_lies_behind_the_copy() {
     let Some(device) = Loop::over(&backing) else {
         return;
     };
-    common::Vmm::copying(Path::new(&device.0), &files.output()).succeed();
+    common::Vmm::copying(device.path(), &files.output()).succeed();
     assert_same_large(&files.output(), &backing);
 }
 
@@ -281,7 +250,7 @@ fn a_device_that_is_too_small_is_refused_untouched() {
     let Some(device) = Loop::over(&backing) else {
         return;
     };
-    let finished = common::Vmm::copying(&files.input(), Path::new(&device.0)).run();
+    let finished = common::Vmm::copying(&files.input(), device.path()).run();
     finished.assert_failed(3, "is too small: it has 1048576 bytes");
     drop(device);
     assert!(

@@ -5,9 +5,14 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, unreachable_pub)]
 
 pub mod block;
+pub mod console;
 mod encoder;
+pub mod formats;
+mod framed;
 pub mod loader;
 pub mod serial;
+pub mod sessions;
+mod virtio;
 
 use std::cell::Cell;
 use std::thread::LocalKey;

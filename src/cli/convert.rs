@@ -1,5 +1,5 @@
-//! The command `vmm convert` and its options, which are declared here as [`super::options`] declares
-//! those of a copy.
+//! The command `vmm convert` and its options, which are declared here as [`super::options`]
+//! declares those of a copy.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -43,11 +43,12 @@ struct ConvertCli {
     #[argh(option, arg_name = "NAME")]
     snapshot: Option<String>,
 
-    /// the format of the output
+    /// the format of the output: the disk as it is, or a qcow2 image of it, in which zeros take no
+    /// room
     #[argh(option, arg_name = "FORMAT", default = "DiskFormat::default()")]
     output_format: DiskFormat,
 
-    /// refuse a disk that is larger
+    /// refuse a disk that is larger, and an output that gets longer
     #[argh(
         option,
         arg_name = "SIZE",
@@ -137,7 +138,7 @@ const GROUPS: [(&str, &[More]); 6] = [
     (
         "Disk",
         &[
-            words("output-format", &["raw"]).or("raw"),
+            words("output-format", DiskFormat::NAMES).or("raw"),
             plain("max-output-size").or("16T"),
             words("digest", &["sha256"]),
             plain("direct"),
@@ -233,13 +234,7 @@ mod tests {
 
     #[test]
     fn the_table_and_the_declaration_name_the_same_options() {
-        let flags = ConvertCli::get_args_info().flags;
-        let mut declared: Vec<_> = flags.iter().map(|flag| &flag.long[2..]).collect();
-        let listed = GROUPS.iter().flat_map(|(_, group)| group.iter());
-        let mut listed: Vec<_> = listed.map(|more| more.long).collect();
-        declared.sort_unstable();
-        listed.sort_unstable();
-        assert_eq!(declared, listed);
+        options::names_are_the_same(&ConvertCli::get_args_info().flags, &GROUPS);
     }
 
     #[test]
@@ -262,8 +257,19 @@ mod tests {
         assert_eq!(config.snapshot.as_deref(), Some("one"));
         assert_eq!(config.allowed.len(), 1);
         assert_eq!(config.max_output_size, 16 << 40);
+        assert_eq!(config.output_format, DiskFormat::Raw);
         assert_eq!(config.progress, ProgressPercent::NEVER);
         assert!(config.sandbox && config.claimed.is_none() && config.digest.is_none());
+    }
+
+    #[test]
+    fn each_output_format_has_its_name() {
+        for (name, format) in [("raw", DiskFormat::Raw), ("qcow2", DiskFormat::Qcow2)] {
+            assert!(DiskFormat::NAMES.contains(&name));
+            let arguments = ["--input=a", "--output=b", "--output-format", name];
+            let config = parsed(&arguments).unwrap().unwrap();
+            assert_eq!(config.output_format, format);
+        }
     }
 
     #[test]
@@ -274,7 +280,7 @@ mod tests {
             (&["--input=a"], &["--output is missing"]),
             (&["--input=a", "--output=d", "e"], &["'e'", "too many"]),
             (&["--allow=overlap"], &["'overlap'", "cannot be overridden"]),
-            (&["--output-format=vmdk"], &["'vmdk'", "give raw"]),
+            (&["--output-format=vmdk"], &["'vmdk'", "give raw or qcow2"]),
             (&many, &["20 times", "at most 13"]),
         ];
         for (arguments, parts) in cases {

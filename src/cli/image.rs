@@ -129,13 +129,7 @@ mod tests {
 
     #[test]
     fn the_table_and_the_declaration_name_the_same_options() {
-        let flags = ImageCli::get_args_info().flags;
-        let mut declared: Vec<_> = flags.iter().map(|flag| &flag.long[2..]).collect();
-        let listed = GROUPS.iter().flat_map(|(_, group)| group.iter());
-        let mut listed: Vec<_> = listed.map(|more| more.long).collect();
-        declared.sort_unstable();
-        listed.sort_unstable();
-        assert_eq!(declared, listed);
+        options::names_are_the_same(&ImageCli::get_args_info().flags, &GROUPS);
     }
 
     #[test]

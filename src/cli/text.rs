@@ -85,26 +85,7 @@ pub(super) const EXAMPLES: [(&str, &str); 5] = [
     ),
 ];
 
-/// All exit statuses.
-const STATUSES: [(u8, &str); 9] = [
-    (0, "the output is a complete copy"),
-    (2, "the command line is wrong"),
-    (3, "the host failed: a file, a disk, memory, KVM"),
-    (
-        4,
-        "the guest failed: it reported an error, faulted, broke the protocol or left the copy \
-         incomplete",
-    ),
-    (124, "the time limit ended the run"),
-    (129, "SIGHUP ended the run"),
-    (130, "SIGINT (Ctrl-C) ended the run"),
-    (143, "SIGTERM ended the run"),
-    (
-        159,
-        "a thread made a system call that the sandbox forbids (SIGSYS)",
-    ),
-];
-
+// What more than one command can end with.
 const COMMAND_LINE: (u8, &str) = (2, "the command line is wrong");
 const HOST: (u8, &str) = (3, "the host failed: a file, memory, KVM");
 const GUEST: (u8, &str) = (4, "the guest failed: it faulted or broke the protocol");
@@ -112,6 +93,32 @@ const SIGSYS: (u8, &str) = (
     159,
     "a thread made a system call that the sandbox forbids (SIGSYS)",
 );
+const REFUSED: (u8, &str) = (
+    5,
+    "refused: the image may be whole, but using it is not safe or not possible",
+);
+const BROKEN: (u8, &str) = (6, "broken: the image contradicts itself or its format");
+const TIME_LIMIT: (u8, &str) = (124, "the time limit ended the run");
+const SIGHUP: (u8, &str) = (129, "SIGHUP ended the run");
+const SIGINT: (u8, &str) = (130, "SIGINT (Ctrl-C) ended the run");
+const SIGTERM: (u8, &str) = (143, "SIGTERM ended the run");
+
+/// The exit statuses of a copy.
+const STATUSES: [(u8, &str); 9] = [
+    (0, "the output is a complete copy"),
+    COMMAND_LINE,
+    (3, "the host failed: a file, a disk, memory, KVM"),
+    (
+        4,
+        "the guest failed: it reported an error, faulted, broke the protocol or left the copy \
+         incomplete",
+    ),
+    TIME_LIMIT,
+    SIGHUP,
+    SIGINT,
+    SIGTERM,
+    SIGSYS,
+];
 
 /// The exit statuses of `vmm convert`.
 pub(super) const STATUSES_OF_CONVERT: [(u8, &str); 11] = [
@@ -119,15 +126,12 @@ pub(super) const STATUSES_OF_CONVERT: [(u8, &str); 11] = [
     COMMAND_LINE,
     HOST,
     GUEST,
-    (
-        5,
-        "refused: the image may be whole, but using it is not safe or not possible",
-    ),
-    (6, "broken: the image contradicts itself or its format"),
-    (124, "the time limit ended the run"),
-    (129, "SIGHUP ended the run"),
-    (130, "SIGINT (Ctrl-C) ended the run"),
-    (143, "SIGTERM ended the run"),
+    REFUSED,
+    BROKEN,
+    TIME_LIMIT,
+    SIGHUP,
+    SIGINT,
+    SIGTERM,
     SIGSYS,
 ];
 
@@ -137,15 +141,12 @@ pub(super) const STATUSES_OF_INFO: [(u8, &str); 11] = [
     COMMAND_LINE,
     HOST,
     GUEST,
-    (
-        5,
-        "refused: the image may be whole, but using it is not safe or not possible",
-    ),
-    (6, "broken: the image contradicts itself or its format"),
-    (124, "the time limit ended the run"),
-    (129, "SIGHUP ended the run"),
-    (130, "SIGINT (Ctrl-C) ended the run"),
-    (143, "SIGTERM ended the run"),
+    REFUSED,
+    BROKEN,
+    TIME_LIMIT,
+    SIGHUP,
+    SIGINT,
+    SIGTERM,
     SIGSYS,
 ];
 
@@ -158,10 +159,10 @@ pub(super) const STATUSES_OF_CHECK: [(u8, &str); 12] = [
     (5, "refused: the image cannot be checked, or not to its end"),
     (6, "broken: there are errors"),
     (7, "leaks: clusters are lost, and nothing else is wrong"),
-    (124, "the time limit ended the run"),
-    (129, "SIGHUP ended the run"),
-    (130, "SIGINT (Ctrl-C) ended the run"),
-    (143, "SIGTERM ended the run"),
+    TIME_LIMIT,
+    SIGHUP,
+    SIGINT,
+    SIGTERM,
     SIGSYS,
 ];
 

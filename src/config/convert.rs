@@ -23,7 +23,7 @@ pub struct ConvertConfig {
     pub allowed: Vec<ImageReason>,
     /// The internal snapshot to read.
     pub snapshot: Option<String>,
-    /// The longest output that is made, in bytes.
+    /// The largest disk, and the longest output, in bytes.
     pub max_output_size: u64,
     /// How often the guest reports.
     pub progress: ProgressPercent,
@@ -67,6 +67,13 @@ pub enum DiskFormat {
     /// The bytes of the disk as they are.
     #[default]
     Raw,
+    /// QEMU's format, version 3.
+    Qcow2,
+}
+
+impl DiskFormat {
+    /// Its names on the command line.
+    pub const NAMES: &[&str] = &["raw", "qcow2"];
 }
 
 impl FromStr for DiskFormat {
@@ -75,7 +82,8 @@ impl FromStr for DiskFormat {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "raw" => Ok(Self::Raw),
-            _ => Err("give raw".to_owned()),
+            "qcow2" => Ok(Self::Qcow2),
+            _ => Err("give raw or qcow2".to_owned()),
         }
     }
 }

@@ -58,6 +58,8 @@ pub struct ProgressPercent(u8);
 impl ProgressPercent {
     /// No reports at all.
     pub const NEVER: Self = Self(100);
+    /// Each time that one percent more is done.
+    pub const EACH: Self = Self(1);
 
     /// 0: at sectors 1, 11, 21 and so on; 1 to 99: each time that many percent more are done;
     /// 100: never.

@@ -1,6 +1,6 @@
-//! Which bytes of the output have been written or declared zero, so that a guest cannot claim a complete copy that
-//! it did not make. A sorted list of disjoint ranges: a write that follows the one before it costs
-//! a constant time, and the list is bounded, whatever order a guest writes in.
+//! Which bytes of the output have been written or declared zero, so that a guest cannot claim a
+//! complete copy that it did not make. A sorted list of disjoint ranges: a write that follows the
+//! one before it costs a constant time, and the list is bounded, whatever order a guest writes in.
 
 /// Most ranges that are remembered, which takes 1 MiB at the most. A copy that runs in order,
 /// forwards or backwards, needs one, a pipelined one no more than it has requests in flight, and
@@ -38,8 +38,8 @@ impl Coverage {
 
     /// Adds the bytes from `start` up to, not including, `end`.
     ///
-    /// If that would make more than [`MAX_RANGES`] separate ranges, the new one is not remembered: its bytes
-    /// count as not written, and [`forgotten`](Self::forgotten) says so.
+    /// If that would make more than [`MAX_RANGES`] separate ranges, the new one is not remembered:
+    /// its bytes count as not written, and [`forgotten`](Self::forgotten) says so.
     pub(super) fn add(&mut self, start: u64, end: u64) {
         if start >= end || self.append(start, end) {
             return;

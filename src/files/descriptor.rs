@@ -6,11 +6,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, openat, statx};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 use vm_memory::VolatileSlice;
 
 use super::open::descriptor_path;
+use super::system::{openat, statx};
 use super::vectored::{self, Partial, Span};
+use crate::reason::reason;
 use crate::storage::Cancel;
 
 /// The alignment that any file system which does O_DIRECT at all accepts.
@@ -55,7 +57,7 @@ impl Descriptor {
         let (direct, unavailable) = match direct.then(|| Direct::open(&cached, access)) {
             None => (None, None),
             Some(Ok(direct)) => (Some(direct), None),
-            Some(Err(reason)) => (None, Some(reason.to_string())),
+            Some(Err(error)) => (None, Some(reason(error))),
         };
         Self {
             cached,
@@ -131,7 +133,7 @@ impl Direct {
         // Through /proc, so that it is the same file even if its name has changed or it has none.
         let fd = openat(
             CWD,
-            descriptor_path(file),
+            &descriptor_path(file),
             access | OFlags::DIRECT | OFlags::CLOEXEC,
             Mode::empty(),
         )?;

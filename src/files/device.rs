@@ -5,6 +5,8 @@ use std::os::fd::AsFd;
 
 use rustix::ioctl::{Getter, ioctl, opcode};
 
+use crate::repeat::interrupted;
+
 /// `BLKGETSIZE64`: the size in bytes.
 const BLKGETSIZE64: rustix::ioctl::Opcode = opcode::read::<usize>(0x12, 114);
 /// `BLKSSZGET`: the size of a logical block in bytes.
@@ -12,16 +14,22 @@ const BLKSSZGET: rustix::ioctl::Opcode = opcode::none(0x12, 104);
 
 /// The size of an open block device in bytes.
 pub(super) fn size(device: impl AsFd) -> io::Result<u64> {
-    // SAFETY: the kernel writes a 64-bit number for this request, and to no other kind of file.
-    let getter = unsafe { Getter::<BLKGETSIZE64, u64>::new() };
-    // SAFETY: the request only reads the device's size.
-    Ok(unsafe { ioctl(device, getter) }?)
+    let size = interrupted(|| {
+        // SAFETY: the kernel writes a 64-bit number for this request, and to no other kind of file.
+        let getter = unsafe { Getter::<BLKGETSIZE64, u64>::new() };
+        // SAFETY: the request only reads the device's size.
+        unsafe { ioctl(&device, getter) }
+    })?;
+    Ok(size)
 }
 
 /// The smallest that an open block device transfers, in bytes; `None` for anything else.
 pub(super) fn block_size(device: impl AsFd) -> Option<u32> {
-    // SAFETY: the kernel writes an `int` for this request, and to no other kind of file.
-    let getter = unsafe { Getter::<BLKSSZGET, u32>::new() };
-    // SAFETY: the request only reads the device's block size.
-    unsafe { ioctl(device, getter) }.ok()
+    let size = interrupted(|| {
+        // SAFETY: the kernel writes an `int` for this request, and to no other kind of file.
+        let getter = unsafe { Getter::<BLKSSZGET, u32>::new() };
+        // SAFETY: the request only reads the device's block size.
+        unsafe { ioctl(&device, getter) }
+    });
+    size.ok()
 }

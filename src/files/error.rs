@@ -2,38 +2,18 @@
 //! the operation, the offset where there is one, the system's reason, and what to do about it, so
 //! that a caller prints the error itself and not its chain of sources.
 
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use super::hints::{
-    folder_hint, forgotten_hint, open_hint, place_hint, reason, space_hint, wanted,
-};
+use super::hints::{folder_hint, forgotten_hint, open_hint, place_hint, space_hint, wanted};
 use crate::quote::quote_path;
+use crate::reason::reason;
 
-/// Which file of the run an error is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// The file that is copied.
-    Input,
-    /// The copy.
-    Output,
-    /// The image of the guest.
-    Guest,
-    /// What the statistics are written to.
-    Statistics,
-}
+mod distinct;
+mod role;
 
-impl fmt::Display for Role {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Input => "input",
-            Self::Output => "output",
-            Self::Guest => "guest",
-            Self::Statistics => "statistics file",
-        })
-    }
-}
+pub use distinct::DistinctError;
+pub use role::Role;
 
 /// Why a file of the run cannot be used, read, written or put in place.
 #[derive(Debug, thiserror::Error)]
@@ -100,55 +80,9 @@ pub enum FileError {
         path: PathBuf,
     },
 
-    /// A file that is written is one that is read or written as something else, perhaps through a
-    /// link.
-    #[error(
-        "the {role} {} is the same file as the {other_role} {}; choose another {role}",
-        quote_path(path),
-        quote_path(other)
-    )]
-    SameFile {
-        /// What is written.
-        role: Role,
-        /// Its path.
-        path: PathBuf,
-        /// As what else the file is used.
-        other_role: Role,
-        /// Its path as that.
-        other: PathBuf,
-    },
-
-    /// Two files that are to be made have names that some file systems take for one.
-    #[error(
-        "the {role} {} and the {other_role} {} would be one file where upper and lower case are \
-         not told apart; choose another {role}",
-        quote_path(path),
-        quote_path(other)
-    )]
-    SameName {
-        /// What is written.
-        role: Role,
-        /// Its path.
-        path: PathBuf,
-        /// The other file.
-        other_role: Role,
-        /// Its path.
-        other: PathBuf,
-    },
-
-    /// A file that is written is where the standard output or standard error goes.
-    #[error(
-        "the {role} {} is the file that the {stream} goes to; choose another {role}",
-        quote_path(path)
-    )]
-    StandardStream {
-        /// What is written.
-        role: Role,
-        /// Its path.
-        path: PathBuf,
-        /// Which stream.
-        stream: &'static str,
-    },
+    /// A file that is written is not a file of its own.
+    #[error(transparent)]
+    Distinct(#[from] DistinctError),
 
     /// Nothing can be created in the folder of a file that is written.
     #[error(
@@ -165,6 +99,41 @@ pub enum FileError {
         path: PathBuf,
         /// The folder in which it would appear.
         folder: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+
+    /// The folder of a file that is written has been removed, and somebody still has it open.
+    #[error(
+        "cannot create the {role} {} in the folder {}: that folder has been removed; choose one \
+         that exists",
+        quote_path(path),
+        quote_path(folder)
+    )]
+    FolderGone {
+        /// Which file.
+        role: Role,
+        /// The file.
+        path: PathBuf,
+        /// The folder in which it would appear.
+        folder: PathBuf,
+    },
+
+    /// In the folder of a file that is written names can be made and not taken away.
+    #[error(
+        "cannot create the {role} {}: the empty file {}, which was made to try out its folder, \
+         cannot be removed: {}; remove it, and choose another folder",
+        quote_path(path),
+        quote_path(left),
+        reason(source)
+    )]
+    TrialLeft {
+        /// Which file.
+        role: Role,
+        /// The file.
+        path: PathBuf,
+        /// What is left.
+        left: PathBuf,
         /// The system's reason.
         source: io::Error,
     },
@@ -400,46 +369,4 @@ impl From<FileError> for io::Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_message_is_one_line_with_file_operation_offset_reason_and_advice() {
-        let error = FileError::Write {
-            role: Role::Output,
-            path: "copy.img".into(),
-            offset: 4096,
-            source: io::Error::from_raw_os_error(libc::ENOSPC),
-        };
-        assert_eq!(
-            error.to_string(),
-            "cannot write the output copy.img at offset 4096: No space left on device; \
-             make room there, or choose another file system"
-        );
-    }
-
-    #[test]
-    fn the_kind_of_the_reason_survives_the_way_to_the_disk() {
-        let error = FileError::Write {
-            role: Role::Output,
-            path: "copy.img".into(),
-            offset: 0,
-            source: io::Error::from_raw_os_error(libc::ENOSPC),
-        };
-        assert_eq!(io::Error::from(error).kind(), io::ErrorKind::StorageFull);
-    }
-
-    #[test]
-    fn a_path_with_control_characters_cannot_break_the_line_or_reach_the_terminal() {
-        let error = FileError::Open {
-            role: Role::Input,
-            path: "a\nvmm: \u{1b}[2J\u{202e}".into(),
-            source: io::Error::from_raw_os_error(libc::ENOENT),
-        };
-        assert_eq!(
-            error.to_string(),
-            "cannot open the input $'a\\nvmm: \\x1b[2J\\u202e': No such file or directory; \
-             check the path"
-        );
-    }
-}
+mod tests;

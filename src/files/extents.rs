@@ -1,13 +1,15 @@
 //! Where a file may have data (lseek(2), SEEK_DATA and SEEK_HOLE), as a coarse list of bounded
-//! length: what is not in it is a hole, which reads as zeros. A file system that does not tell, or a
-//! device, is data from end to end.
+//! length: what is not in it is a hole, which reads as zeros. A file system that does not tell, or
+//! a device, is data from end to end.
 
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
 use guest_protocol::DataList;
-use rustix::fs::{SeekFrom, seek};
+use rustix::fs::SeekFrom;
 use rustix::io::Errno;
+
+use super::system::seek;
 
 /// Holes that are shorter are not listed, in bytes: to read them costs less than to tell of them.
 const SMALLEST_HOLE: u64 = 64 << 10;
@@ -84,7 +86,7 @@ fn next_data(file: BorrowedFd<'_>, at: u64, length: u64) -> Result<Option<Range<
     };
     let end = match seek(file, SeekFrom::Hole(start)) {
         Ok(end) => end.min(length),
-        // Only a file that has been cut short has no end there.
+        // Only in a file that has been cut short there is no end of a hole at this place.
         Err(Errno::NXIO) => length,
         Err(errno) => return Err(errno),
     };

@@ -1,17 +1,8 @@
-//! The second half of a message: the system's reason, and what the user can do about it.
+//! The end of a message: what the user can do about the system's reason.
 
 use std::io;
 
 use super::error::Role;
-
-/// The system's reason without the error number that the standard library adds.
-pub(super) fn reason(error: &io::Error) -> String {
-    let mut text = error.to_string();
-    if let Some(number) = text.rfind(" (os error ") {
-        text.truncate(number);
-    }
-    text
-}
 
 pub(super) fn wanted(role: Role) -> &'static str {
     match role {

@@ -6,9 +6,10 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 
-use rustix::fs::{FileType, Stat, fstat};
+use rustix::fs::{FileType, Stat};
 
-use super::error::{FileError, Role};
+use super::error::{DistinctError, FileError, Role};
+use super::system::fstat;
 
 /// A file, whatever its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +57,7 @@ pub struct Known<'a> {
 
 impl Known<'_> {
     /// Whether this file, which is written, is another one than `other`.
-    pub(super) fn check_against(&self, other: &Known<'_>) -> Result<(), FileError> {
+    pub(super) fn check_against(&self, other: &Known<'_>) -> Result<(), DistinctError> {
         let (path, other_path) = (self.path.to_owned(), other.path.to_owned());
         let (role, other_role) = (self.role, other.role);
         let same_file = match (self.identity, other.identity) {
@@ -70,7 +71,7 @@ impl Known<'_> {
             _ => (false, false),
         };
         if same_file || same_entry {
-            return Err(FileError::SameFile {
+            return Err(DistinctError::SameFile {
                 role,
                 path,
                 other_role,
@@ -79,7 +80,7 @@ impl Known<'_> {
         }
         // Of two names that exist it is known that they are two files.
         if same_letters && (self.identity.is_none() || other.identity.is_none()) {
-            return Err(FileError::SameName {
+            return Err(DistinctError::SameName {
                 role,
                 path,
                 other_role,
@@ -91,7 +92,7 @@ impl Known<'_> {
 
     /// Whether this file, which is written, is none that the standard streams go to. A device can
     /// take both; a file would lose one of them.
-    pub(super) fn check_standard_streams(&self) -> Result<(), FileError> {
+    pub(super) fn check_standard_streams(&self) -> Result<(), DistinctError> {
         let streams = [
             (fstat(io::stdout()), "standard output"),
             (fstat(io::stderr()), "standard error"),
@@ -101,7 +102,7 @@ impl Known<'_> {
                 continue;
             };
             if identity.is_same(&Identity::of(&stat)) {
-                return Err(FileError::StandardStream {
+                return Err(DistinctError::StandardStream {
                     role: self.role,
                     path: self.path.into(),
                     stream,
@@ -117,7 +118,7 @@ impl Known<'_> {
 ///
 /// # Errors
 ///
-/// [`FileError::SameFile`], [`FileError::SameName`] or [`FileError::StandardStream`].
+/// [`FileError::Distinct`].
 pub fn check_distinct(reads: &[Known<'_>], writes: &[Known<'_>]) -> Result<(), FileError> {
     for (index, written) in writes.iter().enumerate() {
         written.check_standard_streams()?;

@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use guest_protocol::DataList;
-use rustix::fs::{FileType, OFlags, Stat, fstat};
+use rustix::fs::{FileType, OFlags, Stat};
 use vm_memory::VolatileSlice;
 
 use super::descriptor::Descriptor;
@@ -19,9 +19,11 @@ use super::error::{FileError, Role};
 use super::extents::{Holes, data_in_holes, find_holes};
 use super::identity::{Identity, Known};
 use super::open::open_to_read;
+use super::system::fstat;
 use super::vectored::Partial;
 use super::zeros;
 use crate::quote::quote_path;
+use crate::reason::reason;
 use crate::storage::{Cancel, Storage};
 
 /// The input of a copy, open for reading.
@@ -106,7 +108,12 @@ impl InputFile {
         let path = quote_path(&self.path);
         let now = match fstat(&self.file) {
             Ok(now) => now,
-            Err(errno) => return Some(format!("cannot look at the input {path} again: {errno}")),
+            Err(errno) => {
+                return Some(format!(
+                    "cannot look at the input {path} again: {}",
+                    reason(errno)
+                ));
+            }
         };
         if FileType::from_raw_mode(now.st_mode) != FileType::RegularFile {
             return None;

@@ -9,7 +9,8 @@
 //!   there, `permissions` and `acl` give it what the old file had,
 //! - `descriptor`, `vectored` and `zeros` move the bytes, `coverage` remembers which were written,
 //! - `extents` finds the holes of what is read, `zeroing` makes some in what is written,
-//! - `device` asks block devices what they are.
+//! - `device` asks block devices what they are,
+//! - `system` repeats the calls that a signal interrupts.
 
 mod acl;
 mod close_errors;
@@ -29,12 +30,13 @@ mod place;
 mod probe;
 mod staging;
 mod sync;
+mod system;
 mod target;
 mod vectored;
 mod zeroing;
 mod zeros;
 
-pub use error::{FileError, Role};
+pub use error::{DistinctError, FileError, Role};
 pub use extents::Holes;
 pub use identity::{Identity, Known, check_distinct};
 pub use input::InputFile;

@@ -10,12 +10,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::fstat;
 use rustix::io::write;
 
 use super::error::{FileError, Role};
 use super::identity::{Identity, Known};
 use super::staging::{Naming, Staging};
+use super::system::fstat;
 use super::target::{Target, find};
 use crate::quote::quote_path;
 use crate::storage::Cancel;

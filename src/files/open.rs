@@ -7,12 +7,13 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fcntl_setfl, fstat, open, openat};
-use rustix::io::{Errno, pread};
+use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fcntl_setfl};
+use rustix::io::Errno;
 
 use super::device;
 use super::error::{FileError, Role};
 use super::identity::{Identity, Known};
+use super::system::{fstat, open, openat, pread};
 
 const READ: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NOCTTY);
 
@@ -31,8 +32,8 @@ pub(super) fn open_to_read(role: Role, path: &Path) -> Result<Opened, FileError>
     let handle = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
     let found = fstat(&handle).map_err(failed)?;
     check_kind(role, path, &found)?;
-    let fd = match openat(CWD, descriptor_path(&handle), READ, Mode::empty()) {
-        // Without /proc the path must do.
+    let fd = match openat(CWD, &descriptor_path(&handle), READ, Mode::empty()) {
+        // Without /proc the path has to serve.
         Err(Errno::NOENT) => open_path(path).map_err(failed)?,
         opened => opened.map_err(failed)?,
     };
@@ -53,7 +54,7 @@ fn open_path(path: &Path) -> Result<OwnedFd, Errno> {
             fcntl_setfl(&fd, OFlags::empty())?;
             Ok(fd)
         }
-        // Only a lease says this; its holder has been asked to give it up.
+        // Only a lease causes this error. Its holder has been asked to give it up.
         Err(Errno::AGAIN) => open(path, READ, Mode::empty()),
         Err(errno) => Err(errno),
     }

@@ -5,37 +5,35 @@
 //! Nothing is stored beyond the input's length: what the disk's last sector has more than that is
 //! dropped and reads as zeros.
 //!
-//! System calls after [`OutputFile::create`]: `preadv`, `pwritev` and `fallocate` for the disk,
-//! `fdatasync` for its flush if durability was asked for; `close`, `fsync`, `fstat`, `ftruncate`, `linkat`, `renameat` and `unlinkat`,
-//! all relative to descriptors that are open, in [`OutputFile::commit`]; `unlinkat` and `close`
-//! when it is dropped. The process must ignore SIGXFSZ, or a file size limit kills it instead of
-//! failing the write: that is the program's to do.
+//! System calls after [`OutputFile::create`]: `preadv`, `pwritev` and `fallocate` for the disk, and
+//! `fdatasync` for its flush if durability was asked for; `close`, `fsync`, `fstat`, `ftruncate`,
+//! `linkat`, `renameat` and `unlinkat`, all relative to descriptors that are open, in
+//! [`OutputFile::commit`]; `unlinkat` and `close` when it is dropped. The program must ignore
+//! SIGXFSZ: otherwise a limit of the file size kills the process instead of failing the write.
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{OFlags, fstat};
-use vm_memory::VolatileSlice;
+use rustix::fs::OFlags;
 
 use super::close_errors::CloseErrors;
 use super::coverage::Coverage;
 use super::descriptor::Descriptor;
 use super::device;
 use super::error::{FileError, Role};
-use super::hints::reason;
 use super::identity::{Identity, Known};
 use super::input::InputFile;
 use super::place::Place;
 use super::staging::{Naming, Staging};
-use super::sync::{Synced, sync_all, sync_data};
+use super::sync::{Synced, sync_all};
+use super::system::fstat;
 use super::target::{Target, find};
-use super::zeros;
 use crate::quote::quote_path;
-use crate::storage::Storage;
+use crate::reason::reason;
 
+mod disk;
 mod shape;
 
 use shape::{check_length, room};
@@ -168,8 +166,8 @@ impl OutputFile {
         Ok(())
     }
 
-    /// How many different bytes of the output have been written or declared zero. It never falls, and costs no more
-    /// than a load.
+    /// How many different bytes of the output have been written or declared zero. It never falls,
+    /// and costs no more than a load.
     #[must_use]
     pub fn bytes_written(&self) -> u64 {
         self.covered.load(Ordering::Relaxed)
@@ -224,7 +222,7 @@ impl OutputFile {
     pub fn commit(&self) -> Result<Vec<String>, FileError> {
         self.sealed.store(true, Ordering::SeqCst);
         self.check_complete()?;
-        self.cut()?;
+        self.cut_to_length()?;
         let synced = self.settle()?;
         let mut warnings = Vec::new();
         if let Some(staging) = &self.staging {
@@ -289,28 +287,6 @@ impl OutputFile {
         }
     }
 
-    /// Refuses to change what is in place.
-    fn check_open(&self, offset: u64) -> Result<(), FileError> {
-        if self.sealed.load(Ordering::SeqCst) {
-            return Err(FileError::Sealed {
-                role: Role::Output,
-                path: self.path.clone(),
-                offset,
-            });
-        }
-        Ok(())
-    }
-
-    fn write_failed(&self, offset: u64, source: io::Error) -> io::Error {
-        FileError::Write {
-            role: Role::Output,
-            path: self.path.clone(),
-            offset,
-            source,
-        }
-        .into()
-    }
-
     /// Waits for what the file system still owes: its errors, and durability if asked for.
     fn settle(&self) -> Result<Synced, FileError> {
         let failed = |source| FileError::Sync {
@@ -325,72 +301,6 @@ impl OutputFile {
             sync_all(&self.file, self.file.cancel()).map_err(failed)
         } else {
             Ok(Synced::Yes)
-        }
-    }
-
-    fn record(&self, start: u64, end: u64) {
-        let mut coverage = lock(&self.coverage);
-        coverage.add(start, end);
-        self.covered.store(coverage.covered(), Ordering::Relaxed);
-    }
-}
-
-impl Storage for OutputFile {
-    fn read_at(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<()> {
-        let stored = zeros::clip(offset, buffers, self.length());
-        let read = match self.file.read(offset, buffers, stored) {
-            Ok(()) => stored,
-            // Not written yet: the file ends before the disk does.
-            Err(partial) if partial.source.kind() == io::ErrorKind::UnexpectedEof => partial.done,
-            Err(partial) => {
-                let (path, offset) = (self.path.clone(), offset.saturating_add(partial.done));
-                let source = partial.source;
-                return Err(FileError::Read {
-                    role: Role::Output,
-                    path,
-                    offset,
-                    source,
-                }
-                .into());
-            }
-        };
-        zeros::fill(buffers, read);
-        Ok(())
-    }
-
-    fn write_at(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<()> {
-        self.check_open(offset)?;
-        let stored = zeros::clip(offset, buffers, self.length());
-        let written = self.file.write(offset, buffers, stored);
-        let done = written
-            .as_ref()
-            .map_or_else(|partial| partial.done, |()| stored);
-        let end = offset.saturating_add(done);
-        self.record(offset, end);
-        written.map_err(|partial| self.write_failed(end, partial.source))
-    }
-
-    fn write_zeroes(&self, offset: u64, length: u64, unmap: bool) -> io::Result<()> {
-        self.zero_part(offset, length, unmap)
-    }
-
-    fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.free_part(offset, length)
-    }
-
-    fn flush(&self) -> io::Result<()> {
-        if !self.fsync {
-            return Ok(());
-        }
-        match sync_data(&self.file, self.file.cancel()) {
-            // What the file system does not offer is told when the copy is in place.
-            Ok(Synced::Yes | Synced::Unsupported) => Ok(()),
-            Err(source) => Err(FileError::Sync {
-                role: Role::Output,
-                path: self.path.clone(),
-                source,
-            }
-            .into()),
         }
     }
 }

@@ -9,18 +9,18 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
-use rustix::fs::{
-    Gid, Mode, Stat, Uid, XattrFlags, fchmod, fchown, fgetxattr, fremovexattr, fsetxattr, fstat,
-    lgetxattr, llistxattr,
-};
+use rustix::fs::{Gid, Mode, Stat, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::acl::{self, Acl};
-use super::hints::reason;
 use super::open::descriptor_path;
 use super::place::Place;
 use super::sync::is_unsupported;
+use super::system::{
+    fchmod, fchown, fgetxattr, fremovexattr, fsetxattr, fstat, lgetxattr, llistxattr,
+};
 use crate::quote::escape_bytes;
+use crate::reason::reason;
 
 /// The most that the kernel returns for one value, or for the list of names, in bytes.
 const LARGEST_VALUE: usize = 64 * 1024;
@@ -66,7 +66,7 @@ pub(super) fn keep(
                 Err(errno) => {
                     notes.push(format!(
                         "its access control list cannot be kept ({}); whom it names gets no access",
-                        reason(&errno.into())
+                        reason(errno)
                     ));
                     list.strictest_mode()
                 }
@@ -153,7 +153,8 @@ struct OldFile {
 
 impl OldFile {
     fn at(place: &Place) -> Self {
-        // By the open folder, so that it is the right one even if it is renamed.
+        // The open folder is used and not its path, so that it is the right one even if it is
+        // renamed.
         let folder = PathBuf::from(descriptor_path(&place.folder));
         let folder = if folder.exists() {
             folder
@@ -173,7 +174,7 @@ impl OldFile {
             ),
             Err(Errno::NODATA) => OldAcl::None,
             Err(errno) if is_unsupported(errno) => OldAcl::None,
-            Err(errno) => OldAcl::Unknown(reason(&errno.into())),
+            Err(errno) => OldAcl::Unknown(reason(errno)),
         }
     }
 
@@ -193,7 +194,7 @@ impl OldFile {
             Err(errno) => {
                 notes.push(format!(
                     "its extended attributes cannot be kept: {}",
-                    reason(&errno.into())
+                    reason(errno)
                 ));
                 return;
             }
@@ -214,7 +215,7 @@ impl OldFile {
                 notes.push(format!(
                     "its extended attribute {} cannot be kept: {}",
                     escape_bytes(name),
-                    reason(&errno.into())
+                    reason(errno)
                 ));
             }
         }

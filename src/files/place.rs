@@ -8,15 +8,13 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{
-    Access, AtFlags, CWD, Mode, OFlags, Stat, StatxAttributes, StatxFlags, accessat, fstat, open,
-    openat, readlinkat, statx,
-};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, Stat, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use super::error::{FileError, Role};
 use super::identity::{Identity, Known};
 use super::open::open_failed;
+use super::system::{accessat, fstat, open, openat, readlinkat, statx};
 use super::target::wrong_kind;
 
 /// As many links as the kernel follows in a path (MAXSYMLINKS).
@@ -128,7 +126,7 @@ pub(super) fn find_place(
 fn follow_links(role: Role, path: &Path) -> Result<PathBuf, FileError> {
     let mut followed = path.to_owned();
     for _ in 0..MAX_LINKS {
-        let link = match readlinkat(CWD, &followed, Vec::new()) {
+        let link = match readlinkat(CWD, &followed) {
             Ok(link) => link,
             // It is no link, or there is nothing: this is the place.
             Err(Errno::INVAL | Errno::NOENT | Errno::NOTDIR) => return Ok(followed),
@@ -138,7 +136,7 @@ fn follow_links(role: Role, path: &Path) -> Result<PathBuf, FileError> {
         followed = followed
             .parent()
             .unwrap_or(Path::new(""))
-            .join(OsStr::from_bytes(link.as_bytes()));
+            .join(OsStr::from_bytes(&link));
     }
     Err(open_failed(role, path, Errno::LOOP))
 }
@@ -169,12 +167,13 @@ fn check_replaceable(place: &Place, existing: &Stat) -> Result<OwnedFd, FileErro
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let handle = match openat(&place.folder, &place.name, flags, Mode::empty()) {
         Ok(handle) if fstat(&handle).is_ok_and(|here| is_same(&here, existing)) => handle,
-        _ => {
+        Ok(_) | Err(Errno::NOENT) => {
             return refused(
                 Errno::NOENT,
                 "it has no name in a folder; give the path of a file",
             );
         }
+        Err(errno) => return refused(errno, "choose another path"),
     };
     let attribute = |name, attribute| has_attribute(&place.folder, name, attribute);
     if attribute(&place.name, StatxAttributes::IMMUTABLE)

@@ -10,6 +10,7 @@ use super::descriptor::Descriptor;
 use super::error::{FileError, Role};
 use super::place::find_place;
 use super::staging::{Naming, Staging};
+use crate::reason::reason;
 use crate::storage::Cancel;
 
 /// As direct transfers want their memory, on any disk.
@@ -41,7 +42,7 @@ pub fn probe_folder(folder: &Path) -> Result<FolderProbe, FileError> {
     let slice = VolatileSlice::from(page.0.as_mut_slice());
     let written = descriptor.write(0, &[slice], PAGE as u64);
     let not_direct = match written {
-        Err(partial) => Some(partial.source.to_string()),
+        Err(partial) => Some(reason(partial.source)),
         Ok(()) => descriptor.note(),
     };
     Ok(FolderProbe {

@@ -5,17 +5,17 @@
 
 use std::ffi::OsStr;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::error::FileError;
 use super::open::descriptor_path;
 use super::permissions;
 use super::place::Place;
+use super::system::{fstat, linkat, openat, renameat, unlinkat};
 use crate::quote::quote_path;
 
 /// Whether to try an unnamed file first.
@@ -41,22 +41,17 @@ pub(super) struct Staging {
 }
 
 impl Staging {
-    /// Makes the file, empty and open for reading and writing. It is private if it is to replace
-    /// an existing one, until [`keep`](super::permissions::keep); otherwise the kernel gives it the permissions
-    /// of any new file there (umask, default ACL).
+    /// Makes the file, empty and open for reading and writing. It is private if it is to replace an
+    /// existing one, until [`keep`](super::permissions::keep); otherwise the kernel gives it the
+    /// permissions of any new file there (umask, default ACL).
     ///
     /// # Errors
     ///
     /// Nothing can be created in the folder.
     pub(super) fn create(place: Place, naming: Naming) -> Result<(Self, OwnedFd), FileError> {
         let temporary = temporary_name();
-        let (naming, file) =
-            make(&place, naming, &temporary).map_err(|source| FileError::Folder {
-                role: place.role,
-                path: place.path.clone(),
-                folder: place.folder_path.clone(),
-                source,
-            })?;
+        let made = make(&place, naming, &temporary);
+        let (naming, file) = made.map_err(|trouble| trouble.of(&place, &temporary))?;
         Ok((
             Self {
                 place,
@@ -176,8 +171,46 @@ impl Drop for Staging {
     }
 }
 
+/// Why a file cannot be made.
+enum Trouble {
+    /// Nothing can be created.
+    Create(Errno),
+    /// What was created to try out the folder cannot be removed.
+    Remove(Errno),
+}
+
+impl From<Errno> for Trouble {
+    fn from(errno: Errno) -> Self {
+        Self::Create(errno)
+    }
+}
+
+impl Trouble {
+    fn of(self, place: &Place, temporary: &str) -> FileError {
+        let (role, path, folder) = (place.role, place.path.clone(), place.folder_path.clone());
+        match self {
+            // Each file system has its own error number for this.
+            Self::Create(_) if fstat(&place.folder).is_ok_and(|folder| folder.st_nlink == 0) => {
+                FileError::FolderGone { role, path, folder }
+            }
+            Self::Create(errno) => FileError::Folder {
+                role,
+                path,
+                folder,
+                source: errno.into(),
+            },
+            Self::Remove(errno) => FileError::TrialLeft {
+                role,
+                path,
+                left: folder.join(temporary),
+                source: errno.into(),
+            },
+        }
+    }
+}
+
 /// Makes the file, and tells which way it is named.
-fn make(place: &Place, naming: Naming, temporary: &str) -> io::Result<(Naming, OwnedFd)> {
+fn make(place: &Place, naming: Naming, temporary: &str) -> Result<(Naming, OwnedFd), Trouble> {
     let mode = Mode::from_raw_mode(if place.existing.is_some() {
         0o600
     } else {
@@ -193,7 +226,7 @@ fn make(place: &Place, naming: Naming, temporary: &str) -> io::Result<(Naming, O
 
 fn link(place: &Place, file: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
     let (source, follow) = (descriptor_path(file), AtFlags::SYMLINK_FOLLOW);
-    match linkat(CWD, source, &place.folder, name, follow) {
+    match linkat(CWD, &source, &place.folder, name, follow) {
         // Perhaps only /proc is missing. Without it the same takes a privilege, or Linux 6.10.
         Err(errno @ (Errno::NOENT | Errno::ACCESS)) => {
             linkat(file, "", &place.folder, name, AtFlags::EMPTY_PATH).map_err(|_| errno)
@@ -207,9 +240,9 @@ fn unlink(place: &Place, name: &str) -> Result<(), Errno> {
 }
 
 /// An unnamed file, or nothing if the file system has none or it could not be named later.
-fn create_unnamed(place: &Place, temporary: &str, mode: Mode) -> io::Result<Option<OwnedFd>> {
+fn create_unnamed(place: &Place, temporary: &str, mode: Mode) -> Result<Option<OwnedFd>, Trouble> {
     match open_unnamed(place, mode) {
-        Ok(file) => Ok(can_be_named(place, temporary).then_some(file)),
+        Ok(file) => Ok(can_be_named(place, temporary)?.then_some(file)),
         // Each file system and kernel has its own way to say that it does not know the flag.
         Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => Ok(None),
         Err(errno) => Err(errno.into()),
@@ -224,26 +257,29 @@ fn open_unnamed(place: &Place, mode: Mode) -> Result<OwnedFd, Errno> {
 /// Tries out, with another file, whether an unnamed one can get a name here. Layered and network
 /// file systems, a missing /proc and security modules all have their own reasons against it, and
 /// after the copy it would be too late.
-fn can_be_named(place: &Place, temporary: &str) -> bool {
+fn can_be_named(place: &Place, temporary: &str) -> Result<bool, Trouble> {
     if place.append_only {
         // In such a folder a name cannot be removed again, so this cannot be tried out. It does not
         // matter, since there is no other way.
-        return true;
+        return Ok(true);
     }
     let Ok(file) = open_unnamed(place, Mode::RUSR | Mode::WUSR) else {
-        return false;
+        return Ok(false);
     };
-    let linked = link(place, file.as_fd(), OsStr::new(temporary));
-    linked.is_ok() && unlink(place, temporary).is_ok()
+    if link(place, file.as_fd(), OsStr::new(temporary)).is_err() {
+        return Ok(false);
+    }
+    unlink(place, temporary).map_err(Trouble::Remove)?;
+    Ok(true)
 }
 
-fn create_hidden(place: &Place, name: &str, mode: Mode) -> io::Result<OwnedFd> {
+fn create_hidden(place: &Place, name: &str, mode: Mode) -> Result<OwnedFd, Errno> {
     if place.append_only {
         // In such a folder a hidden file could not be renamed.
-        return Err(Errno::PERM.into());
+        return Err(Errno::PERM);
     }
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    Ok(openat(&place.folder, name, flags, mode)?)
+    openat(&place.folder, name, flags, mode)
 }
 
 /// `.vmm-RANDOM.tmp`: short and of letters that every file system has, since each counts the room

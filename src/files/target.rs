@@ -6,7 +6,7 @@ use std::io::IsTerminal;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, SeekFrom, open, seek, statat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::device;
@@ -14,6 +14,7 @@ use super::error::{FileError, Role};
 use super::identity::{Identity, Known};
 use super::open::{kind_name, open_failed};
 use super::place::{Place, find_place};
+use super::system::{open, seek, statat};
 
 /// What the path of something that is written stands for.
 #[derive(Debug)]

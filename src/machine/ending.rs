@@ -1,5 +1,5 @@
-//! How a guest's run ends, and who may end it: the vCPU itself, a device, or another thread. Only the
-//! first end counts.
+//! How a guest's run ends, and who may end it: the vCPU itself, a device, or another thread. Only
+//! the first end counts.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,7 +25,8 @@ pub enum VcpuEnd {
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// Set after `end`: whoever only wants to know whether there is one need not take the lock.
+    /// Set after `end`, so that whoever only wants to know whether the run has ended need not take
+    /// the lock.
     ended: AtomicBool,
     end: Mutex<Option<VcpuEnd>>,
 }

@@ -15,6 +15,8 @@ use kvm_bindings::{kvm_regs, kvm_sregs};
 use kvm_ioctls::VcpuFd;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
+use crate::repeat::interrupted;
+
 /// Paging is on for as long as the guest runs; a processor without it has been reset.
 const CR0_PAGING: u64 = 1 << 31;
 /// The longest instruction of the architecture.
@@ -45,7 +47,10 @@ pub enum Fault {
 impl Fault {
     /// Examines a vCPU that has shut down.
     pub(super) fn examine(vcpu: &VcpuFd, memory: &GuestMemoryMmap) -> Self {
-        let (Ok(regs), Ok(sregs)) = (vcpu.get_regs(), vcpu.get_sregs()) else {
+        let (Ok(regs), Ok(sregs)) = (
+            interrupted(|| vcpu.get_regs()),
+            interrupted(|| vcpu.get_sregs()),
+        ) else {
             return Self::Unknown;
         };
         if sregs.cr0 & CR0_PAGING == 0 {
@@ -116,8 +121,8 @@ impl<'a> Scene<'a> {
 pub(super) fn explain_internal_error(vcpu: &mut VcpuFd, memory: &GuestMemoryMmap) -> String {
     // SAFETY: KVM has filled this variant of the union, and all values are valid for it.
     let internal = unsafe { vcpu.get_kvm_run().__bindgen_anon_1.internal };
-    let regs = vcpu.get_regs().unwrap_or_default();
-    let sregs = vcpu.get_sregs().unwrap_or_default();
+    let regs = interrupted(|| vcpu.get_regs()).unwrap_or_default();
+    let sregs = interrupted(|| vcpu.get_sregs()).unwrap_or_default();
     internal_error(internal.suberror, &Scene::new(regs, &sregs, memory))
 }
 

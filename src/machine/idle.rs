@@ -20,6 +20,7 @@ use vm_device::bus::{PioAddress, PioAddressOffset};
 use super::helped::{Devices, Helped};
 use super::poller::Poller;
 use super::{Ender, VcpuEnd};
+use crate::reason::reason;
 use crate::virtio::NotificationLine;
 
 /// After so many waits for a single buffer each, the next one will be for one too.
@@ -104,7 +105,8 @@ impl IdlePort {
                 Ok(()) => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    let what = format!("cannot wait for the machine's devices: {error}");
+                    let reason = reason(error);
+                    let what = format!("cannot wait for the machine's devices: {reason}");
                     self.ender.end(VcpuEnd::Unexpected(what));
                 }
             }

@@ -5,12 +5,14 @@ mod surroundings;
 
 use std::ffi::CStr;
 use std::fs::FileType;
-use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use kvm_ioctls::{Cap, Kvm};
 
+use super::repeat::capability;
+use crate::reason::reason;
+use crate::repeat::interrupted;
 pub use surroundings::Surroundings;
 
 const DEVICE: &CStr = c"/dev/kvm";
@@ -48,14 +50,21 @@ pub enum KvmError {
     )]
     NotKvm(&'static str),
     /// Something else.
-    #[error("cannot open /dev/kvm: {0}")]
-    Open(io::Error),
+    #[error("cannot open /dev/kvm: {}{}", reason(.0), hint(.0))]
+    Open(kvm_ioctls::Error),
+    /// It does not say what it is or can do.
+    #[error("cannot ask /dev/kvm what it can do: {}{}", reason(.0), hint(.0))]
+    Ask(kvm_ioctls::Error),
     /// Not the KVM that the kernel has had for years.
     #[error("/dev/kvm speaks version {0} of the KVM API; version {API_VERSION} is needed")]
     Version(i32),
     /// The host's KVM lacks something that cannot be done without.
     #[error("the host's KVM lacks {0}; a newer kernel is needed")]
     Capability(&'static str),
+}
+
+fn hint(error: &kvm_ioctls::Error) -> &'static str {
+    super::repeat::hint(*error)
 }
 
 /// Opens KVM.
@@ -69,23 +78,28 @@ pub fn open() -> Result<Kvm, KvmError> {
 }
 
 fn open_at(path: &CStr) -> Result<Kvm, KvmError> {
-    let kvm = Kvm::new_with_path(path).map_err(|error| match error.errno() {
+    let kvm = interrupted(|| Kvm::new_with_path(path)).map_err(|error| match error.errno() {
         libc::ENOENT => KvmError::Missing(Surroundings::of_this_host()),
         libc::ENODEV | libc::ENXIO => KvmError::NoDriver(Surroundings::of_this_host()),
         libc::EACCES | libc::EPERM => KvmError::Permission(Surroundings::of_this_host()),
         libc::EISDIR => KvmError::NotKvm("a folder"),
-        errno => KvmError::Open(io::Error::from_raw_os_error(errno)),
+        _ => KvmError::Open(error),
     })?;
-    match kvm.get_api_version() {
-        API_VERSION => {}
+    match capability(|| kvm.get_api_version()) {
+        Ok(API_VERSION) => {}
+        Ok(version) => return Err(KvmError::Version(version)),
         // The request is unknown to whatever file that is.
-        version if version < 0 => return Err(KvmError::NotKvm(kind(path))),
-        version => return Err(KvmError::Version(version)),
+        Err(error) if matches!(error.errno(), libc::ENOTTY | libc::EINVAL) => {
+            return Err(KvmError::NotKvm(kind(path)));
+        }
+        Err(error) => return Err(KvmError::Ask(error)),
     }
-    match NEEDED.iter().find(|(cap, _)| !kvm.check_extension(*cap)) {
-        Some((_, name)) => Err(KvmError::Capability(name)),
-        None => Ok(kvm),
+    for (cap, name) in NEEDED {
+        if capability(|| kvm.check_extension_int(cap)).map_err(KvmError::Ask)? == 0 {
+            return Err(KvmError::Capability(name));
+        }
     }
+    Ok(kvm)
 }
 
 /// What kind of file `path` names, for a person.
@@ -147,9 +161,9 @@ fn diagnose_at(path: &CStr) -> Vec<Finding> {
     let module = surroundings::loaded_module().unwrap_or("built into the kernel");
     let opened = format!("version {API_VERSION} of the API ({module})");
     let mut findings = vec![finding(Severity::Good, opened)];
-    if let Err(error) = super::repeat::interrupted(|| kvm.create_vm()) {
-        let hint = super::repeat::hint(error);
-        let text = format!("it makes no virtual machine: {error}{hint}");
+    if let Err(error) = interrupted(|| kvm.create_vm()) {
+        let (reason, hint) = (reason(error), super::repeat::hint(error));
+        let text = format!("it makes no virtual machine: {reason}{hint}");
         findings.push(finding(Severity::Fatal, text));
     }
     findings.extend(NEEDED.iter().map(|(_, what)| Finding {
@@ -158,7 +172,8 @@ fn diagnose_at(path: &CStr) -> Vec<Finding> {
         text: "present".to_owned(),
     }));
     findings.extend(USEFUL.iter().map(|(cap, what)| {
-        let (severity, text) = if kvm.check_extension(*cap) {
+        let offered = capability(|| kvm.check_extension_int(*cap));
+        let (severity, text) = if offered.is_ok_and(|answer| answer > 0) {
             (Severity::Good, "present")
         } else {
             (Severity::Slower, "missing: guests run, but more slowly")

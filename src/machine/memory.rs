@@ -1,33 +1,46 @@
-//! The guest's RAM, one mapping for each region of the address map. There are three views of it: all
-//! of it, the part that devices may reach, and the part that an image is loaded into.
+//! The guest's RAM, one mapping for each region of the address map. There are three views of it:
+//! all of it, the part that devices may reach, and the part that an image is loaded into.
 
 use std::io;
 use std::sync::Arc;
 
 use guest_abi::layout::{Access, QUEUES, Region, STACK_END, Shape, ram_regions};
 use rustix::mm::{Advice, madvise};
-use vm_memory::mmap::FromRangesError;
+use vm_memory::mmap::{FromRangesError, MmapRegionError};
 use vm_memory::{
     GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionCollection,
     GuestRegionMmap,
 };
 
-/// How much of the stack is had from the host at once, from its top down: what the copying guest
-/// uses of it.
+use crate::limits;
+use crate::reason::reason;
+
+/// How much of the stack, from its top down, the host commits at once: as much as the guest that
+/// copies uses.
 const USUAL_STACK: u64 = 0x3_0000;
 
-/// Guest memory could not be had.
+/// The host did not give the guest its memory.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
     /// The host refused a mapping.
-    #[error("cannot map the guest's memory: {0}")]
+    #[error("cannot map the guest's memory: {}", why_not_mapped(.0))]
     Map(#[from] FromRangesError),
     /// The host refused advice about a mapping.
-    #[error("cannot keep the guest's memory from child processes: {0}")]
+    #[error("cannot keep the guest's memory from child processes: {}", reason(.0))]
     Advice(io::Error),
     /// The regions of the address map contradict each other.
     #[error("the guest's memory regions do not fit together: {0}")]
     Regions(#[from] vm_memory::GuestRegionCollectionError),
+}
+
+fn why_not_mapped(error: &FromRangesError) -> String {
+    match error {
+        FromRangesError::MmapRegion(MmapRegionError::Mmap(error)) => {
+            let hint = error.raw_os_error().map_or("", limits::hint);
+            reason(error) + hint
+        }
+        other => reason(other),
+    }
 }
 
 /// The guest's RAM. Cloning it shares the memory.
@@ -119,7 +132,7 @@ fn select(
         .collect()
 }
 
-/// Without this a child process would make every page of the guest copy-on-write.
+/// Keeps the memory from child processes: a child would make every page of the guest copy-on-write.
 fn keep_from_children(region: &GuestRegionMmap) -> io::Result<()> {
     // SAFETY: the range is a whole mapping, and the advice changes nothing for this process.
     unsafe { madvise(region.as_ptr().cast(), region.size(), Advice::LinuxDontFork) }?;
@@ -141,7 +154,8 @@ fn populate(all: &GuestMemoryMmap, regions: &[Region]) {
             let pages = memory.ptr_guard_mut().as_ptr();
             // SAFETY: the slice lies in one mapping, in whole pages, and is not changed.
             let result = unsafe { madvise(pages.cast(), memory.len(), Advice::LinuxPopulateWrite) };
-            // Linux knows this since 5.14. Whatever keeps it from it, the pages are had later.
+            // Linux knows this since 5.14. If it fails, for whatever reason, the host commits the
+            // pages when they are touched.
             let _ = result;
         }
     }

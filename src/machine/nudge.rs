@@ -1,9 +1,9 @@
 //! Nudges: what makes a vCPU leave the guest, or look again if it waits at the idle port.
 //!
-//! A nudge is a signal whose handler does nothing: its only purpose is to interrupt a system call. The
-//! signal is SIGURG, because a program that does not handle it ignores it, so that a SIGURG from
-//! outside does no harm; and because a signal of the old kind needs no place in a queue, which a
-//! limit could keep full (signal(7)).
+//! A nudge is a signal whose handler does nothing: its only purpose is to interrupt a system call.
+//! The signal is SIGURG, because a program that does not handle it ignores it, so that a SIGURG
+//! from outside does no harm; and because a signal of the old kind needs no place in a queue, which
+//! a limit could keep full (signal(7)).
 
 use std::ffi::{c_int, c_void};
 use std::io;
@@ -34,9 +34,8 @@ impl Nudger {
             .map_err(|error| io::Error::other(format!("{error:?}")))?;
         // SAFETY: the call takes nothing and cannot fail.
         let process = unsafe { libc::getpid() };
-        // Not by gettid(3): the standard library makes that a weak symbol, which a static binary
-        // does not have.
-        // SAFETY: as above.
+        // This is not gettid(3): the standard library makes that a weak symbol, which a static
+        // binary does not have. SAFETY: as above.
         let thread = unsafe { libc::syscall(libc::SYS_gettid) };
         let thread = libc::pid_t::try_from(thread).map_err(io::Error::other)?;
         Ok(Self { process, thread })
@@ -55,9 +54,8 @@ impl Nudger {
     ///
     /// The system's reason; none if the thread has ended.
     pub fn nudge(self) -> io::Result<()> {
-        // Not by pthread_kill, which some C libraries make a call of that cannot be confined to
-        // this process.
-        // SAFETY: the call takes three numbers, and the signal has a handler.
+        // This is not pthread_kill, which some C libraries make a call of that cannot be confined
+        // to this process. SAFETY: the call takes three numbers, and the signal has a handler.
         let sent =
             unsafe { libc::syscall(libc::SYS_tgkill, self.process, self.thread, NUDGE_SIGNAL) };
         match sent {
@@ -90,7 +88,7 @@ mod tests {
             NotificationLine::new().unwrap().wait()
         });
         let nudger = receiver.recv().unwrap();
-        // It may not wait yet, so more than once.
+        // The other thread may not wait yet, so it is nudged more than once.
         while !waiter.is_finished() {
             nudger.nudge().unwrap();
             thread::sleep(Duration::from_millis(1));

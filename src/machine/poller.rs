@@ -138,17 +138,17 @@ impl Poller {
 }
 
 /// The subscriber of a device, on whose thread polling takes place too.
-pub struct WithPoller {
+pub struct WithPoller<D> {
     /// The device.
-    pub device: Arc<dyn EventSubscriber + Send + Sync>,
+    pub device: Arc<D>,
     /// What polls.
     pub poller: Arc<Poller>,
 }
 
-impl EventSubscriber for WithPoller {
+impl<D: EventSubscriber> EventSubscriber for WithPoller<D> {
     fn init(&self, ops: &mut EventOps<'_>) {
         self.device.init(ops);
-        // Cannot fail: the eventfd is open and new to this loop.
+        // If the host refuses that, there is no polling, and nothing depends on it.
         let _ = ops.add(Events::new(&self.poller.call, EventSet::IN));
     }
 

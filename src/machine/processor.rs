@@ -12,7 +12,7 @@ use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 
 /// Leaf 1, ECX: SSE3, PCLMULQDQ, SSSE3, CMPXCHG16B, SSE4.1, SSE4.2, MOVBE, POPCNT, AES, RDRAND.
 const FEATURES_ECX: u32 = bits(&[0, 1, 9, 13, 19, 20, 22, 23, 25, 30]);
-/// Leaf 1, ECX: this is a virtual machine. Whether it is, is not asked of the host.
+/// Leaf 1, ECX: this is a virtual machine. The host is not asked for that.
 const HYPERVISOR: u32 = 1 << 31;
 /// Leaf 1, EDX: FPU, PSE, TSC, MSR, PAE, CMPXCHG8B, PGE, CMOV, CLFLUSH, MMX, FXSR, SSE, SSE2.
 const FEATURES_EDX: u32 = bits(&[0, 3, 4, 5, 6, 8, 13, 15, 19, 23, 24, 25, 26]);
@@ -159,14 +159,15 @@ mod tests {
         // AVX2 and all of AVX-512 that this register has.
         let wide = 1 << 5 | 1 << 16 | 1 << 17 | 1 << 21 | 1 << 30 | 1 << 31;
         assert_eq!(of(EXTENDED).map(|entry| entry.ebx & wide), Some(0));
-        // Without EFER.SCE a SYSCALL faults.
+        // Without EFER.SCE the instruction SYSCALL faults.
         assert_eq!(of(AMD_FEATURES).map(|entry| entry.edx & 1 << 11), Some(0));
     }
 
     #[test]
     fn what_the_host_lacks_is_not_promised() {
         let old = |leaf, _| match leaf {
-            // No leaf 7. What an absent leaf reads as is another leaf's content.
+            // There is no leaf 7. A processor answers with the content of another leaf where one is
+            // absent.
             BASIC => CpuidResult {
                 eax: 6,
                 ..everything(0, 0)

@@ -1,6 +1,6 @@
 //! The processor's state at the guest's first instruction: 64-bit mode, paging on, ring 3 (Intel
-//! SDM volume 3, sections 2.2, 2.5 and 10.8.5). The guest starts in this state and never changes it.
-//! docs/boot.md gives the reason for each bit.
+//! SDM volume 3, sections 2.2, 2.5 and 10.8.5). The guest starts in this state and never changes
+//! it. docs/boot.md gives the reason for each bit.
 
 use guest_abi::layout::{PAGE_TABLES, STACK_TOP};
 use kvm_bindings::{CpuId, kvm_regs, kvm_sregs};
@@ -60,7 +60,7 @@ fn set_long_mode(sregs: &mut kvm_sregs) {
     sregs.cr2 = NO_PAGE_FAULT;
     sregs.cr3 = PAGE_TABLES;
     sregs.cr4 = CR4_PHYSICAL_ADDRESS_EXTENSION | CR4_FXSAVE | CR4_SIMD_EXCEPTIONS;
-    // Without EFER.SCE a SYSCALL faults: there is no way into ring 0.
+    // Without EFER.SCE the instruction SYSCALL faults: it is no way into ring 0.
     sregs.efer = EFER_LONG_MODE_ENABLE | EFER_LONG_MODE_ACTIVE | EFER_NO_EXECUTE;
 }
 

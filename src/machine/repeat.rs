@@ -1,8 +1,8 @@
 //! What is asked of KVM again, how often, and what is not.
 //!
-//! - A call that a signal interrupted (`EINTR`) while the machine is built is repeated: a process
-//!   that was stopped and continued is no reason to fail. Whoever sends signals without end gets
-//!   an error after [`MAX_INTERRUPTIONS`] of them.
+//! - A call that a signal interrupted (`EINTR`) while the machine is built is repeated, as all calls
+//!   of a start are (`crate::repeat`). So is the question whether KVM can do something
+//!   ([`capability`]): "no" would be believed.
 //! - `KVM_RUN` that is interrupted is not repeated here: an interruption is how the vCPU is told to
 //!   look whether it is to stop.
 //! - `KVM_RUN` that says "try again" (`EAGAIN`) could not start a thread of the kernel that it needs.
@@ -15,22 +15,19 @@ use std::time::Duration;
 use kvm_ioctls::Error;
 use rustix::event::{Timespec, poll};
 
-/// How often a call in a row may be interrupted before that is an error.
-pub(super) const MAX_INTERRUPTIONS: u32 = 100;
+use crate::limits;
+use crate::repeat::interrupted;
 
-/// Makes `call` until a signal does not interrupt it, [`MAX_INTERRUPTIONS`] times at the most.
+/// Asks with `ask` what KVM makes of a capability, as its own calls return it: negative for an error.
 ///
 /// # Errors
 ///
-/// That of the last call.
-pub(super) fn interrupted<T>(mut call: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
-    for _ in 1..MAX_INTERRUPTIONS {
-        match call() {
-            Err(error) if error.errno() == libc::EINTR => {}
-            done => return done,
-        }
-    }
-    call()
+/// The call failed, which is another answer than 0, "no".
+pub(super) fn capability(mut ask: impl FnMut() -> i32) -> Result<i32, Error> {
+    interrupted(|| match ask() {
+        answer if answer < 0 => Err(Error::last()),
+        answer => Ok(answer),
+    })
 }
 
 /// Counts how often in a row `KVM_RUN` has said that it be tried again.
@@ -78,6 +75,7 @@ impl Retries {
 #[must_use]
 pub(crate) fn hint(error: Error) -> &'static str {
     match error.errno() {
+        // Of a thread of the kernel's, which takes no address space.
         libc::EAGAIN => {
             " (it cannot start a thread that it needs: raise the limit on processes, which is \
              pids.max of the control group or ulimit -u)"
@@ -87,10 +85,7 @@ pub(crate) fn hint(error: Error) -> &'static str {
              VMware for example, or unload its kernel modules)"
         }
         libc::EINTR => " (signals keep interrupting it: find out who sends them)",
-        libc::ENOMEM => " (the host or the control group is out of memory: see memory.max)",
-        libc::EMFILE => " (this process has too many open files: raise ulimit -n)",
-        libc::ENFILE => " (the host has too many open files: raise fs.file-max)",
-        _ => "",
+        errno => limits::hint(errno),
     }
 }
 
@@ -98,35 +93,26 @@ pub(crate) fn hint(error: Error) -> &'static str {
 mod tests {
     use super::*;
 
-    /// A call that fails with `errno` for `times` times, and how often it was made.
-    fn call_failing(errno: i32, times: u32) -> (Result<(), i32>, u32) {
-        let mut calls = 0;
-        let result = interrupted(|| {
-            calls += 1;
-            if calls <= times {
-                Err(Error::new(errno))
-            } else {
-                Ok(())
-            }
-        });
-        (result.map_err(|error| error.errno()), calls)
-    }
-
     #[test]
-    fn an_interrupted_call_is_repeated_but_not_for_ever() {
-        assert_eq!(call_failing(libc::EINTR, 0), (Ok(()), 1));
-        assert_eq!(call_failing(libc::EINTR, 7), (Ok(()), 8));
-        assert_eq!(
-            call_failing(libc::EINTR, u32::MAX),
-            (Err(libc::EINTR), MAX_INTERRUPTIONS)
-        );
-    }
-
-    #[test]
-    fn a_call_that_fails_for_another_reason_is_made_once() {
-        for errno in [libc::EAGAIN, libc::EBUSY, libc::ENOMEM] {
-            assert_eq!(call_failing(errno, 1), (Err(errno), 1));
-        }
+    fn a_capability_is_asked_for_until_there_is_an_answer() {
+        let ask = |errno: i32, times: u32, answer: i32| {
+            let mut calls = 0;
+            let result = capability(|| {
+                calls += 1;
+                if calls > times {
+                    return answer;
+                }
+                // SAFETY: the call takes nothing.
+                let place = unsafe { libc::__errno_location() };
+                // SAFETY: the pointer is to the error number of this thread.
+                unsafe { *place = errno };
+                -1
+            });
+            (result.map_err(|error| error.errno()), calls)
+        };
+        assert_eq!(ask(libc::EINTR, 3, 2), (Ok(2), 4));
+        assert_eq!(ask(libc::EINTR, 3, 0), (Ok(0), 4));
+        assert_eq!(ask(libc::ENOTTY, 3, 2), (Err(libc::ENOTTY), 1));
     }
 
     #[test]

@@ -29,7 +29,7 @@ const TSS_BITMAP_OFFSET: usize = 102;
 /// A bit for each port, and the byte of ones that must follow the last of them.
 const BITMAP_SIZE: usize = 0x1_0000 / 8 + 1;
 
-/// The same numbers once more, in the types of the registers and fields that hold them.
+/// The numbers of above once more, in the types of the registers and fields that hold them.
 const GDT_LIMIT: u16 = 5 * 8 - 1;
 const BITMAP_START: u16 = 104;
 pub(super) const TSS_LIMIT: u32 = 104 + 0x1_0000 / 8;
@@ -37,7 +37,7 @@ const _: () = assert!(
     GDT_ENTRIES * 8 == GDT_LIMIT as usize + 1
         && TSS_SIZE == BITMAP_START as usize
         && TSS_SIZE + BITMAP_SIZE == TSS_LIMIT as usize + 1
-        // It ends before the image begins.
+        // The table ends before the image begins.
         && TSS + (TSS_LIMIT as u64) < IMAGE
 );
 

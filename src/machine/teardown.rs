@@ -58,7 +58,7 @@ impl Teardown {
 fn enqueue(descriptors: [RawFd; 2]) -> io::Result<(UnixStream, UnixStream)> {
     let (queue, peer) = UnixStream::pair()?;
     let [vm, vcpu] = descriptors;
-    // One byte, since descriptors travel with data only.
+    // One byte is sent, since descriptors travel with data only.
     peer.send_with_fds(&[&[0_u8][..]], &[vm, vcpu, queue.as_raw_fd()])?;
     Ok((queue, peer))
 }

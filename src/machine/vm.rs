@@ -13,27 +13,29 @@ use vm_memory::{GuestMemoryMmap, GuestMemoryRegion};
 
 use super::helped::Devices;
 use super::idle::IdlePort;
-use super::poller::Poller;
 use super::table::{Ports, Slot, is_register_page};
 use super::teardown::Teardown;
 use super::vcpu::Vcpu;
 use super::{Ender, ExitPort, GuestRam, LoadError, LoadedImage, MemoryError};
 use super::{loader, page_tables, processor, registers, repeat, segments};
+use crate::limits;
+use crate::reason::reason;
+use crate::repeat::interrupted;
 use crate::virtio::{MmioTransport, NotificationLine, VirtioDevice};
 
 /// Offset of the QueueNotify register (virtio 1.2, section 4.2.2).
 const QUEUE_NOTIFY: u64 = 0x50;
 /// Offset of the configuration space, behind the last register.
 const CONFIG_SPACE: u64 = 0x100;
-/// Address of three pages that VMX needs for its own use (KVM API, section 4.35). It is far from all
-/// memory and registers of the guest.
+/// Address of three pages that VMX needs for its own use (KVM API, section 4.35). It is far from
+/// all memory and registers of the guest.
 const TSS_ADDRESS: usize = 0xfffb_d000;
 
 /// The machine could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
     /// A KVM call failed.
-    #[error("KVM refused {what}: {source}{}", repeat::hint(*source))]
+    #[error("KVM refused {what}: {}{}", reason(source), repeat::hint(*source))]
     Kvm {
         /// What was asked of it.
         what: &'static str,
@@ -46,7 +48,7 @@ pub enum MachineError {
     /// Two devices want the same addresses.
     #[error("cannot put a device on the bus: {0}")]
     Bus(bus::Error),
-    /// Not where registers can be.
+    /// The address is none at which registers can be.
     #[error(
         "cannot put a device at {0:#x}: its registers must be a page behind those of the virtio \
          devices"
@@ -56,7 +58,7 @@ pub enum MachineError {
     #[error("cannot add another virtio device: the machine was made for {0}")]
     Slots(usize),
     /// The host has no eventfd for the line.
-    #[error("cannot make the machine's notification line: {0}")]
+    #[error("cannot make the machine's notification line: {}{}", reason(.0), hint(.0))]
     Line(io::Error),
     /// The guest cannot be loaded.
     #[error(transparent)]
@@ -66,8 +68,26 @@ pub enum MachineError {
     Tables(#[from] vm_memory::GuestMemoryError),
 }
 
-fn refused(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> MachineError {
-    move |source| MachineError::Kvm { what, source }
+fn hint(error: &io::Error) -> &'static str {
+    error.raw_os_error().map_or("", limits::hint)
+}
+
+/// Asks KVM for `what`, again if a signal interrupts the call.
+fn ask<T>(
+    what: &'static str,
+    call: impl FnMut() -> Result<T, kvm_ioctls::Error>,
+) -> Result<T, MachineError> {
+    interrupted(call).map_err(|source| MachineError::Kvm { what, source })
+}
+
+/// Whether KVM offers `capability` to `vm`. An error is no answer: zones without the ring that
+/// takes their writes would lose what the guest says.
+fn has(vm: &VmFd, capability: Cap) -> Result<bool, MachineError> {
+    let answer = repeat::capability(|| vm.check_extension_int(capability));
+    let what = "to say what it can do";
+    answer
+        .map(|answer| answer > 0)
+        .map_err(|source| MachineError::Kvm { what, source })
 }
 
 /// A virtual machine that takes devices and has no guest yet.
@@ -131,10 +151,11 @@ impl Machine {
             return Err(MachineError::Slots(MAX_SLOTS));
         }
         let ram = GuestRam::new(shape)?;
-        let vm = repeat::interrupted(|| kvm.create_vm()).map_err(refused("a virtual machine"))?;
-        if vm.check_extension(Cap::SetTssAddr) {
-            repeat::interrupted(|| vm.set_tss_address(TSS_ADDRESS))
-                .map_err(refused("an address for its own task state segment"))?;
+        let vm = ask("a virtual machine", || kvm.create_vm())?;
+        if has(&vm, Cap::SetTssAddr)? {
+            ask("an address for its own task state segment", || {
+                vm.set_tss_address(TSS_ADDRESS)
+            })?;
         }
         for (slot, region) in (0..).zip(ram.reachable()) {
             let slot = kvm_userspace_memory_region {
@@ -144,10 +165,11 @@ impl Machine {
                 memory_size: region.len(),
                 userspace_addr: region.as_ptr() as u64,
             };
-            // SAFETY: the region is a mapping of that size, and lives as long as the VM: both
-            // `Machine` and `Vcpu` keep the RAM beside the file descriptors.
-            repeat::interrupted(|| unsafe { vm.set_user_memory_region(slot) })
-                .map_err(refused("the guest's memory"))?;
+            ask("the guest's memory", || {
+                // SAFETY: the region is a mapping of that size, and lives as long as the VM: both
+                // `Machine` and `Vcpu` keep the RAM beside the file descriptors.
+                unsafe { vm.set_user_memory_region(slot) }
+            })?;
         }
         Ok(Self {
             vm,
@@ -186,7 +208,7 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// If the ports are taken or KVM refuses.
+    /// The ports are taken, or KVM refuses.
     pub fn add_pio(
         &mut self,
         ports: Ports,
@@ -198,11 +220,12 @@ impl Machine {
             .map_err(MachineError::Bus)?;
         self.ports.extend(ports.iter());
         if let Some(port) = ports.posted()
-            && self.vm.check_extension(Cap::CoalescedPio)
+            && has(&self.vm, Cap::CoalescedPio)?
         {
-            self.vm
-                .register_coalesced_mmio(IoEventAddress::Pio(port.into()), 1)
-                .map_err(refused("coalesced port I/O"))?;
+            ask("coalesced port I/O", || {
+                let port = IoEventAddress::Pio(port.into());
+                self.vm.register_coalesced_mmio(port, 1)
+            })?;
         }
         Ok(())
     }
@@ -211,7 +234,7 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// If the port is taken.
+    /// The port is taken.
     pub fn add_exit_port(&mut self, port: u16) -> Result<(), MachineError> {
         let device = ExitPort::new(self.ender());
         self.add_pio(Ports::new(port, 1), Arc::new(device))
@@ -223,7 +246,7 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// If the port is taken.
+    /// The port is taken.
     pub fn add_idle_port(
         &mut self,
         port: u16,
@@ -236,25 +259,12 @@ impl Machine {
         self.add_pio(Ports::new(port, 1), idle)
     }
 
-    /// Makes what looks at the queues of the devices that are helped all the time, while the guest
-    /// has a single request under way. It is to have a place on the thread of one of them:
-    /// [`WithPoller`](super::WithPoller). `None` where it is of no use, as with a single processor.
-    ///
-    /// # Errors
-    ///
-    /// [`MachineError::Line`] if the host has no eventfd.
-    pub fn make_poller(&self) -> Result<Option<Arc<Poller>>, MachineError> {
-        let idle = self.idle.as_ref();
-        let poller = idle.map(|idle| idle.make_poller()).transpose();
-        Ok(poller.map_err(MachineError::Line)?.flatten())
-    }
-
     /// Puts `device` at the page of registers at `page`, which lies behind those of the virtio
     /// devices, and opens the page to the guest.
     ///
     /// # Errors
     ///
-    /// If that is not the address of such a page, or if it is taken.
+    /// The address is not that of such a page, or the page is taken.
     pub fn add_mmio(
         &mut self,
         page: u64,
@@ -295,25 +305,26 @@ impl Machine {
         let transport = MmioTransport::new(device.clone(), self.memory().clone());
         self.add_registers(slot.registers(), Arc::new(transport))?;
         let address = |offset| IoEventAddress::Mmio(slot.registers() + offset);
-        if self.vm.check_extension(Cap::CoalescedMmio) {
+        if has(&self.vm, Cap::CoalescedMmio)? {
             // QueueNotify is left out, so that a kick can arrive before register writes that the
             // guest made earlier. That does no harm, since a device looks at its queues when it is
             // activated.
             let behind = QUEUE_NOTIFY + size_of::<u32>() as u64;
             for (start, end) in [(0, QUEUE_NOTIFY), (behind, CONFIG_SPACE)] {
                 let size = u32::try_from(end - start).unwrap_or_default();
-                self.vm
-                    .register_coalesced_mmio(address(start), size)
-                    .map_err(refused("coalesced register writes"))?;
+                ask("coalesced register writes", || {
+                    self.vm.register_coalesced_mmio(address(start), size)
+                })?;
             }
         }
-        if self.vm.check_extension(Cap::Ioeventfd) {
+        if has(&self.vm, Cap::Ioeventfd)? {
             // Matching four bytes that hold the queue's index needs no more than the oldest
             // ioeventfd; any other write goes to the transport.
             for (index, event) in (0_u32..).zip(device.queue_events()) {
-                self.vm
-                    .register_ioevent(event, &address(QUEUE_NOTIFY), index)
-                    .map_err(refused("an ioeventfd"))?;
+                ask("an ioeventfd", || {
+                    self.vm
+                        .register_ioevent(event, &address(QUEUE_NOTIFY), index)
+                })?;
             }
         }
         self.devices.add(device);
@@ -330,13 +341,15 @@ impl Machine {
         let LoadedImage { entry, permissions } = loader::load(self.ram.image(), image)?;
         page_tables::write(&self.ram, &permissions, &self.pages)?;
         segments::write_tables(self.ram.all(), &self.ports)?;
-        let cpuid = processor::cpuid().map_err(refused("what CPUID is to say"))?;
-        let mut vcpu = repeat::interrupted(|| self.vm.create_vcpu(0)).map_err(refused("a vCPU"))?;
-        repeat::interrupted(|| registers::set_up(&vcpu, &cpuid, entry))
-            .map_err(refused("the vCPU's registers"))?;
-        if self.vm.check_extension(Cap::CoalescedMmio) {
-            vcpu.map_coalesced_mmio_ring()
-                .map_err(refused("the ring of coalesced writes"))?;
+        let cpuid = ask("what CPUID is to say", processor::cpuid)?;
+        let mut vcpu = ask("a vCPU", || self.vm.create_vcpu(0))?;
+        ask("the vCPU's registers", || {
+            registers::set_up(&vcpu, &cpuid, entry)
+        })?;
+        if has(&self.vm, Cap::CoalescedMmio)? {
+            ask("the ring of coalesced writes", || {
+                vcpu.map_coalesced_mmio_ring()
+            })?;
         }
         let teardown = Teardown::leave_to_kernel(&self.vm, &vcpu);
         let vm = (self.vm, teardown);

@@ -1,4 +1,4 @@
-//! How every operation that writes an output tells the user what has come of it.
+//! How every operation tells the user what has come of it.
 
 use std::borrow::Borrow;
 use std::os::fd::AsFd;
@@ -13,7 +13,8 @@ pub(super) fn refuse(mut console: Console, error: &RunError, elapsed: Duration) 
         seconds: elapsed.as_secs_f64(),
         ..result
     });
-    // Signals were not taken over, or end the process as if they had not been: see `Console::drain`.
+    // Signals were not taken over, or end the process as if they had not been: see
+    // `Console::drain`.
     match Signals::take_over() {
         Ok(signals) => say_goodbye(&mut console, Some(error), signals.as_fd()),
         Err(_) => console.flush(),

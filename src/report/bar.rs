@@ -29,7 +29,7 @@ const SHAPES: [(u16, &str); 4] = [
     (15, "{percent:>3}%  {eta} left"),
     (0, "{percent:>3}%"),
 ];
-/// The same where nobody knows how much there is to do.
+/// The shape of the line while nobody knows how much there is to do.
 const ENDLESS: &str = "{binary_bytes}  {binary_bytes_per_sec}";
 
 /// A progress bar that draws itself into a string.

@@ -17,8 +17,8 @@ pub fn message_line(message: &GuestMessage) -> Option<String> {
     push_message(&mut line, message).then_some(line)
 }
 
-/// Adds the line for `message` to `line`, without a line break; whether there is one. There may be
-/// hundreds of thousands in a run: those of progress are made without an allocation.
+/// Adds the line for `message` to `line`, without a line break. Returns whether there is one. There
+/// may be hundreds of thousands in a run: those of progress are made without an allocation.
 pub(super) fn push_message(line: &mut String, message: &GuestMessage) -> bool {
     let Some(payload) = &message.payload else {
         return false;

@@ -7,8 +7,8 @@ use super::ReportSource;
 use crate::devices::{ByteQueue, Overflow, Uart};
 use crate::virtio::VirtioDevice;
 
-/// What waits of a port that reports before the vCPU is held back, and of one for debug text before
-/// text is dropped, in bytes.
+/// How many bytes of reports may wait to be heard before the vCPU has to wait as well, and how many
+/// of debug text before the rest is dropped.
 const REPORT_QUEUE: usize = 64 * 1024;
 const DEBUG_QUEUE: usize = 16 * 1024;
 
@@ -72,13 +72,14 @@ pub(super) struct Channels {
 impl Channels {
     /// Whether there is nothing left to hear of a guest that has ended.
     pub(super) fn are_silent(&self) -> bool {
-        // In this order: what a device takes from the guest is in its queue when it is at rest.
+        // The devices are asked before the queues: once a device is at rest, all that it took from
+        // the guest is in its queue.
         let mut devices = self.devices.iter();
         let at_rest = devices.all(|device| !device.in_flight());
         at_rest && self.reports.iter().all(|(_, queue)| queue.is_empty())
     }
 
-    /// Lets a guest go on that waits for room.
+    /// Lets the guest go on, if it waits for room.
     pub(super) fn close(&self) {
         let reports = self.reports.iter().map(|(_, queue)| queue);
         reports.chain(&self.debug).for_each(|queue| queue.close());

@@ -1,9 +1,9 @@
 //! The threads of a run: one for each worker, with an event loop of its own, and the vCPU's.
 //!
 //! They are all started and confined before the guest's first instruction, and wait at a gate until
-//! the last of them is there. The crew owns the gate and the means to end every thread. Whatever goes
-//! wrong, dropping the crew first sends the threads home that wait at the gate, then asks those that
-//! work to end, and only then waits for all of them, for a limited time.
+//! the last of them is there. The crew owns the gate and the means to end every thread. Whatever
+//! goes wrong, dropping the crew first sends the threads home that wait at the gate, then asks
+//! those that work to end, and only then waits for all of them, for a limited time.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,18 +20,38 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use super::RunError;
 use super::gate::Gate;
 use super::member::{Member, PATIENCE, Stop, Stopper};
-use crate::machine::{Nudger, SpentMachine, Vcpu, VcpuReport};
+use crate::machine::{Nudger, SpentMachine, Vcpu, VcpuReport, WithPoller};
 use crate::sandbox::{Calls, Filter, calls};
+use crate::virtio::{QueueWorker, Service};
 
 /// How many events a worker's loop takes at once.
 const WORKER_EVENTS: usize = 4;
 
+/// What a thread of its own serves: it waits for events.
+pub trait Subscriber: EventSubscriber + Send + Sync {
+    /// Why an event is not watched that this wants to be told of: the run does not begin then.
+    /// Subscribing to events has no result of its own that could say so.
+    fn unwatched(&self) -> Option<&event_manager::Error>;
+}
+
+impl<S: Service> Subscriber for QueueWorker<S> {
+    fn unwatched(&self) -> Option<&event_manager::Error> {
+        self.unwatched_kick()
+    }
+}
+
+impl<D: Subscriber> Subscriber for WithPoller<D> {
+    fn unwatched(&self) -> Option<&event_manager::Error> {
+        self.device.unwatched()
+    }
+}
+
 /// What is to be served by a thread of its own.
 pub struct Worker {
-    /// Its name, as the system shows it; at most 15 bytes are.
+    /// Its name. The system shows the first 15 bytes of it.
     pub name: &'static str,
     /// What waits for events there.
-    pub subscriber: Arc<dyn EventSubscriber + Send + Sync>,
+    pub subscriber: Arc<dyn Subscriber>,
     /// The system calls that it makes, beside waiting for events.
     pub calls: Calls,
 }
@@ -53,6 +73,12 @@ impl EventSubscriber for StopSubscriber {
         if let Err(error) = ops.add(Events::new(&*self.event, EventSet::IN)) {
             let _ = self.failure.set(error);
         }
+    }
+}
+
+impl Subscriber for StopSubscriber {
+    fn unwatched(&self) -> Option<&event_manager::Error> {
+        self.failure.get()
     }
 }
 
@@ -89,18 +115,17 @@ impl Crew {
     pub(super) fn hire(&mut self, worker: Worker) -> Result<(), RunError> {
         let stop_event = Arc::new(eventfd()?);
         let stop = Arc::new(AtomicBool::new(false));
-        let mut events = new_loop::<Arc<dyn EventSubscriber + Send + Sync>>(WORKER_EVENTS)?;
-        events.add_subscriber(worker.subscriber);
-        let last = Arc::new(StopSubscriber {
+        let mut events = new_loop::<Arc<dyn Subscriber>>(WORKER_EVENTS)?;
+        let stopping = Arc::new(StopSubscriber {
             event: stop_event.clone(),
             stop: stop.clone(),
             failure: OnceLock::new(),
         });
-        events.add_subscriber(last.clone());
-        // Subscribers have no way to say that they could not be registered. What keeps one of them
-        // from it, a limit or a lack of memory, keeps this last one too.
-        if let Some(error) = last.failure.get() {
-            return Err(loop_failed("watch a device's events", error));
+        for subscriber in [worker.subscriber, stopping] {
+            events.add_subscriber(subscriber.clone());
+            if let Some(error) = subscriber.unwatched() {
+                return Err(loop_failed("watch a device's events", error));
+            }
         }
         let filter = self.filter(&calls::event_loop().and(&worker.calls))?;
         let entrance = self.gate.entrance();
@@ -169,7 +194,7 @@ impl Crew {
             .iter_mut()
             .for_each(|member| member.join(until));
         self.members.drain(..).find_map(|member| {
-            // Nobody else has it once the thread has ended.
+            // Once the thread has ended, nobody else holds the reason.
             Arc::into_inner(member.died).and_then(OnceLock::into_inner)
         })
     }

@@ -41,12 +41,12 @@ impl Deadline {
         Instant::now() >= self.end
     }
 
-    /// Ends the process when the time is over, for as long as the alarm that this returns is kept:
-    /// while files are opened, and nothing has to be taken back yet. `say_why` tells the user, and
-    /// returns the exit status.
+    /// Ends the process when the time is over, unless the alarm that this returns has been dropped
+    /// by then. It is meant for the time in which files are opened and nothing has to be taken back
+    /// yet. `say_why` tells the user, and returns the exit status.
     ///
-    /// It is a thread that waits: the end of the process ends a call that waits for a server (NFS),
-    /// and a signal with a handler does not.
+    /// The alarm is a thread, because a signal with a handler does not end a system call that waits
+    /// for a server that does not answer (NFS). Only the end of the process does.
     ///
     /// # Errors
     ///
@@ -60,8 +60,8 @@ impl Deadline {
             let left = self.end.saturating_duration_since(Instant::now());
             if kept.recv_timeout(left) == Err(RecvTimeoutError::Timeout) {
                 let status = say_why(&RunError::TimedOut(self.limit));
-                // SAFETY: ends the process. What others would do at its end is theirs to lose:
-                // the thread that they run on may hang.
+                // SAFETY: the call ends the process. What was registered to run at its end does not
+                // run, since the thread that would have to run it may hang.
                 unsafe { libc::_exit(status.into()) };
             }
         };

@@ -11,12 +11,13 @@ use super::main_loop::{Ended, READER_PATIENCE};
 use super::member::PATIENCE;
 use super::{Deadline, GuestEnd, Operation, RunError, Signals, catch, describe_panics};
 use crate::machine::ExitCounts;
+use crate::reason::reason;
 use crate::report::{ANSWER_PIECE, Console, DebugLines, Drained, last_words};
 
 /// How long the last words of a run may take.
 const GOODBYE: Duration = Duration::from_secs(10);
-/// How long a reader that takes none of them is waited for; and one of a run that somebody has
-/// ended, who wants it over.
+/// How long a reader is waited for that takes none of them: usually, and where somebody has ended
+/// the run and does not want to wait.
 const GOODBYE_PATIENCE: Duration = Duration::from_secs(1);
 const HASTY_PATIENCE: Duration = Duration::from_millis(200);
 /// How long a thread at least has to end when it is asked to.
@@ -24,15 +25,15 @@ const SHORTEST_PATIENCE: Duration = Duration::from_millis(200);
 
 /// What a run has come to.
 pub struct Outcome {
-    /// Whether it is good: warnings, or why it is not.
+    /// The warnings of a good run, or why the run is not good.
     pub result: Result<Vec<String>, RunError>,
     /// The exits it took.
     pub exits: ExitCounts,
     /// The last debug lines of the guest, for a run that failed by its fault.
     pub debug: DebugLines,
-    /// For what is still to be said.
+    /// The console, on which the operation still tells the user how the run went.
     pub console: Console,
-    /// For who says it, to be told of a signal meanwhile.
+    /// The signals, so that one that comes in the meantime is not missed.
     pub signals: Signals,
 }
 
@@ -44,7 +45,7 @@ pub(super) fn finish(
     deadline: Option<Deadline>,
 ) -> Outcome {
     let Ended {
-        cut,
+        ended_from_outside,
         report,
         debug,
         mut console,
@@ -56,9 +57,9 @@ pub(super) fn finish(
     let until = patience_ends.unwrap_or(now + PATIENCE);
     let died = crew.dismiss(until.max(now + SHORTEST_PATIENCE));
     let exits = report.as_ref().map(|report| report.exits);
-    let judged = match (died, cut, &report) {
+    let judged = match (died, ended_from_outside, &report) {
         (Some(died), ..) => Err(died),
-        (None, Some(cut), _) => Err(cut),
+        (None, Some(why), _) => Err(why),
         (None, None, None) => Err(RunError::Died(
             "the vCPU has ended without a word".to_owned(),
         )),
@@ -99,14 +100,17 @@ fn show_answer(
         RunError::Storage(text.into())
     };
     for part in answer.as_bytes().chunks(ANSWER_PIECE) {
-        // What was said before it makes room first.
+        // What was said before is written first, so that there is room.
         let dropped = show_rest(console, signals, deadline)?;
         console.answer(part);
         if dropped + show_rest(console, signals, deadline)? > 0 {
-            return Err(lost("nobody reads it"));
+            return Err(match deadline.filter(|deadline| deadline.is_over()) {
+                Some(deadline) => RunError::TimedOut(deadline.limit()),
+                None => lost("nobody reads it"),
+            });
         }
         if let Some(failure) = console.failure() {
-            return Err(lost(&failure.to_string()));
+            return Err(lost(&reason(failure)));
         }
     }
     Ok(())
@@ -135,8 +139,8 @@ fn show_rest(
 }
 
 impl Outcome {
-    /// Shows `message` if the run was good, and what there is to say beside that, for a program
-    /// that has nothing else to do.
+    /// Shows the warnings, and `message` if the run was good. For a program that has nothing else
+    /// to do.
     ///
     /// # Errors
     ///

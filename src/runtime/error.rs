@@ -3,12 +3,14 @@
 use std::io;
 use std::time::Duration;
 
+use crate::limits;
 use crate::machine::{KvmError, LoadError, MachineError};
+use crate::reason::reason;
 use crate::sandbox::{FilterError, SandboxError};
 
 /// Exit status for a wrong command line.
 pub const EXIT_USAGE: u8 = 2;
-const EXIT_HOST: u8 = 3;
+pub(super) const EXIT_HOST: u8 = 3;
 const EXIT_GUEST: u8 = 4;
 /// Exit status: the image may be whole, but is not to be used.
 const EXIT_REFUSED: u8 = 5;
@@ -45,6 +47,9 @@ pub enum RunError {
         /// The system's reason.
         source: io::Error,
     },
+    /// The limit on the stack, and what is needed, in units of 1024 bytes.
+    #[error("the stack may only have {0} KiB, and a run needs {1}; raise the limit: ulimit -s {1}")]
+    Stack(u64, u64),
     /// A thread of the VMM panicked.
     #[error("fault of vmm: {0}; please report it")]
     Died(String),
@@ -90,6 +95,7 @@ impl RunError {
             | Self::Load(_)
             | Self::Sandbox(_)
             | Self::Died(_)
+            | Self::Stack(..)
             | Self::Host { .. } => EXIT_HOST,
             Self::TimedOut(_) => EXIT_TIMEOUT,
             Self::Signal(number) => EXIT_SIGNAL + number,
@@ -97,28 +103,9 @@ impl RunError {
     }
 }
 
-/// The system's words without its number.
-fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    let number = error
-        .raw_os_error()
-        .map(|number| format!(" (os error {number})"));
-    let words = number.and_then(|number| text.strip_suffix(&number));
-    words.unwrap_or(&text).to_owned()
-}
-
 /// What to do about a limit that was reached.
 fn hint(error: &io::Error) -> &'static str {
-    match error.raw_os_error() {
-        Some(libc::EMFILE) => " (raise the limit: ulimit -n)",
-        Some(libc::ENFILE) => " (the host has too many open files: raise fs.file-max)",
-        Some(libc::EAGAIN) => {
-            " (raise the limit on processes, which is pids.max of the control group or ulimit -u)"
-        }
-        Some(libc::ENOSPC) => " (raise the limit: sysctl fs.epoll.max_user_watches)",
-        Some(libc::ENOMEM) => " (the host or the control group is out of memory)",
-        _ => "",
-    }
+    error.raw_os_error().map_or("", limits::hint)
 }
 
 fn signal_name(number: u8) -> &'static str {

@@ -1,8 +1,8 @@
 //! The gate between building a run and running it.
 //!
-//! Each thread prepares itself, arrives at the gate and waits. Nothing that is not trusted runs before
-//! the gate opens. If a thread cannot be confined, or something else fails, the gate never opens and
-//! all threads are sent home.
+//! Each thread prepares itself, arrives at the gate and waits. Nothing that is not trusted runs
+//! before the gate opens. If a thread cannot be confined, or something else fails, the gate never
+//! opens and all threads are sent home.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -117,7 +117,8 @@ impl Drop for Gate {
 }
 
 impl Entrance {
-    /// Arrives with how preparing the thread went, and waits; whether the thread may go on.
+    /// Arrives, says whether preparing the thread went well, and waits at the gate. Returns whether
+    /// the thread may go on.
     pub(super) fn pass(mut self, prepared: Result<(), RunError>) -> bool {
         self.passed = true;
         self.shared.arrive(prepared);

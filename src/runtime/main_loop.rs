@@ -23,7 +23,7 @@ use crate::report::{Console, DebugLines, PIECE};
 const TICK: Duration = Duration::from_millis(50);
 /// How many events are taken at once.
 const EVENTS: usize = 16;
-/// How long a reader of standard output is waited for that takes nothing.
+/// How long a reader of standard output may take nothing before it is no longer waited for.
 pub(super) const READER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The sources of events, as the data of each. Those of which there are several are counted from
@@ -55,7 +55,7 @@ pub(super) struct Parts<'a> {
 /// What is left when the guest has ended, or has been ended, and all it said has been heard.
 pub(super) struct Ended {
     /// Why the run was ended from outside, if it was.
-    pub(super) cut: Option<RunError>,
+    pub(super) ended_from_outside: Option<RunError>,
     /// Nothing if the vCPU's thread died, or could not be ended.
     pub(super) report: Option<VcpuReport>,
     pub(super) debug: DebugLines,
@@ -71,7 +71,7 @@ struct MainLoop<'a> {
     parts: Parts<'a>,
     timer: TimerFd,
     debug: DebugLines,
-    cut: Option<RunError>,
+    ended_from_outside: Option<RunError>,
     /// Until when a vCPU that was asked to end is waited for.
     patience_ends: Option<Instant>,
     report: Option<VcpuReport>,
@@ -102,7 +102,7 @@ pub(super) fn run<'a>(
         parts,
         timer,
         debug: DebugLines::default(),
-        cut: None,
+        ended_from_outside: None,
         patience_ends: None,
         report: None,
         vcpu_ended: false,
@@ -139,7 +139,7 @@ pub(super) fn run<'a>(
     let console = &mut this.parts.console;
     this.debug.finish(|line| console.debug(line));
     Ok(Ended {
-        cut: this.cut,
+        ended_from_outside: this.ended_from_outside,
         report: this.report,
         debug: this.debug,
         console: this.parts.console,
@@ -152,12 +152,12 @@ pub(super) fn run<'a>(
 impl MainLoop<'_> {
     /// Whether the guest has ended and all it said has been heard, or need not be heard any more.
     fn is_over(&self) -> bool {
-        self.vcpu_ended && (self.cut.is_some() || self.parts.channels.are_silent())
+        self.vcpu_ended && (self.ended_from_outside.is_some() || self.parts.channels.are_silent())
     }
 
     fn end(&mut self, why: RunError) {
-        if self.cut.is_none() {
-            self.cut = Some(why);
+        if self.ended_from_outside.is_none() {
+            self.ended_from_outside = Some(why);
             self.patience_ends = Some(Instant::now() + PATIENCE);
             self.parts.operation.cancel();
             // A guest that waits for room in a queue must not wait any longer.
@@ -168,7 +168,7 @@ impl MainLoop<'_> {
 
     fn stop_vcpu(&mut self) {
         if !self.vcpu_ended {
-            // An error has been met and reported at a tick before.
+            // An error here was met at an earlier tick already, and has been reported.
             let _ = self.parts.vcpu.stop();
         }
     }
@@ -193,8 +193,8 @@ impl MainLoop<'_> {
         }
     }
 
-    /// The time is over. When the guest has ended only its words are still to be shown, and they
-    /// matter less than the result.
+    /// Ends the run because its time is over. If the guest has ended already, only its words are
+    /// still to be shown, and they matter less than the result.
     fn is_late(&mut self, deadline: Deadline) {
         if self.vcpu_ended {
             self.dropped += self.parts.console.give_up();
@@ -222,9 +222,9 @@ impl MainLoop<'_> {
         let (source, queue) = &channels.reports[index];
         let mut result = Ok(());
         while result.is_ok() {
-            if console.is_full() && self.cut.is_none() {
-                // The event is taken, or the loop would be told of it for as long as there is no
-                // room.
+            if console.is_full() && self.ended_from_outside.is_none() {
+                // The event is taken all the same: otherwise the loop would be told of it again and
+                // again while there is no room.
                 let _ = queue.event().read();
                 self.held_back = true;
                 return;
@@ -233,7 +233,7 @@ impl MainLoop<'_> {
             if len == 0 {
                 return;
             }
-            if self.cut.is_none() {
+            if self.ended_from_outside.is_none() {
                 result = operation.receive(*source, &self.buffer[..len], console);
             }
         }
@@ -280,9 +280,9 @@ impl MainLoop<'_> {
         }
     }
 
-    /// The vCPU has ended: what it sent before is still in the queues.
+    /// Takes note that the vCPU has ended. What it sent before is still in the queues.
     fn vcpu_has_ended(&mut self, ops: &mut EventOps<'_>) {
-        // It stays readable, for whoever waits for the thread.
+        // The event is not read: it stays readable for whoever waits for the thread.
         let _ = ops.remove(Events::new(self.parts.vcpu.ended(), EventSet::IN));
         self.vcpu_ended = true;
         self.report = self.parts.vcpu.report();

@@ -15,8 +15,8 @@ use crate::machine::{Ender, Nudger};
 /// How long a thread that is to end is waited for. One that hangs in the kernel, as in a read from
 /// a network that does not answer, is left behind; when that call returns, the thread ends.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
-/// The time between two nudges of a vCPU that is to end. A nudge that arrives just before the guest is
-/// entered is lost, so they are repeated.
+/// The time between two nudges of a vCPU that is to end. A nudge that arrives just before the guest
+/// is entered is lost, so they are repeated.
 pub(super) const NUDGE_AGAIN: Duration = Duration::from_millis(1);
 
 /// How a thread is asked to end.
@@ -49,7 +49,8 @@ impl Member {
         let (fires, tells) = (ended.clone(), died.clone());
         let thread = thread::Builder::new()
             .name(name.to_owned())
-            // Enough for page-sized buffers; a page that is not touched costs nothing.
+            // This is enough for some buffers of a page each. A page that is not touched costs
+            // nothing.
             .stack_size(256 * 1024)
             .spawn(move || {
                 if let Err(error) = panics::catch(work) {
@@ -84,7 +85,7 @@ impl Member {
             self.ask_to_end();
         }
         if let Some(thread) = self.thread.take() {
-            // It does not panic: see `start`.
+            // The thread has caught its own panic: see `start`.
             let _ = thread.join();
         }
     }
@@ -94,7 +95,7 @@ impl Member {
 #[derive(Clone)]
 pub(super) struct Stopper {
     pub(super) ender: Ender,
-    /// There is one once the thread has prepared itself for it.
+    /// It exists as soon as the thread has prepared itself to be nudged.
     pub(super) nudger: Arc<OnceLock<Nudger>>,
 }
 

@@ -10,6 +10,7 @@ mod error;
 mod gate;
 mod main_loop;
 mod member;
+mod memory;
 mod operation;
 mod panics;
 mod raw_terminal;
@@ -21,10 +22,11 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 pub use channels::{SerialPort, report_queue};
-pub use crew::Worker;
+pub use crew::{Subscriber, Worker};
 pub use deadline::{Alarm, Deadline};
 pub use end::{Outcome, main, say_goodbye};
 pub use error::{EXIT_USAGE, RunError};
+pub use memory::{Heap, check_stack};
 pub use operation::{GuestEnd, JustRun, Operation, ReportSource};
 pub use panics::{catch, describe_panics};
 pub use serial_input::SerialInput;
@@ -111,8 +113,8 @@ impl<'a> Runner<'a> {
         self
     }
 
-    /// Hears all that `device` has taken from the guest, or is about to take, when the guest has
-    /// ended: one that reports go through.
+    /// When the guest has ended, still hears all that `device` has taken from it or is about to
+    /// take. It is a device that reports go through.
     #[must_use]
     pub fn hear_out(mut self, device: Arc<dyn VirtioDevice>) -> Self {
         self.channels.devices.push(device);
@@ -134,8 +136,8 @@ impl<'a> Runner<'a> {
         self
     }
 
-    /// Uses signals that have been taken over already. They are when the run begins, if they were
-    /// not before.
+    /// Uses signals that have been taken over already. Without this they are taken over when the
+    /// run begins.
     #[must_use]
     pub fn signals(mut self, signals: Signals) -> Self {
         self.signals = Some(signals);
@@ -149,7 +151,7 @@ impl<'a> Runner<'a> {
         self
     }
 
-    /// Whether the process is to be confined, for good. It is unless this says otherwise.
+    /// Whether the process is to be confined, which cannot be undone. Without this it is.
     #[must_use]
     pub fn confined(mut self, confined: bool) -> Self {
         self.confined = confined;

@@ -5,6 +5,7 @@ use std::io;
 
 use super::RunError;
 use crate::machine::{Fault, VcpuEnd, kvm_hint};
+use crate::reason::reason;
 use crate::report::Console;
 
 /// Where the guest said something.
@@ -39,7 +40,7 @@ impl<'a> GuestEnd<'a> {
             VcpuEnd::Unexpected(what) => Ok(Self::Unexpected(what)),
             VcpuEnd::Kvm(error) => Err(RunError::Host {
                 what: "run the guest",
-                source: io::Error::other(format!("{error}{}", kvm_hint(*error))),
+                source: io::Error::other(format!("{}{}", reason(error), kvm_hint(*error))),
             }),
             VcpuEnd::Stopped => Err(RunError::Guest("the run was stopped".to_owned())),
         }
@@ -87,8 +88,8 @@ pub trait Operation {
         0
     }
 
-    /// The run is to end, and nothing may be waited for any more: interrupted transfers are given
-    /// up from now on.
+    /// Called when the run is to end, so that nothing may be waited for any more: interrupted
+    /// transfers are given up from now on.
     fn cancel(&self) {}
 
     /// Whether the result of a guest that ended like this is good.

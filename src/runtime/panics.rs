@@ -8,6 +8,12 @@ use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook};
 use std::thread;
 
 use super::RunError;
+use super::memory::end_for_want_of_memory;
+use crate::stack_line::StackLine;
+
+/// How the standard library's panic begins where a thread that has just started finds no memory for
+/// the stack on which signals are handled. It would end the process by SIGABRT.
+const NO_SIGNAL_STACK: &str = "failed to allocate an alternative stack";
 
 thread_local! {
     /// Whether somebody is there to tell of a panic of this thread.
@@ -23,11 +29,17 @@ pub fn describe_panics() {
         let text = describe(info);
         if CAUGHT.get() {
             LAST.set(Some(text));
-        } else {
-            let line = format!("vmm: {}\n", RunError::Died(text));
-            // In one piece. There is nobody to tell if it cannot be written.
-            let _ = stderr().write_all(line.as_bytes());
+            return;
         }
+        if message(info.payload()).starts_with(NO_SIGNAL_STACK) {
+            let mut line = StackLine::new();
+            line.add(b"vmm: cannot have the memory that a thread needs");
+            end_for_want_of_memory(line);
+        }
+        let line = format!("vmm: {}\n", RunError::Died(text));
+        // One call writes the whole line, so that no other thread writes into it. If it fails there is
+        // nobody to tell.
+        let _ = stderr().write_all(line.as_bytes());
     }));
 }
 
@@ -42,7 +54,7 @@ pub fn catch<T>(work: impl FnOnce() -> T) -> Result<T, RunError> {
     let result = catch_unwind(AssertUnwindSafe(work));
     CAUGHT.set(before);
     result.map_err(|payload| {
-        // Without the hook, as in a program that has its own, the place is not known.
+        // If the program has a hook of its own, the place of the panic is not known here.
         let text = LAST.take();
         RunError::Died(text.unwrap_or_else(|| subject() + &message(&*payload)))
     })

@@ -52,7 +52,7 @@ impl RawTerminal {
         for (key, value) in [
             (libc::VMIN, 1),
             (libc::VTIME, 0),
-            // No key (_POSIX_VDISABLE).
+            // The value 0 is no key: nothing has this meaning then (_POSIX_VDISABLE).
             (libc::VQUIT, 0),
             (libc::VSUSP, 0),
         ] {
@@ -73,7 +73,7 @@ impl RawTerminal {
 
 impl Drop for RawTerminal {
     fn drop(&mut self) {
-        // Another job's settings are its own.
+        // While another job has the terminal, its settings are that job's.
         if !is_of_another_job(self.fd) {
             // There is nobody to tell, and nothing to do about it.
             let _ = set(self.fd, &self.saved);
@@ -81,7 +81,7 @@ impl Drop for RawTerminal {
     }
 }
 
-/// Safe in a signal's handler: it makes one system call.
+/// Restores the settings. This is safe in a signal's handler, since it makes one system call.
 fn restore_saved() {
     if let Some((fd, saved)) = SAVED.get() {
         let _ = set(*fd, saved);
@@ -98,7 +98,8 @@ fn is_of_another_job(fd: RawFd) -> bool {
     asked == 0 && foreground != own
 }
 
-/// By the kernel's own call, so that it is the same one with each C library.
+/// The terminal's settings. They are asked for with the kernel's own call, so that it is the same
+/// system call with each C library.
 fn settings(fd: RawFd) -> io::Result<libc::termios2> {
     // SAFETY: the structure is plain data, for which all zeros are valid.
     let mut settings: libc::termios2 = unsafe { std::mem::zeroed() };
@@ -109,7 +110,7 @@ fn settings(fd: RawFd) -> io::Result<libc::termios2> {
     }
 }
 
-/// At once: output that waits, on a terminal that is stopped, is not waited for.
+/// Changes the settings at once, without waiting for output that a stopped terminal still holds.
 fn set(fd: RawFd, settings: &libc::termios2) -> io::Result<()> {
     // SAFETY: `settings` is a valid structure that the call only reads.
     match unsafe { libc::ioctl(fd, libc::TCSETS2, std::ptr::from_ref(settings)) } {

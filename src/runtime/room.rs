@@ -12,7 +12,7 @@ use crate::report::Console;
 pub(super) struct Room(Vec<RawFd>);
 
 impl Room {
-    /// None yet, with room for all that there can be.
+    /// Watches nothing yet, and has room for all descriptors that there can be.
     pub(super) fn new() -> Self {
         Self(Vec::with_capacity(2))
     }

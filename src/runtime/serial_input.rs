@@ -1,7 +1,7 @@
 //! Standard input as what a serial port receives: an event source of the main loop.
 //!
-//! No more is read than the port has room for, so that who sends too much waits, and nothing is read
-//! without being there, so that the main loop never does. What has an end just ends.
+//! No more is read than the port has room for, so that who sends too much waits, and nothing is
+//! read without being there, so that the main loop never does. What has an end just ends.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -23,7 +23,8 @@ use crate::sandbox::{Calls, calls};
 
 /// How much may wait for the guest, in bytes.
 const ROOM: usize = 4096;
-/// With less room than this nothing is read, until there is so much: not a little each time.
+/// While there is less room than the first, nothing is read; reading begins again when there is as
+/// much room as the second. So a system call never reads only a few bytes.
 const LITTLE_ROOM: usize = ROOM / 8;
 const MUCH_ROOM: usize = ROOM / 2;
 /// Ctrl-D, which ends what is typed on a terminal.
@@ -36,8 +37,8 @@ enum Way {
     Reopened(OwnedFd),
     /// A socket can be told with each call not to wait.
     Socket,
-    /// Files and devices that always have something, or an end; and where nothing better is
-    /// possible: ask first.
+    /// Ask with each read whether it would wait. For files and devices that always have something,
+    /// or an end, and where nothing better is possible.
     Asked,
 }
 
@@ -48,9 +49,9 @@ enum State {
     Watched,
     /// The port has no room.
     Full,
-    /// Always: it cannot be watched, and is read whenever the guest has taken all.
+    /// Always. It cannot be watched, and is read whenever the guest has taken all.
     Plain,
-    /// Never again.
+    /// Never again, since it has ended.
     Ended,
 }
 
@@ -139,7 +140,7 @@ impl SerialInput {
         }
     }
 
-    /// For when the main loop is told that there is something to read.
+    /// To be called when the main loop is told that there is something to read.
     pub(super) fn on_readable(&mut self, ops: &mut EventOps<'_>) -> Option<String> {
         if self.state != State::Watched {
             return None;
@@ -154,7 +155,7 @@ impl SerialInput {
         note
     }
 
-    /// For when the guest has taken all that was in the port.
+    /// To be called when the guest has taken all that was in the port.
     pub(super) fn on_taken(&mut self, ops: &mut EventOps<'_>, token: u32) -> Option<String> {
         match self.state {
             State::Full if self.room() >= MUCH_ROOM => self.start(ops, token),

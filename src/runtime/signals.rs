@@ -16,8 +16,8 @@ impl Signals {
     /// delivered here. One that is ignored when this is called stays ignored: whoever started the
     /// process wants that, as nohup(1) does, and a shell for its background jobs.
     ///
-    /// SIGXFSZ is ignored, so that a write beyond the file size limit is an error rather than the
-    /// end; SIGPIPE is already, by Rust's runtime.
+    /// SIGXFSZ is ignored, so that a write beyond the file size limit is an error and does not end
+    /// the process. Rust's runtime ignores SIGPIPE already.
     ///
     /// # Errors
     ///

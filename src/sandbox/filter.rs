@@ -9,6 +9,7 @@ use seccompiler::{BackendError, BpfProgram};
 use super::any_thread::{ANSWERED, ANY_THREAD};
 use super::call::{Call, Calls, Condition};
 use super::program::{Rules, assemble};
+use crate::reason::reason;
 
 /// A filter could not be made or installed.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +18,7 @@ pub enum FilterError {
     #[error("cannot make the seccomp filter: {0}; --no-sandbox runs without")]
     Compile(#[from] BackendError),
     /// The kernel refused it.
-    #[error("cannot install the seccomp filter: {0}; --no-sandbox runs without")]
+    #[error("cannot install the seccomp filter: {}; --no-sandbox runs without", reason(.0))]
     Install(#[from] seccompiler::Error),
 }
 

@@ -23,11 +23,16 @@ pub use call::{Call, Calls, Condition, Test};
 pub use filter::{Filter, FilterError, any_thread};
 pub use support::Support;
 
+use crate::reason::reason;
+
 /// The process could not be confined.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     /// A system call failed.
-    #[error("cannot confine the process ({what}): {source}; --no-sandbox runs without")]
+    #[error(
+        "cannot confine the process ({what}): {}; --no-sandbox runs without",
+        reason(source)
+    )]
     System {
         /// What was to be done.
         what: &'static str,
@@ -35,7 +40,7 @@ pub enum SandboxError {
         source: io::Error,
     },
     /// Landlock refused its rules.
-    #[error("cannot confine the process (landlock): {0}; --no-sandbox runs without")]
+    #[error("cannot confine the process (landlock): {}; --no-sandbox runs without", reason(.0))]
     Landlock(#[from] ::landlock::RulesetError),
     /// A filter could not be made.
     #[error(transparent)]
@@ -79,6 +84,11 @@ pub fn catch_violations() -> Result<(), SandboxError> {
         what: "report forbidden calls",
         source,
     })
+}
+
+/// Does what [`before_a_violation_ends`] has been told, for another sudden end of the process.
+pub fn last_act() {
+    violation::last_act();
 }
 
 /// Has `act` done before a forbidden call ends the process, in the handler of a signal on whatever

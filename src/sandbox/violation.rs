@@ -11,13 +11,10 @@ use std::ptr::null_mut;
 use std::sync::OnceLock;
 
 use super::call::name;
+use crate::stack_line::StackLine;
 
 /// `SYS_SECCOMP` (sigaction(2)): the signal comes from a filter.
 const FROM_A_FILTER: c_int = 1;
-/// More than a line can have.
-const LINE: usize = 384;
-/// What a thread's name has at most, with the zero behind it (prctl(2)).
-const NAME: usize = 16;
 
 const ADVICE: &str = ", which the sandbox forbids; this is a fault of vmm or of its surroundings: \
                       if libraries are preloaded into the process (LD_PRELOAD), run it without \
@@ -77,21 +74,26 @@ extern "C" fn report(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
     let info = unsafe { &*info.cast::<SigsysInfo>() };
     // Somebody may also have sent the signal by hand, which is nobody's fault.
     if info.code == FROM_A_FILTER {
-        let mut line = Line::new();
+        let mut line = StackLine::new();
         line.add(b"vmm: the thread ");
         line.add_thread_name();
         line.add(b" made the system call ");
         line.add(name(info.call_number.into()).as_bytes());
         line.add(b" (");
-        line.add_number(info.call_number.cast_unsigned());
+        line.add_number(info.call_number.cast_unsigned().into());
         line.add(b")");
         line.add(ADVICE.as_bytes());
         line.write();
     }
+    last_act();
+    end();
+}
+
+/// Does what is to be done before the process ends.
+pub(super) fn last_act() {
     if let Some(act) = LAST_ACT.get() {
         act();
     }
-    end();
 }
 
 /// Ends the process by this signal, which is blocked while its handler runs. A confined thread may
@@ -102,104 +104,4 @@ fn end() {
     unsafe { libc::signal(libc::SIGSYS, libc::SIG_DFL) };
     // SAFETY: sends a signal to this thread.
     unsafe { libc::raise(libc::SIGSYS) };
-}
-
-/// A line on the stack. What does not fit is dropped.
-struct Line {
-    bytes: [u8; LINE],
-    len: usize,
-}
-
-impl Line {
-    fn new() -> Self {
-        Self {
-            bytes: [0; LINE],
-            len: 0,
-        }
-    }
-
-    fn add(&mut self, text: &[u8]) {
-        for (place, byte) in self.bytes.iter_mut().skip(self.len).zip(text) {
-            *place = *byte;
-            self.len += 1;
-        }
-    }
-
-    fn add_number(&mut self, mut number: u32) {
-        let mut digits = [0; 10];
-        let mut count = 0;
-        for place in digits.iter_mut().rev() {
-            *place = b'0' + u8::try_from(number % 10).unwrap_or(0);
-            number /= 10;
-            count += 1;
-            if number == 0 {
-                break;
-            }
-        }
-        let (_, digits) = digits.split_at(digits.len() - count);
-        self.add(digits);
-    }
-
-    /// The name of this thread. Anybody in the process may have set it: bytes that do not belong
-    /// in a line are shown as question marks.
-    fn add_thread_name(&mut self) {
-        let mut name = [0_u8; NAME];
-        // SAFETY: `name` has room for what the kernel writes.
-        unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) };
-        for byte in name {
-            match byte {
-                0 => break,
-                b' '..=b'~' => self.add(&[byte]),
-                _ => self.add(b"?"),
-            }
-        }
-    }
-
-    /// Writes the line if standard error has room: a reader that is stuck must not keep the
-    /// process alive. A pipe with room for anything has room for a line, and takes it in one
-    /// piece; a terminal is asked again for each byte.
-    fn write(&self) {
-        let (text, _) = self.bytes.split_at(self.len.min(LINE));
-        let piece = if is_terminal() { 1 } else { text.len().max(1) };
-        for part in text.chunks(piece) {
-            if !has_room() {
-                return;
-            }
-            // SAFETY: `part` is valid for reading.
-            unsafe { libc::write(libc::STDERR_FILENO, part.as_ptr().cast(), part.len()) };
-        }
-    }
-}
-
-fn is_terminal() -> bool {
-    let mut size = MaybeUninit::<libc::winsize>::uninit();
-    // SAFETY: `size` has room for what the kernel writes.
-    unsafe { libc::ioctl(libc::STDERR_FILENO, libc::TIOCGWINSZ, size.as_mut_ptr()) == 0 }
-}
-
-fn has_room() -> bool {
-    let mut entry = libc::pollfd {
-        fd: libc::STDERR_FILENO,
-        events: libc::POLLOUT,
-        revents: 0,
-    };
-    // SAFETY: `entry` is one valid entry; the call returns at once.
-    unsafe { libc::poll(&raw mut entry, 1, 0) == 1 && entry.revents & libc::POLLOUT != 0 }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_takes_numbers_and_drops_what_does_not_fit() {
-        let mut line = Line::new();
-        for number in [0, 7, 10, u32::MAX] {
-            line.add_number(number);
-            line.add(b" ");
-        }
-        assert_eq!(line.bytes.get(..line.len), Some(&b"0 7 10 4294967295 "[..]));
-        line.add(&[b'x'; 2 * LINE]);
-        assert_eq!(line.len, LINE);
-    }
 }

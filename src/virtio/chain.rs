@@ -58,7 +58,7 @@ impl<'m> DescriptorTable<'m> {
     ///
     /// # Errors
     ///
-    /// A table outside memory.
+    /// The table is outside memory.
     pub fn new(
         queue: &Queue,
         memory: &'m GuestMemoryMmap,
@@ -74,7 +74,8 @@ impl<'m> DescriptorTable<'m> {
         })
     }
 
-    /// How many descriptors have been read up to now. It measures how much work the chains were.
+    /// How many descriptors have been read up to now, as a measure of how much work the chains
+    /// were.
     pub(super) fn steps(&self) -> usize {
         self.steps.get()
     }
@@ -94,7 +95,7 @@ impl<'m> DescriptorTable<'m> {
     }
 }
 
-/// The descriptors of one chain, in order. After an error there are none to be had any more.
+/// The descriptors of one chain, in order. After an error it gives no more of them.
 #[derive(Debug)]
 pub struct Chain<'m, 't> {
     table: &'t DescriptorTable<'m>,
@@ -190,166 +191,4 @@ fn table(
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-    use crate::virtio::QueueConfig;
-    use crate::virtio::testing::{
-        AVAIL_RING, DATA, DESC_TABLE, INDIRECT, MEMORY_SIZE, NEXT, USED_RING, memory,
-    };
-    use virtio_queue::desc::RawDescriptor;
-
-    const SIZE: u16 = 8;
-    const TABLE: u64 = DATA;
-
-    struct Table {
-        memory: GuestMemoryMmap,
-        indirect: bool,
-    }
-
-    impl Table {
-        /// A queue with these descriptors: table, index, address, length, flags, next.
-        fn new(descriptors: &[(u64, u16, u64, u32, u16, u16)]) -> Self {
-            let memory = memory();
-            for &(table, index, address, len, flags, next) in descriptors {
-                let descriptor = RawDescriptor::from(Descriptor::new(address, len, flags, next));
-                let at = GuestAddress(table + u64::from(index) * 16);
-                memory.write_obj(descriptor, at).unwrap();
-            }
-            Self {
-                memory,
-                indirect: true,
-            }
-        }
-
-        /// The addresses of the chain's descriptors.
-        fn walk(&self, head: u16) -> Result<Vec<u64>, ChainError> {
-            let config = QueueConfig {
-                size: SIZE.into(),
-                desc_table: DESC_TABLE,
-                avail_ring: AVAIL_RING,
-                used_ring: USED_RING,
-                ready: true,
-            };
-            let queue = config.build(SIZE, false, &self.memory).unwrap();
-            let table = DescriptorTable::new(&queue, &self.memory, self.indirect)?;
-            let mut chain = table.chain(head);
-            let mut addresses = Vec::new();
-            while let Some(descriptor) = chain.next_descriptor()? {
-                addresses.push(descriptor.addr().0);
-            }
-            Ok(addresses)
-        }
-    }
-
-    #[test]
-    fn a_chain_follows_its_next_fields() {
-        let table = Table::new(&[
-            (DESC_TABLE, 5, 0x50, 1, NEXT, 2),
-            (DESC_TABLE, 2, 0x20, 1, NEXT, 7),
-            (DESC_TABLE, 7, 0x70, 1, 0, 0xffff),
-        ]);
-        assert_eq!(table.walk(5).unwrap(), [0x50, 0x20, 0x70]);
-    }
-
-    #[test]
-    fn a_chain_may_be_as_long_as_the_queue() {
-        let mut descriptors = Vec::new();
-        for index in 0..SIZE {
-            let flags = if index + 1 < SIZE { NEXT } else { 0 };
-            descriptors.push((DESC_TABLE, index, index.into(), 1, flags, index + 1));
-        }
-        assert_eq!(Table::new(&descriptors).walk(0).unwrap().len(), 8);
-    }
-
-    #[test]
-    fn a_loop_ends_with_an_error() {
-        let table = Table::new(&[
-            (DESC_TABLE, 0, 0, 1, NEXT, 1),
-            (DESC_TABLE, 1, 0, 1, NEXT, 0),
-        ]);
-        assert_eq!(table.walk(0), Err(ChainError::TooLong(SIZE)));
-    }
-
-    #[test]
-    fn a_head_or_next_outside_the_table_is_an_error() {
-        let table = Table::new(&[(DESC_TABLE, 0, 0, 1, NEXT, SIZE)]);
-        let error = Err(ChainError::OutOfRange {
-            index: SIZE,
-            size: SIZE,
-        });
-        assert_eq!(table.walk(0), error);
-        assert_eq!(table.walk(SIZE), error);
-    }
-
-    #[test]
-    fn an_indirect_table_ends_a_chain_of_direct_descriptors() {
-        let table = Table::new(&[
-            (DESC_TABLE, 0, 0x10, 1, NEXT, 1),
-            (DESC_TABLE, 1, TABLE, 32, INDIRECT, 0),
-            (TABLE, 0, 0x20, 1, NEXT, 1),
-            (TABLE, 1, 0x30, 1, 0, 0),
-        ]);
-        assert_eq!(table.walk(0).unwrap(), [0x10, 0x20, 0x30]);
-    }
-
-    #[test]
-    fn an_indirect_descriptor_must_have_been_negotiated() {
-        let mut table = Table::new(&[(DESC_TABLE, 0, TABLE, 16, INDIRECT, 0)]);
-        assert!(table.walk(0).is_ok());
-        table.indirect = false;
-        assert_eq!(table.walk(0), Err(ChainError::IndirectNotNegotiated));
-    }
-
-    #[test]
-    fn an_indirect_table_has_whole_descriptors_and_no_more_than_the_queue() {
-        for bytes in [0, 8, 17, 16 * 9, u32::MAX, 1 << 20, 0xffff_fff0] {
-            let table = Table::new(&[(DESC_TABLE, 0, TABLE, bytes, INDIRECT, 0)]);
-            assert_eq!(table.walk(0), Err(ChainError::IndirectLength(bytes)));
-        }
-    }
-
-    #[test]
-    fn an_indirect_table_does_not_refer_to_another() {
-        for index in [0, 1] {
-            let table = Table::new(&[
-                (DESC_TABLE, 0, TABLE, 32, INDIRECT, 0),
-                (TABLE, 0, 0x20, 1, NEXT, 1),
-                (TABLE, index, TABLE, 16, INDIRECT, 0),
-            ]);
-            assert_eq!(table.walk(0), Err(ChainError::IndirectNested));
-        }
-    }
-
-    #[test]
-    fn an_indirect_descriptor_has_no_next() {
-        let table = Table::new(&[(DESC_TABLE, 0, TABLE, 16, INDIRECT | NEXT, 1)]);
-        assert_eq!(table.walk(0), Err(ChainError::IndirectHasNext));
-    }
-
-    #[test]
-    fn an_indirect_chain_stays_in_its_table() {
-        let table = Table::new(&[
-            (DESC_TABLE, 0, TABLE, 32, INDIRECT, 0),
-            (TABLE, 0, 0x20, 1, NEXT, 2),
-            (TABLE, 2, 0x30, 1, 0, 0),
-        ]);
-        let error = ChainError::OutOfRange { index: 2, size: 2 };
-        assert_eq!(table.walk(0), Err(error));
-
-        let table = Table::new(&[
-            (DESC_TABLE, 0, TABLE, 32, INDIRECT, 0),
-            (TABLE, 0, 0x20, 1, NEXT, 0),
-        ]);
-        assert_eq!(table.walk(0), Err(ChainError::TooLong(2)));
-    }
-
-    #[test]
-    fn an_indirect_table_lies_in_memory() {
-        for address in [MEMORY_SIZE - 8, MEMORY_SIZE, u64::MAX - 7] {
-            let table = Table::new(&[(DESC_TABLE, 0, address, 16, INDIRECT, 0)]);
-            assert_eq!(table.walk(0), Err(ChainError::Unreadable(address)));
-        }
-    }
-}
+mod tests;

@@ -33,8 +33,8 @@ pub enum ActivateError {
 /// A virtio device, whatever its type and its transport.
 ///
 /// A device that serves queues is best made of a [`Service`](super::Service), which a
-/// [`QueueWorker`](super::QueueWorker) makes a `VirtioDevice` of. One that does nothing shows what a
-/// transport asks for:
+/// [`QueueWorker`](super::QueueWorker) makes a `VirtioDevice` of. One that does nothing shows what
+/// a transport asks for:
 ///
 /// ```
 /// use std::sync::Arc;
@@ -120,8 +120,8 @@ pub trait VirtioDevice: Send + Sync {
     /// notifier included.
     fn reset(&self);
 
-    /// Does on the calling thread what the queues ask for; whether that used any buffers. For a
-    /// thread that has nothing better to do and comes again: until
+    /// Does on the calling thread what the queues ask for, and returns whether that used any
+    /// buffers. For a thread that has nothing better to do and comes again: until
     /// [`serve_by_kicks`](Self::serve_by_kicks) the driver may not be asked to notify.
     fn serve_here(&self) -> bool {
         false
@@ -131,7 +131,7 @@ pub trait VirtioDevice: Send + Sync {
     /// driver has made available without a kick.
     fn serve_by_kicks(&self) {}
 
-    /// Told by the transport when the driver has set DRIVER_OK without having set the device up.
+    /// The transport calls this when the driver has set DRIVER_OK without having set the device up.
     fn refuse_start(&self, _why: ActivateError) {}
 
     /// What the driver did wrong, if that has stopped the device.
@@ -142,7 +142,7 @@ pub trait VirtioDevice: Send + Sync {
     /// Whether the device works, or is about to work, on what its driver has made available.
     ///
     /// When this is false every buffer that the driver has announced is in the used ring and
-    /// counted in [`completions`](super::NotificationLine::completions): who waits for the line must look
-    /// at that count after this call, and only then conclude that no one will raise it.
+    /// counted in [`completions`](super::NotificationLine::completions): who waits for the line
+    /// must look at that count after this call, and only then conclude that no one will raise it.
     fn in_flight(&self) -> bool;
 }

@@ -21,7 +21,8 @@ const RAISED: u32 = 1;
 /// Somebody sleeps until there is one.
 const SLEEPING: u32 = 2;
 
-/// The one way by which all devices of a machine wake the thread that runs its guest. One thread waits for it.
+/// The one way by which all devices of a machine wake the thread that runs its guest. One thread
+/// waits for it.
 ///
 /// A notification is a word in memory. The eventfd is only used to wake who sleeps, so that
 /// neither a device whose driver is awake nor a thread that notifies itself makes a system call.
@@ -54,7 +55,7 @@ impl NotificationLine {
         self.completions.load(Ordering::SeqCst)
     }
 
-    /// Takes a notification that is there, without waiting; whether there was one.
+    /// Takes a notification, if there is one, without waiting. Returns whether there was one.
     pub fn take(&self) -> bool {
         self.change(RAISED, QUIET)
     }
@@ -81,8 +82,8 @@ impl NotificationLine {
         slept
     }
 
-    /// Not by `EventFd::read`, which reads on after a signal: whoever waits could not be told that
-    /// there is nothing left to wait for.
+    /// Reads the eventfd without `EventFd::read`, which reads on after a signal: then nobody could
+    /// tell whoever waits that there is nothing left to wait for.
     fn sleep(&self) -> io::Result<()> {
         let mut count = 0_u64;
         // SAFETY: the descriptor is open, and there is room for the eight bytes of a counter.
@@ -113,7 +114,8 @@ impl NotificationLine {
     }
 }
 
-/// Tells the driver of one device that something has happened: the InterruptStatus register, and the line.
+/// Tells the driver of one device that something has happened: the InterruptStatus register, and
+/// the line.
 #[derive(Debug)]
 pub struct Notifier {
     line: Arc<NotificationLine>,
@@ -183,7 +185,7 @@ impl Notifier {
     }
 }
 
-/// The same as below for Miri, which has no `poll`.
+/// For Miri, which has no `poll`. It answers as the function below does.
 #[cfg(miri)]
 pub(super) fn is_readable(event: &EventFd) -> bool {
     use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
@@ -231,7 +233,7 @@ mod tests {
         register_signal_handler(signal, nothing).unwrap();
         let line = NotificationLine::new().unwrap();
         let waiter = std::thread::spawn(move || line.wait());
-        // It may not wait yet, so more than once.
+        // The other thread may not wait yet, so this is done more than once.
         while !waiter.is_finished() {
             // SAFETY: the thread has not been joined, so that its handle is valid.
             unsafe { libc::pthread_kill(waiter.as_pthread_t(), signal) };

@@ -51,7 +51,7 @@ impl UsedElement {
 ///
 /// # Errors
 ///
-/// Too many elements, or a used ring outside memory.
+/// There are too many elements, or the used ring is outside memory.
 pub fn publish_used(
     queue: &mut Queue,
     memory: &GuestMemoryMmap,
@@ -107,7 +107,7 @@ fn write_elements(
 ///
 /// # Errors
 ///
-/// An available ring outside memory.
+/// The available ring is outside memory.
 pub fn needs_notification(
     queue: &Queue,
     memory: &GuestMemoryMmap,
@@ -211,7 +211,7 @@ mod tests {
     fn with_event_idx_the_driver_is_notified_if_its_index_is_anywhere_in_the_batch() {
         let memory = memory();
         let mut queue = queue(&memory, true);
-        // The flag means nothing here.
+        // With EVENT_IDX the flag means nothing.
         memory.write_obj(1u16, GuestAddress(AVAIL_RING)).unwrap();
         for (event, wanted) in [(9u16, false), (10, true), (12, true), (13, false)] {
             let used_event = GuestAddress(AVAIL_RING + 4 + 4 * 2);

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use crate::figures::{mebibytes, median, seconds};
 use crate::program::installed;
-use crate::run::{MeasureError, Runner, Sample};
+use crate::run::{MeasureError, Runner, Sample, io_error};
 use crate::settings::Settings;
 use crate::table::{Target, markdown, targets};
 
@@ -25,10 +25,7 @@ const RUNS_FACTOR: u32 = 10;
 /// Which command failed, and why.
 pub(crate) fn measure(runner: &Runner, settings: &Settings) -> Result<String, MeasureError> {
     let image = runner.workspace.path("image.qcow2");
-    make(&image).map_err(|error| MeasureError::Io {
-        what: "make an image".to_owned(),
-        error,
-    })?;
+    make(&image).map_err(io_error("make an image"))?;
     let vmm = |word: &'static str| (format!("vmm {word}"), runner.vmm.clone(), word);
     let mut cases = vec![vmm("info"), vmm("check")];
     if installed("qemu-img") {
@@ -74,7 +71,7 @@ pub(crate) fn measure(runner: &Runner, settings: &Settings) -> Result<String, Me
 
 /// An empty qcow2 image of version 3 with clusters of 64 KiB: header, refcount table, a block of
 /// refcounts, and an L1 table of two clusters.
-fn make(path: &Path) -> io::Result<()> {
+pub(crate) fn make(path: &Path) -> io::Result<()> {
     const CLUSTER: u64 = 65536;
     let file = File::create(path)?;
     file.set_len(5 * CLUSTER)?;

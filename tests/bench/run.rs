@@ -119,7 +119,8 @@ pub(crate) enum MeasureError {
     Differs(String),
 }
 
-fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> MeasureError {
+/// What turns the system's reason into an error that says what was being done.
+pub(crate) fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> MeasureError {
     let what = what.into();
     move |error| MeasureError::Io { what, error }
 }

@@ -6,6 +6,7 @@
 )]
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod convert;
 mod figures;
 mod growth;
 mod images;
@@ -16,6 +17,7 @@ mod reference;
 mod run;
 mod sectors;
 mod settings;
+mod system;
 mod table;
 mod targets;
 mod workspace;
@@ -247,4 +249,20 @@ fn looking_into_images_is_measured_over_an_image_that_is_safe() {
     let info = guest_formats::inspect(&mut &image[..], &guest_formats::Options::default()).unwrap();
     assert_eq!(info.virtual_size, Some(8 << 40));
     assert!(info.findings.is_empty(), "{:?}", info.findings);
+}
+
+#[test]
+fn the_disk_of_the_systems_files_is_as_long_as_is_asked_and_not_empty() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().join("disk");
+    system::collect(&disk, 1_000_001).unwrap();
+    let found = std::fs::read(&disk).unwrap();
+    assert_eq!(found.len(), 1_000_001);
+    let filled = found
+        .chunks(4096)
+        .filter(|block| block.iter().any(|byte| *byte != 0));
+    assert!(filled.count() > 200);
+    // The same files in the same order each time.
+    system::collect(&disk, 1_000_001).unwrap();
+    assert!(std::fs::read(&disk).unwrap() == found);
 }

@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::Vmm;
+use super::image::qcow2;
 
 const INPUT: &str = "input.img";
 const OUTPUT: &str = "output.img";
+const IMAGE: &str = "image.qcow2";
 
 /// One run's files.
 pub(crate) struct Files {
@@ -43,6 +45,17 @@ impl Files {
     /// A folder with an input of `len` random bytes.
     pub(crate) fn random(len: usize) -> Self {
         Self::new(&random(len, len as u64))
+    }
+
+    /// Adds an image with the input's content as its disk, of as many bytes as whole sectors have.
+    pub(crate) fn with_image(mut self) -> Self {
+        self.add(IMAGE, &qcow2(&self.content.clone()));
+        self
+    }
+
+    /// The image.
+    pub(crate) fn image(&self) -> PathBuf {
+        self.path(IMAGE)
     }
 
     /// Puts a file where the output will go.

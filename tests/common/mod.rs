@@ -17,6 +17,9 @@ pub(crate) mod elf;
 pub(crate) mod files;
 pub(crate) mod fuse;
 pub(crate) mod harness;
+pub(crate) mod image;
+pub(crate) mod loop_device;
+pub(crate) mod operation;
 pub(crate) mod process;
 pub(crate) mod program;
 pub(crate) mod virtio;
@@ -24,6 +27,8 @@ pub(crate) mod virtio;
 use std::io::Write;
 
 pub(crate) use files::{Files, random};
+pub(crate) use loop_device::Loop;
+pub(crate) use operation::Operation;
 pub(crate) use process::{Finished, Running, Vmm};
 pub(crate) use test_attribute::test;
 
@@ -69,4 +74,26 @@ pub(crate) fn leave_out(reason: &str) {
 /// Whether the tests run as root.
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+/// Whether strace(1) works here. If not, the current test is counted as ignored.
+pub(crate) fn strace_is_usable() -> bool {
+    let files = Files::random(1);
+    let log = files.path("log");
+    let traced = std::process::Command::new("strace")
+        .args(["-f", "-Y", "-e", "raw=all", "-o"])
+        .arg(&log)
+        .arg("true")
+        .output();
+    match traced {
+        Ok(output) if output.status.success() => true,
+        Ok(output) => {
+            skip(&format!("strace does not work here: {output:?}"));
+            false
+        }
+        Err(error) => {
+            skip(&format!("strace cannot be started: {error}"));
+            false
+        }
+    }
 }

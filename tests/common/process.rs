@@ -124,7 +124,8 @@ impl Vmm {
         self.with_limit(libc::RLIMIT_DATA, bytes)
     }
 
-    fn with_limit(self, resource: libc::__rlimit_resource_t, most: u64) -> Self {
+    /// With a limit on a resource (getrlimit(2)).
+    pub(crate) fn with_limit(self, resource: libc::__rlimit_resource_t, most: u64) -> Self {
         let limit = libc::rlimit {
             rlim_cur: most,
             rlim_max: most,
@@ -140,15 +141,17 @@ impl Vmm {
     }
 
     /// Without standard input.
-    pub(crate) fn closed_stdin(mut self) -> Self {
-        let close = || {
+    pub(crate) fn closed_stdin(self) -> Self {
+        self.closed(0)
+    }
+
+    /// Without one of the standard streams, by its number.
+    pub(crate) fn closed(self, stream: i32) -> Self {
+        self.before_start(move || {
             // SAFETY: nothing in the process uses the descriptor.
-            unsafe { libc::close(0) };
+            unsafe { libc::close(stream) };
             Ok(())
-        };
-        // SAFETY: between fork and exec it makes one system call and nothing else.
-        unsafe { self.0.pre_exec(close) };
-        self
+        })
     }
 
     /// In a session of its own, with what is its standard input as the session's terminal.
@@ -227,6 +230,24 @@ impl Running {
         wait(self.pid(), Duration::ZERO)
     }
 
+    /// Waits until it has the thread that runs its guest: then it has taken over signals and opened
+    /// all its files, however busy this host is.
+    #[track_caller]
+    pub(crate) fn wait_for_guest(&self) {
+        let tasks = format!("/proc/{}/task", self.pid().as_raw_nonzero());
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < LIMIT {
+            assert!(!self.has_ended(), "it ended before its guest ran");
+            let tasks = std::fs::read_dir(&tasks).into_iter().flatten().flatten();
+            let mut names = tasks.map(|task| std::fs::read_to_string(task.path().join("comm")));
+            if names.any(|name| name.is_ok_and(|name| name == "vcpu\n")) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        panic!("its guest does not run");
+    }
+
     /// Waits for the end, and kills and fails if it does not come.
     #[track_caller]
     pub(crate) fn finish(mut self) -> Finished {
@@ -248,6 +269,10 @@ impl Running {
             cpu,
         };
         assert!(ended, "the VMM hung: {finished:?}");
+        // No message has the system's number of an error behind its words.
+        for text in [&finished.stdout, &finished.stderr] {
+            assert!(!text.contains("(os error "), "{finished:?}");
+        }
         finished
     }
 }
@@ -372,6 +397,11 @@ impl Terminal {
         // SAFETY: as above.
         let theirs = unsafe { OwnedFd::from_raw_fd(theirs) };
         Self { ours, theirs }
+    }
+
+    /// Hangs up, and returns the side of a process, which has nobody to talk to any more.
+    pub(crate) fn hang_up(self) -> OwnedFd {
+        self.theirs
     }
 
     /// Both output streams of `vmm` on this terminal.

@@ -11,13 +11,17 @@
 #[macro_use]
 extern crate test_attribute;
 
+mod codecs;
 #[path = "../common/mod.rs"]
 mod common;
 mod hostile;
+mod opens;
+mod oracles;
 mod own;
 mod qemu;
 #[path = "../../guest/formats/tests/support/mod.rs"]
 mod support;
+mod to_qcow2;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -32,6 +36,9 @@ fn main() -> std::process::ExitCode {
 
 /// Exit statuses that say that an image is refused, or broken.
 const REFUSED: [i32; 2] = [5, 6];
+
+/// The most memory of its own that a conversion may have, in bytes, whatever the image says.
+const MOST_MEMORY: u64 = 32 << 20;
 
 /// One conversion: a folder with an image in it, and a place for the disk.
 struct Conversion {
@@ -93,15 +100,21 @@ impl Conversion {
     }
 
     fn run(&self) -> Finished {
+        self.run_as(|vmm| vmm)
+    }
+
+    /// The same, after `prepare`.
+    fn run_as(&self, prepare: impl FnOnce(Vmm) -> Vmm) -> Finished {
         let _ = fs::remove_file(self.disk());
         let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
-        let finished = Vmm::bare()
+        let vmm = Vmm::bare()
             .args(&["convert", "--timeout", "40", "--input"])
             .arg(self.image())
             .arg("--output")
             .arg(self.disk())
             .args(&arguments)
-            .run();
+            .with_memory_limit(MOST_MEMORY);
+        let finished = prepare(vmm).run();
         // Nothing but a complete disk is ever left behind.
         if finished.code() != Some(0) {
             assert!(!self.disk().exists(), "{}", finished.stderr);

@@ -14,7 +14,7 @@ use crate::support::vmdk::Vmdk;
 use crate::support::{contents, disk, open_with, pattern, vdi};
 use crate::{Conversion, REFUSED, assert_same};
 
-const PUTS: [crate::support::Put; 8] = [
+pub(crate) const PUTS: [crate::support::Put; 8] = [
     Data,
     Compressed,
     Hole,
@@ -99,7 +99,7 @@ fn what_an_image_lacks_comes_from_the_backing_files_in_their_order() {
         .backing("more", &base)
         .arg("--image-format=raw")
         .run();
-    assert_eq!(surplus.code(), Some(4), "{}", surplus.stderr);
+    assert_eq!(surplus.code(), Some(REFUSED[0]), "{}", surplus.stderr);
     assert!(surplus.stderr.contains("needs no backing file"));
 }
 

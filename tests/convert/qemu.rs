@@ -16,18 +16,18 @@ fn ready() -> bool {
     there && kvm_is_usable()
 }
 
-fn qemu(program: &str, arguments: &[&str]) {
+pub(crate) fn qemu(program: &str, arguments: &[&str]) {
     let done = Command::new(program).args(arguments).output().unwrap();
     let said = String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success(), "{program} {arguments:?}: {said}");
 }
 
-fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
 /// A disk of data that can and cannot be compressed, with holes, of no whole number of clusters.
-fn source() -> Vec<u8> {
+pub(crate) fn source() -> Vec<u8> {
     let mut disk = vec![0; 5 * (1 << 20) + 3 * 512];
     for part in 0..24_usize {
         let at = part * 211_000 % (disk.len() - 90_000);

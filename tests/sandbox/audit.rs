@@ -6,13 +6,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use syscalls::Sysno;
 use vmm::sandbox::{ANSWERED, Call, Calls, any_thread, calls};
 
 use crate::common::process::binary;
-use crate::common::{Files, Vmm, needs_kvm, skip, test};
+use crate::common::{Vmm, needs_kvm, strace_is_usable, test};
 use crate::conditions::{Conditions, Reader, Streams, Work};
 use crate::surroundings::{ALLOCATORS, SETTINGS, demanding, installed};
 
@@ -78,6 +77,9 @@ struct Made {
     number: i64,
     arguments: [u64; 6],
 }
+
+/// The list of each thread, by its name.
+type Lists = BTreeMap<&'static str, Calls>;
 
 /// The calls of one run.
 struct Trace {
@@ -149,8 +151,9 @@ impl Trace {
         u32::try_from(value & 0xffff_ffff).unwrap().cast_signed()
     }
 
-    /// What each thread may call for its own purposes, as the runtime puts it together.
-    fn lists(&self) -> BTreeMap<&'static str, Calls> {
+    /// What each thread may call for its own purposes, as the runtime puts it together for such
+    /// work.
+    fn lists(&self, work: Work) -> Lists {
         let signal = self.main_argument("tgkill", 2);
         let folder = match self.main_argument("linkat", 2) {
             0 => self.main_argument("renameat", 2),
@@ -158,22 +161,27 @@ impl Trace {
         };
         let reader = calls::event_loop().and(&calls::read_file());
         let main = calls::main_loop(self.process, self.vcpu, signal);
-        BTreeMap::from([
-            (
-                "vmm",
-                main.and(&calls::place_file(folder))
-                    .and(&calls::find_holes()),
-            ),
-            (
-                "vcpu",
-                calls::vcpu()
-                    .and(&calls::read_file())
-                    .and(&calls::write_file()),
-            ),
-            ("input", reader.clone()),
-            ("output", reader.and(&calls::write_file())),
-            ("console", calls::event_loop()),
-        ])
+        let placing = main.clone().and(&calls::place_file(folder));
+        let helping = calls::vcpu().and(&calls::read_file());
+        let looking = [("input", reader.clone()), ("vcpu", helping.clone())];
+        let writing = [("output", reader.and(&calls::write_file()))];
+        let mut lists = BTreeMap::from(looking);
+        match work {
+            Work::Info | Work::Check => {
+                lists.insert("vmm", main);
+            }
+            Work::Convert => {
+                lists.extend(writing);
+                lists.insert("vmm", placing);
+            }
+            Work::Copy | Work::Flood | Work::Fault | Work::Spin => {
+                lists.extend(writing);
+                lists.insert("vmm", placing.and(&calls::find_holes()));
+                lists.insert("vcpu", helping.and(&calls::write_file()));
+                lists.insert("console", calls::event_loop());
+            }
+        }
+        lists
     }
 }
 
@@ -210,15 +218,17 @@ impl Audit {
         for (name, value) in environment {
             vmm = vmm.arg("-E").arg(format!("{name}={value}"));
         }
-        let vmm = vmm.arg(binary()).arg("--no-sandbox");
-        conditions.run(&files, vmm);
+        let mut conditions = conditions.clone();
+        conditions.arguments.push("--no-sandbox");
+        conditions.run(&files, vmm.arg(binary()));
         let trace = Trace::parse(&fs::read_to_string(log).unwrap());
         self.runs += 1;
-        self.hold(&trace, &format!("{conditions:?} {environment:?}"));
+        let lists = trace.lists(conditions.work);
+        self.hold(&trace, lists, &format!("{conditions:?} {environment:?}"));
     }
 
-    fn hold(&mut self, trace: &Trace, conditions: &str) {
-        let (any, lists) = (any_thread(), trace.lists());
+    fn hold(&mut self, trace: &Trace, lists: Lists, conditions: &str) {
+        let any = any_thread();
         let permits = |made: &Made, rule: &Call| rule.permits(made.number, &made.arguments);
         for (&thread, list) in &lists {
             for (place, rule) in list.iter().enumerate() {
@@ -260,37 +270,24 @@ fn all_kinds_of_runs() -> Vec<Conditions> {
         copy(70_000, &["--queue-depth", "1", "--request-size", "512"]),
         copy(100_000, &[]).streams(Streams::Socket),
         copy(1 << 20, &["--digest", "sha256", "--verify"]).with_hole(),
+        Conditions::new(Work::Convert, 3 << 20, &["--fsync", "--stats", "--debug"]).replacing(),
+        Conditions::new(Work::Convert, 1 << 20, &["--digest", "sha256", "-p", "1"]).with_hole(),
+        Conditions::new(Work::Info, 1 << 20, &["--debug"]),
+        Conditions::new(Work::Check, 1 << 20, &["--format", "json"]).streams(Streams::Socket),
         Conditions::new(Work::Fault, 5000, &[]),
         Conditions::new(Work::Spin, 5000, &[]),
     ];
     for reader in Reader::ALL {
         let debug = copy(1 << 20, &["--debug", "--request-size", "1024"]);
         kinds.push(debug.streams(Streams::Pipes(reader, Reader::Keen)));
+        let convert = Conditions::new(Work::Convert, 1 << 20, &["--progress-percent", "0"]);
+        kinds.push(convert.streams(Streams::Pipes(reader, Reader::Keen)));
+        let info = Conditions::new(Work::Info, 1 << 20, &[]);
+        kinds.push(info.streams(Streams::Pipes(reader, Reader::Keen)));
         let flood = Conditions::new(Work::Flood, 5000, &["--debug"]);
         kinds.push(flood.streams(Streams::Pipes(Reader::Keen, reader)));
     }
     kinds
-}
-
-fn strace_is_usable() -> bool {
-    let files = Files::random(1);
-    let log = files.path("log");
-    let traced = Command::new("strace")
-        .args(["-f", "-Y", "-e", "raw=all", "-o"])
-        .arg(&log)
-        .arg("true")
-        .output();
-    match traced {
-        Ok(output) if output.status.success() => true,
-        Ok(output) => {
-            skip(&format!("strace does not work here: {output:?}"));
-            false
-        }
-        Err(error) => {
-            skip(&format!("strace cannot be started: {error}"));
-            false
-        }
-    }
 }
 
 #[test]
@@ -342,7 +339,8 @@ fn the_audit_finds_a_call_on_no_list_and_a_rule_that_nobody_needs() {
 ";
     let hold = |log: &str| {
         let mut audit = Audit::default();
-        audit.hold(&Trace::parse(log), "");
+        let trace = Trace::parse(log);
+        audit.hold(&trace, trace.lists(Work::Copy), "");
         (audit.missing.clone(), audit.needless())
     };
     let (missing, needless) = hold(LOG);

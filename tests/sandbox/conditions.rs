@@ -14,7 +14,7 @@ use rustix::process::Signal;
 
 use crate::common::process::Terminal;
 use crate::common::program::Program;
-use crate::common::{Files, Finished, Running, Vmm, random};
+use crate::common::{Files, Finished, Operation, Running, Vmm, random};
 
 /// How somebody reads a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +91,12 @@ pub(crate) enum Streams {
 pub(crate) enum Work {
     /// Copies.
     Copy,
+    /// Converts an image.
+    Convert,
+    /// Says what an image is.
+    Info,
+    /// Checks the tables of an image.
+    Check,
     /// Has the guest fill COM2 with text, and fail.
     Flood,
     /// Has the guest fault.
@@ -158,13 +164,16 @@ impl Conditions {
         if let Some(guest) = self.guest() {
             files.add("guest.bin", &guest);
         }
-        files
+        match self.work {
+            Work::Convert | Work::Info | Work::Check => files.with_image(),
+            _ => files,
+        }
     }
 
     fn guest(&self) -> Option<Vec<u8>> {
         let line = [b"a line that somebody may read".as_slice(), b"\n"].concat();
         match self.work {
-            Work::Copy => None,
+            Work::Copy | Work::Convert | Work::Info | Work::Check => None,
             Work::Flood => {
                 let lines = Program::new().send(COM2, &line.repeat(20));
                 Some(Program::new().repeat(100, &lines).exit(1).build())
@@ -178,9 +187,14 @@ impl Conditions {
     /// ends as it should: an exact copy, or a documented status and no output.
     #[track_caller]
     pub(crate) fn run(&self, files: &Files, vmm: Vmm) -> Finished {
-        let mut vmm = vmm.arg("--input").arg(files.input());
-        vmm = vmm.arg("--output").arg(files.output());
-        vmm = vmm.args(&self.arguments);
+        let operation = match self.work {
+            Work::Convert => Operation::Convert,
+            Work::Info => Operation::Info,
+            Work::Check => Operation::Check,
+            Work::Copy | Work::Flood | Work::Fault | Work::Spin => Operation::Copy,
+        };
+        let arguments = operation.arguments(files).into_iter();
+        let mut vmm = arguments.fold(vmm, Vmm::arg).args(&self.arguments);
         if self.work == Work::Spin {
             vmm = vmm.args(&["--timeout", "0.2"]);
         }
@@ -203,13 +217,13 @@ impl Conditions {
             Streams::Pipes(Reader::Stuck, _) | Streams::Pipes(_, Reader::Stuck)
         );
         let expected = match self.work {
-            Work::Copy => 0,
+            Work::Copy | Work::Convert | Work::Info | Work::Check => 0,
             Work::Flood | Work::Fault => 4,
             Work::Spin => 124,
         };
         let code = finished.code().or(finished.status.signal());
         match code {
-            Some(0) if self.work == Work::Copy => files.assert_copied(),
+            Some(0) if matches!(self.work, Work::Copy | Work::Convert) => files.assert_copied(),
             // Nobody reads what it has to say: a signal had to end it. On a busy host it may come
             // before the run has taken over signals.
             Some(143 | libc::SIGTERM) if is_stuck => drop(files.assert_old_or_copied()),

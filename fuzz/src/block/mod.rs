@@ -4,35 +4,28 @@
 
 mod action;
 mod disk;
-mod memory;
-mod queue;
 pub mod seeds;
 mod watched;
 mod writer;
 
 use std::cell::Cell;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arbitrary::{Result, Unstructured};
-use guest_abi::layout::{
-    DMA_POOL, DMA_POOL_SIZE, INPUT_QUEUE, OUTPUT_QUEUE, PAGE_SIZE, QUEUE_SIZE, Shape,
-};
+use guest_abi::layout::DMA_POOL;
 use vm_memory::{Bytes, GuestAddress};
-use vmm::machine::GuestRam;
+use vmm::virtio::VirtioDevice;
 use vmm::virtio::block::Block;
-use vmm::virtio::{NotificationLine, VirtioDevice};
 
+use super::virtio::Board;
+use super::virtio::driver::VERSION_1;
 use super::{Kept, with_rig};
 use action::{Action, Request};
-use disk::{Disk, OUT, VERSION_1};
-use memory::Memory;
+use disk::{Disk, OUT};
 use watched::{FAULTY, Watched};
 
 /// More would make single inputs slow without reaching anything new.
 const MAX_ACTIONS: usize = 128;
-/// After each so many inputs all memory is looked at.
-const LOOK_INPUTS: u32 = 64;
 /// After so many calls of the storage at most, a disk has not lost count of what has failed: each
 /// success may cut each failure in two, and it remembers 64 pieces.
 const REMEMBERED: u64 = 13;
@@ -41,12 +34,9 @@ const IOERR: u8 = 1;
 
 /// The machine of all inputs, reset between them.
 struct Rig {
-    ram: GuestRam,
-    memory: Arc<Memory>,
-    line: Arc<NotificationLine>,
+    board: Board,
     /// The two disks, small and large, with small and large sectors; made when they are needed.
     disks: [Option<[Disk; 2]>; 4],
-    inputs: u32,
 }
 
 thread_local! {
@@ -80,27 +70,23 @@ pub fn answers(bytes: &[u8]) -> Answers {
     with_rig(&RIG, Rig::new, |rig| {
         // Running out of bytes is no more than the end of the input.
         let answers = rig.drive(&mut Unstructured::new(bytes));
-        rig.clear();
+        rig.board.clear();
         answers.unwrap_or_default()
     })
 }
 
 impl Rig {
     fn new() -> Self {
-        let ram = GuestRam::new(Shape::COPYING).unwrap();
         Self {
-            memory: Arc::new(Memory::new(ram.dma().clone())),
-            line: Arc::new(NotificationLine::new().unwrap()),
-            ram,
+            board: Board::new(),
             disks: [const { None }; 4],
-            inputs: 0,
         }
     }
 
     fn drive(&mut self, u: &mut Unstructured<'_>) -> Result<Answers> {
         let setup: u8 = u.arbitrary()?;
         let exam = transfer(u)?;
-        let (memory, line) = (&self.memory, &self.line);
+        let Board { memory, line, .. } = &self.board;
         let disks =
             self.disks[usize::from(setup & 1 | (setup >> 2) & 2)].get_or_insert_with(|| {
                 let sector_size = if setup & 1 == 0 { 512 } else { 4096 };
@@ -144,19 +130,6 @@ impl Rig {
             }
         }
         Ok(answers)
-    }
-
-    /// Makes the memory what it was when it was new; now and then, looks whether it is.
-    fn clear(&mut self) {
-        self.memory.clear();
-        self.inputs += 1;
-        if self.inputs.is_multiple_of(LOOK_INPUTS) {
-            assert!(self.memory.is_clear(), "a device wrote where it may not");
-        }
-        assert!(
-            guards_are_clean(&self.ram),
-            "memory out of reach has changed"
-        );
     }
 }
 
@@ -259,21 +232,4 @@ fn assert_data(disk: &Disk, sector: u64, len: u32) {
     disk.memory.dma.read_slice(&mut read, at).unwrap();
     let storage = disk.probe.device.storage();
     assert!(storage.holds(sector * 512, &read), "wrong data was read");
-}
-
-/// Whether the pages next to what devices may reach are still zero.
-fn guards_are_clean(ram: &GuestRam) -> bool {
-    let guards = [
-        INPUT_QUEUE - PAGE_SIZE,
-        OUTPUT_QUEUE + QUEUE_SIZE,
-        DMA_POOL - PAGE_SIZE,
-        DMA_POOL + DMA_POOL_SIZE,
-    ];
-    guards.iter().all(|&guard| {
-        let mut page = [0xff; PAGE_SIZE as usize];
-        ram.all()
-            .read_slice(&mut page, GuestAddress(guard))
-            .unwrap();
-        page == [0; PAGE_SIZE as usize]
-    })
 }

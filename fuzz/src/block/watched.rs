@@ -1,20 +1,14 @@
-//! The two things between the device and its surroundings that watch it: a storage that checks
-//! each transfer it is asked for, and a device that remembers which queue is active.
+//! A storage that watches the device: it checks each transfer that it is asked for.
 
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use virtio_queue::Queue;
 use vm_memory::VolatileSlice;
 use vmm::storage::{MemoryStorage, Storage};
-use vmm::virtio::block::Block;
-use vmm::virtio::{ActivateError, Notifier, VirtioDevice};
-use vmm_sys_util::eventfd::EventFd;
 
-use super::memory::Memory;
-use super::queue::ActiveQueue;
+use super::super::virtio::memory::Memory;
 
 /// The kernel's IOV_MAX: a real storage could not pass more buffers on.
 const MAX_BUFFERS: usize = 1024;
@@ -163,75 +157,4 @@ fn pattern(capacity: u64) -> Vec<u8> {
         bytes.fill((sector % 251) as u8);
     }
     bytes
-}
-
-/// Passes everything on to the device and remembers the queue that it was started with.
-pub struct Probe {
-    pub device: Arc<Block<Watched>>,
-    pub active: Mutex<Option<ActiveQueue>>,
-}
-
-impl VirtioDevice for Probe {
-    fn device_type(&self) -> u32 {
-        self.device.device_type()
-    }
-
-    fn device_features(&self) -> u64 {
-        self.device.device_features()
-    }
-
-    fn queue_max_sizes(&self) -> &[u16] {
-        self.device.queue_max_sizes()
-    }
-
-    fn queue_events(&self) -> &[EventFd] {
-        self.device.queue_events()
-    }
-
-    fn notifier(&self) -> &Notifier {
-        self.device.notifier()
-    }
-
-    fn read_config(&self, offset: usize, data: &mut [u8]) {
-        self.device.read_config(offset, data);
-    }
-
-    fn write_config(&self, offset: usize, data: &[u8]) {
-        self.device.write_config(offset, data);
-    }
-
-    fn activate(&self, driver_features: u64, queues: Vec<Queue>) -> Result<(), ActivateError> {
-        let active = queues.first().map(ActiveQueue::new);
-        self.device.activate(driver_features, queues)?;
-        *self.active.lock().unwrap() = active;
-        Ok(())
-    }
-
-    fn stop_queue(&self, index: usize) {
-        self.device.stop_queue(index);
-        if index == 0 {
-            *self.active.lock().unwrap() = None;
-        }
-    }
-
-    fn reset(&self) {
-        self.device.reset();
-        *self.active.lock().unwrap() = None;
-    }
-
-    fn serve_here(&self) -> bool {
-        self.device.serve_here()
-    }
-
-    fn serve_by_kicks(&self) {
-        self.device.serve_by_kicks();
-    }
-
-    fn refuse_start(&self, why: ActivateError) {
-        self.device.refuse_start(why);
-    }
-
-    fn in_flight(&self) -> bool {
-        self.device.in_flight()
-    }
 }

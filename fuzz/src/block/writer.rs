@@ -4,8 +4,8 @@
 use virtio_bindings::virtio_mmio as reg;
 
 use super::super::encoder::Encoder;
+use super::super::virtio::queue::QueueLayout;
 use super::Answers;
-use super::queue::QueueLayout;
 
 /// An honest session, and what the disks answer to it.
 pub struct Session {

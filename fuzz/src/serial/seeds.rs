@@ -3,12 +3,13 @@
 
 use guest_abi::ports::UART_LINE_STATUS;
 use guest_protocol::{
-    GuestMessage, NO_STATUS, capacity_message, complete_message, encode_framed, error_message,
-    init_message, progress_message,
+    GuestMessage, NO_STATUS, capacity_message, complete_message, error_message, init_message,
+    progress_message,
 };
 
 use super::super::Seed;
 use super::super::encoder::Encoder;
+use super::super::framed;
 use super::stream::{Heard, SECTORS};
 
 /// Index of 50 sectors.
@@ -69,15 +70,9 @@ fn probed() -> Vec<GuestMessage> {
 }
 
 fn session(name: &'static str, messages: &[GuestMessage], success: bool, cuts: &[u64]) -> Session {
-    let mut stream = Vec::new();
-    for message in messages {
-        let mut frame = [0; 256];
-        let len = encode_framed(message, &mut frame).unwrap();
-        stream.extend_from_slice(&frame[..len]);
-    }
     Session {
         name,
-        bytes: of_stream(&stream, cuts),
+        bytes: of_stream(&framed::frames(messages), cuts),
         heard: Heard {
             messages: messages.len(),
             success,
@@ -88,17 +83,9 @@ fn session(name: &'static str, messages: &[GuestMessage], success: bool, cuts: &
 fn of_stream(stream: &[u8], cuts: &[u64]) -> Vec<u8> {
     let mut bytes = Encoder::default();
     bytes.byte(2);
-    bytes.int(cuts.len() as u64, 0..=8);
-    for &cut in cuts {
-        bytes.int(cut, 0..=300);
-    }
+    framed::encode_cuts(&mut bytes, cuts);
     bytes.int(FIFTY, 0..=4);
-    for piece in stream.chunks(128) {
-        bytes.int(0, 0..=7);
-        bytes.int(piece.len() as u64, 0..=128);
-        bytes.raw(piece);
-        bytes.byte(1);
-    }
+    framed::encode_stream(&mut bytes, stream);
     bytes.finish()
 }
 

@@ -4,20 +4,15 @@
 use arbitrary::{Result, Unstructured};
 use guest_protocol::{
     FrameDecoder, FrameError, GuestMessage, MAX_MESSAGE_LEN, capacity_message, complete_message,
-    encode_framed, error_message, init_message, progress_message,
+    error_message, init_message, progress_message,
 };
 use vmm::config::Protocol;
 use vmm::operations::copy::Session;
 use vmm::report::{DEBUG_PREFIX, DebugLines, MAX_DEBUG, message_line, message_object};
 use vmm::runtime::ReportSource;
 
-const MAX_PIECES: usize = 64;
-const MAX_REPEATS: usize = 1 << 11;
-/// Enough for debug text to be a flood: a line that is empty is shown as nine bytes. The other
-/// limits are reached with less.
-pub const MAX_STREAM: usize = 8 << 10;
-/// A stream is cut into so many pieces at most: a short one into single bytes.
-const MAX_CUTS: usize = 512;
+use super::super::framed;
+
 /// Plain text is only counted, so that each byte can stand for more and a stream be a flood.
 const TEXT_SCALE: usize = 16;
 /// No line is longer: a message has three strings of 128 characters, each escaped to ten at most.
@@ -44,60 +39,14 @@ pub struct Heard {
 }
 
 pub fn run(u: &mut Unstructured<'_>) -> Result<Heard> {
-    let mut cuts = Vec::new();
-    for _ in 0..u.int_in_range(0..=8u8)? {
-        cuts.push(u.int_in_range(0..=300usize)?);
-    }
+    let cuts = framed::cuts(u)?;
     let sectors = *u.choose(&SECTORS)?;
-    let stream = stream(u, sectors)?;
-    let split = pieces(&stream, &cuts);
+    let stream = framed::stream(u, |u| message(u, sectors))?;
+    let split = framed::pieces(&stream, &cuts);
     decoder(&stream, &split);
     text(sectors, &stream, &split);
     debug_lines(&stream, &split);
     Ok(session(sectors, &stream, &split))
-}
-
-fn stream(u: &mut Unstructured<'_>, sectors: u64) -> Result<Vec<u8>> {
-    let mut stream = Vec::new();
-    let mut piece = Vec::new();
-    for _ in 0..MAX_PIECES {
-        if u.is_empty() || stream.len() > MAX_STREAM {
-            break;
-        }
-        make_piece(u, sectors, &mut piece)?;
-        let repeats = match u.arbitrary::<u8>()? {
-            255 => u.int_in_range(0..=MAX_REPEATS)?,
-            _ => 1,
-        };
-        let room = MAX_STREAM.saturating_sub(stream.len());
-        for _ in 0..repeats.min(room.div_ceil(piece.len().max(1))) {
-            stream.extend_from_slice(&piece);
-        }
-    }
-    stream.truncate(MAX_STREAM);
-    Ok(stream)
-}
-
-fn make_piece(u: &mut Unstructured<'_>, sectors: u64, piece: &mut Vec<u8>) -> Result<()> {
-    piece.clear();
-    let choice = u.int_in_range(0..=7u8)?;
-    if choice == 0 {
-        let len = u.int_in_range(0..=128)?.min(u.len());
-        piece.extend_from_slice(u.bytes(len)?);
-        return Ok(());
-    }
-    let message = message(u, sectors)?;
-    piece.resize(2 + MAX_MESSAGE_LEN, 0);
-    let len = encode_framed(&message, piece).unwrap_or(0);
-    piece.truncate(len);
-    if choice == 1 && !piece.is_empty() {
-        let at = u.int_in_range(0..=len - 1)?;
-        piece[at] = u.arbitrary()?;
-    }
-    if choice == 2 {
-        piece.truncate(u.int_in_range(0..=len)?);
-    }
-    Ok(())
 }
 
 fn message(u: &mut Unstructured<'_>, sectors: u64) -> Result<GuestMessage> {
@@ -123,28 +72,6 @@ fn message(u: &mut Unstructured<'_>, sectors: u64) -> Result<GuestMessage> {
         message.level = u.arbitrary()?;
     }
     Ok(message)
-}
-
-/// `stream` cut into pieces of the sizes `cuts`, over and over; into single bytes if none is > 0.
-/// A long stream is cut into longer pieces.
-fn pieces<'a>(mut stream: &'a [u8], cuts: &[usize]) -> Vec<&'a [u8]> {
-    let least = stream.len() / MAX_CUTS;
-    let advances = least > 0 || cuts.iter().any(|&cut| cut > 0);
-    let cuts = match cuts {
-        [] => &[1],
-        _ if !advances => &[1],
-        cuts => cuts,
-    };
-    let mut pieces = Vec::new();
-    for &cut in cuts.iter().cycle() {
-        if stream.is_empty() {
-            break;
-        }
-        let (piece, rest) = stream.split_at(cut.max(least).min(stream.len()));
-        pieces.push(piece);
-        stream = rest;
-    }
-    pieces
 }
 
 fn decoder(stream: &[u8], split: &[&[u8]]) {

@@ -13,7 +13,7 @@ use guest_kit::hardware::{Attached, Ports, Registers};
 use guest_kit::serial::{Uart, debug};
 use guest_kit::virtio::block::{BlockDevice, Purpose, Stage};
 use guest_kit::virtio::console::Console;
-use guest_protocol::{MAX_MESSAGE_LEN, Transport};
+use guest_protocol::{ConvertFormat, MAX_MESSAGE_LEN, Transport};
 
 use crate::SECTOR;
 use crate::chain::{Chain, Wish};
@@ -53,6 +53,8 @@ pub struct Parts<'a, P, R, F> {
 pub struct Outcome {
     /// How many sectors of the disk were converted, from the first on without a gap.
     pub count: u64,
+    /// How long the output is, in bytes.
+    pub length: u64,
     /// The digest of the disk, if one was wanted; or why it is not converted.
     pub result: Result<Option<[u8; LEN]>, Failure>,
 }
@@ -68,6 +70,7 @@ where
     let mut reporter = Reporter::new(ports);
     let mut outcome = execute(parts, &mut reporter).unwrap_or_else(|failure| Outcome {
         count: 0,
+        length: 0,
         result: Err(failure),
     });
     conclude(&mut reporter, &mut outcome);
@@ -141,11 +144,15 @@ where
     };
     let mut chain = Chain::open(&mut disks, &wish)?;
     let size = chain.size();
-    // The VMM takes the second for the length of the output, and compares it with its limit.
     reporter.capacity(source_name(0), size);
-    reporter.capacity(OUTPUT, size);
+    let is_raw = config.output_format == ConvertFormat::Raw;
+    // The VMM takes this for the length of the output, and compares it with its limit. That of an
+    // image with tables is known in the end.
+    if is_raw {
+        reporter.capacity(OUTPUT, size);
+    }
     let room = disks.output.config().capacity.saturating_mul(SECTOR);
-    if size > room {
+    if is_raw && size > room {
         let detail = "the output disk has less room than the image's disk needs";
         return Err(Failure::new(Op::Init, OUTPUT, &detail));
     }
@@ -155,8 +162,13 @@ where
     };
     let mut pool = Pool::new(pool);
     let hasher = config.digest.then(|| Hasher::new(size));
-    let engine = Engine::new(&mut chain, &mut disks, &mut pool, &mut progress, hasher);
-    Ok(engine.run())
+    let format = config.output_format;
+    let (chain, disks, pool) = (&mut chain, &mut disks, &mut pool);
+    let outcome = Engine::new(chain, disks, pool, &mut progress, hasher, format)?.run();
+    if outcome.result.is_ok() && !is_raw {
+        reporter.capacity(OUTPUT, outcome.length);
+    }
+    Ok(outcome)
 }
 
 /// Waits for the configuration and takes it; starts the console if it is wanted.

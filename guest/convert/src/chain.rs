@@ -1,10 +1,13 @@
 //! The images of a conversion as one disk: the input, and behind it the backing files that its user
 //! has handed over, each of which has what the one before it lacks.
 
+use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::RangeInclusive;
 
 use guest_formats::{
-    Compressed, Content, Error, Finding, Format, Image, Info, Options, Reason, ReferenceKind,
+    Compressed, Content, Error, Extent, Finding, Format, Image, Info, Options, ReadAt, Reason,
+    ReferenceKind,
 };
 use guest_kit::hardware::{Ports, Registers};
 
@@ -18,6 +21,14 @@ use crate::failure::{Failure, Op};
 const MOST_READ: u64 = 8;
 /// What any file may have read of it.
 const ALWAYS_READ: u64 = 1 << 20;
+/// How many table entries of a file may be looked at for each byte of it. An entry has four bytes at
+/// least, and each is looked at twice at most. What is far beyond that is a table that is used at many
+/// places.
+const MOST_ENTRIES: u64 = 1;
+/// What any file may have looked at, a tenth of a second, and what none may.
+const ENTRIES: RangeInclusive<u64> = 1 << 22..=1 << 32;
+/// How many of the compressed clusters that were met last are remembered.
+const REMEMBERED: usize = 256;
 
 /// A piece of the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,9 +74,7 @@ impl Piece {
             Origin::Compressed { source, cluster } => Origin::Compressed {
                 source,
                 cluster: Compressed {
-                    skip: cluster
-                        .skip
-                        .saturating_add(u32::try_from(length).unwrap_or(u32::MAX)),
+                    skip: skipped(&cluster, length),
                     ..cluster
                 },
             },
@@ -92,6 +101,96 @@ struct Layer {
     size: u64,
     /// How many bytes may still be read of it.
     budget: u64,
+    /// How many table entries may still be looked at.
+    entries: u64,
+    /// What the tables have said last: from where on the disk, and what.
+    known: Option<(u64, Extent)>,
+    /// Where compressed clusters lie in the file, and where on the disk each was shown last.
+    shown: Vec<(u64, u64)>,
+}
+
+impl Layer {
+    fn new(image: Image, length: u64) -> Self {
+        Self {
+            size: image.virtual_size(),
+            image,
+            budget: length.saturating_mul(MOST_READ).max(ALWAYS_READ),
+            entries: length
+                .saturating_mul(MOST_ENTRIES)
+                .clamp(*ENTRIES.start(), *ENTRIES.end()),
+            known: None,
+            shown: vec![(0, 0); REMEMBERED],
+        }
+    }
+
+    /// Where the bytes at `offset` come from. A long answer is asked for once, however small the
+    /// pieces are in which it is used.
+    fn map(&mut self, file: &mut dyn ReadAt, offset: u64) -> Result<Extent, Error> {
+        if let Some(extent) = self.known.and_then(|(start, extent)| {
+            let before = offset.checked_sub(start)?;
+            behind(extent, before)
+        }) {
+            return Ok(extent);
+        }
+        let (extent, entries) = self.image.map_counted(file, offset)?;
+        spend(&mut self.entries, entries, offset)?;
+        self.known = Some((offset, extent));
+        Ok(extent)
+    }
+
+    /// What a piece of a compressed cluster that begins at `offset` of the disk counts as read.
+    /// Neighbours share a sector. Of a frame nobody knows how much is padding, but not even a codec
+    /// of the best kind makes a cluster of fewer bytes than this. A frame that is shown at another
+    /// place again is no honest one: then it counts as what it makes.
+    fn cost(&mut self, cluster: &Compressed, offset: u64) -> u64 {
+        let size = u64::from(cluster.size);
+        let begins = offset.saturating_sub(u64::from(cluster.skip));
+        let place = crate::to_usize(cluster.offset / 61) % REMEMBERED;
+        if let Some(shown) = self.shown.get_mut(place) {
+            let before = core::mem::replace(shown, (cluster.offset, begins));
+            if before.0 == cluster.offset && before.1 != begins {
+                return size;
+            }
+        }
+        let least = size / 32_768;
+        cluster.length.saturating_sub(2 * crate::SECTOR).max(least)
+    }
+}
+
+/// The extent without its first `length` bytes, if anything is left.
+fn behind(extent: Extent, length: u64) -> Option<Extent> {
+    let rest = extent.length.checked_sub(length).filter(|rest| *rest > 0)?;
+    let content = match extent.content {
+        Content::Data { offset } => Content::Data {
+            offset: offset + length,
+        },
+        Content::Compressed(cluster) => Content::Compressed(Compressed {
+            skip: skipped(&cluster, length),
+            ..cluster
+        }),
+        content @ (Content::Zero | Content::Backing) => content,
+    };
+    Some(Extent {
+        length: rest,
+        content,
+    })
+}
+
+/// How many bytes of the cluster are before a piece that is `length` behind.
+fn skipped(cluster: &Compressed, length: u64) -> u32 {
+    let length = u32::try_from(length).unwrap_or(u32::MAX);
+    cluster.skip.saturating_add(length)
+}
+
+/// Takes `cost` from what is left, or says that the work is too much.
+fn spend(left: &mut u64, cost: u64, offset: u64) -> Result<(), Error> {
+    let rest = left.checked_sub(cost);
+    *left = rest.ok_or(Error::Refused(Finding {
+        reason: Reason::TooMuchWork,
+        at: 0,
+        value: offset,
+    }))?;
+    Ok(())
 }
 
 /// All images, the input first.
@@ -127,15 +226,11 @@ impl Chain {
             }
             if !is_last && !image.has_backing() {
                 let surplus = "the image needs no backing file, and one was given; leave it out";
-                return Err(Failure::new(Op::Config, source_name(index), &surplus));
+                return Err(Failure::new(Op::Refused, source_name(index), &surplus));
             }
             claimed = backing_format(&info);
             let length = disks.length(index);
-            layers.push(Layer {
-                size: image.virtual_size(),
-                image,
-                budget: length.saturating_mul(MOST_READ).max(ALWAYS_READ),
-            });
+            layers.push(Layer::new(image, length));
         }
         Ok(Self { layers })
     }
@@ -161,7 +256,7 @@ impl Chain {
             if offset >= layer.size {
                 break;
             }
-            let extent = layer.image.map(&mut disks.file(source), offset);
+            let extent = layer.map(&mut disks.file(source), offset);
             let extent = extent.map_err(|error| explain(disks, source, &error))?;
             length = length.min(extent.length);
             let (origin, cost) = match extent.content {
@@ -169,22 +264,12 @@ impl Chain {
                 Content::Zero => break,
                 Content::Data { offset } => (Origin::Data { source, offset }, length),
                 Content::Compressed(cluster) => {
-                    // Neighbours share a sector. Of a frame nobody knows how much is padding, but
-                    // not even a codec of the best kind makes a cluster of fewer bytes than this.
-                    let least = u64::from(cluster.size) / 32_768;
-                    let cost = cluster.length.saturating_sub(2 * crate::SECTOR).max(least);
+                    let cost = layer.cost(&cluster, offset);
                     (Origin::Compressed { source, cluster }, cost)
                 }
             };
-            let left = layer.budget.checked_sub(cost);
-            layer.budget = left.ok_or_else(|| {
-                let finding = Finding {
-                    reason: Reason::TooMuchWork,
-                    at: 0,
-                    value: offset,
-                };
-                Failure::refused(source_name(source), &finding)
-            })?;
+            let spent = spend(&mut layer.budget, cost, offset);
+            spent.map_err(|error| Failure::format(source_name(source), &error))?;
             return Ok(Piece { length, origin });
         }
         let origin = Origin::Zero;

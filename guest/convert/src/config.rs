@@ -37,13 +37,13 @@ pub enum ConfigError {
 /// A configuration that can be carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// By what to report.
+    /// The transport that carries the reports.
     pub transport: Transport,
     /// 0: each ten sectors; 1 to 99: each that many percent; 100: never.
     pub progress_percent: u32,
     /// Length of the input's file.
     pub input_length: u64,
-    /// The same for each backing file.
+    /// The same of each backing file.
     pub backing_lengths: Vec<u64>,
     /// How to open the input.
     pub options: Options,

@@ -106,6 +106,11 @@ impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
         self.sources[index].free.pop()
     }
 
+    /// Gives back a slot that was taken and not used.
+    pub fn give_slot(&mut self, index: usize, slot: u16) {
+        self.sources[index].free.push(slot);
+    }
+
     /// Asks for the `len` bytes at `offset` of the disk `index`, both of whole sectors.
     pub fn submit_read(&mut self, index: usize, slot: u16, offset: u64, address: u64, len: u32) {
         let request = Request {

@@ -83,7 +83,7 @@ pub struct Config {
     pub progress_percent: u32,
     /// How to report.
     pub protocol: Protocol,
-    /// By what to report.
+    /// The transport that carries the reports.
     pub transport: Transport,
     /// Bytes a request covers: a multiple of both sector sizes, within the pool.
     pub request_size: u32,

@@ -8,7 +8,7 @@ use crate::reason::Reason;
 use crate::source::{len64, to_usize};
 
 /// The most pieces that one answer joins, so that the work for an answer is bounded.
-const MOST_PIECES: usize = 4096;
+const MOST_PIECES: u64 = 4096;
 
 /// A piece of the virtual disk, from the offset that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,26 +152,26 @@ impl Extent {
 }
 
 /// Joins the pieces from `offset` to the end of the disk, `size`, for as long as each continues
-/// the one before it. A fault behind the first piece waits until it is asked for.
+/// the one before it, and says how many were looked at. A fault behind the first piece waits until it
+/// is asked for.
 pub(crate) fn join(
     offset: u64,
     size: u64,
     mut piece: impl FnMut(u64) -> Result<Extent, Error>,
-) -> Result<Extent, Error> {
+) -> Result<(Extent, u64), Error> {
     if offset >= size {
         return Err(Error::Outside { offset });
     }
     let rest = size - offset;
     let mut extent = piece(offset)?;
-    for _ in 0..MOST_PIECES {
-        if extent.length >= rest {
-            break;
-        }
+    let mut looked_at = 1;
+    while looked_at <= MOST_PIECES && extent.length < rest {
+        looked_at += 1;
         match piece(offset + extent.length) {
             Ok(next) if extent.continues(&next) => extent.length += next.length,
             _ => break,
         }
     }
     extent.length = extent.length.min(rest);
-    Ok(extent)
+    Ok((extent, looked_at))
 }

@@ -8,6 +8,7 @@ use crate::probe::{Probe, file_system, partition_table};
 use crate::qcow2::Qcow2;
 use crate::reason::Reason;
 use crate::source::{ReadAt, ReadError, len64, to_usize};
+use crate::survey::{Entry, Table, Units};
 use crate::vdi::Vdi;
 use crate::vhd::Vhd;
 use crate::vhdx::Vhdx;
@@ -167,17 +168,68 @@ impl Image {
     /// [`Error::Refused`] if a table entry on the way is not followed, [`Error::Outside`] behind
     /// the end of the disk, [`Error::Read`].
     pub fn map(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Extent, Error> {
+        self.map_counted(source, offset).map(|(extent, _)| extent)
+    }
+
+    /// As [`map`](Self::map), with how many table entries were looked at: a few tables that are used
+    /// many times over make a disk of any size, so a caller counts them.
+    ///
+    /// # Errors
+    ///
+    /// As for [`map`](Self::map).
+    pub fn map_counted(
+        &mut self,
+        source: &mut dyn ReadAt,
+        offset: u64,
+    ) -> Result<(Extent, u64), Error> {
         match self {
             Self::Raw(size) => {
                 let end = *size;
                 let data = |at| Ok(Extent::new(end - at, Content::Data { offset: at }));
                 join(offset, end, data)
             }
-            Self::Qcow2(image) => image.map(source, offset),
-            Self::Vmdk(image) => image.map(source, offset),
-            Self::Vhd(image) => image.map(source, offset),
-            Self::Vhdx(image) => image.map(source, offset),
-            Self::Vdi(image) => image.map(source, offset),
+            Self::Qcow2(image) => image.joined(source, offset),
+            Self::Vmdk(image) => image.joined(source, offset),
+            Self::Vhd(image) => image.joined(source, offset),
+            Self::Vhdx(image) => image.joined(source, offset),
+            Self::Vdi(image) => image.joined(source, offset),
+        }
+    }
+
+    /// Where the table of grains lies whose disk begins at `offset`, if the format has such tables.
+    pub(crate) fn table(
+        &mut self,
+        source: &mut dyn ReadAt,
+        offset: u64,
+    ) -> Result<Option<Table>, Error> {
+        match self {
+            Self::Vmdk(image) => image.whole_table(source, offset),
+            _ => Ok(None),
+        }
+    }
+
+    /// How a survey counts what table entries take of the file. A qcow2 image has refcounts for that.
+    pub(crate) fn units(&self) -> Option<Units> {
+        match self {
+            Self::Raw(_) | Self::Qcow2(_) => None,
+            Self::Vmdk(_) => Some(Units {
+                base: 0,
+                unit: vmdk::SECTOR,
+            }),
+            Self::Vhd(image) => image.units(),
+            Self::Vhdx(image) => Some(image.units()),
+            Self::Vdi(image) => Some(image.units()),
+        }
+    }
+
+    /// What one table entry says: that of the cluster that begins at `offset`.
+    pub(crate) fn entry(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Entry, Error> {
+        match self {
+            Self::Raw(_) | Self::Qcow2(_) => self.map(source, offset).map(Entry::of),
+            Self::Vmdk(image) => image.entry(source, offset),
+            Self::Vhd(image) => image.entry(source, offset),
+            Self::Vhdx(image) => image.entry(source, offset),
+            Self::Vdi(image) => image.entry(source, offset),
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::extent::{Content, Extent, join};
 use crate::info::{Info, Options, ReferenceKind};
 use crate::reason::Reason;
 use crate::source::{ReadAt, prefix};
+use crate::survey::{Entry, Units};
 
 /// Bytes of the header that are looked at.
 const HEADER: u64 = 512;
@@ -148,18 +149,36 @@ impl Vdi {
         self.block_size
     }
 
-    /// Where the bytes at `offset` of the virtual disk come from.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Refused`] if an entry of the map is not followed, [`Error::Outside`] behind the
-    /// end.
-    pub fn map(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Extent, Error> {
+    /// Where the bytes at `offset` of the virtual disk come from, and how many entries said so.
+    pub(crate) fn joined(
+        &mut self,
+        source: &mut dyn ReadAt,
+        offset: u64,
+    ) -> Result<(Extent, u64), Error> {
         join(offset, self.virtual_size, |at| self.piece(source, at))
     }
 
+    pub(crate) fn units(&self) -> Units {
+        Units {
+            base: self.data,
+            unit: self.extra + self.block_size,
+        }
+    }
+
+    /// What the entry for the block at `offset` says.
+    pub(crate) fn entry(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Entry, Error> {
+        let extent = self.piece(source, offset)?;
+        let at = self.entry_at(offset);
+        Ok(Entry::block(at, self.block_size, self.extra, extent))
+    }
+
+    /// Where the entry for the block of `offset` lies.
+    fn entry_at(&self, offset: u64) -> u64 {
+        self.map + offset / self.block_size * 4
+    }
+
     fn piece(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Extent, Error> {
-        let at = self.map + offset / self.block_size * 4;
+        let at = self.entry_at(offset);
         let skip = offset % self.block_size;
         let length = self.block_size - skip;
         let block = self.cache.le32(source, at)?;

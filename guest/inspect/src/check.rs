@@ -2,7 +2,8 @@
 //!
 //! A qcow2 image has refcounts, which are compared with what its tables use, in as many passes as
 //! the memory makes necessary. Of every other format each table entry is looked at: checksums and
-//! copies of headers were compared before, when the image was opened.
+//! copies of headers were compared before, when the image was opened. What an entry takes of the file
+//! no other may have: that is counted in as many passes as the memory makes necessary, too.
 
 use core::ops::RangeInclusive;
 
@@ -16,13 +17,16 @@ use crate::report::Reporter;
 /// Clusters that a pass counts: with 5 bytes for each they take most of the heap, and an image of
 /// 32 GiB with the usual clusters needs one pass.
 const WINDOW: u32 = 512 * 1024;
+/// Units of the file (sectors, MiB or blocks) that a pass counts in other formats, with a bit for each:
+/// 8 GiB of a VMDK or a VHD, and all that a VHDX or a VDI has.
+const UNITS: u32 = 16 << 20;
 /// Table entries and refcounts of qcow2 that are looked at before the check gives up, whatever the
 /// image is: some 1.5 s, and some 40 s.
 const ENTRIES: RangeInclusive<u64> = 1 << 25..=1 << 30;
-/// Answers of the mapping that are taken at once, and of all that are taken before the check gives
-/// up.
-const ANSWERS_AT_ONCE: u64 = 1 << 14;
-const ANSWERS: RangeInclusive<u64> = 1 << 22..=1 << 28;
+/// The same for the table entries of other formats, which take half as long.
+const OTHER_ENTRIES: RangeInclusive<u64> = 1 << 25..=1 << 32;
+/// How many of those are looked at before the work is summed up.
+const AT_ONCE: u64 = 1 << 14;
 /// Snapshots whose tables may all be looked at anew.
 const MOST_SNAPSHOTS: u64 = 64;
 
@@ -105,6 +109,17 @@ fn most_entries(length: u64, cluster: u64, snapshots: u32) -> u64 {
     within((length / 8).saturating_mul(walks), ENTRIES)
 }
 
+/// The same for the other formats: an entry of four bytes is met in each pass, of which a file of
+/// sectors takes the most, and the marker of a compressed grain, which has a sector at least, is
+/// worth some hundred.
+fn most_units(length: u64) -> u64 {
+    let passes = 1 + length / 512 / u64::from(UNITS);
+    within(
+        (length / 4).saturating_mul(passes).saturating_add(length),
+        OTHER_ENTRIES,
+    )
+}
+
 fn within(number: u64, bounds: RangeInclusive<u64>) -> u64 {
     number.clamp(*bounds.start(), *bounds.end())
 }
@@ -124,18 +139,14 @@ fn mapping<P: Ports>(
     source: &mut dyn ReadAt,
     reporter: &mut Reporter<'_, P>,
 ) -> Result<(), Error> {
-    let mut survey = Survey::new();
-    // What is in the file, and a hole behind each piece of it.
-    let honest = source.size() / image.cluster_size().unwrap_or(512) * 2;
-    let mut left = within(honest, ANSWERS);
-    let at_once = usize::try_from(ANSWERS_AT_ONCE).unwrap_or(usize::MAX);
-    while !survey.step(image, source, at_once)? {
-        left = left.saturating_sub(ANSWERS_AT_ONCE);
-        if left == 0 {
+    let mut survey = Survey::new(image, source, UNITS);
+    let most = most_units(source.size());
+    while !survey.step(image, source, AT_ONCE)? {
+        if survey.entries > most {
             return Err(Error::Refused(Finding {
                 reason: Reason::TooMuchWork,
                 at: 0,
-                value: survey.seen(),
+                value: survey.entries,
             }));
         }
     }
@@ -172,5 +183,8 @@ mod tests {
         assert_eq!(most_entries(1 << 30, cluster, 1), 1 << 28);
         assert_eq!(most_entries(1 << 40, cluster, 0), 1 << 30);
         assert_eq!(most_entries(u64::MAX, 512, u32::MAX), 1 << 30);
+        assert_eq!(most_units(0), 1 << 25);
+        assert_eq!(most_units(1 << 30), 5 << 28);
+        assert_eq!(most_units(u64::MAX), 1 << 32);
     }
 }

@@ -8,7 +8,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use tempfile::TempDir;
 
 use super::*;
-use crate::files::{InputFile, OutputFile, OutputOptions, check_distinct, open_image};
+use crate::files::{
+    DistinctError, InputFile, OutputFile, OutputOptions, check_distinct, open_image,
+};
 
 const BOTH: [Naming; 2] = [Naming::Unnamed, Naming::Hidden];
 
@@ -133,12 +135,15 @@ fn what_a_run_writes_is_nothing_that_it_reads_or_writes_as_well() {
     ] {
         let error = run(folder.path(), ["input", "image", output, stats]).unwrap_err();
         assert!(
-            matches!(error, FileError::SameFile { .. }),
+            matches!(error, FileError::Distinct(DistinctError::SameFile { .. })),
             "{output} {stats}: {error}"
         );
     }
     let error = run(folder.path(), ["input", "image", "New", "nEW"]).unwrap_err();
-    assert!(matches!(error, FileError::SameName { .. }), "{error}");
+    assert!(
+        matches!(error, FileError::Distinct(DistinctError::SameName { .. })),
+        "{error}"
+    );
     assert_eq!(names(&folder), before);
     for name in ["input", "image", "old"] {
         assert_eq!(fs::read(folder.path().join(name)).unwrap(), name.as_bytes());

@@ -5,12 +5,13 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use rustix::fs::{FileType, fstat, ftruncate};
+use rustix::fs::FileType;
 
 use super::{OutputFile, lock};
 use crate::files::descriptor::Descriptor;
 use crate::files::device;
 use crate::files::error::FileError;
+use crate::files::system::{fstat, ftruncate};
 use crate::files::zeroing::{free, make_zero};
 
 impl OutputFile {
@@ -43,7 +44,7 @@ impl OutputFile {
     }
 
     /// Gives a new file its length: zeros at its end were never written.
-    pub(super) fn cut(&self) -> Result<(), FileError> {
+    pub(super) fn cut_to_length(&self) -> Result<(), FileError> {
         let length = self.length();
         let failed = |errno: rustix::io::Errno| FileError::Length {
             path: self.path.clone(),

@@ -7,13 +7,16 @@
 )]
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::process::Command;
 
 use tempfile::TempDir;
+use vm_memory::VolatileSlice;
 
 use super::*;
-use crate::files::padded_length;
+use crate::files::{DistinctError, padded_length};
+use crate::storage::Storage;
 
 mod devices;
 mod faults;
@@ -242,7 +245,10 @@ fn the_input_is_never_the_output_whatever_its_name() {
         setup.path("softer"),
     ] {
         let error = OutputFile::create(&path, &setup.input, OutputOptions::default()).unwrap_err();
-        assert!(matches!(error, FileError::SameFile { .. }), "{error}");
+        assert!(
+            matches!(error, FileError::Distinct(DistinctError::SameFile { .. })),
+            "{error}"
+        );
     }
     assert_eq!(fs::read(&input).unwrap(), content(700));
 }

@@ -127,7 +127,7 @@ mod tests {
         for rsp in [last, last - 8, last + 100] {
             assert!(told(last - 8, rsp).starts_with("the stack has overflowed"));
         }
-        // A frame that is larger than the guard page.
+        // The frame of this function is larger than the guard page.
         let far = DMA_POOL - 0x100;
         assert!(told(far - 8, far).starts_with("the stack has overflowed"));
         assert!(told(0, 0x7f_f000).starts_with("access through a null pointer"));

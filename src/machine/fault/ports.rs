@@ -15,7 +15,7 @@ pub(super) struct Ports {
 }
 
 impl Ports {
-    /// Those of `instruction`, if it is one that reads or writes ports.
+    /// The ports of `instruction`, if it reads or writes any.
     pub(super) fn of(scene: &Scene, instruction: &Instruction) -> Option<Self> {
         let port_operand = match instruction.mnemonic() {
             Mnemonic::In => 1,
@@ -57,7 +57,7 @@ fn is_open(scene: &Scene, port: u32) -> bool {
         return false;
     };
     let byte = u32::from(u16::from_le_bytes([low, high])) + port / 8;
-    // The processor reads the byte behind as well.
+    // The processor reads the byte behind that one as well.
     let ([bits], 1) = scene.bytes(scene.tss + u64::from(byte)) else {
         return false;
     };

@@ -9,7 +9,7 @@ use std::path::Path;
 pub struct Surroundings {
     /// Intel's virtualisation is offered by the processor.
     pub vmx: bool,
-    /// AMD's is.
+    /// AMD's virtualisation is offered by the processor.
     pub svm: bool,
     /// The processor is one of a virtual machine.
     pub virtual_machine: bool,
@@ -94,7 +94,7 @@ impl Surroundings {
     }
 }
 
-/// The module that is behind `/dev/kvm`, if it is one.
+/// The kernel module that is behind `/dev/kvm`, if it is not built into the kernel.
 pub(super) fn loaded_module() -> Option<&'static str> {
     ["kvm_intel", "kvm_amd", "kvm_pvm"]
         .into_iter()

@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::config::{HostCheck, OutputFormat};
 use crate::machine::{self, Severity};
+use crate::operations::beginning;
 use crate::report::{self, Console, ConsoleOptions, check_object, finding_object};
 use crate::runtime::{Signals, say_goodbye};
 
@@ -79,6 +80,8 @@ impl From<machine::Finding> for Finding {
 /// Looks at what `check` asks for, tells the user, and returns the exit status: 0 if a copy would
 /// run.
 pub fn run(check: &HostCheck) -> u8 {
+    let folder = check.folder.as_deref().unwrap_or(Path::new("."));
+    beginning::knock([folder]);
     let Ok(signals) = Signals::take_over() else {
         report::last_words("cannot take over signals", PATIENCE);
         return EXIT_HOST;
@@ -88,7 +91,6 @@ pub fn run(check: &HostCheck) -> u8 {
         format: check.format,
         missing: false,
     };
-    let folder = check.folder.as_deref().unwrap_or(Path::new("."));
     let kvm: Vec<Finding> = host::kvm();
     let has_kvm = kvm.iter().all(|finding| finding.state != State::Missing);
     let found = kvm
@@ -115,7 +117,11 @@ pub fn run(check: &HostCheck) -> u8 {
     };
     talk.conclude();
     say_goodbye(&mut talk.console, None, signals.as_fd());
-    talk.status()
+    // What was found is all that this is for.
+    match talk.console.failure() {
+        Some(_) => EXIT_HOST,
+        None => talk.status(),
+    }
 }
 
 /// The conversation with the user.

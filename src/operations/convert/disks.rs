@@ -1,23 +1,20 @@
 //! The disks of a conversion: the image and its backing files to read, and the output.
 
-use std::io;
 use std::sync::Arc;
 
 use super::files::Files;
-use crate::files::{InputFile, OutputFile, padded_length};
+use crate::files::{InputFile, OutputFile};
 use crate::machine::{Machine, Slot};
+use crate::operations::disk::{DiskShape, INPUT, OUTPUT, driver_fault};
+use crate::reason::reason;
 use crate::runtime::{RunError, Worker};
 use crate::sandbox::calls;
-use crate::virtio::VirtioDevice;
-use crate::virtio::block::{Block, BlockConfig, BlockCounters, ID_BYTES, NewBlockError};
+use crate::virtio::block::{Block, BlockCounters};
 
 /// The sector size of all of them: what the formats count in.
 pub(super) const SECTOR_SIZE: u32 = 512;
 
-/// What the devices tell a guest that asks who they are (GET_ID), and what their threads are
-/// called.
-const INPUT: &str = "input";
-const OUTPUT: &str = "output";
+/// What the disks of backing files, and their threads, are called.
 const BACKING: &str = "backing";
 
 /// All of them.
@@ -29,34 +26,25 @@ pub(super) struct Disks {
 impl Disks {
     /// The disks over `files`, for `machine`. The output's has as much room as the output may have.
     pub(super) fn new(files: &Files, machine: &Machine) -> Result<Self, RunError> {
-        let config = |length, read_only, id| BlockConfig {
-            capacity: padded_length(length, SECTOR_SIZE),
+        let shape = |name, length, read_only| DiskShape {
+            name,
+            length,
             sector_size: SECTOR_SIZE,
             read_only,
             zeroes: true,
-            id: padded_id(id),
         };
-        let refused = |error: NewBlockError| RunError::Host {
-            what: "make a disk",
-            source: io::Error::other(error),
-        };
-        let memory = || machine.memory().clone();
-        let mut inputs = Vec::new();
-        for (index, file) in files.inputs.iter().enumerate() {
-            let config = config(file.len(), true, source_name(index));
-            let disk = Block::new(&config, file.clone(), memory(), machine.line());
-            inputs.push(Arc::new(disk.map_err(refused)?));
-        }
-        let config = config(files.output.length(), false, OUTPUT);
-        let output = Block::new(&config, files.output.clone(), memory(), machine.line());
+        let inputs = files.inputs.iter().enumerate();
+        let inputs = inputs
+            .map(|(index, file)| shape(source_name(index), file.len(), true).disk(file, machine));
+        let output = shape(OUTPUT, files.output.length(), false);
         Ok(Self {
-            inputs,
-            output: Arc::new(output.map_err(refused)?),
+            inputs: inputs.collect::<Result<_, _>>()?,
+            output: output.disk(&files.output, machine)?,
         })
     }
 
-    /// Puts all into the machine: input, output, and the backing files in their order. Returns where
-    /// the input is, whose work the vCPU's thread does while the guest waits.
+    /// Puts all into the machine: input, output, and the backing files in their order. Returns
+    /// where the input is, whose work the vCPU's thread does while the guest waits.
     pub(super) fn add_to(&self, machine: &mut Machine) -> Result<Slot, RunError> {
         let input = machine.add_virtio(self.inputs[0].clone())?;
         machine.add_virtio(self.output.clone())?;
@@ -92,20 +80,14 @@ impl Disks {
     pub(super) fn host_error(&self) -> Option<Box<dyn std::error::Error + Send + Sync>> {
         let input = self.inputs.iter().find_map(|disk| disk.io_error());
         let error = input.or_else(|| self.output.io_error())?;
-        Some(error.source.to_string().into())
+        Some(reason(&error.source).into())
     }
 
     /// What the guest's driver did wrong.
     pub(super) fn driver_fault(&self) -> Option<String> {
-        let inputs = self.inputs.iter().enumerate();
-        let inputs = inputs.map(|(index, disk)| (source_name(index), disk.fault()));
-        let mut all = inputs.chain([(OUTPUT, self.output.fault())]);
-        all.find_map(|(name, fault)| {
-            let fault = fault?;
-            Some(format!(
-                "the guest's driver broke the {name} disk's queue: {fault}"
-            ))
-        })
+        let mut inputs = self.inputs.iter().enumerate();
+        let input = inputs.find_map(|(index, disk)| driver_fault(source_name(index), &**disk));
+        input.or_else(|| driver_fault(OUTPUT, &*self.output))
     }
 }
 
@@ -114,12 +96,4 @@ const fn source_name(index: usize) -> &'static str {
         0 => INPUT,
         _ => BACKING,
     }
-}
-
-fn padded_id(text: &str) -> [u8; ID_BYTES] {
-    let mut id = [0; ID_BYTES];
-    for (byte, from) in id.iter_mut().zip(text.bytes()) {
-        *byte = from;
-    }
-    id
 }

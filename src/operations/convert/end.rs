@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::disks::{Disks, SECTOR_SIZE};
 use super::session::Complaint;
 use super::{Conversion, Session, console_options};
-use crate::config::{ConvertConfig, OutputFormat};
-use crate::operations::ending;
+use crate::config::ConvertConfig;
+use crate::operations::{ending, written};
 use crate::report::{Console, RunResult};
 use crate::runtime::{GuestEnd, Outcome, RunError, say_goodbye};
 use crate::stats::Stats;
@@ -78,17 +78,9 @@ pub(super) fn finish(
         &exits,
         &run.disks.counters(),
     );
-    if config.stats {
-        match config.format {
-            OutputFormat::Text => console.notice(&stats.to_string()),
-            OutputFormat::Json => console.line(&stats.to_object()),
-        }
-    }
-    let file = run.files.stats.as_ref();
-    let saved = file.map_or(Ok(()), |file| file.save(stats.to_json().as_bytes()));
-    if let Err(error) = saved {
-        console.warn(&error.to_string());
-    }
+    let format = config.stats.then_some(config.format);
+    let file = run.files.stats.as_deref();
+    written::tell_stats(&stats, &mut console, format, file);
     let succeeded = result.is_ok();
     let result = result.map(|warnings| warnings.iter().for_each(|line| console.warn(line)));
     let status = ending::conclude(&mut console, &result, |result| RunResult {

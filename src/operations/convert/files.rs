@@ -2,13 +2,14 @@
 //! them, then what is written, and none of it may be any of the rest. No name out of an image is
 //! ever opened.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use crate::config::ConvertConfig;
 use crate::files::{InputFile, Known, NewFile, OutputFile, OutputOptions, Role, check_distinct};
+use crate::operations::written;
 use crate::runtime::RunError;
-use crate::sandbox::{Calls, calls};
+use crate::sandbox::Calls;
 use crate::storage::Cancel;
 
 /// The files of a run.
@@ -75,11 +76,7 @@ impl Files {
 
     /// The folders in which files get their names in the end, and the calls that this takes.
     pub(super) fn placing(&self) -> Vec<(BorrowedFd<'_>, Calls)> {
-        let stats = self.stats.as_ref().and_then(|stats| stats.folder());
-        let folders = self.output.folder().into_iter().chain(stats);
-        folders
-            .map(|folder| (folder, calls::place_file(folder.as_raw_fd())))
-            .collect()
+        written::placing(&self.output, self.stats.as_deref())
     }
 
     /// The same files for another owner.

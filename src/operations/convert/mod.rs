@@ -2,26 +2,27 @@
 //!
 //! All parsing and inflating is done by the guest. The host opens the files that the user named, and
 //! nothing that an image names; it holds the guest to the limit of the output's length, and puts the
-//! output in place only if every byte of it was written or declared zero.
+//! output in place only if every byte of it was written or declared zero, and if the header of an image
+//! names no other file.
 
 mod disks;
 mod end;
 mod files;
+mod header;
 mod session;
 
 use std::time::Instant;
 
-use guest_abi::ports::{COM1, COM2, EXIT, IDLE, UART_DATA, UART_PORTS};
-use guest_protocol::{HEADER_LEN, MAX_MESSAGE_LEN, Payload, encode_framed};
+use guest_protocol::Payload;
 
 pub use session::{Complaint, ProtocolError, Session};
 
 use crate::config::{ConvertConfig, DiskFormat, ProgressPercent};
-use crate::machine::{self, Machine, Ports};
+use crate::machine::{self, Machine};
+use crate::operations::beginning::{self, Beginning, open_console};
+use crate::operations::ports::{SerialPorts, configuration_frame, does_not_fit};
 use crate::report::{Console, ConsoleOptions};
-use crate::runtime::{
-    Deadline, GuestEnd, Operation, Outcome, ReportSource, RunError, Runner, SerialPort, Signals,
-};
+use crate::runtime::{GuestEnd, Operation, Outcome, ReportSource, RunError};
 use crate::sandbox::calls;
 use disks::Disks;
 use files::Files;
@@ -34,7 +35,39 @@ struct Conversion {
     files: Files,
     disks: Disks,
     session: Session,
+    /// Whether the output has as many bytes as the disk, so that those written tell how much is done.
+    is_raw: bool,
+    reports: Reports,
     shows_total: bool,
+}
+
+/// What the guest is to report of its progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Reports {
+    progress: ProgressPercent,
+    /// Only the bar is to move by them.
+    hidden: bool,
+}
+
+impl Reports {
+    fn new(config: &ConvertConfig, console: &Console) -> Self {
+        let progress = match console.wants_reports() {
+            true => config.progress,
+            false => ProgressPercent::NEVER,
+        };
+        // Zeros are no bytes of an image with tables: the guest alone knows how much is done.
+        let hidden = config.output_format == DiskFormat::Qcow2
+            && console.has_bar()
+            && progress == ProgressPercent::NEVER;
+        Self {
+            progress: if hidden {
+                ProgressPercent::EACH
+            } else {
+                progress
+            },
+            hidden,
+        }
+    }
 }
 
 /// Converts as `config` says, tells the user how it went, and returns the exit status. If there is
@@ -50,53 +83,29 @@ pub fn run(config: &ConvertConfig) -> u8 {
 
 /// Goes as far as there is an outcome, good or bad.
 fn start(config: &ConvertConfig) -> Result<(Conversion, Outcome), RunError> {
-    let deadline = config.timeout.and_then(Deadline::after);
-    let set_alarm = |deadline: Deadline| {
-        let config = config.clone();
-        deadline.set_alarm(move |error| end::refuse(&config, error, deadline.limit()))
-    };
-    let alarm = deadline.map(set_alarm).transpose();
-    let alarm = alarm.map_err(RunError::host("set an alarm"))?;
+    let refused = config.clone();
+    let refuse = move |error: &RunError, elapsed| end::refuse(&refused, error, elapsed);
+    let beginning = Beginning::new(config.timeout, refuse)?;
     let (inputs, cancel) = Files::sources(config)?;
-    // From here on a signal ends the run in order: there may be a file to remove.
-    let signals = Signals::take_over().map_err(RunError::host("take over signals"))?;
-    drop(alarm);
+    let written = [Some(config.output.as_path()), config.stats_file.as_deref()];
+    beginning::knock(written.into_iter().flatten());
+    let (deadline, signals) = beginning.take_over_signals()?;
     let files = Files::new(config, inputs, cancel)?;
-    let mut console = Console::open(console_options(config));
-    files.notes().iter().for_each(|note| console.warn(note));
-    if !config.sandbox {
-        console.warn("the sandbox is off");
-    }
+    let console = open_console(console_options(config), &files.notes(), config.sandbox);
 
     let slots = files.inputs.len() + 1;
     let mut machine = Machine::with_heap(machine::open_kvm()?, slots)?;
     let disks = Disks::new(&files, &machine)?;
     let helped = disks.add_to(&mut machine)?;
-    let com1 = SerialPort::for_reports().map_err(RunError::host("make an eventfd"))?;
-    let com2 = SerialPort::for_debug().map_err(RunError::host("make an eventfd"))?;
-    com1.uart
-        .queue_input(&frame(config, &files, console.wants_reports())?);
-    for (first, port) in [(COM1, &com1), (COM2, &com2)] {
-        let ports = Ports::new(first, UART_PORTS).posting_writes_to(UART_DATA);
-        machine.add_pio(ports, port.uart.clone())?;
-    }
-    machine.add_exit_port(EXIT)?;
-    machine.add_idle_port(IDLE, Some(helped))?;
-    let vcpu = machine.boot(GUEST)?;
+    let reports = Reports::new(config, &console);
+    let ports = SerialPorts::new(&frame(config, &files, reports)?)?;
+    let vcpu = ports.boot(machine, Some(helped), GUEST)?;
 
     let placing = files.placing();
-    let runner = placing
-        .iter()
-        .fold(Runner::new(vcpu), |runner, (folder, calls)| {
-            runner.folder(*folder).main_calls(calls)
-        });
-    let runner = disks
-        .workers()
-        .into_iter()
-        .fold(runner, Runner::worker)
+    let runner = beginning::runner(vcpu, &placing, disks.workers())
         .helping_calls(&calls::read_file())
-        .reports(&com1)
-        .debug(&com2)
+        // The head of an image that was written is looked at.
+        .main_calls(&calls::read_file())
         .signals(signals)
         .deadline(deadline)
         .confined(config.sandbox);
@@ -104,23 +113,20 @@ fn start(config: &ConvertConfig) -> Result<(Conversion, Outcome), RunError> {
         session: Session::new(config.digest.is_some()),
         files: files.share(),
         disks,
+        is_raw: config.output_format == DiskFormat::Raw,
+        reports,
         shows_total: false,
     };
-    let outcome = runner.run(&mut conversion, console)?;
+    let outcome = ports.listen(runner).run(&mut conversion, console)?;
     Ok((conversion, outcome))
 }
 
 /// What the guest is told.
-fn frame(config: &ConvertConfig, files: &Files, reports: bool) -> Result<Vec<u8>, RunError> {
-    let progress = if reports {
-        config.progress
-    } else {
-        ProgressPercent::NEVER
-    };
+fn frame(config: &ConvertConfig, files: &Files, reports: Reports) -> Result<Vec<u8>, RunError> {
     let mut lengths = files.inputs.iter().map(|input| input.len());
     let message = guest_protocol::ConvertConfig {
         transport: guest_protocol::Transport::Serial.into(),
-        progress_percent: progress.percent().into(),
+        progress_percent: reports.progress.percent().into(),
         input_length: lengths.next().unwrap_or(0),
         backing_lengths: lengths.collect(),
         input_format: config.claimed.map_or("", |format| format.name()).to_owned(),
@@ -133,6 +139,7 @@ fn frame(config: &ConvertConfig, files: &Files, reports: bool) -> Result<Vec<u8>
         snapshot: config.snapshot.clone().unwrap_or_default(),
         output_format: match config.output_format {
             DiskFormat::Raw => guest_protocol::ConvertFormat::Raw,
+            DiskFormat::Qcow2 => guest_protocol::ConvertFormat::Qcow2,
         }
         .into(),
         digest: match config.digest {
@@ -141,14 +148,7 @@ fn frame(config: &ConvertConfig, files: &Files, reports: bool) -> Result<Vec<u8>
         }
         .into(),
     };
-    let mut frame = vec![0; HEADER_LEN + MAX_MESSAGE_LEN];
-    let len = encode_framed(&message, &mut frame).map_err(|error| {
-        RunError::Guest(format!(
-            "the configuration does not fit into a frame: {error}"
-        ))
-    })?;
-    frame.truncate(len);
-    Ok(frame)
+    configuration_frame(&message).map_err(does_not_fit)
 }
 
 fn console_options(config: &ConvertConfig) -> ConsoleOptions {
@@ -163,6 +163,10 @@ fn console_options(config: &ConvertConfig) -> ConsoleOptions {
     }
 }
 
+fn storage(error: std::io::Error) -> RunError {
+    RunError::Storage(error.into())
+}
+
 impl Operation for Conversion {
     fn receive(
         &mut self,
@@ -170,10 +174,13 @@ impl Operation for Conversion {
         bytes: &[u8],
         console: &mut Console,
     ) -> Result<(), RunError> {
+        let hidden = self.reports.hidden;
         let show = |message: &guest_protocol::GuestMessage| {
-            // What is wrong with an image is said once, at the end.
-            if !matches!(message.payload, Some(Payload::Error(_))) {
-                console.message(message);
+            match message.payload {
+                // What is wrong with an image is said once, at the end.
+                Some(Payload::Error(_)) => {}
+                Some(Payload::Progress(_)) if hidden => {}
+                _ => console.message(message),
             }
             if let Some(Payload::Complete(complete)) = &message.payload
                 && !complete.digest.is_empty()
@@ -183,15 +190,18 @@ impl Operation for Conversion {
         };
         let received = self.session.receive(bytes, show);
         received.map_err(|error| RunError::Guest(format!("the conversion failed: {error}")))?;
-        if let Some(length) = self.session.length().filter(|_| !self.shows_total) {
+        if let Some(size) = self.session.disk().filter(|_| !self.shows_total) {
             self.shows_total = true;
-            console.set_total(length);
+            console.set_total(size);
         }
         Ok(())
     }
 
     fn progress(&self) -> u64 {
-        self.files.output.bytes_written()
+        match self.is_raw {
+            true => self.files.output.bytes_written(),
+            false => self.session.reported(),
+        }
     }
 
     fn cancel(&self) {
@@ -200,7 +210,15 @@ impl Operation for Conversion {
 
     fn judge(&mut self, end: GuestEnd<'_>) -> Result<(), RunError> {
         let length = end::judge(end, &self.session, &self.disks)?;
-        Ok(self.files.output.declare_length(length)?)
+        self.files.output.declare_length(length)?;
+        let size = self.session.disk().unwrap_or(0);
+        if !self.is_raw && !header::is_harmless(&*self.files.output, size).map_err(storage)? {
+            return Err(RunError::Guest(
+                "the conversion failed: the guest wrote an image with a header that it may not have"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
     }
 
     fn commit(&mut self) -> Result<Vec<String>, RunError> {

@@ -1,16 +1,18 @@
 //! Follows what the guest of a conversion says, and keeps it within what it can have to say.
 //!
-//! The guest is not trusted: it says how long the output is, and the limit holds for that; the number
-//! of messages is bounded; progress only rises; nothing follows the completion. What it says of an
-//! image is a reason to refuse it, and never one to take it.
+//! The guest is not trusted: it says how large the disk is and how long the output, and the limit
+//! holds for that; the number of messages is bounded; progress only rises; nothing follows the
+//! completion. What it says of an image is a reason to refuse it, and never one to take it.
 
 use guest_protocol::{
     ErrorMessage, FrameDecoder, FrameError, GuestMessage, Level, NO_STATUS, Payload,
 };
 
+use crate::operations::frames;
 use crate::report::{hex, message_line, quote_text};
 
-/// Messages beside progress that a session may have: four for each disk of a full machine, and a few.
+/// Messages beside progress that a session may have: four for each disk of a full machine, and a
+/// few.
 const MAX_MESSAGES: u32 = 128;
 /// Length of a digest (SHA-256) in bytes.
 const DIGEST_LEN: usize = 32;
@@ -35,7 +37,7 @@ pub enum ProtocolError {
         total: u64,
     },
     /// A second length.
-    #[error("the guest said twice how long the output is")]
+    #[error("the guest said twice how long the output is, or how large the disk")]
     Length,
     /// More than a conversion has to say.
     #[error("the guest sent more messages than a conversion has to send")]
@@ -64,6 +66,7 @@ pub enum Complaint {
 pub struct Session {
     decoder: FrameDecoder,
     wants_digest: bool,
+    disk: Option<u64>,
     length: Option<u64>,
     reported: u64,
     messages: u32,
@@ -79,6 +82,7 @@ impl Session {
         Self {
             decoder: FrameDecoder::new(),
             wants_digest,
+            disk: None,
             length: None,
             reported: 0,
             messages: 0,
@@ -88,10 +92,16 @@ impl Session {
         }
     }
 
-    /// How long the output is, in bytes, once the guest has said so.
+    /// How large the disk in the image is, in bytes, once the guest has said so.
     #[must_use]
-    pub const fn length(&self) -> Option<u64> {
-        self.length
+    pub const fn disk(&self) -> Option<u64> {
+        self.disk
+    }
+
+    /// How many bytes of the disk are done, as far as the guest has reported it.
+    #[must_use]
+    pub const fn reported(&self) -> u64 {
+        self.reported.saturating_mul(SECTOR)
     }
 
     /// The digest that the guest gave with its completion, as hexadecimal digits.
@@ -111,19 +121,13 @@ impl Session {
         mut show: impl FnMut(&GuestMessage),
     ) -> Result<(), ProtocolError> {
         let mut decoder = std::mem::take(&mut self.decoder);
-        let mut result = Ok(());
-        let frames = decoder.push(bytes, |message| {
-            if result.is_ok() {
-                result = self.check(&message);
-            }
-            if result.is_ok() {
-                show(&message);
-            }
+        let result = frames::receive(&mut decoder, bytes, |message| {
+            self.check(&message)?;
+            show(&message);
+            Ok(())
         });
         self.decoder = decoder;
-        // A message is checked before the frame behind it is looked at: its fault is the first.
-        result?;
-        Ok(frames?)
+        result
     }
 
     fn check(&mut self, message: &GuestMessage) -> Result<(), ProtocolError> {
@@ -133,14 +137,19 @@ impl Session {
         let level = match &message.payload {
             Some(Payload::Init(_)) => Level::Info,
             Some(Payload::Capacity(capacity)) => {
-                if capacity.device == "output" && self.length.replace(capacity.bytes).is_some() {
+                let known = match capacity.device.as_str() {
+                    "input" => self.disk.replace(capacity.bytes),
+                    "output" => self.length.replace(capacity.bytes),
+                    _ => None,
+                };
+                if known.is_some() {
                     return Err(ProtocolError::Length);
                 }
                 Level::Info
             }
             Some(Payload::Progress(progress)) => {
                 let (current, total) = (progress.current, progress.total);
-                let known = self.length.map(|length| length.div_ceil(SECTOR));
+                let known = self.disk.map(|size| size.div_ceil(SECTOR));
                 if Some(total) != known || current > total || current <= self.reported {
                     return Err(ProtocolError::Progress { current, total });
                 }
@@ -188,22 +197,26 @@ impl Session {
         if self.decoder.is_mid_frame() {
             return failed("the guest ended in the middle of a message");
         }
-        let Some((count, true)) = self.completion else {
-            return failed("the guest ended without a success");
-        };
-        match self.length {
-            Some(length) if count == length.div_ceil(SECTOR) => {
-                match self.wants_digest && self.digest.is_none() {
-                    true => failed("the guest gave no digest of what it converted"),
-                    false => Ok(length),
-                }
+        let count = match self.completion {
+            Some((count, true)) => count,
+            Some((count, false)) => {
+                return failed(&format!("the guest gave up after {count} sectors"));
             }
-            Some(length) => failed(&format!(
+            None => return failed("the guest ended without a completion"),
+        };
+        let (Some(disk), Some(length)) = (self.disk, self.length) else {
+            return failed("the guest did not say how large the disk is, and how long the output");
+        };
+        if count != disk.div_ceil(SECTOR) {
+            return failed(&format!(
                 "the guest claimed success with {count} of {} sectors",
-                length.div_ceil(SECTOR)
-            )),
-            None => failed("the guest did not say how long the output is"),
+                disk.div_ceil(SECTOR)
+            ));
         }
+        if self.wants_digest && self.digest.is_none() {
+            return failed("the guest gave no digest of what it converted");
+        }
+        Ok(length)
     }
 }
 
@@ -236,11 +249,16 @@ mod tests {
         session.receive(&buffer[..len], |_| {})
     }
 
-    fn with_length(length: u64) -> Session {
+    /// After the disk's size and the output's length.
+    fn with_sizes(disk: u64, length: u64) -> Session {
         let mut session = Session::new(false);
-        receive(&mut session, &capacity_message("input", 9, 9)).unwrap();
+        receive(&mut session, &capacity_message("input", 9, disk)).unwrap();
         receive(&mut session, &capacity_message("output", 0, length)).unwrap();
         session
+    }
+
+    fn with_length(length: u64) -> Session {
+        with_sizes(length, length)
     }
 
     #[test]
@@ -257,13 +275,32 @@ mod tests {
         let mut session = Session::new(false);
         receive(&mut session, &complete_message("convert", 0, true)).unwrap();
         assert!(session.verdict().is_err());
+        for device in ["input", "output"] {
+            let mut session = Session::new(false);
+            receive(&mut session, &capacity_message(device, 0, 0)).unwrap();
+            receive(&mut session, &complete_message("convert", 0, true)).unwrap();
+            assert!(session.verdict().is_err(), "{device}");
+        }
+    }
+
+    #[test]
+    fn an_output_may_be_shorter_or_longer_than_its_disk() {
+        for length in [0, 512, 100_000] {
+            let mut session = with_sizes(1000, length);
+            receive(&mut session, &progress_message("convert", 1, 2, 50)).unwrap();
+            assert_eq!(session.reported(), 512);
+            receive(&mut session, &complete_message("convert", 2, true)).unwrap();
+            assert_eq!(session.verdict(), Ok(length));
+        }
     }
 
     #[test]
     fn a_length_is_said_once_and_progress_rises_to_it() {
-        let mut session = with_length(1000);
-        let again = receive(&mut session, &capacity_message("output", 0, 5));
-        assert_eq!(again, Err(ProtocolError::Length));
+        for device in ["input", "output"] {
+            let mut session = with_length(1000);
+            let again = receive(&mut session, &capacity_message(device, 0, 5));
+            assert_eq!(again, Err(ProtocolError::Length));
+        }
         for (current, total) in [(1, 3), (3, 2), (0, 2)] {
             let mut session = with_length(1000);
             let error = receive(

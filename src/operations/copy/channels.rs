@@ -3,13 +3,12 @@
 
 use std::sync::Arc;
 
-use guest_abi::ports::{COM1, COM2, EXIT, IDLE, UART_DATA, UART_PORTS};
-
 use super::configuration::{InputFacts, Reports, config_frame};
 use super::disks::Disks;
 use crate::config::Config;
 use crate::devices::ByteQueue;
-use crate::machine::{Machine, Poller, Ports, Slot, Vcpu};
+use crate::machine::{Machine, Slot, Vcpu};
+use crate::operations::ports::{SerialPorts, does_not_fit};
 use crate::runtime::{ReportSource, RunError, Runner, SerialPort, Worker, report_queue};
 use crate::sandbox::Calls;
 use crate::virtio::VirtioDevice;
@@ -20,8 +19,7 @@ const CONSOLE: &str = "console";
 
 /// All of them.
 pub(super) struct Channels {
-    com1: SerialPort,
-    com2: SerialPort,
+    ports: SerialPorts,
     console: Option<ReportConsole>,
 }
 
@@ -39,50 +37,35 @@ impl Channels {
         input: &InputFacts,
         machine: &mut Machine,
     ) -> Result<Self, RunError> {
-        let eventfd = |error| RunError::host("make an eventfd")(error);
-        let channels = Self {
-            com1: SerialPort::for_reports().map_err(eventfd)?,
-            com2: SerialPort::for_debug().map_err(eventfd)?,
-            console: reports
-                .are_by_console()
-                .then(|| ReportConsole::new(machine))
-                .transpose()?,
-        };
-        let frame = config_frame(config, reports, input).map_err(|error| {
-            RunError::Guest(format!(
-                "the configuration does not fit into a frame: {error}"
-            ))
-        })?;
-        channels.com1.uart.queue_input(&frame);
-        Ok(channels)
+        let console = reports
+            .are_by_console()
+            .then(|| ReportConsole::new(machine))
+            .transpose()?;
+        let frame = config_frame(config, reports, input).map_err(does_not_fit)?;
+        Ok(Self {
+            ports: SerialPorts::new(&frame)?,
+            console,
+        })
     }
 
     /// The port whose input is the user's.
     pub(super) fn com2(&self) -> &SerialPort {
-        &self.com2
+        self.ports.com2()
     }
 
-    /// Completes the machine with its ports and its guest. The second value is what may look at the
-    /// queues of the disks all the time.
+    /// Completes the machine with its ports and its guest.
     pub(super) fn boot(
         &self,
-        mut machine: Machine,
+        machine: Machine,
         helped: [Slot; Disks::COUNT],
         image: &[u8],
-    ) -> Result<(Vcpu, Option<Arc<Poller>>), RunError> {
-        for (first, port) in [(COM1, &self.com1), (COM2, &self.com2)] {
-            let ports = Ports::new(first, UART_PORTS).posting_writes_to(UART_DATA);
-            machine.add_pio(ports, port.uart.clone())?;
-        }
-        machine.add_exit_port(EXIT)?;
-        machine.add_idle_port(IDLE, helped)?;
-        let poller = machine.make_poller()?;
-        Ok((machine.boot(image)?, poller))
+    ) -> Result<Vcpu, RunError> {
+        self.ports.boot(machine, helped, image)
     }
 
     /// Has `runner` listen to all of them.
     pub(super) fn listen<'a>(&self, runner: Runner<'a>) -> Runner<'a> {
-        let runner = runner.reports(&self.com1).debug(&self.com2);
+        let runner = self.ports.listen(runner);
         let Some(console) = &self.console else {
             return runner;
         };

@@ -1,14 +1,10 @@
 //! What the guest of a copy is told before it touches a disk.
 
-use guest_protocol::{
-    DataList, DeviceConfig, FrameError, HEADER_LEN, MAX_MESSAGE_LEN, VmmConfig, encode_framed,
-};
+use guest_protocol::{DataList, DeviceConfig, FrameError, VmmConfig};
 
 use crate::config::{Config, ProgressPercent, Protocol, Sparse, Transport};
 use crate::files::InputFile;
-
-/// The most that a configuration can take.
-const MAX_CONFIG: usize = HEADER_LEN + MAX_MESSAGE_LEN;
+use crate::operations::ports::configuration_frame;
 
 /// What the guest is told of the input beside its sector size.
 #[derive(Clone, Debug)]
@@ -39,8 +35,8 @@ impl InputFacts {
         }
     }
 
-    /// How many sectors of `sector_size` bytes the guest reports on, if it reports on each: those of
-    /// a long hole are one step.
+    /// How many sectors of `sector_size` bytes the guest reports on, if it reports on each: those
+    /// of a long hole are one step.
     #[must_use]
     pub fn reported_sectors(&self, sector_size: u64) -> u64 {
         let data = self.data.ranges(self.length);
@@ -84,8 +80,9 @@ pub struct Reports {
 }
 
 impl Reports {
-    /// The reports of a copy of which `sectors` sectors are reported on. `wanted` says whether anyone will see those of
-    /// progress; if not, the guest is asked for none, since each costs the wire.
+    /// The reports of a copy of which `sectors` sectors are reported on. `wanted` says whether
+    /// anyone will see those of progress; if not, the guest is asked for none, since each costs the
+    /// wire.
     #[must_use]
     pub fn new(config: &Config, sectors: u64, wanted: bool) -> Self {
         let progress = if wanted {
@@ -171,10 +168,7 @@ pub fn config_frame(
         verify: config.verify,
         digest_length: if wants_digest { input.length } else { 0 },
     };
-    let mut frame = vec![0; MAX_CONFIG];
-    let len = encode_framed(&message, &mut frame)?;
-    frame.truncate(len);
-    Ok(frame)
+    configuration_frame(&message)
 }
 
 #[cfg(test)]

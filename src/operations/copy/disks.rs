@@ -1,24 +1,17 @@
 //! The two disks of a copy: the files behind them, and their devices.
 
-use std::io;
 use std::sync::Arc;
-
-use event_manager::EventSubscriber;
 
 use super::Files;
 use crate::config::{Config, SectorSize};
-use crate::files::{InputFile, OutputFile, padded_length};
+use crate::files::{InputFile, OutputFile};
 use crate::machine::{Machine, Poller, Slot, WithPoller};
-use crate::runtime::{RunError, Worker};
+use crate::operations::disk::{DiskShape, INPUT, OUTPUT, driver_fault};
+use crate::reason::reason;
+use crate::runtime::{RunError, Subscriber, Worker};
 use crate::sandbox::Calls;
 use crate::sandbox::calls::{read_file, write_file};
-use crate::virtio::block::{Block, BlockConfig, BlockCounters, ID_BYTES, NewBlockError};
-use crate::virtio::{DeviceFault, VirtioDevice};
-
-/// What the devices tell a guest that asks who they are (GET_ID), and what their threads are
-/// called.
-const INPUT: &str = "input";
-const OUTPUT: &str = "output";
+use crate::virtio::block::{Block, BlockCounters};
 
 /// Both disks.
 pub(super) struct Disks {
@@ -33,33 +26,18 @@ impl Disks {
     /// The disks over `files`, for `machine`. Each shows a whole number of its own sectors: the
     /// last one is filled up.
     pub(super) fn new(config: &Config, files: &Files, machine: &Machine) -> Result<Self, RunError> {
-        let length = files.input.len();
-        let disk_config = |sector_size: SectorSize, read_only, id| BlockConfig {
-            capacity: padded_length(length, sector_size.bytes()),
+        let shape = |name, sector_size: SectorSize, read_only| DiskShape {
+            name,
+            length: files.input.len(),
             sector_size: sector_size.bytes(),
             read_only,
             zeroes: true,
-            id: padded_id(id),
         };
-        let refused = |error: NewBlockError| RunError::Host {
-            what: "make a disk",
-            source: io::Error::other(error),
-        };
-        let input = Block::new(
-            &disk_config(config.input_sector_size, true, INPUT),
-            files.input.clone(),
-            machine.memory().clone(),
-            machine.line(),
-        );
-        let output = Block::new(
-            &disk_config(config.output_sector_size, false, OUTPUT),
-            files.output.clone(),
-            machine.memory().clone(),
-            machine.line(),
-        );
+        let input = shape(INPUT, config.input_sector_size, true);
+        let output = shape(OUTPUT, config.output_sector_size, false);
         Ok(Self {
-            input: Arc::new(input.map_err(refused)?),
-            output: Arc::new(output.map_err(refused)?),
+            input: input.disk(&files.input, machine)?,
+            output: output.disk(&files.output, machine)?,
         })
     }
 
@@ -73,7 +51,7 @@ impl Disks {
     /// A thread for each. That of the output may do all that either disk asks for, and so it is the
     /// one that polls.
     pub(super) fn workers(&self, poller: Option<Arc<Poller>>) -> [Worker; 2] {
-        let output: Arc<dyn EventSubscriber + Send + Sync> = match poller {
+        let output: Arc<dyn Subscriber> = match poller {
             Some(poller) => Arc::new(WithPoller {
                 device: self.output.clone(),
                 poller,
@@ -107,33 +85,16 @@ impl Disks {
     pub(super) fn host_error(&self) -> Option<Box<dyn std::error::Error + Send + Sync>> {
         let error = self.input.io_error().or_else(|| self.output.io_error())?;
         // The file layer names the file, the operation and the offset.
-        Some(error.source.to_string().into())
+        Some(reason(&error.source).into())
     }
 
     /// What the guest's driver did wrong on either disk.
     pub(super) fn driver_fault(&self) -> Option<String> {
-        let devices: [(&str, &dyn VirtioDevice); 2] =
-            [(INPUT, &*self.input), (OUTPUT, &*self.output)];
-        devices.into_iter().find_map(|(name, device)| {
-            Some(match device.fault()? {
-                DeviceFault::NotStarted(why) => format!("the {name} disk did not start: {why}"),
-                DeviceFault::Queue(fault) => {
-                    format!("the guest's driver broke the {name} disk's queue: {fault}")
-                }
-            })
-        })
+        driver_fault(INPUT, &*self.input).or_else(|| driver_fault(OUTPUT, &*self.output))
     }
 }
 
 /// The calls that the work of both takes, which the vCPU's thread does while the guest waits.
 pub(super) fn calls() -> Calls {
     read_file().and(&write_file())
-}
-
-fn padded_id(text: &str) -> [u8; ID_BYTES] {
-    let mut id = [0; ID_BYTES];
-    for (byte, from) in id.iter_mut().zip(text.bytes()) {
-        *byte = from;
-    }
-    id
 }

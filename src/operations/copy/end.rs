@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::disks::Disks;
 use super::{Copy, Session, console_options};
-use crate::config::{Config, OutputFormat};
-use crate::operations::ending;
+use crate::config::Config;
+use crate::operations::{ending, written};
 use crate::report::{Console, RunResult};
 use crate::runtime::{GuestEnd, Outcome, RunError, say_goodbye};
 use crate::stats::Stats;
@@ -77,20 +77,9 @@ pub(super) fn finish(
         &copy.disks.counters(),
     )
     .with_digest_seconds(digest_seconds);
-    if config.stats {
-        match config.format {
-            OutputFormat::Text => console.notice(&stats.to_string()),
-            OutputFormat::Json => console.line(&stats.to_object()),
-        }
-    }
-    let saved = copy
-        .files
-        .stats
-        .as_ref()
-        .map_or(Ok(()), |file| file.save(stats.to_json().as_bytes()));
-    if let Err(error) = saved {
-        console.warn(&error.to_string());
-    }
+    let format = config.stats.then_some(config.format);
+    let file = copy.files.stats.as_deref();
+    written::tell_stats(&stats, &mut console, format, file);
     let sectors = bytes.div_ceil(config.input_sector_size.bytes().into());
     let succeeded = result.is_ok();
     let result = result.map(|warnings| warnings.iter().for_each(|line| console.warn(line)));

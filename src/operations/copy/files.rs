@@ -1,8 +1,7 @@
 //! The files of a copy: what is read is opened first, then what is written, and none of it may be
 //! any of the rest.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
-use std::path::Path;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use guest_protocol::DataList;
@@ -13,8 +12,9 @@ use crate::files::{
     check_distinct, open_image,
 };
 use crate::machine::read_image;
+use crate::operations::written;
 use crate::runtime::RunError;
-use crate::sandbox::{Calls, calls};
+use crate::sandbox::Calls;
 use crate::storage::Cancel;
 
 /// What a copy reads, open.
@@ -49,21 +49,6 @@ impl OpenedInputs {
             image,
             cancel,
         })
-    }
-
-    /// Asks the file systems that are to be written for something. One that does not answer keeps
-    /// the process here, where signals and the time limit still end it at once, since nothing has
-    /// to be removed yet.
-    pub(super) fn knock_at_outputs(config: &Config) {
-        let outputs = std::iter::once(&config.output).chain(&config.stats_file);
-        for path in outputs {
-            let folder = path
-                .parent()
-                .filter(|folder| !folder.as_os_str().is_empty());
-            // What is wrong with them is found out when they are opened.
-            let _ = std::fs::symlink_metadata(folder.unwrap_or(Path::new(".")));
-            let _ = std::fs::metadata(path);
-        }
     }
 
     /// Prepares what is written. Nothing that is there already is touched.
@@ -135,11 +120,7 @@ impl Files {
 
     /// The folders in which files get their names in the end, and the calls that this takes.
     pub(super) fn placing(&self) -> Vec<(BorrowedFd<'_>, Calls)> {
-        let stats = self.stats.as_ref().and_then(|stats| stats.folder());
-        let folders = self.output.folder().into_iter().chain(stats);
-        folders
-            .map(|folder| (folder, calls::place_file(folder.as_raw_fd())))
-            .collect()
+        written::placing(&self.output, self.stats.as_deref())
     }
 
     /// The same files for another owner.

@@ -20,10 +20,9 @@ pub use session::{ProtocolError, Session};
 
 use crate::config::{Config, Protocol};
 use crate::machine::{self, Machine};
+use crate::operations::beginning::{self, Beginning, open_console};
 use crate::report::{Console, ConsoleOptions};
-use crate::runtime::{
-    Deadline, GuestEnd, Operation, Outcome, ReportSource, RunError, Runner, SerialInput, Signals,
-};
+use crate::runtime::{GuestEnd, Operation, Outcome, ReportSource, RunError, SerialInput};
 use crate::sandbox::calls;
 use channels::Channels;
 use disks::Disks;
@@ -61,25 +60,17 @@ pub fn run(config: &Config) -> u8 {
 
 /// Goes as far as there is an outcome, good or bad.
 fn start(config: &Config) -> Result<(Copy, Outcome), RunError> {
-    let deadline = config.timeout.and_then(Deadline::after);
-    let set_alarm = |deadline: Deadline| {
-        let config = config.clone();
-        deadline.set_alarm(move |error| end::refuse(&config, error, deadline.limit()))
-    };
-    let alarm = deadline.map(set_alarm).transpose();
-    let alarm = alarm.map_err(RunError::host("set an alarm"))?;
+    let refused = config.clone();
+    let refuse = move |error: &RunError, elapsed| end::refuse(&refused, error, elapsed);
+    let beginning = Beginning::new(config.timeout, refuse)?;
     let sources = files::OpenedInputs::open(config)?;
-    files::OpenedInputs::knock_at_outputs(config);
-    // From here on a signal ends the run in order: there may be a file to remove.
-    let signals = Signals::take_over().map_err(RunError::host("take over signals"))?;
-    drop(alarm);
+    let written = [Some(config.output.as_path()), config.stats_file.as_deref()];
+    beginning::knock(written.into_iter().flatten());
+    let (deadline, signals) = beginning.take_over_signals()?;
     let (files, image) = sources.with_outputs(config)?;
-    let mut console = Console::open(console_options(config, files.input.len()));
     let notes = [files.notes(), files.sector_notes(config)].concat();
-    notes.iter().for_each(|note| console.warn(note));
-    if !config.sandbox {
-        console.warn("the sandbox is off");
-    }
+    let options = console_options(config, files.input.len());
+    let mut console = open_console(options, &notes, config.sandbox);
 
     let sector_size = u64::from(config.input_sector_size.bytes());
     let sectors = files.input.len().div_ceil(sector_size);
@@ -92,7 +83,7 @@ fn start(config: &Config) -> Result<(Copy, Outcome), RunError> {
     let helped = disks.add_to(&mut machine)?;
     let channels = Channels::new(config, reports, &input_facts, &mut machine)?;
     let image = image.as_deref().unwrap_or(GUEST);
-    let (vcpu, poller) = channels.boot(machine, helped, image)?;
+    let vcpu = channels.boot(machine, helped, image)?;
 
     let input = if config.serial_input {
         let (input, note) = SerialInput::from_stdin(channels.com2())?;
@@ -102,15 +93,8 @@ fn start(config: &Config) -> Result<(Copy, Outcome), RunError> {
         None
     };
     let placing = files.placing();
-    let runner = placing
-        .iter()
-        .fold(Runner::new(vcpu), |runner, (folder, calls)| {
-            runner.folder(*folder).main_calls(calls)
-        });
-    let runner = disks
-        .workers(poller)
-        .into_iter()
-        .fold(runner, Runner::worker)
+    let poller = vcpu.make_poller()?;
+    let runner = beginning::runner(vcpu, &placing, disks.workers(poller))
         .main_calls(&calls::find_holes())
         .helping_calls(&disks::calls())
         .signals(signals)

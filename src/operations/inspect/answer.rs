@@ -4,6 +4,9 @@ use guest_protocol::{
     CheckMessage, FindingMessage, ImageMessage, ProblemMessage, ReferenceMessage, SnapshotMessage,
 };
 
+use super::{json, text};
+use crate::config::{ImageConfig, OutputFormat};
+
 /// Exit status: the image may be whole, but is not to be used, or cannot be checked.
 pub const EXIT_REFUSED: u8 = 5;
 /// Exit status: the image contradicts itself.
@@ -26,6 +29,15 @@ pub struct Answer {
     pub problems: Vec<ProblemMessage>,
     /// What the check has come to; nothing if none was wanted or possible.
     pub check: Option<CheckMessage>,
+}
+
+/// What the host itself knows of an image.
+#[derive(Clone, Copy, Debug)]
+pub struct FileSize {
+    /// How long its file is, in bytes.
+    pub length: u64,
+    /// How much room that takes on the host, in bytes.
+    pub allocated: u64,
 }
 
 /// What is to be made of an image.
@@ -105,6 +117,16 @@ impl Answer {
             Some(check) if check.errors > 0 => Verdict::Broken,
             Some(check) if check.leaks > 0 => Verdict::Leaks,
             Some(_) => Verdict::Safe,
+        }
+    }
+
+    /// What is printed of an image's answer: lines for a person or one JSON object, with the line
+    /// break at its end.
+    #[must_use]
+    pub fn shown(&self, config: &ImageConfig, file: FileSize) -> String {
+        match config.format {
+            OutputFormat::Text => text::lines(self, config, file),
+            OutputFormat::Json => json::object(self, config, file) + "\n",
         }
     }
 

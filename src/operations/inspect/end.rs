@@ -7,9 +7,11 @@ use std::time::Duration;
 use super::{Look, Session, console_options};
 use crate::config::{ImageConfig, ImageTask};
 use crate::files::InputFile;
-use crate::report::{Console, Exits, Outcome as How, RunResult};
-use crate::runtime::{GuestEnd, Outcome, RunError, Signals, say_goodbye};
-use crate::virtio::VirtioDevice;
+use crate::operations::disk::{INPUT, driver_fault};
+use crate::operations::ending;
+use crate::reason::reason;
+use crate::report::{Console, RunResult};
+use crate::runtime::{GuestEnd, Outcome, RunError, say_goodbye};
 use crate::virtio::block::Block;
 
 /// Whether there is a whole answer.
@@ -20,14 +22,11 @@ pub(super) fn judge(
 ) -> Result<(), RunError> {
     // What the host could not do explains all that came after it.
     if let Some(error) = disk.io_error() {
-        return Err(RunError::Storage(error.source.to_string().into()));
+        return Err(RunError::Storage(reason(&error.source).into()));
     }
     let failed = |text: String| {
-        RunError::Guest(match disk.fault() {
-            Some(fault) => format!(
-                "the look into the image failed: {text}; the guest's driver broke the disk's \
-                 queue: {fault}"
-            ),
+        RunError::Guest(match driver_fault(INPUT, disk) {
+            Some(cause) => format!("the look into the image failed: {text}; {cause}"),
             None => format!("the look into the image failed: {text}"),
         })
     };
@@ -66,7 +65,11 @@ pub(super) fn finish(look: &Look<'_>, outcome: Outcome, elapsed: Duration) -> u8
             if matches!(error, RunError::Guest(_)) {
                 console.explain(&debug);
             }
-            fail(&mut console, error, elapsed)
+            let failed = Err(error);
+            ending::conclude(&mut console, &failed, |result| RunResult {
+                seconds: elapsed.as_secs_f64(),
+                ..result
+            })
         }
     };
     say_goodbye(&mut console, result.as_ref().err(), signals.as_fd());
@@ -83,33 +86,5 @@ fn status(look: &Look<'_>) -> u8 {
 
 /// Says why a run did not even begin, and returns the exit status.
 pub(super) fn refuse(config: &ImageConfig, error: &RunError, elapsed: Duration) -> u8 {
-    let mut console = Console::open(console_options(config));
-    let status = fail(&mut console, error, elapsed);
-    match Signals::take_over() {
-        Ok(signals) => say_goodbye(&mut console, Some(error), signals.as_fd()),
-        Err(_) => console.flush(),
-    }
-    status
-}
-
-/// Says why there is no answer: on standard error, and to a program in place of the answer.
-fn fail(console: &mut Console, error: &RunError, elapsed: Duration) -> u8 {
-    let text = error.to_string();
-    console.error(&text);
-    console.result(&RunResult {
-        outcome: match error {
-            RunError::Guest(_) => How::GuestError,
-            RunError::TimedOut(_) => How::TimedOut,
-            RunError::Signal(_) => How::Interrupted,
-            _ => How::HostError,
-        },
-        status: error.exit_code(),
-        error: Some(text),
-        bytes: 0,
-        sectors: 0,
-        seconds: elapsed.as_secs_f64(),
-        exits: Exits::default(),
-        digest: None,
-    });
-    error.exit_code()
+    ending::refuse(Console::open(console_options(config)), error, elapsed)
 }

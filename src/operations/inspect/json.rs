@@ -7,10 +7,9 @@ use guest_protocol::{
 };
 use serde::Serialize;
 
-use super::answer::Answer;
+use super::answer::{Answer, FileSize};
 use super::text;
 use crate::config::{ImageConfig, ImageTask};
-use crate::files::InputFile;
 use crate::report::one_line;
 
 #[derive(Serialize)]
@@ -128,7 +127,7 @@ struct Problem {
 }
 
 /// The object, without a line break.
-pub(super) fn object(answer: &Answer, config: &ImageConfig, file: &InputFile) -> String {
+pub(super) fn object(answer: &Answer, config: &ImageConfig, file: FileSize) -> String {
     let image = &answer.image;
     let checks = config.task == ImageTask::Check;
     one_line(&Object {
@@ -136,8 +135,8 @@ pub(super) fn object(answer: &Answer, config: &ImageConfig, file: &InputFile) ->
         filename: config.image.to_string_lossy().into_owned(),
         format: &image.format,
         virtual_size: image.virtual_size,
-        file_size: file.len(),
-        actual_size: file.allocated(),
+        file_size: file.length,
+        actual_size: file.allocated,
         cluster_size: image.cluster_size,
         dirty_flag: answer.has("marked-dirty"),
         encrypted: !image.encryption.is_empty(),

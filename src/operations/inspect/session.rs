@@ -8,6 +8,7 @@ use guest_protocol::{FrameDecoder, FrameError, GuestMessage, ImageMessage, Level
 
 use super::answer::Answer;
 use crate::config::{ImageFormat, ImageReason, ImageTask};
+use crate::operations::frames;
 use crate::report::message_line;
 
 /// How often each kind of message may come: what the parsers keep at most.
@@ -73,16 +74,9 @@ impl Session {
     /// The first breach of the protocol, which ends the conversation.
     pub fn receive(&mut self, bytes: &[u8]) -> Result<(), ProtocolError> {
         let mut decoder = std::mem::take(&mut self.decoder);
-        let mut result = Ok(());
-        let frames = decoder.push(bytes, |message| {
-            if result.is_ok() {
-                result = self.take(message);
-            }
-        });
+        let result = frames::receive(&mut decoder, bytes, |message| self.take(message));
         self.decoder = decoder;
-        // A message is checked before the frame behind it is looked at: its fault is the first.
-        result?;
-        Ok(frames?)
+        result
     }
 
     /// What was said of the image.

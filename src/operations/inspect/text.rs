@@ -5,9 +5,8 @@
 
 use guest_protocol::{FeatureKind, FindingMessage, ProblemMessage, SnapshotMessage};
 
-use super::answer::{Answer, Verdict};
+use super::answer::{Answer, FileSize, Verdict};
 use crate::config::{ImageConfig, ImageTask};
-use crate::files::InputFile;
 use crate::quote::quote_path;
 use crate::report::push_line;
 
@@ -15,9 +14,9 @@ use crate::report::push_line;
 const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 
 /// All lines, each with its line break.
-pub(super) fn lines(answer: &Answer, config: &ImageConfig, image: &InputFile) -> String {
+pub(super) fn lines(answer: &Answer, config: &ImageConfig, file: FileSize) -> String {
     let mut lines = vec![format!("image: {}", quote_path(&config.image))];
-    properties(answer, image, &mut lines);
+    properties(answer, file, &mut lines);
     for reference in &answer.references {
         let kind = reference.kind.replace('-', " ");
         lines.push(format!("{kind}: {}", quoted(&reference.name)));
@@ -31,7 +30,7 @@ pub(super) fn lines(answer: &Answer, config: &ImageConfig, image: &InputFile) ->
     lines.join("\n") + "\n"
 }
 
-fn properties(answer: &Answer, file: &InputFile, lines: &mut Vec<String>) {
+fn properties(answer: &Answer, file: FileSize, lines: &mut Vec<String>) {
     let image = &answer.image;
     let mut line = |key: &str, value: String| lines.push(format!("{key}: {value}"));
     let mut format = image.format.clone();
@@ -48,8 +47,8 @@ fn properties(answer: &Answer, file: &InputFile, lines: &mut Vec<String>) {
     if let Some(size) = image.virtual_size {
         line("virtual size", size_and_bytes(size));
     }
-    line("file size", size_and_bytes(file.len()));
-    line("disk size", size(file.allocated()));
+    line("file size", size_and_bytes(file.length));
+    line("disk size", size(file.allocated));
     if let Some(cluster) = image.cluster_size {
         line("cluster size", size_and_bytes(cluster));
     }

@@ -12,7 +12,8 @@ use virtio_bindings::virtio_blk::{
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
-/// The most data descriptors that a request may have. A request with more is answered with an error.
+/// The most data descriptors that a request may have. A request with more is answered with an
+/// error.
 pub const SEG_MAX: u32 = 126;
 /// Most bytes of a data descriptor; with [`SEG_MAX`] it bounds how long one request can take.
 pub const SIZE_MAX: u32 = 1 << 20;
@@ -40,7 +41,7 @@ const WRITE_ZEROES_MAY_UNMAP: usize = 56;
 /// What lies behind a disk is stored in blocks of so many bytes, or of a sector if that is more:
 /// what file systems and drives have.
 const PHYSICAL_BLOCK: u32 = 4096;
-/// Requests of so many bytes are the best.
+/// Requests of this many bytes are the fastest.
 const OPTIMAL_IO: u32 = 128 << 10;
 
 /// What a block device is made from.
@@ -142,7 +143,7 @@ impl ConfigSpace {
         }
     }
 
-    /// In sectors of `sector_size` bytes, as all of the topology is.
+    /// So many bytes in sectors of `sector_size` bytes, the unit of the whole topology.
     fn set_topology(&mut self, sector_size: u32) {
         let physical = PHYSICAL_BLOCK.max(sector_size) / sector_size;
         // A sector has 512 bytes at least, so that both fit.
@@ -154,7 +155,7 @@ impl ConfigSpace {
         self.set(OPT_IO_SIZE, &optimal.to_le_bytes());
     }
 
-    /// In wire sectors, as all of these are.
+    /// So many bytes in sectors of 512 bytes, the unit of all these fields.
     fn set_zero_limits(&mut self, sector_size: u32) {
         let unit = sector_size / MIN_SECTOR_SIZE;
         let most = (u32::MAX - u32::MAX % unit).to_le_bytes();

@@ -13,6 +13,8 @@ use super::execute::Execution;
 use super::failures::Failures;
 use super::request::Geometry;
 use super::{BlockConfig, BlockConfigError, BlockCounters, BlockIoError, BlockStats};
+use crate::limits;
+use crate::reason::reason;
 use crate::storage::Storage;
 use crate::virtio::{NotificationLine, QueueFault, QueueWorker, Service, Turn};
 
@@ -23,8 +25,12 @@ pub enum NewBlockError {
     #[error(transparent)]
     Config(#[from] BlockConfigError),
     /// The host has no eventfd for its queue.
-    #[error("cannot create an eventfd for the disk's queue: {0}")]
+    #[error("cannot create an eventfd for the disk's queue: {}{}", reason(.0), hint(.0))]
     EventFd(#[source] io::Error),
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    error.raw_os_error().map_or("", limits::hint)
 }
 
 /// A block device over a storage `B`, with one queue.
@@ -72,7 +78,7 @@ impl<B: Storage> Block<B> {
     ///
     /// # Errors
     ///
-    /// A configuration that is not a disk's, or a host without eventfds.
+    /// There is no disk of such a configuration, or the host has no eventfd.
     pub fn new(
         config: &BlockConfig,
         storage: B,
@@ -134,7 +140,7 @@ impl<B: Storage> Service for BlockService<B> {
     fn serve(&self, turn: &mut Turn<'_>, batch: &mut Batch) -> Result<(), QueueFault> {
         let filled = batch.fill(turn, &self.geometry);
         Execution::new(self, batch, turn).run()?;
-        // What was sound before a fault has been answered.
+        // The requests before a fault were sound and have been answered.
         filled
     }
 }

@@ -8,6 +8,7 @@ use vm_memory::{Bytes, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap, Vo
 
 use super::device::BlockService;
 use super::request::{Extent, Operation, Segment};
+use crate::reason::reason;
 use crate::storage::Storage;
 
 /// What the device was doing when its storage failed.
@@ -33,7 +34,10 @@ impl fmt::Display for IoOperation {
 
 /// An error of the host that the guest has seen as IOERR.
 #[derive(Debug, Error)]
-#[error("cannot {operation} {len} bytes at offset {offset}: {source}")]
+#[error(
+    "cannot {operation} {len} bytes at offset {offset}: {}",
+    reason(source)
+)]
 pub struct BlockIoError {
     /// What was being done.
     pub operation: IoOperation,
@@ -91,7 +95,8 @@ impl<B: Storage> BlockService<B> {
     }
 }
 
-/// How an operation names itself to the storage, and where it goes; `None` if it does not go there.
+/// How an operation that goes to the storage is named there, and which part of the disk it is
+/// about. `None` for one that does not go there.
 pub(super) fn transfer_of(operation: Operation) -> Option<(IoOperation, Extent)> {
     match operation {
         Operation::Read(extent) => Some((IoOperation::Read, extent)),

@@ -1,6 +1,7 @@
-//! Carries requests out, in the order in which they came: a run of neighbours is one call of the
-//! storage, and the used ring is updated once for many of them (virtio 1.2, sections 5.2.6.2 and
-//! 2.7.8). If a run fails each of its requests is tried alone, so that only the bad one fails.
+//! Carries requests out, in the order in which they came: requests that are neighbours on the disk
+//! are joined into one call of the storage, and the used ring is updated once for many of them
+//! (virtio 1.2, sections 5.2.6.2 and 2.7.8). If a joined call fails, each of its requests is tried
+//! alone, so that only the one at fault fails.
 
 use thiserror::Error;
 use vm_memory::{Bytes, GuestMemoryError, VolatileSlice};
@@ -27,7 +28,7 @@ pub(super) struct Execution<'t, 'm, B> {
     service: &'t BlockService<B>,
     batch: &'t Batch,
     turn: &'t mut Turn<'m>,
-    /// Room for the resolved segments of a run.
+    /// Room for the resolved segments of joined requests.
     slices: Vec<VolatileSlice<'m>>,
     /// Bytes moved since the used ring was updated.
     unpublished: u64,
@@ -55,22 +56,22 @@ impl<'t, 'm, B: Storage> Execution<'t, 'm, B> {
         let mut rest = self.batch.requests.as_slice();
         let mut result = Ok(());
         while !rest.is_empty() && result.is_ok() {
-            let (run, behind) = rest.split_at(joined_len(rest));
+            let (joined, behind) = rest.split_at(joined_len(rest));
             rest = behind;
-            result = self.execute(run);
+            result = self.execute(joined);
         }
         self.turn.count_bytes(self.batch.bytes);
         self.service.stats.add(&self.counters);
         result
     }
 
-    fn execute(&mut self, run: &[Request]) -> Result<(), QueueFault> {
-        if run.len() > 1 && self.execute_joined(run) {
-            for request in run {
+    fn execute(&mut self, joined: &[Request]) -> Result<(), QueueFault> {
+        if joined.len() > 1 && self.execute_joined(joined) {
+            for request in joined {
                 self.complete(request, Ok(data_len(request)))?;
             }
         } else {
-            for request in run {
+            for request in joined {
                 let outcome = self.execute_one(request);
                 self.complete(request, outcome)?;
             }
@@ -83,8 +84,9 @@ impl<'t, 'm, B: Storage> Execution<'t, 'm, B> {
         Ok(())
     }
 
-    fn execute_joined(&mut self, run: &[Request]) -> bool {
-        let (Some(first), Some(last), Some(extent)) = (run.first(), run.last(), joined_extent(run))
+    fn execute_joined(&mut self, joined: &[Request]) -> bool {
+        let (Some(first), Some(last), Some(extent)) =
+            (joined.first(), joined.last(), joined_extent(joined))
         else {
             return false;
         };
@@ -126,8 +128,8 @@ impl<'t, 'm, B: Storage> Execution<'t, 'm, B> {
         }
     }
 
-    /// Makes all that the request names zero, or forgets it. If not all of it is possible, nothing is
-    /// tried.
+    /// Makes all that the request names zero, or forgets it. If not all of it is possible, nothing
+    /// is tried.
     fn execute_zeroes(
         &mut self,
         kind: ZeroKind,

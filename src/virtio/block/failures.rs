@@ -32,7 +32,8 @@ struct State {
 /// What has failed on one disk.
 #[derive(Debug, Default)]
 pub(super) struct Failures {
-    /// Whether there is anything, so that a request that succeeds costs no lock.
+    /// Whether anything has failed. It is asked without the lock, so that a request that succeeds
+    /// does not have to take it.
     any: AtomicBool,
     state: Mutex<State>,
 }
@@ -66,7 +67,7 @@ impl Failures {
         self.make_range_good(operation, extent.offset, extent.len.into());
     }
 
-    /// The same for any number of bytes.
+    /// Takes note that `operation` has succeeded on `len` bytes, however many.
     pub(super) fn make_range_good(&self, operation: IoOperation, offset: u64, len: u64) {
         if !self.any.load(Ordering::Relaxed) {
             return;

@@ -66,11 +66,11 @@ impl Extent {
 pub(super) enum Operation {
     Read(Extent),
     Write(Extent),
-    /// What its data names is to be zero or forgotten.
+    /// The parts that its data names are to be made zero or forgotten.
     Zeroes(ZeroKind),
     Flush,
     GetId,
-    /// Nothing but to answer with this status.
+    /// Nothing is to be done but to answer with this status.
     Refuse(Status),
 }
 
@@ -85,7 +85,7 @@ pub(super) struct Request {
     pub(super) status: GuestAddress,
 }
 
-/// What of the disk decides whether a request is valid.
+/// The properties of the disk that decide whether a request is valid.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Geometry {
     capacity: u64,
@@ -217,7 +217,8 @@ impl<'a> ChainParts<'a> {
             .memory
             .read_slice(&mut lacking[..taken], segment.address);
         self.header_len += taken;
-        // At most 16, so this cannot fail; an address that wraps could not be read either.
+        // These are 16 bytes at the most, so that this cannot fail. An address that wraps could not
+        // be read either.
         let taken = u32::try_from(taken).unwrap_or(segment.len);
         let rest = segment.address.checked_add(u64::from(taken));
         self.sound &= read.is_ok() && rest.is_some();

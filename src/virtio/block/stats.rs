@@ -53,7 +53,7 @@ impl BlockStats {
         }
     }
 
-    /// Adds what happened since the last time; once a batch, not once a request.
+    /// Adds what happened since the last call. It is called once a batch and not once a request.
     pub(super) fn add(&self, delta: &BlockCounters) {
         let add = |counter: &AtomicU64, value| {
             counter.fetch_add(value, Ordering::Relaxed);

@@ -22,7 +22,7 @@ impl Input {
         self.lock().extend(bytes);
     }
 
-    /// Says whether more may come.
+    /// Says whether more bytes may come.
     pub(super) fn expect(&self, more: bool) {
         self.more.store(more, Ordering::SeqCst);
     }
@@ -67,7 +67,8 @@ fn fill(
         let (part, _) = bytes.make_contiguous().split_at(len);
         memory.write_slice(part, descriptor.addr())?;
         bytes.drain(..len);
-        // A chain may name the same memory many times over; its length is then no length at all.
+        // A chain may name the same memory many times. Its length then says nothing of how much
+        // memory there is.
         filled = u32::saturating_add(filled, u32::try_from(len).unwrap_or(u32::MAX));
     }
     Ok(filled)

@@ -213,6 +213,31 @@ fn a_buffer_for_the_other_direction_or_out_of_reach_stops_the_device() {
 }
 
 #[test]
+fn a_fault_of_one_queue_stops_the_other_until_a_reset() {
+    let mut rig = Rig::new(TRANSMIT_QUEUE);
+    let available = |rig: &Rig, count: u16| rig.write(OTHER + 0x1002, &count.to_le_bytes());
+    // The buffer is not for the device to write to.
+    rig.driver.write_descriptor(OTHER, 0, DATA, 4, 0, 0);
+    available(&rig, 1);
+    rig.console.expect_input(true);
+    rig.console.send_input(b"1");
+    rig.work();
+    assert!(rig.console.notifier().needs_reset());
+    assert!(!rig.console.in_flight(), "no input will be received");
+
+    rig.write(DATA, b"hello");
+    rig.offer(&[(DATA, 5, 0)]);
+    assert_eq!(rig.driver.used_index(), 0);
+    assert_eq!(rig.take(99), b"");
+
+    rig.console.expect_input(false);
+    available(&rig, 0);
+    rig.start();
+    rig.offer(&[(DATA, 5, 0)]);
+    assert_eq!(rig.take(99), b"hello");
+}
+
+#[test]
 fn it_is_a_console_with_two_queues_and_an_empty_configuration() {
     let rig = Rig::new(TRANSMIT_QUEUE);
     assert_eq!(rig.driver.read(reg::VIRTIO_MMIO_DEVICE_ID), 3);

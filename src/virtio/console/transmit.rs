@@ -69,8 +69,8 @@ impl Output {
         Ok(())
     }
 
-    /// Takes what there is room for of `chain`; whether that is the rest of it. Adds what it took to
-    /// `moved`, in bytes.
+    /// Takes as much of `chain` as there is room for, and adds what it took to `moved`, in bytes.
+    /// Returns whether that was the rest of the chain.
     fn take(
         &self,
         chain: &mut Chain<'_, '_>,

@@ -44,7 +44,7 @@ impl<S: Service> QueueWorker<S> {
         let (Some(lane), Some(kick)) = (self.lanes.get(index), self.kicks.get(index)) else {
             return false;
         };
-        // In this order: a kick that is not there any more was taken by a thread that had set
+        // The order matters: a kick that is not there any more was taken by a thread that had set
         // `busy` before. The first look spares the system call while the device works.
         lane.is_busy() || is_readable(kick) || lane.is_busy()
     }
@@ -129,8 +129,9 @@ impl<S: Service> VirtioDevice for QueueWorker<S> {
     }
 
     fn in_flight(&self) -> bool {
-        // In this order: a service may stop expecting when it has asked its thread to look again.
-        let expects = |index| self.service.expects(index);
+        // The order matters: a service may stop expecting input once it has asked its thread to
+        // look again. A device that has stopped uses nothing more, whatever comes from outside.
+        let expects = |index| !self.notifier.needs_reset() && self.service.expects(index);
         let is_busy = |index| expects(index) || self.is_working(index) || expects(index);
         (0..self.lanes.len()).any(is_busy)
     }
@@ -147,8 +148,9 @@ impl<S: Service> VirtioDevice for QueueWorker<S> {
 impl<S: Service> EventSubscriber for QueueWorker<S> {
     fn init(&self, ops: &mut EventOps<'_>) {
         for (index, kick) in (0..).zip(&self.kicks) {
-            // Cannot fail: the eventfds are open and new to this loop.
-            let _ = ops.add(Events::with_data(kick, index, EventSet::IN));
+            if let Err(error) = ops.add(Events::with_data(kick, index, EventSet::IN)) {
+                let _ = self.unwatched.set(error);
+            }
         }
     }
 

@@ -62,7 +62,7 @@ mod tests {
             (4, 4 << 17, (4 << 17) + 4, true),
             (4, 4 << 17, 4, false),
             (300, 300 * 512, 300 * 513, false),
-            // Such as chains of another device that have no data.
+            // A chain of another device need not have data.
             (4, 0, 0, false),
         ] {
             let mut habit = Habit::default();

@@ -14,8 +14,8 @@ use super::habit::Habit;
 use super::{DeviceFault, QueueFault, Service, Turn};
 use crate::virtio::{DescriptorTable, Notifier, QueueError, UsedElement};
 
-/// A round ends after so many bytes, so that the device's thread comes back to its event loop, which
-/// may have been asked to stop.
+/// A round ends after so many bytes, so that the device's thread comes back to its event loop,
+/// which may have been asked to stop.
 const ROUND_BYTES: u64 = 16 << 20;
 /// A round also ends after so many chains and descriptors: a chain need not have data, and may have
 /// many descriptors.
@@ -51,7 +51,7 @@ enum Thread {
 /// How a round of work ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Round {
-    /// There is nothing more, and someone will look again when there is.
+    /// The queue is empty, and someone will look again when it no longer is.
     Done,
     /// There may be more, and the driver need not kick.
     More,
@@ -157,7 +157,8 @@ impl<R: Default + Send> Lane<R> {
         let mut work = match self.work.try_lock() {
             Ok(work) => work,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            // The device's thread is at it. It may have looked for the last time already.
+            // The device's thread works on the queue. It may have looked at it for the last time
+            // already.
             Err(TryLockError::WouldBlock) => return (Round::More, false),
         };
         let before = self.counters().used;
@@ -165,7 +166,7 @@ impl<R: Default + Send> Lane<R> {
         (round, self.counters().used != before)
     }
 
-    /// Leaves the queue to the device's thread; whether a helper had it.
+    /// Leaves the queue to the device's thread. Returns whether a helper had it until now.
     pub(super) fn leave(&self) -> bool {
         let _work = self.lock();
         self.has_helper.swap(false, Ordering::SeqCst)
@@ -195,6 +196,10 @@ impl<R: Default + Send> Lane<R> {
         context: &LaneContext<'_, S>,
         who: Thread,
     ) -> Result<Round, QueueFault> {
+        // A fault of one queue stops the device, and that is all of its queues.
+        if context.notifier.needs_reset() {
+            return Ok(Round::Done);
+        }
         let Work {
             active: Some(active),
             room,
@@ -227,7 +232,7 @@ impl<R: Default + Send> Lane<R> {
                     rests: false,
                 };
                 let served = context.service.serve(&mut turn, room);
-                // What was sound before a fault has been answered, and is published.
+                // The chains before a fault were sound and have been answered: they are published.
                 turn.publish()?;
                 served?;
                 let taken = turn.taken;
@@ -249,7 +254,8 @@ impl<R: Default + Send> Lane<R> {
             if habit.wants_help() && self.has_helper.load(Ordering::SeqCst) {
                 return Ok(Round::Done);
             }
-            // Looks once more: what came before the wish for a kick could be seen comes with none.
+            // Looks once more: the driver does not kick for what it made available before it could
+            // see that a kick is wanted.
             let more = active.queue.enable_notification(context.memory);
             if !more.map_err(QueueError::from)? || rests {
                 return Ok(Round::Done);

@@ -93,8 +93,8 @@ pub trait Service: Send + Sync {
         false
     }
 
-    /// Told when `queue` has been stopped, by its driver or for a fault: nothing lies in it any
-    /// more, and what was kept of its chains is to be forgotten.
+    /// Called when `queue` has been stopped, by its driver or because of a fault: nothing lies in
+    /// it any more, and what was kept of its chains is to be forgotten.
     fn stopped(&self, _queue: usize) {}
 }
 
@@ -133,7 +133,7 @@ impl QueueFault {
 /// Why a device does not work any more, or never did.
 #[derive(Debug, Error)]
 pub enum DeviceFault {
-    /// Its driver set DRIVER_OK, but not before that what the device needs.
+    /// Its driver set DRIVER_OK without having set up what the device needs.
     #[error("it did not start: {0}")]
     NotStarted(#[from] ActivateError),
     /// A queue was broken while it ran.
@@ -151,8 +151,10 @@ pub struct QueueWorker<S: Service> {
     notifier: Notifier,
     kicks: Vec<EventFd>,
     lanes: Vec<Lane<S::Room>>,
-    /// The first fault alone: a guest can reset the device and cause as many as it likes.
+    /// Only the first fault is kept: a guest can reset the device and cause as many as it likes.
     fault: OnceLock<DeviceFault>,
+    /// Why a kick is not watched.
+    unwatched: OnceLock<event_manager::Error>,
 }
 
 impl<S: Service> QueueWorker<S> {
@@ -175,6 +177,7 @@ impl<S: Service> QueueWorker<S> {
             kicks: kicks.collect::<Result<_, _>>()?,
             lanes: (0..queues).map(|_| Lane::default()).collect(),
             fault: OnceLock::new(),
+            unwatched: OnceLock::new(),
             service,
         })
     }
@@ -197,6 +200,13 @@ impl<S: Service> QueueWorker<S> {
     #[must_use]
     pub fn first_fault(&self) -> Option<&DeviceFault> {
         self.fault.get()
+    }
+
+    /// Why the event loop that this was added to does not watch the kicks of all queues, if that is
+    /// so: a limit, or a lack of memory.
+    #[must_use]
+    pub fn unwatched_kick(&self) -> Option<&event_manager::Error> {
+        self.unwatched.get()
     }
 
     /// Makes the device's thread look at queue `index` again: something has come for a buffer

@@ -78,7 +78,7 @@ impl<'a> Turn<'a> {
     ///
     /// # Errors
     ///
-    /// An available ring that no driver may leave like this.
+    /// The available ring is not as a driver may leave it.
     pub fn next_chain(&mut self) -> Result<Option<Chain<'a, '_>>, QueueFault> {
         if self.taken >= MAX_CHAINS {
             return Ok(None);
@@ -105,7 +105,7 @@ impl<'a> Turn<'a> {
     ///
     /// # Errors
     ///
-    /// As [`next_chain`](Self::next_chain), and the first error of `take`.
+    /// The errors of [`next_chain`](Self::next_chain), and the first error of `take`.
     pub fn take(
         &mut self,
         mut take: impl FnMut(Chain<'a, '_>) -> Result<bool, QueueFault>,
@@ -144,7 +144,7 @@ impl<'a> Turn<'a> {
     ///
     /// # Errors
     ///
-    /// Rings that are not where they were when the queue was checked.
+    /// The rings are not where they were when the queue was checked.
     pub fn publish(&mut self) -> Result<(), QueueFault> {
         let Ok(count @ 1..) = u16::try_from(self.used.len()) else {
             return Ok(());

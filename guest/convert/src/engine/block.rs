@@ -18,6 +18,8 @@ const MOST_FRAMES: usize = 8;
 pub(super) enum State {
     /// Not all of it is there.
     Making,
+    /// All of it is there.
+    Complete,
     /// Being written.
     Writing,
     /// Written.
@@ -112,8 +114,17 @@ impl Blocks {
     pub(super) fn next_undigested(&mut self) -> Option<&mut Block> {
         let waits = |block: &Option<Block>| block.as_ref().is_some_and(|block| !block.digested);
         let index = *self.order.iter().find(|&&index| waits(&self.all[index]))?;
-        let complete = |block: &&mut Block| matches!(block.state, State::Writing | State::Written);
+        let complete = |block: &&mut Block| block.state != State::Making;
         self.all[index].as_mut().filter(complete)
+    }
+
+    /// The first block that is not on its way to the output, if all of it is there.
+    pub(super) fn next_unplaced(&self) -> Option<usize> {
+        let state = |index: usize| self.all[index].as_ref().map(|block| block.state);
+        let waits =
+            |index: &&usize| matches!(state(**index), Some(State::Making | State::Complete));
+        let first = *self.order.iter().find(waits)?;
+        (state(first) == Some(State::Complete)).then_some(first)
     }
 
     /// The memory of a block that nobody needs any more, if there is one.

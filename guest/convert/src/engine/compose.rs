@@ -1,14 +1,13 @@
 //! Putting blocks together from the pieces of the disk.
 //!
 //! A block begins at a grain of the target and ends at one, or with the disk. Zeros that fill whole
-//! grains are declared; what is left of them is filled in.
+//! grains are left out; what remains of them is filled in.
 
 use guest_formats::Compressed;
 use guest_kit::hardware::{Ports, Registers};
 
 use super::block::Item;
-use super::target::Raw;
-use super::{Engine, OWN_SLOT, Observer, Waiting, least};
+use super::{Engine, Observer, Waiting, least};
 use crate::chain::{Origin, Piece};
 use crate::failure::Failure;
 use crate::{SECTOR, to_u32, to_u64, to_usize};
@@ -57,13 +56,7 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
             }
             any = true;
         }
-        any |= self.ask_for_frame();
-        let all = self.next == self.size;
-        if let Some(request) = self.zeros.request(self.pool, all) {
-            self.disks.output.submit(OWN_SLOT, request);
-            any = true;
-        }
-        Ok(any)
+        Ok(any | self.ask_for_frame())
     }
 
     fn step(&mut self, piece: Piece) -> Result<Step, Failure> {
@@ -109,33 +102,34 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
     }
 
     fn is_at_grain(&self) -> bool {
-        self.next.is_multiple_of(Raw::GRAIN)
+        self.next.is_multiple_of(self.target.grain())
     }
 
     fn zero(&mut self, length: u64) -> Step {
         let last = self.next + length == self.size;
+        let grain = self.target.grain();
         let whole = match last {
             true => length,
-            false => length - length % Raw::GRAIN,
+            false => length - length % grain,
         };
-        if self.is_at_grain() && whole > 0 && self.zeros.are_taken() {
+        if self.is_at_grain() && whole > 0 && self.target.leaves_zeros_out() {
             self.close_block();
-            let declared = self.zeros.add(self.next, whole);
-            if declared == 0 {
+            let left_out = self.target.leave_out(self.next, whole);
+            if left_out == 0 {
                 return Step::Stuck;
             }
             if self.blocks.is_empty() {
-                self.observer.skipped((self.next + declared) / SECTOR);
+                self.observer.skipped((self.next + left_out) / SECTOR);
             }
-            return Step::Taken(declared);
+            return Step::Taken(left_out);
         }
         let Some((index, room)) = self.block() else {
             return Step::Stuck;
         };
         let mut taken = least(length, room);
-        if self.zeros.are_taken() {
-            // Up to the grain from which on they are declared.
-            taken = taken.min(to_usize(Raw::GRAIN - self.next % Raw::GRAIN));
+        if self.target.leaves_zeros_out() {
+            // Up to the grain from which on they are left out.
+            taken = taken.min(to_usize(grain - self.next % grain));
         }
         let block = self.blocks.get(index);
         let at = block.place.offset() + block.len;
@@ -233,7 +227,7 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         Ok(Step::Taken(length))
     }
 
-    /// The slow way of a compressed cluster, or a part of one.
+    /// A compressed cluster that is too large, or of which only a part is needed.
     fn copied(
         &mut self,
         index: usize,
@@ -242,7 +236,9 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         cluster: &Compressed,
         length: u64,
     ) -> Result<Step, Failure> {
-        let bytes = self.large.cluster(self.disks, source, cluster)?;
+        let Some(bytes) = self.large.cluster(source, cluster) else {
+            return self.inflate_large(source, cluster);
+        };
         let taken = least(length, room).min(bytes.len());
         let block = self.blocks.get(index);
         let at = block.place.offset() + block.len;
@@ -251,6 +247,33 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
             .copy_from_slice(&bytes[..taken]);
         self.add(index, taken, false);
         Ok(Step::Taken(to_u64(taken)))
+    }
+
+    /// Goes on with such a cluster: asks for as much of it as there is room for, and inflates the next
+    /// piece that is there.
+    fn inflate_large(&mut self, source: usize, cluster: &Compressed) -> Result<Step, Failure> {
+        self.large.begin(source, cluster)?;
+        let mut asked = false;
+        while let Some(slot) = self.disks.take_slot(source) {
+            let Some(wanted) = self.large.next_read(self.pool) else {
+                self.disks.give_slot(source, slot);
+                break;
+            };
+            let address = self.pool.address(wanted.place.offset());
+            let len = to_u32(wanted.len);
+            self.disks
+                .submit_read(source, slot, wanted.start, address, len);
+            self.reads[source][usize::from(slot)] = Some(Waiting::Piece(wanted.number));
+            asked = true;
+        }
+        if asked {
+            // The disk reads while the processor inflates what is there.
+            self.disks.kick();
+        }
+        match self.large.feed(self.pool)? {
+            true => Ok(Step::Again),
+            false => Ok(Step::Stuck),
+        }
     }
 
     /// Asks for the frame to which clusters are being added, unless there are others to inflate from

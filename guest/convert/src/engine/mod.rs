@@ -1,11 +1,14 @@
 //! The pipelined conversion. The disk is made block by block: [`compose`](self) puts a block together
 //! from pieces, each of which the input's disks read to its place, or which is inflated there from a
 //! frame that was read before; a block that is complete is written from where it lies. Zeros are
-//! declared, not written. The disks read and write while the processor inflates.
+//! not written: a raw output is told of them, and a qcow2 image has no place for them. The disks read
+//! and write while the processor inflates.
 
 mod block;
 mod compose;
 mod large;
+mod place;
+mod tables;
 mod target;
 mod zeros;
 
@@ -13,7 +16,8 @@ use alloc::vec::Vec;
 
 use guest_copy::copy::digest::Hasher;
 use guest_kit::hardware::{Ports, Registers};
-use guest_kit::virtio::requests::{Kind, Request, STATUS_OK};
+use guest_kit::virtio::requests::{Request, STATUS_OK};
+use guest_protocol::ConvertFormat;
 
 use crate::app::Outcome;
 use crate::chain::{Chain, Piece};
@@ -25,12 +29,13 @@ use crate::{SECTOR, to_u64, to_usize};
 use block::{Blocks, Frames, Item, State};
 use guest_formats::{Finding, Reason};
 use large::Large;
-use target::Raw;
+use tables::Tables;
+use target::Target;
 use zeros::Zeros;
 
 /// How many requests each disk has room for. Those of a block on the output have its number.
 pub const SLOTS: u16 = 85;
-/// The slot on the output for what is not a block: declarations of zeros and flushes.
+/// The slot on the output for what is not a block: declarations of zeros, tables and flushes.
 const OWN_SLOT: u16 = SLOTS - 1;
 
 /// Whoever wants to know how the conversion gets on.
@@ -51,12 +56,11 @@ pub struct Engine<'a, 'p, P, R, O> {
     disks: &'a mut Disks<'p, P, R>,
     pool: &'a mut Pool,
     observer: &'a mut O,
-    target: Raw,
+    target: Target,
     blocks: Blocks,
     frames: Frames,
     /// Who waits for what comes back in each slot of each disk that is read.
     reads: Vec<[Option<Waiting>; SLOTS as usize]>,
-    zeros: Zeros,
     inflater: Inflater,
     large: Large,
     hasher: Option<Hasher>,
@@ -75,24 +79,36 @@ enum Waiting {
     Block(usize),
     /// The items of a frame, which then can be inflated.
     Frame(usize),
+    /// A cluster that is inflated in pieces, of which this one is there then.
+    Piece(usize),
 }
 
 impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
     /// A conversion of the disk in `chain`, with a digest by `hasher` if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] if the output's format has no disks of this size.
     pub fn new(
         chain: &'a mut Chain,
         disks: &'a mut Disks<'p, P, R>,
         pool: &'a mut Pool,
         observer: &'a mut O,
         hasher: Option<Hasher>,
-    ) -> Self {
-        Self {
-            size: chain.size(),
-            target: Raw,
+        format: ConvertFormat,
+    ) -> Result<Self, Failure> {
+        let size = chain.size();
+        let room = disks.output.config().capacity.saturating_mul(SECTOR);
+        let target = match format {
+            ConvertFormat::Raw => Target::Raw(Zeros::new(disks.output.config().zeroes, pool)),
+            ConvertFormat::Qcow2 => Target::Qcow2(Tables::new(size, room, pool)?),
+        };
+        Ok(Self {
+            size,
+            target,
             reads: (0..disks.sources())
                 .map(|_| [None; SLOTS as usize])
                 .collect(),
-            zeros: Zeros::new(disks.output.config().zeroes, pool),
             chain,
             disks,
             pool,
@@ -104,7 +120,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
             hasher,
             next: 0,
             piece: None,
-        }
+        })
     }
 
     /// Converts everything and flushes the output, as far as it goes.
@@ -113,6 +129,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
         let count = self.done().div_ceil(SECTOR);
         Outcome {
             count,
+            length: self.target.length(self.size),
             result: result.map(|()| self.hasher.map(Hasher::finish)),
         }
     }
@@ -122,18 +139,21 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
             let mut moved = self.take_reads()? | self.take_writes()?;
             moved |= self.inflate_next()?;
             moved |= self.compose()?;
+            moved |= self.place()?;
             self.digest();
             self.release();
             // The disks first: reporting takes its time, in which they can work.
             self.disks.kick();
             self.observer.done(self.done() / SECTOR);
-            if self.next == self.size && self.blocks.is_empty() && self.zeros.is_quiet() {
+            let is_read = self.next == self.size && self.large.is_quiet();
+            if is_read && self.blocks.is_empty() && self.target.is_quiet() {
                 self.observer.done(self.size.div_ceil(SECTOR));
                 return Ok(());
             }
             if !moved {
                 self.observer.idle();
-                self.disks.wait(self.frames.has_items())?;
+                self.disks
+                    .wait(self.frames.has_items() || !self.large.is_quiet())?;
             }
         }
     }
@@ -152,6 +172,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
                 match self.reads[source][usize::from(slot)].take() {
                     Some(Waiting::Block(index)) => self.fill(index),
                     Some(Waiting::Frame(index)) => self.frames.arrive(index),
+                    Some(Waiting::Piece(number)) => self.large.arrive(number, self.pool),
                     None => {}
                 }
             }
@@ -165,7 +186,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
         while let Some(done) = self.disks.complete_write()? {
             any = true;
             if done.slot == OWN_SLOT {
-                self.zeros.take(done.status)?;
+                self.target.take(done.status)?;
                 continue;
             }
             let block = self.blocks.get(usize::from(done.slot));
@@ -214,27 +235,6 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
         let block = self.blocks.get(index);
         block.waiting -= 1;
         self.write_if_complete(index);
-    }
-
-    /// Writes a block to which nothing is added any more and of which all is there.
-    fn write_if_complete(&mut self, index: usize) {
-        let block = self.blocks.get(index);
-        if block.open || block.waiting > 0 {
-            return;
-        }
-        block.state = State::Writing;
-        let (offset, len) = (block.place.offset(), block.len);
-        let whole = len.next_multiple_of(to_usize(SECTOR));
-        let request = Request {
-            kind: Kind::Write,
-            sector: self.target.place(block.start) / SECTOR,
-            address: self.pool.address(offset),
-            len: crate::to_u32(whole),
-        };
-        // What fills up the last sector is not the disk's.
-        self.pool.bytes_mut(offset + len, whole - len).fill(0);
-        let slot = u16::try_from(index).unwrap_or(u16::MAX);
-        self.disks.output.submit(slot, request);
     }
 
     /// Takes what is complete into the digest, in its order.

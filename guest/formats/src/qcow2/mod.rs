@@ -8,11 +8,13 @@ mod extensions;
 mod header;
 mod map;
 mod snapshot;
+mod writer;
 
 use alloc::vec::Vec;
 
 pub use check::{Check, CheckOptions, CheckReport, Problem, ProblemKind};
 pub use snapshot::{LONGEST_SNAPSHOT_NAME, MOST_SNAPSHOTS, Snapshot};
+pub use writer::{CLUSTER, TooLarge, Writer};
 
 pub(crate) use header::inspect;
 
@@ -110,6 +112,15 @@ impl Qcow2 {
     /// [`Error::Refused`] if an entry on the way is not followed, [`Error::Outside`] behind the
     /// end of the disk.
     pub fn map(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Extent, Error> {
+        self.joined(source, offset).map(|(extent, _)| extent)
+    }
+
+    /// As [`map`](Self::map), with how many entries said so.
+    pub(crate) fn joined(
+        &mut self,
+        source: &mut dyn ReadAt,
+        offset: u64,
+    ) -> Result<(Extent, u64), Error> {
         join(offset, self.virtual_size, |at| self.piece(source, at))
     }
 

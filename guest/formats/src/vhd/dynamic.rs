@@ -7,6 +7,7 @@ use crate::extent::{Content, Extent};
 use crate::info::{Info, LONGEST_NAME, ReferenceKind};
 use crate::reason::Reason;
 use crate::source::{ReadAt, array, read, to_usize};
+use crate::survey::Entry;
 use crate::vhd::SECTOR;
 use crate::vhd::footer::{Footer, Kind, checksum};
 
@@ -113,6 +114,23 @@ fn parents(source: &mut dyn ReadAt, bytes: &[u8], info: &mut Info) -> Result<(),
 }
 
 impl Dynamic {
+    /// What the entry for the block at `offset` says: the block's bitmap is a part of it.
+    pub(super) fn entry(
+        &self,
+        source: &mut dyn ReadAt,
+        cache: &mut Cache,
+        offset: u64,
+    ) -> Result<Entry, Error> {
+        let extent = self.piece(source, cache, offset)?;
+        let at = self.entry_at(offset);
+        Ok(Entry::block(at, self.block_size, self.bitmap, extent))
+    }
+
+    /// Where the entry for the block of `offset` lies.
+    fn entry_at(&self, offset: u64) -> u64 {
+        self.table + offset / self.block_size * 4
+    }
+
     /// The piece at `offset`, to the end of its block.
     pub(super) fn piece(
         &self,
@@ -120,7 +138,7 @@ impl Dynamic {
         cache: &mut Cache,
         offset: u64,
     ) -> Result<Extent, Error> {
-        let at = self.table + offset / self.block_size * 4;
+        let at = self.entry_at(offset);
         let skip = offset % self.block_size;
         let length = self.block_size - skip;
         let sector = cache.be32(source, at)?;

@@ -14,6 +14,7 @@ use crate::extent::{Content, Extent, join};
 use crate::info::{Info, Options};
 use crate::reason::Reason;
 use crate::source::ReadAt;
+use crate::survey::{Entry, Units};
 use dynamic::Dynamic;
 use footer::Kind;
 
@@ -81,12 +82,12 @@ impl Vhd {
         self.dynamic.map(|dynamic| dynamic.block_size)
     }
 
-    /// Where the bytes at `offset` of the virtual disk come from.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Refused`] if a table entry is not followed, [`Error::Outside`] behind the end.
-    pub fn map(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Extent, Error> {
+    /// Where the bytes at `offset` of the virtual disk come from, and how many entries said so.
+    pub(crate) fn joined(
+        &mut self,
+        source: &mut dyn ReadAt,
+        offset: u64,
+    ) -> Result<(Extent, u64), Error> {
         let size = self.virtual_size;
         let Some(dynamic) = &self.dynamic else {
             // A fixed disk lies in the file as it is.
@@ -96,5 +97,22 @@ impl Vhd {
         join(offset, size, |at| {
             dynamic.piece(source, &mut self.cache, at)
         })
+    }
+
+    /// The blocks of a dynamic disk begin at a sector; a fixed one has none.
+    pub(crate) fn units(&self) -> Option<Units> {
+        self.dynamic.map(|_| Units {
+            base: 0,
+            unit: SECTOR,
+        })
+    }
+
+    /// What the entry for the block at `offset` says, or that a fixed disk is there as a whole.
+    pub(crate) fn entry(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Entry, Error> {
+        if let Some(dynamic) = &self.dynamic {
+            return dynamic.entry(source, &mut self.cache, offset);
+        }
+        let (extent, _) = self.joined(source, offset)?;
+        Ok(Entry::of(extent))
     }
 }

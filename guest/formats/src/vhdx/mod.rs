@@ -16,6 +16,7 @@ use crate::extent::{Content, Extent, join};
 use crate::info::{Info, Options};
 use crate::reason::Reason;
 use crate::source::{ReadAt, len64, read, to_usize};
+use crate::survey::{Entry, Units};
 use header::{Region, Regions};
 use log::Log;
 use metadata::Metadata;
@@ -114,24 +115,40 @@ impl Vhdx {
         self.metadata.block_size
     }
 
-    /// Where the bytes at `offset` of the virtual disk come from.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Refused`] if a table entry is not followed, [`Error::Outside`] behind the end.
-    pub fn map(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Extent, Error> {
+    /// Where the bytes at `offset` of the virtual disk come from, and how many entries said so.
+    pub(crate) fn joined(
+        &mut self,
+        source: &mut dyn ReadAt,
+        offset: u64,
+    ) -> Result<(Extent, u64), Error> {
         join(offset, self.metadata.virtual_size, |at| {
             self.piece(source, at)
         })
     }
 
+    pub(crate) fn units(&self) -> Units {
+        Units { base: 0, unit: MIB }
+    }
+
+    /// What the entry for the block at `offset` says.
+    pub(crate) fn entry(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Entry, Error> {
+        let extent = self.piece(source, offset)?;
+        let at = self.entry_at(offset);
+        Ok(Entry::block(at, self.metadata.block_size, 0, extent))
+    }
+
+    /// Where the entry for the block of `offset` lies. Behind each chunk of payload blocks there is an
+    /// entry for their sector bitmap.
+    fn entry_at(&self, offset: u64) -> u64 {
+        let block = offset / self.metadata.block_size;
+        let index = block + block / self.metadata.chunk_ratio;
+        self.regions.bat.start + index * 8
+    }
+
     /// The piece at `offset`, to the end of its block (section 2.5.1.1).
     fn piece(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Extent, Error> {
         let size = self.metadata.block_size;
-        let block = offset / size;
-        // Behind each chunk of payload blocks there is an entry for their sector bitmap.
-        let index = block + block / self.metadata.chunk_ratio;
-        let at = self.regions.bat.start + index * 8;
+        let at = self.entry_at(offset);
         let entry = self.cache.le64(&mut self.log.over(source), at)?;
         let skip = offset % size;
         let length = size - skip;

@@ -161,6 +161,11 @@ impl Header {
         Ok(())
     }
 
+    /// Bytes of the disk that a grain table is for.
+    pub(super) fn per_table(&self) -> u64 {
+        self.table_entries * self.grain_size
+    }
+
     /// Refuses what lies on the header, the descriptor or the grain directory.
     pub(super) fn check_apart(&self, start: u64, end: u64, at: u64) -> Result<(), Error> {
         let meets = |from: u64, length: u64| start < from + length && from < end;

@@ -4,18 +4,67 @@ use crate::error::{Error, ensure};
 use crate::extent::{Codec, Compressed, Content, Extent, Frame, GRAIN_MARKER};
 use crate::reason::Reason;
 use crate::source::ReadAt;
+use crate::survey::{Entry, Table};
 use crate::vmdk::{SECTOR, Vmdk};
 
 /// An entry of a grain table that means "zero", where the header's flag says so.
 const ZERO: u32 = 1;
 
 impl Vmdk {
+    /// What the entry for the grain at `offset` says, or that there is no table for it.
+    pub(crate) fn entry(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Entry, Error> {
+        let extent = self.piece(source, offset)?;
+        let header = self.header;
+        let (_, table) = self.table(source, offset)?;
+        if table == 0 {
+            return Ok(Entry::of(extent));
+        }
+        let takes = match extent.content {
+            Content::Data { offset } => offset..offset + header.grain_size,
+            Content::Compressed(frame) => frame.offset..frame.offset + frame.length,
+            Content::Zero | Content::Backing => 0..0,
+        };
+        Ok(Entry {
+            at: table + offset % header.per_table() / header.grain_size * 4,
+            length: header.grain_size,
+            extent,
+            takes,
+        })
+    }
+
+    /// The table whose first entry is for the grain at `offset`; none if it is within one, or if
+    /// there is none, or one that is not followed.
+    pub(crate) fn whole_table(
+        &mut self,
+        source: &mut dyn ReadAt,
+        offset: u64,
+    ) -> Result<Option<Table>, Error> {
+        let per_table = self.header.per_table();
+        if !offset.is_multiple_of(per_table) {
+            return Ok(None);
+        }
+        let (at, table) = self.table(source, offset)?;
+        let end = table + self.header.table_entries * 4;
+        let followed = table != 0 && end <= source.size();
+        Ok(followed.then_some(Table {
+            at,
+            takes: table..end,
+            length: per_table,
+        }))
+    }
+
+    /// Where the directory's entry for `offset` lies, and the table that it names; 0 if none.
+    fn table(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<(u64, u64), Error> {
+        let at = self.header.directory + offset / self.header.per_table() * 4;
+        let table = u64::from(self.directory.le32(source, at)?) * SECTOR;
+        Ok((at, table))
+    }
+
     /// The piece at `offset`: as far as one table entry tells.
     pub(super) fn piece(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Extent, Error> {
         let header = self.header;
-        let per_table = header.table_entries * header.grain_size;
-        let at = header.directory + offset / per_table * 4;
-        let table = u64::from(self.directory.le32(source, at)?) * SECTOR;
+        let per_table = header.per_table();
+        let (at, table) = self.table(source, offset)?;
         if table == 0 {
             return Ok(self.hole(per_table - offset % per_table));
         }

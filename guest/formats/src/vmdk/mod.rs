@@ -29,7 +29,7 @@ pub struct Vmdk {
 }
 
 /// Bytes of a sector.
-const SECTOR: u64 = 512;
+pub(crate) const SECTOR: u64 = 512;
 
 /// Reads the headers into `info`; fails where there is no sense in going on.
 pub(crate) fn inspect(
@@ -107,12 +107,12 @@ impl Vmdk {
         self.header.grain_size
     }
 
-    /// Where the bytes at `offset` of the virtual disk come from.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Refused`] if a table entry is not followed, [`Error::Outside`] behind the end.
-    pub fn map(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Extent, Error> {
+    /// Where the bytes at `offset` of the virtual disk come from, and how many entries said so.
+    pub(crate) fn joined(
+        &mut self,
+        source: &mut dyn ReadAt,
+        offset: u64,
+    ) -> Result<(Extent, u64), Error> {
         join(offset, self.header.virtual_size, |at| {
             self.piece(source, at)
         })

@@ -2,7 +2,9 @@
 //! the tests with random images, and a fuzzer.
 
 use guest_formats::qcow2::{Check, CheckOptions, Qcow2};
-use guest_formats::{Error, Format, Image, Options, Reason, ReasonSet, Survey, inspect};
+use guest_formats::{
+    Compressed, Content, Error, Extent, Format, Image, Options, Reason, ReasonSet, Survey, inspect,
+};
 
 use super::Counting;
 
@@ -12,9 +14,18 @@ const MOST_HEADER_READS: u64 = 5000;
 const MOST_MAP_READS: u64 = 4096 + 8;
 /// The most answers that are asked for.
 const MOST_ANSWERS: usize = 300;
+/// The most work that a survey gets, and the units of the file that it counts at once.
+const MOST_ENTRIES: u64 = 3000;
+const WINDOW: u32 = 64;
 
-/// Looks into `bytes` as each format that is read, maps the disk and checks it.
-pub(crate) fn exercise(bytes: &[u8], claimed: Option<Format>) {
+/// The most bytes that are read for the headers.
+const MOST_HEADER_BYTES: u64 = 32 << 20;
+/// The largest cluster, in bytes: what one piece inflates to at most.
+const LARGEST_CLUSTER: u32 = 2 << 20;
+
+/// Looks into `bytes` as each format that is read, maps the disk and checks it; whether there is a
+/// disk. The source sees to it that nothing behind the end is read.
+pub(crate) fn exercise(bytes: &[u8], claimed: Option<Format>) -> bool {
     let all = Reason::ALL.iter();
     let options = Options {
         claimed,
@@ -24,12 +35,14 @@ pub(crate) fn exercise(bytes: &[u8], claimed: Option<Format>) {
     let mut source = Counting::new(bytes);
     let info = inspect(&mut source, &options).unwrap();
     assert!(source.reads < MOST_HEADER_READS, "{} reads", source.reads);
+    let read = source.read_bytes;
+    assert!(read < MOST_HEADER_BYTES, "{read} bytes");
     assert!(info.references.len() <= guest_formats::MOST_REFERENCES);
     for finding in info.findings.iter() {
         assert!(!finding.to_string().contains('\n'));
     }
     let Ok((mut image, _)) = Image::open(&mut source, &options) else {
-        return;
+        return false;
     };
     let size = image.virtual_size();
     let mut at = 0;
@@ -41,6 +54,7 @@ pub(crate) fn exercise(bytes: &[u8], claimed: Option<Format>) {
         match image.map(&mut source, at) {
             Ok(extent) => {
                 assert!(extent.length > 0 && extent.length <= size - at);
+                look_at(&extent, bytes);
                 at += extent.length;
             }
             Err(Error::Refused(_)) => at += 65536,
@@ -49,13 +63,49 @@ pub(crate) fn exercise(bytes: &[u8], claimed: Option<Format>) {
         let reads = source.reads - before;
         assert!(reads <= MOST_MAP_READS, "{reads} reads for one answer");
     }
-    let mut survey = Survey::new();
-    survey.step(&mut image, &mut source, MOST_ANSWERS).unwrap();
+    let mut survey = Survey::new(&image, &source, WINDOW);
+    survey.step(&mut image, &mut source, MOST_ENTRIES).unwrap();
     assert!(survey.seen() <= size);
+    // A step ends with the entry that is one too many, whatever that costs.
+    assert!(survey.entries < MOST_ENTRIES + 1000, "{}", survey.entries);
     let outside = image.map(&mut source, size);
     assert_eq!(outside, Err(Error::Outside { offset: size }));
     if let Image::Qcow2(image) = image {
         check(&image, &mut source);
+    }
+    true
+}
+
+/// What an extent names is in the file, and inflates to no more than a cluster.
+fn look_at(extent: &Extent, bytes: &[u8]) {
+    let ends_within = |offset: u64, length: u64| {
+        let end = offset.checked_add(length);
+        assert!(
+            end.is_some_and(|end| end <= bytes.len() as u64),
+            "{extent:?}"
+        );
+    };
+    match extent.content {
+        Content::Data { offset } => ends_within(offset, extent.length),
+        Content::Zero | Content::Backing => {}
+        Content::Compressed(compressed) => {
+            let Compressed {
+                offset,
+                length,
+                least,
+                size,
+                skip,
+                ..
+            } = compressed;
+            ends_within(offset, length);
+            assert!(length <= u64::from(size) * 2 + 512, "{extent:?}");
+            assert!(least <= size && size <= LARGEST_CLUSTER, "{extent:?}");
+            assert!(u64::from(skip) + extent.length <= size.into(), "{extent:?}");
+            let frame = &bytes[offset as usize..][..length as usize];
+            if let Ok(payload) = compressed.payload(frame) {
+                assert!(payload.start <= payload.end && payload.end <= frame.len());
+            }
+        }
     }
 }
 

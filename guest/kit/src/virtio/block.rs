@@ -82,9 +82,9 @@ pub enum BlockError {
 /// What the device says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockConfig {
-    /// In units of [`WIRE_SECTOR`].
+    /// Its capacity in units of [`WIRE_SECTOR`].
     pub capacity: u64,
-    /// In bytes.
+    /// Its sector size in bytes.
     pub sector_size: u32,
     /// Most data bytes that a request may have.
     pub size_max: u32,

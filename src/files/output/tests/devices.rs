@@ -85,7 +85,10 @@ fn a_block_device_is_an_input_of_its_size_and_not_its_own_output() {
     let input = InputFile::open(&device.path, false).unwrap();
     assert_eq!(input.len(), 4608);
     let error = OutputFile::create(&device.path, &input, OutputOptions::default()).unwrap_err();
-    assert!(matches!(error, FileError::SameFile { .. }), "{error}");
+    assert!(
+        matches!(error, FileError::Distinct(DistinctError::SameFile { .. })),
+        "{error}"
+    );
 }
 
 #[test]

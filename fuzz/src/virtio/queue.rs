@@ -1,4 +1,4 @@
-//! Where a disk's driver keeps its queue, and what a queue in memory says at one moment (virtio
+//! Where a driver keeps its queue, and what a queue in memory says at one moment (virtio
 //! 1.2, section 2.7): how much is available, and whether the device could overwrite what it has
 //! still to read.
 
@@ -10,7 +10,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::memory::Memory;
 
-/// Offsets within the room of a disk's queue; the descriptor table is at 0.
+/// Offsets within the room of a queue; the descriptor table is at 0.
 pub const AVAIL: u64 = 0x8000;
 pub const USED: u64 = 0xa000;
 /// 32 bytes a request: its header and its status byte.
@@ -18,22 +18,33 @@ pub const HEADERS: u64 = 0xe800;
 /// Indirect tables, 8 descriptors each.
 pub const TABLES: u64 = 0xf000;
 
-/// The longest thing that a device writes to the start of a buffer, apart from data.
-const ID_BYTES: u64 = 20;
+/// How much a device may write to a buffer, in bytes, apart from data that it tells of otherwise.
+#[derive(Clone, Copy, Debug)]
+pub struct Reach {
+    /// From the start of the buffer.
+    pub start: u64,
+    /// At its end.
+    pub end: u64,
+}
 
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
 const INDIRECT: u16 = 4;
 
-/// The room of one disk's queue.
+/// The room of one queue.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueLayout {
     pub base: u64,
 }
 
 impl QueueLayout {
-    pub fn of(disk: usize) -> Self {
-        let base = if disk == 0 { INPUT_QUEUE } else { OUTPUT_QUEUE };
+    /// Of the first queue of a machine, or of its second.
+    pub fn of(index: usize) -> Self {
+        let base = if index == 0 {
+            INPUT_QUEUE
+        } else {
+            OUTPUT_QUEUE
+        };
         Self { base }
     }
 
@@ -48,6 +59,15 @@ impl QueueLayout {
     pub fn used(self) -> u64 {
         self.base + USED
     }
+}
+
+/// What descriptors let a device write to.
+pub struct Survey {
+    /// The available ring or a descriptor table, its own index included: what is available may
+    /// change while it works.
+    pub rewrites: bool,
+    /// The used ring, by a buffer: what it says may be lost.
+    pub overwrites: bool,
 }
 
 /// A queue as the device was given it, and how many buffers it has used since.
@@ -89,28 +109,33 @@ impl ActiveQueue {
         read_u16(memory, self.used + 2) == self.taken
     }
 
-    /// Takes note in `memory` of where the device may write, apart from the data that its storage
-    /// fills; then says whether a descriptor lets it write to the available ring or to a descriptor
-    /// table, its own index included. What is available may then change while it works.
-    pub fn survey(&self, memory: &Memory) -> bool {
+    /// The lengths of the last `count` used elements, added up.
+    pub fn used_bytes(&self, memory: &GuestMemoryMmap, count: u64) -> u64 {
+        let last = (0..count).map(|back| {
+            let index = self.taken.wrapping_sub(1).wrapping_sub(back as u16) % self.size;
+            let at = self.used + 4 + u64::from(index) * 8 + 4;
+            u64::from(memory.read_obj::<u32>(GuestAddress(at)).unwrap())
+        });
+        last.sum()
+    }
+
+    /// Takes note in `memory` of where the device may write within `reach`; then says which of its
+    /// own rings and tables descriptors let it write to.
+    pub fn survey(&self, memory: &Memory, reach: Reach) -> Survey {
         let size = u64::from(self.size);
         let table = self.table..self.table + size * 16;
         let mut read = vec![self.avail..self.avail + 6 + size * 2, table.clone()];
         let used = self.used..self.used + 6 + size * 8;
         memory.touch(used.start, used.end - used.start);
-        let mut written = vec![used];
+        let mut written = Vec::new();
         let mut tables = vec![table];
         let mut rewrites = false;
         while let Some(table) = tables.pop() {
             each_descriptor(&memory.dma, table, |address, len, flags| {
                 let span = address..address.saturating_add(u64::from(len));
                 if flags & WRITE != 0 {
-                    // The device's id goes to the start, a status to the end.
-                    memory.touch(
-                        address,
-                        span.end.min(address.saturating_add(ID_BYTES)) - address,
-                    );
-                    memory.touch(span.end.saturating_sub(1), 1);
+                    memory.touch(address, reach.start.min(span.end - span.start));
+                    memory.touch(span.end.saturating_sub(reach.end), reach.end);
                     written.push(span.clone());
                 }
                 if flags & INDIRECT != 0 && len <= u32::from(self.size) * 16 && read.len() < 64 {
@@ -121,13 +146,16 @@ impl ActiveQueue {
                 }
             });
         }
-        rewrites |= read
-            .iter()
-            .any(|read| written.iter().any(|written| overlap(read, written)));
-        if rewrites {
+        let is_written = |range: &Range<u64>| written.iter().any(|span| overlap(range, span));
+        let changes = |read: &Range<u64>| overlap(read, &used) || is_written(read);
+        let survey = Survey {
+            rewrites: rewrites || read.iter().any(changes),
+            overwrites: is_written(&used),
+        };
+        if survey.rewrites {
             memory.touch_all();
         }
-        rewrites
+        survey
     }
 }
 

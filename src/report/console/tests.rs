@@ -7,6 +7,7 @@ use guest_protocol::{complete_message, error_message, init_message, progress_mes
 use rustix::termios::{Action, tcflow};
 use vmm_sys_util::eventfd::EventFd;
 
+use super::shown_bar::{FRAME, USUAL_WIDTH};
 use super::*;
 use crate::report::testing::{Pty, leak};
 
@@ -199,6 +200,23 @@ fn lines_are_printed_above_the_bar_and_nothing_of_it_is_left_behind() {
 }
 
 #[test]
+fn a_bar_that_learns_its_total_on_the_way_leaves_nothing_behind() {
+    let mut pty = Pty::open(80);
+    let unknown = ConsoleOptions {
+        total: None,
+        ..options()
+    };
+    let mut console = on_a_terminal(unknown, &pty, Some("xterm"));
+    console.tick(5 << 20);
+    console.set_total(GIB);
+    console.error("short");
+    console.finish_bar(true, Duration::from_secs(2));
+    console.flush();
+    let summary = "100%  copied 1.00 GiB in 2.00 s, 512.00 MiB/s";
+    assert_eq!(screen(&pty.shown()), ["vmm: short", summary, ""]);
+}
+
+#[test]
 fn a_run_that_fails_leaves_nothing_of_the_bar() {
     let mut pty = Pty::open(80);
     let mut console = on_a_terminal(options(), &pty, Some("xterm"));
@@ -314,7 +332,7 @@ fn a_stopped_terminal_holds_up_nothing_and_no_frames_pile_up() {
     }
     assert!(begun.elapsed() < AT_ONCE, "it waited for the terminal");
     assert_eq!(console.waiting().count(), 1);
-    assert!(console.err.room_left() > FULL, "frames piled up");
+    assert!(console.streams.err().room_left() > FULL, "frames piled up");
     tcflow(&pty.theirs, Action::OOn).unwrap();
     console.tick(GIB / 2);
     assert_eq!(console.waiting().count(), 0);
@@ -346,7 +364,7 @@ fn a_piece_fits_whatever_it_is_made_of_as_long_as_the_console_is_not_full() {
         while !console.is_full() {
             console.text(&piece);
         }
-        assert_eq!(console.take_lost(), 0);
+        assert_eq!(console.streams.take_lost(), 0);
     }
     let strings = ["", "\u{1}", "\u{ad}", "\""].map(|part| part.repeat(100));
     for format in [OutputFormat::Text, OutputFormat::Json] {
@@ -369,7 +387,7 @@ fn a_piece_fits_whatever_it_is_made_of_as_long_as_the_console_is_not_full() {
                         console.message(&message);
                     }
                 }
-                assert_eq!(console.take_lost(), 0, "{message:?}");
+                assert_eq!(console.streams.take_lost(), 0, "{message:?}");
             }
         }
     }

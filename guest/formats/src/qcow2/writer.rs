@@ -1,0 +1,310 @@
+//! Writing a qcow2 image ("Header", "Host cluster management" and "Cluster mapping" in qcow2.txt): where
+//! everything goes, and what the tables hold. The caller writes the data and the tables.
+//!
+//! The file is, in this order: the header, the refcount table, the L1 table, the clusters of the
+//! disk in its order with each L2 table behind the clusters that it maps, and the refcount blocks.
+//! Every cluster up to the end of the file is used exactly once, so that refcounts take no memory:
+//! each is one. The header comes last, so that there is no image before it is whole.
+//!
+//! Memory: at most three L2 tables and a cluster of the L1 table, whatever the size of the disk.
+
+use alloc::collections::VecDeque;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use crate::qcow2::entry::COPIED;
+use crate::source::to_usize;
+
+/// Bytes of a cluster.
+pub const CLUSTER: u64 = 1 << CLUSTER_BITS;
+
+const CLUSTER_BITS: u32 = 16;
+/// Entries of a cluster of the L1 table, the refcount table or an L2 table.
+const ENTRIES: u64 = CLUSTER / 8;
+/// A refcount has `1 << REFCOUNT_ORDER` bits, and a block of them is for so many clusters.
+const REFCOUNT_ORDER: u32 = 4;
+const REFCOUNTS: u64 = (CLUSTER * 8) >> REFCOUNT_ORDER;
+/// The longest L1 table and refcount table that QEMU reads, in clusters.
+const MOST_L1: u64 = (32 << 20) / CLUSTER;
+const MOST_REFCOUNT_TABLE: u64 = (8 << 20) / CLUSTER;
+/// Disks are whole sectors: QEMU does not see what is behind the last of them.
+const SECTOR: u64 = 512;
+/// Bytes of the header, with the compression type and what fills it up.
+const HEADER_LENGTH: u32 = 112;
+
+/// The disk is larger than any that QEMU reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a qcow2 image with clusters of 64 KiB cannot have a disk of {size} bytes")]
+pub struct TooLarge {
+    /// Its bytes.
+    pub size: u64,
+}
+
+/// An image in the making.
+///
+/// The clusters of the disk that are not zero are [placed](Self::place) in their order; each time,
+/// and after [`finish`](Self::finish), the tables that are complete are [taken](Self::take_table).
+#[derive(Debug)]
+pub struct Writer {
+    layout: Layout,
+    /// The first cluster of the file that is free.
+    next: u64,
+    /// The L2 table of the last cluster that was placed: its number, and its bytes.
+    l2: Option<(u64, Vec<u8>)>,
+    /// Those before it that have not been taken.
+    full: VecDeque<(u64, Vec<u8>)>,
+    /// The cluster of the L1 table that is being filled, and how many were taken before it.
+    l1: Vec<u8>,
+    l1_taken: u64,
+    stage: Stage,
+}
+
+/// What is taken next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// L2 tables, while clusters are placed.
+    Data,
+    /// The rest of the L1 table.
+    L1,
+    /// This refcount block, of so many.
+    Refcounts {
+        index: u64,
+        blocks: u64,
+    },
+    /// This cluster of the refcount table.
+    RefcountTable {
+        index: u64,
+        blocks: u64,
+    },
+    Header,
+    Done,
+}
+
+/// What follows from the size of the disk. All but the size are numbers of clusters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Layout {
+    /// Bytes of the disk.
+    size: u64,
+    /// L2 tables that a full disk has.
+    tables: u64,
+    refcount_table: u64,
+    l1: u64,
+}
+
+impl Layout {
+    fn new(size: u64) -> Option<Self> {
+        let size = size.checked_next_multiple_of(SECTOR)?;
+        let clusters = size.div_ceil(CLUSTER);
+        let tables = clusters.div_ceil(ENTRIES);
+        let l1 = tables.div_ceil(ENTRIES);
+        let mut refcount_table = 1;
+        // The table has room for all blocks of a full disk, its own and theirs included.
+        loop {
+            let before = 1 + refcount_table + l1 + clusters + tables;
+            let needed = blocks_behind(before).div_ceil(ENTRIES);
+            if needed <= refcount_table {
+                break;
+            }
+            refcount_table = needed;
+        }
+        let possible = l1 <= MOST_L1 && refcount_table <= MOST_REFCOUNT_TABLE;
+        possible.then_some(Self {
+            size,
+            tables,
+            refcount_table,
+            l1,
+        })
+    }
+
+    const fn l1_at(&self) -> u64 {
+        1 + self.refcount_table
+    }
+
+    const fn data_at(&self) -> u64 {
+        self.l1_at() + self.l1
+    }
+}
+
+/// How many refcount blocks a file has whose other clusters are these: they count themselves, too.
+fn blocks_behind(clusters: u64) -> u64 {
+    // A block is for itself and for all other clusters but one.
+    clusters.div_ceil(REFCOUNTS - 1)
+}
+
+impl Writer {
+    /// An image of a disk of `size` bytes, which is filled up to whole sectors of 512 bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`TooLarge`]: from 2 PiB on.
+    pub fn new(size: u64) -> Result<Self, TooLarge> {
+        let layout = Layout::new(size).ok_or(TooLarge { size })?;
+        Ok(Self {
+            layout,
+            next: layout.data_at(),
+            l2: None,
+            full: VecDeque::new(),
+            l1: empty(),
+            l1_taken: 0,
+            stage: Stage::Data,
+        })
+    }
+
+    /// Where in the file, in bytes, the `count` clusters of the disk from number `first` on go, one
+    /// behind the other. They follow all that were placed before; what is passed is zero.
+    ///
+    /// Tables that are complete have to be taken before: no more than those of these clusters then
+    /// wait.
+    pub fn place(&mut self, first: u64, count: u64) -> u64 {
+        let start = self.allot(count);
+        for number in 0..count {
+            let (index, within) = ((first + number) / ENTRIES, (first + number) % ENTRIES);
+            if let Some(table) = self.l2.take_if(|(number, _)| *number != index) {
+                self.full.push_back(table);
+            }
+            let (_, table) = self.l2.get_or_insert_with(|| (index, empty()));
+            put(table, within, COPIED | (start + number * CLUSTER));
+        }
+        start
+    }
+
+    /// All clusters are placed: the tables that are left can be taken.
+    pub fn finish(&mut self) {
+        self.full.extend(self.l2.take());
+        if self.stage == Stage::Data {
+            self.stage = Stage::L1;
+        }
+    }
+
+    /// Whether a table waits to be taken.
+    #[must_use]
+    pub fn has_table(&self) -> bool {
+        !self.full.is_empty() || !matches!(self.stage, Stage::Data | Stage::Done)
+    }
+
+    /// Whether all tables are taken.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.stage == Stage::Done
+    }
+
+    /// Fills `buffer`, which has the size of a cluster, with the next table that is complete, and
+    /// returns where in the file it goes, in bytes.
+    pub fn take_table(&mut self, buffer: &mut [u8]) -> Option<u64> {
+        if let Some((index, table)) = self.full.pop_front() {
+            if index / ENTRIES > self.l1_taken {
+                self.full.push_front((index, table));
+                return Some(self.take_l1(buffer));
+            }
+            let at = self.allot(1);
+            put(&mut self.l1, index % ENTRIES, COPIED | at);
+            buffer.copy_from_slice(&table);
+            return Some(at);
+        }
+        match self.stage {
+            Stage::L1 if self.l1_taken < self.layout.l1 => Some(self.take_l1(buffer)),
+            Stage::L1 => {
+                let blocks = blocks_behind(self.next);
+                self.stage = Stage::Refcounts { index: 0, blocks };
+                self.take_table(buffer)
+            }
+            Stage::Refcounts { index, blocks } if index < blocks => {
+                self.stage = Stage::Refcounts {
+                    index: index + 1,
+                    blocks,
+                };
+                let all = self.next - index + blocks;
+                fill_refcounts(buffer, all - index * REFCOUNTS);
+                Some(self.allot(1))
+            }
+            Stage::Refcounts { blocks, .. } => {
+                self.stage = Stage::RefcountTable { index: 0, blocks };
+                self.take_table(buffer)
+            }
+            Stage::RefcountTable { index, blocks } if index < self.layout.refcount_table => {
+                self.stage = Stage::RefcountTable {
+                    index: index + 1,
+                    blocks,
+                };
+                buffer.fill(0);
+                let first = index * ENTRIES;
+                for number in first..blocks.min(first + ENTRIES) {
+                    let block = self.next - blocks + number;
+                    put(buffer, number - first, block * CLUSTER);
+                }
+                Some((1 + index) * CLUSTER)
+            }
+            Stage::RefcountTable { .. } => {
+                self.stage = Stage::Header;
+                self.take_table(buffer)
+            }
+            Stage::Header => {
+                self.stage = Stage::Done;
+                self.fill_header(buffer);
+                Some(0)
+            }
+            Stage::Data | Stage::Done => None,
+        }
+    }
+
+    /// Bytes of the file so far; all of them once the last table is taken.
+    #[must_use]
+    pub const fn length(&self) -> u64 {
+        self.next * CLUSTER
+    }
+
+    fn allot(&mut self, clusters: u64) -> u64 {
+        let start = self.next * CLUSTER;
+        self.next += clusters;
+        start
+    }
+
+    fn take_l1(&mut self, buffer: &mut [u8]) -> u64 {
+        buffer.copy_from_slice(&self.l1);
+        self.l1.fill(0);
+        let at = (self.layout.l1_at() + self.l1_taken) * CLUSTER;
+        self.l1_taken += 1;
+        at
+    }
+
+    fn fill_header(&self, buffer: &mut [u8]) {
+        let layout = &self.layout;
+        let entries = u32::try_from(layout.tables).unwrap_or(u32::MAX);
+        let refcount_table = u32::try_from(layout.refcount_table).unwrap_or(u32::MAX);
+        buffer.fill(0);
+        // Not set: backing file, encryption, snapshots, features, compression type (zlib) and, behind
+        // the header, the end of the extensions.
+        buffer[0..4].copy_from_slice(b"QFI\xfb");
+        buffer[4..8].copy_from_slice(&3_u32.to_be_bytes());
+        buffer[20..24].copy_from_slice(&CLUSTER_BITS.to_be_bytes());
+        buffer[24..32].copy_from_slice(&layout.size.to_be_bytes());
+        buffer[36..40].copy_from_slice(&entries.to_be_bytes());
+        buffer[40..48].copy_from_slice(&(layout.l1_at() * CLUSTER).to_be_bytes());
+        buffer[48..56].copy_from_slice(&CLUSTER.to_be_bytes());
+        buffer[56..60].copy_from_slice(&refcount_table.to_be_bytes());
+        buffer[96..100].copy_from_slice(&REFCOUNT_ORDER.to_be_bytes());
+        buffer[100..104].copy_from_slice(&HEADER_LENGTH.to_be_bytes());
+    }
+}
+
+/// A cluster of zeros.
+fn empty() -> Vec<u8> {
+    vec![0; to_usize(CLUSTER)]
+}
+
+/// Sets an entry of a table.
+fn put(table: &mut [u8], index: u64, entry: u64) {
+    let (entries, _) = table.as_chunks_mut::<8>();
+    if let Some(place) = entries.get_mut(to_usize(index)) {
+        *place = entry.to_be_bytes();
+    }
+}
+
+/// Makes `block` one of which the first refcounts are one, as many as it has or as are wanted.
+fn fill_refcounts(block: &mut [u8], wanted: u64) {
+    let (counts, _) = block.as_chunks_mut::<2>();
+    for (index, count) in counts.iter_mut().enumerate() {
+        let used = index < to_usize(wanted);
+        *count = u16::from(used).to_be_bytes();
+    }
+}

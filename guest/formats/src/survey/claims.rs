@@ -1,0 +1,156 @@
+//! Which parts of the file the entries of a disk's tables take: a bit for each unit, for as many
+//! units as the memory allows at once.
+
+use alloc::vec;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use crate::source::to_usize;
+
+/// Bits of a word.
+const WORD: u64 = 64;
+
+/// How a format counts the places in its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Units {
+    /// Where the first unit begins, in bytes.
+    pub(crate) base: u64,
+    /// Bytes of a unit: blocks begin at a multiple of them behind the base, and at nothing else.
+    pub(crate) unit: u64,
+}
+
+/// The units from `start` on that are taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Claims {
+    units: Units,
+    /// Bytes of the file.
+    size: u64,
+    start: u64,
+    words: Vec<u64>,
+    /// The first unit behind the window that somebody takes.
+    next: u64,
+}
+
+impl Claims {
+    /// Room for `window` units at once, or for all of a file of `size` bytes if they are fewer.
+    pub(super) fn new(units: Units, size: u64, window: u32) -> Self {
+        let all = size.saturating_sub(units.base).div_ceil(units.unit);
+        let count = u64::from(window.max(1)).min(all.max(1)).div_ceil(WORD);
+        Self {
+            units,
+            size,
+            start: 0,
+            words: vec![0; to_usize(count)],
+            next: u64::MAX,
+        }
+    }
+
+    fn end(&self) -> u64 {
+        let words = u64::try_from(self.words.len()).unwrap_or(u64::MAX);
+        self.start.saturating_add(words.saturating_mul(WORD))
+    }
+
+    /// The units in which these bytes are, as far as the file has them: a last block may be cut.
+    fn units(&self, bytes: &Range<u64>) -> Range<u64> {
+        let Units { base, unit } = self.units;
+        let end = bytes.end.min(self.size).saturating_sub(base);
+        bytes.start.saturating_sub(base) / unit..end.div_ceil(unit)
+    }
+
+    /// Whether any of these bytes are in the window. If some are behind it, then there will be
+    /// another pass.
+    pub(super) fn concerns(&mut self, bytes: &Range<u64>) -> bool {
+        let units = self.units(bytes);
+        if units.end > self.end() {
+            self.next = self.next.min(units.start.max(self.end()));
+        }
+        units.start < self.end() && units.end > self.start
+    }
+
+    /// Whether the first of these bytes is in the window.
+    pub(super) fn begins_here(&self, bytes: &Range<u64>) -> bool {
+        (self.start..self.end()).contains(&self.units(bytes).start)
+    }
+
+    /// Takes these bytes, as far as they are in the window. False if any of them was taken before;
+    /// then the rest is not taken, so that the work for one who takes much is not done twice.
+    pub(super) fn take(&mut self, bytes: &Range<u64>) -> bool {
+        let units = self.units(bytes);
+        let (mut from, to) = (units.start.max(self.start), units.end.min(self.end()));
+        while from < to {
+            let within = from % WORD;
+            let count = (WORD - within).min(to - from);
+            let mask = (u64::MAX >> (WORD - count)) << within;
+            let index = to_usize((from - self.start) / WORD);
+            let Some(word) = self.words.get_mut(index) else {
+                break;
+            };
+            if *word & mask != 0 {
+                return false;
+            }
+            *word |= mask;
+            from += count;
+        }
+        true
+    }
+
+    /// Goes on to the next units that somebody takes; false if there are none.
+    pub(super) fn advance(&mut self) -> bool {
+        if self.next == u64::MAX {
+            return false;
+        }
+        self.start = self.next / WORD * WORD;
+        self.next = u64::MAX;
+        self.words.fill(0);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECTORS: Units = Units { base: 0, unit: 512 };
+
+    #[test]
+    fn what_is_taken_twice_is_told_wherever_it_begins() {
+        let mut claims = Claims::new(SECTORS, 1 << 20, 4096);
+        assert!(claims.take(&(512..65536)));
+        assert!(claims.take(&(0..512)));
+        assert!(claims.take(&(65536..(1 << 20))));
+        for twice in [0..1, 511..513, 65535..65537, 1024..32768, 0..1 << 20] {
+            assert!(!claims.take(&twice), "{twice:?}");
+        }
+        assert!(!claims.advance());
+    }
+
+    #[test]
+    fn the_window_goes_on_to_what_is_taken_and_leaves_out_the_rest() {
+        let mut claims = Claims::new(SECTORS, 1 << 40, 64);
+        assert!(claims.concerns(&(0..512)) && !claims.concerns(&(1 << 30..1 << 31)));
+        assert!(
+            claims.concerns(&(63 * 512..65 * 512)) && claims.begins_here(&(63 * 512..65 * 512))
+        );
+        assert!(claims.take(&(63 * 512..65 * 512)));
+        // What reaches over the end of the window is there again behind it.
+        assert!(claims.advance());
+        assert!(
+            claims.concerns(&(63 * 512..65 * 512)) && !claims.begins_here(&(63 * 512..65 * 512))
+        );
+        assert!(claims.take(&(63 * 512..65 * 512)) && !claims.take(&(64 * 512..65 * 512)));
+        assert!(!claims.concerns(&(1 << 30..1 << 31)));
+        assert!(claims.advance());
+        assert!(claims.concerns(&(1 << 30..1 << 31)) && claims.take(&(1 << 30..1 << 31)));
+    }
+
+    #[test]
+    fn units_begin_where_the_format_says() {
+        let units = Units {
+            base: 1000,
+            unit: 300,
+        };
+        let mut claims = Claims::new(units, 10_000, 64);
+        assert!(claims.take(&(1300..1600)) && claims.take(&(1000..1300)));
+        assert!(claims.take(&(1600..1601)) && !claims.take(&(1899..1900)));
+    }
+}

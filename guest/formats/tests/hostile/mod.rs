@@ -1,0 +1,71 @@
+//! Images that lie, for several test binaries: the parsers' own, and those of the whole VM. Each has
+//! its own `judge`, which holds one image against the reason for which it is to be refused, and
+//! `judge_check`, for what only a check of the tables can find.
+
+mod known;
+mod overlaps;
+mod polyglots;
+mod qcow2;
+mod qcow2_tables;
+mod vdi;
+mod vhd;
+mod vhdx;
+mod vhdx_log;
+mod vmdk;
+
+use guest_formats::{Image, Options, Reason, inspect};
+
+use super::{judge, judge_check};
+
+/// A change to an image, and the reason for which it is refused then.
+type Case = (&'static str, fn(&mut Vec<u8>), Reason);
+
+/// Each case, applied to `good`, is refused; `good` itself is not.
+fn judge_all(good: &[u8], cases: &[Case]) {
+    judge("the good image", good, &Options::default(), None);
+    for (name, change, reason) in cases {
+        let bytes = spoilt(good, change);
+        judge(name, &bytes, &Options::default(), Some(*reason));
+    }
+}
+
+/// `bytes` after `change`.
+pub(crate) fn spoilt(bytes: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    change(&mut bytes);
+    bytes
+}
+
+/// All reasons that the parsers have against an image: those of its headers, and if these let it be
+/// read, the first of its tables.
+pub(crate) fn reasons(mut bytes: &[u8], options: &Options) -> Vec<Reason> {
+    let info = inspect(&mut bytes, options).unwrap();
+    let mut reasons: Vec<_> = info.findings.iter().map(|finding| finding.reason).collect();
+    let opened = Image::open(&mut bytes, options);
+    let counts =
+        |reason: &&Reason| !(options.allowed.contains(**reason) && reason.may_be_allowed());
+    assert_eq!(
+        opened.is_err(),
+        reasons.iter().any(|reason| counts(&reason))
+    );
+    let Ok((mut image, _)) = opened else {
+        return reasons;
+    };
+    let mut at = 0;
+    for _ in 0..5000 {
+        if at >= image.virtual_size() {
+            break;
+        }
+        match image.map(&mut bytes, at) {
+            Ok(extent) => {
+                assert!(extent.length > 0);
+                at += extent.length;
+            }
+            Err(error) => {
+                reasons.push(error.reason().unwrap());
+                break;
+            }
+        }
+    }
+    reasons
+}

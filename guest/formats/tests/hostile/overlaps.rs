@@ -1,0 +1,124 @@
+//! Images in which two table entries have the same bytes of the file. Each entry by itself is one that
+//! a reader can follow, so that only a check finds them.
+
+use super::{judge_check, spoilt};
+use crate::support::Put::{Data, Hole};
+use crate::support::bytes::{be32, le32, le64, put};
+use crate::support::vdi;
+use crate::support::vhd::Vhd;
+use crate::support::vhdx::Vhdx;
+use crate::support::vmdk::Vmdk;
+
+const MIB: u64 = 1 << 20;
+
+/// Each change makes two things overlap.
+fn judge_overlaps(format: &str, good: &[u8], changes: &[(&str, fn(&mut Vec<u8>))]) {
+    for (name, change) in changes {
+        judge_check(
+            &format!("{format}: {name}"),
+            &spoilt(good, change),
+            "overlap",
+        );
+    }
+}
+
+#[test]
+fn blocks_of_a_vdi_that_are_used_twice_are_found() {
+    let good = vdi::build(false, &[Data, Hole, Data, Data], 65536, 4 * 65536);
+    judge_overlaps(
+        "VDI",
+        &good,
+        &[
+            ("one block twice", |b| le32(b, 512 + 8, 0)),
+            ("one block for all", |b| {
+                (0..4).for_each(|index| le32(b, 512 + index * 4, 1));
+            }),
+        ],
+    );
+}
+
+/// The table is at 1536, the first block at sector 4, and a block with its bitmap has 129 sectors.
+#[test]
+fn blocks_of_a_vhd_that_overlap_are_found() {
+    let good = Vhd::new(false, &[Data, Hole, Data, Data], 65536, 4 * 65536).build();
+    judge_overlaps(
+        "VHD",
+        &good,
+        &[
+            ("one block twice", |b| be32(b, 1536 + 8, 4)),
+            ("the last sector of another", |b| be32(b, 1536 + 8, 4 + 128)),
+            // A reader that does not look at bitmaps sees nothing of it.
+            ("the bitmap of another", |b| be32(b, 1536, 4 + 1)),
+        ],
+    );
+}
+
+#[test]
+fn blocks_of_a_vhdx_that_overlap_are_found() {
+    let good = Vhdx::new(&[Data, Hole, Data], 2 << 20, 6 << 20).build();
+    judge_overlaps(
+        "VHDX",
+        &good,
+        &[
+            ("one block twice", |b| {
+                le64(b, (3 << 20) + 16, (4 * MIB) | 6)
+            }),
+            ("half of another", |b| {
+                le64(b, (3 << 20) + 16, (5 * MIB) | 6)
+            }),
+        ],
+    );
+}
+
+/// The directory is at sector 5, the table behind it at sector 6, and grains of 128 sectors begin at
+/// sector 128. A table has four sectors.
+#[test]
+fn grains_and_tables_of_a_vmdk_that_overlap_are_found() {
+    let good = Vmdk::new(false, &[Data, Hole, Data, Data], 65536, 4 << 16).build();
+    judge_overlaps(
+        "VMDK",
+        &good,
+        &[
+            ("one grain twice", |b| le32(b, 3072 + 8, 128)),
+            ("the last sector of another", |b| {
+                le32(b, 3072 + 8, 128 + 127)
+            }),
+            ("a grain on its table", |b| le32(b, 3072, 9)),
+            ("a table in a grain", |b| {
+                let table = b[3072..3072 + 2048].to_vec();
+                put(b, (128 + 3) * 512, &table);
+                le32(b, 2560, 128 + 3);
+            }),
+        ],
+    );
+    let mut puts = vec![Hole; 1024];
+    puts[0] = Data;
+    puts[600] = Data;
+    let two = Vmdk::new(false, &puts, 4096, 1024 * 4096).build();
+    judge_overlaps(
+        "VMDK",
+        &two,
+        &[
+            ("one table twice", |b| {
+                let first = b[2560..2564].to_vec();
+                put(b, 2564, &first);
+            }),
+            ("half of another table", |b| {
+                let first = u32::from_le_bytes(b[2560..2564].try_into().unwrap());
+                le32(b, 2564, first + 2);
+            }),
+        ],
+    );
+}
+
+#[test]
+fn compressed_grains_that_overlap_are_found_by_their_markers() {
+    let good = Vmdk::new(true, &[Data, Hole, Data], 65536, 3 << 16).build();
+    let grain = 128 * 512;
+    // It says that it goes on where the other one is.
+    let longer = spoilt(&good, |b| {
+        let length = u32::from_le_bytes(b[grain + 8..grain + 12].try_into().unwrap());
+        le32(b, grain + 8, length + 1024);
+    });
+    judge_check("a stream: a grain over another", &longer, "overlap");
+}

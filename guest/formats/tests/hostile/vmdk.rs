@@ -1,0 +1,174 @@
+//! VMDK images that lie.
+
+use guest_formats::{Codec, Compressed, Frame, Options, Reason};
+
+use super::{Case, judge_all, judge_check, spoilt};
+use crate::support::Put::{Data, Hole, Zero};
+use crate::support::bytes::{le16, le32, le64};
+use crate::support::disk;
+use crate::support::vmdk::Vmdk;
+
+/// The directory is at sector 5, the one table behind it, and grains begin at sector 128.
+const VMDK: &[Case] = &[
+    ("version 9", |b| le32(b, 4, 9), Reason::UnsupportedVersion),
+    ("2^63 sectors", |b| le64(b, 12, 1 << 63), Reason::BadHeader),
+    ("2^50 bytes", |b| le64(b, 12, 1 << 41), Reason::VirtualSize),
+    (
+        "grains of 0 sectors",
+        |b| le64(b, 20, 0),
+        Reason::ClusterSize,
+    ),
+    (
+        "grains of 3 sectors",
+        |b| le64(b, 20, 3),
+        Reason::ClusterSize,
+    ),
+    (
+        "grains of 2^62 sectors",
+        |b| le64(b, 20, 1 << 62),
+        Reason::ClusterSize,
+    ),
+    (
+        "a descriptor of 2^40 sectors",
+        |b| le64(b, 36, 1 << 40),
+        Reason::BeyondEnd,
+    ),
+    (
+        "a descriptor of 2^63 sectors",
+        |b| le64(b, 36, 1 << 63),
+        Reason::BeyondEnd,
+    ),
+    (
+        "a descriptor of 100 KiB",
+        |b| le64(b, 36, 200),
+        Reason::BadDescriptor,
+    ),
+    ("tables of 0 entries", |b| le32(b, 44, 0), Reason::TableSize),
+    (
+        "tables of 2^32 - 1 entries",
+        |b| le32(b, 44, u32::MAX),
+        Reason::TableSize,
+    ),
+    (
+        "a directory nowhere",
+        |b| le64(b, 56, 1 << 40),
+        Reason::BeyondEnd,
+    ),
+    (
+        "a directory at 2^64 - 2",
+        |b| le64(b, 56, u64::MAX - 1),
+        Reason::BeyondEnd,
+    ),
+    (
+        "a directory in the header",
+        |b| le64(b, 56, 0),
+        Reason::Overlap,
+    ),
+    ("not closed", |b| b[72] = 1, Reason::DirtyBit),
+    ("taken for text", |b| b[75] = b'\n', Reason::BadHeader),
+    (
+        "compressed without markers",
+        |b| b[10] |= 1,
+        Reason::UnsupportedCompression,
+    ),
+    (
+        "a table nowhere",
+        |b| le32(b, 2560, u32::MAX),
+        Reason::BeyondEnd,
+    ),
+    (
+        "a table in the descriptor",
+        |b| le32(b, 2560, 1),
+        Reason::Overlap,
+    ),
+    (
+        "a table in the directory",
+        |b| le32(b, 2560, 5),
+        Reason::Overlap,
+    ),
+    (
+        "a grain nowhere",
+        |b| le32(b, 3072, u32::MAX),
+        Reason::BeyondEnd,
+    ),
+    (
+        "a grain in the descriptor",
+        |b| le32(b, 3072, 2),
+        Reason::Overlap,
+    ),
+    ("half a header", |b| b.truncate(256), Reason::Truncated),
+];
+
+const STREAM: &[Case] = &[
+    (
+        "no footer",
+        |b| b.truncate(b.len() - 1024),
+        Reason::NoFooter,
+    ),
+    (
+        "no end",
+        |b| *b.last_chunk_mut::<512>().unwrap() = [1; 512],
+        Reason::BadMarker,
+    ),
+    (
+        "copies that differ",
+        |b| le64(b, 12, 1 << 20),
+        Reason::CopiesDiffer,
+    ),
+    (
+        "a footer without a directory",
+        |b| {
+            let at = b.len() - 1024;
+            le64(b, at + 56, u64::MAX);
+        },
+        Reason::BadHeader,
+    ),
+    (
+        "method 2",
+        |b| {
+            let at = b.len() - 1024;
+            le16(b, at + 77, 2);
+            le16(b, 77, 2);
+        },
+        Reason::UnsupportedCompression,
+    ),
+];
+
+#[test]
+fn vmdks_that_lie_are_refused() {
+    judge_all(
+        &Vmdk::new(false, &[Data, Hole, Zero, Data], 65536, 4 << 16).build(),
+        VMDK,
+    );
+    judge_all(
+        &Vmdk::new(true, &[Data, Hole, Zero, Data], 65536, 4 << 16).build(),
+        STREAM,
+    );
+}
+
+#[test]
+fn markers_of_compressed_grains_that_lie_are_refused() {
+    let good = Vmdk::new(true, &[Data, Data], 65536, 2 << 16).build();
+    let first = 128 * 512;
+    for (name, at, value) in [
+        ("another grain's", 0, 128_u32),
+        ("no bytes", 8, 0),
+        ("more bytes than up to the next grain", 8, 70_000),
+        ("4 GiB", 8, u32::MAX),
+    ] {
+        let bytes = spoilt(&good, |b| le32(b, first + at, value));
+        let error = disk(&bytes, &Options::default()).unwrap_err();
+        assert_eq!(error.reason(), Some(Reason::BadMarker), "{name}");
+        judge_check(name, &bytes, Reason::BadMarker.name());
+    }
+    let compressed = Compressed {
+        offset: 0,
+        length: 5,
+        codec: Codec::Zlib,
+        least: 512,
+        size: 512,
+        skip: 0,
+        frame: Frame::Grain { sector: 0 },
+    };
+    assert!(compressed.payload(&[0; 5]).is_err());
+}

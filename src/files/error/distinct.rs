@@ -1,0 +1,61 @@
+//! What a run refuses because one file would be used twice: what is written would destroy what is
+//! read, or would be destroyed by something else that is written.
+
+use std::path::PathBuf;
+
+use super::Role;
+use crate::quote::quote_path;
+
+/// Why a file that is written is not a file of its own.
+#[derive(Debug, thiserror::Error)]
+pub enum DistinctError {
+    /// A file that is written is one that is read or written as something else, perhaps through a
+    /// link.
+    #[error(
+        "the {role} {} is the same file as the {other_role} {}; choose another {role}",
+        quote_path(path),
+        quote_path(other)
+    )]
+    SameFile {
+        /// What is written.
+        role: Role,
+        /// Its path.
+        path: PathBuf,
+        /// As what else the file is used.
+        other_role: Role,
+        /// Its path as that.
+        other: PathBuf,
+    },
+
+    /// Two files that are to be made have names that some file systems take for one.
+    #[error(
+        "the {role} {} and the {other_role} {} would be one file where upper and lower case are \
+         not told apart; choose another {role}",
+        quote_path(path),
+        quote_path(other)
+    )]
+    SameName {
+        /// What is written.
+        role: Role,
+        /// Its path.
+        path: PathBuf,
+        /// The other file.
+        other_role: Role,
+        /// Its path.
+        other: PathBuf,
+    },
+
+    /// A file that is written is where the standard output or standard error goes.
+    #[error(
+        "the {role} {} is the file that the {stream} goes to; choose another {role}",
+        quote_path(path)
+    )]
+    StandardStream {
+        /// What is written.
+        role: Role,
+        /// Its path.
+        path: PathBuf,
+        /// Which stream.
+        stream: &'static str,
+    },
+}

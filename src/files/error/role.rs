@@ -1,0 +1,27 @@
+//! Which file an error, or a rule, is about.
+
+use std::fmt;
+
+/// Which file of the run an error is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The file that is copied.
+    Input,
+    /// The copy.
+    Output,
+    /// The image of the guest.
+    Guest,
+    /// What the statistics are written to.
+    Statistics,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Input => "input",
+            Self::Output => "output",
+            Self::Guest => "guest",
+            Self::Statistics => "statistics file",
+        })
+    }
+}

@@ -1,0 +1,41 @@
+use super::*;
+
+#[test]
+fn a_message_is_one_line_with_file_operation_offset_reason_and_advice() {
+    let error = FileError::Write {
+        role: Role::Output,
+        path: "copy.img".into(),
+        offset: 4096,
+        source: io::Error::from_raw_os_error(libc::ENOSPC),
+    };
+    assert_eq!(
+        error.to_string(),
+        "cannot write the output copy.img at offset 4096: No space left on device; \
+         make room there, or choose another file system"
+    );
+}
+
+#[test]
+fn the_kind_of_the_reason_survives_the_way_to_the_disk() {
+    let error = FileError::Write {
+        role: Role::Output,
+        path: "copy.img".into(),
+        offset: 0,
+        source: io::Error::from_raw_os_error(libc::ENOSPC),
+    };
+    assert_eq!(io::Error::from(error).kind(), io::ErrorKind::StorageFull);
+}
+
+#[test]
+fn a_path_with_control_characters_cannot_break_the_line_or_reach_the_terminal() {
+    let error = FileError::Open {
+        role: Role::Input,
+        path: "a\nvmm: \u{1b}[2J\u{202e}".into(),
+        source: io::Error::from_raw_os_error(libc::ENOENT),
+    };
+    assert_eq!(
+        error.to_string(),
+        "cannot open the input $'a\\nvmm: \\x1b[2J\\u202e': No such file or directory; \
+         check the path"
+    );
+}

@@ -1,0 +1,104 @@
+//! The output as what a disk stores: reads, writes and the flush, while the copy is under way.
+
+use std::io;
+use std::sync::atomic::Ordering;
+
+use vm_memory::VolatileSlice;
+
+use super::{OutputFile, lock};
+use crate::files::error::{FileError, Role};
+use crate::files::sync::{Synced, sync_data};
+use crate::files::zeros;
+use crate::storage::Storage;
+
+impl Storage for OutputFile {
+    fn read_at(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<()> {
+        let stored = zeros::clip(offset, buffers, self.length());
+        let read = match self.file.read(offset, buffers, stored) {
+            Ok(()) => stored,
+            // Not written yet: the file ends before the disk does.
+            Err(partial) if partial.source.kind() == io::ErrorKind::UnexpectedEof => partial.done,
+            Err(partial) => {
+                let (path, offset) = (self.path.clone(), offset.saturating_add(partial.done));
+                let source = partial.source;
+                return Err(FileError::Read {
+                    role: Role::Output,
+                    path,
+                    offset,
+                    source,
+                }
+                .into());
+            }
+        };
+        zeros::fill(buffers, read);
+        Ok(())
+    }
+
+    fn write_at(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<()> {
+        self.check_open(offset)?;
+        let stored = zeros::clip(offset, buffers, self.length());
+        let written = self.file.write(offset, buffers, stored);
+        let done = written
+            .as_ref()
+            .map_or_else(|partial| partial.done, |()| stored);
+        let end = offset.saturating_add(done);
+        self.record(offset, end);
+        written.map_err(|partial| self.write_failed(end, partial.source))
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64, unmap: bool) -> io::Result<()> {
+        self.zero_part(offset, length, unmap)
+    }
+
+    fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.free_part(offset, length)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        if !self.fsync {
+            return Ok(());
+        }
+        match sync_data(&self.file, self.file.cancel()) {
+            // What the file system does not offer is told when the copy is in place.
+            Ok(Synced::Yes | Synced::Unsupported) => Ok(()),
+            Err(source) => Err(FileError::Sync {
+                role: Role::Output,
+                path: self.path.clone(),
+                source,
+            }
+            .into()),
+        }
+    }
+}
+
+impl OutputFile {
+    /// Refuses to change what is in place.
+    pub(super) fn check_open(&self, offset: u64) -> Result<(), FileError> {
+        if self.sealed.load(Ordering::SeqCst) {
+            return Err(FileError::Sealed {
+                role: Role::Output,
+                path: self.path.clone(),
+                offset,
+            });
+        }
+        Ok(())
+    }
+
+    /// The error of a write that failed at `offset`.
+    pub(super) fn write_failed(&self, offset: u64, source: io::Error) -> io::Error {
+        FileError::Write {
+            role: Role::Output,
+            path: self.path.clone(),
+            offset,
+            source,
+        }
+        .into()
+    }
+
+    /// Remembers that a part has been written or made zero.
+    pub(super) fn record(&self, start: u64, end: u64) {
+        let mut coverage = lock(&self.coverage);
+        coverage.add(start, end);
+        self.covered.store(coverage.covered(), Ordering::Relaxed);
+    }
+}

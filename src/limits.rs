@@ -1,0 +1,66 @@
+//! What the user can do where the host has run out of something, behind the system's words: the
+//! limit's name, as far as the error number and the process's own limits tell it (getrlimit(2)).
+
+/// A number of getrlimit(2), whose type the C libraries do not agree about.
+#[cfg(target_env = "gnu")]
+type Resource = libc::__rlimit_resource_t;
+#[cfg(not(target_env = "gnu"))]
+type Resource = libc::c_int;
+
+/// What to do about an error number that tells of a limit; empty for any other.
+pub(crate) fn hint(errno: i32) -> &'static str {
+    hint_with(errno, limit(libc::RLIMIT_AS).is_some())
+}
+
+fn hint_with(errno: i32, address_space_is_limited: bool) -> &'static str {
+    match errno {
+        libc::EMFILE => " (this process has too many open files: raise ulimit -n)",
+        libc::ENFILE => " (the host has too many open files: raise fs.file-max)",
+        libc::EAGAIN if address_space_is_limited => {
+            " (raise the limit on address space, which is ulimit -v, or the one on processes, which \
+             is pids.max of the control group or ulimit -u)"
+        }
+        libc::EAGAIN => {
+            " (raise the limit on processes, which is pids.max of the control group or ulimit -u)"
+        }
+        libc::ENOSPC => " (raise the limit: sysctl fs.epoll.max_user_watches)",
+        libc::ENOMEM if address_space_is_limited => {
+            " (raise the limit on address space: ulimit -v)"
+        }
+        libc::ENOMEM => " (the host or the control group is out of memory: see memory.max)",
+        _ => "",
+    }
+}
+
+/// The limit on a resource that this process is held to; `None` where there is none, or where the
+/// surroundings refuse to tell.
+pub(crate) fn limit(resource: Resource) -> Option<u64> {
+    let mut limit = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: `limit` is valid for writing.
+    let asked = unsafe { libc::getrlimit(resource, &raw mut limit) };
+    (asked == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shortage_is_told_by_the_limit_that_can_be_the_reason() {
+        for (errno, limited, name) in [
+            (libc::EMFILE, false, "ulimit -n"),
+            (libc::ENFILE, false, "fs.file-max"),
+            (libc::EAGAIN, false, "pids.max"),
+            (libc::EAGAIN, true, "ulimit -v"),
+            (libc::ENOMEM, false, "memory.max"),
+            (libc::ENOMEM, true, "ulimit -v"),
+        ] {
+            let hint = hint_with(errno, limited);
+            assert!(hint.contains(name), "{errno}: {hint}");
+        }
+        assert_eq!(hint_with(libc::EINVAL, true), "");
+    }
+}

@@ -1,0 +1,177 @@
+//! System calls that fail once (strace(1), `inject`): a call that a signal interrupts is made again,
+//! and any other failure is a reason in one line, or nothing that matters.
+
+use std::fs;
+use std::path::Path;
+
+use crate::HOST_FAILED;
+use crate::common::process::binary;
+use crate::common::{Files, Finished, Operation, Vmm, needs_kvm, skip, test};
+
+/// Calls on names and descriptors of files, which network file systems let signals interrupt.
+const OF_FILES: [&str; 18] = [
+    "open",
+    "openat",
+    "stat",
+    "newfstatat",
+    "fstat",
+    "statx",
+    "readlinkat",
+    "faccessat2",
+    "linkat",
+    "renameat",
+    "unlinkat",
+    "fchown",
+    "fchmod",
+    "lgetxattr",
+    "llistxattr",
+    "fremovexattr",
+    "lseek",
+    "fsync",
+];
+
+/// What else a start and an end take.
+const OTHERS: [&str; 14] = [
+    "ioctl",
+    "eventfd2",
+    "epoll_create1",
+    "epoll_ctl",
+    "signalfd4",
+    "timerfd_create",
+    "timerfd_settime",
+    "clone3",
+    "fcntl",
+    "madvise",
+    "preadv",
+    "pwritev",
+    "ftruncate",
+    "fallocate",
+];
+
+/// More than any call is made of in one thread, but for those of the running guest.
+const MOST: u32 = 60;
+
+fn has_strace() -> bool {
+    let found = std::process::Command::new("strace").arg("-V").output();
+    if found.is_err() {
+        skip("strace is not installed");
+    }
+    found.is_ok()
+}
+
+/// Runs `operation` while `call` number `turn` of each thread fails with `error`; nothing if there is
+/// no such call. Without the sandbox: strace makes of a call that it refuses another one, which the
+/// sandbox forbids.
+fn with(
+    operation: Operation,
+    files: &Files,
+    call: &str,
+    error: &str,
+    turn: u32,
+) -> Option<Finished> {
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let inject = format!("inject={call}:error={error}:when={turn}");
+    let vmm = Vmm::of(Path::new("strace"))
+        .args(&["-f", "-qq", "-e", &inject, "-o"])
+        .arg(log.path())
+        .arg(binary());
+    let vmm = operation.arguments(files).into_iter().fold(vmm, Vmm::arg);
+    let finished = vmm.arg("--no-sandbox").run();
+    let log = fs::read_to_string(log.path()).unwrap();
+    // Before the program's first instruction its libraries are loaded.
+    let is_loading = finished.code() == Some(127);
+    let injected = log.contains("(INJECTED)");
+    (injected && !is_loading).then_some(finished)
+}
+
+/// As many calls as each thread makes, and then three more that say that there is none: in between
+/// the libraries may have been loaded.
+fn for_each_turn(mut run: impl FnMut(u32) -> bool) {
+    let mut missing = 0;
+    for turn in 1..MOST {
+        missing = if run(turn) { 0 } else { missing + 1 };
+        if missing > 4 {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_call_that_a_signal_interrupts_is_made_again() {
+    needs_kvm!();
+    if !has_strace() {
+        return;
+    }
+    for (operation, calls) in [
+        (Operation::Verified, &OF_FILES[..]),
+        (Operation::Verified, &["ioctl"]),
+        (Operation::Convert, &["openat", "ioctl", "linkat"]),
+        (Operation::Info, &["openat", "ioctl", "fstat"]),
+    ] {
+        for call in calls {
+            for_each_turn(|turn| {
+                let files = Operation::files();
+                let Some(finished) = with(operation, &files, call, "EINTR", turn) else {
+                    return false;
+                };
+                let what = format!("{operation:?}: {call} number {turn}: {finished:?}");
+                assert_eq!(finished.code(), Some(0), "{what}");
+                let warning = "vmm: warning: the sandbox is off\n";
+                assert_eq!(finished.stderr, warning, "{what}");
+                operation.assert_done(&files);
+                true
+            });
+        }
+    }
+}
+
+#[test]
+fn any_call_may_fail_once_and_the_run_says_so_or_succeeds() {
+    needs_kvm!();
+    if !has_strace() {
+        return;
+    }
+    let mut failed = 0;
+    for (operation, error, calls) in [
+        (Operation::Convert, "EPERM", &OF_FILES[..]),
+        (Operation::Convert, "ENOMEM", &OTHERS[..]),
+        (Operation::Info, "EPERM", &["ioctl", "epoll_ctl", "clone3"]),
+    ] {
+        for call in calls {
+            for_each_turn(|turn| {
+                // It would leave the file that tries out the folder, and say so.
+                if *call == "unlinkat" && turn == 1 {
+                    return true;
+                }
+                let files = Operation::files();
+                let Some(finished) = with(operation, &files, call, error, turn) else {
+                    return false;
+                };
+                let what = format!("{call} number {turn} fails with {error}");
+                let succeeded =
+                    operation.assert_done_or_failed(&what, &files, &finished, HOST_FAILED);
+                failed += u32::from(!succeeded);
+                true
+            });
+        }
+    }
+    assert!(failed > 40, "{failed} calls that failed were noticed");
+}
+
+#[test]
+fn an_empty_file_that_cannot_be_removed_from_the_folder_is_named() {
+    needs_kvm!();
+    if !has_strace() {
+        return;
+    }
+    for operation in Operation::WRITING {
+        let files = Operation::files();
+        let finished = with(operation, &files, "unlinkat", "EPERM", 1).unwrap();
+        finished.assert_failed(HOST_FAILED, "cannot be removed: Operation not permitted");
+        let left = fs::read_dir(files.folder()).unwrap();
+        let left = left.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let left: Vec<_> = left.filter(|name| name.ends_with(".tmp")).collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+        assert!(finished.stderr.contains(&left[0]), "{finished:?}");
+    }
+}
