@@ -11,74 +11,63 @@
 //! that it waits for such a nudge once and never again.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use vm_device::DevicePio;
 use vm_device::bus::{PioAddress, PioAddressOffset};
 
+use super::helped::{Devices, Helped};
+use super::poller::Poller;
 use super::{Ender, VcpuEnd};
 use crate::reason::reason;
-use crate::virtio::{NotificationLine, VirtioDevice};
+use crate::virtio::NotificationLine;
 
-/// A guest that has been away for so long is not about to come back.
-const ABSENCE: Duration = Duration::from_millis(25);
-
-/// The virtio devices of a machine, shared by the machine, to which they are added, and its idle
-/// port.
-#[derive(Clone, Default)]
-pub(super) struct Devices(Arc<RwLock<Vec<Arc<dyn VirtioDevice>>>>);
-
-impl Devices {
-    pub(super) fn add(&self, device: Arc<dyn VirtioDevice>) {
-        let mut devices = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        devices.push(device);
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).len()
-    }
-
-    fn any(&self, test: impl FnMut(&Arc<dyn VirtioDevice>) -> bool) -> bool {
-        let devices = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        devices.iter().any(test)
-    }
-}
+/// After so many waits for a single buffer each, the next one will be for one too.
+const ALONE: u32 = 64;
 
 /// Where the vCPU of a machine waits.
 pub struct IdlePort {
     line: Arc<NotificationLine>,
     devices: Devices,
     ender: Ender,
-    /// The slots of the devices that are helped.
-    helped: Vec<usize>,
-    /// Whether devices are still helped. A guest that does not come back ends that for good.
-    helps: AtomicBool,
-    /// How often the guest has read the port, and when the last of these reads returned.
+    helped: Arc<Helped>,
+    /// What may look at the queues all the time, so that the guest need not come here.
+    poller: OnceLock<Arc<Poller>>,
+    /// Waits for a single buffer since the last one that was for more.
+    alone: AtomicU32,
+    /// How often the guest has read the port.
     visits: AtomicU64,
-    left: Mutex<Instant>,
     /// [`NotificationLine::completions`] when the guest was last let go.
     seen: AtomicU64,
 }
 
 impl IdlePort {
-    pub(super) fn new(line: Arc<NotificationLine>, devices: Devices, ender: Ender) -> Self {
+    /// The idle port of a machine with these devices, of which those in the slots `helped` are
+    /// helped.
+    pub(super) fn new(
+        line: Arc<NotificationLine>,
+        devices: Devices,
+        helped: Vec<usize>,
+        ender: Ender,
+    ) -> Self {
         Self {
             line,
+            helped: Arc::new(Helped::new(devices.clone(), helped)),
             devices,
             ender,
-            helped: Vec::new(),
-            helps: AtomicBool::new(false),
+            poller: OnceLock::new(),
+            alone: AtomicU32::new(0),
             visits: AtomicU64::new(0),
-            left: Mutex::new(Instant::now()),
             seen: AtomicU64::new(0),
         }
     }
 
-    pub(super) fn help(&mut self, slot: usize) {
-        self.helped.push(slot);
-        self.helps.store(true, Ordering::Relaxed);
+    /// Makes what looks at the queues of the helped devices all the time when that is of use, if it
+    /// ever can be on this machine.
+    pub(super) fn make_poller(&self) -> io::Result<Option<Arc<Poller>>> {
+        let poller = Poller::new(self.helped.clone())?.map(Arc::new);
+        Ok(poller.map(|poller| self.poller.get_or_init(|| poller).clone()))
     }
 
     /// How often the guest has waited here.
@@ -87,12 +76,11 @@ impl IdlePort {
     }
 
     /// For each nudge that makes the vCPU leave the guest: does what the guest has made available
-    /// meanwhile, and ends helping if the guest has been away for long.
+    /// meanwhile, and ends helping if the guest has been away for long. Where the queues are looked
+    /// at all the time there is nothing to be done.
     pub(super) fn look_after_guest(&self) {
-        let left = *self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.serve() && left.elapsed() >= ABSENCE {
-            self.helps.store(false, Ordering::Relaxed);
-            self.for_helped(|device| device.serve_by_kicks());
+        if !self.poller.get().is_some_and(|poller| poller.is_active()) {
+            self.helped.look_after_guest();
         }
     }
 
@@ -103,7 +91,7 @@ impl IdlePort {
             if self.ender.has_ended() {
                 break;
             }
-            self.serve();
+            self.helped.serve();
             if self.line.take() {
                 break;
             }
@@ -124,24 +112,20 @@ impl IdlePort {
             }
         }
         let completions = self.line.completions();
-        self.seen.store(completions, Ordering::Relaxed);
-        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        let seen = self.seen.swap(completions, Ordering::Relaxed);
+        self.helped.leave();
+        self.note_wait(completions - seen);
     }
 
-    /// Serves the queues of the devices that are helped. Returns whether any buffer was used.
-    fn serve(&self) -> bool {
-        let mut any = false;
-        if self.helps.load(Ordering::Relaxed) {
-            self.for_helped(|device| any |= device.serve_here());
+    /// Takes note of a wait for so many buffers.
+    fn note_wait(&self, buffers: u64) {
+        if buffers > 1 {
+            self.alone.store(0, Ordering::Relaxed);
+        } else if self.alone.fetch_add(1, Ordering::Relaxed) >= ALONE
+            && let Some(poller) = self.poller.get()
+        {
+            poller.call();
         }
-        any
-    }
-
-    fn for_helped(&self, act: impl FnMut(&Arc<dyn VirtioDevice>)) {
-        let devices = self.devices.0.read();
-        let devices = devices.unwrap_or_else(PoisonError::into_inner);
-        let helped = self.helped.iter().filter_map(|&slot| devices.get(slot));
-        helped.for_each(act);
     }
 
     /// Whether there is something for the guest although all devices rest. A device may have
@@ -167,6 +151,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use crate::machine::helped::ABSENCE;
     use crate::storage::MemoryStorage;
     use crate::virtio::block::{Block, BlockConfig, ID_BYTES};
     use crate::virtio::testing::{DATA, Driver, VERSION_1, WRITE, memory};
@@ -197,8 +182,7 @@ mod tests {
             let block = Arc::new(block);
             let (devices, ender) = (Devices::default(), Ender::default());
             devices.add(block.clone());
-            let mut port = IdlePort::new(line, devices, ender.clone());
-            port.help(0);
+            let port = IdlePort::new(line, devices, vec![0], ender.clone());
             let mut driver = Driver::new(block.clone(), memory);
             driver.start(VERSION_1, 64);
             let mut scene = Self {

@@ -11,9 +11,10 @@ use super::coalesced::{self, read_port, write_port};
 use super::ending::{Ender, VcpuEnd};
 use super::fault::{self, Fault};
 use super::idle::IdlePort;
+use super::poller::Poller;
 use super::repeat::Retries;
 use super::teardown::Teardown;
-use super::{ExitCounts, GuestRam};
+use super::{ExitCounts, GuestRam, MachineError};
 
 /// The end of a run, with what was counted.
 #[derive(Clone, Debug)]
@@ -77,6 +78,19 @@ impl Vcpu {
     #[must_use]
     pub fn ender(&self) -> Ender {
         self.ender.clone()
+    }
+
+    /// Makes what looks at the queues of the devices that are helped all the time, while the guest
+    /// has a single request under way. It is to have a place on the thread of one of them:
+    /// [`WithPoller`](super::WithPoller). `None` where it is of no use, as with a single processor.
+    ///
+    /// # Errors
+    ///
+    /// [`MachineError::Line`] if the host has no eventfd.
+    pub fn make_poller(&self) -> Result<Option<Arc<Poller>>, MachineError> {
+        let idle = self.idle.as_ref();
+        let poller = idle.map(|idle| idle.make_poller()).transpose();
+        Ok(poller.map_err(MachineError::Line)?.flatten())
     }
 
     /// Runs the guest until it ends. For a thread of its own, which can be

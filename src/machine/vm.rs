@@ -11,7 +11,8 @@ use vm_device::device_manager::{IoManager, MmioManager, PioManager};
 use vm_device::{DeviceMmio, DevicePio};
 use vm_memory::{GuestMemoryMmap, GuestMemoryRegion};
 
-use super::idle::{Devices, IdlePort};
+use super::helped::Devices;
+use super::idle::IdlePort;
 use super::table::{Ports, Slot, is_register_page};
 use super::teardown::Teardown;
 use super::vcpu::Vcpu;
@@ -251,8 +252,8 @@ impl Machine {
         port: u16,
         helped: impl IntoIterator<Item = Slot>,
     ) -> Result<(), MachineError> {
-        let mut idle = IdlePort::new(self.line(), self.devices.clone(), self.ender());
-        helped.into_iter().for_each(|slot| idle.help(slot.index()));
+        let helped = helped.into_iter().map(Slot::index).collect();
+        let idle = IdlePort::new(self.line(), self.devices.clone(), helped, self.ender());
         let idle = Arc::new(idle);
         self.idle = Some(idle.clone());
         self.add_pio(Ports::new(port, 1), idle)

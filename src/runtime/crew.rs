@@ -20,7 +20,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use super::RunError;
 use super::gate::Gate;
 use super::member::{Member, PATIENCE, Stop, Stopper};
-use crate::machine::{Nudger, SpentMachine, Vcpu, VcpuReport};
+use crate::machine::{Nudger, SpentMachine, Vcpu, VcpuReport, WithPoller};
 use crate::sandbox::{Calls, Filter, calls};
 use crate::virtio::{QueueWorker, Service};
 
@@ -37,6 +37,12 @@ pub trait Subscriber: EventSubscriber + Send + Sync {
 impl<S: Service> Subscriber for QueueWorker<S> {
     fn unwatched(&self) -> Option<&event_manager::Error> {
         self.unwatched_kick()
+    }
+}
+
+impl<D: Subscriber> Subscriber for WithPoller<D> {
+    fn unwatched(&self) -> Option<&event_manager::Error> {
+        self.device.unwatched()
     }
 }
 

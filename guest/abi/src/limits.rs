@@ -8,7 +8,7 @@ use crate::layout::DMA_POOL_SIZE;
 pub const MIN_SECTOR_SIZE: u32 = 512;
 /// The largest sector in bytes.
 pub const MAX_SECTOR_SIZE: u32 = 65536;
-/// The most bytes that a request may cover: all of the data pool.
+/// The most bytes that a request may cover: all of the data pool that every machine has.
 pub const MAX_REQUEST_SIZE: u32 = 1 << 20;
 const _: () = assert!(MAX_REQUEST_SIZE as u64 == DMA_POOL_SIZE);
 /// The most descriptors that a queue of a block device has.

@@ -4,22 +4,17 @@
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use core::hint::spin_loop;
 
-use guest_abi::ports::IDLE;
 use guest_formats::{ReadAt, ReadError};
 use guest_kit::dma::DmaRegion;
 use guest_kit::hardware::{Ports, Registers};
 use guest_kit::virtio::block::{BlockDevice, BlockError};
 use guest_kit::virtio::requests::{Completion, Kind, Request, STATUS_OK};
+use guest_kit::waiting::{DeviceFault, Devices, Waiter, Wake};
 
 use crate::failure::{Failure, Op};
 use crate::{SECTOR, to_u32, to_u64, to_usize};
 
-/// How often the rings are looked at before the processor blocks: a microsecond or two.
-const SPINS: u32 = 32;
-/// What part of all that is under way keeps the output busy until the guest has woken up.
-const RESERVE: u16 = 4;
 /// The slot that a parser's reads have on each disk; the pipeline has the others.
 const OWN_SLOT: u16 = 0;
 
@@ -69,6 +64,7 @@ pub struct Disks<'a, P, R> {
     sources: Vec<Source<R>>,
     /// What is written.
     pub output: BlockDevice<R>,
+    waiter: Waiter,
     /// Where what a parser reads arrives.
     memory: DmaRegion,
     /// Why a parser could not read.
@@ -77,7 +73,7 @@ pub struct Disks<'a, P, R> {
 
 impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
     /// The disks, with `memory` for what parsers read: two sectors at least.
-    pub const fn new(
+    pub fn new(
         ports: &'a P,
         sources: Vec<Source<R>>,
         output: BlockDevice<R>,
@@ -87,6 +83,7 @@ impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
             ports,
             sources,
             output,
+            waiter: Waiter::default(),
             memory,
             failure: None,
         }
@@ -165,92 +162,25 @@ impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
     ///
     /// [`Failure`] if a disk has failed by itself.
     pub fn wait(&mut self, hungry: bool) -> Result<(), Failure> {
-        if self.spin() {
-            return Ok(());
-        }
-        self.arm(hungry);
-        // What came back before the wish for a notification was seen would never cause one.
-        let slept = !self.has_completions();
-        if slept {
-            self.ports.read(IDLE);
-        }
-        for source in &mut self.sources {
-            source.device.disarm();
-        }
-        self.output.disarm();
-        match slept && !self.has_completions() {
-            true => self.check(),
-            false => Ok(()),
-        }
-    }
-
-    /// Waits until the disk `index` has answered, or for no reason at all. What the output has done
-    /// meanwhile is left for later: whoever waits here cannot go on with it.
-    fn wait_for_source(&mut self, index: usize) -> Result<(), Failure> {
-        let has_answered = |disks: &Self| disks.sources[index].device.has_completions();
-        let answers = (0..SPINS).any(|_| {
-            spin_loop();
-            has_answered(self)
-        });
-        if answers {
-            return Ok(());
-        }
-        self.sources[index].device.arm(1);
-        // What came back before the wish for a notification was seen would never cause one.
-        let slept = !has_answered(self);
-        if slept {
-            self.ports.read(IDLE);
-        }
-        self.sources[index].device.disarm();
-        match slept && !has_answered(self) {
-            true => self.check(),
-            false => Ok(()),
-        }
-    }
-
-    /// Asks for the notifications that are worth waking up for, as the copy does: while the output
-    /// has enough to do, it alone wakes the guest.
-    fn arm(&mut self, hungry: bool) {
-        let in_flight = |source: &Source<R>| source.device.in_flight();
-        let reading: u16 = self.sources.iter().map(in_flight).sum();
-        let writing = self.output.in_flight();
-        let reserve = (reading + writing) / RESERVE;
-        let enough = writing > reserve;
-        if !enough || hungry {
-            for source in &mut self.sources {
-                let count = source.device.in_flight();
-                if count > 0 {
-                    let count = if hungry { 1 } else { count.min(reserve) };
-                    source.device.arm(count);
-                }
-            }
-        }
-        if writing > 0 {
-            self.output
-                .arm(if enough { writing - reserve } else { writing });
-        }
-    }
-
-    fn has_completions(&self) -> bool {
-        let has = |source: &Source<R>| source.device.has_completions();
-        self.output.has_completions() || self.sources.iter().any(has)
-    }
-
-    fn spin(&self) -> bool {
-        (0..SPINS).any(|_| {
-            spin_loop();
-            self.has_completions()
+        let output = self.sources.len();
+        self.wait_for(match hungry {
+            true => Wake::OutputAndReads(output),
+            false => Wake::Output(output),
         })
     }
 
-    /// A wake-up that brings nothing may be a disk's way to say that it has failed.
-    fn check(&self) -> Result<(), Failure> {
-        for (index, source) in self.sources.iter().enumerate() {
-            let state = source.device.check();
-            state.map_err(|error| device_failure(Op::Read, source_name(index), &error))?;
-        }
-        let state = self.output.check();
-        state.map_err(|error| device_failure(Op::Write, OUTPUT, &error))
+    fn wait_for(&mut self, wake: Wake) -> Result<(), Failure> {
+        let mut all = All {
+            sources: &mut self.sources,
+            output: &mut self.output,
+        };
+        let wait = self.waiter.wait(self.ports, &mut all, wake, || {});
+        wait.map_err(
+            |DeviceFault { number, error }| match self.sources.get(number) {
+                Some(_) => device_failure(Op::Read, source_name(number), &error),
+                None => device_failure(Op::Write, OUTPUT, &error),
+            },
+        )
     }
 
     /// The next request that came back from the output.
@@ -303,7 +233,9 @@ impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
                     return Err(status_failure(Op::Read, name, sector, done.status));
                 }
                 Some(other) => source.early.push_back(other),
-                None => self.wait_for_source(index)?,
+                // What the output has done meanwhile is left for later: whoever waits here cannot
+                // go on with it.
+                None => self.wait_for(Wake::Only(index))?,
             }
         }
     }
@@ -316,6 +248,21 @@ impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
     /// Why a parser could not read, once it has said that it could not.
     pub const fn take_failure(&mut self) -> Option<Failure> {
         self.failure.take()
+    }
+}
+
+/// All disks, for who waits for them: those that are read, and then the output.
+struct All<'d, R> {
+    sources: &'d mut [Source<R>],
+    output: &'d mut BlockDevice<R>,
+}
+
+impl<R> Devices<R> for All<'_, R> {
+    fn each(&mut self, mut act: impl FnMut(usize, &mut BlockDevice<R>)) {
+        for (number, source) in self.sources.iter_mut().enumerate() {
+            act(number, &mut source.device);
+        }
+        act(self.sources.len(), self.output);
     }
 }
 

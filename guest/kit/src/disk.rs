@@ -4,16 +4,14 @@
 //! to look next. A program that moves much data has many requests under way instead, and uses
 //! [`BlockDevice`] itself.
 
-use guest_abi::ports::IDLE;
 use thiserror::Error;
 
 use crate::dma::DmaRegion;
 use crate::hardware::{Attached, Ports, Registers};
 use crate::virtio::block::{BlockDevice, BlockError, Purpose, WIRE_SECTOR};
 use crate::virtio::requests::{Kind, Request, STATUS_OK};
+use crate::waiting::{Waiter, Wake};
 
-/// How often the ring is looked at before the processor blocks: a microsecond or two.
-const SPINS: u32 = 32;
 /// The only request that is ever under way.
 const SLOT: u16 = 0;
 
@@ -48,6 +46,7 @@ pub enum DiskError {
 pub struct ReadDisk<'a, P, R> {
     ports: &'a P,
     device: BlockDevice<R>,
+    waiter: Waiter,
     memory: DmaRegion,
     /// Bytes of a sector.
     sector: u64,
@@ -70,6 +69,7 @@ impl<'a, P: Ports, R: Registers> ReadDisk<'a, P, R> {
         Ok(Self {
             ports,
             device,
+            waiter: Waiter::default(),
             memory,
             sector,
             end: end - end % sector,
@@ -142,29 +142,10 @@ impl<'a, P: Ports, R: Registers> ReadDisk<'a, P, R> {
                     status => Err(DiskError::Status { offset, status }),
                 };
             }
-            self.wait()?;
+            let Self { ports, device, .. } = self;
+            let wait = self.waiter.wait(*ports, device, Wake::Only(0), || {});
+            wait.map_err(|fault| fault.error)?;
         }
-    }
-
-    /// Waits until the request has come back, or for no reason at all.
-    fn wait(&mut self) -> Result<(), DiskError> {
-        for _ in 0..SPINS {
-            core::hint::spin_loop();
-            if self.device.has_completions() {
-                return Ok(());
-            }
-        }
-        self.device.arm(1);
-        // What came back before the wish for a notification was seen would never cause one.
-        if !self.device.has_completions() {
-            self.ports.read(IDLE);
-        }
-        self.device.disarm();
-        if !self.device.has_completions() {
-            // A wake-up that brings nothing may be the device's way to say that it has failed.
-            self.device.check()?;
-        }
-        Ok(())
     }
 }
 

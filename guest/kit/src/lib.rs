@@ -30,6 +30,7 @@ pub mod hardware;
 pub mod machine;
 pub mod serial;
 pub mod virtio;
+pub mod waiting;
 
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

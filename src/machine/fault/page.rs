@@ -114,7 +114,7 @@ mod tests {
             ),
             (
                 STACK + 8,
-                "access to memory that is not there (page fault at 0x300008)",
+                "access to memory that is not there (page fault at 0x700008)",
             ),
         ] {
             assert_eq!(told(address, STACK_TOP), what);
@@ -130,7 +130,7 @@ mod tests {
         // The frame of this function is larger than the guard page.
         let far = DMA_POOL - 0x100;
         assert!(told(far - 8, far).starts_with("the stack has overflowed"));
-        assert!(told(0, 0x3f_f000).starts_with("access through a null pointer"));
+        assert!(told(0, 0x7f_f000).starts_with("access through a null pointer"));
     }
 
     #[test]

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use super::Files;
 use crate::config::{Config, SectorSize};
 use crate::files::{InputFile, OutputFile};
-use crate::machine::{Machine, Slot};
+use crate::machine::{Machine, Poller, Slot, WithPoller};
 use crate::operations::disk::{DiskShape, INPUT, OUTPUT, driver_fault};
 use crate::reason::reason;
-use crate::runtime::{RunError, Worker};
+use crate::runtime::{RunError, Subscriber, Worker};
 use crate::sandbox::Calls;
 use crate::sandbox::calls::{read_file, write_file};
 use crate::virtio::block::{Block, BlockCounters};
@@ -48,8 +48,16 @@ impl Disks {
         Ok([input, output])
     }
 
-    /// A thread for each.
-    pub(super) fn workers(&self) -> [Worker; 2] {
+    /// A thread for each. That of the output may do all that either disk asks for, and so it is the
+    /// one that polls.
+    pub(super) fn workers(&self, poller: Option<Arc<Poller>>) -> [Worker; 2] {
+        let output: Arc<dyn Subscriber> = match poller {
+            Some(poller) => Arc::new(WithPoller {
+                device: self.output.clone(),
+                poller,
+            }),
+            None => self.output.clone(),
+        };
         [
             Worker {
                 name: INPUT,
@@ -58,7 +66,7 @@ impl Disks {
             },
             Worker {
                 name: OUTPUT,
-                subscriber: self.output.clone(),
+                subscriber: output,
                 calls: calls(),
             },
         ]

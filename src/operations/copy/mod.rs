@@ -82,7 +82,8 @@ fn start(config: &Config) -> Result<(Copy, Outcome), RunError> {
     let disks = Disks::new(config, &files, &machine)?;
     let helped = disks.add_to(&mut machine)?;
     let channels = Channels::new(config, reports, &input_facts, &mut machine)?;
-    let vcpu = channels.boot(machine, helped, image.as_deref().unwrap_or(GUEST))?;
+    let image = image.as_deref().unwrap_or(GUEST);
+    let vcpu = channels.boot(machine, helped, image)?;
 
     let input = if config.serial_input {
         let (input, note) = SerialInput::from_stdin(channels.com2())?;
@@ -92,7 +93,8 @@ fn start(config: &Config) -> Result<(Copy, Outcome), RunError> {
         None
     };
     let placing = files.placing();
-    let runner = beginning::runner(vcpu, &placing, disks.workers())
+    let poller = vcpu.make_poller()?;
+    let runner = beginning::runner(vcpu, &placing, disks.workers(poller))
         .main_calls(&calls::find_holes())
         .helping_calls(&disks::calls())
         .signals(signals)

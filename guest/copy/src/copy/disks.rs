@@ -1,25 +1,15 @@
 //! Both disks together: kicking them, and waiting until one of them has done something.
-//!
-//! Waiting never spins for long: on a machine whose processors have other work, a spinning
-//! processor takes the time that the disks need.
-
-use core::hint::spin_loop;
-
-use guest_abi::ports::IDLE;
 
 use super::Observer;
 use crate::config::Side;
 use guest_kit::hardware::{Ports, Registers};
 use guest_kit::virtio::block::{BlockDevice, BlockError};
 use guest_kit::virtio::requests::{Completion, Request};
+use guest_kit::waiting::{Devices, Waiter, Wake};
 
-/// How often the rings are looked at, at most, before the processor blocks: a microsecond or two.
-const SPINS: u32 = 32;
-/// The guest is woken when one part in so many of all that is under way is left to write: the output
-/// is busy with that until the guest has woken up.
-const RESERVE: u16 = 4;
-/// So many requests are enough for that in any case: even the smallest takes half a microsecond.
-const MAX_RESERVE: u16 = 64;
+/// Numbers of the two disks for whoever waits for both.
+const INPUT: usize = 0;
+const OUTPUT: usize = 1;
 
 /// What a disk did that it cannot recover from.
 #[derive(Debug, PartialEq, Eq)]
@@ -39,17 +29,17 @@ pub struct Disks<'a, P, R> {
     pub input: BlockDevice<R>,
     /// What is written.
     pub output: BlockDevice<R>,
-    spins: u32,
+    waiter: Waiter,
 }
 
 impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
     /// Two disks that have been initialised.
-    pub const fn new(ports: &'a P, input: BlockDevice<R>, output: BlockDevice<R>) -> Self {
+    pub fn new(ports: &'a P, input: BlockDevice<R>, output: BlockDevice<R>) -> Self {
         Self {
             ports,
             input,
             output,
-            spins: SPINS,
+            waiter: Waiter::default(),
         }
     }
 
@@ -86,29 +76,25 @@ impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
     /// Waits until a request has come back. It may return although none has. Only to be called while
     /// something is under way.
     ///
-    /// Whether a disk has failed is asked only after a wake-up that brought nothing, since each
-    /// such question leaves the virtual machine.
-    ///
     /// # Errors
     ///
     /// [`DiskFault`] if a disk has failed by itself.
     pub fn wait(&mut self, observer: &mut impl Observer) -> Result<(), DiskFault> {
-        if self.spin() {
-            return Ok(());
-        }
-        observer.idle();
-        self.arm();
-        // What came back before the wish for a notification was seen would never cause one.
-        let slept = !self.has_completions();
-        if slept {
-            self.ports.read(IDLE);
-        }
-        self.input.disarm();
-        self.output.disarm();
-        if slept && !self.has_completions() {
-            return self.check();
-        }
-        Ok(())
+        let mut both = Both {
+            input: &mut self.input,
+            output: &mut self.output,
+        };
+        let wake = Wake::Output(OUTPUT);
+        let wait = self
+            .waiter
+            .wait(self.ports, &mut both, wake, || observer.idle());
+        wait.map_err(|fault| DiskFault {
+            disk: match fault.number {
+                INPUT => Side::Input,
+                _ => Side::Output,
+            },
+            error: fault.error,
+        })
     }
 
     /// Does one request while nothing else is under way, and returns its status.
@@ -131,49 +117,17 @@ impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
             self.wait(observer)?;
         }
     }
+}
 
-    /// Asks for the notifications that are worth waking up for.
-    ///
-    /// The output is the slower of the two, and must never run dry: while it has enough to do, it
-    /// alone wakes the guest, when a reserve is left that lasts until there is more; what was
-    /// read meanwhile is taken along. With less than that left to write, every read that comes back
-    /// wakes the guest too, since it gives the output something to do.
-    fn arm(&mut self) {
-        let (reading, writing) = (self.input.in_flight(), self.output.in_flight());
-        let reserve = ((reading + writing) / RESERVE).min(MAX_RESERVE);
-        if writing > reserve {
-            self.output.arm(writing - reserve);
-        } else {
-            self.input.arm(reading.min(reserve));
-            self.output.arm(writing);
-        }
-    }
+/// Both disks, for who waits for them.
+struct Both<'d, R> {
+    input: &'d mut BlockDevice<R>,
+    output: &'d mut BlockDevice<R>,
+}
 
-    fn has_completions(&self) -> bool {
-        self.input.has_completions() || self.output.has_completions()
-    }
-
-    /// Looks at the rings again and again for a short time; whether something has come back. If
-    /// nothing has, it looks half as often the next time: it is always in vain where the disks work
-    /// only while the processor waits.
-    fn spin(&mut self) -> bool {
-        let found = (0..self.spins).any(|_| {
-            spin_loop();
-            self.has_completions()
-        });
-        self.spins = if found {
-            SPINS
-        } else {
-            (self.spins / 2).max(1)
-        };
-        found
-    }
-
-    /// A wake-up that brings nothing may be a disk's way to say that it has failed.
-    fn check(&self) -> Result<(), DiskFault> {
-        for (disk, device) in [(Side::Input, &self.input), (Side::Output, &self.output)] {
-            device.check().map_err(|error| DiskFault { disk, error })?;
-        }
-        Ok(())
+impl<R> Devices<R> for Both<'_, R> {
+    fn each(&mut self, mut act: impl FnMut(usize, &mut BlockDevice<R>)) {
+        act(INPUT, self.input);
+        act(OUTPUT, self.output);
     }
 }

@@ -15,6 +15,10 @@ pub const USUAL_SIZE: usize = 128 * 1024;
 
 /// A global allocator that [`entry!`](crate::entry) defines.
 pub trait Heap: GlobalAlloc + Sync {
+    /// Size of the pool in the machine that the program is for: where the heap is a region of its own,
+    /// the pool leaves room for it.
+    const POOL_SIZE: u64 = layout::LARGE_DMA_POOL_SIZE;
+
     /// Gives the heap its memory.
     ///
     /// # Safety
@@ -52,7 +56,8 @@ impl<const SIZE: usize> Heap for ImageHeap<SIZE> {
 }
 
 /// A heap that is all of [`layout::HEAP`]. In a machine that was made without that memory the
-/// program ends with a page fault before its first instruction of its own.
+/// program ends with a page fault before its first instruction of its own: there the pool reaches into
+/// the region, but not to its end.
 pub struct RegionHeap {
     allocator: LockedHeap,
 }
@@ -68,15 +73,21 @@ impl RegionHeap {
 }
 
 impl Heap for RegionHeap {
+    const POOL_SIZE: u64 = layout::DMA_POOL_SIZE;
+
     unsafe fn init(&'static self) {
         // The guest is a 64-bit program, so neither conversion loses anything.
         let start = usize::try_from(layout::HEAP).unwrap_or(0);
         let size = usize::try_from(layout::HEAP_SIZE).unwrap_or(0);
-        let memory = ptr::with_exposed_provenance_mut(start);
+        let memory: *mut u8 = ptr::with_exposed_provenance_mut(start);
         // SAFETY: the address map has these pages mapped to themselves, readable and writable, for
-        // as long as the machine exists, and nothing else in the program refers to them. The caller
-        // vouches for this being the only call.
-        unsafe { self.allocator.lock().init(memory, size) };
+        // as long as the machine exists, and nothing else in the program refers to them. Where the
+        // last one is not mapped, the write ends the program. The caller vouches for this being the
+        // only call.
+        unsafe {
+            memory.add(size - 1).write_volatile(0);
+            self.allocator.lock().init(memory, size);
+        }
     }
 }
 

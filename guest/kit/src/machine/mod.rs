@@ -30,6 +30,7 @@ const _: () = assert!(layout::IMAGE == 0x1_0000, "guest.ld has another address")
 pub struct Platform {
     /// One bit a slot.
     slots_taken: u16,
+    pool_size: u64,
     pool_taken: bool,
 }
 
@@ -61,7 +62,8 @@ impl Platform {
         }
     }
 
-    /// The memory for data, which all devices reach.
+    /// The memory for data, which all devices reach: 3 MiB, or 1 MiB for a program whose heap is a
+    /// region of its own.
     ///
     /// # Panics
     ///
@@ -70,7 +72,7 @@ impl Platform {
         assert!(!self.pool_taken, "the pool is taken");
         self.pool_taken = true;
         // SAFETY: the flag above makes this the only region of the pool.
-        unsafe { dma(layout::DMA_POOL, layout::DMA_POOL_SIZE) }
+        unsafe { dma(layout::DMA_POOL, self.pool_size) }
     }
 }
 
@@ -96,11 +98,12 @@ unsafe fn dma(start: u64, size: u64) -> DmaRegion {
 /// # Safety
 ///
 /// Called once, first of all, by the only thread that there is.
-pub unsafe fn run(heap: &'static impl Heap, main: fn(Platform) -> u8) -> ! {
+pub unsafe fn run<H: Heap>(heap: &'static H, main: fn(Platform) -> u8) -> ! {
     // SAFETY: this function is called once.
     unsafe { heap.init() };
     X86Ports.exit(main(Platform {
         slots_taken: 0,
+        pool_size: H::POOL_SIZE,
         pool_taken: false,
     }))
 }

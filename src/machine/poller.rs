@@ -1,0 +1,162 @@
+//! A thread that looks at the queues of the helped devices again and again, for a guest with a single
+//! request under way.
+//!
+//! Such a guest and its disks never work at the same time, and each request would cost an exit to
+//! the VMM, which takes many times as long as the request. If instead a thread looks at the queues
+//! all the time, and the guest at its rings, neither of the two ever sleeps or leaves the virtual
+//! machine. That takes a second processor, and is of no use where there is none or where it is
+//! busy. So polling is called for by the idle port, ends as soon as it is in vain, and is tried less
+//! and less often then (QEMU and KVM poll in the same way before they sleep).
+
+use std::hint::spin_loop;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::available_parallelism;
+use std::time::{Duration, Instant};
+
+use event_manager::{EventOps, EventSubscriber, Events};
+use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use super::helped::Helped;
+
+/// Polling ends when there has been nothing for so long: a few exits.
+const PATIENCE: Duration = Duration::from_micros(200);
+/// After so long the thread's event loop has a look at its other events.
+const QUANTUM: Duration = Duration::from_millis(5);
+/// So many looks in vain for one at the clock.
+const LOOKS: u32 = 16;
+/// Polling was worth it if so many requests were done in one go.
+const WORTH: u64 = 64;
+/// How long polling is not tried again after it has ended, at first and at most.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(250));
+
+/// What polls, as a subscriber of the event loop of some device's thread.
+pub struct Poller {
+    helped: Arc<Helped>,
+    call: EventFd,
+    /// From the call to the end of polling.
+    is_called: AtomicBool,
+    /// From its beginning to its end. The thread may have other work before.
+    is_active: AtomicBool,
+    session: Mutex<Session>,
+}
+
+/// One go of polling, which takes as many quanta as are worth it, and what comes after it.
+struct Session {
+    served: u64,
+    pause: Duration,
+    not_before: Instant,
+}
+
+impl Poller {
+    /// `None` if there is a single processor: whoever polls there keeps from its work what it waits
+    /// for.
+    ///
+    /// # Errors
+    ///
+    /// The host has no eventfd.
+    pub(super) fn new(helped: Arc<Helped>) -> io::Result<Option<Self>> {
+        if available_parallelism().is_ok_and(|processors| processors.get() == 1) {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            helped,
+            call: EventFd::new(EFD_NONBLOCK)?,
+            is_called: AtomicBool::new(false),
+            is_active: AtomicBool::new(false),
+            session: Mutex::new(Session {
+                served: 0,
+                pause: PAUSES.0,
+                not_before: Instant::now(),
+            }),
+        }))
+    }
+
+    /// Whether the queues are looked at all the time.
+    pub(super) fn is_active(&self) -> bool {
+        self.is_active.load(Ordering::SeqCst)
+    }
+
+    /// Has polling begin, unless it was in vain not long ago.
+    pub(super) fn call(&self) {
+        if self.is_called.load(Ordering::SeqCst) || self.lock().not_before > Instant::now() {
+            return;
+        }
+        self.is_called.store(true, Ordering::SeqCst);
+        // Cannot fail: the counter is far from full.
+        let _ = self.call.write(1);
+    }
+
+    /// Polls for one quantum at the most.
+    fn poll(&self) {
+        let _ = self.call.read();
+        self.is_active.store(true, Ordering::SeqCst);
+        let began = Instant::now();
+        let mut last = began;
+        let mut served = 0;
+        let is_over = loop {
+            let found = (0..LOOKS).any(|_| {
+                spin_loop();
+                self.helped.serve()
+            });
+            let now = Instant::now();
+            if found {
+                served += 1;
+                last = now;
+            }
+            if now - last >= PATIENCE {
+                break true;
+            }
+            if now - began >= QUANTUM {
+                break false;
+            }
+        };
+        let mut session = self.lock();
+        session.served += served;
+        if !is_over {
+            let _ = self.call.write(1);
+            return;
+        }
+        session.pause = match session.served >= WORTH {
+            true => PAUSES.0,
+            false => PAUSES.1.min(session.pause * 2),
+        };
+        session.served = 0;
+        session.not_before = Instant::now() + session.pause;
+        drop(session);
+        // In this order: who sees that polling is over sees a guest that has just been served.
+        self.helped.leave();
+        self.is_active.store(false, Ordering::SeqCst);
+        self.is_called.store(false, Ordering::SeqCst);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Session> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The subscriber of a device, on whose thread polling takes place too.
+pub struct WithPoller<D> {
+    /// The device.
+    pub device: Arc<D>,
+    /// What polls.
+    pub poller: Arc<Poller>,
+}
+
+impl<D: EventSubscriber> EventSubscriber for WithPoller<D> {
+    fn init(&self, ops: &mut EventOps<'_>) {
+        self.device.init(ops);
+        // If the host refuses that, there is no polling, and nothing depends on it.
+        let _ = ops.add(Events::new(&self.poller.call, EventSet::IN));
+    }
+
+    fn process(&self, events: Events, ops: &mut EventOps<'_>) {
+        use std::os::fd::AsRawFd;
+        match events.fd() == self.poller.call.as_raw_fd() {
+            true => self.poller.poll(),
+            false => self.device.process(events, ops),
+        }
+    }
+}
