@@ -31,7 +31,7 @@ _vmm_copy() {
       return
       ;;
   esac
-  if [[ $cur == -* ]]; then
+if [[ $cur == -* ]]; then
     mapfile -t COMPREPLY < <(compgen -W '--input --output --input-sector-size --output-sector-size --request-size --queue-depth --direct --fsync --sparse --max-output-size --force --digest --verify --progress-percent --format --verbose --quiet --debug --stats --stats-file --guest --protocol --transport --serial-input --timeout --no-sandbox --check --help --version' -- "$cur")
   else
     compopt -o filenames
@@ -39,7 +39,7 @@ _vmm_copy() {
   fi
 }
 
-_vmm_image() {
+_vmm_info() {
   case $prev in
     --image-format)
       mapfile -t COMPREPLY < <(compgen -W 'raw qcow2 qcow qed vmdk vhd vhdx vdi luks parallels dmg iso bochs cloop ewf gzip xz zstd bzip2 tar zip 7z' -- "$cur")
@@ -57,7 +57,7 @@ _vmm_image() {
       return
       ;;
   esac
-  if [[ $cur == -* ]]; then
+if [[ $cur == -* ]]; then
     mapfile -t COMPREPLY < <(compgen -W '--image-format --allow --max-virtual-size --format --debug --timeout --no-sandbox --help' -- "$cur")
   else
     compopt -o filenames
@@ -65,8 +65,42 @@ _vmm_image() {
   fi
 }
 
+_vmm_convert() {
+  case $prev in
+    --image-format)
+      mapfile -t COMPREPLY < <(compgen -W 'raw qcow2 qcow qed vmdk vhd vhdx vdi luks parallels dmg iso bochs cloop ewf gzip xz zstd bzip2 tar zip 7z' -- "$cur")
+      return
+      ;;
+    --allow)
+      mapfile -t COMPREPLY < <(compgen -W 'backing-file several-formats other-format unknown-format marked-corrupt marked-dirty virtual-size-too-large no-footer' -- "$cur")
+      return
+      ;;
+    --output-format)
+      mapfile -t COMPREPLY < <(compgen -W 'raw' -- "$cur")
+      return
+      ;;
+    --digest)
+      mapfile -t COMPREPLY < <(compgen -W 'sha256' -- "$cur")
+      return
+      ;;
+    --format)
+      mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$cur")
+      return
+      ;;
+    --input|--output|--backing|--stats-file)
+      compopt -o filenames
+      mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+      return
+      ;;
+    --snapshot|--max-output-size|-p|--progress-percent|--timeout)
+      return
+      ;;
+  esac
+  mapfile -t COMPREPLY < <(compgen -W '--input --output --backing --image-format --allow --snapshot --output-format --max-output-size --digest --direct --fsync --force --progress-percent --format --verbose --quiet --debug --stats --stats-file --timeout --no-sandbox --help' -- "$cur")
+}
+
 _vmm() {
-  local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}
+  local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command=
   # bash takes the = of --name=value for a word of its own.
   if [[ $cur == '=' ]]; then
     cur=
@@ -74,10 +108,13 @@ _vmm() {
     prev=${COMP_WORDS[COMP_CWORD-2]}
   fi
   COMPREPLY=()
-  if [[ $COMP_CWORD -gt 1 && ${COMP_WORDS[1]} == @(info|check|convert) ]]; then
-    _vmm_image
-  else
-    _vmm_copy
+  if [[ $COMP_CWORD -gt 1 ]]; then
+    command=${COMP_WORDS[1]}
   fi
+  case $command in
+    info|check) _vmm_info ;;
+    convert) _vmm_convert ;;
+    *) _vmm_copy ;;
+  esac
 }
 complete -F _vmm vmm

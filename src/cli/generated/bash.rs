@@ -1,5 +1,6 @@
 //! The completion for bash.
 
+use super::alike;
 use crate::cli::commands;
 use crate::cli::options::{self, Opt, Value};
 
@@ -48,43 +49,61 @@ fn cases(all: &[Opt]) -> String {
     cases
 }
 
-/// The function that completes the arguments of one command. `words` may stand in place of a file.
-fn function(name: &str, all: &[Opt], words: &str) -> String {
+/// The function that completes the arguments of one command: its options, and where something else
+/// begins what `others` makes bash's compgen offer.
+fn function(name: &str, all: &[Opt], others: Option<&str>) -> String {
     let names: Vec<_> = all
         .iter()
         .map(|option| format!("--{}", option.long))
         .collect();
+    let offer = format!(
+        "mapfile -t COMPREPLY < <(compgen -W '{}' -- \"$cur\")",
+        names.join(" ")
+    );
+    let body = match others {
+        None => format!("  {offer}\n"),
+        Some(others) => format!(
+            "\
+  if [[ $cur == -* ]]; then
+    {offer}
+  else
+    compopt -o filenames
+    mapfile -t COMPREPLY < <(compgen {others} -- \"$cur\")
+  fi
+"
+        ),
+    };
     format!(
         "\
 {name}() {{
   case $prev in
 {cases}  esac
-  if [[ $cur == -* ]]; then
-    mapfile -t COMPREPLY < <(compgen -W '{names}' -- \"$cur\")
-  else
-    compopt -o filenames
-    mapfile -t COMPREPLY < <(compgen {words}-- \"$cur\")
-  fi
-}}
+{body}}}
 ",
         cases = cases(all),
-        names = names.join(" ")
     )
 }
 
 pub(super) fn script() -> String {
     let words = commands::WORDS.map(|command| command.word);
-    let copy = format!("-f -W '{}' ", words.join(" "));
-    // Both words have the same options.
-    let image = commands::WORDS[0].page.options();
+    let copy = format!("-f -W '{}'", words.join(" "));
+    let mut functions = function("_vmm_copy", &options::all(), Some(&copy));
+    let mut choice = String::new();
+    for command in alike() {
+        let name = format!("_vmm_{}", command.words[0]);
+        let others = command.takes_file.then_some("-f");
+        functions.push('\n');
+        functions.push_str(&function(&name, &command.options, others));
+        let patterns = command.words.join("|");
+        choice.push_str(&format!("    {patterns}) {name} ;;\n"));
+    }
     format!(
         "\
 # bash completion for vmm. Made from src/cli by `make generated`.
 
-{copying}
-{looking}
+{functions}
 _vmm() {{
-  local cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD-1]}}
+  local cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD-1]}} command=
   # bash takes the = of --name=value for a word of its own.
   if [[ $cur == '=' ]]; then
     cur=
@@ -92,16 +111,14 @@ _vmm() {{
     prev=${{COMP_WORDS[COMP_CWORD-2]}}
   fi
   COMPREPLY=()
-  if [[ $COMP_CWORD -gt 1 && ${{COMP_WORDS[1]}} == @({patterns}) ]]; then
-    _vmm_image
-  else
-    _vmm_copy
+  if [[ $COMP_CWORD -gt 1 ]]; then
+    command=${{COMP_WORDS[1]}}
   fi
+  case $command in
+{choice}    *) _vmm_copy ;;
+  esac
 }}
 complete -F _vmm vmm
-",
-        copying = function("_vmm_copy", &options::all(), &copy),
-        looking = function("_vmm_image", &image, "-f "),
-        patterns = words.join("|"),
+"
     )
 }

@@ -1,6 +1,6 @@
 //! The completion for fish.
 
-use super::in_short;
+use super::{alike, in_short};
 use crate::cli::commands;
 use crate::cli::options::{self, Opt, Value};
 
@@ -17,8 +17,11 @@ pub(super) fn script() -> String {
     for option in options::all() {
         lines += &line(&option, &copying);
     }
-    for option in commands::WORDS[0].page.options() {
-        lines += &line(&option, &format!("__fish_seen_subcommand_from {words}"));
+    for command in alike() {
+        let condition = format!("__fish_seen_subcommand_from {}", command.words.join(" "));
+        for option in &command.options {
+            lines += &line(option, &condition);
+        }
     }
     format!("# fish completion for vmm. Made from src/cli by `make generated`.\n\n{lines}")
 }

@@ -12,6 +12,7 @@ mod zsh;
 use std::fs;
 use std::path::Path;
 
+use super::commands::{self, Task};
 use super::options::Opt;
 
 /// The files, by their paths below `resources/`.
@@ -32,6 +33,35 @@ fn in_short(option: &Opt) -> &'static str {
         .filter_map(|mark| help.find(mark))
         .min();
     &help[..end.unwrap_or(help.len())]
+}
+
+/// Commands with the same options.
+struct Alike {
+    words: Vec<&'static str>,
+    options: Vec<Opt>,
+    /// Whether they take a file beside their options.
+    takes_file: bool,
+}
+
+/// All commands, those with the same options together.
+fn alike() -> Vec<Alike> {
+    let names = |options: &[Opt]| options.iter().map(|option| option.long).collect::<Vec<_>>();
+    let mut all: Vec<Alike> = Vec::new();
+    for command in &commands::WORDS {
+        let options = command.page.options();
+        let same = all
+            .iter_mut()
+            .find(|other| names(&other.options) == names(&options));
+        match same {
+            Some(same) => same.words.push(command.word),
+            None => all.push(Alike {
+                words: vec![command.word],
+                options,
+                takes_file: matches!(command.task, Task::Look(_)),
+            }),
+        }
+    }
+    all
 }
 
 #[test]
@@ -55,8 +85,8 @@ fn man_page_and_completions_are_those_of_the_options() {
 fn every_option_is_in_every_file() {
     for (name, text) in files() {
         let text = text.replace("\\-", "-");
-        let image = super::commands::WORDS[0].page.options();
-        for option in super::options::all().into_iter().chain(image) {
+        let commands = commands::WORDS.iter().flat_map(|word| word.page.options());
+        for option in super::options::all().into_iter().chain(commands) {
             let flag = match name {
                 "completions/vmm.fish" => format!("-l {}", option.long),
                 _ => format!("--{}", option.long),
@@ -64,4 +94,52 @@ fn every_option_is_in_every_file() {
             assert!(text.contains(&flag), "{flag} in {name}");
         }
     }
+}
+
+/// What bash offers where the last of these words is being typed; nothing if there is no bash.
+fn offered(words: &[&str]) -> Option<Vec<String>> {
+    let script = "source resources/completions/vmm.bash || exit
+        COMP_WORDS=(\"$@\") COMP_CWORD=$(($# - 1))
+        compopt() { :; }
+        _vmm
+        printf '%s\\n' \"${COMPREPLY[@]}\"";
+    let bash = std::process::Command::new("bash")
+        .args(["--norc", "-c", script, "bash"])
+        .args(words)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .ok()?;
+    assert!(bash.status.success(), "{bash:?}");
+    let text = String::from_utf8(bash.stdout).unwrap();
+    Some(text.lines().map(str::to_owned).collect())
+}
+
+#[test]
+fn bash_offers_the_options_of_the_command_and_no_others() {
+    if offered(&["vmm", ""]).is_none() {
+        return;
+    }
+    for command in &commands::WORDS {
+        let offered = offered(&["vmm", command.word, "--"]).unwrap();
+        let names = command.page.options().into_iter();
+        let names: Vec<_> = names.map(|option| format!("--{}", option.long)).collect();
+        assert_eq!(offered, names, "{}", command.word);
+    }
+    let copy = offered(&["vmm", "--"]).unwrap();
+    assert!(copy.contains(&"--verify".to_owned()) && !copy.contains(&"--backing".to_owned()));
+    let formats = offered(&["vmm", "convert", "--output-format", ""]).unwrap();
+    assert!(formats.contains(&"raw".to_owned()), "{formats:?}");
+    let value = offered(&["vmm", "convert", "--digest", "=", ""]).unwrap();
+    assert_eq!(value, ["sha256"]);
+    // A conversion has nothing but options; what looks into an image takes its file.
+    assert!(
+        offered(&["vmm", "convert", ""])
+            .unwrap()
+            .contains(&"--input".to_owned())
+    );
+    assert!(
+        offered(&["vmm", "info", "Car"])
+            .unwrap()
+            .contains(&"Cargo.toml".to_owned())
+    );
 }

@@ -1,33 +1,47 @@
 //! The completion for zsh.
 
-use super::in_short;
+use super::{alike, in_short};
 use crate::cli::commands;
 use crate::cli::options::{self, Opt, Value};
 
 pub(super) fn script() -> String {
     let copying: String = options::all().iter().map(spec).collect();
-    // Both words have the same options.
-    let looking = commands::WORDS[0].page.options();
-    let looking: String = looking.iter().map(spec).collect();
     let words = commands::WORDS.map(|command| command.word);
+    let mut choice = String::new();
+    for command in alike() {
+        let mut arguments: Vec<_> = command.options.iter().map(spec).collect();
+        if command.takes_file {
+            arguments.push("  '1:IMAGE:_files'".to_owned());
+        }
+        let arguments = arguments.concat();
+        choice += &format!(
+            "\
+  ({patterns})
+  shift words
+  (( CURRENT-- ))
+  _arguments -s -S : \\
+{arguments}
+  return
+  ;;
+",
+            patterns = command.words.join("|"),
+            arguments = arguments.trim_end_matches(" \\\n"),
+        );
+    }
     format!(
         "\
 #compdef vmm
 # zsh completion for vmm. Made from src/cli by `make generated`.
 
-if (( CURRENT > 2 )) && [[ $words[2] == ({patterns}) ]]; then
-  shift words
-  (( CURRENT-- ))
-  _arguments -s -S : \\
-{looking}  '1:IMAGE:_files'
-else
-  _arguments -s -S : \\
+if (( CURRENT > 2 )); then
+  case $words[2] in
+{choice}  esac
+fi
+_arguments -s -S : \\
 {copying}  '1:SRC:_alternative \"commands:command:({words})\" \"files:file:_files\"' \\
   '2:DST:_files' \\
   '3:GUEST:_files'
-fi
 ",
-        patterns = words.join("|"),
         words = words.join(" "),
     )
 }

@@ -11,8 +11,11 @@ use crate::support::vmdk::Vmdk;
 
 const MIB: u64 = 1 << 20;
 
-/// Each change makes two things overlap.
-fn judge_overlaps(format: &str, good: &[u8], changes: &[(&str, fn(&mut Vec<u8>))]) {
+/// A change to an image that makes two things overlap.
+type Change = (&'static str, fn(&mut Vec<u8>));
+
+/// Each change is found.
+fn judge_overlaps(format: &str, good: &[u8], changes: &[Change]) {
     for (name, change) in changes {
         judge_check(
             &format!("{format}: {name}"),
