@@ -129,6 +129,7 @@ fn all_options_are_taken() {
         config.requests,
         RequestShape {
             size: 131_072,
+            size_is_given: true,
             depth: 1
         }
     );

@@ -1,9 +1,13 @@
 //! The ways on which the guest of a copy speaks: COM1 for its reports, COM2 for debug text, and a
 //! virtio console in the machine's third slot if it has many reports to make.
 
+use std::io;
 use std::sync::Arc;
 
+use guest_abi::layout::DMA_POOL;
 use guest_abi::ports::{COM1, COM2, EXIT, IDLE, UART_DATA, UART_PORTS};
+
+use vm_memory::{Bytes, GuestAddress};
 
 use super::configuration::{InputFacts, Reports, config_frame};
 use super::disks::Disks;
@@ -54,6 +58,13 @@ impl Channels {
             ))
         })?;
         channels.com1.uart.queue_input(&frame);
+        // The devices have done nothing yet, so that the pool is free.
+        let pool = GuestAddress(DMA_POOL);
+        let stored = machine.memory().write_slice(input.pool(), pool);
+        stored.map_err(|error| RunError::Host {
+            what: "put the list of the input's data into the guest's memory",
+            source: io::Error::other(error),
+        })?;
         Ok(channels)
     }
 
