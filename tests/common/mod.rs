@@ -17,6 +17,7 @@ pub(crate) mod elf;
 pub(crate) mod files;
 pub(crate) mod fuse;
 pub(crate) mod harness;
+pub(crate) mod loop_device;
 pub(crate) mod process;
 pub(crate) mod program;
 pub(crate) mod virtio;
