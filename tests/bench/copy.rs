@@ -5,6 +5,7 @@
 //! memory of just that process and lets the commands run in turns without a shell between.
 #![allow(clippy::print_stderr, reason = "it is a program for a terminal")]
 
+mod disks;
 mod figures;
 mod growth;
 mod images;
@@ -83,9 +84,10 @@ fn bench(suite: Option<&str>) -> Result<PathBuf, BenchError> {
             let (targets, targets::Peers(peers)) = targets::measure(&runner, &settings)?;
             let (sectors, lines) = sectors::measure(&runner, &settings)?;
             let images = images::measure(&runner, &settings)?;
+            let disks = disks::measure(&runner, &settings)?;
             let caption = "Copying a GiB through the VM, by sector size";
             plot::draw(&results.join("bench.svg"), caption, &lines, &peers)?;
-            let text = format!("{targets}\n{sectors}\n{images}\n## Machine\n\n{machine}");
+            let text = format!("{targets}\n{sectors}\n{disks}\n{images}\n## Machine\n\n{machine}");
             write("bench.md", &head("make bench", &text))?;
             publish(&settings, &["bench.md", "bench.svg"])?;
             Ok(results.join("bench.md"))

@@ -6,6 +6,7 @@
 )]
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod disks;
 mod figures;
 mod growth;
 mod images;
