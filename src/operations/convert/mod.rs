@@ -94,6 +94,7 @@ fn start(config: &ConvertConfig) -> Result<(Conversion, Outcome), RunError> {
         .workers()
         .into_iter()
         .fold(runner, Runner::worker)
+        .main_calls(&calls::sync_file())
         .helping_calls(&calls::read_file())
         .reports(&com1)
         .debug(&com2)

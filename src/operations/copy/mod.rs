@@ -110,7 +110,7 @@ fn start(config: &Config) -> Result<(Copy, Outcome), RunError> {
         .workers()
         .into_iter()
         .fold(runner, Runner::worker)
-        .main_calls(&calls::find_holes())
+        .main_calls(&calls::find_holes().and(&calls::sync_file()))
         .helping_calls(&disks::calls())
         .signals(signals)
         .deadline(deadline)
