@@ -129,7 +129,6 @@ fn all_options_are_taken() {
         config.requests,
         RequestShape {
             size: 131_072,
-            size_is_given: true,
             depth: 1
         }
     );

@@ -24,8 +24,6 @@ pub const DEFAULT_REQUEST_SIZE: u32 = 131_072;
 pub struct RequestShape {
     /// Bytes a request covers.
     pub size: u32,
-    /// Whether that is what the user said.
-    pub size_is_given: bool,
     /// Requests under way at once.
     pub depth: u32,
 }
@@ -47,7 +45,6 @@ impl RequestShape {
             .into_iter()
             .max()
             .unwrap_or(MIN_SECTOR_SIZE);
-        let size_is_given = size.is_some();
         let wanted = size.unwrap_or(DEFAULT_REQUEST_SIZE.max(unit).into());
         let size = u32::try_from(wanted)
             .ok()
@@ -64,11 +61,7 @@ impl RequestShape {
                 "--queue-depth {depth} is not possible: give 1 to {MAX_QUEUE_DEPTH}"
             ));
         }
-        Ok(Self {
-            size,
-            size_is_given,
-            depth,
-        })
+        Ok(Self { size, depth })
     }
 }
 

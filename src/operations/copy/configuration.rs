@@ -4,7 +4,9 @@ use guest_protocol::{
     DataList, DeviceConfig, FrameError, HEADER_LEN, MAX_MESSAGE_LEN, VmmConfig, encode_framed,
 };
 
-use crate::config::{Config, ProgressPercent, Protocol, SectorSize, Sparse, Transport};
+use crate::config::{
+    Config, DEFAULT_REQUEST_SIZE, ProgressPercent, Protocol, SectorSize, Sparse, Transport,
+};
 use crate::files::{InputFile, ListBounds};
 
 /// The most that a configuration can take.
@@ -64,7 +66,8 @@ impl InputFacts {
     /// so that more requests find room.
     fn request_size(&self, config: &Config) -> u32 {
         let (usual, ranges) = (config.requests.size, self.data.ranges(self.length));
-        if config.requests.size_is_given || !self.in_pool {
+        // Whoever wants another size than the usual one gets it.
+        if usual != DEFAULT_REQUEST_SIZE || !self.in_pool {
             return usual;
         }
         let (count, bytes) = ranges.fold((0, 0), |(count, bytes), range| {
