@@ -12,8 +12,8 @@ use std::path::Path;
 use std::process::Command;
 
 use common::files::assert_same_large;
-use common::process::Finished;
-use common::{Files, Loop, needs_kvm, random, skip, test};
+use common::process::{Finished, Terminal};
+use common::{Files, needs_kvm, random, skip, test};
 
 fn main() -> std::process::ExitCode {
     common::harness::main()
@@ -211,52 +211,49 @@ fn an_output_beyond_the_limit_is_refused_before_anything_is_made() {
 }
 
 #[test]
-fn a_device_gets_the_holes_as_zeros_and_keeps_what_lies_behind_the_copy() {
+fn statistics_count_what_was_skipped_and_made_zero_and_how_long_the_digest_took() {
     needs_kvm!();
-    let files = sparse(8 * MIB - 700, &[MIB..2 * MIB]);
-    let backing = files.path("backing");
-    for options in [
-        &["--sparse", "auto"][..],
-        &["--sparse", "always", "--direct"],
-    ] {
-        std::fs::write(&backing, vec![0xaa; 9 << 20]).unwrap();
-        let Some(device) = Loop::over(&backing) else {
-            return;
-        };
-        let vmm = common::Vmm::copying(&files.input(), device.path());
-        vmm.args(options).arg("--verify").succeed();
-        drop(device);
-        let (copied, input) = (
-            std::fs::read(&backing).unwrap(),
-            std::fs::read(files.input()).unwrap(),
-        );
-        assert!(copied[..input.len()] == input, "{options:?}");
-        assert!(copied[input.len()..].iter().all(|byte| *byte == 0xaa));
-    }
-    // And back again: a device is read from end to end.
-    let Some(device) = Loop::over(&backing) else {
+    let files = sparse(64 * MIB, &[3 * MIB..5 * MIB]);
+    if !has_holes(&sparse(MIB, &[])) {
         return;
-    };
-    common::Vmm::copying(device.path(), &files.output()).succeed();
-    assert_same_large(&files.output(), &backing);
+    }
+    let options = ["--stats", "--format", "json", "--digest", "sha256"];
+    let finished = files.vmm().args(&options).succeed();
+    let lines = finished.stdout.lines();
+    let objects = lines.map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let mut stats = objects.filter(|object| object["type"] == "stats");
+    let stats = stats.next().unwrap();
+    assert_eq!(stats["bytes"], 64 * MIB);
+    assert_eq!(stats["bytes_skipped"], 62 * MIB);
+    assert_eq!(stats["disks"][0]["bytes_read"], 2 * MIB);
+    assert_eq!(stats["disks"][1]["bytes_written"], 2 * MIB);
+    assert_eq!(stats["disks"][1]["bytes_zeroed"], 62 * MIB);
+    assert!(stats["digest_seconds"].as_f64().unwrap() > 0.0, "{stats}");
 }
 
 #[test]
-fn a_device_that_is_too_small_is_refused_untouched() {
+fn scattered_data_is_read_and_nothing_between_it() {
     needs_kvm!();
-    let files = sparse(2 * MIB, &[]);
-    let backing = files.path("backing");
-    std::fs::write(&backing, vec![0xaa; 1 << 20]).unwrap();
-    let Some(device) = Loop::over(&backing) else {
+    if !has_holes(&sparse(MIB, &[])) {
         return;
-    };
-    let finished = common::Vmm::copying(&files.input(), device.path()).run();
-    finished.assert_failed(3, "is too small: it has 1048576 bytes");
-    drop(device);
-    assert!(
-        std::fs::read(&backing)
-            .unwrap()
-            .iter()
-            .all(|byte| *byte == 0xaa)
-    );
+    }
+    // More ranges than a configuration has room for, with holes that are as small as they can be.
+    let data: Vec<_> = (0..2000).map(|n| n * 8192..n * 8192 + 4096).collect();
+    let files = sparse(2000 * 8192, &data);
+    let finished = files.vmm().args(&["--stats", "-p", "100"]).succeed();
+    assert_eq!(counted(&finished, "input", " bytes read"), 2000 * 4096);
+    assert_eq!(counted(&finished, "output", " bytes written"), 2000 * 4096);
+    assert_same_large(&files.output(), &files.input());
+    assert!(blocks(&files.output()) <= blocks(&files.input()));
+}
+
+#[test]
+fn the_bar_counts_what_was_skipped() {
+    needs_kvm!();
+    let files = sparse(64 * MIB, &[3 * MIB..5 * MIB]);
+    let terminal = Terminal::open();
+    let running = terminal.attach_stderr(files.vmm()).start();
+    let shown = terminal.read_to_end();
+    assert_eq!(running.finish().code(), Some(0));
+    assert!(shown.contains("100%  copied 64.00 MiB in "), "{shown:?}");
 }

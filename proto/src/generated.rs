@@ -34,6 +34,11 @@ pub struct VmmConfig {
     /// up its last sector. 0 if no digest is wanted.
     #[prost(uint64, tag = "11")]
     pub digest_length: u64,
+    /// A list that is too long for this message lies at the start of the data pool when the guest
+    /// starts, as the bytes of the packed field `data`, which then is empty: so many bytes. 0 if there
+    /// is none.
+    #[prost(uint32, tag = "12")]
+    pub data_in_pool: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeviceConfig {

@@ -14,7 +14,7 @@ mod generated;
 mod messages;
 mod progress;
 
-pub use data_list::{DATA_UNIT, DataList};
+pub use data_list::{DATA_UNIT, DataList, MAX_DATA_RANGES};
 pub use frame::{FrameDecoder, FrameError, HEADER_LEN, MAX_MESSAGE_LEN, encode_framed};
 pub use generated::guest_message::Payload;
 pub use generated::{

@@ -1,11 +1,12 @@
 //! Which bytes of the output have been written or declared zero, so that a guest cannot claim a
-//! complete copy that it did not make. A sorted list of disjoint ranges: a write that follows the
-//! one before it costs a constant time, and the list is bounded, whatever order a guest writes in.
+//! complete copy that it did not make. A sorted list of disjoint ranges with a gap where it was
+//! changed last: a change near the one before it costs a constant time, and the list is bounded,
+//! whatever order a guest writes in.
 
 /// Most ranges that are remembered, which takes 1 MiB at the most. A copy that runs in order,
-/// forwards or backwards, needs one, a pipelined one no more than it has requests in flight, and
-/// one at random at most half as many as it makes requests: 131,072 of them, 16 GiB in requests of
-/// 128 KiB, succeed in any order.
+/// forwards or backwards, needs one, a pipelined one no more than it has requests in flight, one
+/// with holes one for each hole, and one at random at most half as many as it makes requests:
+/// 131,072 of them, 16 GiB in requests of 128 KiB, succeed in any order.
 const MAX_RANGES: usize = 65_536;
 
 /// A range of bytes, `start` included and `end` not, never empty.
@@ -16,12 +17,14 @@ struct Range {
 }
 
 /// The set of bytes that have been written.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Coverage {
-    /// In ascending order; no two touch or overlap.
-    ranges: Vec<Range>,
-    /// The range that grew last: where the next write is expected.
-    recent: usize,
+    /// Start and end of each range, in ascending order; no two ranges touch or overlap. The first
+    /// `before` places are in use and the last `after`; between them is the gap, just behind the range
+    /// that changed last: where the next write is expected.
+    places: Vec<[u64; 2]>,
+    before: usize,
+    after: usize,
     covered: u64,
     forgotten: bool,
 }
@@ -30,75 +33,118 @@ impl Coverage {
     /// A set in which no byte is written.
     pub(super) fn new() -> Self {
         Self {
-            // All at once, so that nothing is allocated later; what is not used takes no memory.
-            ranges: Vec::with_capacity(MAX_RANGES),
-            ..Self::default()
+            // All at once, so that nothing is allocated later; zeros that nobody touches take no memory.
+            places: vec![[0; 2]; MAX_RANGES],
+            before: 0,
+            after: 0,
+            covered: 0,
+            forgotten: false,
         }
     }
 
     /// Adds the bytes from `start` up to, not including, `end`.
     ///
-    /// If that would make more than [`MAX_RANGES`] separate ranges, the new one is not remembered:
-    /// its bytes count as not written, and [`forgotten`](Self::forgotten) says so.
+    /// If that would make more than [`MAX_RANGES`] separate ranges, the new one is not remembered: its
+    /// bytes count as not written, and [`forgotten`](Self::forgotten) says so.
     pub(super) fn add(&mut self, start: u64, end: u64) {
         if start >= end || self.append(start, end) {
             return;
         }
         // The ranges that touch or overlap the new one: from `first` up to, not including, `last`.
-        let first = self.ranges.partition_point(|range| range.end < start);
-        let last = self.ranges.partition_point(|range| range.start <= end);
-        if first == last {
-            self.insert(first, Range { start, end });
-        } else {
-            self.merge(first, last, Range { start, end });
-        }
-    }
-
-    /// Grows the most recent range at its end, if the new bytes belong there and nowhere else.
-    fn append(&mut self, start: u64, end: u64) -> bool {
-        let next = self.ranges.get(self.recent + 1).map(|next| next.start);
-        match self.ranges.get_mut(self.recent) {
-            Some(recent) if recent.end == start && next.is_none_or(|next| end < next) => {
-                recent.end = end;
-                self.covered += end - start;
-                true
-            }
-            _ => false,
-        }
-    }
-
-    fn insert(&mut self, index: usize, range: Range) {
-        if self.ranges.len() >= MAX_RANGES {
+        let first = self.partition_point(|range| range.end < start);
+        let last = self.partition_point(|range| range.start <= end);
+        if first == last && self.len() >= MAX_RANGES {
             self.forgotten = true;
             return;
         }
-        self.ranges.insert(index, range);
-        self.recent = index;
-        self.covered += range.end - range.start;
+        self.replace(first, last - first, Range { start, end });
     }
 
-    /// Replaces the ranges `first..last`, of which there is at least one, by their union with
-    /// `new`.
-    fn merge(&mut self, first: usize, last: usize, new: Range) {
-        let replaced = &self.ranges[first..last];
-        let before: u64 = replaced.iter().map(|range| range.end - range.start).sum();
-        let union = replaced.iter().fold(new, |union, range| Range {
-            start: union.start.min(range.start),
-            end: union.end.max(range.end),
-        });
-        self.ranges[first] = union;
-        self.ranges.drain(first + 1..last);
-        self.recent = first;
+    /// Grows the range that changed last at its end, if the new bytes belong there and nowhere else.
+    fn append(&mut self, start: u64, end: u64) -> bool {
+        let next = (self.after > 0).then(|| self.get(self.before).start);
+        let Some(recent) = self.before.checked_sub(1) else {
+            return false;
+        };
+        if self.get(recent).end != start || next.is_some_and(|next| next <= end) {
+            return false;
+        }
+        self.places[recent][1] = end;
+        self.covered += end - start;
+        true
+    }
+
+    /// Replaces the `count` ranges from the one with the index `first` up by their union with `new`.
+    fn replace(&mut self, first: usize, count: usize, new: Range) {
+        self.move_gap(first);
+        let (mut union, mut before) = (new, 0);
+        for index in first..first + count {
+            let range = self.get(index);
+            union.start = union.start.min(range.start);
+            union.end = union.end.max(range.end);
+            before += range.end - range.start;
+        }
+        self.after -= count;
+        self.places[self.before] = [union.start, union.end];
+        self.before += 1;
         self.covered += (union.end - union.start) - before;
+    }
+
+    /// Moves the gap to before the range with this index.
+    fn move_gap(&mut self, index: usize) {
+        let behind = self.places.len() - self.after;
+        if let Some(count) = self.before.checked_sub(index) {
+            self.places.copy_within(index..self.before, behind - count);
+            self.after += count;
+        } else {
+            let count = index - self.before;
+            self.places.copy_within(behind..behind + count, self.before);
+            self.after -= count;
+        }
+        self.before = index;
+    }
+
+    /// How many ranges there are.
+    fn len(&self) -> usize {
+        self.before + self.after
+    }
+
+    /// The range with this index, less than [`Self::len`].
+    fn get(&self, index: usize) -> Range {
+        let gap = self.places.len() - self.len();
+        let place = if index < self.before {
+            index
+        } else {
+            index + gap
+        };
+        let [start, end] = self.places[place];
+        Range { start, end }
+    }
+
+    /// How many ranges there are from the first one up for which `is_before` holds: it holds for none
+    /// behind them.
+    fn partition_point(&self, is_before: impl Fn(Range) -> bool) -> usize {
+        let holds = |place: &[u64; 2]| {
+            is_before(Range {
+                start: place[0],
+                end: place[1],
+            })
+        };
+        let (head, rest) = self.places.split_at(self.before);
+        match head.last() {
+            Some(last) if !holds(last) => head.partition_point(holds),
+            _ => {
+                let tail = &rest[rest.len() - self.after..];
+                self.before + tail.partition_point(holds)
+            }
+        }
     }
 
     /// Whether any byte from `start` up to, not including, `end` is in the set.
     pub(super) fn overlaps(&self, start: u64, end: u64) -> bool {
-        let after = self.ranges.partition_point(|range| range.end <= start);
-        self.ranges
-            .get(after)
-            .is_some_and(|range| range.start < end)
-            || self.forgotten
+        let after = self.partition_point(|range| range.end <= start);
+        let found = (after < self.len()).then(|| self.get(after));
+        found.is_some_and(|range| range.start < end) || self.forgotten
     }
 
     /// How many bytes are in the set. It never falls.
@@ -108,7 +154,8 @@ impl Coverage {
 
     /// The first byte below `length` that is not in the set.
     pub(super) fn first_missing(&self, length: u64) -> Option<u64> {
-        let from_zero = match self.ranges.first() {
+        let first = (self.len() > 0).then(|| self.get(0));
+        let from_zero = match first {
             Some(range) if range.start == 0 => range.end,
             _ => 0,
         };
@@ -128,6 +175,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn ranges(coverage: &Coverage) -> Vec<Range> {
+        (0..coverage.len())
+            .map(|index| coverage.get(index))
+            .collect()
+    }
 
     /// The same set as one boolean a byte.
     fn model(writes: &[(u64, u64)], length: usize) -> Vec<bool> {
@@ -162,8 +215,9 @@ mod tests {
             prop_assert_eq!(coverage.covered(), bytes.iter().filter(|written| **written).count() as u64);
             prop_assert_eq!(coverage.first_missing(240), missing);
             prop_assert!(!coverage.forgotten());
-            prop_assert!(coverage.ranges.windows(2).all(|pair| pair[0].end < pair[1].start));
-            prop_assert!(coverage.ranges.iter().all(|range| range.start < range.end));
+            let ranges = ranges(&coverage);
+            prop_assert!(ranges.windows(2).all(|pair| pair[0].end < pair[1].start));
+            prop_assert!(ranges.iter().all(|range| range.start < range.end));
         }
 
         #[test]
@@ -176,7 +230,7 @@ mod tests {
                 coverage.add(piece * 512, (piece + 1) * 512);
             }
             prop_assert_eq!(coverage.first_missing(64 * 512), None);
-            prop_assert_eq!(coverage.ranges.len(), 1);
+            prop_assert_eq!(coverage.len(), 1);
         }
     }
 
@@ -195,7 +249,7 @@ mod tests {
         for piece in 0..100_000 {
             coverage.add(piece * 1024, piece * 1024 + 512);
         }
-        assert_eq!(coverage.ranges.len(), MAX_RANGES);
+        assert_eq!(coverage.len(), MAX_RANGES);
         assert_eq!(coverage.covered(), MAX_RANGES as u64 * 512);
         assert!(coverage.forgotten());
         coverage.add(0, 100_000 * 1024);
@@ -220,15 +274,32 @@ mod tests {
         ];
         for order in orders {
             let mut coverage = Coverage::new();
-            let capacity = coverage.ranges.capacity();
+            let capacity = coverage.places.capacity();
             for step in 0..PIECES {
                 let start = order(step) * 512;
                 coverage.add(start, start + 512);
             }
             assert_eq!(coverage.first_missing(PIECES * 512), None);
             assert!(!coverage.forgotten());
-            assert_eq!(coverage.ranges.capacity(), capacity);
+            assert_eq!(coverage.places.capacity(), capacity);
         }
+    }
+
+    #[test]
+    fn holes_that_are_declared_first_and_data_between_them_cover_the_copy() {
+        const HOLES: u64 = 30_000;
+        let mut coverage = Coverage::new();
+        for hole in 0..HOLES {
+            coverage.add(hole * 1000, hole * 1000 + 900);
+        }
+        assert_eq!(coverage.len() as u64, HOLES);
+        // As a pipelined copy does it: nearly in order.
+        for data in (0..HOLES).map(|step| step ^ 3) {
+            coverage.add(data * 1000 + 900, (data + 1) * 1000);
+            assert!(coverage.overlaps(data * 1000 + 950, data * 1000 + 951));
+        }
+        assert_eq!((coverage.len(), coverage.covered()), (1, HOLES * 1000));
+        assert_eq!(coverage.first_missing(HOLES * 1000), None);
     }
 
     #[test]

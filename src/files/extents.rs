@@ -5,33 +5,53 @@
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
-use guest_protocol::DataList;
+use guest_protocol::{DATA_UNIT, DataList, MAX_DATA_RANGES};
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
 use super::system::seek;
 
-/// Holes that are shorter are not listed, in bytes: to read them costs less than to tell of them.
-const SMALLEST_HOLE: u64 = 64 << 10;
-/// Most ranges of a list.
-const MAX_RANGES: usize = 512;
-/// Most bytes that a list takes in the guest's configuration, which has 4096.
-const MAX_ENCODED: usize = 3072;
-/// Most extents that are looked at. Each takes two system calls, so that this is a few dozen
-/// milliseconds at the worst.
-const MAX_EXTENTS: usize = 16_384;
+/// Most extents that are looked at. Each takes two system calls, so that this is a tenth of a second or
+/// two at the worst.
+const MAX_EXTENTS: usize = 65_536;
+
+/// How long a list may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListBounds {
+    /// Holes that are shorter are not listed, in bytes.
+    smallest_hole: u64,
+    ranges: usize,
+    /// What the list takes.
+    bytes: usize,
+}
+
+impl ListBounds {
+    /// For the guest's configuration, which has 4096 bytes and comes through a serial port: to read a
+    /// hole of less than 64 KiB costs less than to tell of it.
+    pub const MESSAGE: Self = Self {
+        smallest_hole: 64 << 10,
+        ranges: 512,
+        bytes: 3072,
+    };
+    /// For the guest's memory, where a range costs next to nothing.
+    pub const MEMORY: Self = Self {
+        smallest_hole: DATA_UNIT,
+        ranges: MAX_DATA_RANGES,
+        bytes: 512 << 10,
+    };
+}
 
 /// What is known of a file's holes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holes {
     /// Where the file may have data.
-    pub list: DataList,
+    pub list: DataList<'static>,
     /// Whether there are holes that are not listed, as they are too small or too many.
     pub coarse: bool,
 }
 
-/// The holes of the first `length` bytes of `file`.
-pub(super) fn find_holes(file: BorrowedFd<'_>, length: u64) -> Holes {
+/// The holes of the first `length` bytes of `file`, in a list within `bounds`.
+pub(super) fn find_holes(file: BorrowedFd<'_>, length: u64, bounds: ListBounds) -> Holes {
     let mut ranges: Vec<Range<u64>> = Vec::new();
     let mut coarse = false;
     let mut at = 0;
@@ -47,7 +67,7 @@ pub(super) fn find_holes(file: BorrowedFd<'_>, length: u64) -> Holes {
             Err(_) => (at, length),
         };
         let before = ranges.last().map_or(0, |last| last.end);
-        if start - before >= SMALLEST_HOLE {
+        if start - before >= bounds.smallest_hole && has_unit(before, start) {
             ranges.push(start..end);
         } else {
             coarse |= start > before;
@@ -65,16 +85,21 @@ pub(super) fn find_holes(file: BorrowedFd<'_>, length: u64) -> Holes {
         let list = DataList::everything();
         return Holes { list, coarse };
     }
-    let mut most = MAX_RANGES;
+    let mut most = bounds.ranges;
     loop {
         coarse |= ranges.len() > most;
         join(&mut ranges, most);
         let list = DataList::new(&ranges);
-        if list.encoded_len() <= MAX_ENCODED || most <= 1 {
+        if list.encoded_len() <= bounds.bytes || most <= 1 {
             return Holes { list, coarse };
         }
         most = most * 3 / 4;
     }
+}
+
+/// Whether there is anything from `start` up to `end` that a list can tell.
+fn has_unit(start: u64, end: u64) -> bool {
+    start.next_multiple_of(DATA_UNIT) < end - end % DATA_UNIT
 }
 
 /// The first data from `at` up, below `length`.
@@ -128,7 +153,7 @@ fn join(ranges: &mut Vec<Range<u64>>, most: usize) {
 pub(super) fn data_in_holes(
     file: BorrowedFd<'_>,
     length: u64,
-    list: &DataList,
+    list: &DataList<'_>,
 ) -> Result<Option<u64>, Errno> {
     for hole in list.holes(length) {
         match seek(file, SeekFrom::Data(hole.start)) {
@@ -164,7 +189,13 @@ mod tests {
     }
 
     fn ranges(file: &File, length: u64) -> (Vec<Range<u64>>, bool) {
-        let holes = find_holes(file.as_fd(), length);
+        let holes = find_holes(file.as_fd(), length, ListBounds::MESSAGE);
+        (holes.list.ranges(length).collect(), holes.coarse)
+    }
+
+    /// The same for a list in the guest's memory.
+    fn fine(file: &File, length: u64) -> (Vec<Range<u64>>, bool) {
+        let holes = find_holes(file.as_fd(), length, ListBounds::MEMORY);
         (holes.list.ranges(length).collect(), holes.coarse)
     }
 
@@ -184,7 +215,7 @@ mod tests {
         full.write_all_at(&[7; 10_000], 0).unwrap();
         assert_eq!(ranges(&full, 10_000), (vec![0..10_000], false));
         assert_eq!(
-            find_holes(full.as_fd(), 10_000).list,
+            find_holes(full.as_fd(), 10_000, ListBounds::MESSAGE).list,
             DataList::everything()
         );
         assert_eq!(ranges(&file(0, []), 0), (vec![], false));
@@ -199,16 +230,32 @@ mod tests {
     }
 
     #[test]
+    fn a_list_in_memory_tells_each_block() {
+        let at = |n: u64| n * 12_288..n * 12_288 + 4096;
+        let length = 5000 * 12_288;
+        let file = file(length, (0..5000).map(|n| at(n).start));
+        assert_eq!(fine(&file, length), ((0..5000).map(at).collect(), false));
+    }
+
+    #[test]
+    fn a_hole_without_a_whole_unit_is_read() {
+        for (start, end, told) in [(0, 4096, true), (1, 4096, false), (1, 8192, true)] {
+            assert_eq!(has_unit(start, end), told, "{start}..{end}");
+        }
+        assert!(!has_unit(5000, 5001));
+    }
+
+    #[test]
     fn very_many_ranges_are_joined_over_the_smallest_gaps_and_fit_a_frame() {
         let mut ranges: Vec<_> = (0..2000).map(|n| n * MIB..n * MIB + 4096).collect();
         ranges.push(1 << 50..(1 << 50) + 1);
-        join(&mut ranges, MAX_RANGES);
-        assert_eq!(ranges.len(), MAX_RANGES);
+        join(&mut ranges, 512);
+        assert_eq!(ranges.len(), 512);
         assert_eq!(ranges.last(), Some(&(1 << 50..(1 << 50) + 1)));
         let length = 3000 * MIB;
         let file = file(length, (0..1000).map(|n| 3 * n * MIB + MIB));
-        let holes = find_holes(file.as_fd(), length);
-        assert!(holes.coarse && holes.list.encoded_len() <= MAX_ENCODED);
+        let holes = find_holes(file.as_fd(), length, ListBounds::MESSAGE);
+        assert!(holes.coarse && holes.list.encoded_len() <= 3072);
         let listed: Vec<_> = holes.list.ranges(length).collect();
         assert!(listed.len() > 200, "{}", listed.len());
         for n in 0..1000 {
@@ -224,9 +271,9 @@ mod tests {
     #[test]
     fn a_list_that_lies_is_found_out() {
         let file = file(MIB, [MIB / 2]);
-        let honest = find_holes(file.as_fd(), MIB).list;
+        let honest = find_holes(file.as_fd(), MIB, ListBounds::MEMORY).list;
         assert_eq!(data_in_holes(file.as_fd(), MIB, &honest), Ok(None));
-        for lie in [DataList::new(&[]), DataList::from_message(vec![0, 1, 1, 1])] {
+        for lie in [DataList::new(&[]), DataList::from_message(&[0, 1, 1, 1])] {
             let found = data_in_holes(file.as_fd(), MIB, &lie).unwrap();
             assert_eq!(found, Some(MIB / 2));
         }

@@ -16,7 +16,7 @@ use vm_memory::VolatileSlice;
 use super::descriptor::Descriptor;
 use super::device;
 use super::error::{FileError, Role};
-use super::extents::{Holes, data_in_holes, find_holes};
+use super::extents::{Holes, ListBounds, data_in_holes, find_holes};
 use super::identity::{Identity, Known};
 use super::open::open_to_read;
 use super::system::fstat;
@@ -143,11 +143,11 @@ impl InputFile {
         device::block_size(&self.file)
     }
 
-    /// Where it may have data. To be asked before the copy begins.
+    /// Where it may have data, in a list within `bounds`. To be asked before the copy begins.
     #[must_use]
-    pub fn holes(&self) -> Holes {
+    pub fn holes(&self, bounds: ListBounds) -> Holes {
         match FileType::from_raw_mode(self.stat.st_mode) {
-            FileType::RegularFile => find_holes(self.file.as_fd(), self.length),
+            FileType::RegularFile => find_holes(self.file.as_fd(), self.length, bounds),
             // A block device does not tell.
             _ => Holes {
                 list: DataList::everything(),
@@ -162,7 +162,7 @@ impl InputFile {
     /// # Errors
     ///
     /// There is data in one: the copy has zeros in its place.
-    pub fn check_holes(&self, list: &DataList) -> Result<(), FileError> {
+    pub fn check_holes(&self, list: &DataList<'_>) -> Result<(), FileError> {
         match data_in_holes(self.file.as_fd(), self.length, list) {
             Ok(None) => Ok(()),
             Ok(Some(offset)) => Err(FileError::HoleFilled {

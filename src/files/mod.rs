@@ -37,7 +37,7 @@ mod zeroing;
 mod zeros;
 
 pub use error::{DistinctError, FileError, Role};
-pub use extents::Holes;
+pub use extents::{Holes, ListBounds};
 pub use identity::{Identity, Known, check_distinct};
 pub use input::InputFile;
 pub use new_file::NewFile;

@@ -72,6 +72,13 @@ pub fn place_file(folder: RawFd) -> Calls {
         .allow(libc::SYS_ftruncate)
 }
 
+/// Waiting until a file that is open is on stable storage: what is written in place needs nothing
+/// else in the end.
+#[must_use]
+pub fn sync_file() -> Calls {
+    Calls::new().allow(libc::SYS_fsync)
+}
+
 /// Looking for holes in a file that is open.
 #[must_use]
 pub fn find_holes() -> Calls {

@@ -6,6 +6,7 @@
 #![allow(clippy::print_stderr, reason = "it is a program for a terminal")]
 
 mod convert;
+mod disks;
 mod figures;
 mod growth;
 mod images;
@@ -86,10 +87,12 @@ fn bench(suite: Option<&str>) -> Result<PathBuf, BenchError> {
             let (sectors, lines) = sectors::measure(&runner, &settings)?;
             let images = images::measure(&runner, &settings)?;
             let conversions = convert::measure(&runner, &settings)?;
+            let disks = disks::measure(&runner, &settings)?;
             let caption = "Copying a GiB through the VM, by sector size";
             plot::draw(&results.join("bench.svg"), caption, &lines, &peers)?;
-            let text =
-                format!("{targets}\n{sectors}\n{images}\n{conversions}\n## Machine\n\n{machine}");
+            let text = format!(
+                "{targets}\n{sectors}\n{disks}\n{images}\n{conversions}\n## Machine\n\n{machine}"
+            );
             write("bench.md", &head("make bench", &text))?;
             publish(&settings, &["bench.md", "bench.svg"])?;
             Ok(results.join("bench.md"))

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod convert;
+mod disks;
 mod figures;
 mod growth;
 mod images;

@@ -1,27 +1,30 @@
-//! A block device for tests: a loop device over a file.
+//! Block devices over files, where this user may make some.
 
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use super::{is_root, skip};
 
-/// A loop device over a file, where this user may make one.
+/// A loop device. It goes when it is dropped.
 pub(crate) struct Loop(String);
 
 impl Loop {
+    /// A device over the file at `path`. If there can be none the test is counted as ignored.
     pub(crate) fn over(path: &Path) -> Option<Self> {
+        Self::with(path, &[])
+    }
+
+    /// The same with options of losetup(8).
+    pub(crate) fn with(path: &Path, options: &[&str]) -> Option<Self> {
         if !is_root() {
             skip("only root makes loop devices");
             return None;
         }
-        let made = Command::new("losetup")
-            .args(["--find", "--show"])
-            .arg(path)
-            .output();
+        let arguments = [&["--find", "--show"], options].concat();
+        let made = Command::new("losetup").args(arguments).arg(path).output();
         match made {
-            Ok(made) if made.status.success() => Some(Self(
-                String::from_utf8(made.stdout).unwrap().trim().to_owned(),
-            )),
+            Ok(made) if made.status.success() => Some(Self(text(&made))),
             failed => {
                 skip(&format!("no loop device can be made here: {failed:?}"));
                 None
@@ -32,10 +35,77 @@ impl Loop {
     pub(crate) fn path(&self) -> &Path {
         Path::new(&self.0)
     }
+
+    /// What the kernel says of the device's queue of requests (sysfs, `queue/`).
+    pub(crate) fn limit(&self, name: &str) -> Option<u64> {
+        let device = self.path().file_name()?.to_str()?;
+        let path = format!("/sys/block/{device}/queue/{name}");
+        std::fs::read_to_string(path).ok()?.trim().parse().ok()
+    }
+
+    /// The device of the first partition, which the partition table in the file describes. A kernel
+    /// that reads no such tables is told of its first block and its length, in blocks of 512 bytes.
+    pub(crate) fn first_partition(&self, start: u64, length: u64) -> Option<PathBuf> {
+        let path = PathBuf::from(format!("{}p1", self.0));
+        if !path.exists() {
+            let numbers = ["1".to_owned(), start.to_string(), length.to_string()];
+            let told = Command::new("addpart").arg(&self.0).args(numbers).output();
+            if !told.is_ok_and(|told| told.status.success()) {
+                skip("no partition can be made here");
+                return None;
+            }
+        }
+        // The name may be made by a program that is told of the device.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !path.exists() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        if path.exists() {
+            return Some(path);
+        }
+        skip("a partition gets no name here");
+        None
+    }
 }
 
 impl Drop for Loop {
     fn drop(&mut self) {
         let _ = Command::new("losetup").args(["--detach", &self.0]).status();
     }
+}
+
+/// Something that is mounted. It is unmounted when it is dropped.
+pub(crate) struct Mounted(PathBuf);
+
+impl Mounted {
+    /// Mounts `source`, which is of the type `kind`, on the folder `target`, which is made; what lies on
+    /// a device only to be read. If that is not possible the test is counted as ignored.
+    pub(crate) fn new(kind: &str, source: &Path, target: &Path) -> Option<Self> {
+        if !is_root() {
+            skip("only root mounts");
+            return None;
+        }
+        std::fs::create_dir_all(target).unwrap();
+        let mut mount = Command::new("mount");
+        let options = if source.is_absolute() { "ro" } else { "rw" };
+        mount.args(["-t", kind, "-o", options]);
+        let mounted = mount.arg(source).arg(target).output();
+        match mounted {
+            Ok(mounted) if mounted.status.success() => Some(Self(target.into())),
+            failed => {
+                skip(&format!("{kind} cannot be mounted here: {failed:?}"));
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }

@@ -6,7 +6,7 @@ use guest_protocol::{complete_message, error_message, progress_message};
 
 use crate::common::needs_kvm;
 use crate::common::program::Program;
-use crate::common::virtio::{IN, INPUT, OK, OUT, OUTPUT};
+use crate::common::virtio::{IN, INPUT, OK, OUT, OUTPUT, SECTOR};
 use crate::common::{Files, test};
 use crate::{Attack, GUEST_FAILED, INPUT_LEN, SECTORS, refused};
 
@@ -36,6 +36,31 @@ fn a_program_that_copies_everything_and_says_so_succeeds() {
     let finished = files.vmm().arg(guest).succeed();
     assert_eq!(finished.stderr, "");
     files.assert_copied();
+}
+
+#[test]
+fn a_guest_may_write_backwards_or_at_random() {
+    needs_kvm!();
+    // As many parts as the programs' queue has room for.
+    const PART: u64 = SECTORS / 5;
+    let orders = [[4, 3, 2, 1, 0], [2, 4, 0, 3, 1]];
+    for order in orders {
+        let disks = program().start_disk(INPUT).start_disk(OUTPUT);
+        let all = u32::try_from(INPUT_LEN).unwrap();
+        let read = disks
+            .request(INPUT, 0, IN, (0, DMA_POOL, all))
+            .expect_answer(INPUT, 0, OK);
+        let written = (0..).zip(order).fold(read, |program, (slot, part)| {
+            let (sector, len) = (part * PART, u32::try_from(PART).unwrap() * SECTOR);
+            program
+                .request(OUTPUT, slot, OUT, (sector, DMA_POOL + sector * 512, len))
+                .expect_answer(OUTPUT, slot, OK)
+        });
+        let mut files = Files::random(INPUT_LEN);
+        let guest = files.add("guest", &written.claim_success(SECTORS).exit(0).build());
+        files.vmm().arg(guest).succeed();
+        files.assert_copied();
+    }
 }
 
 #[test]

@@ -2,7 +2,14 @@
 //! are answered with the status that the specification has for them, and right ones are no way to
 //! claim what is not there.
 
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
 use guest_abi::layout::DMA_POOL;
+use guest_abi::ports::COM2;
+use guest_protocol::progress_message;
 
 use crate::common::program::Program;
 use crate::common::virtio::{IN, INPUT, IOERR, OK, OUT, OUTPUT, SECTOR, UNSUPP};
@@ -158,6 +165,49 @@ fn data_that_becomes_zero_again_is_zero_in_the_copy() {
     expected[3 * 512..23 * 512].fill(0);
     expected[49 * 512..].fill(0);
     assert!(std::fs::read(files.output()).unwrap() == expected);
+}
+
+/// The control, and the lie: what the host says is a hole gets data while the guest is at work.
+#[test]
+fn a_hole_that_is_none_any_more_when_the_copy_is_complete_is_found() {
+    needs_kvm!();
+    const LENGTH: u64 = 1 << 20;
+    let sectors = LENGTH / 512;
+    let all = u32::try_from(sectors).unwrap();
+    // It waits for the test to do its part.
+    let program = zero(disks(), 0, WRITE_ZEROES, &[(0, all, UNMAP)])
+        .expect_answer(OUTPUT, 0, OK)
+        .say(&progress_message("copy", 1, sectors, 0))
+        .echo_until(COM2, COM2, b'.')
+        .claim_success(sectors)
+        .exit(0);
+    let image = program.build();
+    for lies in [false, true] {
+        let mut files = Files::new(&[]);
+        let guest = files.add("guest", &image);
+        let input = File::options().write(true).open(files.input()).unwrap();
+        input.set_len(LENGTH).unwrap();
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let shown = files.path("shown");
+        let vmm = files.vmm().arg("--serial-input").arg(guest).stdin(reader);
+        let running = vmm.stdout(File::create(&shown).unwrap()).start();
+        while std::fs::read(&shown).unwrap().is_empty() {
+            assert!(!running.has_ended(), "the run has ended too soon");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        if lies {
+            input.write_all_at(&[1], 700_000).unwrap();
+        }
+        writer.write_all(b".").unwrap();
+        let finished = running.finish();
+        if lies {
+            finished.assert_failed(3, "where it had a hole when the copy began");
+            assert!(!files.output().exists());
+        } else {
+            assert_eq!(finished.code(), Some(0), "{finished:?}");
+            assert_eq!(files.output().metadata().unwrap().len(), LENGTH);
+        }
+    }
 }
 
 #[test]

@@ -84,10 +84,13 @@ fn the_driver_finds_the_whole_geometry_where_the_specification_has_it() {
         assert_eq!(registers.read_config_space::<u64>(0).unwrap(), 128);
         assert_eq!((long(8), long(12), long(20)), (1 << 20, 126, 512));
         assert_eq!((byte(24), byte(25), short(26), long(28)), (3, 0, 8, 256));
+        // Cylinders, heads and sectors belong to a feature that is not offered.
+        assert_eq!(long(16), 0);
         assert_eq!((byte(32), short(34)), (0, 1));
         let most = if read_only { 0 } else { u32::MAX };
         let parts = if read_only { 0 } else { 256 };
         assert_eq!((long(36), long(40)), (most, parts));
+        assert_eq!(long(44), u32::from(!read_only));
         assert_eq!((long(48), long(52)), (most, parts));
         assert_eq!(byte(56), u8::from(!read_only));
     }

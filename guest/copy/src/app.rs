@@ -6,9 +6,9 @@ use alloc::string::ToString;
 use core::fmt;
 
 use guest_abi::ports::COM1;
-use guest_protocol::{MAX_MESSAGE_LEN, NO_STATUS, Sparse, Transport};
+use guest_protocol::{DataList, MAX_MESSAGE_LEN, NO_STATUS, Sparse, Transport};
 
-use crate::config::{Config, Side};
+use crate::config::{Config, ConfigError, Side};
 use crate::copy::digest::Hasher;
 use crate::copy::disks::Disks;
 use crate::copy::engine::{Engine, Extras, buffers};
@@ -106,10 +106,7 @@ fn execute<P: Ports, R: Registers>(
     let plan = request_size(&config, input.config(), output.config())
         .and_then(|size| Plan::new(source, target, size))
         .map_err(|error| failure(Op::Init, error.disk().name(), &error))?;
-    let selection = match config.sparse {
-        Sparse::Never => Selection::everything(plan),
-        Sparse::Auto | Sparse::Always => Selection::new(plan, &config.data),
-    };
+    let selection = select(plan, &config, &mut pool)?;
     let extras = Extras {
         zeros: match config.sparse {
             Sparse::Always => Search::new(&plan, output.config().zeroes),
@@ -136,6 +133,23 @@ fn execute<P: Ports, R: Registers>(
         ),
     );
     Ok(engine.run())
+}
+
+/// What of the input is to be read. A list in the pool is taken in before anything else is put there.
+fn select(plan: Plan, config: &Config, pool: &mut DmaRegion) -> Result<Selection, Failure> {
+    if config.sparse == Sparse::Never {
+        return Ok(Selection::everything(plan));
+    }
+    if config.data_in_pool == 0 {
+        return Ok(Selection::new(plan, &config.data));
+    }
+    let len = usize::try_from(config.data_in_pool).unwrap_or(usize::MAX);
+    let list = (len <= pool.len()).then(|| DataList::from_bytes(pool.bytes(0, len)));
+    let list = list.flatten().ok_or_else(|| {
+        let error = ConfigError::DataList(config.data_in_pool);
+        failure(Op::Config, "vmm", &error)
+    })?;
+    Ok(Selection::new(plan, &list))
 }
 
 /// Waits for the configuration and takes it; starts the console if it is wanted.

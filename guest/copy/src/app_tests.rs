@@ -16,7 +16,7 @@ use guest_kit::testing::disk::FakeDisk;
 use guest_kit::testing::memory::leak;
 use guest_kit::testing::ports::FakePorts;
 use guest_kit::testing::ports_with;
-use guest_kit::virtio::block::F_RO;
+use guest_kit::virtio::block::{F_RO, F_WRITE_ZEROES};
 use guest_kit::virtio::mmio::F_VERSION_1;
 
 const SECTORS: u8 = 50;
@@ -54,9 +54,21 @@ fn start(config: &VmmConfig, disks: &[Rc<FakeDisk>; 2]) -> (u8, FakePorts) {
 
 fn start_with_console(
     config: &VmmConfig,
-    [input, output]: &[Rc<FakeDisk>; 2],
+    disks: &[Rc<FakeDisk>; 2],
     console: &Rc<FakeConsole>,
 ) -> (u8, FakePorts) {
+    start_with_pool(config, disks, console, &[])
+}
+
+/// A run with these bytes in the pool at its start.
+fn start_with_pool(
+    config: &VmmConfig,
+    [input, output]: &[Rc<FakeDisk>; 2],
+    console: &Rc<FakeConsole>,
+    bytes: &[u8],
+) -> (u8, FakePorts) {
+    let mut pool = leak(0x10_0000);
+    pool.write(0, bytes);
     let message = config.encode_to_vec();
     let len = u16::try_from(message.len()).unwrap().to_le_bytes();
     let devices: [Rc<dyn Device>; 3] = [input.clone(), output.clone(), console.clone()];
@@ -66,7 +78,7 @@ fn start_with_console(
         input: attached(input, INPUT_SLOT),
         output: attached(output, OUTPUT_SLOT),
         console: attached(console, CONSOLE_SLOT),
-        pool: leak(0x10_0000),
+        pool,
     });
     (status, ports)
 }
@@ -258,4 +270,32 @@ fn a_slow_console_with_one_buffer_and_busy_disks_wait_for_each_other_without_a_h
     let messages = decode(&console.received());
     assert_eq!(messages.len(), 9 + 2001 + 1);
     assert_eq!(status, EXIT_SUCCESS);
+}
+
+#[test]
+fn a_list_in_the_pool_says_what_is_read_and_one_that_is_none_is_refused() {
+    let run = |bytes: &[u8], len| {
+        let (disks, console) = (disks(), FakeConsole::new(0));
+        disks[0].get().data[..4096].fill(0);
+        disks[0].get().data[3 * 4096..].fill(0);
+        disks[1].get().features |= F_WRITE_ZEROES;
+        let config = VmmConfig {
+            data_in_pool: len,
+            ..config()
+        };
+        let (status, ports) = start_with_pool(&config, &disks, &console, bytes);
+        (status, messages(&ports), disks)
+    };
+    // A unit of hole, two of data.
+    let (status, _, disks) = run(&[1, 2], 2);
+    assert_eq!(status, EXIT_SUCCESS);
+    assert_eq!(disks[0].get().bytes_read, 2 * 4096);
+    assert!(disks[0].get().data == disks[1].get().data);
+    for (bytes, len) in [(&[0x80][..], 1), (&[1, 2], 0x10_0001), (&[1, 2], u32::MAX)] {
+        let (status, messages, _) = run(bytes, len);
+        let detail = ConfigError::DataList(len).to_string();
+        let error = error_message("config", "vmm", 0, NO_STATUS, &detail);
+        assert_eq!(status, EXIT_FAILURE);
+        assert!(messages.contains(&error), "{messages:?}");
+    }
 }

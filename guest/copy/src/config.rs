@@ -67,6 +67,9 @@ pub enum ConfigError {
     /// The way with zeros is one that this guest does not know.
     #[error("way {0} to deal with zeros is not known")]
     Sparse(i32),
+    /// The list in the pool is none.
+    #[error("the {0} bytes in the data pool are no list of where there is data")]
+    DataList(u32),
     /// The digest is one that this guest does not compute, or none although one is needed.
     #[error("digest {0} is not known or cannot be verified")]
     Digest(i32),
@@ -91,8 +94,10 @@ pub struct Config {
     pub queue_depth: u32,
     /// Which zeros are declared and not written.
     pub sparse: Sparse,
-    /// Where the input may have data.
-    pub data: DataList,
+    /// Where the input may have data, unless that lies in the pool.
+    pub data: DataList<'static>,
+    /// How many bytes at the start of the pool say where; 0 if they do not.
+    pub data_in_pool: u32,
     /// How many bytes of the input a digest (SHA-256) is wanted of, if one is.
     pub digest: Option<u64>,
     /// Whether the output is to be read back, too; only with a digest.
@@ -125,7 +130,8 @@ impl Config {
                 .map_err(|_| ConfigError::Sparse(message.sparse))?,
             digest: digest(&message)?,
             verify: message.verify,
-            data: DataList::from_message(message.data),
+            data: DataList::from_message(&message.data),
+            data_in_pool: message.data_in_pool,
             request_size: request_size(message.request_size, block)?,
             // 0 leaves it to the guest: as many as there is room for.
             queue_depth: match message.queue_depth {
@@ -209,6 +215,7 @@ mod tests {
             queue_depth: u32::MAX,
             sparse: Sparse::Auto,
             data: DataList::everything(),
+            data_in_pool: 0,
             digest: None,
             verify: false,
         };

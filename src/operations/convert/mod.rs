@@ -103,6 +103,7 @@ fn start(config: &ConvertConfig) -> Result<(Conversion, Outcome), RunError> {
 
     let placing = files.placing();
     let runner = beginning::runner(vcpu, &placing, disks.workers())
+        .main_calls(&calls::sync_file())
         .helping_calls(&calls::read_file())
         // The head of an image that was written is looked at.
         .main_calls(&calls::read_file())

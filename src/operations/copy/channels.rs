@@ -1,7 +1,11 @@
 //! The ways on which the guest of a copy speaks: COM1 for its reports, COM2 for debug text, and a
 //! virtio console in the machine's third slot if it has many reports to make.
 
+use std::io;
 use std::sync::Arc;
+
+use guest_abi::layout::DMA_POOL;
+use vm_memory::{Bytes, GuestAddress};
 
 use super::configuration::{InputFacts, Reports, config_frame};
 use super::disks::Disks;
@@ -42,6 +46,13 @@ impl Channels {
             .then(|| ReportConsole::new(machine))
             .transpose()?;
         let frame = config_frame(config, reports, input).map_err(does_not_fit)?;
+        // The devices have done nothing yet, so that the pool is free.
+        let pool = GuestAddress(DMA_POOL);
+        let stored = machine.memory().write_slice(input.pool(), pool);
+        stored.map_err(|error| RunError::Host {
+            what: "put the list of the input's data into the guest's memory",
+            source: io::Error::other(error),
+        })?;
         Ok(Self {
             ports: SerialPorts::new(&frame)?,
             console,

@@ -2,8 +2,10 @@
 
 use guest_protocol::{DataList, DeviceConfig, FrameError, VmmConfig};
 
-use crate::config::{Config, ProgressPercent, Protocol, Sparse, Transport};
-use crate::files::InputFile;
+use crate::config::{
+    Config, DEFAULT_REQUEST_SIZE, ProgressPercent, Protocol, SectorSize, Sparse, Transport,
+};
+use crate::files::{InputFile, ListBounds};
 use crate::operations::ports::configuration_frame;
 
 /// What the guest is told of the input beside its sector size.
@@ -12,27 +14,67 @@ pub struct InputFacts {
     /// Its length in bytes.
     pub length: u64,
     /// Where it may have data.
-    pub data: DataList,
+    pub data: DataList<'static>,
     /// Whether the list leaves out holes, which the guest then has to find.
     pub coarse: bool,
+    /// Whether the guest finds the list at the start of its data pool, and not in its configuration.
+    pub in_pool: bool,
 }
 
+/// A list of more bytes does not go into the configuration of a guest that can take it from its
+/// memory: each 64 bytes of a configuration take two exits and the main loop.
+const SHORT_LIST: usize = 24;
+/// No request is made smaller than this for the sake of scattered data: a block of most file systems.
+const SMALLEST_REQUEST: u64 = 4096;
+
 impl InputFacts {
-    /// What there is to know of `input`, as far as it matters for what is wanted.
+    /// What there is to know of `input`, as far as it matters for the run that is wanted.
     #[must_use]
-    pub fn of(input: &InputFile, sparse: Sparse) -> Self {
+    pub fn of(input: &InputFile, config: &Config) -> Self {
         let length = input.len();
-        match sparse {
-            Sparse::Never => Self::of_data(length),
-            Sparse::Auto | Sparse::Always => {
-                let holes = input.holes();
-                Self {
-                    length,
-                    data: holes.list,
-                    coarse: holes.coarse,
-                }
-            }
+        if config.sparse == Sparse::Never {
+            return Self::of_data(length);
         }
+        // Another guest need not know what may lie in its pool.
+        let bounds = match config.guest {
+            None => ListBounds::MEMORY,
+            Some(_) => ListBounds::MESSAGE,
+        };
+        let holes = input.holes(bounds);
+        Self {
+            length,
+            in_pool: config.guest.is_none() && holes.list.encoded_len() > SHORT_LIST,
+            data: holes.list,
+            coarse: holes.coarse,
+        }
+    }
+
+    /// What is to lie at the start of the guest's data pool when it starts.
+    #[must_use]
+    pub fn pool(&self) -> &[u8] {
+        match self.in_pool {
+            true => self.data.bytes(),
+            false => &[],
+        }
+    }
+
+    /// How many bytes a request is to cover: where data is scattered, about as many as lie together,
+    /// so that more requests find room.
+    fn request_size(&self, config: &Config) -> u32 {
+        let (usual, ranges) = (config.requests.size, self.data.ranges(self.length));
+        // Whoever wants another size than the usual one gets it.
+        if usual != DEFAULT_REQUEST_SIZE || !self.in_pool {
+            return usual;
+        }
+        let (count, bytes) = ranges.fold((0, 0), |(count, bytes), range| {
+            (count + 1, bytes + (range.end - range.start))
+        });
+        let sectors = [config.input_sector_size, config.output_sector_size];
+        let sector = sectors.map(SectorSize::bytes).into_iter().max();
+        let smallest = SMALLEST_REQUEST.max(sector.unwrap_or_default().into());
+        let together = bytes.checked_div(count).unwrap_or(0).next_power_of_two();
+        let size = u32::try_from(together.max(smallest));
+        size.map_or(usual, |size| size.min(usual))
     }
 
     /// How many sectors of `sector_size` bytes the guest reports on, if it reports on each: those
@@ -59,6 +101,7 @@ impl InputFacts {
             length,
             data: DataList::everything(),
             coarse: false,
+            in_pool: false,
         }
     }
 }
@@ -144,7 +187,7 @@ pub fn config_frame(
             Protocol::Text => guest_protocol::Protocol::Text,
         }
         .into(),
-        request_size: config.requests.size,
+        request_size: input.request_size(config),
         queue_depth: config.requests.depth,
         transport: match reports.by_console {
             false => guest_protocol::Transport::Serial,
@@ -159,7 +202,11 @@ pub fn config_frame(
             Sparse::Never => guest_protocol::Sparse::Never,
         }
         .into(),
-        data: input.data.to_message(),
+        data: match input.in_pool {
+            true => Vec::new(),
+            false => input.data.to_message(),
+        },
+        data_in_pool: input.pool().len().try_into().unwrap_or(u32::MAX),
         digest: match wants_digest {
             true => guest_protocol::Digest::Sha256,
             false => guest_protocol::Digest::None,
@@ -199,6 +246,7 @@ mod tests {
             length: 1 << 40,
             data: DataList::new(&[4096..8192]),
             coarse,
+            in_pool: false,
         };
         let message = |arguments: &[&str], coarse| {
             let config = config(arguments);
@@ -222,12 +270,44 @@ mod tests {
     }
 
     #[test]
+    fn a_list_in_the_pool_is_told_by_its_length_and_makes_requests_of_what_lies_together() {
+        let facts = |piece: u64| InputFacts {
+            length: 1 << 30,
+            data: DataList::new(&[
+                0..piece,
+                1 << 20..(1 << 20) + piece,
+                1 << 21..(1 << 21) + piece,
+            ]),
+            coarse: false,
+            in_pool: true,
+        };
+        for (piece, arguments, size) in [
+            (4096, &[][..], 4096),
+            (4097, &[], 8192),
+            (9 << 12, &[], 64 << 10),
+            (1 << 19, &[], 128 << 10),
+            (4096, &["--output-sector-size", "16K"], 16 << 10),
+            (4096, &["--request-size", "1M"], 1 << 20),
+        ] {
+            let (config, facts) = (config(arguments), facts(piece));
+            let message = sent(&config, Reports::new(&config, 1, true), &facts);
+            assert_eq!(message.request_size, size, "{piece}");
+            assert_eq!(
+                (message.data, message.data_in_pool),
+                (vec![], facts.pool().len() as u32)
+            );
+            assert_eq!(facts.pool(), facts.data.bytes());
+        }
+    }
+
+    #[test]
     fn a_long_hole_is_one_report_and_a_short_one_many() {
         let reported = |data: &[std::ops::Range<u64>], length| {
             let facts = InputFacts {
                 length,
                 data: DataList::new(data),
                 coarse: false,
+                in_pool: false,
             };
             facts.reported_sectors(512)
         };

@@ -144,7 +144,7 @@ impl Files {
     }
 
     /// Puts the output in place; returns warnings. `data` is where the input was said to have data.
-    pub(super) fn commit(&self, data: &DataList) -> Result<Vec<String>, FileError> {
+    pub(super) fn commit(&self, data: &DataList<'_>) -> Result<Vec<String>, FileError> {
         self.input.check_holes(data)?;
         let mut warnings = self.output.commit()?;
         warnings.extend(self.input.check_unchanged());

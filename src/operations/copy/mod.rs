@@ -74,7 +74,7 @@ fn start(config: &Config) -> Result<(Copy, Outcome), RunError> {
 
     let sector_size = u64::from(config.input_sector_size.bytes());
     let sectors = files.input.len().div_ceil(sector_size);
-    let input_facts = InputFacts::of(&files.input, config.sparse);
+    let input_facts = InputFacts::of(&files.input, config);
     let reported = input_facts.reported_sectors(sector_size);
     let reports = Reports::new(config, reported, console.wants_reports());
     let slots = Disks::COUNT + usize::from(reports.are_by_console());
@@ -95,7 +95,7 @@ fn start(config: &Config) -> Result<(Copy, Outcome), RunError> {
     let placing = files.placing();
     let poller = vcpu.make_poller()?;
     let runner = beginning::runner(vcpu, &placing, disks.workers(poller))
-        .main_calls(&calls::find_holes())
+        .main_calls(&calls::find_holes().and(&calls::sync_file()))
         .helping_calls(&disks::calls())
         .signals(signals)
         .deadline(deadline)

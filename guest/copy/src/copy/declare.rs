@@ -3,7 +3,7 @@
 //! requests, and what is found in pieces one stretch at a time.
 
 use guest_kit::hardware::{Ports, Registers};
-use guest_kit::virtio::block::WIRE_SECTOR;
+use guest_kit::virtio::block::{WIRE_SECTOR, ZeroLimits};
 use guest_kit::virtio::requests::{Kind, Request, STATUS_OK, ZERO_SEGMENT_LEN, zero_segment};
 
 use super::Observer;
@@ -17,7 +17,7 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
     /// Declares the holes. If the output takes no such requests, or refuses one, there are none:
     /// then all is copied.
     pub(super) fn declare_holes(&mut self) -> Result<(), Failure> {
-        if self.selection.holes().is_empty() || self.try_declare()? {
+        if self.selection.holes().next().is_none() || self.try_declare()? {
             self.copied = self.selection.reached(0);
             if self.copied > 0 {
                 self.observer.skipped(self.count());
@@ -40,7 +40,19 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         if most == 0 || limits.sectors < self.plan.block() / WIRE_SECTOR {
             return Ok(false);
         }
-        let selection = self.selection.clone();
+        let selection = core::mem::replace(&mut self.selection, Selection::everything(self.plan));
+        let declared = self.declare_all(&selection, limits, most);
+        self.selection = selection;
+        declared
+    }
+
+    /// The same, in requests of at most `most` parts each.
+    fn declare_all(
+        &mut self,
+        selection: &Selection,
+        limits: ZeroLimits,
+        most: usize,
+    ) -> Result<bool, Failure> {
         let mut zeroes = selection.zeroes(limits).peekable();
         while zeroes.peek().is_some() {
             let mut len = 0;

@@ -109,6 +109,7 @@ fn requests_are_as_large_as_both_devices_allow() {
         queue_depth: 1,
         sparse: guest_protocol::Sparse::Auto,
         data: guest_protocol::DataList::everything(),
+        data_in_pool: 0,
         digest: None,
         verify: false,
     };

@@ -6,10 +6,11 @@
 
 use alloc::vec;
 use alloc::vec::Vec;
+use core::iter;
 use core::ops::Range;
 
 use guest_kit::virtio::block::{WIRE_SECTOR, ZeroLimits};
-use guest_protocol::DataList;
+use guest_protocol::{DataList, MAX_DATA_RANGES};
 
 use super::plan::{Piece, Plan};
 
@@ -27,65 +28,66 @@ struct Run {
 pub struct Selection {
     plan: Plan,
     runs: Vec<Run>,
-    holes: Vec<Range<u64>>,
+    /// What is dealt with when all holes and runs are, in bytes of the output.
+    end: u64,
     pieces: u64,
 }
 
 impl Selection {
+    /// How many bytes of the heap one takes at the most.
+    pub const LARGEST: usize = MAX_DATA_RANGES * size_of::<Run>();
+
     /// A copy that reads everything.
     #[must_use]
     pub fn everything(plan: Plan) -> Self {
         let range = 0..plan.input().len;
         Self {
             plan,
+            end: range.end,
             runs: vec![Run { range, first: 0 }],
-            holes: Vec::new(),
             pieces: plan.pieces(),
         }
     }
 
     /// A copy that reads what `list` names.
     #[must_use]
-    pub fn new(plan: Plan, list: &DataList) -> Self {
+    pub fn new(plan: Plan, list: &DataList<'_>) -> Self {
         let (input, output) = (plan.input(), plan.output());
         let block = u64::from(plan.block());
-        let mut parts = Self {
-            plan,
-            runs: Vec::new(),
-            holes: Vec::new(),
-            pieces: 0,
-        };
-        let mut end = 0;
+        // All at once: a list that grows would need the room twice.
+        let mut runs: Vec<Run> = Vec::with_capacity(list.ranges(input.len).count());
+        let (mut end, mut pieces) = (0, 0);
         for range in list.ranges(input.len) {
             let start = (range.start - range.start % block).max(end);
             let behind = range.end.next_multiple_of(block).min(input.len);
             if behind <= start {
                 continue;
             }
-            match parts.runs.last_mut() {
+            match runs.last_mut() {
                 Some(last) if start == end => last.range.end = behind,
-                _ => parts.push(end, start..behind),
+                _ => runs.push(Run {
+                    range: start..behind,
+                    first: 0,
+                }),
             }
             end = behind;
+        }
+        for run in &mut runs {
+            run.first = pieces;
+            let len = run.range.end - run.range.start;
+            pieces += len.div_ceil(u64::from(plan.request_size()));
         }
         if end < input.len {
             // What the output's last sector has beyond the input is zero as well.
             let filled = input.len.next_multiple_of(u64::from(output.sector));
-            let last = end..filled.min(output.len);
-            parts.holes.extend((!last.is_empty()).then_some(last));
+            end = filled.min(output.len);
         }
-        for run in &mut parts.runs {
-            run.first = parts.pieces;
-            let len = run.range.end - run.range.start;
-            parts.pieces += len.div_ceil(u64::from(plan.request_size()));
+        Self {
+            plan,
+            runs,
+            end,
+            pieces,
         }
-        parts
-    }
-
-    fn push(&mut self, end: u64, range: Range<u64>) {
-        self.holes
-            .extend((end < range.start).then_some(end..range.start));
-        self.runs.push(Run { range, first: 0 });
     }
 
     /// How many pieces there are.
@@ -122,10 +124,14 @@ impl Selection {
         }
     }
 
-    /// Selection of the output, in bytes, that are zero: whole sectors.
-    #[must_use]
-    pub fn holes(&self) -> &[Range<u64>] {
-        &self.holes
+    /// The parts of the output, in bytes, that are zero: whole sectors.
+    pub fn holes(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        let starts = self.runs.iter().map(|run| run.range.start);
+        let ends = self.runs.iter().map(|run| run.range.end);
+        let holes = iter::once(0).chain(ends).zip(starts.chain([self.end]));
+        holes
+            .map(|(start, end)| start..end)
+            .filter(|hole| hole.start < hole.end)
     }
 
     /// The holes in parts that a device with these limits takes: first sector on the wire, and how
@@ -134,9 +140,9 @@ impl Selection {
         let unit = u64::from(WIRE_SECTOR);
         let block = u64::from(self.plan.block()) / unit;
         let most = u64::from(limits.sectors) / block * block;
-        self.holes.iter().flat_map(move |hole| {
+        self.holes().flat_map(move |hole| {
             let (mut at, end) = (hole.start / unit, hole.end / unit);
-            core::iter::from_fn(move || {
+            iter::from_fn(move || {
                 let len = u32::try_from((end - at).min(most)).unwrap_or(u32::MAX);
                 let part = (len > 0).then_some((at, len));
                 at += u64::from(len);

@@ -29,7 +29,7 @@ proptest! {
         list in prop::collection::vec(prop_oneof![0_u64..60, Just(u64::MAX)], 0..12),
     ) {
         let plan = plan(input, output, len, multiple);
-        let list = DataList::from_message(list);
+        let list = DataList::from_message(&list);
         let parts = Selection::new(plan, &list);
         let limits = ZeroLimits { sectors: 300, segments: 1 };
         let pieces = (0..parts.count()).map(|index| parts.piece(index));
@@ -58,10 +58,10 @@ proptest! {
         }
         prop_assert!(end >= len && end <= plan.output().len);
         for range in list.ranges(plan.input().len) {
-            let apart = |hole: &Range<u64>| {
+            let apart = |hole: Range<u64>| {
                 hole.end <= range.start || range.end.min(len) <= hole.start
             };
-            prop_assert!(parts.holes().iter().all(apart));
+            prop_assert!(parts.holes().all(apart));
         }
     }
 
@@ -69,7 +69,8 @@ proptest! {
     fn the_copy_reaches_over_the_holes(
         holes in prop::collection::vec(1_u64..50, 1..10),
     ) {
-        let list = DataList::from_message(holes.iter().flat_map(|&hole| [hole, 1]).collect());
+        let lengths: Vec<_> = holes.iter().flat_map(|&hole| [hole, 1]).collect();
+        let list = DataList::from_message(&lengths);
         let parts = Selection::new(plan(512, 512, 4 << 20, 256), &list);
         for index in 0..parts.count() {
             let piece = parts.piece(index);
@@ -88,4 +89,17 @@ fn eight_tib_of_nothing_are_a_handful_of_parts() {
     };
     assert_eq!((parts.count(), parts.zeroes(limits).count()), (0, 5));
     assert_eq!(parts.reached(0), 8 << 40);
+}
+
+#[test]
+fn the_longest_list_has_the_room_that_was_made_for_it() {
+    let most = MAX_DATA_RANGES as u64;
+    let lengths: Vec<_> = (0..most).flat_map(|_| [1, 1]).collect();
+    let plan = plan(512, 512, most * 8192, 256);
+    let parts = Selection::new(plan, &DataList::from_message(&lengths));
+    assert_eq!(
+        (parts.count(), parts.holes().count()),
+        (most, most as usize)
+    );
+    assert_eq!(parts.runs.capacity() * size_of::<Run>(), Selection::LARGEST);
 }

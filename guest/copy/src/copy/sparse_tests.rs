@@ -8,7 +8,7 @@ use super::*;
 /// A copy of `job` with the input zero outside of `data`, which is the list, in units of 4096.
 fn sparse(job: Job, lengths: &[u64]) -> Setup {
     let mut setup = Setup::new(job);
-    let list = DataList::from_message(lengths.to_vec());
+    let list = DataList::from_message(lengths);
     let len = setup.source.get().data.len() as u64;
     let mut zeroed = vec![0; len as usize];
     for range in list.ranges(len) {

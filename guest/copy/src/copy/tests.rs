@@ -52,7 +52,7 @@ struct Setup {
     job: Job,
     source: Rc<FakeDisk>,
     target: Rc<FakeDisk>,
-    list: Option<DataList>,
+    list: Option<DataList<'static>>,
     search: bool,
     digest: bool,
     verify: bool,
@@ -112,6 +112,7 @@ impl Setup {
             queue_depth: job.depth,
             sparse: guest_protocol::Sparse::Auto,
             data: DataList::everything(),
+            data_in_pool: 0,
             digest: None,
             verify: false,
         };

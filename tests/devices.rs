@@ -1,0 +1,307 @@
+//! Copies from and to block devices: loop devices and their partitions, in use or not, with blocks of
+//! 512 and of 4096 bytes, that can punch holes or cannot.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod common;
+
+use std::fs::File;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::files::assert_same_large;
+use common::loop_device::{Loop, Mounted};
+use common::{Files, Vmm, leave_out, needs_kvm, random, skip, test};
+
+fn main() -> std::process::ExitCode {
+    common::harness::main()
+}
+
+const MIB: usize = 1 << 20;
+/// What a device holds before the copy.
+const OLD: u8 = 0xaa;
+
+/// Files whose input has `length` bytes: random ones in its second MiB, and holes.
+fn sparse(length: usize) -> Files {
+    let files = Files::new(&[]);
+    let input = File::options().write(true).open(files.input()).unwrap();
+    input.set_len(length as u64).unwrap();
+    input.write_all_at(&random(MIB, 7), MIB as u64).unwrap();
+    files
+}
+
+/// A file of `length` bytes for a device to lie over.
+fn backing(path: PathBuf, length: usize) -> PathBuf {
+    std::fs::write(&path, vec![OLD; length]).unwrap();
+    path
+}
+
+/// Fails unless `bytes` are those of the input, and old ones behind them.
+#[track_caller]
+fn assert_holds(bytes: &[u8], files: &Files) {
+    let input = std::fs::read(files.input()).unwrap();
+    let (copied, rest) = bytes.split_at(input.len());
+    assert!(copied == input, "the copy differs");
+    assert!(rest.iter().all(|byte| *byte == OLD), "the rest was touched");
+}
+
+#[test]
+fn a_device_gets_the_holes_as_zeros_and_keeps_what_lies_behind_the_copy() {
+    needs_kvm!();
+    let files = sparse(8 * MIB - 700);
+    for options in [
+        &["--sparse", "auto"][..],
+        &["--sparse", "always", "--direct"],
+        &["--sparse", "never"],
+    ] {
+        let below = backing(files.path("backing"), 9 * MIB);
+        let Some(device) = Loop::over(&below) else {
+            return;
+        };
+        let vmm = Vmm::copying(&files.input(), device.path());
+        vmm.args(options).arg("--verify").succeed();
+        drop(device);
+        assert_holds(&std::fs::read(&below).unwrap(), &files);
+    }
+    // And back again: a device is read from end to end.
+    let Some(device) = Loop::over(&files.path("backing")) else {
+        return;
+    };
+    Vmm::copying(device.path(), &files.output()).succeed();
+    assert_same_large(&files.output(), &files.path("backing"));
+}
+
+#[test]
+fn holes_are_punched_into_a_device_that_can_and_stay_where_all_is_to_be_written() {
+    needs_kvm!();
+    for (when, punched) in [("auto", true), ("never", false)] {
+        let files = sparse(8 * MIB);
+        let below = backing(files.path("backing"), 8 * MIB);
+        let Some(device) = Loop::over(&below) else {
+            return;
+        };
+        if device.limit("discard_max_bytes") == Some(0) {
+            return skip("a loop device over this file system cannot punch holes");
+        }
+        let vmm = Vmm::copying(&files.input(), device.path());
+        vmm.args(&["--sparse", when, "--fsync"]).succeed();
+        drop(device);
+        assert_holds(&std::fs::read(&below).unwrap(), &files);
+        let blocks = below.metadata().unwrap().blocks();
+        // All but the second of eight MiB are holes.
+        assert_eq!(blocks < 3 * 2048, punched, "{blocks} blocks with {when}");
+    }
+}
+
+#[test]
+fn zeros_are_written_to_a_device_that_cannot_punch_holes() {
+    needs_kvm!();
+    let files = sparse(8 * MIB);
+    // A file system without fallocate: a loop device over it has neither of the two calls.
+    let folder = files.path("memory");
+    let Some(_mounted) = Mounted::new("ramfs", Path::new("none"), &folder) else {
+        return;
+    };
+    let below = backing(folder.join("backing"), 9 * MIB);
+    let Some(device) = Loop::over(&below) else {
+        return;
+    };
+    assert_eq!(device.limit("discard_max_bytes"), Some(0));
+    let vmm = Vmm::copying(&files.input(), device.path());
+    vmm.arg("--verify").succeed();
+    assert_holds(&std::fs::read(device.path()).unwrap(), &files);
+}
+
+#[test]
+fn a_device_that_is_too_small_is_refused_untouched() {
+    needs_kvm!();
+    let files = sparse(2 * MIB);
+    let below = backing(files.path("backing"), MIB);
+    let Some(device) = Loop::over(&below) else {
+        return;
+    };
+    for options in [&[][..], &["--force"]] {
+        let vmm = Vmm::copying(&files.input(), device.path());
+        let finished = vmm.args(options).run();
+        finished.assert_failed(3, "is too small: it has 1048576 bytes");
+    }
+    drop(device);
+    assert!(
+        std::fs::read(&below)
+            .unwrap()
+            .iter()
+            .all(|byte| *byte == OLD)
+    );
+}
+
+#[test]
+fn a_device_that_is_in_use_is_refused_unless_that_is_forced() {
+    needs_kvm!();
+    let files = sparse(2 * MIB);
+    let below = backing(files.path("backing"), 2 * MIB);
+    let Some(device) = Loop::over(&below) else {
+        return;
+    };
+    // As a file system or device-mapper would hold it.
+    let holder = File::options()
+        .read(true)
+        .custom_flags(libc::O_EXCL)
+        .open(device.path())
+        .unwrap();
+    let finished = Vmm::copying(&files.input(), device.path()).run();
+    finished.assert_failed(3, "unmount it, or stop what uses it, or give --force");
+    assert!(
+        std::fs::read(&below)
+            .unwrap()
+            .iter()
+            .all(|byte| *byte == OLD)
+    );
+    // To read from it is nobody's harm.
+    Vmm::copying(device.path(), &files.output()).succeed();
+    let vmm = Vmm::copying(&files.input(), device.path());
+    vmm.arg("--force").succeed();
+    drop(holder);
+    drop(device);
+    assert_holds(&std::fs::read(&below).unwrap(), &files);
+}
+
+#[test]
+fn a_device_that_is_mounted_is_refused_unless_that_is_forced() {
+    needs_kvm!();
+    let files = sparse(2 * MIB);
+    let below = backing(files.path("backing"), 16 * MIB);
+    let Some(device) = Loop::over(&below) else {
+        return;
+    };
+    let mut mkfs = Command::new("mkfs.ext4");
+    let made = mkfs.args(["-q", "-F"]).arg(device.path()).output();
+    if !made.is_ok_and(|made| made.status.success()) {
+        return skip("there is no mkfs.ext4");
+    }
+    // To read only, so that the file system writes nothing either.
+    let target = files.path("mounted");
+    let Some(mounted) = Mounted::new("ext4", device.path(), &target) else {
+        return;
+    };
+    let finished = Vmm::copying(&files.input(), device.path()).run();
+    finished.assert_failed(3, "unmount it, or stop what uses it, or give --force");
+    // The file system changes blocks of its own in memory, which are seen here: only of the input's
+    // random bytes is it sure where they come from.
+    let input = std::fs::read(files.input()).unwrap();
+    let holds_input = || std::fs::read(device.path()).unwrap()[MIB..2 * MIB] == input[MIB..];
+    assert!(!holds_input());
+    let forced = Vmm::copying(&files.input(), device.path())
+        .arg("--force")
+        .run();
+    if forced.code() != Some(0) {
+        // A kernel may be built so that nobody writes to a device that is mounted.
+        leave_out(&format!("--force on a mounted device: {}", forced.stderr));
+        return;
+    }
+    drop(mounted);
+    assert!(holds_input());
+}
+
+#[test]
+fn with_direct_transfers_the_sector_size_that_suits_a_device_is_said_and_any_works() {
+    needs_kvm!();
+    for (block, sector, suits) in [
+        ("512", "512", true),
+        ("512", "4096", true),
+        ("4096", "512", false),
+        ("4096", "4096", true),
+        ("4096", "65536", true),
+    ] {
+        let files = sparse(2 * MIB);
+        let below = backing(files.path("backing"), 3 * MIB);
+        let Some(device) = Loop::with(&below, &["--sector-size", block]) else {
+            return;
+        };
+        let told = |name: &str| {
+            format!(
+                "the {name} device has blocks of 4096 bytes: what is not whole blocks goes through \
+                 the page cache; give --{name}-sector-size 4096"
+            )
+        };
+        let vmm = Vmm::copying(&files.input(), device.path());
+        let options = ["--direct", "--verify", "--output-sector-size", sector];
+        let finished = vmm.args(&options).succeed();
+        let said = finished.stderr.contains(&told("output"));
+        assert_eq!(said, !suits, "{block} {sector}: {finished:?}");
+        assert_holds(&std::fs::read(device.path()).unwrap(), &files);
+        let vmm = Vmm::copying(device.path(), &files.output());
+        let finished = vmm
+            .args(&["--direct", "--input-sector-size", sector])
+            .succeed();
+        let said = finished.stderr.contains(&told("input"));
+        assert_eq!(said, !suits, "{block} {sector}: {finished:?}");
+        drop(device);
+        assert_same_large(&files.output(), &below);
+    }
+}
+
+#[test]
+fn a_copy_of_any_length_comes_out_right_on_a_device_of_large_blocks() {
+    needs_kvm!();
+    for length in [1, 511, 4095, 4097, 100_000] {
+        let files = Files::random(length);
+        let below = backing(files.path("backing"), MIB);
+        let Some(device) = Loop::with(&below, &["--sector-size", "4096"]) else {
+            return;
+        };
+        let vmm = Vmm::copying(&files.input(), device.path());
+        vmm.args(&["--direct", "--verify"]).succeed();
+        assert_holds(&std::fs::read(device.path()).unwrap(), &files);
+    }
+}
+
+#[test]
+fn a_partition_is_written_within_its_bounds() {
+    needs_kvm!();
+    const START: u64 = 2048;
+    const LENGTH: u64 = 8192;
+    let files = sparse(4 * MIB);
+    let below = backing(files.path("backing"), 8 * MIB);
+    // A partition table with one entry: of a Linux file system, with its first block and its length.
+    let table = File::options().write(true).open(&below).unwrap();
+    let mut sector = [0; 512];
+    sector[450] = 0x83;
+    sector[454..458].copy_from_slice(&u32::try_from(START).unwrap().to_le_bytes());
+    sector[458..462].copy_from_slice(&u32::try_from(LENGTH).unwrap().to_le_bytes());
+    sector[510..].copy_from_slice(&[0x55, 0xaa]);
+    table.write_all_at(&sector, 0).unwrap();
+    let Some(device) = Loop::with(&below, &["--partscan"]) else {
+        return;
+    };
+    let Some(partition) = device.first_partition(START, LENGTH) else {
+        return;
+    };
+    for options in [&["--verify"][..], &["--direct", "--fsync"]] {
+        Vmm::copying(&files.input(), &partition)
+            .args(options)
+            .succeed();
+        Vmm::copying(&partition, &files.output())
+            .args(options)
+            .succeed();
+        assert_same_large(&files.output(), &files.input());
+    }
+    let whole = std::fs::read(device.path()).unwrap();
+    assert!(whole[..512] == sector);
+    let (start, end) = (MIB, 5 * MIB);
+    assert!(whole[512..start].iter().all(|byte| *byte == OLD));
+    assert!(whole[end..].iter().all(|byte| *byte == OLD));
+    // One byte more than there is room for.
+    let input = File::options().write(true).open(files.input()).unwrap();
+    input.set_len(4 * MIB as u64 + 1).unwrap();
+    let finished = Vmm::copying(&files.input(), &partition).run();
+    finished.assert_failed(3, "is too small: it has 4194304 bytes");
+    // What has a partition that is in use is in use as a whole.
+    let holder = File::options()
+        .read(true)
+        .custom_flags(libc::O_EXCL)
+        .open(&partition)
+        .unwrap();
+    let finished = Vmm::copying(&files.input(), device.path()).run();
+    finished.assert_failed(3, "or give --force");
+    drop(holder);
+}
