@@ -21,8 +21,9 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::helped::Helped;
 
-/// Polling ends when there has been nothing for so long: a few exits.
-const PATIENCE: Duration = Duration::from_micros(200);
+/// Polling ends when there has been nothing for so long: a guest that has begun to look at its rings
+/// leaves them for some exits again and again before it does so most of the time.
+const PATIENCE: Duration = Duration::from_millis(1);
 /// After so long the thread's event loop has a look at its other events.
 const QUANTUM: Duration = Duration::from_millis(5);
 /// So many looks in vain for one at the clock.
@@ -157,6 +158,110 @@ impl<D: EventSubscriber> EventSubscriber for WithPoller<D> {
         match events.fd() == self.poller.call.as_raw_fd() {
             true => self.poller.poll(),
             false => self.device.process(events, ops),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::machine::helped::Devices;
+    use crate::storage::MemoryStorage;
+    use crate::virtio::NotificationLine;
+    use crate::virtio::block::{Block, BlockConfig, ID_BYTES};
+    use crate::virtio::testing::{DATA, Driver, VERSION_1, WRITE, memory};
+
+    const READ: u32 = 0;
+
+    /// A poller for one disk, whose driver has shown that it waits for each request.
+    fn scene() -> (Poller, Driver) {
+        let (memory, line) = (memory(), Arc::new(NotificationLine::new().unwrap()));
+        let config = BlockConfig {
+            capacity: 4096,
+            sector_size: 512,
+            read_only: true,
+            id: [0; ID_BYTES],
+            zeroes: false,
+        };
+        let storage = MemoryStorage::new(vec![0; 4096]);
+        let block = Arc::new(Block::new(&config, storage, memory.clone(), line).unwrap());
+        let devices = Devices::default();
+        devices.add(block.clone());
+        let mut driver = Driver::new(block.clone(), memory);
+        driver.start(VERSION_1, 64);
+        for _ in 0..20 {
+            request(&mut driver);
+            block.handle_kick(0);
+            assert!(driver.pop_used().is_some());
+        }
+        let poller = Poller {
+            helped: Arc::new(Helped::new(devices, vec![0])),
+            call: EventFd::new(EFD_NONBLOCK).unwrap(),
+            is_called: AtomicBool::new(false),
+            is_active: AtomicBool::new(false),
+            session: Mutex::new(Session {
+                served: 0,
+                pause: PAUSES.0,
+                not_before: Instant::now(),
+            }),
+        };
+        (poller, driver)
+    }
+
+    fn request(driver: &mut Driver) {
+        let (header, status) = driver.header(0, READ, 0);
+        let parts = [(header, 16, 0), (DATA, 512, WRITE), (status, 1, WRITE)];
+        let head = driver.chain(&parts);
+        driver.make_available(head);
+    }
+
+    #[test]
+    fn requests_are_done_while_neither_side_sleeps_or_kicks() {
+        let (poller, mut driver) = scene();
+        request(&mut driver);
+        std::thread::scope(|scope| {
+            let polling = scope.spawn(|| {
+                // As long as there are requests it is called again after each quantum.
+                poller.call();
+                while poller.call.read().is_ok() {
+                    let _ = poller.call.write(1);
+                    poller.poll();
+                }
+            });
+            let mut done = 0;
+            while done < 1000 {
+                // In this order: what was done before the end has been seen after it.
+                let is_over = polling.is_finished();
+                if driver.pop_used().is_some() {
+                    done += 1;
+                    request(&mut driver);
+                } else if is_over {
+                    break;
+                }
+                spin_loop();
+            }
+            assert!(done >= 1, "not one request was done");
+        });
+        assert!(!poller.is_active(), "it ends when there is nothing more");
+    }
+
+    #[test]
+    fn polling_in_vain_is_tried_less_and_less_often() {
+        let (poller, _driver) = scene();
+        for expected in [2, 4, 8, 16] {
+            poller.lock().not_before = Instant::now();
+            poller.call();
+            assert!(poller.call.read().is_ok(), "it was called");
+            poller.poll();
+            assert_eq!(poller.lock().pause, Duration::from_millis(expected));
+            assert!(!poller.is_active());
+            poller.call();
+            assert!(
+                poller.call.read().is_err(),
+                "not so soon after the last time"
+            );
         }
     }
 }

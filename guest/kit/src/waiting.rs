@@ -15,9 +15,9 @@ use crate::virtio::block::{BlockDevice, BlockError};
 const SPINS: u32 = 32;
 /// The same where a single request is under way, and the VMM may look at the queue all the time: as
 /// long as it takes to leave the virtual machine and come back.
-const SPINS_ALONE: u32 = 1000;
-/// That is tried once in so many waits as long as it is in vain.
-const TRIES: u32 = 64;
+const SPINS_ALONE: u32 = 2000;
+/// As long as that is in vain it is tried less and less often: once in so many waits in the end.
+const MAX_PAUSE: u32 = 256;
 /// The program is woken when one part in so many of all that is under way is left to write. One half:
 /// while the output writes it, the other half is read, and each waking up costs an exit.
 const RESERVE: u16 = 2;
@@ -75,16 +75,18 @@ pub struct DeviceFault {
 #[derive(Debug)]
 pub struct Waiter {
     spins: u32,
-    /// Waits for a single request since the rings were last looked at for long in vain; `None` if
-    /// that was not in vain.
-    in_vain: Option<u32>,
+    /// Waits for a single request until the rings are looked at for long again.
+    pause: u32,
+    /// How many it will be the next time, if that is in vain.
+    next_pause: u32,
 }
 
 impl Default for Waiter {
     fn default() -> Self {
         Self {
             spins: SPINS,
-            in_vain: Some(0),
+            pause: 1,
+            next_pause: 2,
         }
     }
 }
@@ -132,27 +134,28 @@ impl Waiter {
                 has_completions(devices, wake)
             })
         };
-        match self.in_vain {
-            _ if !is_alone => {
-                let found = look(self.spins);
-                // It is always in vain where the disks work only while the processor waits.
-                self.spins = if found {
-                    SPINS
-                } else {
-                    (self.spins / 2).max(1)
-                };
-                found
-            }
-            Some(waits) if waits < TRIES => {
-                self.in_vain = Some(waits + 1);
-                look(1)
-            }
-            _ => {
-                let found = look(SPINS_ALONE);
-                self.in_vain = if found { None } else { Some(0) };
-                found
-            }
+        if !is_alone {
+            let found = look(self.spins);
+            // It is always in vain where the disks work only while the processor waits.
+            self.spins = if found {
+                SPINS
+            } else {
+                (self.spins / 2).max(1)
+            };
+            return found;
         }
+        if let Some(pause) = self.pause.checked_sub(1) {
+            self.pause = pause;
+            return look(1);
+        }
+        let found = look(SPINS_ALONE);
+        if found {
+            self.next_pause = 1;
+        } else {
+            self.pause = self.next_pause;
+            self.next_pause = MAX_PAUSE.min(self.next_pause * 2);
+        }
+        found
     }
 }
 
@@ -333,10 +336,12 @@ mod tests {
         // The disk is not told, and so it never answers.
         submit(&mut disks[0], Kind::Read, 1);
         let mut waiter = Waiter::default();
-        let long = (0..3 * (TRIES + 1)).filter(|_| {
+        let waits = 4 * MAX_PAUSE;
+        let long = (0..waits).filter(|_| {
+            let is_long = waiter.pause == 0;
             assert!(!waiter.spin(&mut disks, Wake::Only(0)));
-            waiter.in_vain == Some(0)
+            is_long
         });
-        assert_eq!(long.count(), 3);
+        assert!((4..16).contains(&long.count()));
     }
 }
