@@ -76,7 +76,7 @@ _vmm_convert() {
       return
       ;;
     --output-format)
-      mapfile -t COMPREPLY < <(compgen -W 'raw' -- "$cur")
+      mapfile -t COMPREPLY < <(compgen -W 'raw qcow2' -- "$cur")
       return
       ;;
     --digest)

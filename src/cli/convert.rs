@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn the_table_and_the_declaration_name_the_same_options() {
-        options::names_are_the_same(&ConvertCli::get_args_info().flags, &GROUPS);
+        options::names_are_the_same(ConvertCli::get_args_info().flags, &GROUPS);
     }
 
     #[test]

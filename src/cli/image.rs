@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn the_table_and_the_declaration_name_the_same_options() {
-        options::names_are_the_same(&ImageCli::get_args_info().flags, &GROUPS);
+        options::names_are_the_same(ImageCli::get_args_info().flags, &GROUPS);
     }
 
     #[test]

@@ -321,7 +321,7 @@ mod tests {
 
     #[test]
     fn the_table_and_the_declaration_name_the_same_options() {
-        names_are_the_same(&Cli::get_args_info().flags, &GROUPS);
+        names_are_the_same(Cli::get_args_info().flags, &GROUPS);
         let listed = GROUPS.iter().map(|(_, group)| group.len());
         assert_eq!(all().len(), listed.sum::<usize>());
     }

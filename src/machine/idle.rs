@@ -153,6 +153,7 @@ mod tests {
     use super::*;
     use crate::machine::helped::ABSENCE;
     use crate::storage::MemoryStorage;
+    use crate::virtio::VirtioDevice;
     use crate::virtio::block::{Block, BlockConfig, ID_BYTES};
     use crate::virtio::testing::{DATA, Driver, VERSION_1, WRITE, memory};
 

@@ -27,13 +27,13 @@ const RUNS_FACTOR: u32 = 3;
 const BLOCK: u64 = 512;
 
 /// An input with holes.
-struct Shape {
-    name: &'static str,
-    length: u64,
+pub(crate) struct Shape {
+    pub(crate) name: &'static str,
+    pub(crate) length: u64,
     /// How many pieces of data there are, all alike and evenly spread.
-    pieces: u64,
+    pub(crate) pieces: u64,
     /// Bytes of each.
-    piece: u64,
+    pub(crate) piece: u64,
 }
 
 const SHAPES: [Shape; 3] = [
@@ -247,7 +247,7 @@ fn digest_target(contenders: &[Contender]) -> Option<Target> {
 }
 
 /// Makes the input anew, in the page cache and written back.
-fn make(path: &Path, shape: &Shape) -> io::Result<()> {
+pub(crate) fn make(path: &Path, shape: &Shape) -> io::Result<()> {
     remove(path)?;
     let file = File::create_new(path)?;
     file.set_len(shape.length)?;
@@ -264,7 +264,7 @@ fn make(path: &Path, shape: &Shape) -> io::Result<()> {
 
 /// Whether two files have the same bytes: where either has data they are compared, and elsewhere
 /// both are holes.
-fn same_data(left: &Path, right: &Path) -> io::Result<bool> {
+pub(crate) fn same_data(left: &Path, right: &Path) -> io::Result<bool> {
     let (left, right) = (File::open(left)?, File::open(right)?);
     let length = left.metadata()?.len();
     Ok(length == right.metadata()?.len()
@@ -298,29 +298,4 @@ fn same_where(file: &File, other: &File, length: u64) -> io::Result<bool> {
 fn failed(what: &str) -> impl FnOnce(io::Error) -> MeasureError {
     let what = what.to_owned();
     move |error| MeasureError::Io { what, error }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-
-    #[test]
-    fn files_are_the_same_whatever_of_them_is_a_hole_and_differ_by_one_byte() {
-        let folder = tempfile::tempdir().unwrap();
-        let shape = Shape {
-            name: "",
-            length: 1 << 20,
-            pieces: 4,
-            piece: 4096,
-        };
-        let (left, right) = (folder.path().join("left"), folder.path().join("right"));
-        make(&left, &shape).unwrap();
-        fs::write(&right, fs::read(&left).unwrap()).unwrap();
-        assert!(same_data(&left, &right).unwrap());
-        let file = File::options().write(true).open(&right).unwrap();
-        file.write_all_at(&[1], 700_000).unwrap();
-        assert!(!same_data(&left, &right).unwrap());
-    }
 }

@@ -267,3 +267,21 @@ fn the_disk_of_the_systems_files_is_as_long_as_is_asked_and_not_empty() {
     system::collect(&disk, 1_000_001).unwrap();
     assert!(std::fs::read(&disk).unwrap() == found);
 }
+
+#[test]
+fn files_are_the_same_whatever_of_them_is_a_hole_and_differ_by_one_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    let shape = disks::Shape {
+        name: "",
+        length: MIB,
+        pieces: 4,
+        piece: 4 * KIB,
+    };
+    let (left, right) = (folder.path().join("left"), folder.path().join("right"));
+    disks::make(&left, &shape).unwrap();
+    std::fs::write(&right, std::fs::read(&left).unwrap()).unwrap();
+    assert!(disks::same_data(&left, &right).unwrap());
+    let file = std::fs::File::options().write(true).open(&right).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[1], 700_000).unwrap();
+    assert!(!disks::same_data(&left, &right).unwrap());
+}

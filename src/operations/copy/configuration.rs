@@ -294,7 +294,7 @@ mod tests {
             assert_eq!(message.request_size, size, "{piece}");
             assert_eq!(
                 (message.data, message.data_in_pool),
-                (vec![], facts.pool().len() as u32)
+                (vec![], u32::try_from(facts.pool().len()).unwrap())
             );
             assert_eq!(facts.pool(), facts.data.bytes());
         }

@@ -80,14 +80,15 @@ impl Heap for RegionHeap {
         let start = usize::try_from(layout::HEAP).unwrap_or(0);
         let size = usize::try_from(layout::HEAP_SIZE).unwrap_or(0);
         let memory: *mut u8 = ptr::with_exposed_provenance_mut(start);
-        // SAFETY: the address map has these pages mapped to themselves, readable and writable, for
-        // as long as the machine exists, and nothing else in the program refers to them. Where the
-        // last one is not mapped, the write ends the program. The caller vouches for this being the
-        // only call.
-        unsafe {
-            memory.add(size - 1).write_volatile(0);
-            self.allocator.lock().init(memory, size);
-        }
+        // SAFETY: the last byte of the region is at this distance.
+        let last = unsafe { memory.add(size - 1) };
+        // SAFETY: the address map has these pages mapped to themselves, readable and writable, and
+        // nothing else in the program refers to them. Where the last one is not mapped, the write
+        // ends the program.
+        unsafe { last.write_volatile(0) };
+        // SAFETY: as above, and the pages are there for as long as the machine exists. The caller
+        // vouches for this being the only call.
+        unsafe { self.allocator.lock().init(memory, size) };
     }
 }
 
