@@ -192,7 +192,7 @@ fn opened() -> Vec<GuestMessage> {
     vec![
         init_message("config", "com1", 0x3f8),
         init_message("queue", "input", 256),
-        capacity_message("input", 9, 4608),
+        capacity_message("input", 4, 2000),
         capacity_message("output", 0, 2000),
     ]
 }

@@ -99,7 +99,7 @@ fn the_longest_list_has_the_room_that_was_made_for_it() {
     let parts = Selection::new(plan, &DataList::from_message(&lengths));
     assert_eq!(
         (parts.count(), parts.holes().count()),
-        (most, most as usize)
+        (most, MAX_DATA_RANGES)
     );
     assert_eq!(parts.runs.capacity() * size_of::<Run>(), Selection::LARGEST);
 }
