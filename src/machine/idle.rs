@@ -23,8 +23,10 @@ use super::{Ender, VcpuEnd};
 use crate::reason::reason;
 use crate::virtio::NotificationLine;
 
-/// After so many waits for a single buffer each, the next one will be for one too.
+/// After so many waits for a single buffer, most of those to come will be for one too.
 const ALONE: u32 = 64;
+/// A wait for more than that is worth so many of them: a report now and then changes nothing.
+const TOGETHER: u32 = 8;
 
 /// Where the vCPU of a machine waits.
 pub struct IdlePort {
@@ -34,7 +36,7 @@ pub struct IdlePort {
     helped: Arc<Helped>,
     /// What may look at the queues all the time, so that the guest need not come here.
     poller: OnceLock<Arc<Poller>>,
-    /// Waits for a single buffer since the last one that was for more.
+    /// Waits for a single buffer, less [`TOGETHER`] for each that was for more, up to [`ALONE`].
     alone: AtomicU32,
     /// How often the guest has read the port.
     visits: AtomicU64,
@@ -119,9 +121,13 @@ impl IdlePort {
 
     /// Takes note of a wait for so many buffers.
     fn note_wait(&self, buffers: u64) {
-        if buffers > 1 {
-            self.alone.store(0, Ordering::Relaxed);
-        } else if self.alone.fetch_add(1, Ordering::Relaxed) >= ALONE
+        let alone = self.alone.load(Ordering::Relaxed);
+        let alone = match buffers {
+            0 | 1 => ALONE.min(alone + 1),
+            _ => alone.saturating_sub(TOGETHER),
+        };
+        self.alone.store(alone, Ordering::Relaxed);
+        if alone == ALONE
             && let Some(poller) = self.poller.get()
         {
             poller.call();

@@ -13,7 +13,7 @@ use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 
 use crate::figures::{GIB, KIB, median, seconds};
-use crate::program::installed;
+use crate::program::{answers, installed};
 use crate::run::{MeasureError, Runner, Sample};
 use crate::settings::Settings;
 use crate::table::{Target, markdown, targets};
@@ -166,8 +166,8 @@ fn digests(runner: &Runner) -> Vec<Contender> {
     let words = "--digest sha256 --progress-percent 100 --input-sector-size 65536 \
                  --output-sector-size 65536";
     let mut contenders = vec![Contender::new("vmm", &runner.vmm, words)];
-    // Before version 3 it knows no `--version`, and says so with a failure.
-    if installed("openssl") {
+    // It has a command for that and no option.
+    if answers("openssl", "version") {
         let words = "dgst -sha256";
         contenders.push(Contender::new("openssl", "openssl".as_ref(), words));
     }

@@ -92,8 +92,13 @@ fn prefixed(prefix: &str, path: &OsStr) -> OsString {
 
 /// Whether `name` can be run at all.
 pub(crate) fn installed(name: &str) -> bool {
+    answers(name, "--version")
+}
+
+/// Whether there is a program of this name that takes `argument`.
+pub(crate) fn answers(name: &str, argument: &str) -> bool {
     Command::new(name)
-        .arg("--version")
+        .arg(argument)
         .output()
         .is_ok_and(|output| output.status.success())
 }

@@ -38,7 +38,7 @@ if (( CURRENT > 2 )); then
 {choice}  esac
 fi
 _arguments -s -S : \\
-{copying}  '1:SRC:_alternative \"commands:command:({words})\" \"files:file:_files\"' \\
+{copying}  '1:SRC: _alternative \"commands:command:({words})\" \"files:file:_files\"' \\
   '2:DST:_files' \\
   '3:GUEST:_files'
 ",
