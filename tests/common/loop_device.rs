@@ -70,6 +70,11 @@ impl Loop {
 
 impl Drop for Loop {
     fn drop(&mut self) {
+        // What was written to a device reaches the file below when its last user closes it, and that
+        // may be another program that looks at new devices.
+        if let Ok(device) = std::fs::File::open(&self.0) {
+            let _ = device.sync_all();
+        }
         let _ = Command::new("losetup").args(["--detach", &self.0]).status();
     }
 }
