@@ -30,30 +30,20 @@ impl SerialPorts {
         &self.com2
     }
 
-    /// Puts all ports into `machine`. While the guest waits at the idle port, the vCPU's thread does
-    /// the work of the devices in the slots `helped`.
-    pub(super) fn add_to(
-        &self,
-        machine: &mut Machine,
-        helped: impl IntoIterator<Item = Slot>,
-    ) -> Result<(), RunError> {
-        for (first, port) in [(COM1, &self.com1), (COM2, &self.com2)] {
-            let ports = Ports::new(first, UART_PORTS).posting_writes_to(UART_DATA);
-            machine.add_pio(ports, port.uart.clone())?;
-        }
-        machine.add_exit_port(EXIT)?;
-        machine.add_idle_port(IDLE, helped)?;
-        Ok(())
-    }
-
-    /// Completes `machine` with all ports and its guest: see [`add_to`](Self::add_to).
+    /// Completes `machine` with all ports and its guest. While the guest waits at the idle port, the
+    /// vCPU's thread does the work of the devices in the slots `helped`.
     pub(super) fn boot(
         &self,
         mut machine: Machine,
         helped: impl IntoIterator<Item = Slot>,
         image: &[u8],
     ) -> Result<Vcpu, RunError> {
-        self.add_to(&mut machine, helped)?;
+        for (first, port) in [(COM1, &self.com1), (COM2, &self.com2)] {
+            let ports = Ports::new(first, UART_PORTS).posting_writes_to(UART_DATA);
+            machine.add_pio(ports, port.uart.clone())?;
+        }
+        machine.add_exit_port(EXIT)?;
+        machine.add_idle_port(IDLE, helped)?;
         Ok(machine.boot(image)?)
     }
 

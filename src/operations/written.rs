@@ -1,13 +1,40 @@
-//! What operations that write an output have in common: where files get their names in the end, and
-//! what becomes of the statistics.
+//! What operations that write an output have in common: how it is made beside the statistics, where
+//! files get their names in the end, and what is told at the end of a run.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::Path;
+use std::time::Duration;
 
+use super::ending;
 use crate::config::OutputFormat;
-use crate::files::{NewFile, OutputFile};
-use crate::report::Console;
+use crate::files::{
+    FileError, InputFile, Known, NewFile, OutputFile, OutputOptions, Role, check_distinct,
+};
+use crate::report::{Console, RunResult};
+use crate::runtime::{Outcome, RunError, say_goodbye};
 use crate::sandbox::{Calls, calls};
 use crate::stats::Stats;
+use crate::virtio::block::BlockCounters;
+
+/// Prepares the output at `path` for what `input` has, and the file at `stats`. Nothing that is there
+/// already is touched, and neither may be a file of `reads`.
+pub(super) fn create(
+    path: &Path,
+    stats: Option<&Path>,
+    input: &InputFile,
+    reads: &[Known<'_>],
+    options: OutputOptions,
+) -> Result<(OutputFile, Option<NewFile>), FileError> {
+    let output = OutputFile::create(path, input, options)?;
+    let stats = stats
+        .map(|path| NewFile::create(Role::Statistics, path))
+        .transpose()?;
+    let mut writes = vec![output.known()];
+    writes.extend(stats.as_ref().map(NewFile::known));
+    check_distinct(reads, &writes)?;
+    drop(writes);
+    Ok((output, stats))
+}
 
 /// The folders in which files get their names in the end, and the calls that this takes.
 pub(super) fn placing<'a>(
@@ -21,8 +48,67 @@ pub(super) fn placing<'a>(
         .collect()
 }
 
+/// What a run that writes an output has come to, whatever that is.
+pub(super) struct Written<'a> {
+    pub(super) output: &'a OutputFile,
+    /// Where statistics are saved, if they are.
+    pub(super) stats_file: Option<&'a NewFile>,
+    /// In which format they are shown, if they are.
+    pub(super) stats_format: Option<OutputFormat>,
+    /// What each disk has counted, with its name.
+    pub(super) counters: &'a [(&'static str, BlockCounters)],
+    /// Bytes of a sector in which the result counts.
+    pub(super) sector_size: u32,
+    /// The digest, as hexadecimal digits, if a success has one to tell.
+    pub(super) digest: Option<String>,
+    /// How long it took to compute.
+    pub(super) digest_seconds: Option<f64>,
+}
+
+/// Shows what is left to show of a run, and returns the exit status.
+pub(super) fn finish(written: Written<'_>, outcome: Outcome, elapsed: Duration) -> u8 {
+    let Outcome {
+        result,
+        exits,
+        debug,
+        mut console,
+        signals,
+    } = outcome;
+    let succeeded = result.is_ok();
+    if !succeeded {
+        written.output.discard();
+    }
+    console.finish_bar(succeeded, elapsed);
+    if matches!(result, Err(RunError::Guest(_))) {
+        console.explain(&debug);
+    }
+    let bytes = written.output.bytes_written();
+    let stats = Stats::new(succeeded, bytes, elapsed, &exits, written.counters)
+        .with_digest_seconds(written.digest_seconds);
+    tell_stats(
+        &stats,
+        &mut console,
+        written.stats_format,
+        written.stats_file,
+    );
+    let result = result.map(|warnings| warnings.iter().for_each(|line| console.warn(line)));
+    let status = ending::conclude(&mut console, &result, |result| RunResult {
+        bytes,
+        sectors: bytes.div_ceil(written.sector_size.into()),
+        seconds: elapsed.as_secs_f64(),
+        exits: (&exits).into(),
+        digest: written
+            .digest
+            .filter(|_| succeeded)
+            .map(|digits| format!("sha256:{digits}")),
+        ..result
+    });
+    say_goodbye(&mut console, result.as_ref().err(), signals.as_fd());
+    status
+}
+
 /// Shows the statistics in `format`, if there is one, and saves them in `file`, if there is one.
-pub(super) fn tell_stats(
+fn tell_stats(
     stats: &Stats,
     console: &mut Console,
     format: Option<OutputFormat>,

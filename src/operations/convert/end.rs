@@ -1,16 +1,15 @@
 //! The end of a conversion: whose fault it is that there is none, and what the user is told.
 
-use std::os::fd::AsFd;
 use std::time::Duration;
 
 use super::disks::{Disks, SECTOR_SIZE};
 use super::session::Complaint;
 use super::{Conversion, Session, console_options};
 use crate::config::ConvertConfig;
-use crate::operations::{ending, written};
-use crate::report::{Console, RunResult};
-use crate::runtime::{GuestEnd, Outcome, RunError, say_goodbye};
-use crate::stats::Stats;
+use crate::operations::ending;
+use crate::operations::written::{self, Written};
+use crate::report::Console;
+use crate::runtime::{GuestEnd, Outcome, RunError};
 
 /// How long the output is, if it may be put in place. The output itself still checks that all was
 /// written.
@@ -56,47 +55,16 @@ pub(super) fn finish(
     outcome: Outcome,
     elapsed: Duration,
 ) -> u8 {
-    let Outcome {
-        result,
-        exits,
-        debug,
-        mut console,
-        signals,
-    } = outcome;
-    if result.is_err() {
-        run.files.output.discard();
-    }
-    console.finish_bar(result.is_ok(), elapsed);
-    if matches!(result, Err(RunError::Guest(_))) {
-        console.explain(&debug);
-    }
-    let bytes = run.files.output.bytes_written();
-    let stats = Stats::new(
-        result.is_ok(),
-        bytes,
-        elapsed,
-        &exits,
-        &run.disks.counters(),
-    );
-    let format = config.stats.then_some(config.format);
-    let file = run.files.stats.as_deref();
-    written::tell_stats(&stats, &mut console, format, file);
-    let succeeded = result.is_ok();
-    let result = result.map(|warnings| warnings.iter().for_each(|line| console.warn(line)));
-    let status = ending::conclude(&mut console, &result, |result| RunResult {
-        bytes,
-        sectors: bytes.div_ceil(SECTOR_SIZE.into()),
-        seconds: elapsed.as_secs_f64(),
-        exits: (&exits).into(),
-        digest: run
-            .session
-            .digest()
-            .filter(|_| succeeded)
-            .map(|digits| format!("sha256:{digits}")),
-        ..result
-    });
-    say_goodbye(&mut console, result.as_ref().err(), signals.as_fd());
-    status
+    let written = Written {
+        output: &run.files.output,
+        stats_file: run.files.stats.as_deref(),
+        stats_format: config.stats.then_some(config.format),
+        counters: &run.disks.counters(),
+        sector_size: SECTOR_SIZE,
+        digest: run.session.digest(),
+        digest_seconds: None,
+    };
+    written::finish(written, outcome, elapsed)
 }
 
 /// Says why a run did not even begin, and returns the exit status.

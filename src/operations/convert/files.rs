@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use crate::config::ConvertConfig;
-use crate::files::{InputFile, Known, NewFile, OutputFile, OutputOptions, Role, check_distinct};
+use crate::files::{InputFile, NewFile, OutputFile, OutputOptions};
 use crate::operations::written;
 use crate::runtime::RunError;
 use crate::sandbox::Calls;
@@ -48,17 +48,10 @@ impl Files {
             max_length: Some(config.max_output_size),
             open_ended: true,
         };
-        let output = OutputFile::create(&config.output, &inputs[0], options)?;
-        let stats = config
-            .stats_file
-            .as_deref()
-            .map(|path| NewFile::create(Role::Statistics, path))
-            .transpose()?;
-        let reads: Vec<Known<'_>> = inputs.iter().map(|input| input.known()).collect();
-        let mut writes = vec![output.known()];
-        writes.extend(stats.as_ref().map(NewFile::known));
-        check_distinct(&reads, &writes)?;
-        drop((reads, writes));
+        let reads: Vec<_> = inputs.iter().map(|input| input.known()).collect();
+        let (path, stats) = (&config.output, config.stats_file.as_deref());
+        let (output, stats) = written::create(path, stats, &inputs[0], &reads, options)?;
+        drop(reads);
         Ok(Self {
             inputs,
             output: Arc::new(output),

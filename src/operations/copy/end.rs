@@ -1,15 +1,14 @@
 //! The end of a copy: whose fault it is that there is none, and what the user is told.
 
-use std::os::fd::AsFd;
 use std::time::Duration;
 
 use super::disks::Disks;
 use super::{Copy, Session, console_options};
 use crate::config::Config;
-use crate::operations::{ending, written};
-use crate::report::{Console, RunResult};
-use crate::runtime::{GuestEnd, Outcome, RunError, say_goodbye};
-use crate::stats::Stats;
+use crate::operations::ending;
+use crate::operations::written::{self, Written};
+use crate::report::Console;
+use crate::runtime::{GuestEnd, Outcome, RunError};
 
 /// Whether the output may be put in place. The output itself still checks that all was written.
 /// `driver_fault` tells what the guest's drivers did wrong.
@@ -54,49 +53,16 @@ pub(super) fn finish(
     elapsed: Duration,
     digest_seconds: Option<f64>,
 ) -> u8 {
-    let Outcome {
-        result,
-        exits,
-        debug,
-        mut console,
-        signals,
-    } = outcome;
-    if result.is_err() {
-        copy.files.discard();
-    }
-    console.finish_bar(result.is_ok(), elapsed);
-    if matches!(result, Err(RunError::Guest(_))) {
-        console.explain(&debug);
-    }
-    let bytes = copy.files.output.bytes_written();
-    let stats = Stats::new(
-        result.is_ok(),
-        bytes,
-        elapsed,
-        &exits,
-        &copy.disks.counters(),
-    )
-    .with_digest_seconds(digest_seconds);
-    let format = config.stats.then_some(config.format);
-    let file = copy.files.stats.as_deref();
-    written::tell_stats(&stats, &mut console, format, file);
-    let sectors = bytes.div_ceil(config.input_sector_size.bytes().into());
-    let succeeded = result.is_ok();
-    let result = result.map(|warnings| warnings.iter().for_each(|line| console.warn(line)));
-    let status = ending::conclude(&mut console, &result, |result| RunResult {
-        bytes,
-        sectors,
-        seconds: elapsed.as_secs_f64(),
-        exits: (&exits).into(),
-        digest: copy
-            .session
-            .digest()
-            .filter(|_| succeeded && copy.shows_digest)
-            .map(|digits| format!("sha256:{digits}")),
-        ..result
-    });
-    say_goodbye(&mut console, result.as_ref().err(), signals.as_fd());
-    status
+    let written = Written {
+        output: &copy.files.output,
+        stats_file: copy.files.stats.as_deref(),
+        stats_format: config.stats.then_some(config.format),
+        counters: &copy.disks.counters(),
+        sector_size: config.input_sector_size.bytes(),
+        digest: copy.session.digest().filter(|_| copy.shows_digest),
+        digest_seconds,
+    };
+    written::finish(written, outcome, elapsed)
 }
 
 /// Says why a run did not even begin, and returns the exit status.

@@ -8,8 +8,7 @@ use guest_protocol::DataList;
 
 use crate::config::{Config, SectorSize};
 use crate::files::{
-    FileError, ImageFile, InputFile, Known, NewFile, OutputFile, OutputOptions, Role,
-    check_distinct, open_image,
+    FileError, ImageFile, InputFile, NewFile, OutputFile, OutputOptions, open_image,
 };
 use crate::machine::read_image;
 use crate::operations::written;
@@ -63,18 +62,11 @@ impl OpenedInputs {
             max_length: config.max_output_size,
             open_ended: false,
         };
-        let mut reads: Vec<Known<'_>> = vec![self.input.known()];
+        let mut reads = vec![self.input.known()];
         reads.extend(self.guest.as_ref().map(ImageFile::known));
-        let output = OutputFile::create(&config.output, &self.input, options)?;
-        let stats = config
-            .stats_file
-            .as_deref()
-            .map(|path| NewFile::create(Role::Statistics, path))
-            .transpose()?;
-        let mut writes = vec![output.known()];
-        writes.extend(stats.as_ref().map(NewFile::known));
-        check_distinct(&reads, &writes)?;
-        drop((reads, writes));
+        let (path, stats) = (&config.output, config.stats_file.as_deref());
+        let (output, stats) = written::create(path, stats, &self.input, &reads, options)?;
+        drop(reads);
         let files = Files {
             input: self.input,
             output: Arc::new(output),
@@ -136,11 +128,6 @@ impl Files {
     /// Gives up transfers that a signal interrupts.
     pub(super) fn cancel(&self) {
         self.cancel.cancel();
-    }
-
-    /// Leaves nothing of an output that is not to be put in place.
-    pub(super) fn discard(&self) {
-        self.output.discard();
     }
 
     /// Puts the output in place; returns warnings. `data` is where the input was said to have data.
