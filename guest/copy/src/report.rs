@@ -1,17 +1,16 @@
 //! What the guest says to the VMM, as framed Protocol Buffers messages or as plain lines.
 //!
-//! Everything goes through one buffer that is sent whole, since leaving the virtual machine costs
-//! more than a thousand bytes do. This is the only place that knows that there are two protocols.
+//! This is the only place that knows that there are two protocols.
 
 use alloc::string::String;
 use core::fmt::{self, Write as _};
 
 use guest_kit::channel::Channel;
 use guest_kit::hardware::{Ports, Registers};
-use guest_kit::virtio::console::{self, Console, ConsoleError};
+use guest_kit::virtio::console::{Console, ConsoleError};
 use guest_protocol::{
-    GuestMessage, HEADER_LEN, MAX_MESSAGE_LEN, Protocol, capacity_message, complete_message,
-    complete_with_digest, encode_framed, encode_progress, error_message, init_message,
+    Protocol, capacity_message, complete_message, complete_with_digest, encode_progress,
+    error_message, init_message,
 };
 
 use crate::config::Side;
@@ -20,10 +19,6 @@ use crate::progress::percent;
 
 /// The operation that is named in progress and completion.
 const COPY: &str = "copy";
-/// Bytes that can wait to be sent: what a console's buffer takes, and room for the longest message.
-const BUFFER_LEN: usize = console::BUFFER_LEN;
-const _: () = assert!(BUFFER_LEN >= HEADER_LEN + MAX_MESSAGE_LEN);
-
 /// What was being done when something failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
@@ -77,8 +72,6 @@ pub struct Failure {
 pub struct Reporter<'a, P, R> {
     channel: Channel<'a, P, R>,
     protocol: Protocol,
-    buffer: [u8; BUFFER_LEN],
-    len: usize,
 }
 
 impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
@@ -88,14 +81,11 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
         Self {
             channel: Channel::serial(ports),
             protocol: Protocol::Protobuf,
-            buffer: [0; BUFFER_LEN],
-            len: 0,
         }
     }
 
     /// Reports by `console` from here on.
     pub fn use_console(&mut self, console: Console<R>) {
-        self.flush();
         self.channel.use_console(console);
     }
 
@@ -108,7 +98,7 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
     pub fn init(&mut self, stage: &str, device: &str, address: u64) {
         // The plain protocol has no line for it.
         if self.protocol == Protocol::Protobuf {
-            self.message(&init_message(stage, device, address));
+            self.channel.message(&init_message(stage, device, address));
         }
     }
 
@@ -119,7 +109,10 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
             Side::Output => "Output",
         };
         match self.protocol {
-            Protocol::Protobuf => self.message(&capacity_message(disk.name(), sectors, bytes)),
+            Protocol::Protobuf => {
+                self.channel
+                    .message(&capacity_message(disk.name(), sectors, bytes))
+            }
             Protocol::Text => self.line(format_args!("{label}: {sectors} sectors ({bytes} bytes)")),
         }
     }
@@ -129,7 +122,8 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
         match self.protocol {
             Protocol::Protobuf => {
                 let percent = percent(current, total);
-                self.put(|buffer| encode_progress(COPY, current, total, percent, buffer).ok());
+                self.channel
+                    .put(|buffer| encode_progress(COPY, current, total, percent, buffer).ok());
             }
             Protocol::Text => self.line(format_args!("Progress: {current}/{total}")),
         }
@@ -141,7 +135,7 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
             op, sector, detail, ..
         } = failure;
         match (self.protocol, op) {
-            (Protocol::Protobuf, _) => self.message(&error_message(
+            (Protocol::Protobuf, _) => self.channel.message(&error_message(
                 op.name(),
                 failure.device,
                 *sector,
@@ -163,7 +157,9 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
     /// The run has ended after `count` input sectors.
     pub fn complete(&mut self, count: u64, success: bool) {
         match (self.protocol, success) {
-            (Protocol::Protobuf, _) => self.message(&complete_message(COPY, count, success)),
+            (Protocol::Protobuf, _) => self
+                .channel
+                .message(&complete_message(COPY, count, success)),
             (Protocol::Text, true) => self.line(format_args!("Copy complete: {count} sectors")),
             (Protocol::Text, false) => self.line(format_args!("Copy failed after {count} sectors")),
         }
@@ -173,7 +169,9 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
     /// compute it took so many ticks.
     pub fn complete_with(&mut self, count: u64, digest: &[u8], ticks: u64) {
         match self.protocol {
-            Protocol::Protobuf => self.message(&complete_with_digest(COPY, count, digest, ticks)),
+            Protocol::Protobuf => self
+                .channel
+                .message(&complete_with_digest(COPY, count, digest, ticks)),
             Protocol::Text => {
                 self.complete(count, true);
                 self.line(format_args!("sha256 {}", hex(digest)));
@@ -181,24 +179,18 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
         }
     }
 
-    /// Sends what is waiting, now that there is time for it. While the console has not yet taken
-    /// what was sent before, it goes on waiting: it would be seen no sooner, and the more there is
-    /// in a buffer the less each report costs.
+    /// Sends what is waiting, if it would be seen now.
     pub fn idle(&mut self) {
-        if self.len > 0 && self.channel.is_quiet() {
-            self.flush();
-        }
+        self.channel.idle();
     }
 
     /// Sends what is waiting.
     pub fn flush(&mut self) {
-        self.channel.send(&self.buffer[..self.len]);
-        self.len = 0;
+        self.channel.flush();
     }
 
     /// Sends what is waiting, and waits until all that was sent has been taken.
     pub fn finish(&mut self) {
-        self.flush();
         self.channel.finish();
     }
 
@@ -208,29 +200,12 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
         self.channel.fault()
     }
 
-    fn message(&mut self, message: &GuestMessage) {
-        self.put(|buffer| encode_framed(message, buffer).ok());
-    }
-
     fn line(&mut self, text: fmt::Arguments<'_>) {
-        self.put(|buffer| {
+        self.channel.put(|buffer| {
             let mut line = Line { buffer, len: 0 };
             let written = line.write_fmt(text).and_then(|()| line.write_str("\n"));
             written.ok().map(|()| line.len)
         });
-    }
-
-    /// Puts what `write` writes behind what is waiting; it is called again if that did not fit.
-    fn put(&mut self, write: impl Fn(&mut [u8]) -> Option<usize>) {
-        let len = write(&mut self.buffer[self.len..]).unwrap_or_else(|| {
-            self.flush();
-            // An empty buffer has room for the longest message, which no message comes near.
-            write(&mut self.buffer).unwrap_or(0)
-        });
-        self.len += len;
-        if self.len >= self.channel.batch() {
-            self.flush();
-        }
     }
 }
 

@@ -1,9 +1,13 @@
 //! The way by which a guest reports: COM1, or a console once the program has been given one.
 //!
+//! Everything goes through one buffer that is sent whole, since leaving the virtual machine costs
+//! more than a thousand bytes do.
+//!
 //! A console that fails is given up: what follows goes by COM1, and [`Channel::fault`] says why.
 //! Nothing that was sent after the fault is lost, but what the console had not taken by then is.
 
 use guest_abi::ports::COM1;
+use guest_protocol::{GuestMessage, HEADER_LEN, MAX_MESSAGE_LEN, encode_framed};
 
 use crate::hardware::{Ports, Registers};
 use crate::serial::Uart;
@@ -11,6 +15,8 @@ use crate::virtio::console::{BUFFER_LEN, Console, ConsoleError};
 
 /// Most bytes worth sending at once by COM1: about a millisecond's worth.
 const SERIAL_BATCH: usize = 2048;
+// The longest message fits into an empty buffer.
+const _: () = assert!(BUFFER_LEN >= HEADER_LEN + MAX_MESSAGE_LEN);
 
 /// The way to the VMM.
 #[derive(Debug)]
@@ -19,6 +25,9 @@ pub struct Channel<'a, P, R> {
     uart: Uart<'a, P>,
     console: Option<Console<R>>,
     fault: Option<ConsoleError>,
+    /// What waits to be sent: as much as a console's buffer takes.
+    buffer: [u8; BUFFER_LEN],
+    len: usize,
 }
 
 impl<'a, P: Ports, R: Registers> Channel<'a, P, R> {
@@ -30,36 +39,66 @@ impl<'a, P: Ports, R: Registers> Channel<'a, P, R> {
             uart: Uart::new(ports, COM1),
             console: None,
             fault: None,
+            buffer: [0; BUFFER_LEN],
+            len: 0,
         }
     }
 
-    /// Sends by `console` from here on.
+    /// Sends by `console` from here on, and what is waiting by the way there was.
     pub fn use_console(&mut self, console: Console<R>) {
+        self.flush();
         self.console = Some(console);
     }
 
+    /// Puts `message`, framed, behind what is waiting.
+    pub fn message(&mut self, message: &GuestMessage) {
+        self.put(|buffer| encode_framed(message, buffer).ok());
+    }
+
+    /// Puts what `write` writes behind what is waiting; it is called again if that did not fit.
+    pub fn put(&mut self, write: impl Fn(&mut [u8]) -> Option<usize>) {
+        let len = write(&mut self.buffer[self.len..]).unwrap_or_else(|| {
+            self.flush();
+            // An empty buffer has room for the longest message, which no message comes near.
+            write(&mut self.buffer).unwrap_or(0)
+        });
+        self.len += len;
+        if self.len >= self.batch() {
+            self.flush();
+        }
+    }
+
+    /// Sends what is waiting, now that there is time for it. While the console has not yet taken
+    /// what was sent before, it goes on waiting: it would be seen no sooner, and the more there is
+    /// in a buffer the less each report costs.
+    pub fn idle(&mut self) {
+        if self.len > 0 && self.is_quiet() {
+            self.flush();
+        }
+    }
+
+    /// Sends what is waiting.
+    pub fn flush(&mut self) {
+        let len = core::mem::take(&mut self.len);
+        if let Some(console) = &mut self.console {
+            match console.send(self.ports, &self.buffer[..len]) {
+                Ok(()) => return,
+                Err(error) => self.give_up(error),
+            }
+        }
+        self.uart.send(&self.buffer[..len]);
+    }
+
     /// How many bytes are worth sending at once.
-    #[must_use]
-    pub const fn batch(&self) -> usize {
+    const fn batch(&self) -> usize {
         match self.console {
             Some(_) => BUFFER_LEN,
             None => SERIAL_BATCH,
         }
     }
 
-    /// Sends `bytes`.
-    pub fn send(&mut self, bytes: &[u8]) {
-        if let Some(console) = &mut self.console {
-            match console.send(self.ports, bytes) {
-                Ok(()) => return,
-                Err(error) => self.give_up(error),
-            }
-        }
-        self.uart.send(bytes);
-    }
-
     /// Whether something that is sent now would be seen at once, since nothing is before it.
-    pub fn is_quiet(&mut self) -> bool {
+    fn is_quiet(&mut self) -> bool {
         let quiet = self.console.as_mut().map_or(Ok(true), Console::is_quiet);
         quiet.unwrap_or_else(|error| {
             self.give_up(error);
@@ -67,8 +106,9 @@ impl<'a, P: Ports, R: Registers> Channel<'a, P, R> {
         })
     }
 
-    /// Waits until all that was sent has been taken.
+    /// Sends what is waiting, and waits until all that was sent has been taken.
     pub fn finish(&mut self) {
+        self.flush();
         if let Some(console) = &mut self.console
             && let Err(error) = console.finish(self.ports)
         {
@@ -97,10 +137,19 @@ mod tests {
     use super::*;
     use crate::testing::console::FakeConsole;
     use crate::testing::memory::leak;
+    use crate::testing::ports::FakePorts;
     use crate::testing::ports_with;
 
     fn start(console: &Rc<FakeConsole>) -> Console<Rc<FakeConsole>> {
         Console::init(Rc::clone(console), leak(0x1_0000)).unwrap()
+    }
+
+    fn send(channel: &mut Channel<'_, FakePorts, Rc<FakeConsole>>, bytes: &[u8]) {
+        channel.put(|buffer| {
+            buffer.get_mut(..bytes.len())?.copy_from_slice(bytes);
+            Some(bytes.len())
+        });
+        channel.flush();
     }
 
     #[test]
@@ -108,9 +157,9 @@ mod tests {
         let console = FakeConsole::new(1);
         let ports = ports_with(&[], [Rc::clone(&console) as _], 1);
         let mut channel = Channel::serial(&ports);
-        channel.send(b"serial");
+        send(&mut channel, b"serial");
         channel.use_console(start(&console));
-        channel.send(b"console");
+        send(&mut channel, b"console");
         channel.finish();
         assert_eq!(ports.com1(), b"serial");
         assert_eq!(console.received(), b"console");
@@ -124,9 +173,9 @@ mod tests {
         let mut channel = Channel::serial(&ports);
         channel.use_console(start(&console));
         console.get().fails_at = Some(0);
-        channel.send(b"lost");
+        send(&mut channel, b"lost");
         channel.finish();
-        channel.send(b"late");
+        send(&mut channel, b"late");
         assert_eq!(ports.com1(), b"late");
         assert_eq!(channel.fault(), Some(&ConsoleError::NeedsReset));
     }
