@@ -158,60 +158,26 @@ mod tests {
 
     use super::*;
     use crate::machine::helped::ABSENCE;
-    use crate::storage::MemoryStorage;
+    use crate::machine::testing::SlowDriver;
     use crate::virtio::VirtioDevice;
-    use crate::virtio::block::{Block, BlockConfig, ID_BYTES};
-    use crate::virtio::testing::{DATA, Driver, VERSION_1, WRITE, memory};
-
-    const READ: u32 = 0;
 
     /// A machine's idle port with one disk that it helps, and the driver of that disk.
     struct Scene {
         port: IdlePort,
-        block: Arc<Block<MemoryStorage>>,
-        driver: Driver,
+        disk: SlowDriver,
         ender: Ender,
     }
 
     impl Scene {
         /// With a driver that has shown that it waits for each request.
         fn new() -> Self {
-            let (memory, line) = (memory(), Arc::new(NotificationLine::new().unwrap()));
-            let config = BlockConfig {
-                capacity: 4096,
-                sector_size: 512,
-                read_only: true,
-                id: [0; ID_BYTES],
-                zeroes: false,
-            };
-            let storage = MemoryStorage::new(vec![0; 4096]);
-            let block = Block::new(&config, storage, memory.clone(), line.clone()).unwrap();
-            let block = Arc::new(block);
-            let (devices, ender) = (Devices::default(), Ender::default());
-            devices.add(block.clone());
+            let (disk, ender) = (SlowDriver::new(), Ender::default());
+            let (line, devices) = (disk.line.clone(), disk.devices());
             let port = IdlePort::new(line, devices, vec![0], ender.clone());
-            let mut driver = Driver::new(block.clone(), memory);
-            driver.start(VERSION_1, 64);
-            let mut scene = Self {
-                port,
-                block,
-                driver,
-                ender,
-            };
-            for _ in 0..20 {
-                scene.request();
-                scene.block.handle_kick(0);
-                assert!(scene.driver.pop_used().is_some());
-                scene.port.wait();
-            }
+            let scene = Self { port, disk, ender };
+            // Takes note of what was done before it was there, and that the guest comes here.
+            scene.port.wait();
             scene
-        }
-
-        fn request(&mut self) {
-            let (header, status) = self.driver.header(0, READ, 0);
-            let parts = [(header, 16, 0), (DATA, 512, WRITE), (status, 1, WRITE)];
-            let head = self.driver.chain(&parts);
-            self.driver.make_available(head);
         }
     }
 
@@ -219,13 +185,13 @@ mod tests {
     fn a_guest_that_waits_finds_its_request_done_without_a_kick() {
         let mut scene = Scene::new();
         for _ in 0..20 {
-            scene.request();
+            scene.disk.request();
             scene.port.wait();
-            assert!(scene.driver.pop_used().is_some());
+            assert!(scene.disk.driver.pop_used().is_some());
         }
         assert!(!scene.ender.has_ended());
         assert_eq!(
-            scene.block.counters().kicks,
+            scene.disk.block.counters().kicks,
             20,
             "no more than by the scene"
         );
@@ -234,31 +200,35 @@ mod tests {
     #[test]
     fn a_guest_that_polls_waits_for_a_look_once_and_is_then_served_by_kicks() {
         let mut scene = Scene::new();
-        scene.request();
+        scene.disk.request();
         scene.port.look_after_guest();
         assert!(
-            scene.driver.pop_used().is_some(),
+            scene.disk.driver.pop_used().is_some(),
             "not left for another look"
         );
 
-        scene.request();
+        scene.disk.request();
         std::thread::sleep(ABSENCE);
         scene.port.look_after_guest();
-        assert!(scene.driver.pop_used().is_some());
+        assert!(scene.disk.driver.pop_used().is_some());
         // The device's thread is told, and asks for kicks from now on.
-        assert!(scene.block.in_flight());
-        scene.block.handle_kick(0);
+        assert!(scene.disk.block.in_flight());
+        scene.disk.block.handle_kick(0);
         for _ in 0..20 {
-            scene.request();
-            scene.block.handle_kick(0);
-            assert!(scene.driver.pop_used().is_some());
+            scene.disk.request();
+            scene.disk.block.handle_kick(0);
+            assert!(scene.disk.driver.pop_used().is_some());
             scene.port.wait();
             scene.port.look_after_guest();
         }
-        let before = scene.block.counters().requests;
-        scene.request();
+        let before = scene.disk.block.counters().requests;
+        scene.disk.request();
         scene.port.look_after_guest();
-        assert_eq!(scene.block.counters().requests, before, "helping is over");
+        assert_eq!(
+            scene.disk.block.counters().requests,
+            before,
+            "helping is over"
+        );
     }
 
     #[test]
@@ -266,9 +236,9 @@ mod tests {
         let mut scene = Scene::new();
         std::thread::sleep(ABSENCE);
         scene.port.look_after_guest();
-        scene.request();
+        scene.disk.request();
         scene.port.wait();
-        assert!(scene.driver.pop_used().is_some());
+        assert!(scene.disk.driver.pop_used().is_some());
     }
 
     #[test]

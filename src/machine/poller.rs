@@ -10,8 +10,9 @@
 
 use std::hint::spin_loop;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
@@ -59,10 +60,14 @@ impl Poller {
     ///
     /// The host has no eventfd.
     pub(super) fn new(helped: Arc<Helped>) -> io::Result<Option<Self>> {
-        if available_parallelism().is_ok_and(|processors| processors.get() == 1) {
-            return Ok(None);
+        match available_parallelism().is_ok_and(|processors| processors.get() == 1) {
+            true => Ok(None),
+            false => Self::over(helped).map(Some),
         }
-        Ok(Some(Self {
+    }
+
+    fn over(helped: Arc<Helped>) -> io::Result<Self> {
+        Ok(Self {
             helped,
             call: EventFd::new(EFD_NONBLOCK)?,
             is_called: AtomicBool::new(false),
@@ -72,7 +77,7 @@ impl Poller {
                 pause: PAUSES.0,
                 not_before: Instant::now(),
             }),
-        }))
+        })
     }
 
     /// Whether the queues are looked at all the time.
@@ -133,7 +138,7 @@ impl Poller {
         self.is_called.store(false, Ordering::SeqCst);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Session> {
+    fn lock(&self) -> MutexGuard<'_, Session> {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -154,7 +159,6 @@ impl<D: EventSubscriber> EventSubscriber for WithPoller<D> {
     }
 
     fn process(&self, events: Events, ops: &mut EventOps<'_>) {
-        use std::os::fd::AsRawFd;
         match events.fd() == self.poller.call.as_raw_fd() {
             true => self.poller.poll(),
             false => self.device.process(events, ops),
@@ -167,60 +171,19 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::machine::helped::Devices;
-    use crate::storage::MemoryStorage;
-    use crate::virtio::NotificationLine;
-    use crate::virtio::block::{Block, BlockConfig, ID_BYTES};
-    use crate::virtio::testing::{DATA, Driver, VERSION_1, WRITE, memory};
-
-    const READ: u32 = 0;
+    use crate::machine::testing::SlowDriver;
 
     /// A poller for one disk, whose driver has shown that it waits for each request.
-    fn scene() -> (Poller, Driver) {
-        let (memory, line) = (memory(), Arc::new(NotificationLine::new().unwrap()));
-        let config = BlockConfig {
-            capacity: 4096,
-            sector_size: 512,
-            read_only: true,
-            id: [0; ID_BYTES],
-            zeroes: false,
-        };
-        let storage = MemoryStorage::new(vec![0; 4096]);
-        let block = Arc::new(Block::new(&config, storage, memory.clone(), line).unwrap());
-        let devices = Devices::default();
-        devices.add(block.clone());
-        let mut driver = Driver::new(block.clone(), memory);
-        driver.start(VERSION_1, 64);
-        for _ in 0..20 {
-            request(&mut driver);
-            block.handle_kick(0);
-            assert!(driver.pop_used().is_some());
-        }
-        let poller = Poller {
-            helped: Arc::new(Helped::new(devices, vec![0])),
-            call: EventFd::new(EFD_NONBLOCK).unwrap(),
-            is_called: AtomicBool::new(false),
-            is_active: AtomicBool::new(false),
-            session: Mutex::new(Session {
-                served: 0,
-                pause: PAUSES.0,
-                not_before: Instant::now(),
-            }),
-        };
-        (poller, driver)
-    }
-
-    fn request(driver: &mut Driver) {
-        let (header, status) = driver.header(0, READ, 0);
-        let parts = [(header, 16, 0), (DATA, 512, WRITE), (status, 1, WRITE)];
-        let head = driver.chain(&parts);
-        driver.make_available(head);
+    fn scene() -> (Poller, SlowDriver) {
+        let disk = SlowDriver::new();
+        let helped = Helped::new(disk.devices(), vec![0]);
+        (Poller::over(Arc::new(helped)).unwrap(), disk)
     }
 
     #[test]
     fn requests_are_done_while_neither_side_sleeps_or_kicks() {
-        let (poller, mut driver) = scene();
-        request(&mut driver);
+        let (poller, mut disk) = scene();
+        disk.request();
         std::thread::scope(|scope| {
             let polling = scope.spawn(|| {
                 // As long as there are requests it is called again after each quantum.
@@ -234,9 +197,9 @@ mod tests {
             while done < 1000 {
                 // In this order: what was done before the end has been seen after it.
                 let is_over = polling.is_finished();
-                if driver.pop_used().is_some() {
+                if disk.driver.pop_used().is_some() {
                     done += 1;
-                    request(&mut driver);
+                    disk.request();
                 } else if is_over {
                     break;
                 }
@@ -249,7 +212,7 @@ mod tests {
 
     #[test]
     fn polling_in_vain_is_tried_less_and_less_often() {
-        let (poller, _driver) = scene();
+        let (poller, _disk) = scene();
         for expected in [2, 4, 8, 16] {
             poller.lock().not_before = Instant::now();
             poller.call();

@@ -1,6 +1,9 @@
-//! What the machine's own tests share: guest memory with a small image and the processor's tables.
+//! What the machine's own tests share: guest memory with a small image and the processor's tables, and
+//! a disk whose driver waits for each request.
 
 #![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
 
 use guest_abi::layout::{IMAGE, INPUT_MMIO, OUTPUT_MMIO, STACK_TOP, TSS};
 use guest_abi::ports::{COM1, COM2, EXIT, IDLE, UART_PORTS};
@@ -8,8 +11,16 @@ use kvm_bindings::kvm_regs;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::fault::Scene;
+use super::helped::Devices;
 use super::page_tables::{self, IMAGE_PAGES};
 use super::{GuestRam, PagePermissions, segments};
+use crate::storage::MemoryStorage;
+use crate::virtio::NotificationLine;
+use crate::virtio::block::{Block, BlockConfig, ID_BYTES};
+use crate::virtio::testing::{DATA, Driver, VERSION_1, WRITE, memory};
+
+/// The request that reads (virtio 1.2, section 5.2.6).
+const READ: u32 = 0;
 
 /// The memory of a guest: a page of code that can be run, a page of constants, and nothing more.
 pub(super) struct Scenery(GuestRam);
@@ -50,5 +61,55 @@ impl Scenery {
             tss_limit: segments::TSS_LIMIT,
             memory: self.0.all(),
         }
+    }
+}
+
+/// A disk, and its driver, which has shown that it waits for each request.
+pub(super) struct SlowDriver {
+    pub(super) line: Arc<NotificationLine>,
+    pub(super) block: Arc<Block<MemoryStorage>>,
+    pub(super) driver: Driver,
+}
+
+impl SlowDriver {
+    pub(super) fn new() -> Self {
+        let (memory, line) = (memory(), Arc::new(NotificationLine::new().unwrap()));
+        let config = BlockConfig {
+            capacity: 4096,
+            sector_size: 512,
+            read_only: true,
+            id: [0; ID_BYTES],
+            zeroes: false,
+        };
+        let storage = MemoryStorage::new(vec![0; 4096]);
+        let block = Block::new(&config, storage, memory.clone(), line.clone()).unwrap();
+        let block = Arc::new(block);
+        let mut driver = Driver::new(block.clone(), memory);
+        driver.start(VERSION_1, 64);
+        let mut disk = Self {
+            line,
+            block,
+            driver,
+        };
+        for _ in 0..20 {
+            disk.request();
+            disk.block.handle_kick(0);
+            assert!(disk.driver.pop_used().is_some());
+        }
+        disk
+    }
+
+    /// The disk as the only device of a machine.
+    pub(super) fn devices(&self) -> Devices {
+        let devices = Devices::default();
+        devices.add(self.block.clone());
+        devices
+    }
+
+    pub(super) fn request(&mut self) {
+        let (header, status) = self.driver.header(0, READ, 0);
+        let parts = [(header, 16, 0), (DATA, 512, WRITE), (status, 1, WRITE)];
+        let head = self.driver.chain(&parts);
+        self.driver.make_available(head);
     }
 }
