@@ -15,20 +15,9 @@ use guest_formats::Format;
 
 use super::Seed;
 use super::encoder::Encoder;
-use support::exercise::exercise;
+use support::exercise::{FORMATS, exercise};
 use support::mutate::{images, place, seal};
 
-/// What a user may say that the image is.
-const FORMATS: [Option<Format>; 8] = [
-    None,
-    Some(Format::Raw),
-    Some(Format::Qcow2),
-    Some(Format::Vmdk),
-    Some(Format::Vhd),
-    Some(Format::Vhdx),
-    Some(Format::Vdi),
-    Some(Format::Qed),
-];
 /// Names of the good images, in their order.
 const NAMES: [&str; 10] = [
     "qcow2-small",

@@ -8,22 +8,11 @@
 
 mod support;
 
-use guest_formats::{Error, Format, Image, Options, Reason, inspect};
+use guest_formats::{Error, Image, Options, Reason, inspect};
 use proptest::prelude::*;
 use support::Counting;
-use support::exercise::exercise;
+use support::exercise::{FORMATS, exercise};
 use support::mutate::{images, place, seal};
-
-const FORMATS: [Option<Format>; 8] = [
-    None,
-    Some(Format::Raw),
-    Some(Format::Qcow2),
-    Some(Format::Vmdk),
-    Some(Format::Vhd),
-    Some(Format::Vhdx),
-    Some(Format::Vdi),
-    Some(Format::Qed),
-];
 
 proptest! {
     #![proptest_config(ProptestConfig {

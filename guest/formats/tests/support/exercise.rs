@@ -8,6 +8,18 @@ use guest_formats::{
 
 use super::Counting;
 
+/// What a user may say that an image is.
+pub(crate) const FORMATS: [Option<Format>; 8] = [
+    None,
+    Some(Format::Raw),
+    Some(Format::Qcow2),
+    Some(Format::Vmdk),
+    Some(Format::Vhd),
+    Some(Format::Vhdx),
+    Some(Format::Vdi),
+    Some(Format::Qed),
+];
+
 /// The most reads for the headers, whatever they say; a log of 1 MiB is gone over eight times.
 const MOST_HEADER_READS: u64 = 5000;
 /// The most reads for one answer of a mapping: a table line for each 1,024 entries, and few more.
