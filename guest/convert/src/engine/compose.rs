@@ -56,7 +56,9 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
             }
             any = true;
         }
-        Ok(any | self.ask_for_frame())
+        // While there are others to inflate from it is left to grow: the longer it is, the better.
+        let is_last = !self.frames.is_busy();
+        Ok(any | (is_last && self.ask_for_frame()))
     }
 
     fn step(&mut self, piece: Piece) -> Result<Step, Failure> {
@@ -276,10 +278,9 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         }
     }
 
-    /// Asks for the frame to which clusters are being added, unless there are others to inflate from
-    /// meanwhile: the longer it is, the better. True if it did.
-    fn ask_for_frame(&mut self) -> bool {
-        !self.frames.is_busy() && self.frames.open().is_some() && self.ask()
+    /// Asks for the frame to which clusters are being added. True if there was one.
+    pub(super) fn ask_for_frame(&mut self) -> bool {
+        self.frames.open().is_some() && self.ask()
     }
 
     /// Asks for the frame that is open. True if there was a slot.
