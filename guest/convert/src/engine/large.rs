@@ -18,6 +18,8 @@ use crate::{SECTOR, to_u64, to_usize};
 const PIECE: usize = 64 << 10;
 /// How many such reads there are at once.
 const MOST_READS: usize = 3;
+/// The largest cluster that any format has.
+const LARGEST: usize = 2 << 20;
 /// What the header in front of the compressed bytes has at the most.
 const HEAD: u64 = 12;
 
@@ -219,10 +221,12 @@ impl Stream {
     }
 }
 
-/// Makes room for `len` bytes, if there is.
+/// Makes room for `len` bytes, if there is. What was there before is lost.
 fn resize(bytes: &mut Vec<u8>, len: usize) -> Result<(), Fault> {
-    let more = len.saturating_sub(bytes.len());
-    bytes.try_reserve_exact(more).map_err(|_| Fault::Memory)?;
+    // Once and for all: there is not so much memory that more could be had before this is given back.
+    bytes.clear();
+    let reserved = bytes.try_reserve_exact(len.max(LARGEST));
+    reserved.map_err(|_| Fault::Memory)?;
     bytes.resize(len, 0);
     Ok(())
 }
