@@ -159,8 +159,6 @@ fn the_longest_chain_of_the_largest_compressed_clusters_fits_the_memory() {
     }
     let found = conversion.convert();
     assert_same(&found, &expected, "the longest chain");
-    let found = conversion.arg("--transport=console").convert();
-    assert_same(&found, &expected, "the same with a console");
 }
 
 #[test]

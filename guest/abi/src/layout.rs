@@ -63,7 +63,7 @@ pub const OUTPUT_QUEUE: u64 = queue(OUTPUT_SLOT);
 /// The pool that request data lies in.
 pub const DMA_POOL: u64 = 0x20_0000;
 /// Size of the pool. The more requests are under way, the more of them an exit to the VMM is for.
-pub const DMA_POOL_SIZE: u64 = 0x30_0000;
+pub const DMA_POOL_SIZE: u64 = 0x28_0000;
 
 /// Memory of its own for a guest that needs more than its image has room for, behind the pool. Only
 /// machines that are made with it have it; devices never reach it.
@@ -72,7 +72,7 @@ pub const HEAP: u64 = DMA_POOL + DMA_POOL_SIZE;
 pub const HEAP_SIZE: u64 = STACK - HEAP;
 
 /// Lowest address of the stack's region; its first page is [`STACK_GUARD_SIZE`]'s hole.
-pub const STACK: u64 = 0x7c_0000;
+pub const STACK: u64 = 0x78_0000;
 /// The unmapped hole at the low end of the stack: an overflow faults instead of reaching what lies
 /// below.
 pub const STACK_GUARD_SIZE: u64 = PAGE_SIZE;

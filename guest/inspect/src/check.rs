@@ -15,8 +15,8 @@ use guest_protocol::{CheckMessage, Payload, ProblemMessage};
 use crate::report::Reporter;
 
 /// Clusters that a pass counts: with 5 bytes for each they take most of the heap, and an image of
-/// 24 GiB with the usual clusters needs one pass.
-const WINDOW: u32 = 384 * 1024;
+/// 32 GiB with the usual clusters needs one pass.
+const WINDOW: u32 = 512 * 1024;
 /// Units of the file (sectors, MiB or blocks) that a pass counts in other formats, with a bit for each:
 /// 8 GiB of a VMDK or a VHD, and all that a VHDX or a VDI has.
 const UNITS: u32 = 16 << 20;

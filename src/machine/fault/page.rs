@@ -114,7 +114,7 @@ mod tests {
             ),
             (
                 STACK + 8,
-                "access to memory that is not there (page fault at 0x7c0008)",
+                "access to memory that is not there (page fault at 0x780008)",
             ),
         ] {
             assert_eq!(told(address, STACK_TOP), what);

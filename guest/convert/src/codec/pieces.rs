@@ -85,7 +85,7 @@ impl Pieces {
                 while self.made < output.len() && source.pos() < input.len() {
                     let mut target = OutBuffer::around_pos(output, self.made);
                     let step = context.decompress_stream(&mut target, &mut source);
-                    step.map_err(|_| Fault::Data)?;
+                    step.map_err(super::zstd::fault)?;
                     self.made = target.pos();
                 }
                 match self.made == output.len() {

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use zstd_safe::{DCtx, find_frame_compressed_size};
+use zstd_safe::{DCtx, ErrorCode, find_frame_compressed_size, zstd_sys};
 
 use super::Fault;
 
@@ -31,8 +31,17 @@ impl Decoder {
             // A frame has a header, so that there are fewer of them than bytes.
             input = input.get(len..).filter(|_| len > 0).ok_or(Fault::Data)?;
             let rest = output.get_mut(made..).ok_or(Fault::Data)?;
-            made += self.0.decompress(rest, frame).map_err(|_| Fault::Data)?;
+            made += self.0.decompress(rest, frame).map_err(fault)?;
         }
         Ok(made)
+    }
+}
+
+/// What the library's error means.
+pub(super) fn fault(error: ErrorCode) -> Fault {
+    const NO_MEMORY: usize = zstd_sys::ZSTD_ErrorCode::ZSTD_error_memory_allocation as usize;
+    match error.wrapping_neg() {
+        NO_MEMORY => Fault::Memory,
+        _ => Fault::Data,
     }
 }

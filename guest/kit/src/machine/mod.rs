@@ -61,7 +61,7 @@ impl Platform {
         }
     }
 
-    /// The memory for data, which all devices reach: 3 MiB.
+    /// The memory for data, which all devices reach: 2.5 MiB.
     ///
     /// # Panics
     ///
