@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use guest_abi::layout::{CONSOLE_SLOT, backing_slot};
 use guest_abi::ports::COM1;
 use guest_copy::copy::digest::{Hasher, LEN};
-use guest_copy::progress::Schedule;
+use guest_copy::progress::{Schedule, Scheduled};
 use guest_kit::dma::DmaRegion;
 use guest_kit::hardware::{Attached, Ports, Registers};
 use guest_kit::serial::{Uart, debug};
@@ -19,7 +19,7 @@ use crate::SECTOR;
 use crate::chain::{Chain, Wish};
 use crate::config::Config;
 use crate::disks::{Disks, OUTPUT, Source, source_name};
-use crate::engine::{Engine, Observer, SLOTS};
+use crate::engine::{Engine, SLOTS};
 use crate::failure::{Failure, Op};
 use crate::pool::{PAGE, Pool};
 use crate::report::Reporter;
@@ -156,10 +156,8 @@ where
         let detail = "the output disk has less room than the image's disk needs";
         return Err(Failure::new(Op::Init, OUTPUT, &detail));
     }
-    let mut progress = Progress {
-        schedule: Schedule::new(size.div_ceil(SECTOR), config.progress_percent),
-        reporter,
-    };
+    let schedule = Schedule::new(size.div_ceil(SECTOR), config.progress_percent);
+    let mut progress = Scheduled::new(schedule, reporter);
     let mut pool = Pool::new(pool);
     let hasher = config.digest.then(|| Hasher::new(size));
     let format = config.output_format;
@@ -217,26 +215,4 @@ fn attach<P: Ports, R: Registers>(
         return Err(Failure::new(Op::Init, name, &detail));
     }
     Ok(device)
-}
-
-/// Reports the points of the schedule as the conversion passes them.
-struct Progress<'a, 'p, P, R> {
-    schedule: Schedule,
-    reporter: &'a mut Reporter<'p, P, R>,
-}
-
-impl<P: Ports, R: Registers> Observer for Progress<'_, '_, P, R> {
-    fn done(&mut self, sectors: u64) {
-        while let Some(point) = self.schedule.take(sectors) {
-            self.reporter.progress(point, self.schedule.total());
-        }
-    }
-
-    fn skipped(&mut self, sectors: u64) {
-        self.schedule.skip(sectors);
-    }
-
-    fn idle(&mut self) {
-        self.reporter.idle();
-    }
 }

@@ -12,7 +12,7 @@ use guest_formats::{
 use guest_kit::hardware::{Ports, Registers};
 
 use crate::disks::{Disks, source_name};
-use crate::failure::{Failure, Op};
+use crate::failure::{Failure, Op, unreadable};
 
 /// How often the bytes of a file may be read for the disk in it. Each is needed once. Where images
 /// behind each other have clusters of different sizes, a compressed one may be read for each of the
@@ -269,7 +269,7 @@ impl Chain {
                 }
             };
             let spent = spend(&mut layer.budget, cost, offset);
-            spent.map_err(|error| Failure::format(source_name(source), &error))?;
+            spent.map_err(|error| unreadable(source_name(source), &error))?;
             return Ok(Piece { length, origin });
         }
         let origin = Origin::Zero;
@@ -284,7 +284,7 @@ fn explain<P: Ports, R: Registers>(
     error: &Error,
 ) -> Failure {
     let failure = disks.take_failure();
-    failure.unwrap_or_else(|| Failure::format(source_name(index), error))
+    failure.unwrap_or_else(|| unreadable(source_name(index), error))
 }
 
 fn select<P: Ports, R: Registers>(

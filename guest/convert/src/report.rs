@@ -1,11 +1,11 @@
 //! What the guest says to the VMM, framed, by COM1 or by the console.
 
+use guest_copy::progress::{Reports, percent};
 use guest_kit::channel::Channel;
 use guest_kit::hardware::{Ports, Registers};
 use guest_kit::virtio::console::{Console, ConsoleError};
 use guest_protocol::{
-    capacity_message, complete_message, complete_with_digest, encode_progress, error_message,
-    init_message,
+    capacity_message, complete_message, complete_with_digest, encode_progress, init_message,
 };
 
 use crate::SECTOR;
@@ -46,22 +46,9 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
         self.channel.flush();
     }
 
-    /// `current` of `total` sectors are done.
-    pub fn progress(&mut self, current: u64, total: u64) {
-        let percent = guest_copy::progress::percent(current, total);
-        self.channel
-            .put(|buffer| encode_progress(CONVERT, current, total, percent, buffer).ok());
-    }
-
     /// The run has failed.
     pub fn error(&mut self, failure: &Failure) {
-        self.channel.message(&error_message(
-            failure.op.name(),
-            failure.device,
-            failure.sector,
-            failure.status,
-            &failure.detail,
-        ));
+        self.channel.message(&failure.message());
     }
 
     /// The run has ended after `count` sectors, whose digest is this if one was wanted.
@@ -73,11 +60,6 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
         self.channel.message(&message);
     }
 
-    /// Sends what is waiting, now that there is time for it.
-    pub fn idle(&mut self) {
-        self.channel.idle();
-    }
-
     /// Sends what is waiting, and waits until all that was sent has been taken.
     pub fn finish(&mut self) {
         self.channel.finish();
@@ -87,5 +69,17 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
     #[must_use]
     pub const fn fault(&self) -> Option<&ConsoleError> {
         self.channel.fault()
+    }
+}
+
+impl<P: Ports, R: Registers> Reports for Reporter<'_, P, R> {
+    fn progress(&mut self, current: u64, total: u64) {
+        let percent = percent(current, total);
+        self.channel
+            .put(|buffer| encode_progress(CONVERT, current, total, percent, buffer).ok());
+    }
+
+    fn idle(&mut self) {
+        self.channel.idle();
     }
 }

@@ -2,70 +2,23 @@
 //!
 //! This is the only place that knows that there are two protocols.
 
-use alloc::string::String;
 use core::fmt::{self, Write as _};
 
 use guest_kit::channel::Channel;
+use guest_kit::failure::{Failure, Op};
 use guest_kit::hardware::{Ports, Registers};
 use guest_kit::virtio::console::{Console, ConsoleError};
 use guest_protocol::{
     Protocol, capacity_message, complete_message, complete_with_digest, encode_progress,
-    error_message, init_message,
+    init_message,
 };
 
 use crate::config::Side;
 use crate::copy::hex;
-use crate::progress::percent;
+use crate::progress::{Reports, percent};
 
 /// The operation that is named in progress and completion.
 const COPY: &str = "copy";
-/// What was being done when something failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Op {
-    /// Taking the configuration.
-    Config,
-    /// Setting up a disk.
-    Init,
-    /// Reading the input disk.
-    Read,
-    /// Writing the output disk.
-    Write,
-    /// Flushing the output disk.
-    Flush,
-    /// Reading the output disk back and comparing its digest.
-    Verify,
-    /// Reporting all this by the console.
-    Report,
-}
-
-impl Op {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Config => "config",
-            Self::Init => "init",
-            Self::Read => "read",
-            Self::Write => "write",
-            Self::Flush => "flush",
-            Self::Verify => "verify",
-            Self::Report => "report",
-        }
-    }
-}
-
-/// Something that ends the run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// What was being done.
-    pub op: Op,
-    /// Name of the device that it was done to.
-    pub device: &'static str,
-    /// Where, in sectors of that disk's configured size.
-    pub sector: u64,
-    /// The request's status byte, or [`guest_protocol::NO_STATUS`].
-    pub status: u32,
-    /// Why, for a person; may be empty.
-    pub detail: String,
-}
 
 /// Sends what happens to the VMM.
 #[derive(Debug)]
@@ -117,40 +70,20 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
         }
     }
 
-    /// `current` of `total` input sectors are copied.
-    pub fn progress(&mut self, current: u64, total: u64) {
-        match self.protocol {
-            Protocol::Protobuf => {
-                let percent = percent(current, total);
-                self.channel
-                    .put(|buffer| encode_progress(COPY, current, total, percent, buffer).ok());
-            }
-            Protocol::Text => self.line(format_args!("Progress: {current}/{total}")),
-        }
-    }
-
     /// The run has failed.
     pub fn error(&mut self, failure: &Failure) {
         let Failure {
             op, sector, detail, ..
         } = failure;
         match (self.protocol, op) {
-            (Protocol::Protobuf, _) => self.channel.message(&error_message(
-                op.name(),
-                failure.device,
-                *sector,
-                failure.status,
-                detail,
-            )),
+            (Protocol::Protobuf, _) => self.channel.message(&failure.message()),
             (Protocol::Text, Op::Read) => self.line(format_args!("Read error at sector {sector}")),
             (Protocol::Text, Op::Write) => {
                 self.line(format_args!("Write error at sector {sector}"))
             }
             (Protocol::Text, Op::Flush) => self.line(format_args!("Flush error")),
             (Protocol::Text, Op::Verify) => self.line(format_args!("Verify error: {detail}")),
-            (Protocol::Text, Op::Config | Op::Init | Op::Report) => {
-                self.line(format_args!("Error: {detail}"))
-            }
+            (Protocol::Text, _) => self.line(format_args!("Error: {detail}")),
         }
     }
 
@@ -179,11 +112,6 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
         }
     }
 
-    /// Sends what is waiting, if it would be seen now.
-    pub fn idle(&mut self) {
-        self.channel.idle();
-    }
-
     /// Sends what is waiting.
     pub fn flush(&mut self) {
         self.channel.flush();
@@ -206,6 +134,23 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
             let written = line.write_fmt(text).and_then(|()| line.write_str("\n"));
             written.ok().map(|()| line.len)
         });
+    }
+}
+
+impl<P: Ports, R: Registers> Reports for Reporter<'_, P, R> {
+    fn progress(&mut self, current: u64, total: u64) {
+        match self.protocol {
+            Protocol::Protobuf => {
+                let percent = percent(current, total);
+                self.channel
+                    .put(|buffer| encode_progress(COPY, current, total, percent, buffer).ok());
+            }
+            Protocol::Text => self.line(format_args!("Progress: {current}/{total}")),
+        }
+    }
+
+    fn idle(&mut self) {
+        self.channel.idle();
     }
 }
 

@@ -4,12 +4,13 @@ use guest_abi::ports::COM1;
 use guest_formats::{Error, examine};
 use guest_kit::disk::ReadDisk;
 use guest_kit::dma::DmaRegion;
+use guest_kit::failure::{Failure, Op};
 use guest_kit::hardware::{Attached, Ports, Registers};
 use guest_kit::serial::Uart;
 use guest_protocol::{InspectTask, MAX_MESSAGE_LEN};
 
 use crate::config::Config;
-use crate::report::{Failure, Op, Reporter};
+use crate::report::{Reporter, failure, read_failure};
 use crate::source::Source;
 use crate::{check, info};
 
@@ -52,8 +53,8 @@ pub fn run<P: Ports, R: Registers>(parts: Parts<'_, P, R>) -> u8 {
 fn configure<P: Ports>(ports: &P) -> Result<Config, Failure> {
     let mut buffer = [0; MAX_MESSAGE_LEN];
     let message = Uart::new(ports, COM1).receive_frame(&mut buffer);
-    let message = message.map_err(|error| Failure::new(Op::Config, &error))?;
-    Config::decode(message).map_err(|error| Failure::new(Op::Config, &error))
+    let message = message.map_err(|error| failure(Op::Config, &error))?;
+    Config::decode(message).map_err(|error| failure(Op::Config, &error))
 }
 
 fn look<P: Ports, R: Registers>(
@@ -62,12 +63,12 @@ fn look<P: Ports, R: Registers>(
     reporter: &mut Reporter<'_, P>,
 ) -> Result<(), Failure> {
     let disk = ReadDisk::start(parts.ports, parts.image, parts.pool);
-    let disk = disk.map_err(|error| Failure::new(Op::Init, &error))?;
+    let disk = disk.map_err(|error| failure(Op::Init, &error))?;
     let mut source = Source::new(disk, config.length);
     let looked = look_into(&mut source, config, reporter);
     looked.map_err(|error| match (error, source.failure()) {
-        (Error::Read { offset }, Some(failure)) => Failure::read(offset, failure),
-        (error, _) => Failure::new(Op::Read, &error),
+        (Error::Read { offset }, Some(cause)) => read_failure(offset, cause),
+        (error, _) => failure(Op::Read, &error),
     })
 }
 

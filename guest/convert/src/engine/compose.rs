@@ -3,11 +3,12 @@
 //! A block begins at a grain of the target and ends at one, or with the disk. Zeros that fill whole
 //! grains are left out; what remains of them is filled in.
 
+use guest_copy::progress::Observer;
 use guest_formats::Compressed;
 use guest_kit::hardware::{Ports, Registers};
 
 use super::block::Item;
-use super::{Engine, Observer, Waiting, least};
+use super::{Engine, Waiting, least};
 use crate::chain::{Origin, Piece};
 use crate::failure::Failure;
 use crate::{SECTOR, to_u32, to_u64, to_usize};

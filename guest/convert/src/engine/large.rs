@@ -10,7 +10,7 @@ use guest_formats::Compressed;
 
 use crate::codec::{Fault, Pieces};
 use crate::disks::source_name;
-use crate::failure::Failure;
+use crate::failure::{Failure, unreadable};
 use crate::pool::{Place, Pool};
 use crate::{SECTOR, to_u64, to_usize};
 
@@ -198,7 +198,7 @@ impl Stream {
                 let head = at..at + to_usize(cluster.length.min(HEAD));
                 let head = input.get(head).unwrap_or_default();
                 let payload = cluster.payload_within(head, cluster.length);
-                let payload = payload.map_err(|error| Failure::format(source, &error))?;
+                let payload = payload.map_err(|error| unreadable(source, &error))?;
                 let range = cluster.offset + payload.start..cluster.offset + payload.end;
                 self.payload.insert(range).clone()
             }

@@ -15,6 +15,7 @@ mod zeros;
 use alloc::vec::Vec;
 
 use guest_copy::copy::digest::Hasher;
+use guest_copy::progress::Observer;
 use guest_kit::hardware::{Ports, Registers};
 use guest_kit::virtio::requests::{Request, STATUS_OK};
 use guest_protocol::ConvertFormat;
@@ -22,8 +23,8 @@ use guest_protocol::ConvertFormat;
 use crate::app::Outcome;
 use crate::chain::{Chain, Piece};
 use crate::codec::{Fault, Inflater};
-use crate::disks::{Disks, OUTPUT, source_name, status_failure};
-use crate::failure::{Failure, Op};
+use crate::disks::{Disks, OUTPUT, source_name};
+use crate::failure::{Failure, Op, refused, unreadable};
 use crate::pool::Pool;
 use crate::{SECTOR, to_u64, to_usize};
 use block::{Blocks, Frames, Item, State};
@@ -37,18 +38,6 @@ use zeros::Zeros;
 pub const SLOTS: u16 = 85;
 /// The slot on the output for what is not a block: declarations of zeros, tables and flushes.
 const OWN_SLOT: u16 = SLOTS - 1;
-
-/// Whoever wants to know how the conversion gets on.
-pub trait Observer {
-    /// The first `sectors` sectors of the disk are done. Called with counts that never fall.
-    fn done(&mut self, sectors: u64);
-
-    /// The sectors up to this one are zero and are passed in one step.
-    fn skipped(&mut self, sectors: u64);
-
-    /// There is nothing to do until a disk has done something.
-    fn idle(&mut self);
-}
 
 /// A conversion under way.
 pub struct Engine<'a, 'p, P, R, O> {
@@ -192,7 +181,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
             let block = self.blocks.get(usize::from(done.slot));
             if done.status != STATUS_OK {
                 let sector = block.start / SECTOR;
-                return Err(status_failure(Op::Write, OUTPUT, sector, done.status));
+                return Err(Failure::answered(Op::Write, OUTPUT, sector, done.status));
             }
             block.state = State::Written;
         }
@@ -218,7 +207,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
         let payload = item
             .cluster
             .payload(self.pool.bytes(frame.start, frame.len()));
-        let payload = payload.map_err(|error| Failure::format(source, &error))?;
+        let payload = payload.map_err(|error| unreadable(source, &error))?;
         let from = frame.start + payload.start..frame.start + payload.end;
         let start = self.blocks.get(item.block).place.offset() + item.at;
         let to = start..start + to_usize(item.cluster.size);
@@ -270,7 +259,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
         loop {
             match self.disks.complete_write()? {
                 Some(done) if done.status == STATUS_OK => return Ok(()),
-                Some(done) => return Err(status_failure(Op::Flush, OUTPUT, 0, done.status)),
+                Some(done) => return Err(Failure::answered(Op::Flush, OUTPUT, 0, done.status)),
                 None => self.disks.wait(false)?,
             }
         }
@@ -286,7 +275,7 @@ fn bad_data(source: &'static str, offset: u64, fault: Fault) -> Failure {
                 at: offset,
                 value: 0,
             };
-            Failure::refused(source, &finding)
+            refused(source, &finding)
         }
         Fault::Memory => Failure::new(Op::Read, source, &fault),
     }

@@ -7,13 +7,14 @@
 use core::ops::Range;
 
 use guest_copy::copy::zeros::is_zero;
+use guest_copy::progress::Observer;
 use guest_formats::qcow2::CLUSTER;
 use guest_kit::hardware::{Ports, Registers};
 use guest_kit::virtio::requests::{Kind, Request};
 
 use super::block::State;
 use super::target::Target;
-use super::{Engine, OWN_SLOT, Observer};
+use super::{Engine, OWN_SLOT};
 use crate::failure::Failure;
 use crate::{SECTOR, to_u32, to_u64, to_usize};
 

@@ -4,7 +4,7 @@
 use guest_formats::qcow2::{CLUSTER, Writer};
 use guest_kit::virtio::requests::{Kind, Request, STATUS_OK};
 
-use crate::disks::{OUTPUT, status_failure};
+use crate::disks::OUTPUT;
 use crate::failure::{Failure, Op};
 use crate::pool::{Place, Pool};
 use crate::{SECTOR, to_u32, to_u64, to_usize};
@@ -99,7 +99,7 @@ impl Tables {
         let sector = self.busy.take().unwrap_or(0) / SECTOR;
         match status {
             STATUS_OK => Ok(()),
-            status => Err(status_failure(Op::Write, OUTPUT, sector, status)),
+            status => Err(Failure::answered(Op::Write, OUTPUT, sector, status)),
         }
     }
 

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use guest_kit::virtio::block::ZeroLimits;
 use guest_kit::virtio::requests::{Kind, Request, STATUS_OK, ZERO_SEGMENT_LEN, zero_segment};
 
-use crate::disks::{OUTPUT, status_failure};
+use crate::disks::OUTPUT;
 use crate::failure::{Failure, Op};
 use crate::pool::{PAGE, Place, Pool};
 use crate::{SECTOR, to_u32, to_usize};
@@ -94,7 +94,7 @@ impl Zeros {
         self.busy = false;
         match status {
             STATUS_OK => Ok(()),
-            status => Err(status_failure(Op::Write, OUTPUT, 0, status)),
+            status => Err(Failure::answered(Op::Write, OUTPUT, 0, status)),
         }
     }
 }

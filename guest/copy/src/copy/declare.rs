@@ -6,12 +6,12 @@ use guest_kit::hardware::{Ports, Registers};
 use guest_kit::virtio::block::{WIRE_SECTOR, ZeroLimits};
 use guest_kit::virtio::requests::{Kind, Request, STATUS_OK, ZERO_SEGMENT_LEN, zero_segment};
 
-use super::Observer;
 use super::engine::{Engine, to_usize};
 use super::plan::Piece;
 use super::skip::Selection;
 use crate::config::Side;
-use crate::report::Failure;
+use crate::progress::Observer;
+use guest_kit::failure::Failure;
 
 impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
     /// Declares the holes. If the output takes no such requests, or refuses one, there are none:

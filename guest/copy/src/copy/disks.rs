@@ -1,7 +1,7 @@
 //! Both disks together: kicking them, and waiting until one of them has done something.
 
-use super::Observer;
 use crate::config::Side;
+use crate::progress::Observer;
 use guest_kit::hardware::{Ports, Registers};
 use guest_kit::virtio::block::{BlockDevice, BlockError};
 use guest_kit::virtio::requests::{Completion, Request};

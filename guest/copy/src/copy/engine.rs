@@ -7,10 +7,11 @@ use super::disks::{DiskFault, Disks};
 use super::plan::{Piece, Plan};
 use super::skip::Selection;
 use super::zeros::Search;
-use super::{Observer, Outcome, device_failure, request_failure};
+use super::{Outcome, device_failure};
 use crate::config::Side;
-use crate::report::{Failure, Op};
+use crate::progress::Observer;
 use guest_kit::dma::DmaRegion;
+use guest_kit::failure::{Failure, Op};
 use guest_kit::hardware::{Ports, Registers};
 use guest_kit::virtio::block::WIRE_SECTOR;
 use guest_kit::virtio::requests::{Kind, MAX_REQUEST_SLOTS, Request, STATUS_OK};
@@ -161,7 +162,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
             } else {
                 self.disks.kick();
             }
-            self.observer.copied(self.count());
+            self.observer.done(self.count());
             if self.done == self.selection.count() {
                 return Ok(End::Complete);
             }
@@ -254,7 +255,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
         self.done += 1;
         let reached = self.selection.reached(self.done);
         if self.copied < reached {
-            self.observer.copied(self.count());
+            self.observer.done(self.count());
             self.copied = reached;
             self.observer.skipped(self.count());
         }
@@ -267,7 +268,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
         let run = self.disks.run(Side::Output, Request::FLUSH, self.observer);
         match run.map_err(|fault| self.fault(&fault)) {
             Ok(STATUS_OK) => Ok(()),
-            Ok(status) => Err(request_failure(Op::Flush, Side::Output, 0, status)),
+            Ok(status) => Err(Failure::answered(Op::Flush, Side::Output.name(), 0, status)),
             Err(failure) => Err(Failure {
                 op: Op::Flush,
                 ..failure

@@ -5,9 +5,9 @@
 
 use super::engine::{Engine, to_usize};
 use super::plan::Piece;
-use super::{Observer, request_failure};
 use crate::config::Side;
-use crate::report::{Failure, Op};
+use crate::progress::Observer;
+use guest_kit::failure::{Failure, Op};
 use guest_kit::hardware::{Ports, Registers};
 use guest_kit::virtio::requests::{Request, STATUS_OK};
 
@@ -17,7 +17,7 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         for block in self.plan.blocks(piece) {
             self.retry_block(block)?;
             self.copied = block.end();
-            self.observer.copied(self.count());
+            self.observer.done(self.count());
         }
         Ok(())
     }
@@ -52,7 +52,7 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         };
         match self.disks.run(disk, request, self.observer) {
             Ok(STATUS_OK) => Ok(()),
-            Ok(status) => Err(request_failure(op, disk, sector, status)),
+            Ok(status) => Err(Failure::answered(op, disk.name(), sector, status)),
             Err(fault) => Err(self.fault(&fault)),
         }
     }

@@ -12,9 +12,9 @@ use guest_protocol::NO_STATUS;
 use super::digest::{Hasher, LEN};
 use super::disks::DiskFault;
 use super::engine::{Engine, SlotState, to_usize};
-use super::{Observer, request_failure};
 use crate::config::Side;
-use crate::report::{Failure, Op};
+use crate::progress::Observer;
+use guest_kit::failure::{Failure, Op};
 
 /// The most zeros of a hole that the digest takes before the disks are looked at again, in bytes.
 const ZEROS_AT_ONCE: u64 = 256 << 10;
@@ -74,7 +74,12 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
             Ok(STATUS_OK) => Ok(hasher.finish()),
             Ok(status) => {
                 let at = hasher.position() / u64::from(sector);
-                Err(request_failure(Op::Verify, Side::Output, at, status))
+                Err(Failure::answered(
+                    Op::Verify,
+                    Side::Output.name(),
+                    at,
+                    status,
+                ))
             }
             Err(fault) => Err(Failure {
                 op: Op::Verify,
