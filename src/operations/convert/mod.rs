@@ -15,7 +15,8 @@ use std::time::Instant;
 
 use guest_protocol::Payload;
 
-pub use session::{Complaint, ProtocolError, Session};
+pub use super::session::ProtocolError;
+pub use session::{Complaint, Session};
 
 use crate::config::{ConvertConfig, DiskFormat, ProgressPercent};
 use crate::machine::{self, Machine};

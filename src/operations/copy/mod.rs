@@ -15,8 +15,9 @@ use std::time::Instant;
 
 use guest_protocol::{GuestMessage, Payload};
 
+pub use super::session::ProtocolError;
 pub use configuration::{InputFacts, Reports, config_frame};
-pub use session::{ProtocolError, Session};
+pub use session::Session;
 
 use crate::config::{Config, Protocol};
 use crate::machine::{self, Machine};
