@@ -1,6 +1,6 @@
 //! What a copy's and a conversion's session hold the guest to, whatever the work is: messages are
-//! bounded in number, progress only rises and ends at the true total, and behind the completion, which
-//! brings a digest if one is wanted, nothing follows.
+//! bounded in number, progress only rises and ends at the true total, and behind the completion,
+//! which brings a digest if one is wanted, nothing follows.
 
 use guest_protocol::{CompleteMessage, FrameError, GuestMessage, Level, ProgressMessage};
 
@@ -108,7 +108,8 @@ impl Account {
         self.digest.as_deref().map(hex)
     }
 
-    /// How long the guest says it has computed the digest, if there is one, in ticks of the processor.
+    /// How long the guest says it has computed the digest, if there is one, in ticks of the
+    /// processor.
     pub(super) fn digest_ticks(&self) -> Option<u64> {
         self.digest.as_ref().map(|_| self.digest_ticks)
     }

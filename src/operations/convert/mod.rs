@@ -46,7 +46,7 @@ struct Conversion {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Reports {
     progress: ProgressPercent,
-    /// Only the bar is to move by them.
+    /// Whether the reports of progress only move the bar, and are not shown.
     hidden: bool,
 }
 

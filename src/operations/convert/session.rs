@@ -6,6 +6,7 @@
 
 use guest_protocol::{ErrorMessage, FrameDecoder, GuestMessage, Level, NO_STATUS, Payload};
 
+use crate::config::ImageReason;
 use crate::operations::frames;
 use crate::operations::session::{Account, ProtocolError};
 use crate::report::{message_line, quote_text};
@@ -124,11 +125,11 @@ impl Session {
         self.account.count(message, level)
     }
 
-    /// How long the output is, if what was said amounts to a success.
+    /// How long the output is in bytes, if what was said amounts to a success.
     ///
     /// # Errors
     ///
-    /// Why it does not.
+    /// Why it does not amount to one.
     pub fn verdict(&self) -> Result<u64, Complaint> {
         if let Some(error) = &self.error {
             return Err(error.clone());
@@ -166,7 +167,15 @@ fn complaint(error: &ErrorMessage, message: &GuestMessage) -> Complaint {
     let text = format!("{} {}", error.device, error.detail);
     let quoted = quote_text(text.trim());
     match error.op.as_str() {
-        "refused" if error.status == NO_STATUS => Complaint::Refused(quoted),
+        "refused" if error.status == NO_STATUS => {
+            // The text begins with the reason's name.
+            let reason = error.detail.split(':').next();
+            let advice = reason.and_then(ImageReason::from_name);
+            Complaint::Refused(match advice.and_then(ImageReason::advice) {
+                Some(advice) => format!("{quoted}; {advice}"),
+                None => quoted,
+            })
+        }
         "broken" if error.status == NO_STATUS => Complaint::Broken(quoted),
         _ => Complaint::Failed(message_line(message).unwrap_or_default()),
     }
@@ -262,6 +271,24 @@ mod tests {
         };
         let refused = say("refused", "encrypted: \u{1b}[2J");
         assert!(matches!(&refused, Complaint::Refused(text) if !text.contains('\u{1b}')));
+        for (detail, advice) in [
+            (
+                "unknown-format: x",
+                "; if it is a raw disk, give --image-format raw",
+            ),
+            ("backing-file: x", "; give that file with --backing"),
+            (
+                "marked-dirty: x",
+                "; --allow marked-dirty uses it all the same",
+            ),
+            ("encrypted: x", "\""),
+        ] {
+            let refused = say("refused", detail);
+            assert!(
+                matches!(&refused, Complaint::Refused(text) if text.ends_with(advice)),
+                "{refused:?}"
+            );
+        }
         assert!(matches!(say("broken", "overlap"), Complaint::Broken(_)));
         assert!(matches!(say("read", "overlap"), Complaint::Failed(_)));
     }

@@ -18,7 +18,7 @@ const MAX_MESSAGES: u32 = 64;
 const TEXT_BASE: u64 = 64 * 1024;
 const TEXT_PER_SECTOR: u64 = 64;
 
-/// What a guest did that stopped too early, as a part of a sentence.
+/// What is said of a guest that stopped too early, as a part of a sentence.
 const NO_COMPLETION: &str = "the guest ended without a completion";
 
 impl From<ProtocolError> for RunError {
@@ -152,8 +152,8 @@ impl Session {
         self.account.count(message, level)
     }
 
-    /// Whether what was said amounts to a success. Over text only the exit status counts, which
-    /// is somebody else's to check.
+    /// Whether what was said amounts to a success. Of a guest that speaks text only the exit status
+    /// counts, which the caller checks.
     ///
     /// # Errors
     ///
