@@ -1,4 +1,5 @@
-//! The run from end to end: configuration, the disk, the look into the image, and what is said.
+//! A look into an image from beginning to end: it takes the configuration, sets up the disk, looks
+//! into the image, and reports what it finds.
 
 use guest_abi::ports::COM1;
 use guest_formats::{Error, examine};
@@ -30,7 +31,7 @@ pub struct Parts<'a, P, R> {
     pub pool: DmaRegion,
 }
 
-/// Does everything and returns the exit status for the exit port.
+/// Runs the whole of it, and returns the status for the exit port.
 pub fn run<P: Ports, R: Registers>(parts: Parts<'_, P, R>) -> u8 {
     let mut reporter = Reporter::new(parts.ports);
     let result = match configure(parts.ports) {
@@ -49,7 +50,7 @@ pub fn run<P: Ports, R: Registers>(parts: Parts<'_, P, R>) -> u8 {
     }
 }
 
-/// Waits for the configuration and takes it.
+/// Waits for the configuration, and takes it.
 fn configure<P: Ports>(ports: &P) -> Result<Config, Failure> {
     let mut buffer = [0; MAX_MESSAGE_LEN];
     let message = Uart::new(ports, COM1).receive_frame(&mut buffer);
@@ -84,7 +85,7 @@ fn look_into<P: Ports, R: Registers>(
         return Ok(());
     }
     match check::report(&found, image, source, options, reporter) {
-        // The check was given up: a reason like any other, and no failure of the run.
+        // A check that was given up is a reason for a refusal, and no failure of the run.
         Err(Error::Refused(finding)) => {
             reporter.finding(&finding, options.allowed);
             Ok(())

@@ -1,5 +1,5 @@
-//! What the guest says to the VMM: framed Protocol Buffers messages by COM1, each sent when it is
-//! made, and their number at the end.
+//! Sends the VMM what is found, as messages by COM1. Each is sent when it is made, and the last one
+//! says how many there were.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -15,7 +15,7 @@ use guest_protocol::{
     encode_framed, info_message,
 };
 
-/// The device that everything is about.
+/// The name that messages have for the disk with the image.
 const IMAGE: &str = "input";
 const SECTOR: u64 = 512;
 
@@ -32,17 +32,17 @@ pub fn read_failure(offset: u64, detail: &dyn fmt::Display) -> Failure {
     }
 }
 
-/// Sends what is found to the VMM.
+/// Reports to the VMM.
 #[derive(Debug)]
 pub struct Reporter<'a, P> {
     uart: Uart<'a, P>,
     buffer: Vec<u8>,
-    /// Messages sent.
+    /// How many messages were sent.
     count: u64,
 }
 
 impl<'a, P: Ports> Reporter<'a, P> {
-    /// A reporter by COM1.
+    /// A reporter that sends by COM1.
     #[must_use]
     pub fn new(ports: &'a P) -> Self {
         Self {
@@ -52,12 +52,12 @@ impl<'a, P: Ports> Reporter<'a, P> {
         }
     }
 
-    /// Says something of the image.
+    /// Reports `payload`, something of the image.
     pub fn say(&mut self, payload: Payload) {
         self.send(&info_message(payload));
     }
 
-    /// Says what speaks against the image.
+    /// Reports something that speaks against the image, and whether the user overrides it.
     pub fn finding(&mut self, finding: &Finding, allowed: ReasonSet) {
         let reason = finding.reason;
         self.say(Payload::Finding(FindingMessage {
@@ -70,7 +70,7 @@ impl<'a, P: Ports> Reporter<'a, P> {
         }));
     }
 
-    /// The run has ended, well or not.
+    /// Reports that the run has ended, and why if it has failed.
     pub fn end(&mut self, operation: &str, result: &Result<(), Failure>) {
         if let Err(failure) = result {
             self.send(&failure.message());
@@ -80,7 +80,7 @@ impl<'a, P: Ports> Reporter<'a, P> {
     }
 
     fn send(&mut self, message: &GuestMessage) {
-        // Every message fits: its texts have bounds, which together stay below that of a frame.
+        // Every message fits into a frame, since each of its texts has a limit.
         let len = encode_framed(message, &mut self.buffer).unwrap_or(0);
         self.uart.send(self.buffer.get(..len).unwrap_or_default());
         self.count += 1;
