@@ -1,6 +1,5 @@
-//! The run from end to end: configuration, both disks, the copy, and what is said of each.
-//!
-//! Another operation than copying would take the place of [`Engine`] here and nowhere else.
+//! A copy from beginning to end: it takes the configuration, sets up both disks, copies, and
+//! reports each of these steps.
 
 use core::fmt;
 
@@ -45,7 +44,7 @@ pub struct Parts<'a, P, R> {
     pub pool: DmaRegion,
 }
 
-/// Does everything and returns the exit status for the exit port.
+/// Runs the whole copy, and returns the status for the exit port.
 pub fn run<P: Ports, R: Registers>(parts: Parts<'_, P, R>) -> u8 {
     let ports = parts.ports;
     let mut reporter = Reporter::new(ports);
@@ -63,7 +62,7 @@ pub fn run<P: Ports, R: Registers>(parts: Parts<'_, P, R>) -> u8 {
     }
 }
 
-/// Says how the run has ended. A copy of which not everything could be said is a failure.
+/// Reports how the run has ended. If not all reports could be sent, the copy is a failure.
 fn conclude<P: Ports, R: Registers>(reporter: &mut Reporter<'_, P, R>, outcome: &mut Outcome) {
     let mut had_fault = reporter.fault().is_some();
     loop {
@@ -80,7 +79,8 @@ fn conclude<P: Ports, R: Registers>(reporter: &mut Reporter<'_, P, R>, outcome: 
             (result, _) => reporter.complete(outcome.count, result.is_ok()),
         }
         reporter.finish();
-        // The console may fail at just these messages: then COM1 takes them, which cannot fail.
+        // If the console fails at these very messages, they are sent again by COM1, which cannot
+        // fail.
         if had_fault || reporter.fault().is_none() {
             return;
         }
@@ -88,7 +88,8 @@ fn conclude<P: Ports, R: Registers>(reporter: &mut Reporter<'_, P, R>, outcome: 
     }
 }
 
-/// Fails with what prevents the copy from being started; how the copy itself fails is its outcome.
+/// Sets up the copy and runs it. Returns a failure if it could not begin. How a copy that has begun
+/// ended is its outcome.
 fn execute<P: Ports, R: Registers>(
     parts: Parts<'_, P, R>,
     reporter: &mut Reporter<'_, P, R>,
@@ -113,7 +114,7 @@ fn execute<P: Ports, R: Registers>(
             Sparse::Always => Search::new(&plan, output.config().zeroes),
             Sparse::Auto | Sparse::Never => None,
         },
-        // What fills up the last sector is not the input's.
+        // The bytes that fill up the last sector do not belong to the input.
         digest: config.digest.map(|len| Hasher::new(len.min(source.len))),
         verify: config.verify,
     };
@@ -134,7 +135,8 @@ fn execute<P: Ports, R: Registers>(
     Ok(engine.run())
 }
 
-/// What of the input is to be read. A list in the pool is taken in before anything else is put there.
+/// The parts of the input that are to be read. A list of them in the pool is read before the pool
+/// is used for anything else.
 fn select(plan: Plan, config: &Config, pool: &mut DmaRegion) -> Result<Selection, Failure> {
     if config.sparse == Sparse::Never {
         return Ok(Selection::everything(plan));
@@ -151,7 +153,7 @@ fn select(plan: Plan, config: &Config, pool: &mut DmaRegion) -> Result<Selection
     Ok(Selection::new(plan, &list))
 }
 
-/// Waits for the configuration and takes it; starts the console if it is wanted.
+/// Waits for the configuration, takes it, and starts the console if it is to be used.
 fn configure<P: Ports, R: Registers>(
     ports: &P,
     console: Attached<R>,
@@ -179,7 +181,7 @@ fn configure<P: Ports, R: Registers>(
     Ok(config)
 }
 
-/// How many requests at once to make room for.
+/// For how many requests at once there is to be room.
 fn slots(config: &Config, pool: &DmaRegion) -> u16 {
     let depth = usize::try_from(config.queue_depth).unwrap_or(usize::MAX);
     let slots = depth
@@ -188,7 +190,7 @@ fn slots(config: &Config, pool: &DmaRegion) -> u16 {
     u16::try_from(slots).unwrap_or(u16::MAX)
 }
 
-/// Initialises one disk and says so, stage by stage.
+/// Initialises one disk, and reports each stage.
 fn attach<P: Ports, R: Registers>(
     disk: Side,
     place: Attached<R>,

@@ -1,6 +1,5 @@
-//! What the guest says to the VMM, as framed Protocol Buffers messages or as plain lines.
-//!
-//! This is the only place that knows that there are two protocols.
+//! Sends the VMM the reports of a copy, as Protocol Buffers messages or as plain lines of text. No
+//! other part of the program knows that there are these two protocols.
 
 use core::fmt::{self, Write as _};
 
@@ -17,10 +16,10 @@ use crate::config::Side;
 use crate::copy::hex;
 use crate::progress::{Reports, percent};
 
-/// The operation that is named in progress and completion.
+/// The name that messages have for a copy.
 const COPY: &str = "copy";
 
-/// Sends what happens to the VMM.
+/// Reports to the VMM.
 #[derive(Debug)]
 pub struct Reporter<'a, P, R> {
     channel: Channel<'a, P, R>,
@@ -28,7 +27,7 @@ pub struct Reporter<'a, P, R> {
 }
 
 impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
-    /// A reporter by COM1 that speaks Protocol Buffers, until it is told otherwise.
+    /// A reporter that sends Protocol Buffers messages by COM1, until it is told otherwise.
     #[must_use]
     pub const fn new(ports: &'a P) -> Self {
         Self {
@@ -42,20 +41,21 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
         self.channel.use_console(console);
     }
 
-    /// Speaks `protocol` from here on.
+    /// Reports in `protocol` from here on.
     pub fn speak(&mut self, protocol: Protocol) {
         self.protocol = protocol;
     }
 
-    /// `device` has passed `stage`; `address` is what the stage is about.
+    /// Reports that the initialisation of `device` has passed `stage`. `address` is the number that
+    /// belongs to the stage, such as the address of the registers.
     pub fn init(&mut self, stage: &str, device: &str, address: u64) {
-        // The plain protocol has no line for it.
+        // There is no line of text for it.
         if self.protocol == Protocol::Protobuf {
             self.channel.message(&init_message(stage, device, address));
         }
     }
 
-    /// `disk` holds `sectors` sectors, `bytes` bytes in all.
+    /// Reports that `disk` has `sectors` sectors, which are `bytes` bytes.
     pub fn capacity(&mut self, disk: Side, sectors: u64, bytes: u64) {
         let label = match disk {
             Side::Input => "Input",
@@ -70,7 +70,7 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
         }
     }
 
-    /// The run has failed.
+    /// Reports that the run has failed.
     pub fn error(&mut self, failure: &Failure) {
         let Failure {
             op, sector, detail, ..
@@ -87,7 +87,7 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
         }
     }
 
-    /// The run has ended after `count` input sectors.
+    /// Reports that the run has ended after `count` input sectors.
     pub fn complete(&mut self, count: u64, success: bool) {
         match (self.protocol, success) {
             (Protocol::Protobuf, _) => self
@@ -98,8 +98,8 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
         }
     }
 
-    /// The run has ended well after `count` input sectors, which have this digest (SHA-256); to
-    /// compute it took so many ticks.
+    /// Reports that the run has ended well after `count` input sectors, which have this digest
+    /// (SHA-256). `ticks` is how long it took to compute the digest, in ticks of the processor.
     pub fn complete_with(&mut self, count: u64, digest: &[u8], ticks: u64) {
         match self.protocol {
             Protocol::Protobuf => self
@@ -117,12 +117,12 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
         self.channel.flush();
     }
 
-    /// Sends what is waiting, and waits until all that was sent has been taken.
+    /// Sends what is waiting, and waits until the VMM has taken all of it.
     pub fn finish(&mut self) {
         self.channel.finish();
     }
 
-    /// Why not everything was sent, if so.
+    /// Why not all reports were sent, if so.
     #[must_use]
     pub const fn fault(&self) -> Option<&ConsoleError> {
         self.channel.fault()

@@ -25,13 +25,13 @@ pub(crate) use verify::hex;
 /// How a copy ended.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// How many input sectors were copied, from the first on without a gap.
+    /// How many input sectors were copied, counted from the first one without a gap.
     pub count: u64,
-    /// Why there are not more of them, if so.
+    /// Why the copy is not complete, if it is not.
     pub result: Result<(), Failure>,
     /// The digest of the input, if all went well and one is wanted.
     pub digest: Option<[u8; digest::LEN]>,
-    /// How long it was computed, in ticks of the processor.
+    /// How long it took to compute the digest, in ticks of the processor.
     pub digest_ticks: u64,
 }
 

@@ -1,7 +1,8 @@
-//! What a request failed at: its piece once more, one sector a request.
+//! Finds out at which sector a request has failed.
 //!
-//! A request that covers many sectors fails as a whole. Done again sector by sector, it shows
-//! which one was bad, and how much before it is good, whatever was pipelined when it failed.
+//! A request that covers many sectors fails as a whole. Its piece is copied once more, with a
+//! request for each sector. This shows which sector is bad, and all before it is copied, whatever
+//! else was under way when the request failed.
 
 use super::engine::{Engine, to_usize};
 use super::plan::Piece;

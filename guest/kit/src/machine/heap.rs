@@ -9,14 +9,14 @@ use core::ptr;
 use guest_abi::layout;
 use linked_list_allocator::LockedHeap;
 
-/// Bytes of a heap whose program does not say. The longest configuration would take three quarters
-/// of it, were it all empty device entries.
+/// The size of a heap in bytes, if the program does not say it. The longest configuration takes
+/// three quarters of it, if it consists of empty device entries.
 pub const USUAL_SIZE: usize = 128 * 1024;
 
 /// A global allocator that [`entry!`](crate::entry) defines.
 pub trait Heap: GlobalAlloc + Sync {
-    /// Size of the pool in the machine that the program is for: where the heap is a region of its own,
-    /// the pool leaves room for it.
+    /// Size of the pool in the machine that the program is for: where the heap is a region of its
+    /// own, the pool leaves room for it.
     const POOL_SIZE: u64 = layout::LARGE_DMA_POOL_SIZE;
 
     /// Gives the heap its memory.
@@ -56,8 +56,8 @@ impl<const SIZE: usize> Heap for ImageHeap<SIZE> {
 }
 
 /// A heap that is all of [`layout::HEAP`]. In a machine that was made without that memory the
-/// program ends with a page fault before its first instruction of its own: there the pool reaches into
-/// the region, but not to its end.
+/// program ends with a page fault before its first instruction of its own: there the pool reaches
+/// into the region, but not to its end.
 pub struct RegionHeap {
     allocator: LockedHeap,
 }
