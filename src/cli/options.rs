@@ -308,6 +308,7 @@ pub(super) fn join(
 }
 
 /// All options of a copy.
+#[cfg(test)]
 pub(super) fn all() -> Vec<Opt> {
     groups().into_iter().flat_map(|(_, group)| group).collect()
 }
