@@ -1,14 +1,20 @@
 //! The devices that are helped: those whose queues somebody else's thread serves where that is of
 //! use. docs/waiting.md has the whole of it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crate::virtio::VirtioDevice;
 
 /// A guest that has been away for so long is not about to come back.
 pub(super) const ABSENCE: Duration = Duration::from_millis(25);
+
+/// A guest that is away for less than that between two waits only says what is to be done next.
+const WORK: Duration = Duration::from_micros(200);
+/// So many times when the guest was away for longer than it had waited, less those when it was not,
+/// make it a guest that works. It is one until there are as many of the others.
+const SURE: u32 = 16;
 
 /// The virtio devices of a machine, shared by the machine, to which they are added, and its idle
 /// port.
@@ -37,8 +43,17 @@ pub(super) struct Helped {
     slots: Vec<usize>,
     /// A guest that does not come back ends that for good.
     helps: AtomicBool,
-    /// When the guest was last looked after: let go by the idle port, or left by the poller.
-    left: Mutex<Instant>,
+    last: Mutex<Visit>,
+    /// Whether the guest computes for most of the time.
+    works: AtomicBool,
+    /// How much speaks for that, from 0 to [`SURE`].
+    sign: AtomicU32,
+}
+
+/// When the guest was last looked after: let go by the idle port, or left by the poller.
+struct Visit {
+    began: Instant,
+    ended: Instant,
 }
 
 impl Helped {
@@ -47,14 +62,43 @@ impl Helped {
             devices,
             helps: AtomicBool::new(!slots.is_empty()),
             slots,
-            left: Mutex::new(Instant::now()),
+            last: Mutex::new(Visit {
+                began: Instant::now(),
+                ended: Instant::now(),
+            }),
+            works: AtomicBool::new(false),
+            sign: AtomicU32::new(0),
+        }
+    }
+
+    /// Notes that the guest waits. One that computes for most of the time is not helped: its disks can
+    /// work meanwhile, and who helps is the one processor that it has.
+    pub(super) fn arrive(&self) {
+        let mut last = self.last();
+        let now = Instant::now();
+        let away = now - last.ended;
+        let has_worked = away >= WORK && away > last.ended - last.began;
+        last.began = now;
+        drop(last);
+        let sign = self.sign.load(Ordering::Relaxed);
+        let sign = match has_worked {
+            true => SURE.min(sign + 1),
+            false => sign.saturating_sub(1),
+        };
+        self.sign.store(sign, Ordering::Relaxed);
+        match sign {
+            0 => self.works.store(false, Ordering::Relaxed),
+            SURE if !self.works.swap(true, Ordering::Relaxed) => {
+                self.each(|device| device.serve_by_kicks());
+            }
+            _ => {}
         }
     }
 
     /// Serves the queues of these devices. Returns whether any buffer was used.
     pub(super) fn serve(&self) -> bool {
         let mut any = false;
-        if self.helps.load(Ordering::Relaxed) {
+        if self.helps.load(Ordering::Relaxed) && !self.works.load(Ordering::Relaxed) {
             self.each(|device| any |= device.serve_here());
         }
         any
@@ -62,17 +106,21 @@ impl Helped {
 
     /// Notes that the guest has just been served.
     pub(super) fn leave(&self) {
-        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.last().ended = Instant::now();
     }
 
     /// Does what has become available while nobody looked, and ends helping if the guest has been
     /// away for long.
     pub(super) fn look_after_guest(&self) {
-        let left = *self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.serve() && left.elapsed() >= ABSENCE {
+        let ended = self.last().ended;
+        if self.serve() && ended.elapsed() >= ABSENCE {
             self.helps.store(false, Ordering::Relaxed);
             self.each(|device| device.serve_by_kicks());
         }
+    }
+
+    fn last(&self) -> MutexGuard<'_, Visit> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn each(&self, act: impl FnMut(&Arc<dyn VirtioDevice>)) {
@@ -80,5 +128,63 @@ impl Helped {
         let devices = devices.unwrap_or_else(PoisonError::into_inner);
         let helped = self.slots.iter().filter_map(|&slot| devices.get(slot));
         helped.for_each(act);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::machine::testing::SlowDriver;
+
+    /// One visit of a guest that has asked for something and then been away for so long. Whether the
+    /// request was done for it.
+    fn visit(helped: &Helped, disk: &mut SlowDriver, away: Duration) -> bool {
+        disk.request();
+        std::thread::sleep(away);
+        helped.arrive();
+        helped.serve();
+        let done = disk.driver.pop_used().is_some();
+        if !done {
+            disk.block.handle_kick(0);
+            assert!(
+                disk.driver.pop_used().is_some(),
+                "nor by the device's thread"
+            );
+        }
+        helped.leave();
+        done
+    }
+
+    #[test]
+    fn a_guest_that_computes_is_left_to_the_devices_threads_until_it_waits_again() {
+        let mut disk = SlowDriver::new();
+        let helped = Helped::new(disk.devices(), vec![0]);
+        helped.leave();
+        assert!(visit(&helped, &mut disk, Duration::ZERO));
+        let rounds = 4 * SURE;
+        let count = |helped: &Helped, disk: &mut SlowDriver, away| {
+            (0..rounds).filter(|_| visit(helped, disk, away)).count()
+        };
+        let helped_while_busy = count(&helped, &mut disk, 5 * WORK);
+        assert!((1..rounds as usize / 2).contains(&helped_while_busy));
+        assert!(!visit(&helped, &mut disk, 5 * WORK));
+        // What it waits for now takes longer than it is away.
+        let mut waits = || {
+            disk.request();
+            helped.arrive();
+            std::thread::sleep(WORK);
+            helped.serve();
+            let done = disk.driver.pop_used().is_some();
+            disk.block.handle_kick(0);
+            let _ = disk.driver.pop_used();
+            helped.leave();
+            done
+        };
+        let helped_again = (0..rounds).filter(|_| waits()).count();
+        assert!(helped_again >= rounds as usize / 2, "{helped_again}");
+        // And it stays so.
+        assert!(waits());
     }
 }

@@ -81,14 +81,21 @@ impl IdlePort {
     /// meanwhile, and ends helping if the guest has been away for long. Where the queues are looked
     /// at all the time there is nothing to be done.
     pub(super) fn look_after_guest(&self) {
-        if !self.poller.get().is_some_and(|poller| poller.is_active()) {
+        if !self.is_polled() {
             self.helped.look_after_guest();
         }
+    }
+
+    fn is_polled(&self) -> bool {
+        self.poller.get().is_some_and(|poller| poller.is_active())
     }
 
     /// Waits until a device notifies or the run is ended. A signal makes it look again.
     fn wait(&self) {
         self.visits.fetch_add(1, Ordering::Relaxed);
+        if !self.is_polled() {
+            self.helped.arrive();
+        }
         loop {
             if self.ender.has_ended() {
                 break;

@@ -1,6 +1,7 @@
 //! Measures how long a conversion to a raw disk takes: a fresh process each time, with its VM, beside
 //! the ways to do the same with `qemu-img convert`.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -10,7 +11,7 @@ use crate::run::{MeasureError, Runner, Sample, io_error};
 use crate::settings::Settings;
 use crate::system;
 use crate::table::{Target, markdown, targets};
-use crate::workspace::{remove, same};
+use crate::workspace::{remove, same, settle};
 
 /// How much of the system's files is in the images, unless less is asked for.
 const BYTES: u64 = 512 * MIB;
@@ -30,6 +31,8 @@ const EMPTY: f64 = 0.2;
 struct Group {
     name: String,
     image: PathBuf,
+    /// Bytes that the disk has, if there is anything in it.
+    length: u64,
     cases: Vec<Case>,
 }
 
@@ -58,10 +61,12 @@ pub(crate) fn measure(runner: &Runner, settings: &Settings) -> Result<String, Me
                 options,
                 &[&disk, &image],
             )?;
-            groups.push(Group::new(runner, name, image));
+            let file = File::open(&image);
+            let settled = file.and_then(|file| settle(&file));
+            settled.map_err(io_error("get the image ready"))?;
+            groups.push(Group::new(runner, name, image, length));
         }
     }
-    rustix::fs::sync();
     for turn in 1..=settings.runs {
         for group in &mut groups {
             let expected = (group.name != "empty").then_some(disk.as_path());
@@ -83,7 +88,7 @@ pub(crate) fn measure(runner: &Runner, settings: &Settings) -> Result<String, Me
 fn empty(runner: &Runner) -> Result<Group, MeasureError> {
     let image = runner.workspace.path("empty.qcow2");
     crate::images::make(&image).map_err(io_error("make an image"))?;
-    Ok(Group::new(runner, "empty", image))
+    Ok(Group::new(runner, "empty", image, 0))
 }
 
 fn qemu(words: &[&str], options: &[&str], paths: &[&Path]) -> Result<(), MeasureError> {
@@ -101,7 +106,7 @@ fn qemu(words: &[&str], options: &[&str], paths: &[&Path]) -> Result<(), Measure
 }
 
 impl Group {
-    fn new(runner: &Runner, name: &str, image: PathBuf) -> Self {
+    fn new(runner: &Runner, name: &str, image: PathBuf, length: u64) -> Self {
         let mut cases = vec![Case {
             name: "vmm convert".to_owned(),
             program: runner.vmm.clone(),
@@ -124,6 +129,7 @@ impl Group {
         Self {
             name: name.to_owned(),
             image,
+            length,
             cases,
         }
     }
@@ -133,7 +139,8 @@ impl Group {
         let output = runner.workspace.path("output");
         for case in &mut self.cases {
             remove(&output).map_err(io_error("remove the output"))?;
-            rustix::fs::sync();
+            let prepared = runner.workspace.prepare(self.length);
+            prepared.map_err(io_error("get memory ready"))?;
             let mut command = Command::new(&case.program);
             command.args(&case.words).arg(&self.image);
             if case.program == runner.vmm {

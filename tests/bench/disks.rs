@@ -184,6 +184,8 @@ fn in_turns(
     copy: bool,
 ) -> Result<(), MeasureError> {
     let output = runner.workspace.path("output");
+    let data = fs::metadata(input).map_err(failed("look at the input"))?;
+    let data = data.blocks() * BLOCK;
     for _ in 0..runs {
         for contender in &mut *contenders {
             remove(&output).map_err(failed("remove the output"))?;
@@ -193,7 +195,8 @@ fn in_turns(
             if copy || contender.name == "vmm" {
                 command.arg(&output);
             }
-            rustix::fs::sync();
+            let prepared = runner.workspace.prepare(data);
+            prepared.map_err(failed("get memory ready"))?;
             let sample = runner.time(&contender.name, &mut command)?;
             if copy && contender.samples.is_empty() {
                 if !same_data(input, &output).map_err(failed("compare the output"))? {

@@ -183,8 +183,8 @@ impl Runner {
         if matches!(case.program, Program::Vmm(_)) {
             command.arg("--stats-file").arg(&statistics);
         }
-        // What earlier runs have left is not written back while this one is timed.
-        rustix::fs::sync();
+        let prepared = self.workspace.prepare(case.bytes);
+        prepared.map_err(io_error("get memory ready"))?;
         let busy = BusyLoop::start(case.busy).map_err(io_error("start a busy loop"))?;
         let mut sample = self.time(&case.name, &mut command)?;
         drop(busy);

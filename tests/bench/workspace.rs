@@ -3,8 +3,10 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Advice;
 use tempfile::TempDir;
 
 /// What is read and compared at a time, in bytes. Small, because a child's peak memory is counted
@@ -36,8 +38,8 @@ impl Workspace {
         self.folder.path().join(name)
     }
 
-    /// An input of `bytes` random bytes, made at the first call; in the page cache and written back,
-    /// so that no write-back of the input falls into a measurement.
+    /// An input of `bytes` random bytes, made at the first call, in the page cache and written back
+    /// ([`settle`]).
     ///
     /// # Errors
     ///
@@ -46,15 +48,57 @@ impl Workspace {
         let path = self.path(&format!("input-{bytes}"));
         if !path.exists() {
             let mut random = File::open("/dev/urandom")?.take(bytes);
-            let mut file = File::create_new(&path)?;
+            let mut file = File::options()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .open(&path)?;
             let copied = io::copy(&mut random, &mut file)?;
             if copied != bytes {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            file.sync_all()?;
+            settle(&file)?;
         }
         Ok(path)
     }
+
+    /// Lets no run pay for what was done before it: writes back what other runs have left, and has the
+    /// memory for an output of `bytes` bytes ready. The host of a virtual machine may take free memory
+    /// back, and to get it again takes many times as long as to use it.
+    ///
+    /// # Errors
+    ///
+    /// The system's reason.
+    pub(crate) fn prepare(&self, bytes: u64) -> io::Result<()> {
+        rustix::fs::sync();
+        let path = self.path("scratch");
+        let mut file = File::create(&path)?;
+        // A file, since memory of this process would count as the peak of those that it starts.
+        io::copy(&mut io::repeat(0).take(bytes), &mut file)?;
+        drop(file);
+        remove(&path)
+    }
+}
+
+/// Has all of a new file in the page cache as reading puts it there, and written back. Pages that were
+/// put there by writing can take several times as long to read.
+///
+/// # Errors
+///
+/// The system's reason.
+pub(crate) fn settle(file: &File) -> io::Result<()> {
+    file.sync_all()?;
+    rustix::fs::fadvise(file, 0, None, Advice::DontNeed)?;
+    let length = file.metadata()?.len();
+    let mut chunk = vec![0; CHUNK];
+    let mut at = 0;
+    while at < length {
+        match file.read_at(&mut chunk, at)? {
+            0 => break,
+            read => at += read as u64,
+        }
+    }
+    Ok(())
 }
 
 /// Removes `path` if it is there.

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use guest_formats::Options;
+use vmm::config::ConvertConfig;
 
 use crate::common::{needs_kvm, test};
 use crate::support::Put::{Compressed, Data, Hole, Zero, ZeroAllocated};
@@ -121,6 +122,45 @@ fn a_compressed_cluster_below_small_clusters_is_taken_apart() {
         let conversion = Conversion::of(&top).backing("base", &base_image);
         assert_same(&conversion.convert(), &expected, &format!("{bits} bits"));
     }
+}
+
+#[test]
+fn the_longest_chain_of_the_largest_compressed_clusters_fits_the_memory() {
+    needs_kvm!();
+    const LAYERS: usize = 1 + ConvertConfig::MOST_BACKINGS;
+    let layers: Vec<_> = (0..LAYERS)
+        .map(|layer| {
+            // A cluster of its own, and all others are of those behind it. Both codecs, and clusters of
+            // several sizes, so that the memory for one has to grow.
+            let bits = if layer % 4 == 0 { 20 } else { 21 };
+            let puts: Vec<_> = (0..LAYERS << (21 - bits))
+                .map(|at| {
+                    if at >> (21 - bits) == layer {
+                        Compressed
+                    } else {
+                        Hole
+                    }
+                })
+                .collect();
+            let mut image = Qcow2::new(bits, &puts);
+            image.zstd = layer % 2 == 1;
+            image.backing = (layer + 1 < LAYERS).then_some("next");
+            image
+        })
+        .collect();
+    let mut expected = Vec::new();
+    for (layer, image) in layers.iter().enumerate() {
+        expected.extend(&image.disk[layer << 21..(layer + 1) << 21]);
+    }
+    let mut images = layers.into_iter().map(|image| image.build().bytes);
+    let mut conversion = Conversion::of(&images.next().unwrap());
+    for (index, image) in images.enumerate() {
+        conversion = conversion.backing(&format!("{index}"), &image);
+    }
+    let found = conversion.convert();
+    assert_same(&found, &expected, "the longest chain");
+    let found = conversion.arg("--transport=console").convert();
+    assert_same(&found, &expected, "the same with a console");
 }
 
 #[test]

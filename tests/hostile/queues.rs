@@ -2,7 +2,7 @@
 //! until the guest resets it (virtio 1.2, sections 2.1.2 and 2.7).
 
 use guest_abi::layout::{
-    DMA_POOL, IMAGE, INPUT_MMIO, LARGE_DMA_POOL_SIZE, PAGE_TABLES, RAM_SIZE, STACK_TOP,
+    DMA_POOL, DMA_POOL_SIZE, IMAGE, INPUT_MMIO, PAGE_TABLES, RAM_SIZE, STACK_TOP,
 };
 
 use crate::common::program::Program;
@@ -121,12 +121,7 @@ fn a_wrong_indirect_table_stops_only_its_disk() {
         .write_descriptor(DMA_POOL, 0, descriptor(DMA_POOL, 16, NEXT, 0))
         .then(&chain(&[descriptor(DMA_POOL, 16, INDIRECT, 0)]));
     let with_next = chain(&[descriptor(DMA_POOL, 48, INDIRECT | NEXT, 1)]);
-    let behind_memory = chain(&[descriptor(
-        DMA_POOL + LARGE_DMA_POOL_SIZE - 16,
-        32,
-        INDIRECT,
-        0,
-    )]);
+    let behind_memory = chain(&[descriptor(DMA_POOL + DMA_POOL_SIZE - 16, 32, INDIRECT, 0)]);
     let in_tables = chain(&[descriptor(PAGE_TABLES, 32, INDIRECT, 0)]);
     let features = VERSION_1 | INDIRECT_DESC;
     for fault in [nested, looping, with_next, behind_memory, in_tables] {
@@ -182,7 +177,7 @@ fn rings_that_overlap_or_are_not_aligned_are_refused_at_driver_ok() {
         [desc, avail + 1, used],
         [desc, avail, used + 2],
         // The table would reach beyond its region.
-        [DMA_POOL + LARGE_DMA_POOL_SIZE - 16, avail, used],
+        [DMA_POOL + DMA_POOL_SIZE - 16, avail, used],
     ] {
         refused_at_start(SIZE.into(), areas);
     }

@@ -10,7 +10,7 @@ pub mod values;
 use std::sync::Arc;
 
 use guest_abi::layout::{
-    DMA_POOL, INPUT_QUEUE, LARGE_DMA_POOL_SIZE, OUTPUT_QUEUE, PAGE_SIZE, QUEUE_SIZE, Shape,
+    DMA_POOL, DMA_POOL_SIZE, INPUT_QUEUE, OUTPUT_QUEUE, PAGE_SIZE, QUEUE_SIZE, Shape,
 };
 use vm_memory::{Bytes, GuestAddress};
 use vmm::machine::GuestRam;
@@ -56,7 +56,7 @@ impl Board {
             INPUT_QUEUE - PAGE_SIZE,
             OUTPUT_QUEUE + QUEUE_SIZE,
             DMA_POOL - PAGE_SIZE,
-            DMA_POOL + LARGE_DMA_POOL_SIZE,
+            DMA_POOL + DMA_POOL_SIZE,
         ];
         guards.iter().all(|&guard| {
             let mut page = [0xff; PAGE_SIZE as usize];

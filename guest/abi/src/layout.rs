@@ -62,11 +62,8 @@ pub const OUTPUT_QUEUE: u64 = queue(OUTPUT_SLOT);
 
 /// The pool that request data lies in.
 pub const DMA_POOL: u64 = 0x20_0000;
-/// Size of the pool in a machine with a [`HEAP`], and so what every machine has at least.
-pub const DMA_POOL_SIZE: u64 = 0x10_0000;
-/// Size of the pool in a machine without a [`HEAP`]. The more requests are under way, the more of
-/// them an exit to the VMM is for.
-pub const LARGE_DMA_POOL_SIZE: u64 = 0x30_0000;
+/// Size of the pool. The more requests are under way, the more of them an exit to the VMM is for.
+pub const DMA_POOL_SIZE: u64 = 0x30_0000;
 
 /// Memory of its own for a guest that needs more than its image has room for, behind the pool. Only
 /// machines that are made with it have it; devices never reach it.
@@ -75,7 +72,7 @@ pub const HEAP: u64 = DMA_POOL + DMA_POOL_SIZE;
 pub const HEAP_SIZE: u64 = STACK - HEAP;
 
 /// Lowest address of the stack's region; its first page is [`STACK_GUARD_SIZE`]'s hole.
-pub const STACK: u64 = 0x70_0000;
+pub const STACK: u64 = 0x7c_0000;
 /// The unmapped hole at the low end of the stack: an overflow faults instead of reaching what lies
 /// below.
 pub const STACK_GUARD_SIZE: u64 = PAGE_SIZE;
@@ -168,9 +165,9 @@ impl Shape {
 #[must_use]
 pub const fn ram_regions(shape: Shape) -> [Region; 9] {
     let queues_end = queue(shape.slots);
-    let (pool_end, heap) = match shape.heap {
-        true => (HEAP, Access::ReadWrite),
-        false => (DMA_POOL + LARGE_DMA_POOL_SIZE, Access::Unmapped),
+    let heap = match shape.heap {
+        true => Access::ReadWrite,
+        false => Access::Unmapped,
     };
     [
         region(0, GDT, Access::Unmapped, false),
@@ -178,8 +175,8 @@ pub const fn ram_regions(shape: Shape) -> [Region; 9] {
         region(IMAGE, QUEUES, Access::Image, false),
         region(QUEUES, queues_end, Access::ReadWrite, true),
         region(queues_end, DMA_POOL, Access::Unmapped, false),
-        region(DMA_POOL, pool_end, Access::ReadWrite, true),
-        region(pool_end, STACK, heap, false),
+        region(DMA_POOL, HEAP, Access::ReadWrite, true),
+        region(HEAP, STACK, heap, false),
         region(STACK, STACK + STACK_GUARD_SIZE, Access::Unmapped, false),
         region(
             STACK + STACK_GUARD_SIZE,

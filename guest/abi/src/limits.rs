@@ -8,9 +8,9 @@ use crate::layout::DMA_POOL_SIZE;
 pub const MIN_SECTOR_SIZE: u32 = 512;
 /// The largest sector in bytes.
 pub const MAX_SECTOR_SIZE: u32 = 65536;
-/// The most bytes that a request may cover: all of the data pool that every machine has.
+/// The most bytes that a request may cover. The data pool has room for three of them.
 pub const MAX_REQUEST_SIZE: u32 = 1 << 20;
-const _: () = assert!(MAX_REQUEST_SIZE as u64 == DMA_POOL_SIZE);
+const _: () = assert!(3 * MAX_REQUEST_SIZE as u64 == DMA_POOL_SIZE);
 /// The most descriptors that a queue of a block device has.
 pub const MAX_QUEUE_SIZE: u16 = 2048;
 /// The most requests that may be under way at once: each takes three descriptors.

@@ -30,7 +30,7 @@ pub const EXIT_SUCCESS: u8 = 0;
 pub const EXIT_FAILURE: u8 = 1;
 
 /// How many bytes of the pool are for what parsers read. The rest is for the data of the pipeline.
-const PARSER_MEMORY: usize = 2 * PAGE;
+const PARSER_MEMORY: usize = PAGE;
 
 /// What the program runs on.
 #[derive(Debug)]

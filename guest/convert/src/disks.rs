@@ -18,6 +18,10 @@ use crate::{SECTOR, to_u32, to_u64, to_usize};
 /// The slot that a parser's reads have on each disk; the pipeline has the others.
 const OWN_SLOT: u16 = 0;
 
+/// So many requests are shown to the output together, as long as there is other work: each time it
+/// may sleep, and waking it takes as long as inflating a good part of one.
+const TOGETHER: usize = 4;
+
 /// Name of the output in messages.
 pub const OUTPUT: &str = "output";
 
@@ -64,6 +68,8 @@ pub struct Disks<'a, P, R> {
     sources: Vec<Source<R>>,
     /// What is written.
     pub output: BlockDevice<R>,
+    /// How many of its requests it has not been shown.
+    unshown: usize,
     waiter: Waiter,
     /// Where what a parser reads arrives.
     memory: DmaRegion,
@@ -83,6 +89,7 @@ impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
             ports,
             sources,
             output,
+            unshown: 0,
             waiter: Waiter::default(),
             memory,
             failure: None,
@@ -147,12 +154,26 @@ impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
         }
     }
 
-    /// Starts whatever was submitted.
-    pub fn kick(&mut self) {
+    /// Asks the output for something.
+    pub fn submit_write(&mut self, slot: u16, request: Request) {
+        self.output.submit(slot, request);
+        self.unshown += 1;
+    }
+
+    /// Starts what was submitted: all of it, or of the writes only so many that they are worth it.
+    pub fn start(&mut self, all: bool) {
         for source in &mut self.sources {
             source.device.kick();
         }
-        self.output.kick();
+        if all || self.unshown >= TOGETHER {
+            self.output.kick();
+            self.unshown = 0;
+        }
+    }
+
+    /// Starts whatever was submitted.
+    pub fn kick(&mut self) {
+        self.start(true);
     }
 
     /// Waits until a request has come back, or for no reason at all. Only of use while something is

@@ -11,9 +11,9 @@ use guest_kit::dma::DmaRegion;
 use crate::to_usize;
 
 /// Bytes of a page: what is dealt out is a number of them.
-pub const PAGE: usize = 16 << 10;
+pub const PAGE: usize = 32 << 10;
 /// Most pages that there are.
-const MOST_PAGES: usize = 64;
+const MOST_PAGES: usize = 128;
 
 /// Some pages in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +35,8 @@ impl Place {
         to_usize(self.pages) * PAGE
     }
 
-    const fn mask(self) -> u64 {
-        (u64::MAX >> (64 - self.pages)) << self.first
+    const fn mask(self) -> u128 {
+        (u128::MAX >> (128 - self.pages)) << self.first
     }
 }
 
@@ -45,7 +45,7 @@ impl Place {
 pub struct Pool {
     region: DmaRegion,
     /// A bit for each page that is free.
-    free: u64,
+    free: u128,
     pages: u32,
 }
 
@@ -57,7 +57,7 @@ impl Pool {
         let pages = u32::try_from(pages).unwrap_or(1);
         Self {
             region,
-            free: u64::MAX >> (64 - pages),
+            free: u128::MAX >> (128 - pages),
             pages,
         }
     }
@@ -90,7 +90,7 @@ impl Pool {
     /// Whether nothing is taken.
     #[must_use]
     pub const fn is_free(&self) -> bool {
-        self.free == u64::MAX >> (64 - self.pages)
+        self.free == u128::MAX >> (128 - self.pages)
     }
 
     /// The address by which a device reaches the byte at `offset`.
@@ -125,8 +125,8 @@ mod tests {
 
     #[test]
     fn places_do_not_overlap_and_can_be_taken_again() {
-        let mut pool = Pool::new(leak(1 << 20));
-        let places: Vec<_> = (0..8).map(|_| pool.take(100_000).unwrap()).collect();
+        let mut pool = Pool::new(leak(2 << 20));
+        let places: Vec<_> = (0..8).map(|_| pool.take(200_000).unwrap()).collect();
         for (index, place) in places.iter().enumerate() {
             assert_eq!(place.size(), 7 * PAGE);
             assert_eq!(place.offset(), index * 7 * PAGE);

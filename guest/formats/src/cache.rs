@@ -13,7 +13,7 @@ use crate::reason::Reason;
 use crate::source::{ReadAt, len64, read, to_usize};
 
 /// Bytes of a line, a power of two.
-pub(crate) const LINE: u64 = 16384;
+pub(crate) const LINE: u64 = 8192;
 
 struct Line {
     start: u64,

@@ -15,8 +15,8 @@ use guest_protocol::{CheckMessage, Payload, ProblemMessage};
 use crate::report::Reporter;
 
 /// How many clusters one pass counts. Each takes 5 bytes, so that they take most of the heap. With
-/// clusters of 64 KiB one pass is enough for 32 GiB.
-const WINDOW: u32 = 512 * 1024;
+/// clusters of 64 KiB one pass is enough for 24 GiB.
+const WINDOW: u32 = 384 * 1024;
 /// How many units of the file (sectors, mebibytes or blocks) one pass counts in other formats. Each
 /// takes a bit. They are 8 GiB of a VMDK or a VHD, and all that a VHDX or a VDI can have.
 const UNITS: u32 = 16 << 20;

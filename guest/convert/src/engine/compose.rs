@@ -57,7 +57,9 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
             }
             any = true;
         }
-        Ok(any | self.ask_for_frame())
+        // While there are others to inflate from it is left to grow: the longer it is, the better.
+        let is_last = !self.frames.is_busy();
+        Ok(any | (is_last && self.ask_for_frame()))
     }
 
     fn step(&mut self, piece: Piece) -> Result<Step, Failure> {
@@ -279,11 +281,10 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         }
     }
 
-    /// Asks for the frame to which clusters are being added, unless there are others from which to
-    /// inflate meanwhile, since a longer frame takes fewer requests. Returns true if it was asked
-    /// for.
-    fn ask_for_frame(&mut self) -> bool {
-        !self.frames.is_busy() && self.frames.open().is_some() && self.ask()
+    /// Asks for the frame to which clusters are being added. Returns true if there was one, and a
+    /// slot for it.
+    pub(super) fn ask_for_frame(&mut self) -> bool {
+        self.frames.open().is_some() && self.ask()
     }
 
     /// Asks for the frame to which clusters are being added. Returns false if there is no slot for

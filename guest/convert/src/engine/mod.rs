@@ -134,8 +134,12 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
             moved |= self.place()?;
             self.digest();
             self.release();
+            if !moved {
+                // There is nothing to do before the frame is there, however short it is.
+                self.ask_for_frame();
+            }
             // The disks first: reporting takes its time, in which they can work.
-            self.disks.kick();
+            self.disks.start(!moved);
             self.observer.done(self.done() / SECTOR);
             let is_read = self.next == self.size && self.large.is_quiet();
             if is_read && self.blocks.is_empty() && self.target.is_quiet() {

@@ -41,7 +41,7 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
             let composed = self.next == self.size;
             let written = self.blocks.is_empty();
             if let Some(request) = self.target.request(self.pool, composed, written)? {
-                self.disks.output.submit(OWN_SLOT, request);
+                self.disks.submit_write(OWN_SLOT, request);
                 any = true;
             }
             let Target::Qcow2(tables) = &mut self.target else {
@@ -83,7 +83,7 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
             len: to_u32(bytes.len()),
         };
         let slot = u16::try_from(index).unwrap_or(u16::MAX);
-        self.disks.output.submit(slot, request);
+        self.disks.submit_write(slot, request);
     }
 }
 

@@ -15,10 +15,6 @@ pub const USUAL_SIZE: usize = 128 * 1024;
 
 /// A global allocator that [`entry!`](crate::entry) defines.
 pub trait Heap: GlobalAlloc + Sync {
-    /// Size of the pool in the machine that the program is for: where the heap is a region of its
-    /// own, the pool leaves room for it.
-    const POOL_SIZE: u64 = layout::LARGE_DMA_POOL_SIZE;
-
     /// Gives the heap its memory.
     ///
     /// # Safety
@@ -56,8 +52,7 @@ impl<const SIZE: usize> Heap for ImageHeap<SIZE> {
 }
 
 /// A heap that is all of [`layout::HEAP`]. In a machine that was made without that memory the
-/// program ends with a page fault before its first instruction of its own: there the pool reaches
-/// into the region, but not to its end.
+/// program ends with a page fault before its first instruction of its own.
 pub struct RegionHeap {
     allocator: LockedHeap,
 }
@@ -73,8 +68,6 @@ impl RegionHeap {
 }
 
 impl Heap for RegionHeap {
-    const POOL_SIZE: u64 = layout::DMA_POOL_SIZE;
-
     unsafe fn init(&'static self) {
         // The guest is a 64-bit program, so neither conversion loses anything.
         let start = usize::try_from(layout::HEAP).unwrap_or(0);

@@ -30,7 +30,6 @@ const _: () = assert!(layout::IMAGE == 0x1_0000, "guest.ld has another address")
 pub struct Platform {
     /// One bit a slot.
     slots_taken: u16,
-    pool_size: u64,
     pool_taken: bool,
 }
 
@@ -62,8 +61,7 @@ impl Platform {
         }
     }
 
-    /// The memory for data, which all devices reach: 3 MiB, or 1 MiB for a program whose heap is a
-    /// region of its own.
+    /// The memory for data, which all devices reach: 3 MiB.
     ///
     /// # Panics
     ///
@@ -72,7 +70,7 @@ impl Platform {
         assert!(!self.pool_taken, "the pool is taken");
         self.pool_taken = true;
         // SAFETY: the flag above makes this the only region of the pool.
-        unsafe { dma(layout::DMA_POOL, self.pool_size) }
+        unsafe { dma(layout::DMA_POOL, layout::DMA_POOL_SIZE) }
     }
 }
 
@@ -103,7 +101,6 @@ pub unsafe fn run<H: Heap>(heap: &'static H, main: fn(Platform) -> u8) -> ! {
     unsafe { heap.init() };
     X86Ports.exit(main(Platform {
         slots_taken: 0,
-        pool_size: H::POOL_SIZE,
         pool_taken: false,
     }))
 }
