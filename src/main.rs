@@ -31,7 +31,7 @@ fn run() -> ExitCode {
         Ok(Command::Run(config)) => ExitCode::from(copy::run(&config)),
         Ok(Command::Convert(config)) => ExitCode::from(convert::run(&config)),
         Ok(Command::Image(config)) => ExitCode::from(inspect::run(&config)),
-        Err(error) => fail(&format!("{error}; try: vmm --help"), EXIT_USAGE),
+        Err(error) => fail(&error, EXIT_USAGE),
     }
 }
 

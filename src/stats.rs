@@ -82,7 +82,7 @@ impl Stats {
         }
     }
 
-    /// The same statistics, of a run whose guest computed a digest for so long.
+    /// The same statistics with the time for which the guest computed a digest, in seconds.
     #[must_use]
     pub fn with_digest_seconds(self, digest_seconds: Option<f64>) -> Self {
         Self {
@@ -98,7 +98,7 @@ impl Stats {
         serde_json::to_string(self).unwrap_or_default() + "\n"
     }
 
-    /// The same as one of the objects of a run, which have a type; without a line break.
+    /// The same JSON object with a type, as the objects of a run have it, and without a line break.
     #[must_use]
     pub fn to_object(&self) -> String {
         let object = Object {

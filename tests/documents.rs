@@ -36,6 +36,7 @@ const RULES: &[(&str, Rule)] = &[
     ("vmm convert [OPTIONS]", Not("a synopsis")),
     ("vmm info IMAGE", Not("a synopsis")),
     ("vmm check IMAGE", Not("a synopsis")),
+    ("vmm convert IMAGE", Not("a synopsis")),
     ("vmm info disk.qcow2", Not("its reader has such an image")),
     ("vmm --input a --output b seven.bin", Run(4)),
     (

@@ -365,7 +365,7 @@ fn a_guest_that_is_no_file_is_refused() {
 
 #[test]
 fn a_guest_that_is_empty_or_does_not_fit_is_refused() {
-    wrong_guest(&[], &["the guest is empty"]);
+    wrong_guest(&[], &["/guest as the guest: it is empty"]);
     let room = usize::try_from(IMAGE_SIZE).unwrap();
     wrong_guest(&vec![0x90; room + 1], &["too big", "983041", "983040"]);
     wrong_guest(&vec![0x90; (16 << 20) + 1], &["too big"]);
@@ -407,7 +407,10 @@ fn segments_outside_the_image_are_refused() {
         u64::MAX - 8,
     ] {
         let elf = good_guest().with(address, RW, &[1; 16]);
-        wrong_guest(&elf.build(), &["a segment at", "is not within"]);
+        wrong_guest(
+            &elf.build(),
+            &["/guest as the guest", "a segment at", "is not within"],
+        );
     }
 }
 

@@ -13,7 +13,7 @@ pub(super) enum Task {
     Convert,
 }
 
-/// A command.
+/// A word that begins a command.
 pub(super) struct Word {
     /// The word.
     pub(super) word: &'static str,
@@ -23,7 +23,7 @@ pub(super) struct Word {
     pub(super) page: Page,
 }
 
-/// All of them.
+/// All words that begin a command.
 pub(super) const WORDS: [Word; 3] = [
     Word {
         word: "info",
@@ -70,28 +70,31 @@ entry and the checksums of the headers. Nothing is repaired.",
         task: Task::Convert,
         page: Page {
             summary: "converts a disk image that nobody need trust",
-            usage: &["vmm convert [OPTIONS] --input IMAGE --output DISK"],
+            usage: &[
+                "vmm convert [OPTIONS] IMAGE DISK",
+                "vmm convert [OPTIONS] --input IMAGE --output DISK",
+            ],
             description: "\
 Reads IMAGE, a file or block device in one of the formats of disk images, inside a virtual machine, \
-and writes the disk in it to DISK, as it is or as a qcow2 image. An image that vmm info would refuse is refused before anything is \
-written, and DISK appears only when it is complete. No file that the image names is opened: a \
+and writes the disk in it to DISK, as it is or as a qcow2 image. An image that vmm info would \
+refuse is refused before anything is written, and DISK appears only when it is complete. No file that the image names is opened: a \
 backing file has to be given.",
             groups: convert::groups,
             examples: &[
                 (
-                    "vmm convert --input disk.qcow2 --output disk.img",
+                    "vmm convert disk.qcow2 disk.img",
                     "a raw disk, with holes for zeros",
                 ),
                 (
-                    "vmm convert --input disk.vhdx --output-format qcow2 --output disk.qcow2",
+                    "vmm convert --output-format qcow2 disk.vhdx disk.qcow2",
                     "an image for QEMU, in which zeros take no room",
                 ),
                 (
-                    "vmm convert --input new.qcow2 --backing base.qcow2 --output disk.img",
+                    "vmm convert --backing base.qcow2 new.qcow2 disk.img",
                     "what the image lacks is in another one",
                 ),
                 (
-                    "vmm convert --input disk.vmdk --image-format vmdk --digest sha256 --output d",
+                    "vmm convert --image-format vmdk --digest sha256 disk.vmdk disk.img",
                     "it is to be a VMDK; print the digest of the disk in it",
                 ),
             ],

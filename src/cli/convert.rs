@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use argh::{ArgsInfo, FromArgs};
 
-use super::options::{self, More, Opt, file_of, names, plain, words};
+use super::files::pair;
+use super::options::{self, DIGEST, LIMITS, More, Opt, file_of, names, output, plain, words};
 use super::paths::{disk, file};
-use super::prepare::{Prepared, prepare};
-use super::{reworded, superfluous};
+use super::{read, superfluous};
 use crate::config::{
     ConvertConfig, Digest, DiskFormat, ImageFormat, ImageReason, OutputFormat, ProgressPercent,
     parse_bytes, parse_timeout,
@@ -57,7 +57,7 @@ struct ConvertCli {
     )]
     max_output_size: u64,
 
-    /// print the digest of the disk in the image, which the guest computes on the way: sha256
+    /// print the digest of the disk in the image, which the guest computes on the way
     #[argh(option, arg_name = "NAME")]
     digest: Option<Digest>,
 
@@ -140,25 +140,14 @@ const GROUPS: [(&str, &[More]); 6] = [
         &[
             words("output-format", DiskFormat::NAMES).or("raw"),
             plain("max-output-size").or("16T"),
-            words("digest", &["sha256"]),
+            DIGEST,
             plain("direct"),
             plain("fsync"),
             plain("force"),
         ],
     ),
-    (
-        "Output",
-        &[
-            plain("progress-percent").or("100"),
-            words("format", &["text", "json"]).or("text"),
-            plain("verbose"),
-            plain("quiet"),
-            plain("debug"),
-            plain("stats"),
-            file_of("stats-file"),
-        ],
-    ),
-    ("Limits", &[plain("timeout"), plain("no-sandbox")]),
+    ("Output", &output("100")),
+    LIMITS,
     ("Instead", &[plain("help")]),
 ];
 
@@ -169,23 +158,15 @@ pub(super) fn groups() -> Vec<(&'static str, Vec<Opt>)> {
 
 /// What the arguments behind the command's name ask for; nothing if that is help.
 pub(super) fn parse(arguments: &[std::ffi::OsString]) -> Result<Option<ConvertConfig>, String> {
-    let known = groups().into_iter().flat_map(|(_, group)| group).collect();
-    let Prepared {
-        options,
-        positionals,
-    } = prepare(arguments, known)?;
-    let options: Vec<&str> = options.iter().map(String::as_str).collect();
-    let cli = match ConvertCli::from_args(&["vmm", "convert"], &options) {
-        Ok(cli) => cli,
-        // argh ends well only where help is asked for.
-        Err(exit) if exit.status.is_ok() => return Ok(None),
-        Err(exit) => return Err(reworded(&exit.output)),
+    let Some((cli, positionals)) = read::<ConvertCli>(&["vmm", "convert"], arguments, groups())?
+    else {
+        return Ok(None);
     };
-    let usage = "vmm convert --input IMAGE --output DISK";
-    if let Some(surplus) = positionals.first() {
-        return Err(superfluous(surplus, usage));
+    let names = ["IMAGE", "DISK"];
+    let (input, output, rest) = pair(names, [cli.input, cli.output], &positionals)?;
+    if let Some(surplus) = rest.first() {
+        return Err(superfluous(surplus, "vmm convert [OPTIONS] IMAGE DISK"));
     }
-    let missing = |option| format!("{option} is missing: give {usage}");
     if cli.quiet && cli.verbose {
         return Err("--quiet and --verbose contradict each other: give one of them".to_owned());
     }
@@ -197,8 +178,8 @@ pub(super) fn parse(arguments: &[std::ffi::OsString]) -> Result<Option<ConvertCo
         ));
     }
     Ok(Some(ConvertConfig {
-        input: cli.input.ok_or_else(|| missing("--input"))?,
-        output: cli.output.ok_or_else(|| missing("--output"))?,
+        input,
+        output,
         backings: cli.backing,
         claimed: cli.image_format,
         output_format: cli.output_format,
@@ -263,6 +244,14 @@ mod tests {
     }
 
     #[test]
+    fn files_may_be_given_in_their_place() {
+        let config = parsed(&["--fsync", "a", "-q", "b"]).unwrap().unwrap();
+        assert_eq!(config.input, PathBuf::from("a"));
+        assert_eq!(config.output, PathBuf::from("b"));
+        assert!(config.fsync && config.quiet);
+    }
+
+    #[test]
     fn each_output_format_has_its_name() {
         for (name, format) in [("raw", DiskFormat::Raw), ("qcow2", DiskFormat::Qcow2)] {
             assert!(DiskFormat::NAMES.contains(&name));
@@ -274,8 +263,15 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_with_what_would_be_right() {
-        let many = ["--backing=x"; 20];
-        let cases: [(&[&str], &[&str]); 6] = [
+        let mut many = vec!["--backing=x"; 20];
+        many.extend(["a", "b"]);
+        let cases: [(&[&str], &[&str]); 9] = [
+            (
+                &[],
+                &["IMAGE and DISK are missing", "--input IMAGE --output DISK"],
+            ),
+            (&["a"], &["DISK is missing"]),
+            (&["a", "b", "c"], &["'c'", "too many", "IMAGE DISK"]),
             (&["--output=d"], &["--input is missing"]),
             (&["--input=a"], &["--output is missing"]),
             (&["--input=a", "--output=d", "e"], &["'e'", "too many"]),

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use argh::{ArgsInfo, FromArgs};
 
-use super::options::{self, More, Opt, names, plain, words};
-use super::{paths, positional, reworded, superfluous};
-use crate::cli::prepare::{Prepared, prepare};
+use super::files::positional;
+use super::options::{self, LIMITS, More, Opt, names, plain, words};
+use super::{paths, read, superfluous};
 use crate::config::{
     ImageConfig, ImageFormat, ImageReason, ImageTask, OutputFormat, parse_bytes, parse_timeout,
 };
@@ -62,7 +62,7 @@ const GROUPS: [(&str, &[More]); 4] = [
             plain("debug"),
         ],
     ),
-    ("Limits", &[plain("timeout"), plain("no-sandbox")]),
+    LIMITS,
     ("Instead", &[plain("help")]),
 ];
 
@@ -80,17 +80,8 @@ pub(super) fn parse(
         ImageTask::Info => "info",
         ImageTask::Check => "check",
     };
-    let known = groups().into_iter().flat_map(|(_, group)| group).collect();
-    let Prepared {
-        options,
-        positionals,
-    } = prepare(arguments, known)?;
-    let options: Vec<&str> = options.iter().map(String::as_str).collect();
-    let cli = match ImageCli::from_args(&["vmm", word], &options) {
-        Ok(cli) => cli,
-        // argh ends well only where help is asked for.
-        Err(exit) if exit.status.is_ok() => return Ok(None),
-        Err(exit) => return Err(reworded(&exit.output)),
+    let Some((cli, positionals)) = read::<ImageCli>(&["vmm", word], arguments, groups())? else {
+        return Ok(None);
     };
     let image = match positionals.as_slice() {
         [] => return Err(format!("IMAGE is missing: give vmm {word} IMAGE")),

@@ -8,6 +8,7 @@
 mod commands;
 mod convert;
 mod escape;
+mod files;
 mod help;
 mod image;
 mod options;
@@ -19,13 +20,13 @@ mod text;
 mod generated;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 
 use argh::FromArgs;
 
 use crate::config::{Config, ConvertConfig, HostCheck, ImageConfig, RequestShape};
-use commands::Task;
-use options::Cli;
+use commands::{Task, Word};
+use files::positional;
+use options::{Cli, Opt};
 use prepare::Prepared;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -49,35 +50,37 @@ pub enum Command {
 ///
 /// # Errors
 ///
-/// What is wrong with them and what would be right: one line, fit for a terminal.
+/// What is wrong with them, what would be right, and where the help is: one line, fit for a
+/// terminal.
 pub fn parse(arguments: &[OsString]) -> Result<Command, String> {
-    command(arguments).map_err(|error| escape::printable(error.trim_end()))
+    let word = arguments.first().and_then(|word| word.to_str());
+    let (parsed, help) = match word.and_then(commands::named) {
+        Some(word) => (
+            worded(word, arguments.get(1..).unwrap_or_default()),
+            format!("vmm {} --help", word.word),
+        ),
+        None => (wordless(arguments), "vmm --help".to_owned()),
+    };
+    parsed.map_err(|error| format!("{}; try: {help}", escape::printable(error.trim_end())))
 }
 
-fn command(arguments: &[OsString]) -> Result<Command, String> {
-    let (word, rest) = match arguments.split_first() {
-        Some((first, rest)) => (first.to_str().and_then(commands::named), rest),
-        None => (None, arguments),
+/// A command that begins with a word of its own.
+fn worded(word: &Word, arguments: &[OsString]) -> Result<Command, String> {
+    let parsed = match word.task {
+        Task::Look(task) => {
+            image::parse(task, arguments)?.map(|config| Command::Image(Box::new(config)))
+        }
+        Task::Convert => {
+            convert::parse(arguments)?.map(|config| Command::Convert(Box::new(config)))
+        }
     };
-    if let Some(command) = word {
-        let parsed = match command.task {
-            Task::Look(task) => {
-                image::parse(task, rest)?.map(|config| Command::Image(Box::new(config)))
-            }
-            Task::Convert => convert::parse(rest)?.map(|config| Command::Convert(Box::new(config))),
-        };
-        return Ok(parsed.unwrap_or_else(|| Command::Print(help::help(&command.page))));
-    }
-    let Prepared {
-        options,
-        positionals,
-    } = prepare::prepare(arguments, options::all())?;
-    let options: Vec<&str> = options.iter().map(String::as_str).collect();
-    let cli = match Cli::from_args(&["vmm"], &options) {
-        Ok(cli) => cli,
-        // argh ends well only where help is asked for. The text is ours.
-        Err(exit) if exit.status.is_ok() => return Ok(Command::Print(help::help(&text::COPY))),
-        Err(exit) => return Err(reworded(&exit.output)),
+    Ok(parsed.unwrap_or_else(|| Command::Print(help::help(&word.page))))
+}
+
+/// A copy, or what is asked for in place of one.
+fn wordless(arguments: &[OsString]) -> Result<Command, String> {
+    let Some((cli, positionals)) = read::<Cli>(&["vmm"], arguments, options::groups())? else {
+        return Ok(Command::Print(help::help(&text::COPY)));
     };
     if cli.version {
         return Ok(Command::Print(format!("vmm {VERSION}\n")));
@@ -98,6 +101,27 @@ fn command(arguments: &[OsString]) -> Result<Command, String> {
     copy(cli, &positionals).map(|config| Command::Run(Box::new(config)))
 }
 
+/// What argh makes of the arguments of the command `name`, which has these options, and beside it
+/// the arguments that are no options. Nothing if help is asked for: its text is ours.
+fn read<C: FromArgs>(
+    name: &[&str],
+    arguments: &[OsString],
+    groups: Vec<(&'static str, Vec<Opt>)>,
+) -> Result<Option<(C, Vec<String>)>, String> {
+    let known = groups.into_iter().flat_map(|(_, group)| group).collect();
+    let Prepared {
+        options,
+        positionals,
+    } = prepare::prepare(arguments, known)?;
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    match C::from_args(name, &options) {
+        Ok(cli) => Ok(Some((cli, positionals))),
+        // argh ends well only where help is asked for.
+        Err(exit) if exit.status.is_ok() => Ok(None),
+        Err(exit) => Err(reworded(&exit.output)),
+    }
+}
+
 fn check(cli: &Cli, positionals: &[String]) -> Result<HostCheck, String> {
     if cli.input.is_some() || cli.output.is_some() || cli.guest.is_some() {
         return Err("--check copies nothing: give it a folder at most".to_owned());
@@ -114,11 +138,7 @@ fn check(cli: &Cli, positionals: &[String]) -> Result<HostCheck, String> {
 }
 
 fn copy(cli: Cli, positionals: &[String]) -> Result<Config, String> {
-    let Files {
-        input,
-        output,
-        guest,
-    } = files(cli.input, cli.output, positionals)?;
+    let (input, output, guest) = files::of_a_copy(cli.input, cli.output, positionals)?;
     if guest.is_some() && cli.guest.is_some() {
         return Err("two guests are given, one by --guest: give one of them".to_owned());
     }
@@ -153,64 +173,6 @@ fn copy(cli: Cli, positionals: &[String]) -> Result<Config, String> {
         stats_file: cli.stats_file,
         format: cli.format,
     })
-}
-
-/// The files that a copy names, but for options of their own.
-struct Files {
-    input: PathBuf,
-    output: PathBuf,
-    guest: Option<PathBuf>,
-}
-
-/// Finds out what the positionals are. Beside `--input` and `--output` there is only the guest;
-/// without them they are the input, the output and perhaps the guest.
-fn files(
-    input: Option<PathBuf>,
-    output: Option<PathBuf>,
-    positionals: &[String],
-) -> Result<Files, String> {
-    let guest = |guest: Option<&String>| {
-        guest
-            .map(|guest| positional("GUEST", guest, paths::file))
-            .transpose()
-    };
-    match (input, output, positionals) {
-        (Some(_), Some(_), [_, second, ..]) => Err(superfluous(
-            second,
-            "vmm [OPTIONS] --input SRC --output DST [GUEST]",
-        )),
-        (Some(input), Some(output), positionals) => Ok(Files {
-            input,
-            output,
-            guest: guest(positionals.first())?,
-        }),
-        (Some(_), None, _) => {
-            Err("--output is missing: give --input SRC and --output DST".to_owned())
-        }
-        (None, Some(_), _) => {
-            Err("--input is missing: give --input SRC and --output DST".to_owned())
-        }
-        (None, None, []) => {
-            Err("SRC and DST are missing: give both, or --input SRC and --output DST".to_owned())
-        }
-        (None, None, [_]) => Err("DST is missing: give SRC and DST".to_owned()),
-        (None, None, [_, _, _, fourth, ..]) => {
-            Err(superfluous(fourth, "vmm [OPTIONS] SRC DST [GUEST]"))
-        }
-        (None, None, [input, output, third @ ..]) => Ok(Files {
-            input: positional("SRC", input, paths::disk)?,
-            output: positional("DST", output, paths::disk)?,
-            guest: guest(third.first())?,
-        }),
-    }
-}
-
-fn positional(
-    name: &str,
-    text: &str,
-    read: fn(&str) -> Result<PathBuf, String>,
-) -> Result<PathBuf, String> {
-    read(text).map_err(|right| not_valid(text, name, &right))
 }
 
 fn superfluous(argument: &str, usage: &str) -> String {

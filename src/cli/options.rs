@@ -54,7 +54,7 @@ pub(super) struct Cli {
     #[argh(option, arg_name = "WHEN", default = "Sparse::default()")]
     pub(super) sparse: Sparse,
 
-    /// print the digest of the input's bytes, which the guest computes while it copies: sha256
+    /// print the digest of the input's bytes, which the guest computes while it copies
     #[argh(option, arg_name = "NAME")]
     pub(super) digest: Option<Digest>,
 
@@ -176,19 +176,8 @@ const GROUPS: [(&str, &[More]); 7] = [
             plain("force"),
         ],
     ),
-    ("Checks", &[words("digest", &["sha256"]), plain("verify")]),
-    (
-        "Output",
-        &[
-            plain("progress-percent").or("0"),
-            words("format", &["text", "json"]).or("text"),
-            plain("verbose"),
-            plain("quiet"),
-            plain("debug"),
-            plain("stats"),
-            file_of("stats-file"),
-        ],
-    ),
+    ("Checks", &[DIGEST, plain("verify")]),
+    ("Output", &output("0")),
     (
         "Guest",
         &[
@@ -198,12 +187,32 @@ const GROUPS: [(&str, &[More]); 7] = [
             plain("serial-input"),
         ],
     ),
-    ("Limits", &[plain("timeout"), plain("no-sandbox")]),
+    LIMITS,
     (
         "Instead of a copy",
         &[plain("check"), plain("help"), plain("version")],
     ),
 ];
+
+/// The digest that is computed on the way.
+pub(super) const DIGEST: More = words("digest", &["sha256"]);
+
+/// What an operation that writes a disk says on the way, with the progress that it reports if it is
+/// not told otherwise.
+pub(super) const fn output(progress: &'static str) -> [More; 7] {
+    [
+        plain("progress-percent").or(progress),
+        words("format", &["text", "json"]).or("text"),
+        plain("verbose"),
+        plain("quiet"),
+        plain("debug"),
+        plain("stats"),
+        file_of("stats-file"),
+    ]
+}
+
+/// What ends or opens up a run of any operation.
+pub(super) const LIMITS: (&str, &[More]) = ("Limits", &[plain("timeout"), plain("no-sandbox")]);
 
 pub(super) const fn plain(long: &'static str) -> More {
     More {
@@ -235,7 +244,7 @@ pub(super) const fn names(long: &'static str, names: &'static [&'static str]) ->
 }
 
 impl More {
-    /// With what holds when the option is not given.
+    /// The same, with `default`, what holds if the option is not given.
     pub(super) const fn or(self, default: &'static str) -> Self {
         Self {
             default: Some(default),
@@ -299,6 +308,7 @@ pub(super) fn join(
 }
 
 /// All options of a copy.
+#[cfg(test)]
 pub(super) fn all() -> Vec<Opt> {
     groups().into_iter().flat_map(|(_, group)| group).collect()
 }

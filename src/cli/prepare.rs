@@ -16,14 +16,15 @@ const SIMILAR: f64 = 0.8;
 /// Arguments after preparation.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Prepared {
-    /// For argh.
+    /// The options, as argh takes them.
     pub(super) options: Vec<String>,
     /// The arguments that are no options, in their order.
     pub(super) positionals: Vec<String>,
 }
 
-/// Prepares the arguments, without the program's name, where these options are known. Where help or the version is asked for,
-/// nothing else matters: what came before is dropped and what follows is not looked at.
+/// Prepares the arguments, without the program's name, of a command that has the options `known`. If
+/// help or the version is asked for, nothing else matters: what came before is dropped, and what
+/// follows is not looked at.
 ///
 /// # Errors
 ///
@@ -63,7 +64,7 @@ pub(super) fn prepare(arguments: &[OsString], known: Vec<Opt>) -> Result<Prepare
 /// The options given so far.
 struct Given {
     known: Vec<Opt>,
-    /// As argh takes them.
+    /// The options and their values, as argh takes them.
     options: Vec<String>,
     /// Their names.
     seen: Vec<&'static str>,

@@ -45,7 +45,7 @@ const USAGE: [&str; 6] = [
     "vmm [OPTIONS] --input SRC --output DST [GUEST]",
     "vmm info [OPTIONS] IMAGE",
     "vmm check [OPTIONS] IMAGE",
-    "vmm convert [OPTIONS] --input IMAGE --output DISK",
+    "vmm convert [OPTIONS] IMAGE DISK",
     "vmm --check [FOLDER]",
 ];
 

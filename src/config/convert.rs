@@ -13,7 +13,8 @@ pub struct ConvertConfig {
     pub input: PathBuf,
     /// Where the disk in it goes.
     pub output: PathBuf,
-    /// What the image lacks, and what that lacks, and so on.
+    /// The backing files: the first has what the image lacks, each further one what the one before
+    /// it lacks.
     pub backings: Vec<PathBuf>,
     /// The format that the user says the image has.
     pub claimed: Option<ImageFormat>,

@@ -61,8 +61,8 @@ impl ProgressPercent {
     /// Each time that one percent more is done.
     pub const EACH: Self = Self(1);
 
-    /// 0: at sectors 1, 11, 21 and so on; 1 to 99: each time that many percent more are done;
-    /// 100: never.
+    /// A number that says when: 0 is at sectors 1, 11, 21 and so on, 1 to 99 each time that many
+    /// percent more are done, and 100 never.
     #[must_use]
     pub const fn percent(self) -> u8 {
         self.0
@@ -131,12 +131,12 @@ impl FromStr for Transport {
 /// Which zeros of the input become holes of the output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sparse {
-    /// The input's holes.
+    /// The zeros of the input's holes.
     #[default]
     Auto,
-    /// All that the guest finds.
+    /// All zeros that the guest finds.
     Always,
-    /// None: everything is written.
+    /// No zeros: everything is written.
     Never,
 }
 

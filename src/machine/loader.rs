@@ -6,7 +6,6 @@
 //! file.
 
 use std::io::{Cursor, Read};
-use std::path::{Path, PathBuf};
 
 use guest_abi::layout::{IMAGE, IMAGE_SIZE, PAGE_SIZE};
 use linux_loader::elf::{
@@ -18,7 +17,6 @@ use vm_memory::{ByteValued, Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::memory::to_usize;
 use super::page_tables::{IMAGE_PAGES, ImagePermissions, PagePermissions};
-use crate::quote::quote_path;
 use crate::reason::reason;
 
 const ELF_MAGIC: &[u8] = b"\x7fELF";
@@ -32,22 +30,17 @@ const MAX_SEGMENTS: u16 = 64;
 /// linux-loader walks through the notes one by one, as many as there are in each such segment.
 const MAX_NOTE_SIZE: u64 = 64 << 10;
 
-/// A guest that cannot be loaded.
+/// Why a guest cannot be loaded: a sentence about "it", the guest.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The file cannot be read.
-    #[error("cannot read the guest {}: {}", quote_path(path), reason(source))]
-    Read {
-        /// The guest's file.
-        path: PathBuf,
-        /// The system's reason.
-        source: std::io::Error,
-    },
+    #[error("it cannot be read: {}", reason(.0))]
+    Read(#[source] std::io::Error),
     /// There is nothing in it.
-    #[error("the guest is empty; it must be an ELF executable or a flat binary")]
+    #[error("it is empty; it must be an ELF executable or a flat binary")]
     Empty,
     /// It does not fit.
-    #[error("the guest is too big: it has {size} bytes, and at most {max} fit")]
+    #[error("it is too big: it has {size} bytes, and at most {max} fit")]
     TooBig {
         /// Its size in bytes.
         size: u64,
@@ -55,12 +48,11 @@ pub enum LoadError {
         max: u64,
     },
     /// It says that it is an ELF file, but not one for this machine.
-    #[error("the guest is an ELF file that cannot be loaded: {0}")]
+    #[error("it is an ELF file that cannot be loaded: {0}")]
     Elf(&'static str),
     /// A segment lies where no image may be.
     #[error(
-        "the guest is an ELF file that cannot be loaded: a segment at {start:#x}, {size} bytes \
-         long, is not within {IMAGE:#x} to {:#x}; link it with -static -no-pie \
+        "it is an ELF file that cannot be loaded: a segment at {start:#x}, {size} bytes long, is not within {IMAGE:#x} to {:#x}; link it with -static -no-pie \
          -Wl,-Ttext-segment={IMAGE:#x}",
         IMAGE + IMAGE_SIZE
     )]
@@ -71,10 +63,10 @@ pub enum LoadError {
         size: u64,
     },
     /// linux-loader refused it.
-    #[error("the guest is an ELF file that cannot be loaded: {0}")]
+    #[error("it is an ELF file that cannot be loaded: {0}")]
     Loader(#[from] linux_loader::loader::Error),
     /// Guest memory refused it.
-    #[error("cannot copy the guest into its memory: {0}")]
+    #[error("it cannot be copied into its memory: {0}")]
     Memory(#[from] vm_memory::GuestMemoryError),
 }
 
@@ -87,19 +79,16 @@ pub struct LoadedImage {
     pub permissions: Box<ImagePermissions>,
 }
 
-/// Reads a guest image from `file`, which was opened at `path`.
+/// Reads a guest image from `file`.
 ///
 /// # Errors
 ///
 /// [`LoadError::Read`] or, for a file that can never fit, [`LoadError::TooBig`].
-pub fn read_image(path: &Path, file: impl Read) -> Result<Vec<u8>, LoadError> {
+pub fn read_image(file: impl Read) -> Result<Vec<u8>, LoadError> {
     let mut image = Vec::new();
     file.take(MAX_FILE_SIZE + 1)
         .read_to_end(&mut image)
-        .map_err(|source| LoadError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
+        .map_err(LoadError::Read)?;
     let size = image.len() as u64;
     if size > MAX_FILE_SIZE {
         let max = MAX_FILE_SIZE;

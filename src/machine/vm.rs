@@ -61,7 +61,7 @@ pub enum MachineError {
     #[error("cannot make the machine's notification line: {}{}", reason(.0), hint(.0))]
     Line(io::Error),
     /// The guest cannot be loaded.
-    #[error(transparent)]
+    #[error("the guest cannot be loaded: {0}")]
     Load(#[from] LoadError),
     /// The processor's tables cannot be written.
     #[error("cannot set up the guest's memory: {0}")]

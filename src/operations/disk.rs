@@ -14,7 +14,7 @@ use crate::virtio::{DeviceFault, VirtioDevice};
 /// What the disk that is read is called: its device tells this to a guest that asks who it is
 /// (GET_ID), and its thread has this name.
 pub(super) const INPUT: &str = "input";
-/// The same of the disk that is written.
+/// What the disk that is written is called.
 pub(super) const OUTPUT: &str = "output";
 
 /// How a disk presents what is stored behind it.
@@ -24,7 +24,7 @@ pub(super) struct DiskShape {
     /// How many bytes are stored. The disk has a whole number of sectors: the last one is filled
     /// up.
     pub(super) length: u64,
-    /// Bytes of a sector.
+    /// The size of a sector in bytes.
     pub(super) sector_size: u32,
     /// Whether the guest may only read it.
     pub(super) read_only: bool,

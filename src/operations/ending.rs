@@ -22,7 +22,7 @@ pub(super) fn refuse(mut console: Console, error: &RunError, elapsed: Duration) 
     status
 }
 
-/// Shows how a run has ended, `complete`d by what it has come to.
+/// Shows how a run has ended. `complete` fills in what it has come to.
 pub(super) fn conclude<E: Borrow<RunError>>(
     console: &mut Console,
     result: &Result<(), E>,

@@ -10,4 +10,5 @@ mod ending;
 mod frames;
 pub mod inspect;
 mod ports;
+mod session;
 mod written;

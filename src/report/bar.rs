@@ -8,9 +8,13 @@ use std::fmt::Write;
 use std::io;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
+use indicatif::style::ProgressTracker;
+use indicatif::{
+    BinaryBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
+    TermLike,
+};
 
 /// The longest line that is drawn, in columns.
 const MAX_COLUMNS: u16 = 300;
@@ -20,13 +24,13 @@ const SHAPES: [(u16, &str); 4] = [
     (
         72,
         "[{wide_bar}] {percent:>3}%  {binary_bytes}/{binary_total_bytes}  \
-         {binary_bytes_per_sec}  {eta} left",
+         {binary_bytes_per_sec}  {left}",
     ),
     (
         40,
-        "[{wide_bar}] {percent:>3}%  {binary_bytes_per_sec}  {eta} left",
+        "[{wide_bar}] {percent:>3}%  {binary_bytes_per_sec}  {left}",
     ),
-    (15, "{percent:>3}%  {eta} left"),
+    (15, "{percent:>3}%  {left}"),
     (0, "{percent:>3}%"),
 ];
 /// The shape of the line while nobody knows how much there is to do.
@@ -52,6 +56,7 @@ impl Bar {
             ProgressStyle::with_template(template)
                 .unwrap_or_else(|_| ProgressStyle::default_bar())
                 .progress_chars("=> ")
+                .with_key("left", Left)
         });
         Self {
             bar: ProgressBar::with_draw_target(total, target),
@@ -96,6 +101,27 @@ pub(super) fn summary(verb: &str, done: u64, elapsed: Duration, columns: u16) ->
         let _ = write!(line, ", {}/s", BinaryBytes(rate));
     }
     line
+}
+
+/// How long it still takes, once there is something to tell it by.
+#[derive(Clone)]
+struct Left;
+
+impl ProgressTracker for Left {
+    fn clone_box(&self) -> Box<dyn ProgressTracker> {
+        Box::new(self.clone())
+    }
+
+    fn tick(&mut self, _: &ProgressState, _: Instant) {}
+
+    fn reset(&mut self, _: &ProgressState, _: Instant) {}
+
+    fn write(&self, state: &ProgressState, line: &mut dyn Write) {
+        if state.pos() > 0 {
+            // Writing to a string cannot fail.
+            let _ = write!(line, "{:#} left", HumanDuration(state.eta()));
+        }
+    }
 }
 
 fn done_per_second(done: u64, elapsed: Duration) -> u64 {
@@ -205,6 +231,16 @@ mod tests {
                 assert!(line.starts_with("[=") && line.contains("=>"), "{line:?}");
                 assert!(line.ends_with(" left"), "{line:?}");
             }
+        }
+    }
+
+    #[test]
+    fn nothing_is_said_of_the_time_left_before_anything_is_done() {
+        for columns in [20, 40, 80] {
+            let mut bar = Bar::new(Some(GIB));
+            let line = drawn(&mut bar, 0, columns);
+            assert!(line.contains("  0%") && !line.contains("left"), "{line:?}");
+            assert!(drawn(&mut bar, 1, columns).ends_with(" left"));
         }
     }
 

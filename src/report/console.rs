@@ -29,8 +29,8 @@ pub use options::{ConsoleOptions, OutputFormat};
 pub use standard_streams::Drained;
 use standard_streams::StandardStreams;
 
-/// So many of a guest's bytes, of frames or text of either port, may be shown on a console that is
-/// not full before it is asked again: what becomes of them always fits. The worst is a line break,
+/// How many of a guest's bytes, of frames or text of either port, may be shown on a console that is
+/// not full before it is asked again. What they become always fits. The worst is a line break,
 /// which becomes an object of 26 bytes.
 pub const PIECE: usize = FULL / 32;
 /// The most bytes of an answer that are added at once: what fits if nothing waits.

@@ -122,7 +122,7 @@ enum Object<'a> {
 }
 
 impl Object<'_> {
-    /// As one line, with its line break.
+    /// The object as one line, with its line break.
     fn line(&self) -> String {
         let mut line = one_line(self);
         line.push('\n');

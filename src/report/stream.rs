@@ -13,7 +13,7 @@ use rustix::io::{Errno, write};
 use rustix::net::{SendFlags, send};
 use rustix::termios::isatty;
 
-/// With so much waiting, in bytes, callers should stop producing.
+/// When this many bytes wait, callers should stop producing.
 pub(super) const FULL: usize = 64 * 1024;
 /// What can wait at most, in bytes: what waits when a stream is not yet full, and all that one
 /// [`PIECE`](super::PIECE) of a guest's bytes can become.
@@ -35,7 +35,7 @@ enum Way {
     Reopened(OwnedFd),
     /// A socket can be told with each call not to wait.
     Socket,
-    /// Where nothing better is possible: ask first, and write no more than `poll` promised.
+    /// Nothing better is possible: it is asked first, and no more is written than `poll` promised.
     /// Another process that writes there between the two can still make the write wait.
     Polled(usize),
 }

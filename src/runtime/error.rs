@@ -1,10 +1,12 @@
 //! How a run can fail, and the exit status that tells the kinds apart.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::limits;
 use crate::machine::{KvmError, LoadError, MachineError};
+use crate::quote::quote_path;
 use crate::reason::reason;
 use crate::sandbox::{FilterError, SandboxError};
 
@@ -25,8 +27,13 @@ const EXIT_SIGNAL: u8 = 128;
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The guest that the user gave cannot be read or loaded.
-    #[error(transparent)]
-    Load(#[from] LoadError),
+    #[error("cannot use {} as the guest: {source}", quote_path(path))]
+    Load {
+        /// Its file.
+        path: PathBuf,
+        /// Why not.
+        source: LoadError,
+    },
     /// KVM cannot be used.
     #[error(transparent)]
     Kvm(#[from] KvmError),
@@ -92,7 +99,7 @@ impl RunError {
             Self::Storage(_)
             | Self::Kvm(_)
             | Self::Machine(_)
-            | Self::Load(_)
+            | Self::Load { .. }
             | Self::Sandbox(_)
             | Self::Died(_)
             | Self::Stack(..)

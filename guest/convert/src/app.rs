@@ -1,5 +1,5 @@
-//! The run from end to end: configuration, the disks, the images, the conversion, and what is said
-//! of each.
+//! A conversion from beginning to end: it takes the configuration, sets up the disks, opens the
+//! images, converts, and reports each of these steps.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use guest_abi::layout::{CONSOLE_SLOT, backing_slot};
 use guest_abi::ports::COM1;
 use guest_copy::copy::digest::{Hasher, LEN};
-use guest_copy::progress::Schedule;
+use guest_copy::progress::{Schedule, Scheduled};
 use guest_kit::dma::DmaRegion;
 use guest_kit::hardware::{Attached, Ports, Registers};
 use guest_kit::serial::{Uart, debug};
@@ -19,7 +19,7 @@ use crate::SECTOR;
 use crate::chain::{Chain, Wish};
 use crate::config::Config;
 use crate::disks::{Disks, OUTPUT, Source, source_name};
-use crate::engine::{Engine, Observer, SLOTS};
+use crate::engine::{Engine, SLOTS};
 use crate::failure::{Failure, Op};
 use crate::pool::{PAGE, Pool};
 use crate::report::Reporter;
@@ -29,7 +29,7 @@ pub const EXIT_SUCCESS: u8 = 0;
 /// Exit status of a run that failed and said so.
 pub const EXIT_FAILURE: u8 = 1;
 
-/// What of the pool is for a parser's reads; the rest is for the pipeline.
+/// How many bytes of the pool are for what parsers read. The rest is for the data of the pipeline.
 const PARSER_MEMORY: usize = PAGE;
 
 /// What the program runs on.
@@ -43,23 +43,23 @@ pub struct Parts<'a, P, R, F> {
     pub output: Attached<R>,
     /// Memory for data.
     pub pool: DmaRegion,
-    /// Gives the device of any other slot, once each: the console and the backing files, which only
-    /// are there if the configuration says so.
+    /// Returns the device in any other slot, each of them once. The configuration says which slots
+    /// have a device: the console and the backing files.
     pub others: F,
 }
 
 /// How a conversion ended.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// How many sectors of the disk were converted, from the first on without a gap.
+    /// How many sectors of the disk were converted, counted from the first one without a gap.
     pub count: u64,
-    /// How long the output is, in bytes.
+    /// The length of the output in bytes.
     pub length: u64,
-    /// The digest of the disk, if one was wanted; or why it is not converted.
+    /// The digest of the disk, if one was wanted, or the reason why the disk is not converted.
     pub result: Result<Option<[u8; LEN]>, Failure>,
 }
 
-/// Does everything and returns the exit status for the exit port.
+/// Runs the whole conversion, and returns the status for the exit port.
 pub fn run<P, R, F>(parts: Parts<'_, P, R, F>) -> u8
 where
     P: Ports,
@@ -81,7 +81,7 @@ where
     }
 }
 
-/// Says how the run has ended. A conversion of which not everything could be said is a failure.
+/// Reports how the run has ended. If not all reports could be sent, the conversion is a failure.
 fn conclude<P: Ports, R: Registers>(reporter: &mut Reporter<'_, P, R>, outcome: &mut Outcome) {
     let mut had_fault = reporter.fault().is_some();
     loop {
@@ -99,7 +99,8 @@ fn conclude<P: Ports, R: Registers>(reporter: &mut Reporter<'_, P, R>, outcome: 
             }
         }
         reporter.finish();
-        // The console may fail at just these messages: then COM1 takes them, which cannot fail.
+        // If the console fails at these very messages, they are sent again by COM1, which cannot
+        // fail.
         if had_fault || reporter.fault().is_none() {
             return;
         }
@@ -107,7 +108,8 @@ fn conclude<P: Ports, R: Registers>(reporter: &mut Reporter<'_, P, R>, outcome: 
     }
 }
 
-/// Fails with what prevents the conversion from being started; how it fails itself is its outcome.
+/// Sets up the conversion and runs it. Returns a failure if it could not begin. How a conversion
+/// that has begun ended is its outcome.
 fn execute<P, R, F>(
     parts: Parts<'_, P, R, F>,
     reporter: &mut Reporter<'_, P, R>,
@@ -146,8 +148,8 @@ where
     let size = chain.size();
     reporter.capacity(source_name(0), size);
     let is_raw = config.output_format == ConvertFormat::Raw;
-    // The VMM takes this for the length of the output, and compares it with its limit. That of an
-    // image with tables is known in the end.
+    // The VMM compares this, as the length of the output, with its limit. The length of an image
+    // with tables is known only at the end.
     if is_raw {
         reporter.capacity(OUTPUT, size);
     }
@@ -156,10 +158,8 @@ where
         let detail = "the output disk has less room than the image's disk needs";
         return Err(Failure::new(Op::Init, OUTPUT, &detail));
     }
-    let mut progress = Progress {
-        schedule: Schedule::new(size.div_ceil(SECTOR), config.progress_percent),
-        reporter,
-    };
+    let schedule = Schedule::new(size.div_ceil(SECTOR), config.progress_percent);
+    let mut progress = Scheduled::new(schedule, reporter);
     let mut pool = Pool::new(pool);
     let hasher = config.digest.then(|| Hasher::new(size));
     let format = config.output_format;
@@ -171,7 +171,7 @@ where
     Ok(outcome)
 }
 
-/// Waits for the configuration and takes it; starts the console if it is wanted.
+/// Waits for the configuration, takes it, and starts the console if it is to be used.
 fn configure<P, R, F>(
     ports: &P,
     others: &mut F,
@@ -197,7 +197,7 @@ where
     Ok(config)
 }
 
-/// Initialises one disk and says so, stage by stage.
+/// Initialises one disk, and reports each stage.
 fn attach<P: Ports, R: Registers>(
     name: &'static str,
     place: Attached<R>,
@@ -217,26 +217,4 @@ fn attach<P: Ports, R: Registers>(
         return Err(Failure::new(Op::Init, name, &detail));
     }
     Ok(device)
-}
-
-/// Reports the points of the schedule as the conversion passes them.
-struct Progress<'a, 'p, P, R> {
-    schedule: Schedule,
-    reporter: &'a mut Reporter<'p, P, R>,
-}
-
-impl<P: Ports, R: Registers> Observer for Progress<'_, '_, P, R> {
-    fn done(&mut self, sectors: u64) {
-        while let Some(point) = self.schedule.take(sectors) {
-            self.reporter.progress(point, self.schedule.total());
-        }
-    }
-
-    fn skipped(&mut self, sectors: u64) {
-        self.schedule.skip(sectors);
-    }
-
-    fn idle(&mut self) {
-        self.reporter.idle();
-    }
 }

@@ -1,5 +1,5 @@
-//! The images of a conversion as one disk: the input, and behind it the backing files that its user
-//! has handed over, each of which has what the one before it lacks.
+//! Makes one disk of the images of a conversion: of the input, and of the backing files that the
+//! user has given, each of which has what the image before it lacks.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -12,22 +12,23 @@ use guest_formats::{
 use guest_kit::hardware::{Ports, Registers};
 
 use crate::disks::{Disks, source_name};
-use crate::failure::{Failure, Op};
+use crate::failure::{Failure, Op, unreadable};
 
-/// How often the bytes of a file may be read for the disk in it. Each is needed once. Where images
-/// behind each other have clusters of different sizes, a compressed one may be read for each of the
-/// pieces that is taken from it. What is far beyond that is one cluster shown at many places: a few
-/// bytes that make a disk of any size.
+/// How many bytes of a file may be read, as a multiple of its length. Each byte is needed once. If
+/// an image and its backing file have clusters of different sizes, a compressed cluster may be read
+/// once for each piece that is taken from it. Much more than that is needed only if the image shows
+/// one cluster at many places, so that a few bytes make a disk of any size.
 const MOST_READ: u64 = 8;
-/// What any file may have read of it.
+/// How many bytes of any file may be read, however short it is.
 const ALWAYS_READ: u64 = 1 << 20;
-/// How many table entries of a file may be looked at for each byte of it. An entry has four bytes at
-/// least, and each is looked at twice at most. What is far beyond that is a table that is used at many
-/// places.
+/// How many table entries may be looked at for each byte of a file. An entry has at least four
+/// bytes, and is looked at twice at most. Much more than that is needed only if a table is used at
+/// many places.
 const MOST_ENTRIES: u64 = 1;
-/// What any file may have looked at, a tenth of a second, and what none may.
+/// How many table entries may be looked at in any file, which takes a tenth of a second, and how
+/// many at the most.
 const ENTRIES: RangeInclusive<u64> = 1 << 22..=1 << 32;
-/// How many of the compressed clusters that were met last are remembered.
+/// How many compressed clusters are remembered, of those that were met last.
 const REMEMBERED: usize = 256;
 
 /// A piece of the disk.
@@ -46,22 +47,22 @@ pub enum Origin {
     Zero,
     /// They lie on the disk `source` as they are.
     Data {
-        /// Which disk.
+        /// The number of the disk: 0 is the input, the backing files follow.
         source: usize,
-        /// Where, in bytes.
+        /// The offset on that disk, in bytes.
         offset: u64,
     },
     /// They are part of a compressed cluster on the disk `source`.
     Compressed {
-        /// Which disk.
+        /// The number of the disk.
         source: usize,
-        /// Where, and how.
+        /// Where the cluster lies on it, and how it is compressed.
         cluster: Compressed,
     },
 }
 
 impl Piece {
-    /// The piece without its first `length` bytes, if anything is left.
+    /// The piece without its first `length` bytes, or nothing if it is not longer than that.
     #[must_use]
     pub fn behind(self, length: u64) -> Option<Self> {
         let rest = self.length.checked_sub(length).filter(|rest| *rest > 0)?;
@@ -86,12 +87,12 @@ impl Piece {
     }
 }
 
-/// What the user wants of the images.
+/// How the user wants the input to be opened.
 #[derive(Debug)]
 pub struct Wish<'a> {
-    /// For the input.
+    /// What is known of its format, and what does not matter.
     pub options: Options,
-    /// The snapshot to read; empty for the disk as it is.
+    /// The name or id of the snapshot to read. Empty if the disk is to be read as it is now.
     pub snapshot: &'a [u8],
 }
 
@@ -99,13 +100,15 @@ pub struct Wish<'a> {
 struct Layer {
     image: Image,
     size: u64,
-    /// How many bytes may still be read of it.
+    /// How many bytes of the file may still be read.
     budget: u64,
     /// How many table entries may still be looked at.
     entries: u64,
-    /// What the tables have said last: from where on the disk, and what.
+    /// The last answer of the tables: the offset on the disk for which it was given, and the
+    /// answer.
     known: Option<(u64, Extent)>,
-    /// Where compressed clusters lie in the file, and where on the disk each was shown last.
+    /// The compressed clusters that were met last: where in the file each lies, and where on the
+    /// disk it was shown.
     shown: Vec<(u64, u64)>,
 }
 
@@ -123,8 +126,8 @@ impl Layer {
         }
     }
 
-    /// Where the bytes at `offset` come from. A long answer is asked for once, however small the
-    /// pieces are in which it is used.
+    /// Where the bytes at `offset` come from. The tables are asked once for a long answer, even if
+    /// it is used in many small pieces.
     fn map(&mut self, file: &mut dyn ReadAt, offset: u64) -> Result<Extent, Error> {
         if let Some(extent) = self.known.and_then(|(start, extent)| {
             let before = offset.checked_sub(start)?;
@@ -138,10 +141,11 @@ impl Layer {
         Ok(extent)
     }
 
-    /// What a piece of a compressed cluster that begins at `offset` of the disk counts as read.
-    /// Neighbours share a sector. Of a frame nobody knows how much is padding, but not even a codec
-    /// of the best kind makes a cluster of fewer bytes than this. A frame that is shown at another
-    /// place again is no honest one: then it counts as what it makes.
+    /// How many bytes count as read for a piece of a compressed cluster, which begins at `offset`
+    /// of the disk. How many bytes of a frame are padding is not known, and neighbours share a
+    /// sector. So a frame counts as the fewest bytes from which the best codec could make a
+    /// cluster. No honest image shows a frame at two places of the disk: at the second place it
+    /// counts as the bytes that it makes.
     fn cost(&mut self, cluster: &Compressed, offset: u64) -> u64 {
         let size = u64::from(cluster.size);
         let begins = offset.saturating_sub(u64::from(cluster.skip));
@@ -157,7 +161,7 @@ impl Layer {
     }
 }
 
-/// The extent without its first `length` bytes, if anything is left.
+/// The extent without its first `length` bytes, or nothing if it is not longer than that.
 fn behind(extent: Extent, length: u64) -> Option<Extent> {
     let rest = extent.length.checked_sub(length).filter(|rest| *rest > 0)?;
     let content = match extent.content {
@@ -176,13 +180,13 @@ fn behind(extent: Extent, length: u64) -> Option<Extent> {
     })
 }
 
-/// How many bytes of the cluster are before a piece that is `length` behind.
+/// How many bytes of the cluster lie before a piece that begins `length` bytes behind this one.
 fn skipped(cluster: &Compressed, length: u64) -> u32 {
     let length = u32::try_from(length).unwrap_or(u32::MAX);
     cluster.skip.saturating_add(length)
 }
 
-/// Takes `cost` from what is left, or says that the work is too much.
+/// Takes `cost` from what is `left`, or fails with [`Reason::TooMuchWork`] if that is not enough.
 fn spend(left: &mut u64, cost: u64, offset: u64) -> Result<(), Error> {
     let rest = left.checked_sub(cost);
     *left = rest.ok_or(Error::Refused(Finding {
@@ -235,17 +239,17 @@ impl Chain {
         Ok(Self { layers })
     }
 
-    /// Bytes of the disk.
+    /// The size of the disk in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.layers.first().map_or(0, |layer| layer.size)
     }
 
-    /// The piece of the disk at `offset`, which is within it.
+    /// The piece that begins at `offset` of the disk. The offset must lie within the disk.
     ///
     /// # Errors
     ///
-    /// [`Failure`] if a table on the way cannot be read or is not followed.
+    /// [`Failure`] if a table on the way cannot be read, leads nowhere or breaks its format.
     pub fn piece<P: Ports, R: Registers>(
         &mut self,
         disks: &mut Disks<'_, P, R>,
@@ -269,7 +273,7 @@ impl Chain {
                 }
             };
             let spent = spend(&mut layer.budget, cost, offset);
-            spent.map_err(|error| Failure::format(source_name(source), &error))?;
+            spent.map_err(|error| unreadable(source_name(source), &error))?;
             return Ok(Piece { length, origin });
         }
         let origin = Origin::Zero;
@@ -277,14 +281,14 @@ impl Chain {
     }
 }
 
-/// The failure of a parser: that of the disk, if that was the cause.
+/// Why a parser failed: because of the disk, if the disk has failed, or else because of the image.
 fn explain<P: Ports, R: Registers>(
     disks: &mut Disks<'_, P, R>,
     index: usize,
     error: &Error,
 ) -> Failure {
     let failure = disks.take_failure();
-    failure.unwrap_or_else(|| Failure::format(source_name(index), error))
+    failure.unwrap_or_else(|| unreadable(source_name(index), error))
 }
 
 fn select<P: Ports, R: Registers>(
@@ -303,8 +307,8 @@ fn select<P: Ports, R: Registers>(
     }
 }
 
-/// The format that an image says its backing file has. It is a claim like that of a user: a file that
-/// has another format is refused.
+/// The format that an image says its backing file has. It counts as a claim of the user: a file of
+/// another format is refused.
 fn backing_format(info: &Info) -> Option<Format> {
     let of_backing = |kind| kind == ReferenceKind::BackingFormat;
     let reference = info.references.iter().find(|r| of_backing(r.kind))?;

@@ -1,4 +1,4 @@
-//! What the VMM asks for: its `ConvertConfig` message (proto/guest.proto), checked and completed.
+//! What the VMM wants: the message `ConvertConfig` of proto/guest.proto, checked.
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -8,28 +8,28 @@ use guest_formats::{Format, Options, Reason};
 use guest_protocol::{ConvertConfig, ConvertFormat, Digest, Message, Transport};
 use thiserror::Error;
 
-/// Most backing files that a machine has slots for.
+/// The most backing files for which a machine has slots.
 pub const MOST_BACKINGS: usize = MAX_SLOTS - backing_slot(true);
 
 /// Why a configuration cannot be used.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ConfigError {
-    /// Not a message of the schema.
+    /// The bytes are no message of the schema.
     #[error("the configuration is not a valid Protocol Buffers message")]
     Malformed,
-    /// More backing files than slots.
+    /// There are so many backing files, more than slots.
     #[error("{0} backing files are more than {MOST_BACKINGS}")]
     Backings(usize),
-    /// A format that is not known.
+    /// No format has this name.
     #[error("format {0} is not known")]
     Format(String),
-    /// A reason that is not known, or that cannot be allowed.
+    /// No reason has this name, or it cannot be overridden.
     #[error("reason {0} is not known or cannot be allowed")]
     Reason(String),
-    /// A number that stands for nothing.
+    /// The field of this name has a number that means nothing.
     #[error("{0} {1} is not known")]
     Unknown(&'static str, i32),
-    /// More than everything.
+    /// Progress is to be reported each so many percent, more than 100.
     #[error("progress is wanted each {0} percent, more than 100")]
     ProgressPercent(u32),
 }
@@ -39,28 +39,29 @@ pub enum ConfigError {
 pub struct Config {
     /// The transport that carries the reports.
     pub transport: Transport,
-    /// 0: each ten sectors; 1 to 99: each that many percent; 100: never.
+    /// How often progress is reported: 0 is each ten sectors, 1 to 99 each that many percent, 100
+    /// never.
     pub progress_percent: u32,
-    /// Length of the input's file.
+    /// The length of the input's file in bytes.
     pub input_length: u64,
-    /// The same of each backing file.
+    /// The lengths of the backing files in bytes.
     pub backing_lengths: Vec<u64>,
     /// How to open the input.
     pub options: Options,
-    /// The snapshot to read; empty for the disk as it is.
+    /// The name or id of the snapshot to read. Empty if the disk is to be read as it is now.
     pub snapshot: String,
-    /// What to write.
+    /// The format of the output.
     pub output_format: ConvertFormat,
     /// Whether a digest is wanted.
     pub digest: bool,
 }
 
 impl Config {
-    /// Takes the VMM's message apart.
+    /// Decodes the VMM's message and checks it.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`], for the first thing that does not hold.
+    /// [`ConfigError`] for the first thing that is wrong with it.
     pub fn decode(message: &[u8]) -> Result<Self, ConfigError> {
         let message = ConvertConfig::decode(message).map_err(|_| ConfigError::Malformed)?;
         if message.backing_lengths.len() > MOST_BACKINGS {

@@ -150,7 +150,7 @@ impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
         source.free.push(completion.slot);
         match completion.status {
             STATUS_OK => Ok(Some(completion.slot)),
-            status => Err(status_failure(Op::Read, source_name(index), 0, status)),
+            status => Err(Failure::answered(Op::Read, source_name(index), 0, status)),
         }
     }
 
@@ -251,7 +251,7 @@ impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
                 Some(done) if done.slot == OWN_SLOT && done.status == STATUS_OK => return Ok(()),
                 Some(done) if done.slot == OWN_SLOT => {
                     let sector = offset / SECTOR;
-                    return Err(status_failure(Op::Read, name, sector, done.status));
+                    return Err(Failure::answered(Op::Read, name, sector, done.status));
                 }
                 Some(other) => source.early.push_back(other),
                 // What the output has done meanwhile is left for later: whoever waits here cannot
@@ -314,15 +314,6 @@ impl<P: Ports, R: Registers> ReadAt for File<'_, '_, P, R> {
 }
 
 /// The failure of a device that answers no more.
-pub(crate) fn device_failure(op: Op, device: &'static str, error: &BlockError) -> Failure {
+fn device_failure(op: Op, device: &'static str, error: &BlockError) -> Failure {
     Failure::new(op, device, error)
-}
-
-/// The failure of a request that a device answered with `status`.
-pub(crate) fn status_failure(op: Op, device: &'static str, sector: u64, status: u8) -> Failure {
-    Failure {
-        sector,
-        status: u32::from(status),
-        ..Failure::new(op, device, &"")
-    }
 }

@@ -1,11 +1,12 @@
-//! `malloc`, `calloc` and `free` (ISO C, section 7.22.3) over the program's heap. The codecs allocate
-//! their state with them, a few times in a run.
+//! `malloc`, `calloc` and `free` (ISO C11, section 7.22.3) over the program's heap. The codecs in C
+//! allocate their state with them, a few times in a run.
 
 use alloc::alloc::{Layout, alloc, alloc_zeroed, dealloc};
 use core::ffi::c_void;
 use core::ptr;
 
-/// Bytes before each allocation, which hold its size; also its alignment, that of `max_align_t`.
+/// How many bytes lie before each allocation. They hold its size. It is also the alignment of every
+/// allocation, which must be that of `max_align_t`.
 const HEAD: usize = 16;
 
 fn layout(size: usize) -> Option<Layout> {
@@ -39,7 +40,7 @@ extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
 
 /// # Safety
 ///
-/// `memory` must be null or come from one of the two above, and be freed once.
+/// `memory` must be null, or come from `malloc` or `calloc` and be freed only once.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn free(memory: *mut c_void) {
     if memory.is_null() {

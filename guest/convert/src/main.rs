@@ -1,5 +1,5 @@
-//! The conversion as a program: the devices of the real machine for the library to run on, and the
-//! memory functions of a C library for the codecs that are written in C.
+//! The program that converts. It gives the library the devices of the real machine, and the codecs
+//! that are written in C the memory functions of a C library.
 #![no_std]
 #![no_main]
 #![deny(unsafe_code)]

@@ -1,24 +1,23 @@
-//! The run from end to end: configuration, both disks, the copy, and what is said of each.
-//!
-//! Another operation than copying would take the place of [`Engine`] here and nowhere else.
+//! A copy from beginning to end: it takes the configuration, sets up both disks, copies, and
+//! reports each of these steps.
 
-use alloc::string::ToString;
 use core::fmt;
 
 use guest_abi::ports::COM1;
-use guest_protocol::{DataList, MAX_MESSAGE_LEN, NO_STATUS, Sparse, Transport};
+use guest_protocol::{DataList, MAX_MESSAGE_LEN, Sparse, Transport};
 
 use crate::config::{Config, ConfigError, Side};
+use crate::copy::Outcome;
 use crate::copy::digest::Hasher;
 use crate::copy::disks::Disks;
 use crate::copy::engine::{Engine, Extras, buffers};
 use crate::copy::plan::{DiskShape, Plan, request_size};
 use crate::copy::skip::Selection;
 use crate::copy::zeros::Search;
-use crate::copy::{Observer, Outcome};
-use crate::progress::Schedule;
-use crate::report::{Failure, Op, Reporter};
+use crate::progress::{Schedule, Scheduled};
+use crate::report::Reporter;
 use guest_kit::dma::DmaRegion;
+use guest_kit::failure::{Failure, Op};
 use guest_kit::hardware::{Attached, Ports, Registers};
 use guest_kit::serial::{Uart, debug};
 use guest_kit::virtio::block::{BlockDevice, Purpose, Stage};
@@ -29,6 +28,7 @@ use guest_kit::virtio::requests::MAX_REQUEST_SLOTS;
 pub const EXIT_SUCCESS: u8 = 0;
 /// Exit status of a run that failed and said so.
 pub const EXIT_FAILURE: u8 = 1;
+
 /// What the program runs on.
 #[derive(Debug)]
 pub struct Parts<'a, P, R> {
@@ -44,7 +44,7 @@ pub struct Parts<'a, P, R> {
     pub pool: DmaRegion,
 }
 
-/// Does everything and returns the exit status for the exit port.
+/// Runs the whole copy, and returns the status for the exit port.
 pub fn run<P: Ports, R: Registers>(parts: Parts<'_, P, R>) -> u8 {
     let ports = parts.ports;
     let mut reporter = Reporter::new(ports);
@@ -62,12 +62,12 @@ pub fn run<P: Ports, R: Registers>(parts: Parts<'_, P, R>) -> u8 {
     }
 }
 
-/// Says how the run has ended. A copy of which not everything could be said is a failure.
+/// Reports how the run has ended. If not all reports could be sent, the copy is a failure.
 fn conclude<P: Ports, R: Registers>(reporter: &mut Reporter<'_, P, R>, outcome: &mut Outcome) {
     let mut had_fault = reporter.fault().is_some();
     loop {
         if let Some(fault) = reporter.fault() {
-            outcome.result = Err(failure(Op::Report, "console", fault));
+            outcome.result = Err(Failure::new(Op::Report, "console", fault));
         }
         if let Err(failure) = &outcome.result {
             reporter.error(failure);
@@ -79,7 +79,8 @@ fn conclude<P: Ports, R: Registers>(reporter: &mut Reporter<'_, P, R>, outcome: 
             (result, _) => reporter.complete(outcome.count, result.is_ok()),
         }
         reporter.finish();
-        // The console may fail at just these messages: then COM1 takes them, which cannot fail.
+        // If the console fails at these very messages, they are sent again by COM1, which cannot
+        // fail.
         if had_fault || reporter.fault().is_none() {
             return;
         }
@@ -87,7 +88,8 @@ fn conclude<P: Ports, R: Registers>(reporter: &mut Reporter<'_, P, R>, outcome: 
     }
 }
 
-/// Fails with what prevents the copy from being started; how the copy itself fails is its outcome.
+/// Sets up the copy and runs it. Returns a failure if it could not begin. How a copy that has begun
+/// ended is its outcome.
 fn execute<P: Ports, R: Registers>(
     parts: Parts<'_, P, R>,
     reporter: &mut Reporter<'_, P, R>,
@@ -105,22 +107,20 @@ fn execute<P: Ports, R: Registers>(
     let (output, target) = attach(Side::Output, output, &config, slots, reporter)?;
     let plan = request_size(&config, input.config(), output.config())
         .and_then(|size| Plan::new(source, target, size))
-        .map_err(|error| failure(Op::Init, error.disk().name(), &error))?;
+        .map_err(|error| Failure::new(Op::Init, error.disk().name(), &error))?;
     let selection = select(plan, &config, &mut pool)?;
     let extras = Extras {
         zeros: match config.sparse {
             Sparse::Always => Search::new(&plan, output.config().zeroes),
             Sparse::Auto | Sparse::Never => None,
         },
-        // What fills up the last sector is not the input's.
+        // The bytes that fill up the last sector do not belong to the input.
         digest: config.digest.map(|len| Hasher::new(len.min(source.len))),
         verify: config.verify,
     };
     let mut disks = Disks::new(ports, input, output);
-    let mut progress = ProgressReporter {
-        schedule: Schedule::new(source.sectors(), config.progress_percent),
-        reporter,
-    };
+    let schedule = Schedule::new(source.sectors(), config.progress_percent);
+    let mut progress = Scheduled::new(schedule, reporter);
     let depth = config.queue_depth;
     let copy = (plan, selection);
     let engine = Engine::new(copy, extras, &mut disks, &mut pool, &mut progress, depth);
@@ -135,7 +135,8 @@ fn execute<P: Ports, R: Registers>(
     Ok(engine.run())
 }
 
-/// What of the input is to be read. A list in the pool is taken in before anything else is put there.
+/// The parts of the input that are to be read. A list of them in the pool is read before the pool
+/// is used for anything else.
 fn select(plan: Plan, config: &Config, pool: &mut DmaRegion) -> Result<Selection, Failure> {
     if config.sparse == Sparse::Never {
         return Ok(Selection::everything(plan));
@@ -147,18 +148,18 @@ fn select(plan: Plan, config: &Config, pool: &mut DmaRegion) -> Result<Selection
     let list = (len <= pool.len()).then(|| DataList::from_bytes(pool.bytes(0, len)));
     let list = list.flatten().ok_or_else(|| {
         let error = ConfigError::DataList(config.data_in_pool);
-        failure(Op::Config, "vmm", &error)
+        Failure::new(Op::Config, "vmm", &error)
     })?;
     Ok(Selection::new(plan, &list))
 }
 
-/// Waits for the configuration and takes it; starts the console if it is wanted.
+/// Waits for the configuration, takes it, and starts the console if it is to be used.
 fn configure<P: Ports, R: Registers>(
     ports: &P,
     console: Attached<R>,
     reporter: &mut Reporter<'_, P, R>,
 ) -> Result<Config, Failure> {
-    let failed = |error: &dyn fmt::Display| failure(Op::Config, "vmm", error);
+    let failed = |error: &dyn fmt::Display| Failure::new(Op::Config, "vmm", error);
     let mut buffer = [0; MAX_MESSAGE_LEN];
     let message = Uart::new(ports, COM1).receive_frame(&mut buffer);
     let message = message.map_err(|error| failed(&error))?;
@@ -166,7 +167,7 @@ fn configure<P: Ports, R: Registers>(
     reporter.speak(config.protocol);
     if config.transport == Transport::Console {
         let console = Console::init(console.registers, console.queue)
-            .map_err(|error| failure(Op::Init, "console", &error))?;
+            .map_err(|error| Failure::new(Op::Init, "console", &error))?;
         reporter.use_console(console);
     }
     reporter.init("config", "vmm", u64::from(COM1));
@@ -180,7 +181,7 @@ fn configure<P: Ports, R: Registers>(
     Ok(config)
 }
 
-/// How many requests at once to make room for.
+/// For how many requests at once there is to be room.
 fn slots(config: &Config, pool: &DmaRegion) -> u16 {
     let depth = usize::try_from(config.queue_depth).unwrap_or(usize::MAX);
     let slots = depth
@@ -189,7 +190,7 @@ fn slots(config: &Config, pool: &DmaRegion) -> u16 {
     u16::try_from(slots).unwrap_or(u16::MAX)
 }
 
-/// Initialises one disk and says so, stage by stage.
+/// Initialises one disk, and reports each stage.
 fn attach<P: Ports, R: Registers>(
     disk: Side,
     place: Attached<R>,
@@ -208,43 +209,11 @@ fn attach<P: Ports, R: Registers>(
         Stage::Queue(size) => reporter.init("queue", name, u64::from(size)),
     };
     let device = BlockDevice::init(place.registers, place.queue, purpose, slots, on_stage)
-        .map_err(|error| failure(Op::Init, name, &error))?;
+        .map_err(|error| Failure::new(Op::Init, name, &error))?;
     let extent = DiskShape::new(disk, device.config(), sector)
-        .map_err(|error| failure(Op::Init, name, &error))?;
+        .map_err(|error| Failure::new(Op::Init, name, &error))?;
     reporter.capacity(disk, extent.sectors(), extent.len);
     Ok((device, extent))
-}
-
-fn failure(op: Op, device: &'static str, error: &dyn fmt::Display) -> Failure {
-    Failure {
-        op,
-        device,
-        sector: 0,
-        status: NO_STATUS,
-        detail: error.to_string(),
-    }
-}
-
-/// Reports the points of the schedule as the copy passes them.
-struct ProgressReporter<'a, 'p, P, R> {
-    schedule: Schedule,
-    reporter: &'a mut Reporter<'p, P, R>,
-}
-
-impl<P: Ports, R: Registers> Observer for ProgressReporter<'_, '_, P, R> {
-    fn copied(&mut self, sectors: u64) {
-        while let Some(point) = self.schedule.take(sectors) {
-            self.reporter.progress(point, self.schedule.total());
-        }
-    }
-
-    fn skipped(&mut self, sectors: u64) {
-        self.schedule.skip(sectors);
-    }
-
-    fn idle(&mut self) {
-        self.reporter.idle();
-    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use guest_abi::layout::{CONSOLE_SLOT, INPUT_SLOT, OUTPUT_SLOT, registers};
 use guest_protocol::{
-    DeviceConfig, FrameDecoder, GuestMessage, Message, Protocol, Transport, VmmConfig,
+    DeviceConfig, FrameDecoder, GuestMessage, Message, NO_STATUS, Protocol, Transport, VmmConfig,
     capacity_message, complete_message, error_message, init_message, progress_message,
 };
 

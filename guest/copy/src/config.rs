@@ -1,7 +1,8 @@
-//! What the VMM asks for: its `VmmConfig` message (proto/guest.proto), checked and completed.
+//! What the VMM wants: the message `VmmConfig` of proto/guest.proto, checked and completed with
+//! defaults.
 //!
-//! Nothing behind this module meets a size that is zero, not a power of two, or not a multiple of
-//! what it has to be.
+//! The rest of the program can rely on every size: none is zero, sector sizes are powers of two,
+//! and the request size is a multiple of both.
 
 use core::fmt;
 
@@ -9,15 +10,16 @@ use guest_abi::limits::{MAX_REQUEST_SIZE, is_sector_size};
 use guest_protocol::{DataList, Digest, Message, Protocol, Sparse, Transport, VmmConfig};
 use thiserror::Error;
 
-/// Bytes that a request covers if the configuration does not say; a multiple of any sector size.
+/// How many bytes a request covers if the configuration does not say it. It is a multiple of any
+/// sector size.
 const DEFAULT_REQUEST_SIZE: u32 = 65536;
 
 /// One of the two disks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// The one that is read.
+    /// The disk that is read.
     Input,
-    /// The one that is written.
+    /// The disk that is written.
     Output,
 }
 
@@ -41,7 +43,7 @@ impl fmt::Display for Side {
 /// Why a configuration cannot be used.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ConfigError {
-    /// Not a message of the schema.
+    /// The bytes are no message of the schema.
     #[error("the configuration is not a valid Protocol Buffers message")]
     Malformed,
     /// A disk is not named exactly once.
@@ -55,7 +57,7 @@ pub enum ConfigError {
         "request size {0} is not a multiple of both sector sizes of at most {MAX_REQUEST_SIZE}"
     )]
     RequestSize(u32),
-    /// More than everything.
+    /// Progress is to be reported each so many percent, more than 100.
     #[error("progress is wanted each {0} percent, more than 100")]
     ProgressPercent(u32),
     /// The protocol is one that this guest does not speak.
@@ -64,13 +66,14 @@ pub enum ConfigError {
     /// The transport is one that this guest does not know.
     #[error("transport {0} is not known")]
     Transport(i32),
-    /// The way with zeros is one that this guest does not know.
+    /// The number for what is done with zeros means nothing to this guest.
     #[error("way {0} to deal with zeros is not known")]
     Sparse(i32),
-    /// The list in the pool is none.
+    /// The bytes in the pool are no list of data.
     #[error("the {0} bytes in the data pool are no list of where there is data")]
     DataList(u32),
-    /// The digest is one that this guest does not compute, or none although one is needed.
+    /// This guest does not compute such a digest, or none is given although a verification needs
+    /// one.
     #[error("digest {0} is not known or cannot be verified")]
     Digest(i32),
 }
@@ -82,34 +85,36 @@ pub struct Config {
     pub input_sector: u32,
     /// Sector size of the output disk in bytes.
     pub output_sector: u32,
-    /// 0: each ten sectors; 1 to 99: each that many percent; 100: never.
+    /// How often progress is reported: 0 is each ten sectors, 1 to 99 each that many percent, 100
+    /// never.
     pub progress_percent: u32,
-    /// How to report.
+    /// In which form reports are sent.
     pub protocol: Protocol,
     /// The transport that carries the reports.
     pub transport: Transport,
-    /// Bytes a request covers: a multiple of both sector sizes, within the pool.
+    /// How many bytes a request covers: a multiple of both sector sizes, and not more than the pool
+    /// has.
     pub request_size: u32,
     /// How many requests may be under way at once, at least 1.
     pub queue_depth: u32,
     /// Which zeros are declared and not written.
     pub sparse: Sparse,
-    /// Where the input may have data, unless that lies in the pool.
+    /// Where the input may have data, unless the list of it lies in the pool.
     pub data: DataList<'static>,
-    /// How many bytes at the start of the pool say where; 0 if they do not.
+    /// The length of that list at the start of the pool in bytes, or 0 if there is none.
     pub data_in_pool: u32,
-    /// How many bytes of the input a digest (SHA-256) is wanted of, if one is.
+    /// Of how many bytes of the input a digest (SHA-256) is wanted, if one is.
     pub digest: Option<u64>,
-    /// Whether the output is to be read back, too; only with a digest.
+    /// Whether the output is to be read back and compared. It takes a digest.
     pub verify: bool,
 }
 
 impl Config {
-    /// Takes the VMM's message apart.
+    /// Decodes the VMM's message and checks it.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`], for the first thing that does not hold.
+    /// [`ConfigError`] for the first thing that is wrong with it.
     pub fn decode(message: &[u8]) -> Result<Self, ConfigError> {
         let message = VmmConfig::decode(message).map_err(|_| ConfigError::Malformed)?;
         let input_sector = sector_size(&message, Side::Input)?;

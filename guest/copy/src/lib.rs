@@ -2,7 +2,8 @@
 //! to the other.
 //!
 //! Whatever needs hardware takes it through the traits of [`guest_kit::hardware`], so that all of
-//! this runs, and is tested, on the host as well. `main.rs` supplies the real machine.
+//! this runs, and is tested, on the host as well. `main.rs` gives it the devices of the real
+//! machine.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! The copy as a program: the devices of the real machine for the library to run on.
+//! The program that copies. It gives the library the devices of the real machine.
 #![no_std]
 #![no_main]
 #![deny(unsafe_code)]

@@ -1,4 +1,4 @@
-//! When to report progress: which of the counts 1 to total are worth a message.
+//! When to report progress, and to whom: which of the counts 1 to total are worth a message.
 //!
 //! The points depend on the total and the interval alone, so the same reports come out in the same
 //! order whatever steps the count moves in.
@@ -13,6 +13,59 @@ pub struct Schedule {
     total: u64,
     interval: u32,
     next: Option<u64>,
+}
+
+/// Whoever wants to know how a copy or a conversion gets on.
+pub trait Observer {
+    /// The first `sectors` sectors of the input disk are done. Called with counts that never fall.
+    fn done(&mut self, sectors: u64);
+
+    /// The first `sectors` sectors are dealt with, of which the last ones were a hole that is passed
+    /// in one step.
+    fn skipped(&mut self, sectors: u64);
+
+    /// There is nothing to do until a disk has done something.
+    fn idle(&mut self);
+}
+
+/// Whoever can report progress to the VMM.
+pub trait Reports {
+    /// `current` of `total` sectors of the input disk are done.
+    fn progress(&mut self, current: u64, total: u64);
+
+    /// Sends what is waiting, if the VMM would see it now.
+    fn idle(&mut self);
+}
+
+/// An observer that reports the points of a schedule as they are passed.
+#[derive(Debug)]
+pub struct Scheduled<'a, R> {
+    schedule: Schedule,
+    reporter: &'a mut R,
+}
+
+impl<'a, R: Reports> Scheduled<'a, R> {
+    /// Has `reporter` report the points of `schedule`.
+    #[must_use]
+    pub const fn new(schedule: Schedule, reporter: &'a mut R) -> Self {
+        Self { schedule, reporter }
+    }
+}
+
+impl<R: Reports> Observer for Scheduled<'_, R> {
+    fn done(&mut self, sectors: u64) {
+        while let Some(point) = self.schedule.take(sectors) {
+            self.reporter.progress(point, self.schedule.total());
+        }
+    }
+
+    fn skipped(&mut self, sectors: u64) {
+        self.schedule.skip(sectors);
+    }
+
+    fn idle(&mut self) {
+        self.reporter.idle();
+    }
 }
 
 /// How far `current` is in percent, rounded down.

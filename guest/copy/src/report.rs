@@ -1,73 +1,25 @@
-//! What the guest says to the VMM, as framed Protocol Buffers messages or as plain lines.
-//!
-//! This is the only place that knows that there are two protocols.
+//! Sends the VMM the reports of a copy, as Protocol Buffers messages or as plain lines of text. No
+//! other part of the program knows that there are these two protocols.
 
-use alloc::string::String;
 use core::fmt::{self, Write as _};
 
 use guest_kit::channel::Channel;
+use guest_kit::failure::{Failure, Op};
 use guest_kit::hardware::{Ports, Registers};
 use guest_kit::virtio::console::{Console, ConsoleError};
 use guest_protocol::{
     Protocol, capacity_message, complete_message, complete_with_digest, encode_progress,
-    error_message, init_message,
+    init_message,
 };
 
 use crate::config::Side;
 use crate::copy::hex;
-use crate::progress::percent;
+use crate::progress::{Reports, percent};
 
-/// The operation that is named in progress and completion.
+/// The name that messages have for a copy.
 const COPY: &str = "copy";
-/// What was being done when something failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Op {
-    /// Taking the configuration.
-    Config,
-    /// Setting up a disk.
-    Init,
-    /// Reading the input disk.
-    Read,
-    /// Writing the output disk.
-    Write,
-    /// Flushing the output disk.
-    Flush,
-    /// Reading the output disk back and comparing its digest.
-    Verify,
-    /// Reporting all this by the console.
-    Report,
-}
 
-impl Op {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Config => "config",
-            Self::Init => "init",
-            Self::Read => "read",
-            Self::Write => "write",
-            Self::Flush => "flush",
-            Self::Verify => "verify",
-            Self::Report => "report",
-        }
-    }
-}
-
-/// Something that ends the run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// What was being done.
-    pub op: Op,
-    /// Name of the device that it was done to.
-    pub device: &'static str,
-    /// Where, in sectors of that disk's configured size.
-    pub sector: u64,
-    /// The request's status byte, or [`guest_protocol::NO_STATUS`].
-    pub status: u32,
-    /// Why, for a person; may be empty.
-    pub detail: String,
-}
-
-/// Sends what happens to the VMM.
+/// Reports to the VMM.
 #[derive(Debug)]
 pub struct Reporter<'a, P, R> {
     channel: Channel<'a, P, R>,
@@ -75,7 +27,7 @@ pub struct Reporter<'a, P, R> {
 }
 
 impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
-    /// A reporter by COM1 that speaks Protocol Buffers, until it is told otherwise.
+    /// A reporter that sends Protocol Buffers messages by COM1, until it is told otherwise.
     #[must_use]
     pub const fn new(ports: &'a P) -> Self {
         Self {
@@ -89,20 +41,21 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
         self.channel.use_console(console);
     }
 
-    /// Speaks `protocol` from here on.
+    /// Reports in `protocol` from here on.
     pub fn speak(&mut self, protocol: Protocol) {
         self.protocol = protocol;
     }
 
-    /// `device` has passed `stage`; `address` is what the stage is about.
+    /// Reports that the initialisation of `device` has passed `stage`. `address` is the number that
+    /// belongs to the stage, such as the address of the registers.
     pub fn init(&mut self, stage: &str, device: &str, address: u64) {
-        // The plain protocol has no line for it.
+        // There is no line of text for it.
         if self.protocol == Protocol::Protobuf {
             self.channel.message(&init_message(stage, device, address));
         }
     }
 
-    /// `disk` holds `sectors` sectors, `bytes` bytes in all.
+    /// Reports that `disk` has `sectors` sectors, which are `bytes` bytes.
     pub fn capacity(&mut self, disk: Side, sectors: u64, bytes: u64) {
         let label = match disk {
             Side::Input => "Input",
@@ -117,44 +70,24 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
         }
     }
 
-    /// `current` of `total` input sectors are copied.
-    pub fn progress(&mut self, current: u64, total: u64) {
-        match self.protocol {
-            Protocol::Protobuf => {
-                let percent = percent(current, total);
-                self.channel
-                    .put(|buffer| encode_progress(COPY, current, total, percent, buffer).ok());
-            }
-            Protocol::Text => self.line(format_args!("Progress: {current}/{total}")),
-        }
-    }
-
-    /// The run has failed.
+    /// Reports that the run has failed.
     pub fn error(&mut self, failure: &Failure) {
         let Failure {
             op, sector, detail, ..
         } = failure;
         match (self.protocol, op) {
-            (Protocol::Protobuf, _) => self.channel.message(&error_message(
-                op.name(),
-                failure.device,
-                *sector,
-                failure.status,
-                detail,
-            )),
+            (Protocol::Protobuf, _) => self.channel.message(&failure.message()),
             (Protocol::Text, Op::Read) => self.line(format_args!("Read error at sector {sector}")),
             (Protocol::Text, Op::Write) => {
                 self.line(format_args!("Write error at sector {sector}"))
             }
             (Protocol::Text, Op::Flush) => self.line(format_args!("Flush error")),
             (Protocol::Text, Op::Verify) => self.line(format_args!("Verify error: {detail}")),
-            (Protocol::Text, Op::Config | Op::Init | Op::Report) => {
-                self.line(format_args!("Error: {detail}"))
-            }
+            (Protocol::Text, _) => self.line(format_args!("Error: {detail}")),
         }
     }
 
-    /// The run has ended after `count` input sectors.
+    /// Reports that the run has ended after `count` input sectors.
     pub fn complete(&mut self, count: u64, success: bool) {
         match (self.protocol, success) {
             (Protocol::Protobuf, _) => self
@@ -165,8 +98,8 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
         }
     }
 
-    /// The run has ended well after `count` input sectors, which have this digest (SHA-256); to
-    /// compute it took so many ticks.
+    /// Reports that the run has ended well after `count` input sectors, which have this digest
+    /// (SHA-256). `ticks` is how long it took to compute the digest, in ticks of the processor.
     pub fn complete_with(&mut self, count: u64, digest: &[u8], ticks: u64) {
         match self.protocol {
             Protocol::Protobuf => self
@@ -179,22 +112,17 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
         }
     }
 
-    /// Sends what is waiting, if it would be seen now.
-    pub fn idle(&mut self) {
-        self.channel.idle();
-    }
-
     /// Sends what is waiting.
     pub fn flush(&mut self) {
         self.channel.flush();
     }
 
-    /// Sends what is waiting, and waits until all that was sent has been taken.
+    /// Sends what is waiting, and waits until the VMM has taken all of it.
     pub fn finish(&mut self) {
         self.channel.finish();
     }
 
-    /// Why not everything was sent, if so.
+    /// Why not all reports were sent, if so.
     #[must_use]
     pub const fn fault(&self) -> Option<&ConsoleError> {
         self.channel.fault()
@@ -206,6 +134,23 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
             let written = line.write_fmt(text).and_then(|()| line.write_str("\n"));
             written.ok().map(|()| line.len)
         });
+    }
+}
+
+impl<P: Ports, R: Registers> Reports for Reporter<'_, P, R> {
+    fn progress(&mut self, current: u64, total: u64) {
+        match self.protocol {
+            Protocol::Protobuf => {
+                let percent = percent(current, total);
+                self.channel
+                    .put(|buffer| encode_progress(COPY, current, total, percent, buffer).ok());
+            }
+            Protocol::Text => self.line(format_args!("Progress: {current}/{total}")),
+        }
+    }
+
+    fn idle(&mut self) {
+        self.channel.idle();
     }
 }
 

@@ -1,7 +1,7 @@
 //! Fields of headers: integers of either byte order at a byte offset.
 //!
-//! A field outside the slice reads as zero, so that no header can make a parser panic; parsers
-//! read whole headers of a fixed size, where it does not happen.
+//! A field outside the slice reads as zero, so that no header can make a parser panic. Parsers read
+//! whole headers of a fixed size, and so all of their fields are inside.
 
 fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut field = [0; N];
@@ -40,7 +40,8 @@ pub(crate) fn le64(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(field(bytes, at))
 }
 
-/// Sixteen bytes as they lie there: a GUID or UUID, which is only compared.
+/// The sixteen bytes at `at`, a GUID or UUID. It is only compared, so that its byte order does not
+/// matter.
 pub(crate) fn guid(bytes: &[u8], at: usize) -> [u8; 16] {
     field(bytes, at)
 }

@@ -1,7 +1,7 @@
-//! A few lines of an image's tables in memory, instead of whole tables.
+//! Keeps a few pieces of an image's tables in memory, called lines, instead of whole tables.
 //!
-//! A cache holds [`LINE`] bytes a line and never more lines than it was made with; the line that
-//! was used longest ago makes room.
+//! A line has [`LINE`] bytes, and a cache never has more lines than it was made with. If another
+//! one is needed, the line that was used longest ago is given up.
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -22,7 +22,7 @@ struct Line {
     valid: usize,
 }
 
-/// The lines.
+/// A cache of parts of one file.
 pub(crate) struct Cache {
     lines: Vec<Line>,
     most: usize,

@@ -1,10 +1,10 @@
-//! What a parser says when it cannot go on.
+//! Why a parser cannot go on.
 
 use thiserror::Error;
 
 use crate::reason::{Finding, Reason};
 
-/// Why an image cannot be used, or not be read at one place.
+/// Why an image cannot be used, or cannot be read at one place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Error {
     /// The caller could not read what was asked for.
@@ -13,7 +13,7 @@ pub enum Error {
         /// Where the bytes are, in the image file.
         offset: u64,
     },
-    /// The image says something that is not followed.
+    /// The image says something that this crate does not accept.
     #[error("{0}")]
     Refused(Finding),
     /// The caller asked for a byte behind the end of the virtual disk.

@@ -7,7 +7,7 @@ use crate::error::{Error, ensure};
 use crate::reason::Reason;
 use crate::source::{len64, to_usize};
 
-/// The most pieces that one answer joins, so that the work for an answer is bounded.
+/// The most pieces that one answer joins. It bounds the work for an answer.
 const MOST_PIECES: u64 = 4096;
 
 /// A piece of the virtual disk, from the offset that was asked for.
@@ -22,9 +22,9 @@ pub struct Extent {
 /// Where bytes come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// They lie in the image file as they are; all of them are there.
+    /// They lie in the image file as they are, and the file has all of them.
     Data {
-        /// Where, in bytes.
+        /// Where they begin in the image file, in bytes.
         offset: u64,
     },
     /// They are zero.
@@ -41,19 +41,19 @@ pub enum Content {
 pub struct Compressed {
     /// Where its frame begins in the image file, in bytes.
     pub offset: u64,
-    /// Bytes of the frame: at most twice the cluster's size plus a sector. All of them are in the
-    /// file, and fewer may be needed.
+    /// The length of the frame in bytes: at most twice the cluster's size plus a sector. All of
+    /// them are in the file. The compressed bytes may be fewer.
     pub length: u64,
     /// How it is compressed.
     pub codec: Codec,
-    /// The fewest bytes that it may inflate to: less is a fault of the image. It is as many as
-    /// `size` except in the last grain of a VMDK, which some writers end with the disk.
+    /// The fewest bytes that it may inflate to. An image with fewer is at fault. It equals `size`,
+    /// except for the last grain of a VMDK, which some writers end where the disk ends.
     pub least: u32,
     /// The most bytes that it may inflate to, a whole cluster.
     pub size: u32,
     /// How many of those bytes are before the piece.
     pub skip: u32,
-    /// What is around the compressed bytes.
+    /// What is around the compressed bytes in the frame.
     pub frame: Frame,
 }
 
@@ -68,12 +68,13 @@ pub enum Codec {
     Zstd,
 }
 
-/// What is around the compressed bytes of a cluster.
+/// What is around the compressed bytes of a cluster in its frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Frame {
-    /// Nothing before; behind the stream, padding to a sector or the next cluster's bytes.
+    /// Nothing is before the stream. What is behind it is padding, or belongs to the next cluster.
     Bare,
-    /// A grain marker of VMDK: the grain's first sector, the length, the bytes (VMDK 5.0, page 9).
+    /// Before the stream there is a grain marker of VMDK: the first sector of the grain (8 bytes)
+    /// and the length of the stream (4 bytes). See VMDK 5.0, page 9.
     Grain {
         /// The sector that the marker has to name.
         sector: u64,
@@ -81,8 +82,8 @@ pub enum Frame {
 }
 
 impl Compressed {
-    /// Where in `frame`, the [`length`](Self::length) bytes at [`offset`](Self::offset), the
-    /// compressed bytes are.
+    /// Where the compressed bytes are in `frame`, which is the [`length`](Self::length) bytes of
+    /// the file at [`offset`](Self::offset).
     ///
     /// # Errors
     ///
@@ -92,8 +93,8 @@ impl Compressed {
         Ok(to_usize(range.start)..to_usize(range.end))
     }
 
-    /// The same for a frame of `length` bytes of which only the start is at hand, `head`: 12 bytes
-    /// at least, or all of it.
+    /// As [`payload`](Self::payload), for a frame of `length` bytes of which the caller has only
+    /// the first ones, `head`: at least 12, or all of them.
     ///
     /// # Errors
     ///
@@ -121,9 +122,9 @@ impl Extent {
         Self { length, content }
     }
 
-    /// The `length` bytes that are `within` bytes behind `start`, where a cluster lies. A last
-    /// cluster may end with the file, and what is missing there is zero; a cluster that begins
-    /// behind the end is missing as a whole, and that is a fault.
+    /// The piece of `length` bytes that begins `within` bytes behind `start`, where a cluster lies.
+    /// The last cluster may end with the file; the bytes that it lacks are zero. A cluster that
+    /// begins behind the end of the file is a fault of the image.
     pub(crate) fn data(
         start: u64,
         within: u64,
@@ -151,9 +152,9 @@ impl Extent {
     }
 }
 
-/// Joins the pieces from `offset` to the end of the disk, `size`, for as long as each continues
-/// the one before it, and says how many were looked at. A fault behind the first piece waits until it
-/// is asked for.
+/// Joins the pieces from `offset` on, up to the end of the disk at `size`, for as long as each
+/// continues the one before it. Returns also how many pieces were looked at. A fault that is met
+/// behind the first piece ends the answer there; the next question meets it again and fails.
 pub(crate) fn join(
     offset: u64,
     size: u64,

@@ -1,4 +1,4 @@
-//! The formats by name.
+//! The formats that a file may have, and their names.
 
 /// A format that a file may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -12,7 +12,7 @@ pub enum Format {
     Qcow,
     /// QEMU enhanced disk.
     Qed,
-    /// VMware's format: sparse, stream-optimised or a descriptor alone.
+    /// VMware's format: a sparse image, a stream-optimised one, or a descriptor alone.
     Vmdk,
     /// Virtual PC's format: fixed, dynamic or differencing.
     Vhd,
@@ -20,13 +20,13 @@ pub enum Format {
     Vhdx,
     /// VirtualBox's format.
     Vdi,
-    /// Linux unified key setup: a disk that is encrypted.
+    /// Linux Unified Key Setup, an encrypted disk.
     Luks,
     /// Parallels' format.
     Parallels,
     /// Apple's disk image.
     Dmg,
-    /// A CD or DVD: a raw disk.
+    /// The content of a CD or DVD, which is read as a raw disk.
     Iso,
     /// The Bochs emulator's growing disk.
     Bochs,
@@ -51,7 +51,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// All of them.
+    /// All formats.
     pub const ALL: &[Self] = &[
         Self::Raw,
         Self::Qcow2,
@@ -77,7 +77,7 @@ impl Format {
         Self::SevenZip,
     ];
 
-    /// The name that it is called by here.
+    /// The name that this project has for it.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -106,7 +106,7 @@ impl Format {
         }
     }
 
-    /// The name that qemu-img gives it; what that tool does not know is raw there.
+    /// The name that qemu-img has for it. What that tool does not know it takes for raw.
     #[must_use]
     pub const fn qemu_name(self) -> &'static str {
         match self {
@@ -126,7 +126,7 @@ impl Format {
         }
     }
 
-    /// The format of that name, here or in qemu-img.
+    /// The format that is called `name` here or in qemu-img.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         let all = || Self::ALL.iter().copied();
@@ -134,7 +134,7 @@ impl Format {
         own.or_else(|| all().find(|format| format.qemu_name() == name))
     }
 
-    /// Whether it is no disk at all, but something that a disk may be packed in.
+    /// Whether a file of this format is no disk, but an archive in which a disk may be packed.
     #[must_use]
     pub const fn is_archive(self) -> bool {
         matches!(
@@ -166,31 +166,31 @@ pub struct FormatSet(u32);
 const _: () = assert!(Format::ALL.len() <= 32);
 
 impl FormatSet {
-    /// With `format` as well.
+    /// The same set with `format` added.
     #[must_use]
     pub const fn with(self, format: Format) -> Self {
         Self(self.0 | 1 << format as u32)
     }
 
-    /// Whether `format` is one of them.
+    /// Whether `format` is in the set.
     #[must_use]
     pub const fn contains(self, format: Format) -> bool {
         self.0 & 1 << format as u32 != 0
     }
 
-    /// How many they are.
+    /// How many formats are in the set.
     #[must_use]
     pub const fn len(self) -> u32 {
         self.0.count_ones()
     }
 
-    /// There are none.
+    /// Whether no format is in the set.
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// All, in the order of [`Format::ALL`].
+    /// The formats of the set, in the order of [`Format::ALL`].
     pub fn iter(self) -> impl Iterator<Item = Format> {
         let all = Format::ALL.iter().copied();
         all.filter(move |format| self.contains(*format))

@@ -1,4 +1,4 @@
-//! An image of any format: what it says of itself, and where its bytes are.
+//! An image of any format: what it says of itself, and where the bytes of its disk are.
 
 use crate::error::Error;
 use crate::extent::{Content, Extent, join};
@@ -18,24 +18,24 @@ use crate::{other, qcow2, vdi, vhd, vhdx, vmdk};
 /// An image that can be read.
 #[derive(Debug)]
 pub enum Image {
-    /// The bytes as they are: how many.
+    /// A raw disk, with its size in bytes. The file is the disk.
     Raw(u64),
-    /// See [`Qcow2`].
+    /// An image that [`Qcow2`] reads.
     Qcow2(Qcow2),
-    /// See [`Vmdk`].
+    /// An image that [`Vmdk`] reads.
     Vmdk(Vmdk),
-    /// See [`Vhd`].
+    /// An image that [`Vhd`] reads.
     Vhd(Vhd),
-    /// See [`Vhdx`].
+    /// An image that [`Vhdx`] reads.
     Vhdx(Vhdx),
-    /// See [`Vdi`].
+    /// An image that [`Vdi`] reads.
     Vdi(Vdi),
 }
 
 /// Says what can be said of an image from its headers, and what speaks against using it.
 ///
-/// Faults of the image are findings, not errors. At most some hundred small reads are made, or as
-/// many as the log of a VHDX takes, which is at most eight times its length.
+/// Faults of the image are findings, not errors. It makes a few hundred small reads at most. Only
+/// the log of a VHDX takes more: of it, at most eight times its length is read.
 ///
 /// # Errors
 ///
@@ -44,8 +44,9 @@ pub fn inspect(source: &mut dyn ReadAt, options: &Options) -> Result<Info, Error
     examine(source, options).map(|(info, _)| info)
 }
 
-/// As [`inspect`], with the image where its headers allow to read on, whatever was found: for
-/// whoever lists snapshots or checks tables, and not for whoever uses the disk.
+/// Does what [`inspect`] does, and returns also the image, if its headers make sense, whatever
+/// speaks against using it. It is for listing snapshots and checking tables. Who uses the disk
+/// opens the image with [`Image::open`], which refuses what is not safe.
 ///
 /// # Errors
 ///
@@ -92,7 +93,7 @@ fn headers(
 }
 
 /// Looks for partitions and file systems on the virtual disk, if its start lies in the file
-/// uncompressed. What is in the way is found again, and named, by whoever reads the disk.
+/// uncompressed. Errors on the way are passed over here: whoever reads the disk meets them again.
 fn look_inside(image: &mut Image, source: &mut dyn ReadAt, info: &mut Info) {
     let mut disk = Disk { image, source };
     info.partitions = partition_table(&mut disk).unwrap_or_default();
@@ -112,7 +113,8 @@ impl Image {
         info.require(options)?;
         match image {
             Some(image) => Ok((image, info)),
-            // All was allowed, and yet the headers did not get that far: for this reason.
+            // The user has allowed all that was found, and yet there is no image: what was found
+            // last is the reason.
             None => Err(info
                 .findings
                 .iter()
@@ -159,20 +161,21 @@ impl Image {
         }
     }
 
-    /// Where the bytes at `offset` of the virtual disk come from, as far as it goes on alike. An
-    /// answer joins at most 4,096 table entries, so its cost is bounded; the number of answers is
-    /// bounded by the virtual size alone.
+    /// Where the bytes at `offset` of the virtual disk come from. The answer reaches as far as they
+    /// come from the same place, but it joins at most 4,096 table entries, so that its cost is
+    /// bounded. How many answers a whole disk takes is bounded by the virtual size alone.
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`] if a table entry on the way is not followed, [`Error::Outside`] behind
-    /// the end of the disk, [`Error::Read`].
+    /// [`Error::Refused`] if a table entry on the way leads nowhere or breaks the format,
+    /// [`Error::Outside`] behind the end of the disk, and [`Error::Read`].
     pub fn map(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Extent, Error> {
         self.map_counted(source, offset).map(|(extent, _)| extent)
     }
 
-    /// As [`map`](Self::map), with how many table entries were looked at: a few tables that are used
-    /// many times over make a disk of any size, so a caller counts them.
+    /// Does what [`map`](Self::map) does, and returns also how many table entries were looked at.
+    /// An image can use a few tables many times over for a disk of any size, so a caller limits
+    /// their number.
     ///
     /// # Errors
     ///
@@ -196,7 +199,7 @@ impl Image {
         }
     }
 
-    /// Where the table of grains lies whose disk begins at `offset`, if the format has such tables.
+    /// The grain table whose part of the disk begins at `offset`, if the format has grain tables.
     pub(crate) fn table(
         &mut self,
         source: &mut dyn ReadAt,
@@ -208,7 +211,8 @@ impl Image {
         }
     }
 
-    /// How a survey counts what table entries take of the file. A qcow2 image has refcounts for that.
+    /// In which units a survey counts the parts of the file that table entries take. A qcow2 image
+    /// has none, since it has refcounts.
     pub(crate) fn units(&self) -> Option<Units> {
         match self {
             Self::Raw(_) | Self::Qcow2(_) => None,
@@ -222,7 +226,7 @@ impl Image {
         }
     }
 
-    /// What one table entry says: that of the cluster that begins at `offset`.
+    /// What the table entry for the cluster that begins at `offset` says.
     pub(crate) fn entry(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Entry, Error> {
         match self {
             Self::Raw(_) | Self::Qcow2(_) => self.map(source, offset).map(Entry::of),
@@ -234,7 +238,7 @@ impl Image {
     }
 }
 
-/// The virtual disk of an image, as far as it can be read without inflating or a backing file.
+/// The virtual disk of an image. Reading fails where it takes inflating or a backing file.
 struct Disk<'a> {
     image: &'a mut Image,
     source: &'a mut dyn ReadAt,

@@ -1,7 +1,7 @@
-//! What is known of an image from its headers, and what speaks against using it.
+//! What the headers of an image say, and what speaks against using it.
 //!
-//! The memory is bounded: at most [`MOST_REFERENCES`] names of at most [`LONGEST_NAME`] bytes, 192
-//! feature bits, and each reason once.
+//! The memory for it is bounded: at most [`MOST_REFERENCES`] names of at most [`LONGEST_NAME`]
+//! bytes, 192 feature bits, and each reason once.
 
 use alloc::vec::Vec;
 
@@ -20,14 +20,14 @@ pub const LONGEST_NAME: usize = 1024;
 pub struct Options {
     /// The format that a user says the image has.
     pub claimed: Option<Format>,
-    /// The reasons that do not count.
+    /// The reasons for a refusal that the user overrides.
     pub allowed: ReasonSet,
-    /// The largest virtual disk in bytes.
+    /// The largest virtual disk that is not refused, in bytes.
     pub largest_disk: u64,
 }
 
 impl Options {
-    /// The largest virtual disk if the caller does not say: 64 TiB, the most that VHDX can have.
+    /// The limit on virtual disks if the caller sets none: 64 TiB, the most that a VHDX can have.
     pub const LARGEST_DISK: u64 = 64 << 40;
 }
 
@@ -46,19 +46,19 @@ impl Default for Options {
 pub struct Info {
     /// The format that it is taken for.
     pub format: Format,
-    /// All formats that fit.
+    /// All formats whose signatures the file has.
     pub fitting: FormatSet,
-    /// The kind within the format: `fixed`, `dynamic`, `streamOptimized` and so on.
+    /// The variant of the format, such as `fixed`, `dynamic` or `streamOptimized`.
     pub variant: Option<&'static str>,
     /// The version of the format.
     pub version: Option<u32>,
-    /// Bytes of the disk.
+    /// The size of the virtual disk in bytes.
     pub virtual_size: Option<u64>,
-    /// Bytes of a cluster, grain or block.
+    /// The size of a cluster, grain or block in bytes.
     pub cluster_size: Option<u64>,
-    /// How clusters are compressed, where they are.
+    /// How compressed clusters are compressed.
     pub compression: Option<&'static str>,
-    /// Bits of each refcount (qcow2).
+    /// How many bits a refcount has (qcow2).
     pub refcount_bits: Option<u32>,
     /// The feature bits that are set.
     pub features: Vec<Feature>,
@@ -68,14 +68,14 @@ pub struct Info {
     pub references: Vec<Reference>,
     /// How many snapshots it holds.
     pub snapshots: u32,
-    /// Whether its log holds changes that are replayed in memory.
+    /// Whether its log holds changes, which are then replayed in memory (VHDX).
     pub log_replayed: bool,
-    /// The partition table of the disk in it, where that can be read without inflating.
+    /// The partition table of the virtual disk, if it can be read without inflating.
     pub partitions: Option<PartitionTable>,
-    /// The file system that fills the disk in it, where there are no partitions and that can be
-    /// read without inflating.
+    /// The file system that fills the virtual disk, if there are no partitions and it can be read
+    /// without inflating.
     pub file_system: Option<FileSystem>,
-    /// What speaks against using it.
+    /// What speaks against using the image.
     pub findings: Findings,
 }
 
@@ -101,7 +101,7 @@ impl Info {
         }
     }
 
-    /// The verdict: safe, or the graver of what was found.
+    /// The verdict: safe if nothing was found, or else the worst of what was found.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         let broken = |finding: &Finding| finding.reason.class() == Class::Broken;
@@ -118,7 +118,8 @@ impl Info {
         self.findings.add(reason, at, value);
     }
 
-    /// Notes the name of another file; what is over the bounds is cut.
+    /// Notes the name of another file. A name that is too long is cut, and one too many is left
+    /// out.
     pub(crate) fn refer(&mut self, kind: ReferenceKind, name: &[u8]) {
         if self.references.len() < MOST_REFERENCES {
             let name = name.get(..LONGEST_NAME).unwrap_or(name).to_vec();
@@ -142,14 +143,14 @@ impl Info {
     }
 }
 
-/// What is to be made of an image.
+/// Whether an image may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Nothing speaks against it.
     Safe,
-    /// It is refused, though it may be whole.
+    /// It may be whole, but using it is not safe or not possible here.
     Refused,
-    /// It contradicts itself.
+    /// It contradicts itself or its format.
     Broken,
 }
 
@@ -168,51 +169,51 @@ impl Verdict {
 /// A feature bit that is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Feature {
-    /// What a reader that does not know the bit may do.
+    /// What a program may do that does not know the bit.
     pub kind: FeatureKind,
     /// The number of the bit.
     pub bit: u32,
-    /// Its name, if it is known here.
+    /// Its name, if this crate knows it.
     pub name: Option<&'static str>,
 }
 
-/// What a reader that does not know a feature may do.
+/// What a program that does not know a feature may do with the image ("Header" in qcow2.txt).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FeatureKind {
-    /// Nothing.
+    /// It may not open the image.
     Incompatible,
-    /// Anything.
+    /// It may use the image as if the bit were not set.
     Compatible,
-    /// Anything, if it clears the bit when it writes.
+    /// It may use the image, and has to clear the bit when it writes to it.
     Autoclear,
 }
 
-/// The name of another file, as it lies in the image: it may hold any bytes.
+/// A file that an image names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference {
     /// What the other file is to the image.
     pub kind: ReferenceKind,
-    /// Its name.
+    /// Its name as it lies in the image: any bytes.
     pub name: Vec<u8>,
 }
 
 /// What another file is to an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReferenceKind {
-    /// It has what the image lacks.
+    /// The backing file: it has what the image lacks.
     Backing,
-    /// The format of the backing file: a name, but not of a file.
+    /// Not a file, but the name of the backing file's format.
     BackingFormat,
-    /// It has the data.
+    /// The external data file: it has the data of the disk.
     Data,
-    /// It has a part of the disk.
+    /// An extent: it has a part of the disk (VMDK).
     Extent,
-    /// The image is the difference to it.
+    /// The parent: the image holds only what differs from it.
     Parent,
 }
 
 impl ReferenceKind {
-    /// A stable name.
+    /// Its name for programs, which does not change.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

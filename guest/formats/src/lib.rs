@@ -1,20 +1,20 @@
 //! Disk image formats without I/O: recognition, verdicts and mappings.
 //!
-//! The images are those of strangers, so each byte is taken for hostile. A parser never follows a
-//! name to another file; it asks its caller for bytes of the image ([`ReadAt`]) and answers with
-//! what the image is ([`inspect`]), what speaks against using it ([`Reason`]) and where the bytes
-//! of the virtual disk are ([`Image::map`]). Compressed clusters are found here and inflated by
-//! the caller: there is no codec in this crate.
+//! Images come from strangers, so that no byte of them is trusted. A parser never opens a file that
+//! an image names. It asks its caller for bytes of the image ([`ReadAt`]), and answers what the
+//! image is ([`inspect`]), what speaks against using it ([`Reason`]) and where the bytes of the
+//! virtual disk are ([`Image::map`]). It finds compressed clusters and leaves it to the caller to
+//! inflate them: there is no codec in this crate.
 //!
 //! # Bounds
 //!
-//! - Memory: an open image has at most three cache lines of 16 KiB, a VHDX with a log at most 160
-//!   KiB more; a VMDK descriptor takes 64 KiB while it is read. A check of refcounts takes what its
-//!   window says and eight lines. Nothing that an image says makes it more.
-//! - Steps: each call makes a bounded number of reads; how many calls a disk takes is bounded by
-//!   its virtual size, which the caller limits ([`Options::largest_disk`]). Tables may be shared,
-//!   so the size of the file bounds nothing.
-//! - No input makes a parser panic.
+//! - Memory: an open image has at most three cache lines of 16 KiB. A VHDX with a log takes at most 160
+//!   KiB more, and a VMDK takes 64 KiB more while its descriptor is read. A check of refcounts takes eight
+//!   lines, and the memory for its window ([`qcow2::CheckOptions`]). No image can make it more.
+//! - Steps: each call makes a bounded number of reads. How many calls a disk takes is bounded by its
+//!   virtual size, which the caller limits ([`Options::largest_disk`]). The length of the file is no bound,
+//!   since an image may use a table many times over.
+//! - Panics: no input makes a parser panic.
 //!
 //! # Example
 //!

@@ -1,6 +1,7 @@
-//! Formats that are recognised, but not read: how long their disks are and what they refer to.
+//! What the headers say of formats that are recognised and not read: the size of the disk, and the
+//! files that the image names.
 //!
-//! What cannot be told is left out; the verdict already refuses these formats.
+//! What a header does not tell is left out. The image is refused in any case.
 
 use crate::bytes::{be16, be32, be64, has, le32, le64, u8_at};
 use crate::error::Error;
@@ -17,7 +18,7 @@ pub(crate) fn inspect(
 ) -> Result<(), Error> {
     let bytes: [u8; 512] = prefix(source)?;
     match info.format {
-        // docs/interop/qed_spec.rst in QEMU's sources.
+        // Described in docs/interop/qed_spec.rst of QEMU's sources.
         Format::Qed => {
             info.cluster_size = Some(u64::from(le32(&bytes, 4)));
             info.set_size(le64(&bytes, 48), 48, options);
@@ -26,7 +27,7 @@ pub(crate) fn inspect(
                 backing(source, u64::from(at), length, info)?;
             }
         }
-        // block/qcow.c in QEMU's sources.
+        // Described by block/qcow.c of QEMU's sources.
         Format::Qcow => {
             info.version = Some(1);
             info.cluster_size = 1_u64.checked_shl(u32::from(u8_at(&bytes, 32)));
@@ -39,7 +40,8 @@ pub(crate) fn inspect(
                 info.find(Reason::Encrypted, 36, u64::from(be32(&bytes, 36)));
             }
         }
-        // The LUKS1 on-disk format, 1.2.3, and the LUKS2 on-disk format, 1.1.
+        // LUKS1 On-Disk Format Specification 1.2.3, section 2.4; LUKS2 On-Disk Format Specification
+        // 1.1, section 2.1.
         Format::Luks => {
             let version = be16(&bytes, 6);
             info.version = Some(u32::from(version));
@@ -50,7 +52,7 @@ pub(crate) fn inspect(
                 info.virtual_size = source.size().checked_sub(payload);
             }
         }
-        // docs/interop/parallels.rst in QEMU's sources.
+        // Described in docs/interop/parallels.rst of QEMU's sources.
         Format::Parallels => {
             info.cluster_size = Some(u64::from(le32(&bytes, 28)).saturating_mul(512));
             let mut sectors = le64(&bytes, 36);
@@ -59,7 +61,7 @@ pub(crate) fn inspect(
             }
             info.set_size(sectors.saturating_mul(512), 36, options);
         }
-        // The trailer that begins with "koly".
+        // There is no specification. The last 512 bytes are a trailer that begins with "koly".
         Format::Dmg if source.size() >= 512 => {
             let at = source.size() - 512;
             let mut trailer = [0; 512];

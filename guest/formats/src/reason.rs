@@ -1,12 +1,12 @@
-//! The reasons for which an image is refused, with names that stay as they are.
+//! The reasons for which an image is refused.
 //!
-//! A program reads the name, a person the message. [`Findings`] holds each reason once, so the
-//! list is as long as there are reasons, whatever the image says.
+//! Each has a name for programs, which never changes, and a message for people. [`Findings`] holds
+//! each reason once, so that no image can make the list longer than the table below.
 
 use alloc::vec::Vec;
 use core::fmt;
 
-/// What kind of objection a reason is.
+/// How grave a reason is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// The image may be whole, but using it is not safe or not possible here.
@@ -25,28 +25,28 @@ macro_rules! reasons {
         }
 
         impl Reason {
-            /// All of them.
+            /// All reasons.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            /// The stable name, in small letters and hyphens.
+            /// The name for programs, in small letters and hyphens.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
             }
 
-            /// One sentence for a person.
+            /// What is wrong, as one sentence for a person.
             #[must_use]
             pub const fn message(self) -> &'static str {
                 match self { $(Self::$variant => $message,)* }
             }
 
-            /// Whether the image is unsafe or broken.
+            /// Whether such an image is refused or broken.
             #[must_use]
             pub const fn class(self) -> Class {
                 match self { $(Self::$variant => Class::$class,)* }
             }
 
-            /// Whether a user may override it: where not, there is no way to read on.
+            /// Whether a user may override it. Where not, the image cannot be read any further.
             #[must_use]
             pub const fn may_be_allowed(self) -> bool {
                 match self { $(Self::$variant => reasons!(@$allowed),)* }
@@ -136,12 +136,12 @@ reasons! {
         "The log does not hold the changes that it has to hold.";
 }
 
-/// A reason, and where in the image it was met.
+/// A reason for a refusal, and the place in the image that gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// Why.
+    /// The reason.
     pub reason: Reason,
-    /// The offset in the image file, in bytes, of the field or the thing.
+    /// The offset in the image file, in bytes, of the field or the structure that is wrong.
     pub at: u64,
     /// What was found there: a field's value, an offset or a length.
     pub value: u64,
@@ -155,59 +155,59 @@ impl fmt::Display for Finding {
     }
 }
 
-/// A set of reasons: those that a user allows.
+/// A set of reasons, such as those that a user overrides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReasonSet(u64);
 
 const _: () = assert!(Reason::ALL.len() <= 64);
 
 impl ReasonSet {
-    /// None.
+    /// The set without any reason.
     pub const EMPTY: Self = Self(0);
 
-    /// With `reason` as well.
+    /// The same set with `reason` added.
     #[must_use]
     pub const fn with(self, reason: Reason) -> Self {
         Self(self.0 | 1 << reason as u32)
     }
 
-    /// Whether `reason` is one of them.
+    /// Whether `reason` is in the set.
     #[must_use]
     pub const fn contains(self, reason: Reason) -> bool {
         self.0 & 1 << reason as u32 != 0
     }
 }
 
-/// What was found in one image: each reason once, with the first place where it was met.
+/// What was found in one image: each reason once, with the first place that gave it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings(Vec<Finding>);
 
 impl Findings {
-    /// Adds a finding unless its reason is there.
+    /// Adds a finding, unless there is one with the same reason.
     pub(crate) fn add(&mut self, reason: Reason, at: u64, value: u64) {
         if !self.has(reason) {
             self.0.push(Finding { reason, at, value });
         }
     }
 
-    /// Whether `reason` is among them.
+    /// Whether there is a finding with this reason.
     #[must_use]
     pub fn has(&self, reason: Reason) -> bool {
         self.0.iter().any(|finding| finding.reason == reason)
     }
 
-    /// Nothing was found: the image is safe.
+    /// Whether nothing was found, so that the image is safe.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// All, in the order in which they were found.
+    /// All findings, in the order in which they were found.
     pub fn iter(&self) -> impl Iterator<Item = &Finding> {
         self.0.iter()
     }
 
-    /// The first that is not allowed, if there is one.
+    /// The first finding whose reason is not overridden, if there is one.
     #[must_use]
     pub fn first_except(&self, allowed: ReasonSet) -> Option<Finding> {
         let refused = |finding: &&Finding| {

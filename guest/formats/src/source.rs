@@ -1,11 +1,11 @@
-//! Where an image's bytes come from: the one thing that this crate asks of its caller.
-//!
-//! A parser asks for a few bytes at an offset, and the caller reads them as it likes.
+//! How the parsers get the bytes of an image: they ask their caller for some bytes at an offset,
+//! and it reads them in whatever way it has. It is the one thing that this crate needs of its
+//! caller.
 
 use crate::error::Error;
 use crate::reason::Reason;
 
-/// The bytes could not be read. Why is known to the caller, who tried.
+/// The bytes could not be read. The caller, who tried to, knows why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadError;
 
@@ -39,7 +39,8 @@ impl ReadAt for &[u8] {
     }
 }
 
-/// Fills `buffer` from `offset`, or says that the file ends before.
+/// Fills `buffer` with the bytes at `offset`, or fails with [`Reason::BeyondEnd`] if the file ends
+/// before that.
 pub(crate) fn read(source: &mut dyn ReadAt, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
     let end = offset.checked_add(len64(buffer));
     if end.is_none_or(|end| end > source.size()) {
@@ -71,12 +72,12 @@ pub(crate) fn prefix<const N: usize>(source: &mut dyn ReadAt) -> Result<[u8; N],
     Ok(bytes)
 }
 
-/// A slice's length as the type of offsets.
+/// The length of a slice, in the type that offsets have.
 pub(crate) fn len64(bytes: &[u8]) -> u64 {
     u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
 
-/// An offset as an index; what does not fit is beyond every slice.
+/// An offset as an index. One that does not fit becomes an index that no slice has.
 pub(crate) fn to_usize(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
 }

@@ -1,6 +1,8 @@
-//! VDI, dynamic and static (VirtualBox's `VDICore.h` and QEMU's `block/vdi.c` describe it).
+//! VDI, dynamic and static. There is no specification; `VDICore.h` of VirtualBox's sources and
+//! `block/vdi.c` of QEMU's describe the format.
 //!
-//! Behind the header lies a map with an entry for each block of the disk. Memory: one cache line.
+//! Behind the header lies a map with an entry for each block of the disk. An open VDI takes one
+//! cache line of memory.
 
 use crate::bytes::{has, le32, le64};
 use crate::cache::Cache;
@@ -11,13 +13,13 @@ use crate::reason::Reason;
 use crate::source::{ReadAt, prefix};
 use crate::survey::{Entry, Units};
 
-/// Bytes of the header that are looked at.
+/// How many bytes of the header are read.
 const HEADER: u64 = 512;
-/// Entries from this one on have no block: the last means "never written", the one before
-/// "discarded".
+/// The smallest entry that names no block. This one means "discarded", and the next one, the
+/// largest there is, "never written".
 const UNALLOCATED: u32 = 0xffff_fffe;
 const SECTOR: u64 = 512;
-/// The sizes of a block that are taken: 1 MiB is usual.
+/// The sizes of a block that are accepted, in bytes. Writers use 1 MiB.
 const BLOCK_SIZES: core::ops::RangeInclusive<u64> = 4096..=256 << 20;
 
 /// An open VDI.
@@ -25,17 +27,17 @@ const BLOCK_SIZES: core::ops::RangeInclusive<u64> = 4096..=256 << 20;
 pub struct Vdi {
     virtual_size: u64,
     map: u64,
-    /// Where block 0 is.
+    /// The offset of block 0 in the file, in bytes.
     data: u64,
     block_size: u64,
-    /// Bytes before the data of each block.
+    /// How many bytes each block has before its data.
     extra: u64,
     /// How many blocks the file has.
     allocated: u32,
     cache: Cache,
 }
 
-/// Reads the header into `info`; fails where there is no sense in going on.
+/// Reads the header into `info`. Fails where nothing further can be read.
 pub(crate) fn inspect(
     source: &mut dyn ReadAt,
     info: &mut Info,
@@ -59,7 +61,7 @@ pub(crate) fn inspect(
     )?;
     info.version = Some(1);
     kind(&bytes, info)?;
-    // As in QEMU, a disk ends with a whole sector.
+    // As QEMU does, fill up the last sector.
     let virtual_size = le64(&bytes, 368).checked_next_multiple_of(SECTOR);
     let virtual_size = virtual_size.unwrap_or(u64::MAX);
     info.set_size(virtual_size, 368, options);
@@ -111,7 +113,8 @@ fn kind(bytes: &[u8], info: &mut Info) -> Result<(), Error> {
         4 => "differencing",
         other => return Err(Error::refused(Reason::BadHeader, 76, u64::from(other))),
     });
-    // A UUID that is not zero names a parent: the image it was made from, or the one below it.
+    // There are two such UUIDs: of the image that this one was made from, and of the one below it.
+    // One that is not zero names a parent.
     let uuid = |at: usize| bytes.get(at..at + 16).unwrap_or_default();
     let parents = [424, 440].map(uuid);
     let named = |uuid: &&[u8]| uuid.iter().any(|byte| *byte != 0);
@@ -137,19 +140,20 @@ impl Vdi {
         Ok(image)
     }
 
-    /// Bytes of the virtual disk.
+    /// The size of the virtual disk in bytes.
     #[must_use]
     pub fn virtual_size(&self) -> u64 {
         self.virtual_size
     }
 
-    /// Bytes of a block.
+    /// The size of a block in bytes.
     #[must_use]
     pub fn block_size(&self) -> u64 {
         self.block_size
     }
 
-    /// Where the bytes at `offset` of the virtual disk come from, and how many entries said so.
+    /// Where the bytes at `offset` of the virtual disk come from, and how many table entries were
+    /// looked at.
     pub(crate) fn joined(
         &mut self,
         source: &mut dyn ReadAt,
@@ -172,7 +176,7 @@ impl Vdi {
         Ok(Entry::block(at, self.block_size, self.extra, extent))
     }
 
-    /// Where the entry for the block of `offset` lies.
+    /// The offset in the file of the entry for the block that has the byte `offset` of the disk.
     fn entry_at(&self, offset: u64) -> u64 {
         self.map + offset / self.block_size * 4
     }
@@ -191,7 +195,7 @@ impl Vdi {
             at,
             u64::from(block),
         )?;
-        // What is behind the largest offset is behind the end of the file as well.
+        // An offset that is too large for the type is behind the end of the file as well.
         let stride = self.extra + self.block_size;
         let before = u64::from(block).saturating_mul(stride);
         let start = before.saturating_add(self.data + self.extra);

@@ -1,15 +1,17 @@
-//! The run from end to end: configuration, the disk, the look into the image, and what is said.
+//! A look into an image from beginning to end: it takes the configuration, sets up the disk, looks
+//! into the image, and reports what it finds.
 
 use guest_abi::ports::COM1;
 use guest_formats::{Error, examine};
 use guest_kit::disk::ReadDisk;
 use guest_kit::dma::DmaRegion;
+use guest_kit::failure::{Failure, Op};
 use guest_kit::hardware::{Attached, Ports, Registers};
 use guest_kit::serial::Uart;
 use guest_protocol::{InspectTask, MAX_MESSAGE_LEN};
 
 use crate::config::Config;
-use crate::report::{Failure, Op, Reporter};
+use crate::report::{Reporter, failure, read_failure};
 use crate::source::Source;
 use crate::{check, info};
 
@@ -29,7 +31,7 @@ pub struct Parts<'a, P, R> {
     pub pool: DmaRegion,
 }
 
-/// Does everything and returns the exit status for the exit port.
+/// Runs the whole of it, and returns the status for the exit port.
 pub fn run<P: Ports, R: Registers>(parts: Parts<'_, P, R>) -> u8 {
     let mut reporter = Reporter::new(parts.ports);
     let result = match configure(parts.ports) {
@@ -48,12 +50,12 @@ pub fn run<P: Ports, R: Registers>(parts: Parts<'_, P, R>) -> u8 {
     }
 }
 
-/// Waits for the configuration and takes it.
+/// Waits for the configuration, and takes it.
 fn configure<P: Ports>(ports: &P) -> Result<Config, Failure> {
     let mut buffer = [0; MAX_MESSAGE_LEN];
     let message = Uart::new(ports, COM1).receive_frame(&mut buffer);
-    let message = message.map_err(|error| Failure::new(Op::Config, &error))?;
-    Config::decode(message).map_err(|error| Failure::new(Op::Config, &error))
+    let message = message.map_err(|error| failure(Op::Config, &error))?;
+    Config::decode(message).map_err(|error| failure(Op::Config, &error))
 }
 
 fn look<P: Ports, R: Registers>(
@@ -62,12 +64,12 @@ fn look<P: Ports, R: Registers>(
     reporter: &mut Reporter<'_, P>,
 ) -> Result<(), Failure> {
     let disk = ReadDisk::start(parts.ports, parts.image, parts.pool);
-    let disk = disk.map_err(|error| Failure::new(Op::Init, &error))?;
+    let disk = disk.map_err(|error| failure(Op::Init, &error))?;
     let mut source = Source::new(disk, config.length);
     let looked = look_into(&mut source, config, reporter);
     looked.map_err(|error| match (error, source.failure()) {
-        (Error::Read { offset }, Some(failure)) => Failure::read(offset, failure),
-        (error, _) => Failure::new(Op::Read, &error),
+        (Error::Read { offset }, Some(cause)) => read_failure(offset, cause),
+        (error, _) => failure(Op::Read, &error),
     })
 }
 
@@ -83,7 +85,7 @@ fn look_into<P: Ports, R: Registers>(
         return Ok(());
     }
     match check::report(&found, image, source, options, reporter) {
-        // The check was given up: a reason like any other, and no failure of the run.
+        // A check that was given up is a reason for a refusal, and no failure of the run.
         Err(Error::Refused(finding)) => {
             reporter.finding(&finding, options.allowed);
             Ok(())

@@ -1,9 +1,9 @@
 //! Whether the tables of an image are sound.
 //!
-//! A qcow2 image has refcounts, which are compared with what its tables use, in as many passes as
-//! the memory makes necessary. Of every other format each table entry is looked at: checksums and
-//! copies of headers were compared before, when the image was opened. What an entry takes of the file
-//! no other may have: that is counted in as many passes as the memory makes necessary, too.
+//! A qcow2 image has refcounts, which are compared with how often its tables use each cluster. Of
+//! every other format each table entry is looked at, and no two entries may take the same part of
+//! the file. Checksums and copies of headers were compared before, when the image was opened. Both
+//! checks make as many passes as the memory makes necessary.
 
 use core::ops::RangeInclusive;
 
@@ -14,28 +14,28 @@ use guest_protocol::{CheckMessage, Payload, ProblemMessage};
 
 use crate::report::Reporter;
 
-/// Clusters that a pass counts: with 5 bytes for each they take most of the heap, and an image of
-/// 32 GiB with the usual clusters needs one pass.
+/// How many clusters one pass counts. Each takes 5 bytes, so that they take most of the heap. With
+/// clusters of 64 KiB one pass is enough for 32 GiB.
 const WINDOW: u32 = 512 * 1024;
-/// Units of the file (sectors, MiB or blocks) that a pass counts in other formats, with a bit for each:
-/// 8 GiB of a VMDK or a VHD, and all that a VHDX or a VDI has.
+/// How many units of the file (sectors, mebibytes or blocks) one pass counts in other formats. Each
+/// takes a bit. They are 8 GiB of a VMDK or a VHD, and all that a VHDX or a VDI can have.
 const UNITS: u32 = 16 << 20;
-/// Table entries and refcounts of qcow2 that are looked at before the check gives up, whatever the
-/// image is: some 1.5 s, and some 40 s.
+/// How many table entries and refcounts of any qcow2 image are looked at before the check gives up,
+/// at the least and at the most. That takes some 1.5 s, and some 40 s.
 const ENTRIES: RangeInclusive<u64> = 1 << 25..=1 << 30;
-/// The same for the table entries of other formats, which take half as long.
+/// The same for the table entries of other formats, each of which takes half as long.
 const OTHER_ENTRIES: RangeInclusive<u64> = 1 << 25..=1 << 32;
-/// How many of those are looked at before the work is summed up.
+/// How many of those are looked at in one step of a survey.
 const AT_ONCE: u64 = 1 << 14;
-/// Snapshots whose tables may all be looked at anew.
+/// For how many snapshots the limit on the work allows to look at all tables once more.
 const MOST_SNAPSHOTS: u64 = 64;
 
-/// Checks the image and says what was found, unless there is nothing that can be checked.
+/// Checks the image, and reports what was found. Does nothing if there is nothing to check.
 ///
 /// # Errors
 ///
-/// [`Error::Read`] if the image could not be read, [`Error::Refused`] with
-/// [`Reason::TooMuchWork`] if the check did not come to an end.
+/// [`Error::Read`] if the image could not be read, and [`Error::Refused`] with
+/// [`Reason::TooMuchWork`] if the check gave up.
 pub fn report<P: Ports>(
     info: &Info,
     image: Option<Image>,
@@ -53,12 +53,12 @@ pub fn report<P: Ports>(
     }
 }
 
-/// Whether what is known from the headers lets the tables mean anything.
+/// Whether the headers say enough for the tables to be read.
 fn can_be_checked(info: &Info, options: &Options) -> bool {
     let stands_in_the_way = |finding: &Finding| {
         let harmless = matches!(
             finding.reason,
-            // The tables are read as they are, whatever the data is and whoever wrote last.
+            // These reasons say nothing against the tables themselves.
             Reason::BackingFile
                 | Reason::Differencing
                 | Reason::Encrypted
@@ -100,18 +100,18 @@ fn refcounts<P: Ports>(
     Ok(())
 }
 
-/// How many entries an image of this length may have that is what it should be: each pass meets
-/// each table in the file once, and again for each snapshot. Tables that are used many times over
-/// are more, and are not followed to their end.
+/// How many entries are looked at of a qcow2 image whose file has `length` bytes. In a sound image
+/// each pass meets each table once, and once more for each snapshot. An image that uses tables many
+/// times over would take more, and its check gives up.
 fn most_entries(length: u64, cluster: u64, snapshots: u32) -> u64 {
     let passes = 1 + length / cluster / u64::from(WINDOW);
     let walks = passes * (1 + u64::from(snapshots).min(MOST_SNAPSHOTS));
     within((length / 8).saturating_mul(walks), ENTRIES)
 }
 
-/// The same for the other formats: an entry of four bytes is met in each pass, of which a file of
-/// sectors takes the most, and the marker of a compressed grain, which has a sector at least, is
-/// worth some hundred.
+/// The same for the other formats. An entry has four bytes, and each pass meets it once; a format
+/// that counts in sectors takes the most passes. A compressed grain takes at least a sector, and to
+/// read its marker counts as some hundred entries.
 fn most_units(length: u64) -> u64 {
     let passes = 1 + length / 512 / u64::from(UNITS);
     within(

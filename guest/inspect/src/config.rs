@@ -1,4 +1,4 @@
-//! What the VMM asks for: its `InspectConfig` message (proto/guest.proto), checked.
+//! What the VMM wants: the message `InspectConfig` of proto/guest.proto, checked.
 
 use alloc::string::String;
 
@@ -9,16 +9,16 @@ use thiserror::Error;
 /// Why a configuration cannot be used.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ConfigError {
-    /// Not a message of the schema.
+    /// The bytes are no message of the schema.
     #[error("the configuration is not a valid Protocol Buffers message")]
     Malformed,
-    /// Something else is to be done with the image than this guest does.
+    /// The number of the task means nothing to this guest.
     #[error("task {0} is not known")]
     Task(i32),
-    /// No format of that name is known.
+    /// No format has this name.
     #[error("format {0} is not known")]
     Format(String),
-    /// No reason of that name is known.
+    /// No reason has this name.
     #[error("reason {0} is not known")]
     Reason(String),
 }
@@ -28,18 +28,18 @@ pub enum ConfigError {
 pub struct Config {
     /// What to do.
     pub task: InspectTask,
-    /// Bytes of the image.
+    /// The length of the image in bytes.
     pub length: u64,
-    /// What the user has said of the image.
+    /// What the user says of the image, and overrides.
     pub options: Options,
 }
 
 impl Config {
-    /// Takes the VMM's message apart.
+    /// Decodes the VMM's message and checks it.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`], for the first thing that does not hold.
+    /// [`ConfigError`] for the first thing that is wrong with it.
     pub fn decode(message: &[u8]) -> Result<Self, ConfigError> {
         let message = InspectConfig::decode(message).map_err(|_| ConfigError::Malformed)?;
         let task = InspectTask::try_from(message.task);

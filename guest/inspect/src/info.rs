@@ -1,4 +1,4 @@
-//! What an image says of itself, as messages.
+//! Reports what the headers of an image say.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -10,10 +10,10 @@ use guest_protocol::{FeatureMessage, ImageMessage, Payload, ReferenceMessage, Sn
 
 use crate::report::Reporter;
 
-/// The most snapshots that are told one by one; an image may have 65,536.
+/// The most snapshots that are reported one by one. An image may have 65,536.
 pub const MOST_SNAPSHOTS_TOLD: u32 = 256;
 
-/// Says all that is known of the image and what speaks against it.
+/// Reports all that the headers say of the image, and what speaks against using it.
 ///
 /// # Errors
 ///
@@ -45,7 +45,7 @@ pub fn report<P: Ports>(
     Ok(())
 }
 
-/// Tells the first snapshots; returns what is wrong with their table.
+/// Reports the first snapshots. Returns what is wrong with their table, if anything is.
 fn snapshots<P: Ports>(
     image: &Qcow2,
     source: &mut dyn ReadAt,

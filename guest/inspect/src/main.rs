@@ -1,4 +1,4 @@
-//! The look into an image as a program: the devices of the real machine for the library to run on.
+//! The program that looks into an image. It gives the library the devices of the real machine.
 #![no_std]
 #![no_main]
 #![deny(unsafe_code)]

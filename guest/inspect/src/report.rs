@@ -1,85 +1,48 @@
-//! What the guest says to the VMM: framed Protocol Buffers messages by COM1, each sent when it is
-//! made, and their number at the end.
+//! Sends the VMM what is found, as messages by COM1. Each is sent when it is made, and the last one
+//! says how many there were.
 
-use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
 use guest_abi::ports::COM1;
 use guest_formats::{Finding, ReasonSet};
+use guest_kit::failure::{Failure, Op};
 use guest_kit::hardware::Ports;
 use guest_kit::serial::Uart;
 use guest_protocol::{
-    FindingMessage, GuestMessage, HEADER_LEN, MAX_MESSAGE_LEN, NO_STATUS, Payload,
-    complete_message, encode_framed, error_message, info_message,
+    FindingMessage, GuestMessage, HEADER_LEN, MAX_MESSAGE_LEN, Payload, complete_message,
+    encode_framed, info_message,
 };
 
-/// The device that everything is about.
+/// The name that messages have for the disk with the image.
 const IMAGE: &str = "input";
 const SECTOR: u64 = 512;
 
-/// What was being done when something failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Op {
-    /// Taking the configuration.
-    Config,
-    /// Setting up the disk.
-    Init,
-    /// Reading the image.
-    Read,
+/// The failure of `op`, for `detail`.
+pub fn failure(op: Op, detail: &dyn fmt::Display) -> Failure {
+    Failure::new(op, IMAGE, detail)
 }
 
-impl Op {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Config => "config",
-            Self::Init => "init",
-            Self::Read => "read",
-        }
+/// The failure of a read of the image at the byte `offset`.
+pub fn read_failure(offset: u64, detail: &dyn fmt::Display) -> Failure {
+    Failure {
+        sector: offset / SECTOR,
+        ..failure(Op::Read, detail)
     }
 }
 
-/// Something that ends the run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    op: Op,
-    sector: u64,
-    detail: String,
-}
-
-impl Failure {
-    /// `op` failed with `error`.
-    #[must_use]
-    pub fn new(op: Op, error: &dyn fmt::Display) -> Self {
-        Self {
-            op,
-            sector: 0,
-            detail: error.to_string(),
-        }
-    }
-
-    /// The image cannot be read at the byte `offset`.
-    #[must_use]
-    pub fn read(offset: u64, error: &dyn fmt::Display) -> Self {
-        Self {
-            sector: offset / SECTOR,
-            ..Self::new(Op::Read, error)
-        }
-    }
-}
-
-/// Sends what is found to the VMM.
+/// Reports to the VMM.
 #[derive(Debug)]
 pub struct Reporter<'a, P> {
     uart: Uart<'a, P>,
     buffer: Vec<u8>,
-    /// Messages sent.
+    /// How many messages were sent.
     count: u64,
 }
 
 impl<'a, P: Ports> Reporter<'a, P> {
-    /// A reporter by COM1.
+    /// A reporter that sends by COM1.
     #[must_use]
     pub fn new(ports: &'a P) -> Self {
         Self {
@@ -89,12 +52,12 @@ impl<'a, P: Ports> Reporter<'a, P> {
         }
     }
 
-    /// Says something of the image.
+    /// Reports `payload`, something of the image.
     pub fn say(&mut self, payload: Payload) {
         self.send(&info_message(payload));
     }
 
-    /// Says what speaks against the image.
+    /// Reports something that speaks against the image, and whether the user overrides it.
     pub fn finding(&mut self, finding: &Finding, allowed: ReasonSet) {
         let reason = finding.reason;
         self.say(Payload::Finding(FindingMessage {
@@ -107,18 +70,17 @@ impl<'a, P: Ports> Reporter<'a, P> {
         }));
     }
 
-    /// The run has ended, well or not.
+    /// Reports that the run has ended, and why if it has failed.
     pub fn end(&mut self, operation: &str, result: &Result<(), Failure>) {
         if let Err(failure) = result {
-            let Failure { op, sector, detail } = failure;
-            self.send(&error_message(op.name(), IMAGE, *sector, NO_STATUS, detail));
+            self.send(&failure.message());
         }
         let count = self.count;
         self.send(&complete_message(operation, count, result.is_ok()));
     }
 
     fn send(&mut self, message: &GuestMessage) {
-        // Every message fits: its texts have bounds, which together stay below that of a frame.
+        // Every message fits into a frame, since each of its texts has a limit.
         let len = encode_framed(message, &mut self.buffer).unwrap_or(0);
         self.uart.send(self.buffer.get(..len).unwrap_or_default());
         self.count += 1;

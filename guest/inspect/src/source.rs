@@ -1,6 +1,6 @@
-//! The image on the disk, as the parsers read it.
+//! Lets the parsers read the image on the disk.
 //!
-//! A disk has whole sectors and an image any length. What went wrong with a read is kept here,
+//! A disk has whole sectors, while an image may have any length. Why a read failed is kept here,
 //! since a parser only says that it did.
 
 use guest_formats::{ReadAt, ReadError};
@@ -16,7 +16,7 @@ pub struct Source<'a, P, R> {
 }
 
 impl<'a, P: Ports, R: Registers> Source<'a, P, R> {
-    /// The first `length` bytes of `disk`, or all if it has fewer.
+    /// The image in the first `length` bytes of `disk`, or in all of it if it has fewer.
     #[must_use]
     pub fn new(disk: ReadDisk<'a, P, R>, length: u64) -> Self {
         Self {
@@ -26,7 +26,7 @@ impl<'a, P: Ports, R: Registers> Source<'a, P, R> {
         }
     }
 
-    /// The first failure of the disk, if there was one.
+    /// Why the first read failed, if one did.
     #[must_use]
     pub const fn failure(&self) -> Option<&DiskError> {
         self.failure.as_ref()

@@ -13,7 +13,7 @@ use crate::hardware::{Ports, Registers};
 use crate::serial::Uart;
 use crate::virtio::console::{BUFFER_LEN, Console, ConsoleError};
 
-/// Most bytes worth sending at once by COM1: about a millisecond's worth.
+/// The most bytes that are worth sending at once by COM1, which takes them in about a millisecond.
 const SERIAL_BATCH: usize = 2048;
 // The longest message fits into an empty buffer.
 const _: () = assert!(BUFFER_LEN >= HEADER_LEN + MAX_MESSAGE_LEN);
@@ -31,7 +31,7 @@ pub struct Channel<'a, P, R> {
 }
 
 impl<'a, P: Ports, R: Registers> Channel<'a, P, R> {
-    /// The way by COM1.
+    /// A channel by COM1.
     #[must_use]
     pub const fn serial(ports: &'a P) -> Self {
         Self {

@@ -21,10 +21,10 @@ pub enum DiskError {
     /// The device cannot be used, or not any more.
     #[error(transparent)]
     Device(#[from] BlockError),
-    /// The disk ends before.
+    /// The disk ends before these bytes.
     #[error("the disk ends at byte {end}, and {len} bytes at {offset} were wanted")]
     Outside {
-        /// The first byte wanted.
+        /// The offset of the first byte that was wanted.
         offset: u64,
         /// How many bytes were wanted.
         len: usize,
@@ -34,7 +34,7 @@ pub enum DiskError {
     /// The device answered that it failed.
     #[error("the disk cannot be read at byte {offset} (status {status})")]
     Status {
-        /// Where the request began, in bytes.
+        /// The offset at which the request began, in bytes.
         offset: u64,
         /// The request's status byte (virtio 1.2, section 5.2.6).
         status: u8,
@@ -82,7 +82,7 @@ impl<'a, P: Ports, R: Registers> ReadDisk<'a, P, R> {
         self.end
     }
 
-    /// Whether there is nothing on it.
+    /// Whether the disk has no bytes.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.end == 0

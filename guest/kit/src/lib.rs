@@ -23,9 +23,12 @@
 //! runs, and is tested, on the host as well: see `testing`, behind the feature of the same name.
 #![cfg_attr(not(any(test, feature = "testing")), no_std)]
 
+extern crate alloc;
+
 pub mod channel;
 pub mod disk;
 pub mod dma;
+pub mod failure;
 pub mod hardware;
 pub mod machine;
 pub mod serial;

@@ -51,7 +51,7 @@ fn cases(all: &[Opt]) -> String {
 
 /// The function that completes the arguments of one command: its options, and where something else
 /// begins what `others` makes bash's compgen offer.
-fn function(name: &str, all: &[Opt], others: Option<&str>) -> String {
+fn function(name: &str, all: &[Opt], others: &str) -> String {
     let names: Vec<_> = all
         .iter()
         .map(|option| format!("--{}", option.long))
@@ -60,10 +60,8 @@ fn function(name: &str, all: &[Opt], others: Option<&str>) -> String {
         "mapfile -t COMPREPLY < <(compgen -W '{}' -- \"$cur\")",
         names.join(" ")
     );
-    let body = match others {
-        None => format!("  {offer}\n"),
-        Some(others) => format!(
-            "\
+    let body = format!(
+        "\
   if [[ $cur == -* ]]; then
     {offer}
   else
@@ -71,8 +69,7 @@ fn function(name: &str, all: &[Opt], others: Option<&str>) -> String {
     mapfile -t COMPREPLY < <(compgen {others} -- \"$cur\")
   fi
 "
-        ),
-    };
+    );
     format!(
         "\
 {name}() {{
@@ -87,13 +84,12 @@ fn function(name: &str, all: &[Opt], others: Option<&str>) -> String {
 pub(super) fn script() -> String {
     let words = commands::WORDS.map(|command| command.word);
     let copy = format!("-f -W '{}'", words.join(" "));
-    let mut functions = function("_vmm_copy", &options::all(), Some(&copy));
+    let mut functions = function("_vmm_copy", &options::all(), &copy);
     let mut choice = String::new();
     for command in alike() {
         let name = format!("_vmm_{}", command.words[0]);
-        let others = command.takes_file.then_some("-f");
         functions.push('\n');
-        functions.push_str(&function(&name, &command.options, others));
+        functions.push_str(&function(&name, &command.options, "-f"));
         let patterns = command.words.join("|");
         choice.push_str(&format!("    {patterns}) {name} ;;\n"));
     }

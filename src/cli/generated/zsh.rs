@@ -10,9 +10,8 @@ pub(super) fn script() -> String {
     let mut choice = String::new();
     for command in alike() {
         let mut arguments: Vec<_> = command.options.iter().map(spec).collect();
-        if command.takes_file {
-            arguments.push("  '1:IMAGE:_files'".to_owned());
-        }
+        let files = command.files.iter().zip(1..);
+        arguments.extend(files.map(|(name, place)| format!("  '{place}:{name}:_files' \\\n")));
         let arguments = arguments.concat();
         choice += &format!(
             "\

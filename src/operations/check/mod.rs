@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum State {
-    /// As it should be.
+    /// It is as it should be.
     Ok,
     /// A copy runs, and takes longer.
     Slower,
@@ -98,7 +98,7 @@ pub fn run(check: &HostCheck) -> u8 {
         .chain(host::sandbox())
         .chain(host::folder(folder));
     found.for_each(|finding| talk.tell(&finding));
-    // All of it, before the process is confined: what goes wrong then may end it.
+    // All of this is shown before the process is confined: what goes wrong then may end it.
     let give_up = Instant::now() + PATIENCE;
     talk.console.drain(give_up, PATIENCE, signals.as_fd());
 

@@ -18,7 +18,7 @@ const GUEST: [u8; 7] = {
     let [low, high] = EXIT.to_le_bytes();
     [0x66, 0xba, low, high, 0xb0, 0x00, 0xee]
 };
-/// It takes milliseconds; on a host that is itself emulated, seconds.
+/// How long the guest may take. It takes milliseconds, or seconds on a host that is itself emulated.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Boots it and tells how it went. The process is confined from then on.

@@ -17,7 +17,7 @@ pub(super) const SECTOR_SIZE: u32 = 512;
 /// What the disks of backing files, and their threads, are called.
 const BACKING: &str = "backing";
 
-/// All of them.
+/// The disks of a conversion.
 pub(super) struct Disks {
     inputs: Vec<Arc<Block<Arc<InputFile>>>>,
     output: Arc<Block<Arc<OutputFile>>>,
@@ -54,7 +54,7 @@ impl Disks {
         Ok(input)
     }
 
-    /// A thread for each.
+    /// A thread for each disk.
     pub(super) fn workers(&self) -> Vec<Worker> {
         let inputs = self.inputs.iter().enumerate().map(|(index, disk)| Worker {
             name: source_name(index),

@@ -15,7 +15,8 @@ use std::time::Instant;
 
 use guest_protocol::Payload;
 
-pub use session::{Complaint, ProtocolError, Session};
+pub use super::session::ProtocolError;
+pub use session::{Complaint, Session};
 
 use crate::config::{ConvertConfig, DiskFormat, ProgressPercent};
 use crate::machine::{self, Machine};
@@ -45,7 +46,7 @@ struct Conversion {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Reports {
     progress: ProgressPercent,
-    /// Only the bar is to move by them.
+    /// Whether the reports of progress only move the bar, and are not shown.
     hidden: bool,
 }
 

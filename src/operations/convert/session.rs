@@ -4,51 +4,18 @@
 //! holds for that; the number of messages is bounded; progress only rises; nothing follows the
 //! completion. What it says of an image is a reason to refuse it, and never one to take it.
 
-use guest_protocol::{
-    ErrorMessage, FrameDecoder, FrameError, GuestMessage, Level, NO_STATUS, Payload,
-};
+use guest_protocol::{ErrorMessage, FrameDecoder, GuestMessage, Level, NO_STATUS, Payload};
 
+use crate::config::ImageReason;
 use crate::operations::frames;
-use crate::report::{hex, message_line, quote_text};
+use crate::operations::session::{Account, ProtocolError};
+use crate::report::{message_line, quote_text};
 
 /// Messages beside progress that a session may have: four for each disk of a full machine, and a
 /// few.
 const MAX_MESSAGES: u32 = 128;
-/// Length of a digest (SHA-256) in bytes.
-const DIGEST_LEN: usize = 32;
 /// Bytes of a sector in messages.
 const SECTOR: u64 = 512;
-
-/// The guest said what it may not say.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ProtocolError {
-    /// The bytes are not frames.
-    #[error("the guest sent what is not a message: {0}")]
-    Frame(#[from] FrameError),
-    /// A message that a conversion has no use for, or with the level of another kind.
-    #[error("the guest sent a message that does not belong to a conversion")]
-    Shape,
-    /// Progress that does not rise, or beyond the end.
-    #[error("the guest reported impossible progress: {current} of {total} sectors")]
-    Progress {
-        /// What it said.
-        current: u64,
-        /// What it said of the total.
-        total: u64,
-    },
-    /// A second length.
-    #[error("the guest said twice how long the output is, or how large the disk")]
-    Length,
-    /// More than a conversion has to say.
-    #[error("the guest sent more messages than a conversion has to send")]
-    Flood,
-    /// A digest that nobody asked for, or of another length than it has.
-    #[error("the guest sent a digest of {0} bytes, which was not asked for or has another length")]
-    Digest(usize),
-    /// Something behind the completion.
-    #[error("the guest sent a message after its completion")]
-    AfterCompletion,
-}
 
 /// Why there is no conversion, as the guest tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,30 +32,24 @@ pub enum Complaint {
 #[derive(Debug)]
 pub struct Session {
     decoder: FrameDecoder,
-    wants_digest: bool,
+    account: Account,
     disk: Option<u64>,
     length: Option<u64>,
-    reported: u64,
-    messages: u32,
     error: Option<Complaint>,
-    completion: Option<(u64, bool)>,
-    digest: Option<Vec<u8>>,
 }
 
 impl Session {
     /// A conversation at whose end there is a digest if one is wanted.
     #[must_use]
     pub fn new(wants_digest: bool) -> Self {
+        let mut account = Account::new("a conversion", MAX_MESSAGES);
+        account.want_digest(wants_digest);
         Self {
             decoder: FrameDecoder::new(),
-            wants_digest,
+            account,
             disk: None,
             length: None,
-            reported: 0,
-            messages: 0,
             error: None,
-            completion: None,
-            digest: None,
         }
     }
 
@@ -101,13 +62,13 @@ impl Session {
     /// How many bytes of the disk are done, as far as the guest has reported it.
     #[must_use]
     pub const fn reported(&self) -> u64 {
-        self.reported.saturating_mul(SECTOR)
+        self.account.reported().saturating_mul(SECTOR)
     }
 
     /// The digest that the guest gave with its completion, as hexadecimal digits.
     #[must_use]
     pub fn digest(&self) -> Option<String> {
-        self.digest.as_deref().map(hex)
+        self.account.digest()
     }
 
     /// Takes frames, however they are split, and hands each message to `show`.
@@ -131,9 +92,7 @@ impl Session {
     }
 
     fn check(&mut self, message: &GuestMessage) -> Result<(), ProtocolError> {
-        if self.completion.is_some() {
-            return Err(ProtocolError::AfterCompletion);
-        }
+        self.account.check_open()?;
         let level = match &message.payload {
             Some(Payload::Init(_)) => Level::Info,
             Some(Payload::Capacity(capacity)) => {
@@ -148,12 +107,8 @@ impl Session {
                 Level::Info
             }
             Some(Payload::Progress(progress)) => {
-                let (current, total) = (progress.current, progress.total);
-                let known = self.disk.map(|size| size.div_ceil(SECTOR));
-                if Some(total) != known || current > total || current <= self.reported {
-                    return Err(ProtocolError::Progress { current, total });
-                }
-                self.reported = current;
+                let disk = self.disk.ok_or(ProtocolError::Shape)?;
+                self.account.progress(progress, disk.div_ceil(SECTOR))?;
                 Level::Progress
             }
             Some(Payload::Error(error)) => {
@@ -162,33 +117,19 @@ impl Session {
                 Level::Error
             }
             Some(Payload::Complete(complete)) => {
-                self.completion = Some((complete.count, complete.success));
-                let given = !complete.digest.is_empty();
-                if given && (!self.wants_digest || complete.digest.len() != DIGEST_LEN) {
-                    return Err(ProtocolError::Digest(complete.digest.len()));
-                }
-                self.digest = given.then(|| complete.digest.clone());
+                self.account.complete(complete)?;
                 Level::Complete
             }
             _ => return Err(ProtocolError::Shape),
         };
-        if level != Level::Progress {
-            self.messages += 1;
-            if self.messages > MAX_MESSAGES {
-                return Err(ProtocolError::Flood);
-            }
-        }
-        if message.level != i32::from(level) {
-            return Err(ProtocolError::Shape);
-        }
-        Ok(())
+        self.account.count(message, level)
     }
 
-    /// How long the output is, if what was said amounts to a success.
+    /// How long the output is in bytes, if what was said amounts to a success.
     ///
     /// # Errors
     ///
-    /// Why it does not.
+    /// Why it does not amount to one.
     pub fn verdict(&self) -> Result<u64, Complaint> {
         if let Some(error) = &self.error {
             return Err(error.clone());
@@ -197,7 +138,7 @@ impl Session {
         if self.decoder.is_mid_frame() {
             return failed("the guest ended in the middle of a message");
         }
-        let count = match self.completion {
+        let count = match self.account.completion() {
             Some((count, true)) => count,
             Some((count, false)) => {
                 return failed(&format!("the guest gave up after {count} sectors"));
@@ -213,7 +154,7 @@ impl Session {
                 disk.div_ceil(SECTOR)
             ));
         }
-        if self.wants_digest && self.digest.is_none() {
+        if self.account.lacks_digest() {
             return failed("the guest gave no digest of what it converted");
         }
         Ok(length)
@@ -226,7 +167,15 @@ fn complaint(error: &ErrorMessage, message: &GuestMessage) -> Complaint {
     let text = format!("{} {}", error.device, error.detail);
     let quoted = quote_text(text.trim());
     match error.op.as_str() {
-        "refused" if error.status == NO_STATUS => Complaint::Refused(quoted),
+        "refused" if error.status == NO_STATUS => {
+            // The text begins with the reason's name.
+            let reason = error.detail.split(':').next();
+            let advice = reason.and_then(ImageReason::from_name);
+            Complaint::Refused(match advice.and_then(ImageReason::advice) {
+                Some(advice) => format!("{quoted}; {advice}"),
+                None => quoted,
+            })
+        }
         "broken" if error.status == NO_STATUS => Complaint::Broken(quoted),
         _ => Complaint::Failed(message_line(message).unwrap_or_default()),
     }
@@ -307,7 +256,7 @@ mod tests {
                 &mut session,
                 &progress_message("convert", current, total, 0),
             );
-            assert_eq!(error, Err(ProtocolError::Progress { current, total }));
+            assert!(error.is_err(), "{current} of {total}");
         }
     }
 
@@ -322,6 +271,24 @@ mod tests {
         };
         let refused = say("refused", "encrypted: \u{1b}[2J");
         assert!(matches!(&refused, Complaint::Refused(text) if !text.contains('\u{1b}')));
+        for (detail, advice) in [
+            (
+                "unknown-format: x",
+                "; if it is a raw disk, give --image-format raw",
+            ),
+            ("backing-file: x", "; give that file with --backing"),
+            (
+                "marked-dirty: x",
+                "; --allow marked-dirty uses it all the same",
+            ),
+            ("encrypted: x", "\""),
+        ] {
+            let refused = say("refused", detail);
+            assert!(
+                matches!(&refused, Complaint::Refused(text) if text.ends_with(advice)),
+                "{refused:?}"
+            );
+        }
         assert!(matches!(say("broken", "overlap"), Complaint::Broken(_)));
         assert!(matches!(say("read", "overlap"), Complaint::Failed(_)));
     }
@@ -331,7 +298,7 @@ mod tests {
         let mut session = Session::new(false);
         let init = init_message("probe", "input", 0);
         let flood = (0..1000).find_map(|_| receive(&mut session, &init).err());
-        assert_eq!(flood, Some(ProtocolError::Flood));
+        assert_eq!(flood, Some(ProtocolError::Flood("a conversion")));
         let mut session = Session::new(false);
         let done = complete_message("convert", 0, true);
         receive(&mut session, &done).unwrap();

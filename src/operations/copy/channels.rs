@@ -21,7 +21,7 @@ use crate::virtio::console::Console;
 /// What the console and its thread are called.
 const CONSOLE: &str = "console";
 
-/// All of them.
+/// All ways on which the guest speaks.
 pub(super) struct Channels {
     ports: SerialPorts,
     console: Option<ReportConsole>,

@@ -80,6 +80,11 @@ impl Disks {
         ]
     }
 
+    /// How many bytes of the output the guest has read.
+    pub(super) fn read_back(&self) -> u64 {
+        self.output.counters().bytes_read
+    }
+
     /// The first error of the host on either disk that was not made good, as the file layer tells
     /// it.
     pub(super) fn host_error(&self) -> Option<Box<dyn std::error::Error + Send + Sync>> {

@@ -40,7 +40,12 @@ impl OpenedInputs {
         let guest = config.guest.as_deref().map(open_image).transpose()?;
         let image = guest
             .as_ref()
-            .map(|guest| read_image(guest.path(), guest.file()))
+            .map(|guest| {
+                read_image(guest.file()).map_err(|source| RunError::Load {
+                    path: guest.path().to_owned(),
+                    source,
+                })
+            })
             .transpose()?;
         Ok(Self {
             input: Arc::new(input),

@@ -11,15 +11,17 @@ mod files;
 mod session;
 mod ticks;
 
+use std::path::Path;
 use std::time::Instant;
 
 use guest_protocol::{GuestMessage, Payload};
 
+pub use super::session::ProtocolError;
 pub use configuration::{InputFacts, Reports, config_frame};
-pub use session::{ProtocolError, Session};
+pub use session::Session;
 
 use crate::config::{Config, Protocol};
-use crate::machine::{self, Machine};
+use crate::machine::{self, Machine, MachineError};
 use crate::operations::beginning::{self, Beginning, open_console};
 use crate::report::{Console, ConsoleOptions};
 use crate::runtime::{GuestEnd, Operation, Outcome, ReportSource, RunError, SerialInput};
@@ -41,6 +43,8 @@ struct Copy {
     input: InputFacts,
     /// Whether the user wants to see the digest.
     shows_digest: bool,
+    /// Whether the output is read back when it is written.
+    verifies: bool,
 }
 
 /// Copies as `config` says, tells the user how it went, and returns the exit status. If there is
@@ -82,8 +86,8 @@ fn start(config: &Config) -> Result<(Copy, Outcome), RunError> {
     let disks = Disks::new(config, &files, &machine)?;
     let helped = disks.add_to(&mut machine)?;
     let channels = Channels::new(config, reports, &input_facts, &mut machine)?;
-    let image = image.as_deref().unwrap_or(GUEST);
-    let vcpu = channels.boot(machine, helped, image)?;
+    let booted = channels.boot(machine, helped, image.as_deref().unwrap_or(GUEST));
+    let vcpu = booted.map_err(|error| with_path(error, config.guest.as_deref()))?;
 
     let input = if config.serial_input {
         let (input, note) = SerialInput::from_stdin(channels.com2())?;
@@ -106,12 +110,24 @@ fn start(config: &Config) -> Result<(Copy, Outcome), RunError> {
             .wanting_digest(config.digest.is_some() || config.verify),
         input: input_facts,
         shows_digest: config.digest.is_some(),
+        verifies: config.verify,
         files: files.share(),
         disks,
         channels,
     };
     let outcome = runner.run(&mut copy, console)?;
     Ok((copy, outcome))
+}
+
+/// The same error, with the path of the guest that the user gave if that is what cannot be loaded.
+fn with_path(error: RunError, guest: Option<&Path>) -> RunError {
+    match (error, guest) {
+        (RunError::Machine(MachineError::Load(source)), Some(path)) => RunError::Load {
+            path: path.to_owned(),
+            source,
+        },
+        (error, _) => error,
+    }
 }
 
 fn console_options(config: &Config, total: u64) -> ConsoleOptions {
@@ -151,8 +167,13 @@ impl Operation for Copy {
         Ok(self.session.receive(source, bytes, show)?)
     }
 
+    /// A verification goes over each byte once more, and so it is half of the work.
     fn progress(&self) -> u64 {
-        self.files.output.bytes_written()
+        let written = self.files.output.bytes_written();
+        match self.verifies {
+            true => written.midpoint(self.disks.read_back().min(written)),
+            false => written,
+        }
     }
 
     fn cancel(&self) {

@@ -208,7 +208,7 @@ fn check_image(image: &ImageMessage) -> Result<(), ProtocolError> {
     Ok(())
 }
 
-/// A word of letters, digits, `-`, `_` and `.`.
+/// Fails unless `text` is a word of letters, digits, `-`, `_` and `.`, and not too long.
 fn word(text: &str, what: &'static str) -> Result<(), ProtocolError> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     match !text.is_empty() && text.len() <= LONGEST_WORD && text.bytes().all(is_plain) {
@@ -217,7 +217,7 @@ fn word(text: &str, what: &'static str) -> Result<(), ProtocolError> {
     }
 }
 
-/// Any bytes, but not too many.
+/// Fails if a name is too long. It may have any bytes.
 fn name(bytes: &[u8], what: &'static str) -> Result<(), ProtocolError> {
     match bytes.len() <= LONGEST_NAME {
         true => Ok(()),

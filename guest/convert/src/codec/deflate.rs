@@ -1,20 +1,22 @@
-//! Deflate by libdeflate (RFC 1951 and 1950): whole buffers only.
+//! Inflates whole buffers with libdeflate (RFC 1951, and RFC 1950 for the zlib header and
+//! checksum).
 
 use core::ffi::{c_int, c_void};
 use core::ptr::NonNull;
 
 use super::Fault;
 
-/// The library's state, of which only it knows the inside.
+/// The state of the library, which only the library itself can look into.
 #[repr(C)]
 struct State {
     _private: [u8; 0],
 }
 
-/// LIBDEFLATE_SUCCESS.
+/// What `LIBDEFLATE_SUCCESS` is in libdeflate.h.
 const SUCCESS: c_int = 0;
 
-// As in libdeflate.h. The bindings that come with the library need a standard library.
+// These are declared as in libdeflate.h. The bindings that come with the library cannot be used,
+// since they need a standard library.
 unsafe extern "C" {
     fn libdeflate_alloc_decompressor() -> *mut State;
     fn libdeflate_free_decompressor(state: *mut State);
@@ -38,19 +40,20 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-/// A decoder of both kinds.
+/// A decoder for streams with and without a zlib header.
 #[derive(Debug)]
 pub(super) struct Decoder(NonNull<State>);
 
 impl Decoder {
-    /// `None` if there is no memory for it.
+    /// A decoder, or nothing if there is no memory for it.
     pub(super) fn new() -> Option<Self> {
         // SAFETY: the function takes nothing and returns a state or null.
         NonNull::new(unsafe { libdeflate_alloc_decompressor() }).map(Self)
     }
 
-    /// Inflates a stream, with a header and a checksum if it is of `zlib`. What follows it in
-    /// `input` is not looked at. Returns how many bytes of `output` are filled.
+    /// Inflates the stream at the start of `input` to the start of `output`, and returns how many
+    /// bytes that made. With `zlib` the stream has a header and a checksum. What follows it in
+    /// `input` is not looked at.
     pub(super) fn inflate(
         &mut self,
         zlib: bool,

@@ -1,8 +1,8 @@
-//! From the compressed bytes of a cluster to its own.
+//! Inflates compressed clusters.
 //!
-//! Clusters that fit the pool are inflated at once, by libraries in C that are the fastest there
-//! are: a fault in one harms nobody but this guest, and what it writes is bounded by the machine's
-//! pages. Larger ones are inflated piece by piece.
+//! A cluster that fits into the pool is inflated in one call, by one of the fastest libraries,
+//! which are written in C: a fault in them harms nobody but this guest, and can write only where
+//! its pages allow it. A larger cluster is inflated piece by piece.
 
 #[allow(unsafe_code)]
 mod deflate;
@@ -14,10 +14,10 @@ use thiserror::Error;
 
 pub use pieces::Pieces;
 
-/// Why bytes cannot be inflated. What exactly is wrong with them helps nobody.
+/// Why a cluster cannot be inflated. What exactly is wrong with the bytes would help nobody.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum Fault {
-    /// They are not of that codec, end too early, or inflate to more than a cluster.
+    /// The bytes are not of that codec, end too early, or inflate to more than a cluster.
     #[error("not what the codec writes")]
     Data,
     /// There is no memory for the codec's state.
@@ -25,7 +25,7 @@ pub enum Fault {
     Memory,
 }
 
-/// The decoders, each made when it is needed first.
+/// The decoders. Each is made when it is needed for the first time.
 #[derive(Debug, Default)]
 pub struct Inflater {
     deflate: Option<deflate::Decoder>,
@@ -38,7 +38,8 @@ impl Inflater {
     ///
     /// # Errors
     ///
-    /// [`Fault`] if it is not a number of bytes that `cluster` allows, too.
+    /// [`Fault`] if the bytes cannot be inflated, or if they make more or fewer bytes than
+    /// `cluster` allows.
     pub fn inflate(
         &mut self,
         cluster: &Compressed,

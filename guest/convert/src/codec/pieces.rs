@@ -1,5 +1,5 @@
-//! Inflating what is too large for the pool: the compressed bytes come piece by piece, and what they
-//! make stays in memory as a whole, so that no decoder needs a window of its own.
+//! Inflates a cluster that is too large for the pool. Its compressed bytes come piece by piece. All
+//! that they make stays in memory, so that no decoder needs a window of its own.
 
 use alloc::boxed::Box;
 use core::fmt;
@@ -29,11 +29,11 @@ impl fmt::Debug for Pieces {
 }
 
 impl Pieces {
-    /// A cluster of which nothing is there yet.
+    /// Begins to inflate a cluster.
     ///
     /// # Errors
     ///
-    /// [`Fault::Memory`].
+    /// [`Fault::Memory`] if there is none for the decoder.
     pub fn new(codec: Codec) -> Result<Self, Fault> {
         let whole = inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
         let decoder = match codec {
@@ -52,18 +52,19 @@ impl Pieces {
         Ok(Self { decoder, made: 0 })
     }
 
-    /// How many bytes of the cluster are there.
+    /// How many bytes of the cluster are inflated so far.
     #[must_use]
     pub const fn made(&self) -> usize {
         self.made
     }
 
-    /// Inflates the next `input` to `output`, which is the same each time and is the whole cluster;
-    /// `more` says whether there is more input. True if that was all that is needed.
+    /// Inflates the next piece, `input`. `output` is the memory for the whole cluster, and must be
+    /// the same each time. `more` says whether there is another piece. Returns true once the
+    /// cluster is complete.
     ///
     /// # Errors
     ///
-    /// [`Fault::Data`]; the cluster cannot be inflated then.
+    /// [`Fault::Data`] if the cluster cannot be inflated.
     pub fn take(&mut self, input: &[u8], output: &mut [u8], more: bool) -> Result<bool, Fault> {
         match &mut self.decoder {
             Decoder::Deflate(state, flags) => {

@@ -1,4 +1,4 @@
-//! Zstandard by its own library (RFC 8878).
+//! Inflates Zstandard frames with libzstd (RFC 8878).
 
 use core::fmt;
 
@@ -6,7 +6,7 @@ use zstd_safe::{DCtx, ErrorCode, find_frame_compressed_size, zstd_sys};
 
 use super::Fault;
 
-/// A decoder of whole frames.
+/// A decoder for frames that are in memory as a whole.
 pub(super) struct Decoder(DCtx<'static>);
 
 impl fmt::Debug for Decoder {
@@ -16,19 +16,19 @@ impl fmt::Debug for Decoder {
 }
 
 impl Decoder {
-    /// `None` if there is no memory for it.
+    /// A decoder, or nothing if there is no memory for it.
     pub(super) fn new() -> Option<Self> {
         DCtx::try_create().map(Self)
     }
 
-    /// Inflates frames until `output` is full. What follows them in `input` is not looked at.
-    /// Returns how many bytes of `output` are filled.
+    /// Inflates the frames at the start of `input` until `output` is full or there are no more, and
+    /// returns how many bytes of `output` are filled. What follows in `input` is not looked at.
     pub(super) fn inflate(&mut self, mut input: &[u8], output: &mut [u8]) -> Result<usize, Fault> {
         let mut made = 0;
         while made < output.len() {
             let len = find_frame_compressed_size(input).map_err(|_| Fault::Data)?;
             let frame = input.get(..len).ok_or(Fault::Data)?;
-            // A frame has a header, so that there are fewer of them than bytes.
+            // Each frame takes some bytes of the input, so that this comes to an end.
             input = input.get(len..).filter(|_| len > 0).ok_or(Fault::Data)?;
             let rest = output.get_mut(made..).ok_or(Fault::Data)?;
             made += self.0.decompress(rest, frame).map_err(fault)?;

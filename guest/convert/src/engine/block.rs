@@ -1,4 +1,5 @@
-//! What is on its way: blocks of the disk that are being made, and frames of compressed clusters.
+//! The data on its way: blocks of the disk that are being put together, and frames, which hold
+//! compressed clusters.
 
 use alloc::collections::VecDeque;
 use core::ops::Range;
@@ -8,37 +9,37 @@ use guest_formats::Compressed;
 use crate::pool::Place;
 use crate::{to_u64, to_usize};
 
-/// Most blocks at once: as many as the pool has pages.
+/// The most blocks at once: one for each page that the pool can have.
 const MOST_BLOCKS: usize = 64;
-/// Most frames at once.
+/// The most frames at once.
 const MOST_FRAMES: usize = 8;
 
 /// How far a block is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// Not all of it is there.
+    /// Some of its bytes are still to come.
     Making,
-    /// All of it is there.
+    /// All of its bytes are there.
     Complete,
-    /// Being written.
+    /// It is being written.
     Writing,
-    /// Written.
+    /// It has been written.
     Written,
-    /// Written, and its memory given back.
+    /// It has been written, and its memory was given back.
     Gone,
 }
 
 /// A part of the disk that is written by one request.
 #[derive(Debug)]
 pub(super) struct Block {
-    /// Where on the disk, in bytes.
+    /// Its offset on the disk in bytes.
     pub(super) start: u64,
     pub(super) place: Place,
-    /// Bytes that it has so far.
+    /// How many bytes it has so far.
     pub(super) len: usize,
-    /// How many of its pieces are not there yet.
+    /// How many of its pieces are still to come.
     pub(super) waiting: u32,
-    /// Whether more may be added.
+    /// Whether more bytes may be added behind them.
     pub(super) open: bool,
     pub(super) state: State,
     pub(super) digested: bool,
@@ -47,7 +48,7 @@ pub(super) struct Block {
 /// The blocks under way, in the order of the disk.
 #[derive(Debug)]
 pub(super) struct Blocks {
-    /// By the slot that they have on the output.
+    /// Each has the index of its slot on the output.
     all: [Option<Block>; MOST_BLOCKS],
     order: VecDeque<usize>,
 }
@@ -67,17 +68,17 @@ impl Blocks {
         self.order.is_empty()
     }
 
-    /// The first on the disk.
+    /// The block that comes first on the disk.
     pub(super) fn first(&self) -> Option<&Block> {
         self.all[*self.order.front()?].as_ref()
     }
 
-    /// Whether there is room for one more.
+    /// Whether another one may be begun.
     pub(super) fn has_room(&self) -> bool {
         self.order.len() < MOST_BLOCKS
     }
 
-    /// Begins a block, and returns its number. There is room.
+    /// Begins a block, and returns its number. The caller has made sure that there is room.
     pub(super) fn begin(&mut self, start: u64, place: Place) -> usize {
         let free = self.all.iter().position(Option::is_none).unwrap_or(0);
         self.all[free] = Some(Block {
@@ -97,20 +98,21 @@ impl Blocks {
     ///
     /// # Panics
     ///
-    /// If there is none: a mistake of this program, or a device that answers what was not asked.
-    #[allow(clippy::expect_used)] // Whatever the image says, no number but these is used.
+    /// If there is no such block. That would be a mistake in this program.
+    #[allow(clippy::expect_used)] // The numbers are this program's own, whatever the image says.
     pub(super) fn get(&mut self, index: usize) -> &mut Block {
         self.all[index].as_mut().expect("a block under way")
     }
 
-    /// The block that is being added to, which is the last on the disk.
+    /// The number of the block to which bytes may be added, if there is one. It is the last on the
+    /// disk.
     pub(super) fn open(&self) -> Option<usize> {
         let last = *self.order.back()?;
         let open = self.all[last].as_ref().is_some_and(|block| block.open);
         open.then_some(last)
     }
 
-    /// The first block that is not in the digest, if all of it is there.
+    /// The first block that was not taken into the digest, if all of its bytes are there.
     pub(super) fn next_undigested(&mut self) -> Option<&mut Block> {
         let waits = |block: &Option<Block>| block.as_ref().is_some_and(|block| !block.digested);
         let index = *self.order.iter().find(|&&index| waits(&self.all[index]))?;
@@ -118,7 +120,8 @@ impl Blocks {
         self.all[index].as_mut().filter(complete)
     }
 
-    /// The first block that is not on its way to the output, if all of it is there.
+    /// The number of the first block that has no place on the output yet, if all of its bytes are
+    /// there.
     pub(super) fn next_unplaced(&self) -> Option<usize> {
         let state = |index: usize| self.all[index].as_ref().map(|block| block.state);
         let waits =
@@ -127,7 +130,8 @@ impl Blocks {
         (state(first) == Some(State::Complete)).then_some(first)
     }
 
-    /// The memory of a block that nobody needs any more, if there is one.
+    /// The memory of a block that is not needed any more, if there is one. With `digest` a block is
+    /// needed until it was taken into the digest.
     pub(super) fn release(&mut self, digest: bool) -> Option<Place> {
         while let Some(&first) = self.order.front() {
             match &self.all[first] {
@@ -146,7 +150,7 @@ impl Blocks {
     }
 }
 
-/// A cluster that is to be inflated.
+/// A compressed cluster that is to be inflated into a block.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Item {
     pub(super) source: usize,
@@ -157,22 +161,22 @@ pub(super) struct Item {
     pub(super) at: usize,
 }
 
-/// A stretch of an image's file with compressed clusters.
+/// A part of an image's file that is read at once and holds compressed clusters.
 #[derive(Debug)]
 pub(super) struct Frame {
     pub(super) source: usize,
-    /// Where in the file, in bytes and whole sectors.
+    /// Its offset in the file in bytes, a multiple of a sector.
     pub(super) start: u64,
     pub(super) end: u64,
     pub(super) place: Place,
-    /// How many items need it.
+    /// How many items are still to be inflated from it.
     users: u32,
-    /// Whether it has been asked for, and whether it is there.
+    /// Whether it was asked for; the next field says whether it is there.
     asked: bool,
     there: bool,
 }
 
-/// The frames under way, and what is to be inflated from them, in order.
+/// The frames under way, and the items that are to be inflated from them, in their order.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
     all: [Option<Frame>; MOST_FRAMES],
@@ -180,28 +184,29 @@ pub(super) struct Frames {
 }
 
 impl Frames {
-    /// Whether something is to be inflated.
+    /// Whether there are items to inflate.
     pub(super) fn has_items(&self) -> bool {
         !self.items.is_empty()
     }
 
-    /// The number of the frame that has not been asked for, if there is one.
+    /// The number of the frame to which clusters may be added, since it was not asked for yet, if
+    /// there is one.
     pub(super) fn open(&self) -> Option<usize> {
         let open = |frame: &Option<Frame>| frame.as_ref().is_some_and(|frame| !frame.asked);
         self.all.iter().position(open)
     }
 
-    /// Whether a frame has been asked for and is not done with.
+    /// Whether a frame was asked for and still has items.
     pub(super) fn is_busy(&self) -> bool {
         self.all.iter().flatten().any(|frame| frame.asked)
     }
 
-    /// Whether there is room for one more.
+    /// Whether another one may be begun.
     pub(super) fn has_room(&self) -> bool {
         self.all.iter().any(Option::is_none)
     }
 
-    /// Begins a frame, and returns its number. There is room.
+    /// Begins a frame, and returns its number. The caller has made sure that there is room.
     pub(super) fn begin(&mut self, source: usize, bytes: Range<u64>, place: Place) -> usize {
         let free = self.all.iter().position(Option::is_none).unwrap_or(0);
         self.all[free] = Some(Frame {
@@ -216,8 +221,8 @@ impl Frames {
         free
     }
 
-    /// Lets the frame reach to the end of `bytes`, if these continue it or lie in it, and it has the
-    /// memory. True if it does.
+    /// Makes the frame longer, so that it has all of `bytes`. Returns false if they neither lie in
+    /// it nor continue it, or if its memory is too small.
     pub(super) fn extend(&mut self, index: usize, source: usize, bytes: &Range<u64>) -> bool {
         let Some(frame) = &mut self.all[index] else {
             return false;
@@ -237,7 +242,7 @@ impl Frames {
         self.all[index].as_ref().map(|frame| frame.source)
     }
 
-    /// Adds something to inflate from a frame.
+    /// Adds an item to inflate from a frame.
     pub(super) fn add(&mut self, item: Item) {
         if let Some(frame) = &mut self.all[item.frame] {
             frame.users += 1;
@@ -245,21 +250,21 @@ impl Frames {
         self.items.push_back(item);
     }
 
-    /// What to read for the frame: it is being asked for from now on.
+    /// The frame that is to be read. It counts as asked for from now on.
     pub(super) fn ask(&mut self, index: usize) -> Option<&Frame> {
         let frame = self.all[index].as_mut()?;
         frame.asked = true;
         Some(frame)
     }
 
-    /// The frame's bytes are there.
+    /// Says that the bytes of the frame have been read.
     pub(super) fn arrive(&mut self, index: usize) {
         if let Some(frame) = &mut self.all[index] {
             frame.there = true;
         }
     }
 
-    /// The next thing to inflate, if its bytes are there.
+    /// The next item to inflate, if its bytes are there.
     pub(super) fn next_item(&mut self) -> Option<Item> {
         let item = self.items.front()?;
         let there = self.all[item.frame]
@@ -268,7 +273,7 @@ impl Frames {
         if there { self.items.pop_front() } else { None }
     }
 
-    /// Where in the pool the compressed bytes of an item are.
+    /// Where the compressed bytes of an item are in the pool.
     pub(super) fn place_of(&self, item: &Item) -> Range<usize> {
         let Some(frame) = &self.all[item.frame] else {
             return 0..0;
@@ -277,7 +282,8 @@ impl Frames {
         start..start + to_usize(item.cluster.length)
     }
 
-    /// An item of the frame is done. Returns its memory if it was the last.
+    /// Says that an item of the frame was inflated. Returns the memory of the frame if it was the
+    /// last item.
     pub(super) fn finish_item(&mut self, index: usize) -> Option<Place> {
         let frame = self.all[index].as_mut()?;
         frame.users -= 1;

@@ -1,37 +1,38 @@
-//! Putting blocks together from the pieces of the disk.
+//! Puts blocks together from the pieces of the disk.
 //!
-//! A block begins at a grain of the target and ends at one, or with the disk. Zeros that fill whole
-//! grains are left out; what remains of them is filled in.
+//! A block begins at a grain of the target, and ends at one or at the end of the disk. Zeros that
+//! fill whole grains are not written. Other zeros are filled in.
 
+use guest_copy::progress::Observer;
 use guest_formats::Compressed;
 use guest_kit::hardware::{Ports, Registers};
 
 use super::block::Item;
-use super::{Engine, Observer, Waiting, least};
+use super::{Engine, Waiting, least};
 use crate::chain::{Origin, Piece};
 use crate::failure::Failure;
 use crate::{SECTOR, to_u32, to_u64, to_usize};
 
-/// Bytes that a block may have.
+/// The largest block, in bytes.
 const BLOCK: usize = 128 << 10;
-/// Bytes that a frame may have.
+/// The largest frame, in bytes.
 const FRAME: usize = 128 << 10;
-/// Most steps before the disks are looked at again.
+/// The most steps that are made before the disks are looked at again.
 const STEPS: usize = 64;
 
-/// What came of a step.
+/// What a step has done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// So many bytes of the disk are on their way.
+    /// It has dealt with so many bytes of the disk.
     Taken(u64),
-    /// Something was done, and the same piece is to be tried again.
+    /// It has made ready for the piece, which is to be tried again.
     Again,
-    /// There is no memory or no slot for it now.
+    /// It has done nothing, since there is no memory or no slot now.
     Stuck,
 }
 
 impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
-    /// Begins as much as there is room for. True if there was anything.
+    /// Begins as much as there is room for. Returns true if it has done anything.
     pub(super) fn compose(&mut self) -> Result<bool, Failure> {
         let mut any = false;
         for _ in 0..STEPS {
@@ -71,7 +72,8 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         }
     }
 
-    /// The number of the block to add to, and how much room it has: the open one, or a new one.
+    /// The number of the block to which bytes are added, the open one or a new one, and how many
+    /// bytes it has room for.
     fn block(&mut self) -> Option<(usize, usize)> {
         if let Some(index) = self.blocks.open() {
             let block = self.blocks.get(index);
@@ -88,7 +90,7 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         Some((self.blocks.begin(self.next, place), BLOCK))
     }
 
-    /// Adds nothing any more to the block that is open, if one is.
+    /// Closes the open block, if there is one: nothing is added to it any more.
     fn close_block(&mut self) {
         if let Some(index) = self.blocks.open() {
             self.blocks.get(index).open = false;
@@ -96,7 +98,7 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         }
     }
 
-    /// Adds `length` bytes to a block, which are there already, or else `waited` for.
+    /// Adds `length` bytes to a block. If they are `waited` for, they are still to come.
     fn add(&mut self, index: usize, length: usize, waited: bool) {
         let block = self.blocks.get(index);
         block.len += length;
@@ -229,7 +231,8 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         Ok(Step::Taken(length))
     }
 
-    /// A compressed cluster that is too large, or of which only a part is needed.
+    /// Deals with a compressed cluster that is too large for a block or a frame, or of which only a
+    /// part is needed: what is inflated of it is copied into the block.
     fn copied(
         &mut self,
         index: usize,
@@ -251,8 +254,8 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         Ok(Step::Taken(to_u64(taken)))
     }
 
-    /// Goes on with such a cluster: asks for as much of it as there is room for, and inflates the next
-    /// piece that is there.
+    /// Goes on with such a cluster. It asks for as much of it as there is room for, and inflates
+    /// the next piece that has come.
     fn inflate_large(&mut self, source: usize, cluster: &Compressed) -> Result<Step, Failure> {
         self.large.begin(source, cluster)?;
         let mut asked = false;
@@ -269,7 +272,7 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
             asked = true;
         }
         if asked {
-            // The disk reads while the processor inflates what is there.
+            // The disk is to read while the processor inflates.
             self.disks.kick();
         }
         match self.large.feed(self.pool)? {
@@ -278,12 +281,14 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         }
     }
 
-    /// Asks for the frame to which clusters are being added. True if there was one.
+    /// Asks for the frame to which clusters are being added. Returns true if there was one, and a
+    /// slot for it.
     pub(super) fn ask_for_frame(&mut self) -> bool {
         self.frames.open().is_some() && self.ask()
     }
 
-    /// Asks for the frame that is open. True if there was a slot.
+    /// Asks for the frame to which clusters are being added. Returns false if there is no slot for
+    /// it.
     fn ask(&mut self) -> bool {
         let Some(index) = self.frames.open() else {
             return false;

@@ -1,6 +1,8 @@
-//! The way of compressed clusters that are too large for a block or a frame, or of which only a part
-//! is needed. They are read in pieces, of which several are on their way at once, and inflated as these
-//! come to memory of their own, from which blocks are filled.
+//! Compressed clusters that are too large for a block or a frame, or of which only a part is
+//! needed.
+//!
+//! Such a cluster is read in pieces, several of them at once. Each is inflated when it has come, to
+//! memory that is for this alone. Blocks are filled from there.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -10,23 +12,23 @@ use guest_formats::Compressed;
 
 use crate::codec::{Fault, Pieces};
 use crate::disks::source_name;
-use crate::failure::Failure;
+use crate::failure::{Failure, unreadable};
 use crate::pool::{Place, Pool};
 use crate::{SECTOR, to_u64, to_usize};
 
-/// How many compressed bytes are read at once.
+/// The size of a piece in bytes.
 const PIECE: usize = 64 << 10;
-/// How many such reads there are at once.
+/// The most pieces that are read at once.
 const MOST_READS: usize = 3;
-/// The largest cluster that any format has.
+/// The most bytes that a cluster of any format has.
 const LARGEST: usize = 2 << 20;
-/// What the header in front of the compressed bytes has at the most.
+/// The most bytes that lie in front of the compressed bytes: those of a grain marker.
 const HEAD: u64 = 12;
 
-/// The last cluster that was inflated this way, and the next.
+/// The last cluster that was inflated this way, and the one that is being inflated.
 #[derive(Debug, Default)]
 pub(super) struct Large {
-    /// Whose bytes are there: the disk, and the offset of the frame.
+    /// Which cluster is in memory: the number of its disk, and the offset of its frame.
     of: Option<(usize, u64)>,
     bytes: Vec<u8>,
     stream: Option<Stream>,
@@ -38,14 +40,15 @@ struct Stream {
     source: usize,
     cluster: Compressed,
     pieces: Pieces,
-    /// Which bytes of the file are the compressed ones, once the first piece has told.
+    /// Which bytes of the file are the compressed ones. The first piece tells that.
     payload: Option<Range<u64>>,
-    /// All is asked for up to this byte of the file.
+    /// The offset in the file up to which pieces were asked for.
     asked: u64,
-    /// What was asked for and not inflated yet, in order, and the number of the first.
+    /// The pieces that were asked for and are not inflated, in order. The next field is the number
+    /// of the first.
     reads: VecDeque<Read>,
     first: usize,
-    /// Whether the cluster is complete: what still comes is of no use.
+    /// Whether the cluster is complete, so that pieces that still come are not needed.
     done: bool,
 }
 
@@ -57,36 +60,36 @@ struct Read {
     there: bool,
 }
 
-/// What is to be read.
+/// A piece that is to be read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted {
-    /// Where in the file, in bytes and whole sectors.
+    /// Its offset in the file in bytes, a multiple of a sector.
     pub(super) start: u64,
-    /// How many bytes, whole sectors.
+    /// Its length in bytes, a multiple of a sector.
     pub(super) len: usize,
-    /// Where it is to go.
+    /// The memory that it is read to.
     pub(super) place: Place,
-    /// What to tell [`Large::arrive`] when it is there.
+    /// Its number, for [`Large::arrive`].
     pub(super) number: usize,
 }
 
 impl Large {
-    /// The bytes of a cluster from its `skip` on, if they are there.
+    /// The bytes of a cluster from its `skip` on, if the cluster is in memory.
     pub(super) fn cluster(&self, source: usize, cluster: &Compressed) -> Option<&[u8]> {
         let there = self.of == Some((source, cluster.offset));
         let bytes = || self.bytes.get(to_usize(cluster.skip)..).unwrap_or_default();
         there.then(bytes)
     }
 
-    /// Nothing is being read.
+    /// Whether no piece is being read.
     pub(super) fn is_quiet(&self) -> bool {
         self.stream
             .as_ref()
             .is_none_or(|stream| stream.reads.is_empty())
     }
 
-    /// Begins to inflate a cluster, unless that is so already, or the one before it still has reads
-    /// under way.
+    /// Begins to inflate a cluster, unless it is being inflated already. Does nothing while pieces
+    /// of the cluster before it are being read.
     pub(super) fn begin(&mut self, source: usize, cluster: &Compressed) -> Result<(), Failure> {
         if self.stream.is_some() {
             return Ok(());
@@ -107,7 +110,7 @@ impl Large {
         Ok(())
     }
 
-    /// The next thing to read, if there is memory for it. It has to be asked for.
+    /// The next piece to read, if there is memory for it. The caller must ask the disk for it.
     pub(super) fn next_read(&mut self, pool: &mut Pool) -> Option<Wanted> {
         let stream = self.stream.as_mut()?;
         let end = stream.cluster.offset + stream.cluster.length;
@@ -132,7 +135,7 @@ impl Large {
         })
     }
 
-    /// What was asked for under this number is there.
+    /// Says that the piece with this number has been read.
     pub(super) fn arrive(&mut self, number: usize, pool: &mut Pool) {
         let Some(stream) = &mut self.stream else {
             return;
@@ -146,7 +149,7 @@ impl Large {
         }
     }
 
-    /// Gives back the memory of what came and is of no use.
+    /// Gives back the memory of pieces that have come and are not needed.
     fn drain(&mut self, pool: &mut Pool) {
         let Some(stream) = &mut self.stream else {
             return;
@@ -159,7 +162,7 @@ impl Large {
         }
     }
 
-    /// Inflates the next piece, if it is there. True if it was.
+    /// Inflates the next piece, if it has been read. Returns true if it has.
     pub(super) fn feed(&mut self, pool: &mut Pool) -> Result<bool, Failure> {
         let Some(stream) = &mut self.stream else {
             return Ok(false);
@@ -180,7 +183,7 @@ impl Large {
 }
 
 impl Stream {
-    /// The first read, if it is there.
+    /// The first piece, if it has been read.
     fn take(&mut self) -> Option<Read> {
         if !self.reads.front()?.there {
             return None;
@@ -189,7 +192,8 @@ impl Stream {
         self.reads.pop_front()
     }
 
-    /// Inflates `input`, which is at `start` of the file, to `output`. True if that was all.
+    /// Inflates `input`, which lies at `start` in the file, to `output`. Returns true once the
+    /// cluster is complete.
     fn inflate(&mut self, start: u64, input: &[u8], output: &mut [u8]) -> Result<bool, Failure> {
         let (source, cluster) = (source_name(self.source), self.cluster);
         let bad = |fault| super::bad_data(source, cluster.offset, fault);
@@ -200,7 +204,7 @@ impl Stream {
                 let head = at..at + to_usize(cluster.length.min(HEAD));
                 let head = input.get(head).unwrap_or_default();
                 let payload = cluster.payload_within(head, cluster.length);
-                let payload = payload.map_err(|error| Failure::format(source, &error))?;
+                let payload = payload.map_err(|error| unreadable(source, &error))?;
                 let range = cluster.offset + payload.start..cluster.offset + payload.end;
                 self.payload.insert(range).clone()
             }
@@ -221,7 +225,7 @@ impl Stream {
     }
 }
 
-/// Makes room for `len` bytes, if there is. What was there before is lost.
+/// Makes `bytes` `len` bytes long, if there is memory for that. What was there before is lost.
 fn resize(bytes: &mut Vec<u8>, len: usize) -> Result<(), Fault> {
     // Once and for all: there is not so much memory that more could be had before this is given back.
     bytes.clear();

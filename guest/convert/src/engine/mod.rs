@@ -1,8 +1,9 @@
-//! The pipelined conversion. The disk is made block by block: [`compose`](self) puts a block together
-//! from pieces, each of which the input's disks read to its place, or which is inflated there from a
-//! frame that was read before; a block that is complete is written from where it lies. Zeros are
-//! not written: a raw output is told of them, and a qcow2 image has no place for them. The disks read
-//! and write while the processor inflates.
+//! The conversion, as a pipeline: the disks read and write while the processor inflates.
+//!
+//! The disk is made block by block. `compose` puts a block together from pieces. A piece that lies
+//! in a file as it is, the disk reads to its place in the block. A compressed one is inflated
+//! there, from a frame that was read before. A complete block is written from where it lies. Zeros
+//! are not written: they are declared to a raw output, and have no place in a qcow2 image.
 
 mod block;
 mod compose;
@@ -15,6 +16,7 @@ mod zeros;
 use alloc::vec::Vec;
 
 use guest_copy::copy::digest::Hasher;
+use guest_copy::progress::Observer;
 use guest_kit::hardware::{Ports, Registers};
 use guest_kit::virtio::requests::{Request, STATUS_OK};
 use guest_protocol::ConvertFormat;
@@ -22,8 +24,8 @@ use guest_protocol::ConvertFormat;
 use crate::app::Outcome;
 use crate::chain::{Chain, Piece};
 use crate::codec::{Fault, Inflater};
-use crate::disks::{Disks, OUTPUT, source_name, status_failure};
-use crate::failure::{Failure, Op};
+use crate::disks::{Disks, OUTPUT, source_name};
+use crate::failure::{Failure, Op, refused, unreadable};
 use crate::pool::Pool;
 use crate::{SECTOR, to_u64, to_usize};
 use block::{Blocks, Frames, Item, State};
@@ -33,22 +35,11 @@ use tables::Tables;
 use target::Target;
 use zeros::Zeros;
 
-/// How many requests each disk has room for. Those of a block on the output have its number.
+/// How many requests each disk has room for. On the output the request of a block has the block's
+/// number.
 pub const SLOTS: u16 = 85;
 /// The slot on the output for what is not a block: declarations of zeros, tables and flushes.
 const OWN_SLOT: u16 = SLOTS - 1;
-
-/// Whoever wants to know how the conversion gets on.
-pub trait Observer {
-    /// The first `sectors` sectors of the disk are done. Called with counts that never fall.
-    fn done(&mut self, sectors: u64);
-
-    /// The sectors up to this one are zero and are passed in one step.
-    fn skipped(&mut self, sectors: u64);
-
-    /// There is nothing to do until a disk has done something.
-    fn idle(&mut self);
-}
 
 /// A conversion under way.
 pub struct Engine<'a, 'p, P, R, O> {
@@ -59,32 +50,33 @@ pub struct Engine<'a, 'p, P, R, O> {
     target: Target,
     blocks: Blocks,
     frames: Frames,
-    /// Who waits for what comes back in each slot of each disk that is read.
+    /// For each slot of each disk that is read, who waits for its request.
     reads: Vec<[Option<Waiting>; SLOTS as usize]>,
     inflater: Inflater,
     large: Large,
     hasher: Option<Hasher>,
-    /// Bytes of the disk.
+    /// The size of the disk in bytes.
     size: u64,
-    /// All before it is in a block or declared.
+    /// The offset on the disk up to which everything is in a block or left out.
     next: u64,
-    /// What is known of what comes there.
+    /// The piece that begins there, if it is known.
     piece: Option<Piece>,
 }
 
 /// Who waits for a read.
 #[derive(Clone, Copy, Debug)]
 enum Waiting {
-    /// A block, which then has one more of its pieces.
+    /// The block with this number, of which it is a piece.
     Block(usize),
-    /// The items of a frame, which then can be inflated.
+    /// The frame with this number.
     Frame(usize),
-    /// A cluster that is inflated in pieces, of which this one is there then.
+    /// A cluster that is inflated in pieces, of which this is the number.
     Piece(usize),
 }
 
 impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
-    /// A conversion of the disk in `chain`, with a digest by `hasher` if there is one.
+    /// Prepares the conversion of the disk in `chain`. If there is a `hasher`, it takes the whole
+    /// disk.
     ///
     /// # Errors
     ///
@@ -123,7 +115,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
         })
     }
 
-    /// Converts everything and flushes the output, as far as it goes.
+    /// Converts the disk and flushes the output, or goes as far as the first failure.
     pub fn run(mut self) -> Outcome {
         let result = self.convert().and_then(|()| self.flush());
         let count = self.done().div_ceil(SECTOR);
@@ -167,7 +159,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
         self.blocks.first().map_or(self.next, |block| block.start)
     }
 
-    /// Takes note of what has been read. True if there was anything.
+    /// Takes note of what has been read. Returns true if there was anything.
     fn take_reads(&mut self) -> Result<bool, Failure> {
         let mut any = false;
         for source in 0..self.disks.sources() {
@@ -184,7 +176,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
         Ok(any)
     }
 
-    /// Takes note of what has been written. True if there was anything.
+    /// Takes note of what has been written. Returns true if there was anything.
     fn take_writes(&mut self) -> Result<bool, Failure> {
         let mut any = false;
         while let Some(done) = self.disks.complete_write()? {
@@ -196,14 +188,14 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
             let block = self.blocks.get(usize::from(done.slot));
             if done.status != STATUS_OK {
                 let sector = block.start / SECTOR;
-                return Err(status_failure(Op::Write, OUTPUT, sector, done.status));
+                return Err(Failure::answered(Op::Write, OUTPUT, sector, done.status));
             }
             block.state = State::Written;
         }
         Ok(any)
     }
 
-    /// Inflates the next cluster, if its frame is there. True if it was.
+    /// Inflates the next cluster, if its frame is there. Returns true if it was.
     fn inflate_next(&mut self) -> Result<bool, Failure> {
         let Some(item) = self.frames.next_item() else {
             return Ok(false);
@@ -222,7 +214,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
         let payload = item
             .cluster
             .payload(self.pool.bytes(frame.start, frame.len()));
-        let payload = payload.map_err(|error| Failure::format(source, &error))?;
+        let payload = payload.map_err(|error| unreadable(source, &error))?;
         let from = frame.start + payload.start..frame.start + payload.end;
         let start = self.blocks.get(item.block).place.offset() + item.at;
         let to = start..start + to_usize(item.cluster.size);
@@ -234,14 +226,14 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
         Ok(())
     }
 
-    /// One more piece of a block is there.
+    /// Says that one more piece of a block is there.
     fn fill(&mut self, index: usize) {
         let block = self.blocks.get(index);
         block.waiting -= 1;
         self.write_if_complete(index);
     }
 
-    /// Takes what is complete into the digest, in its order.
+    /// Takes complete blocks into the digest, in the order of the disk.
     fn digest(&mut self) {
         let Some(hasher) = &mut self.hasher else {
             return;
@@ -257,7 +249,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
         }
     }
 
-    /// Gives back the memory of blocks with which nothing is to be done any more.
+    /// Gives back the memory of blocks that are not needed any more.
     fn release(&mut self) {
         let digest = self.hasher.is_some();
         while let Some(place) = self.blocks.release(digest) {
@@ -274,7 +266,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
         loop {
             match self.disks.complete_write()? {
                 Some(done) if done.status == STATUS_OK => return Ok(()),
-                Some(done) => return Err(status_failure(Op::Flush, OUTPUT, 0, done.status)),
+                Some(done) => return Err(Failure::answered(Op::Flush, OUTPUT, 0, done.status)),
                 None => self.disks.wait(false)?,
             }
         }
@@ -290,13 +282,13 @@ fn bad_data(source: &'static str, offset: u64, fault: Fault) -> Failure {
                 at: offset,
                 value: 0,
             };
-            Failure::refused(source, &finding)
+            refused(source, &finding)
         }
         Fault::Memory => Failure::new(Op::Read, source, &fault),
     }
 }
 
-/// The lesser of a number of bytes on a disk and one in memory.
+/// The smaller one of a length on a disk and a length in memory.
 fn least(length: u64, room: usize) -> usize {
     to_usize(length.min(to_u64(room)))
 }

@@ -1,24 +1,26 @@
-//! Writing the blocks that are complete to their places on the output.
+//! Writes complete blocks to their places on the output.
 //!
-//! On a raw output each byte has its place, and a block is written as soon as all of it is there. In a
-//! qcow2 image clusters get their places in the order of the disk, so that the same disk always makes
-//! the same file, and clusters of zeros get none.
+//! On a raw output each byte has its place, and a block is written as soon as all of it is there.
+//! In a qcow2 image clusters get their places in the order of the disk, so that the same disk
+//! always makes the same file, and clusters of zeros get none.
 
 use core::ops::Range;
 
 use guest_copy::copy::zeros::is_zero;
+use guest_copy::progress::Observer;
 use guest_formats::qcow2::CLUSTER;
 use guest_kit::hardware::{Ports, Registers};
 use guest_kit::virtio::requests::{Kind, Request};
 
 use super::block::State;
 use super::target::Target;
-use super::{Engine, OWN_SLOT, Observer};
+use super::{Engine, OWN_SLOT};
 use crate::failure::Failure;
 use crate::{SECTOR, to_u32, to_u64, to_usize};
 
 impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
-    /// A block to which nothing is added any more, and of which all is there, can be written.
+    /// Writes a block on a raw output, if nothing is added to it any more and all of its bytes are
+    /// there.
     pub(super) fn write_if_complete(&mut self, index: usize) {
         let block = self.blocks.get(index);
         if block.open || block.waiting > 0 {
@@ -31,8 +33,8 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         }
     }
 
-    /// Gives complete blocks their places, in order, and asks the output for what else it needs. True
-    /// if there was anything.
+    /// Gives complete blocks their places, in their order, and makes the other requests that the
+    /// output needs. Returns true if it has done anything.
     pub(super) fn place(&mut self) -> Result<bool, Failure> {
         let mut any = false;
         loop {
@@ -65,8 +67,8 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         }
     }
 
-    /// Writes these `bytes` of a block, which begin at `at` of the output. What the block has not
-    /// got is zero.
+    /// Writes these `bytes` of a block to the offset `at` of the output. Bytes behind the end of
+    /// the block are zero.
     fn write(&mut self, index: usize, bytes: Range<usize>, at: u64) {
         let block = self.blocks.get(index);
         block.state = State::Writing;
@@ -85,7 +87,7 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
     }
 }
 
-/// The clusters of `bytes` from the first to the last that are not zero, by their number.
+/// The numbers of the clusters of `bytes` from the first to the last that is not all zeros.
 fn clusters_with_data(bytes: &[u8]) -> Option<Range<u64>> {
     let mut clusters = bytes.chunks(to_usize(CLUSTER));
     let first = clusters.position(|cluster| !is_zero(cluster))?;

@@ -1,10 +1,10 @@
-//! The tables of a qcow2 image that is written: the formats' own crate makes them, and here they are
-//! written, one at a time, from a place in the pool that is theirs alone.
+//! Writes the tables of a qcow2 image. [`guest_formats::qcow2::Writer`] makes them. They are
+//! written one at a time, from memory of the pool that is for them alone.
 
 use guest_formats::qcow2::{CLUSTER, Writer};
 use guest_kit::virtio::requests::{Kind, Request, STATUS_OK};
 
-use crate::disks::{OUTPUT, status_failure};
+use crate::disks::OUTPUT;
 use crate::failure::{Failure, Op};
 use crate::pool::{Place, Pool};
 use crate::{SECTOR, to_u32, to_u64, to_usize};
@@ -13,16 +13,16 @@ use crate::{SECTOR, to_u32, to_u64, to_usize};
 #[derive(Debug)]
 pub(super) struct Tables {
     writer: Writer,
-    /// Where the table that is being written lies.
+    /// The memory of the table that is being written.
     place: Place,
-    /// Bytes that the output may have.
+    /// How many bytes the output may have.
     room: u64,
-    /// Where it goes, if one is being written.
+    /// The offset on the output at which a table is being written, if one is.
     busy: Option<u64>,
 }
 
 impl Tables {
-    /// Tables for a disk of `size` bytes on an output that may have `room` bytes.
+    /// The tables for a disk of `size` bytes, on an output that may have `room` bytes.
     ///
     /// # Errors
     ///
@@ -39,12 +39,14 @@ impl Tables {
         })
     }
 
-    /// Whether clusters can be placed: only when the tables of those before them are taken.
+    /// Whether clusters can be placed. The tables that earlier ones have completed must be taken
+    /// before.
     pub(super) fn are_ready(&self) -> bool {
         !self.writer.has_table()
     }
 
-    /// Where on the output `count` clusters of the disk from number `first` on go.
+    /// Places the `count` clusters of the disk from number `first` on, and returns their offset on
+    /// the output in bytes.
     ///
     /// # Errors
     ///
@@ -67,8 +69,8 @@ impl Tables {
         Err(Failure::new(Op::Write, OUTPUT, &detail))
     }
 
-    /// The request that writes the next table, unless one is being written. `all` says whether all
-    /// clusters are placed.
+    /// The request that writes the next complete table, unless one is being written. `all` says
+    /// whether all clusters are placed, so that the other tables are complete, too.
     pub(super) fn request(
         &mut self,
         pool: &mut Pool,
@@ -94,21 +96,21 @@ impl Tables {
         }))
     }
 
-    /// The request came back.
+    /// Says that the request has come back with this status byte.
     pub(super) fn take(&mut self, status: u8) -> Result<(), Failure> {
         let sector = self.busy.take().unwrap_or(0) / SECTOR;
         match status {
             STATUS_OK => Ok(()),
-            status => Err(status_failure(Op::Write, OUTPUT, sector, status)),
+            status => Err(Failure::answered(Op::Write, OUTPUT, sector, status)),
         }
     }
 
-    /// No table is being written, and none waits.
+    /// Whether no table is being written, and none waits.
     pub(super) fn is_quiet(&self) -> bool {
         self.busy.is_none() && self.writer.is_done()
     }
 
-    /// Bytes of the output.
+    /// The length of the output in bytes.
     pub(super) const fn length(&self) -> u64 {
         self.writer.length()
     }

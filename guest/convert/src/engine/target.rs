@@ -1,4 +1,5 @@
-//! What the output is: where the disk's bytes go on it, and what becomes of zeros.
+//! The two kinds of output: a raw disk and a qcow2 image. They differ in where the bytes of the
+//! disk go, and in what is done with zeros.
 
 use guest_kit::virtio::requests::Request;
 
@@ -10,15 +11,15 @@ use crate::pool::Pool;
 /// The output.
 #[derive(Debug)]
 pub(super) enum Target {
-    /// The bytes of the disk as they are. Zeros are declared.
+    /// A raw disk. Zeros are declared to it, if it takes that.
     Raw(Zeros),
-    /// An image with tables, in which zeros have no place.
+    /// An image with tables. Clusters of zeros have no place in it.
     Qcow2(Tables),
 }
 
 impl Target {
-    /// Zeros are left out in pieces of so many bytes: what file systems have as their smallest hole,
-    /// or a cluster.
+    /// The grain in bytes: zeros are left out in multiples of it. It is the smallest hole of usual
+    /// file systems, or a cluster of the image.
     pub(super) const fn grain(&self) -> u64 {
         match self {
             Self::Raw(_) => 4096,
@@ -34,7 +35,8 @@ impl Target {
         }
     }
 
-    /// Leaves out so many zeros at `offset`, or as many as it can now, and returns how many.
+    /// Leaves out `length` bytes of zeros at `offset`, or as many of them as it can now. Returns
+    /// how many.
     pub(super) fn leave_out(&mut self, offset: u64, length: u64) -> u64 {
         match self {
             Self::Raw(zeros) => zeros.add(offset, length),
@@ -42,9 +44,9 @@ impl Target {
         }
     }
 
-    /// What is to be asked of the output beside the writing of blocks, one request at a time.
-    /// `composed` says whether all of the disk is in blocks or left out, `written` whether these
-    /// blocks are written.
+    /// The next request to the output that does not write a block, if there is one. Only one of
+    /// them is under way at a time. `composed` says whether all of the disk is in blocks or left
+    /// out, and `written` whether all blocks are written.
     pub(super) fn request(
         &mut self,
         pool: &mut Pool,
@@ -57,7 +59,7 @@ impl Target {
         }
     }
 
-    /// The request came back.
+    /// Says that the request has come back with this status byte.
     pub(super) fn take(&mut self, status: u8) -> Result<(), Failure> {
         match self {
             Self::Raw(zeros) => zeros.take(status),
@@ -65,7 +67,7 @@ impl Target {
         }
     }
 
-    /// Nothing is under way, and nothing waits.
+    /// Whether no such request is under way, and none waits.
     pub(super) fn is_quiet(&self) -> bool {
         match self {
             Self::Raw(zeros) => zeros.is_quiet(),
@@ -73,7 +75,7 @@ impl Target {
         }
     }
 
-    /// Bytes of the output once all is written, of a disk of `size` bytes.
+    /// The length of the output in bytes, once a disk of `size` bytes is written.
     pub(super) const fn length(&self, size: u64) -> u64 {
         match self {
             Self::Raw(_) => size,

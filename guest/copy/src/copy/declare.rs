@@ -1,21 +1,21 @@
-//! What the output is told of zeros in place of being written them (VIRTIO_BLK_T_WRITE_ZEROES,
-//! virtio 1.2, section 5.2.6): the holes of the input before anything is copied, in a few large
-//! requests, and what is found in pieces one stretch at a time.
+//! Declares zeros to the output instead of writing them (VIRTIO_BLK_T_WRITE_ZEROES, virtio 1.2,
+//! section 5.2.6). The holes of the input are declared before anything is copied, in a few large
+//! requests. Zeros that are found in a piece are declared one stretch at a time.
 
 use guest_kit::hardware::{Ports, Registers};
 use guest_kit::virtio::block::{WIRE_SECTOR, ZeroLimits};
 use guest_kit::virtio::requests::{Kind, Request, STATUS_OK, ZERO_SEGMENT_LEN, zero_segment};
 
-use super::Observer;
 use super::engine::{Engine, to_usize};
 use super::plan::Piece;
 use super::skip::Selection;
 use crate::config::Side;
-use crate::report::Failure;
+use crate::progress::Observer;
+use guest_kit::failure::Failure;
 
 impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
-    /// Declares the holes. If the output takes no such requests, or refuses one, there are none:
-    /// then all is copied.
+    /// Declares the holes. If the output takes no such requests, or refuses one, the copy goes on
+    /// as if there were no holes, and copies everything.
     pub(super) fn declare_holes(&mut self) -> Result<(), Failure> {
         if self.selection.holes().next().is_none() || self.try_declare()? {
             self.copied = self.selection.reached(0);
@@ -28,7 +28,7 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         Ok(())
     }
 
-    /// True if the output has taken all holes.
+    /// Declares the holes. Returns true if the output has taken all of them.
     fn try_declare(&mut self) -> Result<bool, Failure> {
         let Some(limits) = self.disks.output.config().zeroes else {
             return Ok(false);
@@ -46,7 +46,7 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         declared
     }
 
-    /// The same, in requests of at most `most` parts each.
+    /// Declares the holes in requests of at most `most` parts each.
     fn declare_all(
         &mut self,
         selection: &Selection,

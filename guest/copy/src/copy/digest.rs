@@ -1,12 +1,11 @@
-//! The digest of the input's bytes, in their order: of what was read, and of the zeros of holes that
-//! were not.
+//! The digest of the input's bytes, in their order. Holes are not read, and count as zeros.
 
 use sha2::{Digest as _, Sha256};
 
-/// Length of the digest in bytes.
+/// The length of the digest in bytes.
 pub const LEN: usize = 32;
 
-/// What zeros are taken from, a piece at a time.
+/// Zeros for the holes, which are taken in pieces of this length.
 const ZEROS: [u8; 4096] = [0; 4096];
 
 /// The digest of a disk's first bytes, as far as they have been given.
@@ -18,7 +17,7 @@ pub struct Hasher {
 }
 
 impl Hasher {
-    /// The digest of the first `length` bytes; what is given beyond them is not looked at.
+    /// Begins the digest of the first `length` bytes. Bytes behind them are not looked at.
     #[must_use]
     pub fn new(length: u64) -> Self {
         Self {
@@ -28,20 +27,20 @@ impl Hasher {
         }
     }
 
-    /// How many bytes it has.
+    /// How many bytes it has taken.
     #[must_use]
     pub const fn position(&self) -> u64 {
         self.position
     }
 
-    /// How many bytes it is of.
+    /// Of how many bytes it is the digest.
     #[must_use]
     pub const fn length(&self) -> u64 {
         self.length
     }
 
-    /// Takes the disk's bytes from `offset` up, which is not beyond what it has. Those that it has
-    /// already count as they were.
+    /// Takes the bytes of the disk from `offset` on. They must not begin behind those that it has
+    /// taken. Bytes that it has taken before are passed over.
     pub fn data(&mut self, offset: u64, bytes: &[u8]) {
         let known = usize::try_from(self.position.saturating_sub(offset)).unwrap_or(usize::MAX);
         let wanted = self.length.saturating_sub(self.position);
@@ -51,7 +50,8 @@ impl Hasher {
         self.position += new.len() as u64;
     }
 
-    /// Takes zeros up to the disk's byte `end`, `most` of them at once. True if there are more.
+    /// Takes zeros up to the byte `end` of the disk, but at most `most` of them. Returns true if
+    /// there are more to take.
     pub fn zeros(&mut self, end: u64, most: u64) -> bool {
         let end = end.min(self.length);
         let stop = end.min(self.position.saturating_add(most));
@@ -64,7 +64,7 @@ impl Hasher {
         self.position < end
     }
 
-    /// The digest; what has not been given is taken for zeros.
+    /// The digest. Bytes that it was not given count as zeros.
     #[must_use]
     pub fn finish(mut self) -> [u8; LEN] {
         self.zeros(self.length, u64::MAX);

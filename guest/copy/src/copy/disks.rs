@@ -1,7 +1,7 @@
-//! Both disks together: kicking them, and waiting until one of them has done something.
+//! The two disks together: it kicks them, and waits until one of them has done something.
 
-use super::Observer;
 use crate::config::Side;
+use crate::progress::Observer;
 use guest_kit::hardware::{Ports, Registers};
 use guest_kit::virtio::block::{BlockDevice, BlockError};
 use guest_kit::virtio::requests::{Completion, Request};
@@ -25,9 +25,9 @@ pub struct DiskFault {
 pub struct Disks<'a, P, R> {
     /// The ports.
     pub ports: &'a P,
-    /// What is read.
+    /// The disk that is read.
     pub input: BlockDevice<R>,
-    /// What is written.
+    /// The disk that is written.
     pub output: BlockDevice<R>,
     waiter: Waiter,
 }
@@ -43,7 +43,7 @@ impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
         }
     }
 
-    /// One of the two.
+    /// The disk on this side.
     pub const fn get(&mut self, disk: Side) -> &mut BlockDevice<R> {
         match disk {
             Side::Input => &mut self.input,
@@ -51,7 +51,7 @@ impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
         }
     }
 
-    /// Starts whatever was submitted.
+    /// Kicks both disks, so that they begin with what was submitted.
     pub fn kick(&mut self) {
         self.input.kick();
         self.output.kick();
@@ -73,8 +73,8 @@ impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
         completion.map_err(|error| DiskFault { disk, error })
     }
 
-    /// Waits until a request has come back. It may return although none has. Only to be called while
-    /// something is under way.
+    /// Waits until a request has come back. It may return although none has. Only to be called
+    /// while something is under way.
     ///
     /// # Errors
     ///
@@ -119,7 +119,7 @@ impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
     }
 }
 
-/// Both disks, for who waits for them.
+/// Both disks, as [`Waiter`] takes them.
 struct Both<'d, R> {
     input: &'d mut BlockDevice<R>,
     output: &'d mut BlockDevice<R>,

@@ -7,28 +7,29 @@ use super::disks::{DiskFault, Disks};
 use super::plan::{Piece, Plan};
 use super::skip::Selection;
 use super::zeros::Search;
-use super::{Observer, Outcome, device_failure, request_failure};
+use super::{Outcome, device_failure};
 use crate::config::Side;
-use crate::report::{Failure, Op};
+use crate::progress::Observer;
 use guest_kit::dma::DmaRegion;
+use guest_kit::failure::{Failure, Op};
 use guest_kit::hardware::{Ports, Registers};
 use guest_kit::virtio::block::WIRE_SECTOR;
 use guest_kit::virtio::requests::{Kind, MAX_REQUEST_SLOTS, Request, STATUS_OK};
 
-/// How far the piece in a slot is.
+/// What is being done with the piece in a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SlotState {
-    /// Being read, or waiting for that after a failure.
+    /// It is being read, or will be read again after a failure.
     Reading,
-    /// Read, and waiting until the digest has all before it.
+    /// It has been read, and waits until the digest has taken all that lies before it.
     Read,
-    /// Being written. So many of its bytes are or will be when the request under way is done.
+    /// It is being written. This many of its bytes are written once the request under way is done.
     Writing(u32),
-    /// Written.
+    /// It has been written.
     Done,
 }
 
-/// What is wanted of a copy beside the copy.
+/// What is to be done beside copying.
 #[derive(Debug, Default)]
 pub struct Extras {
     /// The search for zeros in what was read.
@@ -70,8 +71,8 @@ pub struct Engine<'a, 'p, P, R, O> {
 }
 
 impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
-    /// A copy by `plan` of what `selection` names, with at most `depth` pieces at once, each in its part
-    /// of `pool`, which holds one at least.
+    /// Prepares the copy of what `selection` names, by `plan`. At most `depth` pieces are under way
+    /// at once, each in its part of `pool`, which must have room for one.
     pub fn new(
         (plan, selection): (Plan, Selection),
         extras: Extras,
@@ -109,7 +110,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
         self.slots.len()
     }
 
-    /// Copies everything and flushes the output, as far as it goes.
+    /// Copies everything and flushes the output, or goes as far as the first failure.
     pub fn run(mut self) -> Outcome {
         let result = self
             .declare_holes()
@@ -137,7 +138,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
         loop {
             match self.pipeline().map_err(|fault| self.fault(&fault))? {
                 End::Complete => return Ok(()),
-                // What failed may succeed, or fail somewhere else in the piece, sector by sector.
+                // Sector by sector the piece may succeed, or fail at another place than it seemed.
                 End::Failed => self.retry(self.selection.piece(self.done))?,
             }
             self.advance();
@@ -154,14 +155,14 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
             let moved = self.take_reads()? | self.take_writes()? | self.hash();
             self.fill();
             // The disks are kicked before the observer reports, so that they work while it does.
-            // With a digest the output waits for each piece, and would want to be told of each: two at
-            // a time halve what that costs the processor.
+            // With a digest the output waits for each piece, and would want to be told of each: two
+            // at a time halve what that costs the processor.
             if moved && self.extras.digest.is_some() && !self.hashed.is_multiple_of(2) {
                 self.disks.input.kick();
             } else {
                 self.disks.kick();
             }
-            self.observer.copied(self.count());
+            self.observer.done(self.count());
             if self.done == self.selection.count() {
                 return Ok(End::Complete);
             }
@@ -189,7 +190,8 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
         }
     }
 
-    /// Writes what has been read, unless it has to wait for the digest. True if there was anything.
+    /// Writes what has been read, unless it has to wait for the digest. Returns true if there was
+    /// anything.
     fn take_reads(&mut self) -> Result<bool, DiskFault> {
         let mut any = false;
         while let Some(completion) = self.disks.complete(Side::Input)? {
@@ -207,7 +209,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
         Ok(any)
     }
 
-    /// Counts what has been written. True if there was anything.
+    /// Takes note of what has been written. Returns true if there was anything.
     fn take_writes(&mut self) -> Result<bool, DiskFault> {
         let mut any = false;
         while let Some(completion) = self.disks.complete(Side::Output)? {
@@ -249,12 +251,13 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
         }
     }
 
-    /// The first piece that is not copied is copied now, and so is the hole behind it.
+    /// Takes note that the first piece that was not copied is copied now, and the hole behind it as
+    /// well.
     fn advance(&mut self) {
         self.done += 1;
         let reached = self.selection.reached(self.done);
         if self.copied < reached {
-            self.observer.copied(self.count());
+            self.observer.done(self.count());
             self.copied = reached;
             self.observer.skipped(self.count());
         }
@@ -267,7 +270,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
         let run = self.disks.run(Side::Output, Request::FLUSH, self.observer);
         match run.map_err(|fault| self.fault(&fault)) {
             Ok(STATUS_OK) => Ok(()),
-            Ok(status) => Err(request_failure(Op::Flush, Side::Output, 0, status)),
+            Ok(status) => Err(Failure::answered(Op::Flush, Side::Output.name(), 0, status)),
             Err(failure) => Err(Failure {
                 op: Op::Flush,
                 ..failure
@@ -285,7 +288,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
         }
     }
 
-    /// The request that writes `piece` from there.
+    /// The request that writes `piece` from the memory from `buffer` up.
     pub(super) fn write(&self, piece: Piece, buffer: usize) -> Request {
         Request {
             kind: Kind::Write,
@@ -294,7 +297,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
         }
     }
 
-    /// Zeros what is written of `piece` without having been read.
+    /// Fills with zeros the bytes of `piece` that are written and were not read.
     pub(super) fn fill_up(&mut self, piece: Piece, buffer: usize) {
         let filling = piece.write_len.saturating_sub(piece.read_len);
         if filling > 0 {
@@ -303,12 +306,12 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
         }
     }
 
-    /// Input sectors that are copied without a gap.
+    /// How many input sectors are copied, from the first on without a gap.
     pub(super) fn count(&self) -> u64 {
         self.copied / u64::from(self.plan.input().sector)
     }
 
-    /// What to say of a disk that has failed for good.
+    /// The failure of a disk that has failed for good.
     pub(super) fn fault(&self, fault: &DiskFault) -> Failure {
         let extent = match fault.disk {
             Side::Input => self.plan.input(),
@@ -322,14 +325,14 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
         u16::try_from(index % self.slots.len() as u64).unwrap_or(0)
     }
 
-    /// The piece in `slot`: the only one of its kind between `done` and `next`.
+    /// The piece in `slot`. Of the pieces from `done` to `next` only one has its place there.
     fn index(&self, slot: u16) -> u64 {
         let slots = self.slots.len() as u64;
         let ahead = (u64::from(slot) + slots - self.done % slots) % slots;
         self.done + ahead
     }
 
-    /// Offset in the pool of the buffer of `slot`.
+    /// The offset of the buffer of `slot` in the pool, in bytes.
     pub(super) fn buffer(&self, slot: u16) -> usize {
         usize::from(slot) * to_usize(self.plan.request_size())
     }
@@ -340,7 +343,7 @@ pub fn buffers(pool: &DmaRegion, request_size: u32) -> usize {
     pool.len() / to_usize(request_size)
 }
 
-/// On x86-64, where this program runs, nothing is lost.
+/// Converts a number for an index. Nothing is lost on x86-64, where this program runs.
 pub(super) fn to_usize(value: u32) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
 }

@@ -21,7 +21,7 @@ pub enum PlanError {
     /// A request cannot hold a sector.
     #[error("the {0} disk takes {1} bytes a request, less than the {2} of a sector")]
     SizeMax(Side, u32, u32),
-    /// There is no room.
+    /// The output is too small.
     #[error("the output disk is too small: {1} bytes for {0}")]
     TooSmall(u64, u64),
 }
@@ -75,7 +75,7 @@ impl DiskShape {
 /// Bytes that are read together and written together, from the same place in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece {
-    /// Where, on both disks, in bytes.
+    /// Its offset on both disks, in bytes.
     pub offset: u64,
     /// How many bytes to read: whole input sectors.
     pub read_len: u32,
@@ -134,7 +134,7 @@ impl Plan {
         &self.output
     }
 
-    /// Bytes of a piece, but perhaps the last.
+    /// The length of a piece in bytes. The last one may be shorter.
     #[must_use]
     pub const fn request_size(&self) -> u32 {
         self.request_size

@@ -1,13 +1,14 @@
-//! What a request failed at: its piece once more, one sector a request.
+//! Finds out at which sector a request has failed.
 //!
-//! A request that covers many sectors fails as a whole. Done again sector by sector, it shows
-//! which one was bad, and how much before it is good, whatever was pipelined when it failed.
+//! A request that covers many sectors fails as a whole. Its piece is copied once more, with a
+//! request for each sector. This shows which sector is bad, and all before it is copied, whatever
+//! else was under way when the request failed.
 
 use super::engine::{Engine, to_usize};
 use super::plan::Piece;
-use super::{Observer, request_failure};
 use crate::config::Side;
-use crate::report::{Failure, Op};
+use crate::progress::Observer;
+use guest_kit::failure::{Failure, Op};
 use guest_kit::hardware::{Ports, Registers};
 use guest_kit::virtio::requests::{Request, STATUS_OK};
 
@@ -17,7 +18,7 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         for block in self.plan.blocks(piece) {
             self.retry_block(block)?;
             self.copied = block.end();
-            self.observer.copied(self.count());
+            self.observer.done(self.count());
         }
         Ok(())
     }
@@ -52,7 +53,7 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         };
         match self.disks.run(disk, request, self.observer) {
             Ok(STATUS_OK) => Ok(()),
-            Ok(status) => Err(request_failure(op, disk, sector, status)),
+            Ok(status) => Err(Failure::answered(op, disk.name(), sector, status)),
             Err(fault) => Err(self.fault(&fault)),
         }
     }

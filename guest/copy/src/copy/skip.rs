@@ -1,5 +1,5 @@
-//! What of the input is read and what is not: the pieces that the data consists of, and the holes
-//! between them, which are declared to the output and neither read nor written.
+//! Which parts of the input are read: the pieces that the data consists of. The holes between them
+//! are declared to the output, and are neither read nor written.
 //!
 //! The list of the data comes with the configuration. It is only ever rounded so that there is more
 //! to read.
@@ -14,12 +14,12 @@ use guest_protocol::{DataList, MAX_DATA_RANGES};
 
 use super::plan::{Piece, Plan};
 
-/// Data that lies together.
+/// A stretch of data without a hole in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Run {
-    /// In bytes, on both disks.
+    /// Where it lies on both disks, in bytes.
     range: Range<u64>,
-    /// Index of its first piece.
+    /// The index of its first piece.
     first: u64,
 }
 

@@ -15,13 +15,14 @@ use zeros::Search;
 
 use super::*;
 use crate::config::Config;
+use crate::progress::Observer;
 use guest_kit::testing::Device;
 use guest_kit::testing::disk::{FakeDisk, Mischief};
 use guest_kit::testing::memory::leak;
 use guest_kit::testing::ports_with;
 use guest_kit::virtio::block::{BlockDevice, F_FLUSH, F_SIZE_MAX, Purpose};
 use guest_kit::virtio::mmio::F_EVENT_IDX;
-use guest_protocol::DataList;
+use guest_protocol::{DataList, NO_STATUS};
 
 /// What is copied, and how.
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +64,7 @@ struct Setup {
 struct Counts(Vec<u64>);
 
 impl Observer for Counts {
-    fn copied(&mut self, sectors: u64) {
+    fn done(&mut self, sectors: u64) {
         assert!(self.0.last().is_none_or(|&last| last <= sectors));
         self.0.push(sectors);
     }
@@ -251,7 +252,7 @@ fn a_flush_that_fails_fails_the_copy_with_everything_counted() {
     let setup = Setup::new(Job::default());
     setup.target.get().flush_fails = true;
     let (outcome, _) = setup.run();
-    let failure = request_failure(Op::Flush, Side::Output, 0, 1);
+    let failure = Failure::answered(Op::Flush, Side::Output.name(), 0, 1);
     assert_eq!(
         outcome,
         Outcome {
@@ -372,7 +373,7 @@ fn first_failure(setup: &Setup, bad: [Option<u64>; 2]) -> Option<(u64, Failure)>
     };
     (at != u64::MAX).then(|| {
         let count = at / block * block / u64::from(job.input);
-        let failure = request_failure(op, disk, at / u64::from(sector), 1);
+        let failure = Failure::answered(op, disk.name(), at / u64::from(sector), 1);
         (count, failure)
     })
 }

@@ -1,5 +1,6 @@
-//! A copy with a digest: each piece goes into it, in order, before it is written, and the disks work
-//! meanwhile. In the end the output is read back and compared, if that is wanted.
+//! The digest of a copy, and the verification by it. Each piece is taken into the digest, in order,
+//! before it is written; the disks work meanwhile. If it is wanted, the output is read back at the
+//! end, and its digest compared with that of the input.
 
 use alloc::string::String;
 use core::fmt::Write as _;
@@ -12,16 +13,16 @@ use guest_protocol::NO_STATUS;
 use super::digest::{Hasher, LEN};
 use super::disks::DiskFault;
 use super::engine::{Engine, SlotState, to_usize};
-use super::{Observer, request_failure};
 use crate::config::Side;
-use crate::report::{Failure, Op};
+use crate::progress::Observer;
+use guest_kit::failure::{Failure, Op};
 
 /// The most zeros of a hole that the digest takes before the disks are looked at again, in bytes.
 const ZEROS_AT_ONCE: u64 = 256 << 10;
 
 impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
-    /// Takes the next piece into the digest, if one is wanted and it has been read, and starts to
-    /// write it. True if there was anything to do.
+    /// Takes the next piece into the digest, if one is wanted and the piece has been read, and
+    /// submits its write. Returns true if there was anything to do.
     pub(super) fn hash(&mut self) -> bool {
         let (index, slot) = (self.hashed, self.slot(self.hashed));
         let Some(hasher) = &mut self.extras.digest else {
@@ -47,7 +48,7 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         true
     }
 
-    /// The digest of the input, if one is wanted. Everything is copied and flushed.
+    /// The digest of the input, if one is wanted, once everything is copied and flushed.
     pub(super) fn finish_digest(&mut self) -> Result<Option<[u8; LEN]>, Failure> {
         let Some(hasher) = self.extras.digest.take() else {
             return Ok(None);
@@ -74,7 +75,12 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
             Ok(STATUS_OK) => Ok(hasher.finish()),
             Ok(status) => {
                 let at = hasher.position() / u64::from(sector);
-                Err(request_failure(Op::Verify, Side::Output, at, status))
+                Err(Failure::answered(
+                    Op::Verify,
+                    Side::Output.name(),
+                    at,
+                    status,
+                ))
             }
             Err(fault) => Err(Failure {
                 op: Op::Verify,

@@ -1,13 +1,13 @@
-//! Zeros in what has been read: they are declared to the output and not written.
+//! Finds zeros in what has been read. They are declared to the output, and not written.
 
 use guest_kit::virtio::block::ZeroLimits;
 
 use super::plan::Plan;
 
-/// Zeros are looked for in pieces of so many bytes: what file systems have as their smallest hole.
+/// Zeros are looked for in pieces of this many bytes, the smallest hole of usual file systems.
 const GRANULE: u32 = 4096;
-/// How much is looked at before there is a decision: few enough bytes that data is found out at
-/// once, and enough for the compiler to make it a loop over the largest registers.
+/// How many bytes are looked at together. They are few, so that data is noticed at once, and enough
+/// for the compiler to make a loop over the largest registers.
 const STRIDE: usize = 256;
 
 /// The search for zeros in pieces.
@@ -17,7 +17,7 @@ pub struct Search {
     granule: usize,
 }
 
-/// The start of a piece, as far as it is all data or all zeros.
+/// A stretch at the start of some bytes that is all data or all zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stretch {
     /// In bytes.
@@ -51,7 +51,7 @@ impl Search {
     }
 }
 
-/// Whether there is nothing but zeros.
+/// Whether all bytes are zero.
 #[must_use]
 pub fn is_zero(bytes: &[u8]) -> bool {
     bytes

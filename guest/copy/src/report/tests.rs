@@ -5,7 +5,7 @@ use std::rc::Rc;
 use guest_kit::testing::console::FakeConsole;
 use guest_kit::testing::memory::leak;
 use guest_kit::testing::ports_with;
-use guest_protocol::{FrameDecoder, NO_STATUS, progress_message};
+use guest_protocol::{FrameDecoder, NO_STATUS, error_message, progress_message};
 
 use super::*;
 use guest_kit::testing::ports::FakePorts;

@@ -1,4 +1,4 @@
-//! File systems that fill a disk without partitions: they tell that a file is a raw disk.
+//! File systems that fill a disk without partitions. A file that begins with one is a raw disk.
 
 use crate::bytes::has;
 use crate::error::Error;

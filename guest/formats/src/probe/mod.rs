@@ -1,8 +1,9 @@
-//! Which formats a file may have, by all signatures at once.
+//! Which formats a file may have, by its signatures.
 //!
-//! A tool that stops at the first signature that fits believes whoever wrote the others. Here all
-//! are looked for, at the start, at their places inside and at the end of the file, and more than
-//! one that fits is an objection.
+//! Whoever makes an image can give it the signatures of several formats, so that two programs see
+//! two different disks in it. A tool that stops at the first signature does not notice. Here all
+//! signatures are looked for, at the start, inside and at the end of the file, and a file with
+//! several is refused.
 
 mod content;
 mod partitions;
@@ -19,25 +20,26 @@ use crate::info::Options;
 use crate::reason::{Findings, Reason};
 use crate::source::ReadAt;
 
-/// What the signatures say.
+/// What the signatures of a file say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probe {
     /// All formats that fit; [`Format::Raw`] only where no other does.
     pub fitting: FormatSet,
-    /// The format that the file is taken for: what was claimed, or the first that fits.
+    /// The format that the file is taken for: the one that the user has claimed, or the first that
+    /// fits.
     pub format: Format,
-    /// The partition table at the start of the file as it is.
+    /// The partition table at the start of the file, if the file itself is read as a disk.
     pub partitions: Option<PartitionTable>,
-    /// The file system at the start of the file as it is.
+    /// The file system at the start of the file, if the file itself is read as a disk.
     pub file_system: Option<FileSystem>,
 }
 
 impl Probe {
-    /// Looks at the file: at most eight reads of at most 4 KiB each.
+    /// Looks at the file, with at most eight reads of at most 4 KiB each.
     ///
     /// # Errors
     ///
-    /// [`Error::Read`].
+    /// [`Error::Read`] if the caller could not read.
     pub fn new(source: &mut dyn ReadAt, options: &Options) -> Result<Self, Error> {
         let mut fitting = signatures::fitting(source)?;
         let partitions = partitions::table(source)?;
@@ -54,7 +56,7 @@ impl Probe {
         })
     }
 
-    /// What speaks against taking the file for [`Probe::format`].
+    /// Adds what speaks against taking the file for [`Probe::format`].
     pub(crate) fn judge(&self, options: &Options, findings: &mut Findings) {
         let fits = self.fitting.iter().next().unwrap_or(Format::Raw);
         if self.is_ambiguous() {
@@ -62,7 +64,7 @@ impl Probe {
             findings.add(Reason::SeveralFormats, 0, formats);
         }
         match options.claimed {
-            // A CD is a raw disk, whatever it is called.
+            // A CD is a raw disk, so that either claim is right.
             Some(Format::Raw) if fits == Format::Iso => {}
             Some(claimed) if !self.fitting.contains(claimed) => {
                 findings.add(Reason::OtherFormat, 0, 0);
@@ -83,8 +85,9 @@ impl Probe {
         }
     }
 
-    /// A fixed VHD begins with the disk's own bytes, so its partitions and a CD's descriptors are
-    /// the disk's. In any other container they are a second reading of the same file.
+    /// Whether two programs may see two different disks. A fixed VHD begins with the bytes of its
+    /// disk, so that partitions, or the descriptors of a CD, belong to that disk. In a file of
+    /// another format they are a second disk in the same bytes.
     fn is_ambiguous(&self) -> bool {
         let transparent = Format::Vhd;
         let container = |format: &Format| !matches!(format, Format::Raw | Format::Iso);

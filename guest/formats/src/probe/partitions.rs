@@ -5,7 +5,7 @@ use crate::bytes::{has, le32, u8_at};
 use crate::error::Error;
 use crate::source::{ReadAt, prefix};
 
-/// A table of partitions.
+/// The kind of a partition table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PartitionTable {
     /// The table of four entries in the first sector.
@@ -35,8 +35,9 @@ pub(crate) fn table(disk: &mut dyn ReadAt) -> Result<Option<PartitionTable>, Err
     Ok(is_mbr(&start).then_some(PartitionTable::Mbr))
 }
 
-/// The mark at the end of the first sector is that of any boot sector, also of a FAT file system:
-/// a table has entries that make sense, and at least one.
+/// Whether a first sector has a table of partitions. The mark at its end is not enough, since any
+/// boot sector has it, that of a FAT file system too. The entries must make sense, and one must be
+/// in use.
 fn is_mbr(sector: &[u8]) -> bool {
     if !has(sector, 510, b"\x55\xaa") {
         return false;
@@ -50,7 +51,7 @@ fn is_mbr(sector: &[u8]) -> bool {
             return false;
         }
         if kind != 0 {
-            // A hybrid CD's partition begins at the first sector.
+            // The first sector may be 0: the partition of a hybrid CD begins there.
             if sectors == 0 || first.checked_add(sectors - 1).is_none() {
                 return false;
             }

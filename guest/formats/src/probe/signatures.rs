@@ -1,18 +1,19 @@
 //! The signatures of formats and where they lie.
 //!
-//! Sources: the formats' own specifications, which the modules of the formats name; for formats
-//! that are only recognised, the headers as QEMU's block layer and libmagic know them.
+//! They are those of the specifications that the modules of the formats name. For formats that are
+//! only recognised they are those that QEMU's block layer and libmagic look for.
 
 use crate::bytes::{be32, has};
 use crate::error::Error;
 use crate::format::{Format, FormatSet};
 use crate::source::{ReadAt, prefix, read, to_usize};
 
-/// Signatures at a fixed place from the start of the file.
+/// Signatures at a fixed place: the format, the offset from the start of the file in bytes, and
+/// what is there.
 const AT_START: &[(Format, usize, &[u8])] = &[
     (Format::Qed, 0, b"QED\0"),
     (Format::Vmdk, 0, b"KDMV"),
-    // The sparse format of ESX servers, and its successor.
+    // The sparse format of ESX servers, and the format that came after it.
     (Format::Vmdk, 0, b"COWD"),
     (Format::Vmdk, 0, b"\xbe\xba\xfe\xca\0\0\0\0"),
     (Format::Vhd, 0, b"conectix"),
@@ -35,9 +36,9 @@ const AT_START: &[(Format, usize, &[u8])] = &[
     (Format::SevenZip, 0, b"7z\xbc\xaf\x27\x1c"),
 ];
 
-/// Where the volume descriptors of a CD begin (ECMA-119, section 6.7.1).
+/// Where the volume descriptors of a CD begin, in bytes (ECMA-119, section 6.7.1).
 const ISO_DESCRIPTORS: u64 = 32768;
-/// Bytes of the trailers of VHD and DMG.
+/// The length of the trailers of VHD and DMG in bytes.
 const TRAILER: u64 = 512;
 
 pub(super) fn fitting(source: &mut dyn ReadAt) -> Result<FormatSet, Error> {
@@ -68,7 +69,7 @@ fn is_iso(source: &mut dyn ReadAt) -> Result<bool, Error> {
         return Ok(false);
     }
     read(source, ISO_DESCRIPTORS, &mut descriptor)?;
-    // ECMA-119 section 8.1, and the volume recognition sequence of ECMA-167, part 2, section 9.1.
+    // ECMA-119, section 8.1; ECMA-167, part 2, section 9.1 (the volume recognition sequence).
     let iso = has(&descriptor, 1, b"CD001");
     Ok(iso || has(&descriptor, 1, b"BEA01") || has(&descriptor, 1, b"NSR0"))
 }
@@ -90,8 +91,8 @@ fn at_end(source: &mut dyn ReadAt, mut fitting: FormatSet) -> Result<FormatSet, 
     Ok(fitting)
 }
 
-/// A descriptor of VMDK as a file of its own. Readers skip comments and empty lines before the
-/// version, so they are skipped here too.
+/// Whether a file is a VMDK's descriptor alone. Other readers skip comments and empty lines before
+/// the version, and so they are skipped here too.
 pub(crate) fn is_vmdk_descriptor(text: &[u8]) -> bool {
     for line in text.split(|byte| *byte == b'\n') {
         let line = line.trim_ascii();

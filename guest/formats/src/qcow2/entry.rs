@@ -1,4 +1,4 @@
-//! Entries of the L1 and L2 tables, taken apart ("Cluster mapping" in qcow2.txt).
+//! Takes entries of the L1 and L2 tables apart ("Cluster mapping" in qcow2.txt).
 
 use crate::error::{Error, ensure};
 use crate::qcow2::header::Header;
@@ -8,12 +8,13 @@ use crate::reason::Reason;
 const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 /// Bit 63: the refcount is exactly one.
 pub(super) const COPIED: u64 = 1 << 63;
-/// Bit 62 of an L2 entry.
+/// Bit 62 of an L2 entry: the cluster is compressed.
 const COMPRESSED: u64 = 1 << 62;
-/// Bit 0 of an L2 entry that is not extended.
+/// Bit 0 of an L2 entry that is not extended: the cluster reads as zeros.
 const ZERO: u64 = 1;
 
-/// Where the L2 table of an L1 entry is, or nothing; `at` is where the entry lies.
+/// The offset of the L2 table that an L1 entry names, or nothing if it names none. `at` is the
+/// offset of the entry.
 pub(super) fn l2_table(header: &Header, entry: u64, at: u64) -> Result<Option<u64>, Error> {
     ensure(
         entry & !(OFFSET | COPIED) == 0,
@@ -30,22 +31,23 @@ pub(super) fn l2_table(header: &Header, entry: u64, at: u64) -> Result<Option<u6
 /// What an L2 entry says of its cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Entry {
-    /// Nothing, apart from what the bitmap of an extended entry says.
+    /// The image does not have the cluster. If the entry is extended, its bitmap may say that parts
+    /// of it are zero.
     Unallocated,
-    /// The cluster is at this offset.
+    /// The cluster is at this offset in the file, in bytes.
     Allocated(u64),
-    /// It reads as zero; an offset is kept for it, or 0.
+    /// The cluster reads as zeros. This is the offset that is kept for it, or 0.
     Zero(u64),
-    /// It is compressed.
+    /// The cluster is compressed.
     Compressed {
-        /// Where in the file, at any byte.
+        /// The offset of the compressed bytes in the file, which need not be aligned.
         offset: u64,
-        /// Bytes up to the end of the last sector.
+        /// How many bytes there are up to the end of the last sector that has some of them.
         length: u64,
     },
 }
 
-/// Takes an L2 entry apart; `at` is where it lies.
+/// Takes an L2 entry apart. `at` is the offset of the entry.
 pub(super) fn decode(header: &Header, entry: u64, at: u64) -> Result<Entry, Error> {
     if entry & COMPRESSED != 0 {
         return compressed(header, entry, at);
@@ -57,7 +59,7 @@ pub(super) fn decode(header: &Header, entry: u64, at: u64) -> Result<Entry, Erro
     let aligned = offset.is_multiple_of(header.cluster_size());
     ensure(aligned, Reason::Unaligned, at, offset)?;
     if entry & zero != 0 {
-        // Version 2 has no such flag: a reader of that version would see other bytes.
+        // Version 2 has no such flag, and a reader of that version would see other bytes.
         ensure(header.version >= 3, Reason::ReservedBits, at, entry)?;
         return Ok(Entry::Zero(offset));
     }
@@ -67,8 +69,8 @@ pub(super) fn decode(header: &Header, entry: u64, at: u64) -> Result<Entry, Erro
     })
 }
 
-/// Checks the bitmap of an extended entry that lies at `at` ("Extended L2 Entries"): bit x says that
-/// subcluster x is allocated, bit 32 + x that it reads as zero.
+/// Checks the bitmap of an extended entry that lies at `at` ("Extended L2 Entries"): bit x says
+/// that subcluster x is allocated, bit 32 + x that it reads as zero.
 pub(super) fn check_bitmap(entry: Entry, bitmap: u64, at: u64) -> Result<(), Error> {
     let (allocated, zero) = (bitmap & 0xffff_ffff, bitmap >> 32);
     let (holds, reason) = match entry {
@@ -82,7 +84,7 @@ pub(super) fn check_bitmap(entry: Entry, bitmap: u64, at: u64) -> Result<(), Err
 
 fn compressed(header: &Header, entry: u64, at: u64) -> Result<Entry, Error> {
     ensure(entry & COPIED == 0, Reason::ReservedBits, at, entry)?;
-    // The offset takes the low bits, the number of further sectors the rest below bit 62.
+    // The low bits are the offset. The bits above, up to bit 61, are the number of further sectors.
     let bits = 62 - (header.cluster_bits - 8);
     let offset = entry & ((1 << bits) - 1);
     let further = (entry & !(COMPRESSED | COPIED)) >> bits;

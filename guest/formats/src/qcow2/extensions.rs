@@ -1,4 +1,4 @@
-//! The list of header extensions behind the header.
+//! The list of header extensions behind the header ("Header extensions" in qcow2.txt).
 
 use crate::bytes::be32;
 use crate::bytes::be64;
@@ -12,7 +12,7 @@ const BACKING_FORMAT: u32 = 0xe279_2aca;
 const DATA_FILE: u32 = 0x4441_5441;
 const BITMAPS: u32 = 0x2385_2875;
 const ENCRYPTION: u32 = 0x0537_be77;
-/// The most extensions that are looked at: those that are known, many times over.
+/// The most extensions that are looked at, many more than are known.
 const MOST: usize = 64;
 
 /// What the extensions say that a check of refcounts has to know.
@@ -24,7 +24,8 @@ pub(super) struct Extensions {
     pub encryption: Option<(u64, u64)>,
 }
 
-/// Walks the extensions from `at` up to `end`, which is at most a cluster behind the start.
+/// Reads the extensions from `at` up to `end`, which is at most a cluster behind the start of the
+/// file.
 pub(super) fn walk(
     source: &mut dyn ReadAt,
     mut at: u64,
@@ -64,7 +65,7 @@ pub(super) fn walk(
     Err(Error::refused(Reason::BadHeader, at, 0))
 }
 
-/// Notes a name of `length` bytes at `at`; what is longer than a name may be is cut.
+/// Notes the name of `length` bytes at `at`. A name that is too long is cut.
 pub(super) fn name(
     source: &mut dyn ReadAt,
     at: u64,

@@ -1,4 +1,4 @@
-//! The header, and what can be said of an image from it alone.
+//! The header, and what it alone says of an image ("Header" in qcow2.txt).
 
 use alloc::vec::Vec;
 
@@ -12,13 +12,13 @@ use crate::qcow2::{L1, Region, Regions};
 use crate::reason::Reason;
 use crate::source::{ReadAt, prefix};
 
-/// Bytes of the header of version 2, and the fewest of version 3.
+/// The length of the header in bytes: of version 2, and of version 3 at the least.
 const LENGTH_2: u64 = 72;
 const LENGTH_3: u64 = 104;
-/// The largest L1 table and refcount table in bytes, as in QEMU.
+/// The largest L1 table and the largest refcount table in bytes. QEMU has the same limits.
 const LARGEST_L1: u64 = 32 << 20;
 const LARGEST_REFCOUNT_TABLE: u64 = 8 << 20;
-/// The smallest cluster that subclusters fit in.
+/// The smallest clusters that may have subclusters, as the logarithm of their size to the base 2.
 const SMALLEST_EXTENDED: u32 = 14;
 
 const DIRTY: u64 = 1;
@@ -27,7 +27,7 @@ const DATA_FILE: u64 = 1 << 2;
 const COMPRESSION_TYPE: u64 = 1 << 3;
 const EXTENDED_L2: u64 = 1 << 4;
 
-/// Names of the bits, in their order.
+/// The names of the feature bits, from bit 0 on.
 const INCOMPATIBLE: &[&str] = &[
     "dirty",
     "corrupt",
@@ -38,7 +38,7 @@ const INCOMPATIBLE: &[&str] = &[
 const COMPATIBLE: &[&str] = &["lazy-refcounts"];
 const AUTOCLEAR: &[&str] = &["bitmaps", "raw-external-data"];
 
-/// What is needed of the header.
+/// What the rest of the module needs of the header.
 #[derive(Clone, Debug)]
 pub(crate) struct Header {
     pub(super) version: u32,
@@ -57,7 +57,7 @@ pub(crate) struct Header {
     regions: Regions,
 }
 
-/// Reads the header into `info`; fails where there is no sense in going on.
+/// Reads the header into `info`. Fails where nothing further can be read.
 pub(crate) fn inspect(
     source: &mut dyn ReadAt,
     info: &mut Info,
@@ -139,12 +139,12 @@ impl Header {
         1 << self.cluster_bits
     }
 
-    /// Bytes of an L2 entry.
+    /// The size of an L2 entry in bytes.
     pub(super) fn l2_entry_size(&self) -> u64 {
         if self.extended_l2 { 16 } else { 8 }
     }
 
-    /// Entries of an L2 table, which fills a cluster.
+    /// How many entries an L2 table has, which is as large as a cluster.
     pub(super) fn l2_entries(&self) -> u64 {
         self.cluster_size() / self.l2_entry_size()
     }
@@ -175,7 +175,7 @@ impl Header {
         } else {
             0
         };
-        // The bit says that the type is not the first, so that older readers keep off.
+        // The bit is set exactly if the type is not 0, so that older readers do not open the image.
         let told = (incompatible & COMPRESSION_TYPE != 0) == (kind != 0);
         ensure(told, Reason::BadHeader, 104, u64::from(kind))?;
         match kind {
@@ -210,7 +210,7 @@ impl Header {
         Ok(())
     }
 
-    /// Checks where the tables are, and that they are apart.
+    /// Checks that the tables lie in the file and do not overlap.
     fn tables(&mut self, source: &mut dyn ReadAt, info: &mut Info) -> Result<(), Error> {
         info.snapshots = self.snapshots;
         self.claim(0, self.cluster_size(), 0)?;
@@ -226,7 +226,7 @@ impl Header {
             let many = u64::from(self.snapshots);
             let good = self.snapshots <= MOST_SNAPSHOTS;
             ensure(good, Reason::BadSnapshot, 60, many)?;
-            // Each entry has at least so many bytes.
+            // The table is at least so long; its entries have no fixed length.
             let least = many * snapshot::FIXED;
             self.check_table(source, self.snapshots_at, least, 64)?;
             self.claim(self.snapshots_at, least, 64)?;
@@ -266,7 +266,8 @@ impl Header {
         ensure(inside, Reason::BeyondEnd, at, offset)
     }
 
-    /// Takes a part of the file for metadata, which must be apart from all others.
+    /// Notes that `bytes` bytes from `start` on hold metadata. Fails if other metadata lies there;
+    /// `at` is the offset of the field that says where it is.
     fn claim(&mut self, start: u64, bytes: u64, at: u64) -> Result<(), Error> {
         if bytes == 0 {
             return Ok(());
@@ -277,14 +278,15 @@ impl Header {
         Ok(())
     }
 
-    /// Refuses what lies where the header or a table of the header's lies.
+    /// Fails if the bytes from `start` to `end` overlap the header or a table that the header
+    /// names.
     pub(super) fn check_apart(&self, start: u64, end: u64, at: u64) -> Result<(), Error> {
         let mut regions = self.regions.iter();
         let meets = regions.any(|region| region.meets(start, end));
         ensure(!meets, Reason::Overlap, at, start)
     }
 
-    /// Refuses a cluster that begins behind the end of the file or overlaps metadata.
+    /// Fails if a cluster begins behind the end of the file or overlaps metadata.
     pub(super) fn check_cluster(
         &self,
         source: &dyn ReadAt,
@@ -307,7 +309,8 @@ fn features(bits: u64, kind: FeatureKind, names: &[&'static str], info: &mut Inf
     }
 }
 
-/// Reads a refcount of `1 << order` bits from its block: the lowest bits of a byte come first.
+/// Reads the refcount number `index`, of `1 << order` bits, from its block. Where a byte has
+/// several, the first one has its lowest bits.
 pub(super) fn refcount(block: &[u8], index: u64, order: u32) -> u64 {
     let at = |width: u64| usize::try_from(index * width).unwrap_or(usize::MAX);
     match order {

@@ -1,4 +1,5 @@
-//! From an offset of the virtual disk to its cluster, by the L1 and L2 tables.
+//! Finds the cluster for an offset of the virtual disk, by the L1 and L2 tables ("Cluster mapping"
+//! in qcow2.txt).
 
 use crate::bytes::be64;
 use crate::error::{Error, ensure};
@@ -8,11 +9,11 @@ use crate::qcow2::entry::{self, Entry};
 use crate::reason::Reason;
 use crate::source::ReadAt;
 
-/// Subclusters of a cluster where L2 entries are extended.
+/// How many subclusters a cluster has, if L2 entries are extended ("Extended L2 Entries").
 const SUBCLUSTERS: u64 = 32;
 
 impl Qcow2 {
-    /// The piece at `offset`: as far as one table entry tells.
+    /// The piece at `offset`, as far as one table entry says it.
     pub(super) fn piece(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Extent, Error> {
         let cluster_size = self.header.cluster_size();
         let per_table = self.header.l2_entries() * cluster_size;
@@ -73,7 +74,7 @@ impl Qcow2 {
     ) -> Result<Extent, Error> {
         let size = source.size();
         ensure(offset < size, Reason::BeyondEnd, at, offset)?;
-        // The last sector may end with the file.
+        // The file may end within the last sector.
         let length = length.min(size - offset);
         self.header.check_apart(offset, offset + length, at)?;
         let cluster_size = self.header.cluster_size();
@@ -91,7 +92,8 @@ impl Qcow2 {
         Ok(Extent::new(cluster_size - skip, content))
     }
 
-    /// The run of subclusters from `skip` on that are alike, of an entry whose bitmap was checked.
+    /// The piece from the byte `skip` of a cluster on, as far as its subclusters are of one kind.
+    /// The bitmap of the entry was checked before.
     fn subclusters(
         &self,
         source: &dyn ReadAt,

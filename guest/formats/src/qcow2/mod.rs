@@ -1,6 +1,6 @@
 //! qcow2, versions 2 and 3 (docs/interop/qcow2.txt in QEMU's sources).
 //!
-//! Memory: two caches of one and two lines of table entries, whatever the size of the image.
+//! An open image takes three cache lines of memory for table entries, whatever its size.
 
 mod check;
 mod entry;
@@ -30,7 +30,7 @@ use header::Header;
 #[derive(Debug)]
 pub struct Qcow2 {
     header: Header,
-    /// The L1 table that is read through: the disk's own or a snapshot's.
+    /// The L1 table by which the disk is read: its own or that of a snapshot.
     l1: L1,
     virtual_size: u64,
     l1_cache: Cache,
@@ -44,7 +44,7 @@ struct L1 {
     entries: u64,
 }
 
-/// A part of the file that holds metadata, in whole clusters.
+/// A part of the file that holds metadata: whole clusters.
 #[derive(Clone, Copy, Debug)]
 struct Region {
     start: u64,
@@ -80,13 +80,13 @@ impl Qcow2 {
         }
     }
 
-    /// Bytes of the virtual disk, or of the snapshot that was selected.
+    /// The size of the virtual disk in bytes, or of the snapshot that was selected.
     #[must_use]
     pub fn virtual_size(&self) -> u64 {
         self.virtual_size
     }
 
-    /// Bytes of a cluster.
+    /// The size of a cluster in bytes.
     #[must_use]
     pub fn cluster_size(&self) -> u64 {
         self.header.cluster_size()
@@ -104,18 +104,18 @@ impl Qcow2 {
         self.header.has_backing
     }
 
-    /// Where the bytes at `offset` of the virtual disk come from. Reads at most one line of the L1
-    /// table and of L2 tables for each 2,048 entries that the answer joins.
+    /// Where the bytes at `offset` of the virtual disk come from. For each 2,048 entries that the
+    /// answer joins it reads at most one cache line of the L1 table and one of L2 tables.
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`] if an entry on the way is not followed, [`Error::Outside`] behind the
-    /// end of the disk.
+    /// [`Error::Refused`] if an entry on the way leads nowhere or breaks the format,
+    /// [`Error::Outside`] behind the end of the disk, and [`Error::Read`].
     pub fn map(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Extent, Error> {
         self.joined(source, offset).map(|(extent, _)| extent)
     }
 
-    /// As [`map`](Self::map), with how many entries said so.
+    /// Does what [`map`](Self::map) does, and returns also how many table entries were looked at.
     pub(crate) fn joined(
         &mut self,
         source: &mut dyn ReadAt,
@@ -137,12 +137,12 @@ impl Qcow2 {
         snapshot::walk(source, &self.header, see)
     }
 
-    /// Reads from now on what the disk held at the snapshot whose id, or else whose name, is
-    /// `selector`.
+    /// Has all further reads see the disk of a snapshot: the one whose id is `selector`, or else
+    /// whose name is.
     ///
     /// # Errors
     ///
-    /// [`Reason::NoSuchSnapshot`], or the reason for which its tables are not followed.
+    /// [`Reason::NoSuchSnapshot`], or the reason for which its tables are refused.
     pub fn select_snapshot(
         &mut self,
         source: &mut dyn ReadAt,

@@ -1,5 +1,5 @@
-//! The table of internal snapshots ("Snapshots" in qcow2.txt): entries of different lengths, one
-//! behind the other, which can only be walked.
+//! The table of internal snapshots ("Snapshots" in qcow2.txt). Its entries have different lengths,
+//! so that they can only be read one after the other.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -11,13 +11,13 @@ use crate::qcow2::header::Header;
 use crate::reason::Reason;
 use crate::source::{ReadAt, to_usize};
 
-/// The most snapshots that an image may have: what QEMU takes.
+/// The most snapshots that an image may have. QEMU has the same limit.
 pub const MOST_SNAPSHOTS: u32 = 65536;
-/// The longest id or name in bytes: QEMU writes at most 255.
+/// The longest id or name that is accepted, in bytes. QEMU writes at most 255.
 pub const LONGEST_SNAPSHOT_NAME: u16 = 1024;
-/// The most extra data of an entry in bytes, as in QEMU.
+/// The most extra data that an entry may have, in bytes. QEMU has the same limit.
 const MOST_EXTRA: u32 = 1024;
-/// Bytes of an entry before its extra data.
+/// How many bytes an entry has before its extra data.
 pub(super) const FIXED: u64 = 40;
 
 /// A snapshot inside an image.
@@ -27,17 +27,17 @@ pub struct Snapshot {
     pub id: Vec<u8>,
     /// Its name, as it lies in the image.
     pub name: Vec<u8>,
-    /// Seconds since 1970 when it was taken.
+    /// When it was taken, in seconds since 1970-01-01 00:00 UTC.
     pub seconds: u32,
-    /// Bytes of the virtual machine's state that is stored with it.
+    /// The size of the virtual machine's state that is stored with it, in bytes.
     pub vm_state_size: u64,
-    /// Bytes of the disk at that time, if they are recorded.
+    /// The size of the disk at that time in bytes, if the image says it.
     pub disk_size: Option<u64>,
     pub(super) l1_offset: u64,
     pub(super) l1_entries: u32,
     /// Where the entry lies in the file.
     pub(super) at: u64,
-    /// The first byte behind it.
+    /// The offset of the first byte behind it.
     pub(super) end: u64,
 }
 
@@ -56,7 +56,7 @@ pub(super) fn walk(
     Ok(())
 }
 
-/// Bytes of the id, the name and the extra data, all within their bounds.
+/// The lengths of the id, the name and the extra data in bytes. Fails if one is over its limit.
 fn lengths(fixed: &[u8; 40], at: u64) -> Result<[u64; 3], Error> {
     let (id, name, extra) = (be16(fixed, 12), be16(fixed, 14), be32(fixed, 36));
     let long = id.max(name);

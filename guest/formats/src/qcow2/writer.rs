@@ -1,12 +1,15 @@
-//! Writing a qcow2 image ("Header", "Host cluster management" and "Cluster mapping" in qcow2.txt): where
-//! everything goes, and what the tables hold. The caller writes the data and the tables.
+//! Says how to write a qcow2 image: where each part goes, and what the tables hold ("Header", "Host
+//! cluster management" and "Cluster mapping" in qcow2.txt). The caller writes the data and the
+//! tables.
 //!
 //! The file is, in this order: the header, the refcount table, the L1 table, the clusters of the
 //! disk in its order with each L2 table behind the clusters that it maps, and the refcount blocks.
-//! Every cluster up to the end of the file is used exactly once, so that refcounts take no memory:
-//! each is one. The header comes last, so that there is no image before it is whole.
+//! Every cluster up to the end of the file is used exactly once, so that each refcount is one and
+//! none has to be kept in memory. The header is written last, so that the file is no image before
+//! it is complete.
 //!
-//! Memory: at most three L2 tables and a cluster of the L1 table, whatever the size of the disk.
+//! A writer keeps at most three L2 tables and a cluster of the L1 table in memory, whatever the
+//! size of the disk.
 
 use alloc::collections::VecDeque;
 use alloc::vec;
@@ -15,63 +18,66 @@ use alloc::vec::Vec;
 use crate::qcow2::entry::COPIED;
 use crate::source::to_usize;
 
-/// Bytes of a cluster.
+/// The size of a cluster in bytes.
 pub const CLUSTER: u64 = 1 << CLUSTER_BITS;
 
 const CLUSTER_BITS: u32 = 16;
-/// Entries of a cluster of the L1 table, the refcount table or an L2 table.
+/// How many entries a cluster of the L1 table, of the refcount table or of an L2 table has.
 const ENTRIES: u64 = CLUSTER / 8;
-/// A refcount has `1 << REFCOUNT_ORDER` bits, and a block of them is for so many clusters.
+/// A refcount has `1 << REFCOUNT_ORDER` bits. `REFCOUNTS` is how many a refcount block has.
 const REFCOUNT_ORDER: u32 = 4;
 const REFCOUNTS: u64 = (CLUSTER * 8) >> REFCOUNT_ORDER;
 /// The longest L1 table and refcount table that QEMU reads, in clusters.
 const MOST_L1: u64 = (32 << 20) / CLUSTER;
 const MOST_REFCOUNT_TABLE: u64 = (8 << 20) / CLUSTER;
-/// Disks are whole sectors: QEMU does not see what is behind the last of them.
+/// The size of a sector in bytes. Disks are whole sectors, since QEMU does not see what is behind
+/// the last one.
 const SECTOR: u64 = 512;
-/// Bytes of the header, with the compression type and what fills it up.
+/// The length of the header in bytes, with the field for the compression type and its padding.
 const HEADER_LENGTH: u32 = 112;
 
 /// The disk is larger than any that QEMU reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a qcow2 image with clusters of 64 KiB cannot have a disk of {size} bytes")]
 pub struct TooLarge {
-    /// Its bytes.
+    /// Its size in bytes.
     pub size: u64,
 }
 
-/// An image in the making.
+/// An image that is being written.
 ///
-/// The clusters of the disk that are not zero are [placed](Self::place) in their order; each time,
-/// and after [`finish`](Self::finish), the tables that are complete are [taken](Self::take_table).
+/// The caller [places](Self::place) the clusters of the disk that are not zero, in their order.
+/// Each time, and after [`finish`](Self::finish), it [takes](Self::take_table) the tables that are
+/// complete and writes them.
 #[derive(Debug)]
 pub struct Writer {
     layout: Layout,
-    /// The first cluster of the file that is free.
+    /// The number of the first cluster of the file that is free.
     next: u64,
     /// The L2 table of the last cluster that was placed: its number, and its bytes.
     l2: Option<(u64, Vec<u8>)>,
-    /// Those before it that have not been taken.
+    /// The complete L2 tables that have not been taken.
     full: VecDeque<(u64, Vec<u8>)>,
-    /// The cluster of the L1 table that is being filled, and how many were taken before it.
+    /// The cluster of the L1 table that is being filled, and how many clusters of it were taken
+    /// before.
     l1: Vec<u8>,
     l1_taken: u64,
     stage: Stage,
 }
 
-/// What is taken next.
+/// Which tables are taken next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// L2 tables, while clusters are placed.
     Data,
     /// The rest of the L1 table.
     L1,
-    /// This refcount block, of so many.
+    /// The refcount block with this number, out of so many.
     Refcounts {
         index: u64,
         blocks: u64,
     },
-    /// This cluster of the refcount table.
+    /// The cluster of the refcount table with this number.
     RefcountTable {
         index: u64,
         blocks: u64,
@@ -80,12 +86,12 @@ enum Stage {
     Done,
 }
 
-/// What follows from the size of the disk. All but the size are numbers of clusters.
+/// What follows from the size of the disk. All fields but the size count clusters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Layout {
-    /// Bytes of the disk.
+    /// The size of the disk in bytes.
     size: u64,
-    /// L2 tables that a full disk has.
+    /// How many L2 tables a disk without zeros has.
     tables: u64,
     refcount_table: u64,
     l1: u64,
@@ -125,18 +131,19 @@ impl Layout {
     }
 }
 
-/// How many refcount blocks a file has whose other clusters are these: they count themselves, too.
+/// How many refcount blocks a file needs that has this many other clusters. The blocks themselves
+/// have refcounts, too.
 fn blocks_behind(clusters: u64) -> u64 {
-    // A block is for itself and for all other clusters but one.
+    // One refcount of each block is its own, the others are for other clusters.
     clusters.div_ceil(REFCOUNTS - 1)
 }
 
 impl Writer {
-    /// An image of a disk of `size` bytes, which is filled up to whole sectors of 512 bytes.
+    /// Begins an image of a disk of `size` bytes, which is filled up to whole sectors of 512 bytes.
     ///
     /// # Errors
     ///
-    /// [`TooLarge`]: from 2 PiB on.
+    /// [`TooLarge`] if the disk has 2 PiB or more.
     pub fn new(size: u64) -> Result<Self, TooLarge> {
         let layout = Layout::new(size).ok_or(TooLarge { size })?;
         Ok(Self {
@@ -150,11 +157,12 @@ impl Writer {
         })
     }
 
-    /// Where in the file, in bytes, the `count` clusters of the disk from number `first` on go, one
-    /// behind the other. They follow all that were placed before; what is passed is zero.
+    /// Places the `count` clusters of the disk from number `first` on, one behind the other, and
+    /// returns their offset in the file in bytes. They must lie behind all that were placed before
+    /// on the disk. What is passed over reads as zeros.
     ///
-    /// Tables that are complete have to be taken before: no more than those of these clusters then
-    /// wait.
+    /// All tables that are complete must be taken before. So no more of them wait than these
+    /// clusters complete.
     pub fn place(&mut self, first: u64, count: u64) -> u64 {
         let start = self.allot(count);
         for number in 0..count {
@@ -168,7 +176,7 @@ impl Writer {
         start
     }
 
-    /// All clusters are placed: the tables that are left can be taken.
+    /// Says that all clusters are placed, so that the rest of the tables can be taken.
     pub fn finish(&mut self) {
         self.full.extend(self.l2.take());
         if self.stage == Stage::Data {
@@ -247,7 +255,7 @@ impl Writer {
         }
     }
 
-    /// Bytes of the file so far; all of them once the last table is taken.
+    /// The length of the file so far in bytes. It is the whole length once the last table is taken.
     #[must_use]
     pub const fn length(&self) -> u64 {
         self.next * CLUSTER
@@ -272,8 +280,8 @@ impl Writer {
         let entries = u32::try_from(layout.tables).unwrap_or(u32::MAX);
         let refcount_table = u32::try_from(layout.refcount_table).unwrap_or(u32::MAX);
         buffer.fill(0);
-        // Not set: backing file, encryption, snapshots, features, compression type (zlib) and, behind
-        // the header, the end of the extensions.
+        // These stay zero: backing file, encryption, snapshots, features, compression type (zlib)
+        // and, behind the header, the mark that ends the extensions.
         buffer[0..4].copy_from_slice(b"QFI\xfb");
         buffer[4..8].copy_from_slice(&3_u32.to_be_bytes());
         buffer[20..24].copy_from_slice(&CLUSTER_BITS.to_be_bytes());
@@ -287,12 +295,12 @@ impl Writer {
     }
 }
 
-/// A cluster of zeros.
+/// A table of one cluster without entries.
 fn empty() -> Vec<u8> {
     vec![0; to_usize(CLUSTER)]
 }
 
-/// Sets an entry of a table.
+/// Sets the entry number `index` of a table.
 fn put(table: &mut [u8], index: u64, entry: u64) {
     let (entries, _) = table.as_chunks_mut::<8>();
     if let Some(place) = entries.get_mut(to_usize(index)) {
@@ -300,7 +308,7 @@ fn put(table: &mut [u8], index: u64, entry: u64) {
     }
 }
 
-/// Makes `block` one of which the first refcounts are one, as many as it has or as are wanted.
+/// Makes `block` a refcount block whose first `wanted` refcounts are one, or all if it has fewer.
 fn fill_refcounts(block: &mut [u8], wanted: u64) {
     let (counts, _) = block.as_chunks_mut::<2>();
     for (index, count) in counts.iter_mut().enumerate() {

@@ -1,5 +1,5 @@
-//! Which parts of the file the entries of a disk's tables take: a bit for each unit, for as many
-//! units as the memory allows at once.
+//! Which parts of the file belong to some table entry. There is a bit for each unit of the file,
+//! for as many units at once as the memory allows; they are called the window.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -7,32 +7,32 @@ use core::ops::Range;
 
 use crate::source::to_usize;
 
-/// Bits of a word.
+/// How many bits a word has.
 const WORD: u64 = 64;
 
-/// How a format counts the places in its file.
+/// The units in which blocks or grains of a format can lie in its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Units {
-    /// Where the first unit begins, in bytes.
+    /// The offset of the first unit in the file, in bytes.
     pub(crate) base: u64,
-    /// Bytes of a unit: blocks begin at a multiple of them behind the base, and at nothing else.
+    /// The size of a unit in bytes. A block begins at the first byte of a unit, and nowhere else.
     pub(crate) unit: u64,
 }
 
-/// The units from `start` on that are taken.
+/// Which units of the window, which begins with the unit `start`, are taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Claims {
     units: Units,
-    /// Bytes of the file.
+    /// The length of the file in bytes.
     size: u64,
     start: u64,
     words: Vec<u64>,
-    /// The first unit behind the window that somebody takes.
+    /// The first unit behind the window that some entry takes. The next window begins there.
     next: u64,
 }
 
 impl Claims {
-    /// Room for `window` units at once, or for all of a file of `size` bytes if they are fewer.
+    /// A window of `window` units, or of all units of a file of `size` bytes if they are fewer.
     pub(super) fn new(units: Units, size: u64, window: u32) -> Self {
         let all = size.saturating_sub(units.base).div_ceil(units.unit);
         let count = u64::from(window.max(1)).min(all.max(1)).div_ceil(WORD);
@@ -50,15 +50,16 @@ impl Claims {
         self.start.saturating_add(words.saturating_mul(WORD))
     }
 
-    /// The units in which these bytes are, as far as the file has them: a last block may be cut.
+    /// The units in which these bytes lie. Bytes behind the end of the file are left out, since the
+    /// last block may be cut off.
     fn units(&self, bytes: &Range<u64>) -> Range<u64> {
         let Units { base, unit } = self.units;
         let end = bytes.end.min(self.size).saturating_sub(base);
         bytes.start.saturating_sub(base) / unit..end.div_ceil(unit)
     }
 
-    /// Whether any of these bytes are in the window. If some are behind it, then there will be
-    /// another pass.
+    /// Whether any of these bytes are in the window. If some are behind it, another pass is noted
+    /// as necessary.
     pub(super) fn concerns(&mut self, bytes: &Range<u64>) -> bool {
         let units = self.units(bytes);
         if units.end > self.end() {
@@ -72,8 +73,9 @@ impl Claims {
         (self.start..self.end()).contains(&self.units(bytes).start)
     }
 
-    /// Takes these bytes, as far as they are in the window. False if any of them was taken before;
-    /// then the rest is not taken, so that the work for one who takes much is not done twice.
+    /// Takes the units of these bytes that are in the window. Returns false at the first one that
+    /// was taken before, and leaves the rest alone: an image whose entries all name the same large
+    /// block must not cost the work for the block each time.
     pub(super) fn take(&mut self, bytes: &Range<u64>) -> bool {
         let units = self.units(bytes);
         let (mut from, to) = (units.start.max(self.start), units.end.min(self.end()));
@@ -94,7 +96,7 @@ impl Claims {
         true
     }
 
-    /// Goes on to the next units that somebody takes; false if there are none.
+    /// Moves the window on to the next unit that some entry takes. Returns false if there is none.
     pub(super) fn advance(&mut self) -> bool {
         if self.next == u64::MAX {
             return false;
@@ -132,7 +134,7 @@ mod tests {
             claims.concerns(&(63 * 512..65 * 512)) && claims.begins_here(&(63 * 512..65 * 512))
         );
         assert!(claims.take(&(63 * 512..65 * 512)));
-        // What reaches over the end of the window is there again behind it.
+        // A block that reaches beyond the end of the window is met again in the next one.
         assert!(claims.advance());
         assert!(
             claims.concerns(&(63 * 512..65 * 512)) && !claims.begins_here(&(63 * 512..65 * 512))

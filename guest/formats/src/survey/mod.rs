@@ -1,11 +1,11 @@
-//! A walk over all table entries of a disk: how much of it is stored in which way, which entries are
-//! not followed, and which take what another one has.
+//! Goes through all table entries of a disk. It finds out how much of the disk is stored in which
+//! way, which entries lead nowhere, and which two entries take the same part of the file.
 //!
-//! It is the check of the formats that have no refcounts. What each entry takes of the file is
-//! counted in windows of a fixed size, since the file may be of any length: each pass walks all
-//! entries, and counts what they take in its window. Of a compressed grain only its marker tells how
-//! long it is, so that it is read in the pass in whose window the grain lies. The disk's size alone
-//! bounds the walk, so a caller counts its steps.
+//! It is the check of the formats that have no refcounts. The file may be of any length and the
+//! memory is fixed, so that there are several passes. Each goes through all entries, and notes what
+//! they take of one window of the file. How long a compressed grain is only its marker tells, which
+//! is read in the pass in whose window the grain lies. How many steps this takes is bounded by the
+//! size of the disk alone, so that a caller limits them.
 
 mod claims;
 
@@ -20,41 +20,43 @@ use crate::source::{ReadAt, array};
 use claims::Claims;
 pub(crate) use claims::Units;
 
-/// The most faults that are kept; all are counted.
+/// The most faults that are kept. All of them are counted.
 pub const MOST_FAULTS: usize = 64;
-/// How far the walk goes on behind a fault in formats without a cluster size.
+/// How many bytes of the disk are passed over behind a fault, in a format without a cluster size.
 const STRIDE: u64 = 65536;
-/// The entries that could be looked at in the time of a read that no cache saves.
+/// What a read counts that no cache saves, in table entries that could be looked at in the same
+/// time.
 const READ: u64 = 400;
 
-/// What one entry of a table says. The piece of the disk that it is for begins at the offset that
-/// was asked for, if that is where one begins.
+/// What one entry of a table says. The caller asks for it by an offset of the disk at which the
+/// piece begins that the entry is for.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
-    /// Where the entry lies in the file.
+    /// The offset of the entry in the file, in bytes.
     pub(crate) at: u64,
-    /// Bytes of the disk that it is for.
+    /// How many bytes of the disk it is for.
     pub(crate) length: u64,
-    /// Where they come from; a shorter piece is followed by zeros.
+    /// Where they come from. If this is shorter, the rest is zeros.
     pub(crate) extent: Extent,
-    /// Bytes of the file that nobody else may have, at the most.
+    /// The bytes of the file that no other entry may name. Of a compressed grain they are the most
+    /// that there can be.
     pub(crate) takes: Range<u64>,
 }
 
-/// A table that has a place of its own in the file.
+/// A table that an entry of another table names.
 #[derive(Clone, Debug)]
 pub(crate) struct Table {
-    /// Where the entry for it lies in the file.
+    /// The offset in the file of the entry that names it, in bytes.
     pub(crate) at: u64,
-    /// Bytes of the file that nobody else may have.
+    /// The bytes of the file in which it lies, which no other entry may name.
     pub(crate) takes: Range<u64>,
-    /// Bytes of the disk that it is for.
+    /// How many bytes of the disk it is for.
     pub(crate) length: u64,
 }
 
 impl Entry {
-    /// The entry at `at` for a block of `length` bytes, before whose data there are `before` bytes that
-    /// are the block's, too.
+    /// The entry at `at` for a block with `length` bytes of data. The `before` bytes before the
+    /// data belong to the block as well.
     pub(crate) fn block(at: u64, length: u64, before: u64, extent: Extent) -> Self {
         let takes = match extent.content {
             Content::Data { offset } => offset - before..offset + length,
@@ -68,7 +70,7 @@ impl Entry {
         }
     }
 
-    /// Something that takes nothing for itself.
+    /// An entry for `extent` that takes nothing of the file for itself.
     pub(crate) fn of(extent: Extent) -> Self {
         Self {
             at: 0,
@@ -79,25 +81,24 @@ impl Entry {
     }
 }
 
-/// A walk under way, and what it has seen. All figures but the numbers of faults and entries are
-/// bytes of the virtual disk.
+/// A survey of an image, and what it has found so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Survey {
-    /// Stored as they are.
+    /// How many bytes of the disk are stored as they are.
     pub data: u64,
-    /// Known to be zero.
+    /// How many bytes of the disk are zero without being stored.
     pub zero: u64,
-    /// Stored compressed.
+    /// How many bytes of the disk are stored compressed.
     pub compressed: u64,
-    /// Those of the backing file.
+    /// How many bytes of the disk are those of the backing file.
     pub backing: u64,
-    /// Behind entries that are not followed.
+    /// How many bytes of the disk are lost, since their entries lead nowhere.
     pub lost: u64,
-    /// How many faults were met.
+    /// How many faults were found.
     pub faults: u64,
-    /// The first of them.
+    /// The first faults.
     pub findings: Vec<Finding>,
-    /// The work that was done, in table entries.
+    /// The work that was done, counted in table entries.
     pub entries: u64,
     at: u64,
     first_pass: bool,
@@ -105,9 +106,9 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// A walk from the start of the disk. `window` is how many units of the file are counted at once,
-    /// a bit of memory each; what a unit is depends on the format: sectors of VHD and VMDK, MiB of
-    /// VHDX, blocks of VDI.
+    /// Begins at the start of the disk. `window` is how many units of the file a pass counts, each
+    /// of which takes a bit of memory. A unit is a sector of a VHD or VMDK, a mebibyte of a VHDX, a
+    /// block of a VDI.
     #[must_use]
     pub fn new(image: &Image, source: &dyn ReadAt, window: u32) -> Self {
         let units = image.units();
@@ -126,17 +127,19 @@ impl Survey {
         }
     }
 
-    /// Bytes of the virtual disk that this pass has seen.
+    /// How many bytes of the virtual disk this pass has gone through.
     #[must_use]
     pub fn seen(&self) -> u64 {
         self.at
     }
 
-    /// Goes on for `entries` of work, and what the last of them takes; true if the end was reached.
+    /// Goes on for work that counts as `entries` table entries; the last one may take more. Returns
+    /// true if the survey is complete.
     ///
     /// # Errors
     ///
-    /// [`Error::Read`]. Faults of the image are counted, and are no error.
+    /// [`Error::Read`] if the caller could not read. Faults of the image are counted, and are no
+    /// error.
     pub fn step(
         &mut self,
         image: &mut Image,
@@ -152,7 +155,7 @@ impl Survey {
                 }
                 self.first_pass = false;
                 self.at = 0;
-                // Also for a pass that has nothing to look at.
+                // A pass counts as work even if it finds nothing to look at.
                 self.entries += READ;
                 continue;
             }
@@ -160,7 +163,7 @@ impl Survey {
             if let Some(table) = image.table(source, self.at)?
                 && !self.take(&table.takes)
             {
-                // What is in it was looked at where it was met first.
+                // The entries of this table were looked at when it was met for the first time.
                 self.overlap(table.at, table.takes.start);
                 self.lose(table.length.min(size - self.at));
                 continue;
@@ -180,7 +183,7 @@ impl Survey {
         Ok(false)
     }
 
-    /// Goes on behind what is not followed.
+    /// Passes over `length` bytes of the disk whose entry leads nowhere.
     fn lose(&mut self, length: u64) {
         if self.first_pass {
             self.lost += length;
@@ -212,8 +215,8 @@ impl Survey {
         Ok(())
     }
 
-    /// How long a compressed grain is, where it matters in this pass; what is known before is the
-    /// most that it may be.
+    /// Finds out what a compressed grain takes of the file, if it may lie in this pass's window.
+    /// Its entry tells only how much that is at the most.
     fn measure(
         &mut self,
         source: &mut dyn ReadAt,
@@ -261,7 +264,7 @@ impl Survey {
     }
 
     fn fault(&mut self, finding: Finding) {
-        // Many units behind one entry of an upper table are one fault.
+        // An entry of an upper table stands for many pieces of the disk, and its fault is one.
         if self.findings.last() == Some(&finding) {
             return;
         }

@@ -1,4 +1,5 @@
-//! The dynamic disk header, and the blocks by the BAT.
+//! The dynamic disk header, and where the BAT says that blocks are ("Dynamic Disk Header Format"
+//! and "Block Allocation Table and Data Blocks" in the specification).
 
 use crate::bytes::{be16, be32, be64, has};
 use crate::cache::Cache;
@@ -11,20 +12,20 @@ use crate::survey::Entry;
 use crate::vhd::SECTOR;
 use crate::vhd::footer::{Footer, Kind, checksum};
 
-/// Where the checksum is in the header.
+/// The offset of the checksum in the header, in bytes.
 const CHECKSUM: usize = 36;
-/// A block that was never written.
+/// The BAT's entry for a block that was never written.
 const UNUSED: u32 = 0xffff_ffff;
-/// The sizes of a block that are taken: 2 MiB is usual.
+/// The sizes of a block that are accepted, in bytes. Writers use 2 MiB.
 const BLOCK_SIZES: core::ops::RangeInclusive<u64> = 4096..=256 << 20;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Dynamic {
     table: u64,
     pub(super) block_size: u64,
-    /// Bytes of the sector bitmap before each block.
+    /// The length of the sector bitmap before each block, in bytes.
     bitmap: u64,
-    /// The end of the headers and the table: blocks lie behind it, or before the table.
+    /// The offset of the dynamic disk header in the file, in bytes. No block may lie there.
     header: u64,
     table_end: u64,
 }
@@ -86,7 +87,7 @@ pub(super) fn inspect(
     })
 }
 
-/// The parent's name in the header, and those of its locators.
+/// Notes the names of the parent: the one in the header, and those that its locators point to.
 fn parents(source: &mut dyn ReadAt, bytes: &[u8], info: &mut Info) -> Result<(), Error> {
     let name = bytes.get(64..576).unwrap_or_default();
     let pairs = name.chunks_exact(2);
@@ -114,7 +115,7 @@ fn parents(source: &mut dyn ReadAt, bytes: &[u8], info: &mut Info) -> Result<(),
 }
 
 impl Dynamic {
-    /// What the entry for the block at `offset` says: the block's bitmap is a part of it.
+    /// What the entry for the block at `offset` says. The bitmap before the block belongs to it.
     pub(super) fn entry(
         &self,
         source: &mut dyn ReadAt,
@@ -126,7 +127,7 @@ impl Dynamic {
         Ok(Entry::block(at, self.block_size, self.bitmap, extent))
     }
 
-    /// Where the entry for the block of `offset` lies.
+    /// The offset in the file of the entry for the block that has the byte `offset` of the disk.
     fn entry_at(&self, offset: u64) -> u64 {
         self.table + offset / self.block_size * 4
     }

@@ -1,4 +1,5 @@
-//! The footer: the last 512 bytes of the file, and its first ones where the disk is not fixed.
+//! The footer ("Hard Disk Footer Format" in the specification): the last 512 bytes of the file. A
+//! disk that is not fixed has a copy of it at the start.
 
 use crate::bytes::{be16, be32, be64, has, u8_at};
 use crate::error::{Error, ensure};
@@ -6,16 +7,18 @@ use crate::info::Info;
 use crate::reason::Reason;
 use crate::source::{ReadAt, prefix, read, to_usize};
 
-/// Bytes of a footer; early versions of Virtual PC left out the last, which is zero.
+/// The length of a footer in bytes. Early versions of Virtual PC left out the last byte, which is
+/// zero.
 const LENGTH: u64 = 512;
 const COOKIE: &[u8] = b"conectix";
-/// Where the checksum is in the footer.
+/// The offset of the checksum in the footer, in bytes.
 const CHECKSUM: usize = 64;
-/// Creators whose disks are as long as cylinders, heads and sectors make them: Virtual PC, and QEMU
-/// in its way. The disks of all others, Hyper-V and Azure among them, have the current size. That
-/// is the rule of QEMU since version 10.
+/// The programs whose disks have the size that their cylinders, heads and sectors give: Virtual PC,
+/// and QEMU when it writes as Virtual PC does. The disks of all other programs, such as Hyper-V,
+/// have the size that the field "current size" gives. QEMU decides like this since version 10.
 const BY_GEOMETRY: &[&[u8; 4]] = &[b"vpc ", b"qemu"];
-/// The largest geometry, 65535 * 16 * 255 sectors: larger disks have it too.
+/// The largest geometry, in sectors: 65535 cylinders, 16 heads, 255 sectors a track. Disks that are
+/// larger have it as well, so that it says nothing of their size.
 const LARGEST_GEOMETRY: u64 = 65535 * 16 * 255;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,11 +31,11 @@ pub(super) enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Footer {
     pub(super) kind: Kind,
-    /// Where the dynamic header is.
+    /// The offset of the dynamic disk header in the file, in bytes.
     pub(super) data_offset: u64,
-    /// The size that the footer names.
+    /// The field "current size", in bytes.
     current_size: u64,
-    /// Cylinders times heads times sectors.
+    /// Cylinders times heads times sectors a track: the disk's size in sectors.
     geometry: u64,
     by_geometry: bool,
 }
@@ -43,20 +46,20 @@ impl Footer {
         if self.by_geometry && self.geometry != LARGEST_GEOMETRY {
             self.geometry * LENGTH
         } else {
-            // Readers count in whole sectors.
+            // Other readers count in whole sectors.
             self.current_size / LENGTH * LENGTH
         }
     }
 }
 
-/// The sum of all bytes but those of the checksum at `at`, in ones' complement.
+/// The ones' complement of the sum of all bytes, without the four bytes of the checksum at `at`.
 pub(super) fn checksum(bytes: &[u8], at: usize) -> u32 {
     let summed = |(index, _): &(usize, &u8)| !(at..at + 4).contains(index);
     let bytes = bytes.iter().enumerate().filter(summed);
     !bytes.fold(0, |sum: u32, (_, byte)| sum.wrapping_add(u32::from(*byte)))
 }
 
-/// The footer and where it lies: that at the end, or the copy at the start.
+/// The footer, and its offset in the file: the one at the end or the copy at the start.
 pub(super) fn find(source: &mut dyn ReadAt, info: &mut Info) -> Result<(Footer, u64), Error> {
     let size = source.size();
     ensure(size >= LENGTH - 1, Reason::Truncated, size, size)?;
@@ -69,7 +72,8 @@ pub(super) fn find(source: &mut dyn ReadAt, info: &mut Info) -> Result<(Footer, 
     match (copy, end) {
         (_, Some((footer, at))) if footer.kind == Kind::Fixed => Ok((footer, at)),
         (Some(copy), Some((footer, at))) => {
-            // All that counts has to be the same; a time stamp may not be.
+            // All fields that are used must be the same. Others, such as the time stamp, may
+            // differ.
             ensure(copy == footer, Reason::CopiesDiffer, at, 0)?;
             Ok((copy, 0))
         }

@@ -1,9 +1,9 @@
 //! VHD, fixed and dynamic (Microsoft's Virtual Hard Disk Image Format Specification, 1.0).
 //!
 //! A fixed disk is its bytes and a footer. A dynamic disk has a copy of the footer at the start, a
-//! block allocation table (BAT), and blocks, each behind a bitmap of its sectors. The bitmap of a
-//! dynamic disk is not looked at: writers zero a block when they allocate it, and other readers
-//! take its bytes as they are. Memory: one cache line.
+//! block allocation table (BAT), and blocks, each with a bitmap of its sectors before it. The
+//! bitmaps of a dynamic disk are not looked at: writers fill a block with zeros when they allocate
+//! it, and other readers take its bytes as they are. An open VHD takes one cache line of memory.
 
 mod dynamic;
 mod footer;
@@ -26,10 +26,10 @@ pub struct Vhd {
     cache: Cache,
 }
 
-/// Bytes of a sector.
+/// The size of a sector in bytes.
 const SECTOR: u64 = 512;
 
-/// Reads the headers into `info`; fails where there is no sense in going on.
+/// Reads the headers into `info`. Fails where nothing further can be read.
 pub(crate) fn inspect(
     source: &mut dyn ReadAt,
     info: &mut Info,
@@ -70,19 +70,20 @@ impl Vhd {
         Ok(image)
     }
 
-    /// Bytes of the virtual disk.
+    /// The size of the virtual disk in bytes.
     #[must_use]
     pub fn virtual_size(&self) -> u64 {
         self.virtual_size
     }
 
-    /// Bytes of a block, which a fixed disk has not.
+    /// The size of a block in bytes. A fixed disk has no blocks.
     #[must_use]
     pub fn block_size(&self) -> Option<u64> {
         self.dynamic.map(|dynamic| dynamic.block_size)
     }
 
-    /// Where the bytes at `offset` of the virtual disk come from, and how many entries said so.
+    /// Where the bytes at `offset` of the virtual disk come from, and how many table entries were
+    /// looked at.
     pub(crate) fn joined(
         &mut self,
         source: &mut dyn ReadAt,
@@ -99,7 +100,8 @@ impl Vhd {
         })
     }
 
-    /// The blocks of a dynamic disk begin at a sector; a fixed one has none.
+    /// In which units a survey counts. The blocks of a dynamic disk begin at any sector; a fixed
+    /// disk has none.
     pub(crate) fn units(&self) -> Option<Units> {
         self.dynamic.map(|_| Units {
             base: 0,
@@ -107,7 +109,8 @@ impl Vhd {
         })
     }
 
-    /// What the entry for the block at `offset` says, or that a fixed disk is there as a whole.
+    /// What the entry for the block at `offset` says. Of a fixed disk it is one entry for all of
+    /// it.
     pub(crate) fn entry(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Entry, Error> {
         if let Some(dynamic) = &self.dynamic {
             return dynamic.entry(source, &mut self.cache, offset);

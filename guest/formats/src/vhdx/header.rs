@@ -12,13 +12,14 @@ const HEADER: u64 = 4096;
 const REGION_TABLES: [u64; 2] = [192 << 10, 256 << 10];
 const REGION_TABLE: u64 = 64 << 10;
 const MOST_REGIONS: u32 = 2047;
-/// Where the checksum is in either.
+/// The offset of the checksum in a header and in a region table, in bytes.
 const CHECKSUM: u64 = 4;
 
 const BAT: [u8; 16] = guid_of(0x2dc2_7766, 0xf623, 0x4200, 0x9d64_115e_9bfd_4a08);
 const METADATA: [u8; 16] = guid_of(0x8b7c_a206, 0x4790, 0x4b9a, 0xb8fe_575f_050f_886e);
 
-/// The bytes of a GUID: three fields of the other byte order, and eight bytes as written.
+/// The bytes of a GUID in the file: its first three fields are little-endian, the last eight bytes
+/// are in the order in which they are written.
 #[allow(
     clippy::cast_possible_truncation,
     reason = "the bytes of an integer are taken one by one"
@@ -36,7 +37,7 @@ pub(super) const fn guid_of(a: u32, b: u16, c: u16, d: u64) -> [u8; 16] {
     ]
 }
 
-/// What is needed of the header that counts.
+/// What the rest of the module needs of the header that is valid.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Header {
     sequence: u64,
@@ -44,7 +45,7 @@ pub(super) struct Header {
     pub(super) log: Region,
 }
 
-/// A part of the file.
+/// A part of the file: offset and length in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Region {
     pub(super) start: u64,
@@ -60,7 +61,8 @@ impl Region {
         self.start < other.end && other.start < self.end
     }
 
-    /// A region as a header tells: whole mebibytes, behind the headers.
+    /// The region that a table entry at `at` tells of. It must be whole mebibytes, behind the
+    /// headers.
     fn new(start: u64, length: u64, at: u64) -> Result<Self, Error> {
         let aligned = start.is_multiple_of(MIB) && length.is_multiple_of(MIB);
         ensure(aligned, Reason::Unaligned, at, start)?;
@@ -71,7 +73,7 @@ impl Region {
     }
 }
 
-/// Where the tables are.
+/// Where the BAT, the metadata and the log are in the file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Regions {
     log: Region,
@@ -80,7 +82,7 @@ pub(super) struct Regions {
 }
 
 impl Regions {
-    /// Refuses a block that lies where a table lies.
+    /// Fails if a block overlaps one of them. `at` is the offset of the block's entry.
     pub(super) fn check_apart(&self, data: Region, at: u64) -> Result<(), Error> {
         let tables = [self.log, self.bat, self.metadata];
         let overlaps = data.start < MIB || tables.iter().any(|table| table.meets(&data));
@@ -88,7 +90,7 @@ impl Regions {
     }
 }
 
-/// The valid header with the higher sequence number.
+/// The header that is valid and has the higher sequence number (section 2.2.2).
 pub(super) fn read_header(source: &mut dyn ReadAt) -> Result<Header, Error> {
     let size = source.size();
     ensure(size >= MIB, Reason::Truncated, size, size)?;
@@ -142,7 +144,7 @@ fn decode_header(source: &mut dyn ReadAt, at: u64) -> Result<Header, Error> {
     })
 }
 
-/// The regions by the first table that is valid.
+/// The regions that the first valid table tells of (section 2.2.3).
 pub(super) fn read_regions(
     source: &mut dyn ReadAt,
     header: &Header,

@@ -1,5 +1,6 @@
-//! The log (section 2.3), replayed in memory: a ring of entries that each say "these sectors now
-//! hold this". What it changes is kept as places in the log, and put over what is read of tables.
+//! The log, replayed in memory (section 2.3). It is a ring of entries, each of which says what some
+//! sectors of the file now hold. Where those changes lie in the log is kept, and whoever reads
+//! tables gets the changed bytes.
 
 use alloc::vec::Vec;
 
@@ -10,27 +11,27 @@ use crate::source::{ReadAt, ReadError, array, len64, to_usize};
 use crate::vhdx::header::{Header, Region};
 use crate::vhdx::{MIB, checksum};
 
-/// The longest log in bytes that is looked at; writers make logs of 1 MiB.
+/// The longest log that is replayed, in bytes. Writers make logs of 1 MiB.
 pub const LONGEST_LOG: u64 = 16 << 20;
-/// The most changes that are kept: a log of 16 MiB has no more sectors.
+/// The most changes that are kept. A log of 16 MiB has no more sectors.
 pub const MOST_PATCHES: usize = 4096;
-/// The bytes that checksums may be computed of, as a multiple of the log's length: an honest log
-/// is gone over twice.
+/// Over how many bytes checksums may be computed, as a multiple of the length of the log. A log
+/// that no one has tampered with takes two.
 const MOST_PASSES: u64 = 8;
-/// Entries, their descriptors and the data that they carry come in such sectors.
+/// The size of the sectors in which entries, descriptors and data lie in the log, in bytes.
 const SECTOR: u64 = 4096;
 
-/// What the log changes, in the order of its entries.
+/// The changes that the log makes, in the order of its entries.
 #[derive(Debug, Default)]
 pub(super) struct Log {
     patches: Vec<Patch>,
-    /// The end of the last byte that it changes.
+    /// The offset behind the last byte of the file that it changes.
     end: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Patch {
-    /// The part of the file that it changes.
+    /// The part of the file that is changed.
     target: Region,
     content: Change,
 }
@@ -38,8 +39,8 @@ struct Patch {
 #[derive(Clone, Copy, Debug)]
 enum Change {
     Zero,
-    /// The first eight and the last four bytes of a sector are in the descriptor, since their
-    /// places in the log are taken; the rest is in the log at `at`.
+    /// The sector has new data. Its first eight and its last four bytes are in the descriptor,
+    /// since the log has signatures and numbers in their place. The rest is in the file at `at`.
     Sector {
         at: u64,
         leading: [u8; 8],
@@ -52,14 +53,14 @@ impl Log {
         self.patches.is_empty()
     }
 
-    /// Whether it changes anything from `start` to `end`.
+    /// Whether the log changes any byte of the file from `start` to `end`.
     pub(super) fn touches(&self, start: u64, end: u64) -> bool {
         let mut patches = self.patches.iter();
         patches.any(|patch| patch.target.start < end && start < patch.target.end)
     }
 
-    /// Takes a change by the descriptor at `place`. What it covers of earlier ones is forgotten, so
-    /// that a sector that changed often counts and costs as one.
+    /// Adds a change, whose descriptor lies at `place` in the file. An earlier change that it
+    /// covers is forgotten, so that a sector that was changed many times takes the room of one.
     fn add(&mut self, target: Region, content: Change, place: u64) -> Result<(), Error> {
         let covered =
             |patch: &Patch| target.start <= patch.target.start && patch.target.end <= target.end;
@@ -71,13 +72,13 @@ impl Log {
         Ok(())
     }
 
-    /// The file as it is after the replay.
+    /// The file as it would be after a replay.
     pub(super) fn over<'a>(&'a self, source: &'a mut dyn ReadAt) -> Patched<'a> {
         Patched { log: self, source }
     }
 }
 
-/// A file with the log's changes.
+/// A file as a reader sees it once the changes of the log are made.
 pub(super) struct Patched<'a> {
     log: &'a Log,
     source: &'a mut dyn ReadAt,
@@ -126,27 +127,28 @@ impl ReadAt for Patched<'_> {
     }
 }
 
-/// An entry of the log that is whole.
+/// An entry of the log whose checksum is right.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    /// Where it is, from the start of the log.
+    /// Its offset from the start of the log, in bytes.
     at: u64,
     length: u64,
-    /// Where the first entry is that was not yet written back when this one was written.
+    /// The offset in the log of the first entry whose changes were not in the file yet when this
+    /// one was written.
     tail: u64,
     sequence: u64,
     descriptors: u64,
-    /// How long the file was at least.
+    /// The length that the file had at least when this entry was written, in bytes.
     flushed: u64,
 }
 
 struct Ring<'a> {
     header: &'a Header,
-    /// Bytes of checksums that may still be computed.
+    /// Over how many bytes checksums may still be computed.
     budget: u64,
 }
 
-/// Finds the active sequence of entries (section 2.3.3) and takes their changes.
+/// Finds the active sequence of entries and collects their changes (section 2.3.3).
 pub(super) fn replay(source: &mut dyn ReadAt, header: &Header) -> Result<Log, Error> {
     let mut log = Log::default();
     if header.log_guid == [0; 16] {
@@ -179,8 +181,8 @@ pub(super) fn replay(source: &mut dyn ReadAt, header: &Header) -> Result<Log, Er
         {
             active = Some(head);
         }
-        // A sequence whose head points before its first entry is not active, and neither is what
-        // is left of it behind that entry.
+        // If the last entry of a sequence names a tail before the first one, the sequence is not
+        // active, and neither is any part of it. So the search goes on behind it.
         at = end.max(at + SECTOR);
     }
     let head = active.ok_or(Error::refused(Reason::BadLog, region.start, 0))?;
@@ -197,13 +199,14 @@ pub(super) fn replay(source: &mut dyn ReadAt, header: &Header) -> Result<Log, Er
 }
 
 impl Ring<'_> {
-    /// Where in the file the byte `at` of the ring is.
+    /// The offset in the file of the byte `at` of the ring.
     fn place(&self, at: u64) -> u64 {
         self.header.log.start + at % self.header.log.length()
     }
 
-    /// The head of the sequence that begins at `tail`, if it is one that may be active, and where
-    /// the sequence ends, without a turn of the ring.
+    /// The head, which is the last entry, of the sequence that begins at `tail`, if that sequence
+    /// may be active. Also where the sequence ends: behind the end of the ring the offset goes on
+    /// to grow.
     fn sequence(
         &mut self,
         source: &mut dyn ReadAt,
@@ -221,7 +224,7 @@ impl Ring<'_> {
             if !follows || at - tail + entry.length > length {
                 break;
             }
-            // An entry has at least one sector, so this is bounded by the length of the log.
+            // An entry has at least one sector, so that the log's length bounds this list.
             starts.push(entry.at);
             has_tail = starts.contains(&entry.tail);
             at += entry.length;
@@ -230,7 +233,7 @@ impl Ring<'_> {
         Ok((head.filter(|_| has_tail), at))
     }
 
-    /// The entry at `at`, if there is one that is whole (section 2.3.1.1).
+    /// The entry at `at`, if there is one whose checksum is right (section 2.3.1.1).
     fn entry(&mut self, source: &mut dyn ReadAt, at: u64) -> Result<Option<Entry>, Error> {
         let whole = self.header.log.length();
         let place = self.place(at);
@@ -263,7 +266,7 @@ impl Ring<'_> {
         }))
     }
 
-    /// Takes an entry's changes into `log` (sections 2.3.1.2 to 2.3.1.4).
+    /// Adds the changes of an entry to `log` (sections 2.3.1.2 to 2.3.1.4).
     fn take(&self, source: &mut dyn ReadAt, entry: &Entry, log: &mut Log) -> Result<(), Error> {
         let bad = |at, value| Error::refused(Reason::BadLog, at, value);
         let start = self.place(entry.at);

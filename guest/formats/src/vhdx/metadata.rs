@@ -1,4 +1,4 @@
-//! The metadata region: a table of items, and the items (section 2.6).
+//! The metadata region, which has a table of items and then the items (section 2.6).
 
 use crate::bytes::{guid, has, le16, le32, le64};
 use crate::error::{Error, ensure};
@@ -8,7 +8,7 @@ use crate::source::{ReadAt, array, read, to_usize};
 use crate::vhdx::MIB;
 use crate::vhdx::header::{Region, guid_of};
 
-/// Bytes of the table; the items lie behind it.
+/// The length of the table in bytes. The items lie behind it.
 const TABLE: u64 = 64 << 10;
 const MOST_ITEMS: u16 = 2047;
 const REQUIRED: u32 = 1 << 2;
@@ -29,12 +29,12 @@ pub(super) struct Metadata {
     pub(super) virtual_size: u64,
     pub(super) block_size: u64,
     pub(super) sector_size: u64,
-    /// Payload blocks to a sector bitmap block.
+    /// How many payload blocks share a sector bitmap block (section 2.5).
     pub(super) chunk_ratio: u64,
 }
 
 impl Metadata {
-    /// Entries that the BAT needs (section 2.5).
+    /// How many entries the BAT must have (section 2.5).
     pub(super) fn bat_entries(&self) -> u64 {
         let blocks = self.virtual_size.div_ceil(self.block_size);
         blocks + blocks.saturating_sub(1) / self.chunk_ratio
@@ -112,7 +112,7 @@ fn decode(
     ensure(good, Reason::BadHeader, at, sector_size)?;
     let whole = virtual_size.is_multiple_of(sector_size);
     ensure(whole, Reason::BadHeader, at, virtual_size)?;
-    // The format ends at 64 TiB, whatever the caller takes.
+    // No disk of this format is larger than 64 TiB, whatever the caller would accept.
     let possible = virtual_size <= Options::LARGEST_DISK;
     ensure(possible, Reason::VirtualSize, at, virtual_size)?;
     info.set_size(virtual_size, at, options);
@@ -131,7 +131,7 @@ fn decode(
     })
 }
 
-/// Notes the values of a parent locator, UTF-16 as they lie there (section 2.6.2.6).
+/// Notes the values of a parent locator as they lie in the image, in UTF-16 (section 2.6.2.6).
 fn parent(source: &mut dyn ReadAt, at: u64, length: u64, info: &mut Info) -> Result<(), Error> {
     info.find(Reason::Differencing, at, length);
     if length < 20 {

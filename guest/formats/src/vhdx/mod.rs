@@ -1,8 +1,8 @@
 //! VHDX (\[MS-VHDX\]: Virtual Hard Disk v2 File Format).
 //!
-//! A log that was not replayed is replayed in memory, over the tables alone: what it changes is
-//! kept as places in the log, at most [`MOST_PATCHES`] of 40 bytes. Memory besides: one line of
-//! the BAT, and 64 KiB while the region tables are read.
+//! If the log was not replayed, it is replayed in memory, for the tables alone: where it holds
+//! changes is kept as at most [`MOST_PATCHES`] places in the log, of 40 bytes each. An open VHDX
+//! takes also one cache line of the BAT, and 64 KiB while the region tables are read.
 
 mod header;
 mod log;
@@ -30,9 +30,9 @@ pub struct Vhdx {
     cache: Cache,
 }
 
-/// Where regions and blocks begin and end.
+/// Regions and blocks begin and end at a multiple of this, in bytes.
 const MIB: u64 = 1 << 20;
-/// The checksum of all structures.
+/// The checksum that all structures of the format have (CRC-32C).
 static CRC_32C: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
 
 /// The checksum of `length` bytes at `at`, with the four bytes at `field` of them taken as zero.
@@ -59,7 +59,7 @@ fn checksum(
     Ok(digest.finalize())
 }
 
-/// Reads the headers into `info`; fails where there is no sense in going on.
+/// Reads the headers into `info`. Fails where nothing further can be read.
 pub(crate) fn inspect(
     source: &mut dyn ReadAt,
     info: &mut Info,
@@ -97,25 +97,26 @@ impl Vhdx {
         Ok(image)
     }
 
-    /// Bytes of the virtual disk.
+    /// The size of the virtual disk in bytes.
     #[must_use]
     pub fn virtual_size(&self) -> u64 {
         self.metadata.virtual_size
     }
 
-    /// Bytes of a sector of the virtual disk: 512 or 4096.
+    /// The size of a sector of the virtual disk in bytes: 512 or 4096.
     #[must_use]
     pub fn sector_size(&self) -> u64 {
         self.metadata.sector_size
     }
 
-    /// Bytes of a block.
+    /// The size of a block in bytes.
     #[must_use]
     pub fn block_size(&self) -> u64 {
         self.metadata.block_size
     }
 
-    /// Where the bytes at `offset` of the virtual disk come from, and how many entries said so.
+    /// Where the bytes at `offset` of the virtual disk come from, and how many table entries were
+    /// looked at.
     pub(crate) fn joined(
         &mut self,
         source: &mut dyn ReadAt,
@@ -137,8 +138,8 @@ impl Vhdx {
         Ok(Entry::block(at, self.metadata.block_size, 0, extent))
     }
 
-    /// Where the entry for the block of `offset` lies. Behind each chunk of payload blocks there is an
-    /// entry for their sector bitmap.
+    /// Where the entry for the block that has the byte `offset` lies. Behind the entries of each
+    /// chunk of payload blocks there is one more, for their sector bitmap.
     fn entry_at(&self, offset: u64) -> u64 {
         let block = offset / self.metadata.block_size;
         let index = block + block / self.metadata.chunk_ratio;

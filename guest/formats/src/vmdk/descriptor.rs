@@ -1,7 +1,9 @@
-//! The descriptor: lines of text that say what the disk consists of, and of which files.
+//! The descriptor: lines of text that say of which extents the disk consists, and in which files
+//! they are ("The Descriptor File" in the specification).
 //!
-//! Names of files are only noted. An embedded descriptor of one sparse extent names the file that
-//! it is in, by the name that this once had; anything else is another file.
+//! Names of files are only noted. If the descriptor is embedded in a sparse extent and tells of one
+//! extent, it means the file in which it lies, by the name that the file once had. All other names
+//! are of other files.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -12,16 +14,16 @@ use crate::reason::Reason;
 use crate::source::{ReadAt, read, to_usize};
 use crate::vmdk::SECTOR;
 
-/// The most bytes of a descriptor that are read: VMware writes less than 2 KiB.
+/// The longest descriptor that is read, in bytes. VMware writes less than 2 KiB.
 pub const LONGEST_DESCRIPTOR: u64 = 65536;
-/// The content id of a parent that there is not.
+/// The content id that stands for "there is no parent".
 const NO_PARENT: &[u8] = b"ffffffff";
 
 /// What a descriptor says.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Disk {
     pub(super) has_parent: bool,
-    /// Bytes of all extents.
+    /// The size of all extents in bytes.
     pub(super) size: u64,
 }
 
@@ -84,7 +86,8 @@ struct ExtentLine<'a> {
     name: &'a [u8],
 }
 
-/// `RW 4192256 SPARSE "name" 0`: access, sectors, kind, the name in quotes if the kind has one.
+/// Reads the line of an extent, such as `RW 4192256 SPARSE "name" 0`: access, sectors, kind, and
+/// the name in quotes if the kind has one.
 fn extent(line: &[u8]) -> Option<ExtentLine<'_>> {
     let mut words = line.splitn(4, |byte| byte.is_ascii_whitespace());
     let access = words.next()?;
@@ -106,7 +109,7 @@ fn extent(line: &[u8]) -> Option<ExtentLine<'_>> {
     })
 }
 
-/// `key = "value"`, with or without quotes and spaces.
+/// Reads a line such as `key = "value"`, with or without quotes and spaces.
 fn assignment(line: &[u8]) -> Option<(&[u8], &[u8])> {
     if line.first() == Some(&b'#') {
         return None;
@@ -122,7 +125,8 @@ fn has_folder(name: &[u8]) -> bool {
     name.iter().any(|byte| matches!(byte, b'/' | b'\\'))
 }
 
-/// The type as a name that is known, since what an image says is not to be trusted as text.
+/// The name of the image's type, from the list of those that are known: text out of an image is not
+/// passed on.
 fn known_type(value: &[u8]) -> &'static str {
     const TYPES: &[&str] = &[
         "monolithicSparse",

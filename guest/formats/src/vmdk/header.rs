@@ -1,4 +1,5 @@
-//! The header of a sparse extent, or its copy in the footer of a streamed one.
+//! The header of a sparse extent ("Hosted Sparse Extents" in the specification), or its copy in the
+//! footer of a stream-optimised one ("Stream-Optimized Compressed Sparse Extents").
 
 use crate::bytes::{has, le16, le32, le64, u8_at};
 use crate::error::{Error, ensure};
@@ -7,18 +8,18 @@ use crate::reason::Reason;
 use crate::source::{ReadAt, array};
 use crate::vmdk::SECTOR;
 
-/// The grain directory's offset is in the footer.
+/// The value in place of the grain directory's offset that says that the footer has it.
 const AT_END: u64 = u64::MAX;
-/// Flags: line ends are to be checked; grain tables may say that a grain is zero; grains are
-/// compressed; markers tell what follows.
+/// The flags of the header: the line end bytes are to be checked; an entry of a grain table may say
+/// that its grain is zero; grains are compressed; markers lie before grains and tables.
 const NEWLINES: u32 = 1;
 const ZERO_GRAINS: u32 = 1 << 2;
 const COMPRESSED: u32 = 1 << 16;
 const MARKERS: u32 = 1 << 17;
 const DEFLATE: u16 = 1;
-/// The most sectors of a grain: 2 MiB, of which 64 KiB are usual.
+/// The largest grain that is accepted, in sectors: 2 MiB. Writers use 64 KiB.
 const LARGEST_GRAIN: u64 = 4096;
-/// Entries of a grain table: always 512 where VMware writes it.
+/// How many entries a grain table may have. VMware writes tables of 512.
 const TABLE_ENTRIES: core::ops::RangeInclusive<u64> = 1..=512;
 /// The type of the marker before a footer.
 const FOOTER_MARKER: u32 = 3;
@@ -28,10 +29,10 @@ pub(super) struct Header {
     pub(super) virtual_size: u64,
     pub(super) grain_size: u64,
     pub(super) table_entries: u64,
-    /// Where the grain directory is, and its bytes.
+    /// The offset of the grain directory in the file, and then its length, in bytes.
     pub(super) directory: u64,
     pub(super) directory_bytes: u64,
-    /// Where the descriptor is, and its bytes.
+    /// The offset of the descriptor in the file and its length, in bytes.
     pub(super) descriptor: Option<(u64, u64)>,
     pub(super) zero_grains: bool,
     pub(super) compressed: bool,
@@ -49,7 +50,7 @@ pub(super) fn read(
     if le64(&bytes, 56) == AT_END {
         at = footer(source)?;
         let copy: [u8; 512] = array(source, at)?;
-        // All but the directory's offset has to be the same in both.
+        // All fields but the directory's offset must be the same in both.
         let differs = |range: core::ops::Range<usize>| bytes.get(range.clone()) != copy.get(range);
         let other = differs(0..48) || differs(64..72) || differs(77..79);
         ensure(!other, Reason::CopiesDiffer, at, 0)?;
@@ -60,7 +61,8 @@ pub(super) fn read(
     decode(source, &bytes, at, info, options)
 }
 
-/// Where the footer is: before it its marker, behind it the marker of the end.
+/// The offset of the footer in the file. Before it lies its marker, and behind it the marker that
+/// ends the file.
 fn footer(source: &mut dyn ReadAt) -> Result<u64, Error> {
     let size = source.size();
     ensure(size >= 4 * SECTOR, Reason::Truncated, size, size)?;
@@ -94,7 +96,7 @@ fn decode(
     )?;
     info.version = Some(version);
     if flags & NEWLINES != 0 {
-        // Changed line ends tell of a transfer that took the file for text.
+        // These bytes are changed if the file was transferred as if it were text.
         let whole = has(bytes, 73, b"\n \r\n");
         ensure(
             whole,
@@ -161,12 +163,13 @@ impl Header {
         Ok(())
     }
 
-    /// Bytes of the disk that a grain table is for.
+    /// How many bytes of the disk a grain table is for.
     pub(super) fn per_table(&self) -> u64 {
         self.table_entries * self.grain_size
     }
 
-    /// Refuses what lies on the header, the descriptor or the grain directory.
+    /// Fails if the bytes from `start` to `end` overlap the header, the descriptor or the grain
+    /// directory.
     pub(super) fn check_apart(&self, start: u64, end: u64, at: u64) -> Result<(), Error> {
         let meets = |from: u64, length: u64| start < from + length && from < end;
         let descriptor = self.descriptor.unwrap_or((0, 0));

@@ -1,4 +1,5 @@
-//! From an offset of the virtual disk to its grain, by the grain directory and a grain table.
+//! Finds the grain for an offset of the virtual disk, by the grain directory and a grain table
+//! ("Hosted Sparse Extents" in the specification).
 
 use crate::error::{Error, ensure};
 use crate::extent::{Codec, Compressed, Content, Extent, Frame, GRAIN_MARKER};
@@ -7,11 +8,12 @@ use crate::source::ReadAt;
 use crate::survey::{Entry, Table};
 use crate::vmdk::{SECTOR, Vmdk};
 
-/// An entry of a grain table that means "zero", where the header's flag says so.
+/// The entry of a grain table that says that the grain is zero, if a flag in the header allows it.
 const ZERO: u32 = 1;
 
 impl Vmdk {
-    /// What the entry for the grain at `offset` says, or that there is no table for it.
+    /// What the entry for the grain at `offset` says. If there is no table for it, all that the
+    /// table would be for is one entry.
     pub(crate) fn entry(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Entry, Error> {
         let extent = self.piece(source, offset)?;
         let header = self.header;
@@ -32,8 +34,8 @@ impl Vmdk {
         })
     }
 
-    /// The table whose first entry is for the grain at `offset`; none if it is within one, or if
-    /// there is none, or one that is not followed.
+    /// The grain table whose first entry is for the grain at `offset`. Nothing if no table begins
+    /// there on the disk, or if the table does not lie in the file.
     pub(crate) fn whole_table(
         &mut self,
         source: &mut dyn ReadAt,
@@ -53,14 +55,15 @@ impl Vmdk {
         }))
     }
 
-    /// Where the directory's entry for `offset` lies, and the table that it names; 0 if none.
+    /// The offset in the file of the directory's entry for `offset`, and that of the table that it
+    /// names, or 0 if it names none.
     fn table(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<(u64, u64), Error> {
         let at = self.header.directory + offset / self.header.per_table() * 4;
         let table = u64::from(self.directory.le32(source, at)?) * SECTOR;
         Ok((at, table))
     }
 
-    /// The piece at `offset`: as far as one table entry tells.
+    /// The piece at `offset`, as far as one table entry says it.
     pub(super) fn piece(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Extent, Error> {
         let header = self.header;
         let per_table = header.per_table();
@@ -102,8 +105,9 @@ impl Vmdk {
         Extent::new(length, content)
     }
 
-    /// The frame of a compressed grain: its marker tells its length, and is only read with it. If
-    /// the `next` grain lies close behind, as in streams, then the frame ends there.
+    /// The frame of a compressed grain. Its marker tells how long it is, and is read only together
+    /// with it, so that the frame is taken to be as long as it can be. If the `next` grain lies
+    /// closer behind, as in stream-optimised files, the frame ends there.
     fn compressed(
         &self,
         source: &dyn ReadAt,

@@ -1,8 +1,8 @@
 //! VMDK in one sparse file: monolithicSparse and streamOptimized (VMware's Virtual Disk Format
 //! 5.0).
 //!
-//! Memory: one line of the grain directory, one of grain tables, and while the image is opened its
-//! descriptor, of which at most [`LONGEST_DESCRIPTOR`] bytes are read.
+//! An open VMDK takes one cache line for the grain directory and one for grain tables. While the
+//! image is opened its descriptor is in memory too, at most [`LONGEST_DESCRIPTOR`] bytes of it.
 
 mod descriptor;
 mod header;
@@ -28,10 +28,10 @@ pub struct Vmdk {
     tables: Cache,
 }
 
-/// Bytes of a sector.
+/// The size of a sector in bytes.
 pub(crate) const SECTOR: u64 = 512;
 
-/// Reads the headers into `info`; fails where there is no sense in going on.
+/// Reads the headers into `info`. Fails where nothing further can be read.
 pub(crate) fn inspect(
     source: &mut dyn ReadAt,
     info: &mut Info,
@@ -49,7 +49,7 @@ pub(crate) fn inspect(
         info.variant = Some("seSparse");
         return Err(Error::refused(Reason::FormatNotRead, 0, 0));
     }
-    // A descriptor alone: all its extents are other files.
+    // The file is a descriptor alone, and all its extents are other files.
     let size = source.size();
     let text = descriptor::read_text(source, 0, size)?;
     let disk = descriptor::parse(&text, false, info)?;
@@ -89,25 +89,26 @@ impl Vmdk {
         Ok(image)
     }
 
-    /// Bytes of the virtual disk.
+    /// The size of the virtual disk in bytes.
     #[must_use]
     pub fn virtual_size(&self) -> u64 {
         self.header.virtual_size
     }
 
-    /// Whether the image names a parent, which has what it lacks.
+    /// Whether the image names a parent, from which it takes what it lacks.
     #[must_use]
     pub fn has_backing(&self) -> bool {
         self.has_parent
     }
 
-    /// Bytes of a grain.
+    /// The size of a grain in bytes.
     #[must_use]
     pub fn grain_size(&self) -> u64 {
         self.header.grain_size
     }
 
-    /// Where the bytes at `offset` of the virtual disk come from, and how many entries said so.
+    /// Where the bytes at `offset` of the virtual disk come from, and how many table entries were
+    /// looked at.
     pub(crate) fn joined(
         &mut self,
         source: &mut dyn ReadAt,

@@ -9,8 +9,8 @@ use core::ptr;
 use guest_abi::layout;
 use linked_list_allocator::LockedHeap;
 
-/// Bytes of a heap whose program does not say. The longest configuration would take three quarters
-/// of it, were it all empty device entries.
+/// The size of a heap in bytes, if the program does not say it. The longest configuration takes
+/// three quarters of it, if it consists of empty device entries.
 pub const USUAL_SIZE: usize = 128 * 1024;
 
 /// A global allocator that [`entry!`](crate::entry) defines.

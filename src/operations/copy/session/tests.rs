@@ -85,10 +85,10 @@ fn a_flood_of_messages_or_text_ends_the_session() {
     let mut session = Session::new(Protocol::Protobuf, 50);
     let flood =
         (0..1000).find_map(|_| receive(&mut session, &init_message("probe", "input", 0)).err());
-    assert_eq!(flood, Some(ProtocolError::Flood));
+    assert_eq!(flood, Some(ProtocolError::Flood("a copy")));
     let mut session = Session::new(Protocol::Text, 50);
     let flood = (0..1000).find_map(|_| session.take_text(4096).err());
-    assert_eq!(flood, Some(ProtocolError::Flood));
+    assert_eq!(flood, Some(ProtocolError::Flood("a copy")));
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! The clusters of persistent dirty bitmaps ("Bitmaps" in qcow2.txt): their directory, the table of
-//! each, and what the tables point at.
+//! Counts the clusters of persistent dirty bitmaps ("Bitmaps" in qcow2.txt): of their directory, of
+//! the table of each bitmap, and those that the tables name.
 
 use super::Check;
 use super::window::Use;
@@ -8,11 +8,11 @@ use crate::error::Error;
 use crate::reason::Reason;
 use crate::source::ReadAt;
 
-/// Bytes of a directory entry before its extra data.
+/// How many bytes a directory entry has before its extra data.
 const FIXED: u64 = 24;
-/// The most entries of a bitmap's table, as in QEMU.
+/// The most entries that the table of a bitmap may have. QEMU has the same limit.
 const MOST_ENTRIES: u32 = 0x800_0000;
-/// Bits 9 to 55 of a table entry.
+/// Bits 9 to 55 of a table entry: an offset in the file.
 const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 
 impl Check {

@@ -1,8 +1,9 @@
-//! Whether the refcounts of a qcow2 image are those that its tables give, in fixed memory.
+//! Compares the refcounts of a qcow2 image with how often its tables use each cluster, in a fixed
+//! amount of memory ("Host cluster management" in qcow2.txt).
 //!
-//! Counting all clusters at once takes memory that grows with the image. This goes over the image
-//! in windows instead: each pass walks all tables, but counts only the clusters of its window, and
-//! compares them with the refcounts on the disk ("Host cluster management" in qcow2.txt).
+//! To count all clusters at once would take memory that grows with the image. Instead there are
+//! several passes. Each goes through all tables, and counts only the clusters of its window, a part
+//! of the file.
 
 mod bitmaps;
 mod walk;
@@ -18,21 +19,22 @@ use crate::reason::Reason;
 use crate::source::ReadAt;
 use window::Window;
 
-/// The most problems that are kept in full; all are counted.
+/// The most problems that are kept. All of them are counted.
 const MOST_PROBLEMS: usize = 64;
 
-/// How a check goes about its work.
+/// How much memory and time a check may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CheckOptions {
-    /// Clusters that one pass counts, at least 1: each takes 5 bytes of memory.
+    /// How many clusters one pass counts, at least 1. Each takes 5 bytes of memory.
     pub window: u32,
-    /// Table entries and refcounts that all passes together may look at before the check gives
-    /// up.
+    /// How many table entries and refcounts all passes together may look at. A check that would
+    /// take more gives up.
     pub most_entries: u64,
 }
 
 impl Default for CheckOptions {
-    /// 640 KiB of memory; one pass for each 8 GiB of a file with clusters of 64 KiB.
+    /// A window that takes 640 KiB of memory: one pass for each 8 GiB of a file with clusters of 64
+    /// KiB.
     fn default() -> Self {
         Self {
             window: 128 * 1024,
@@ -41,23 +43,24 @@ impl Default for CheckOptions {
     }
 }
 
-/// What is wrong with one thing.
+/// What can be wrong with a cluster or a table entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProblemKind {
-    /// A cluster's refcount is higher than its uses: space is lost, nothing else.
+    /// The refcount of a cluster is higher than how often it is used. Space is lost, and nothing
+    /// else.
     Leak,
-    /// A cluster is used more often than its refcount says: a write may destroy data.
+    /// A cluster is used more often than its refcount says. A write may destroy data.
     RefcountTooLow,
     /// The flag that says "refcount is one" is wrong.
     CopiedFlag,
-    /// Metadata lies where something else lies.
+    /// Metadata and something else lie in the same cluster.
     Overlap,
-    /// A table entry is not followed, for this reason.
+    /// A table entry leads nowhere or breaks the format, for this reason.
     Entry(Reason),
 }
 
 impl ProblemKind {
-    /// A stable name.
+    /// The name for programs, which does not change.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -70,36 +73,37 @@ impl ProblemKind {
     }
 }
 
-/// One thing that is wrong.
+/// A problem at one place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// What.
+    /// What is wrong.
     pub kind: ProblemKind,
-    /// The offset in the file of the cluster or of the entry.
+    /// The offset of the cluster or of the entry in the file, in bytes.
     pub at: u64,
     /// The refcount or the entry that was found.
     pub found: u64,
-    /// The refcount that the tables give, where it is about one.
+    /// How often the tables use the cluster, if the problem is a refcount.
     pub expected: u64,
 }
 
-/// What a check found. An image without errors and leaks is sound; with leaks alone it only wastes
-/// space.
+/// What a check has found. An image without errors and leaks is sound. One with leaks alone only
+/// wastes space.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckReport {
-    /// Things that are wrong and may cost data: qemu-img calls them corruptions.
+    /// How many problems may cost data. qemu-img calls them corruptions.
     pub errors: u64,
-    /// Clusters that are lost.
+    /// How many clusters are lost.
     pub leaks: u64,
-    /// Clusters of the virtual disk that are allocated, the compressed ones among them.
+    /// How many clusters of the virtual disk are allocated, compressed ones included.
     pub allocated: u64,
-    /// Clusters of the virtual disk that are compressed.
+    /// How many clusters of the virtual disk are compressed.
     pub compressed: u64,
-    /// The end of the last cluster that is in use or counted, in bytes.
+    /// Where the last cluster ends that is used or has a refcount, as an offset in the file in
+    /// bytes.
     pub image_end: u64,
-    /// The first problems.
+    /// The first problems that were found.
     pub problems: Vec<Problem>,
-    /// Table entries and refcounts that were looked at.
+    /// How many table entries and refcounts were looked at.
     pub entries: u64,
 }
 
@@ -109,7 +113,7 @@ pub struct Check {
     header: Header,
     window: Window,
     most_entries: u64,
-    /// Clusters of the file; the last may be partial.
+    /// How many clusters the file has. The last one may be cut off.
     clusters: u64,
     tables: Cache,
     inner: Cache,
@@ -135,12 +139,12 @@ impl Check {
         }
     }
 
-    /// Makes one pass; true if it was the last.
+    /// Makes one pass. Returns true if it was the last.
     ///
     /// # Errors
     ///
-    /// [`Error::Read`], or [`Reason::TooMuchWork`]. What is wrong with the image is reported, and
-    /// is no error.
+    /// [`Error::Read`], or [`Reason::TooMuchWork`] if the check gives up. What is wrong with the
+    /// image is no error, and is in the report.
     pub fn step(&mut self, source: &mut dyn ReadAt) -> Result<bool, Error> {
         self.walk(source)?;
         self.compare(source)?;
@@ -148,13 +152,13 @@ impl Check {
         Ok(self.window.start() >= self.clusters)
     }
 
-    /// Clusters that were compared, of how many.
+    /// How many clusters were compared, and how many there are.
     #[must_use]
     pub fn progress(&self) -> (u64, u64) {
         (self.window.start().min(self.clusters), self.clusters)
     }
 
-    /// What was found; complete after the last step.
+    /// What was found so far. It is complete after the last step.
     #[must_use]
     pub fn report(&self) -> &CheckReport {
         &self.report
@@ -186,7 +190,7 @@ impl Check {
         Ok(())
     }
 
-    /// The refcount of a cluster on the disk; zero where there is no block for it.
+    /// The refcount that the image has for a cluster. It is 0 if there is no refcount block for it.
     fn refcount(&mut self, source: &mut dyn ReadAt, cluster: u64) -> Result<u64, Error> {
         let order = self.header.refcount_order;
         let per_block = (self.header.cluster_size() * 8) >> order;
@@ -200,7 +204,7 @@ impl Check {
         if self.block_fault(source, block).is_some() || block == 0 {
             return Ok(0);
         }
-        // The bytes that hold the refcount, so that they are within one line.
+        // The eight bytes that have the refcount. They lie within one cache line.
         let bit = (cluster % per_block) << order;
         let byte = block + bit / 64 * 8;
         let bytes = self.refcounts.bytes(source, byte, 8)?;
@@ -208,7 +212,7 @@ impl Check {
         Ok(super::header::refcount(bytes, within, order))
     }
 
-    /// Why a block of refcounts is not used.
+    /// Why a refcount block cannot be used, if so.
     fn block_fault(&self, source: &dyn ReadAt, block: u64) -> Option<Reason> {
         let size = self.header.cluster_size();
         if block & 0x1ff != 0 {
@@ -225,14 +229,14 @@ impl Check {
         }
     }
 
-    /// Counts entries as looked at.
+    /// Counts `entries` more as looked at. Fails if that is too much.
     fn work(&mut self, entries: u64) -> Result<(), Error> {
         self.report.entries += entries;
         let spent = self.report.entries;
         ensure(spent <= self.most_entries, Reason::TooMuchWork, 0, spent)
     }
 
-    /// Notes a fault of an entry; each pass meets it again, and only the first notes it.
+    /// Notes a fault of an entry. Each pass meets it again, and only the first one notes it.
     fn fault(&mut self, reason: Reason, at: u64, entry: u64) {
         if self.first_pass() {
             self.problem(ProblemKind::Entry(reason), at, entry, 0);

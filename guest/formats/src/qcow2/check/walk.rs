@@ -1,4 +1,4 @@
-//! One pass over all that an image refers to.
+//! One pass of a check: it counts every use of a cluster that is in the window.
 
 use alloc::vec::Vec;
 
@@ -31,7 +31,8 @@ impl Check {
         Ok(())
     }
 
-    /// Marks the clusters of `bytes` bytes at `offset`, which `at` refers to.
+    /// Counts a use of the clusters in which the `bytes` bytes at `offset` lie. `at` is where in
+    /// the file it is said that they lie there.
     pub(super) fn mark(&mut self, offset: u64, bytes: u64, kind: Use, at: u64) {
         if bytes == 0 {
             return;
@@ -99,7 +100,8 @@ impl Check {
         Ok(())
     }
 
-    /// Walks an L1 table and its L2 tables. Flags and figures are those of the disk's own table.
+    /// Goes through an L1 table and its L2 tables. Only of the disk's own table (`active`) the
+    /// "refcount is one" flags are checked and the clusters summed up.
     fn l1(
         &mut self,
         source: &mut dyn ReadAt,
@@ -149,7 +151,7 @@ impl Check {
             let there = (end - at).min(len64(bytes));
             let bytes = bytes.get(..to_usize(there)).unwrap_or_default();
             line.extend(bytes.chunks_exact(8).map(|entry| be64(entry, 0)));
-            // Of an extended entry the second half is a bitmap.
+            // An extended entry has 16 bytes, and the second half of them is a bitmap.
             for within in (0..there).step_by(if size == 16 { 16 } else { 8 }) {
                 self.work(1)?;
                 let index = to_usize(within / 8);

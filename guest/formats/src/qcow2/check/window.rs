@@ -1,14 +1,14 @@
-//! The uses of the clusters that one pass counts.
+//! How often the clusters are used that one pass counts, and as what.
 
 use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::source::to_usize;
 
-/// What a cluster is used as. Only data and L2 tables may have several users, which are snapshots.
+/// What a cluster is used as. Only data and L2 tables may be used more than once, by snapshots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Use {
-    /// Metadata that has one user.
+    /// Metadata that is used once.
     Single = 1,
     /// An L2 table.
     Table = 2,
@@ -16,7 +16,7 @@ pub(super) enum Use {
     Data = 4,
 }
 
-/// Counts for the clusters from `start` on.
+/// The counts of the clusters from number `start` on.
 #[derive(Debug)]
 pub(super) struct Window {
     start: u64,
@@ -24,7 +24,7 @@ pub(super) struct Window {
     uses: Vec<u8>,
 }
 
-/// Set beside the uses where one was not alone.
+/// The bit beside those of [`Use`] that says that a use was not allowed beside another one.
 const OVERLAP: u8 = 0x80;
 
 impl Window {
@@ -46,7 +46,7 @@ impl Window {
         self.start.saturating_add(length)
     }
 
-    /// Goes on to the clusters behind these.
+    /// Moves the window on to the clusters behind it.
     pub(super) fn advance(&mut self) {
         self.start = self.end();
         self.counts.fill(0);
