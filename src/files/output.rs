@@ -47,6 +47,8 @@ pub struct OutputOptions {
     pub fsync: bool,
     /// Even on a block device that is mounted or in use.
     pub force: bool,
+    /// To be read back when it is written.
+    pub verify: bool,
     /// With this many bytes at the most.
     pub max_length: Option<u64>,
     /// Not as long as the input, but as long as [`OutputFile::declare_length`] says in the end.
@@ -106,6 +108,9 @@ impl OutputFile {
         };
         let target = find(Role::Output, path, &[input.known()], length, options.force)?;
         let (file, staging) = match target {
+            Target::Device(device) if options.verify && device::size(&device).is_err() => {
+                return Err(FileError::NotKept { path: path.into() });
+            }
             Target::Device(device) => (direct(device), None),
             Target::File(place) => {
                 let (mut staging, file) = Staging::create(*place, naming)?;
