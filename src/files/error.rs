@@ -156,9 +156,9 @@ pub enum FileError {
         advice: &'static str,
     },
 
-    /// The block device that is the output does not hold the input.
+    /// The block device that is the output does not hold what is to be written.
     #[error(
-        "the output {} is too small: it has {size} bytes, the input {needed}; \
+        "the output {} is too small: it has {size} bytes, and {needed} are to be written; \
          give a larger device",
         quote_path(path)
     )]
@@ -167,7 +167,7 @@ pub enum FileError {
         path: PathBuf,
         /// Its size in bytes.
         size: u64,
-        /// The input's length in bytes.
+        /// How many are to be written.
         needed: u64,
     },
 

@@ -66,6 +66,8 @@ pub struct OutputFile {
     length: AtomicU64,
     /// How long it may be.
     most: u64,
+    /// The size of a block device.
+    room: Option<u64>,
     fsync: bool,
     coverage: Mutex<Coverage>,
     covered: AtomicU64,
@@ -125,10 +127,8 @@ impl OutputFile {
             path: path.into(),
             source,
         })?;
-        let most = match room(&file) {
-            Some(size) => most.min(size),
-            None => most,
-        };
+        let room = room(&file);
+        let most = room.map_or(most, |size| most.min(size));
         Ok(Self {
             path: path.into(),
             staging,
@@ -137,6 +137,7 @@ impl OutputFile {
                 false => length,
             }),
             most,
+            room,
             file,
             fsync: options.fsync,
             coverage: Mutex::new(Coverage::new()),
@@ -166,7 +167,7 @@ impl OutputFile {
     ///
     /// The device, or the user, does not allow so many.
     pub fn declare_length(&self, length: u64) -> Result<(), FileError> {
-        check_length(&self.path, length, self.most)?;
+        self.check_length(length)?;
         self.length.store(length, Ordering::SeqCst);
         Ok(())
     }
