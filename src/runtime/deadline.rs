@@ -41,6 +41,15 @@ impl Deadline {
         Instant::now() >= self.end
     }
 
+    /// When a clock that ticks every `tick` has to tick first, so that one of its ticks comes as soon as
+    /// the time is over.
+    pub(super) fn first_tick(self, tick: Duration) -> Duration {
+        let left = self.end.saturating_duration_since(Instant::now());
+        let part = left.as_nanos() % tick.as_nanos().max(1);
+        // A clock that is set to nothing does not tick.
+        Duration::from_nanos(u64::try_from(part).unwrap_or(0)) + Duration::from_micros(1)
+    }
+
     /// Ends the process when the time is over, unless the alarm that this returns has been dropped
     /// by then. It is meant for the time in which files are opened and nothing has to be taken back
     /// yet. `say_why` tells the user, and returns the exit status.
@@ -103,6 +112,27 @@ mod tests {
         drop(deadline.set_alarm(|_| 1).unwrap());
         assert!(begun.elapsed() < Duration::from_secs(60));
         assert!(!deadline.is_over());
+    }
+
+    #[test]
+    fn a_clock_ticks_as_soon_as_the_time_is_over() {
+        let tick = Duration::from_millis(50);
+        for limit in [0, 1, 20, 49, 50, 51, 1000, 3_600_000] {
+            let deadline = Deadline::after(Duration::from_millis(limit)).unwrap();
+            let first = deadline.first_tick(tick);
+            let now = Instant::now();
+            assert!(Duration::ZERO < first && first <= tick + Duration::from_micros(1));
+            // Ticks come at the end or a moment behind it, as long as the clock takes to be set.
+            let at_end = (0..).map(|count| now + first + tick * count);
+            let mut at_end = at_end.skip_while(|at| *at < deadline.end());
+            let late = at_end.next().unwrap() - deadline.end();
+            assert!(late < tick, "{limit}: {late:?}");
+            let expected = limit % 50 + 1;
+            assert!(
+                first <= Duration::from_millis(expected),
+                "{limit}: {first:?}"
+            );
+        }
     }
 
     #[test]

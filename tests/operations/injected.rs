@@ -31,7 +31,7 @@ const OF_FILES: [&str; 18] = [
 ];
 
 /// What else a start and an end take.
-const OTHERS: [&str; 14] = [
+const OTHERS: [&str; 15] = [
     "ioctl",
     "eventfd2",
     "epoll_create1",
@@ -44,6 +44,8 @@ const OTHERS: [&str; 14] = [
     "madvise",
     "preadv",
     "pwritev",
+    // What the guest's thread waits in, among others.
+    "read",
     "ftruncate",
     "fallocate",
 ];
@@ -174,4 +176,29 @@ fn an_empty_file_that_cannot_be_removed_from_the_folder_is_named() {
         assert_eq!(left.len(), 1, "{left:?}");
         assert!(finished.stderr.contains(&left[0]), "{finished:?}");
     }
+}
+
+/// The guest's thread waits for the disks in `read`, and has nothing else to read.
+#[test]
+fn a_wait_for_the_disks_that_fails_is_a_failure_of_the_host() {
+    needs_kvm!();
+    if !has_strace() {
+        return;
+    }
+    // Libraries are loaded by the first few calls of the first thread.
+    let files = Files::random(4_000_000).with_old_output(b"what was there before");
+    let vmm = Vmm::of(Path::new("strace"))
+        .args(&["-f", "-qq", "-e", "inject=read:error=EIO:when=8+"])
+        .args(&["-o", "/dev/null"])
+        .arg(binary())
+        .args(&["--no-sandbox", "--progress-percent", "100"])
+        .args(&["--queue-depth", "1", "--request-size", "65536", "--input"])
+        .arg(files.input())
+        .arg("--output")
+        .arg(files.output());
+    let finished = vmm.run();
+    assert_eq!(finished.code(), Some(HOST_FAILED), "{finished:?}");
+    let reason = "vmm: cannot wait for the machine's devices: Input/output error";
+    assert_eq!(finished.stderr.lines().last(), Some(reason), "{finished:?}");
+    files.assert_untouched();
 }
