@@ -162,8 +162,8 @@ fn disks_of_odd_sizes() {
             ("vdi", &["-o", "static=off"]),
             ("vdi", &["-o", "static=on"]),
         ] {
-            // QEMU makes no VHDX and no VHD of nothing.
-            if size == 0 && ["vhdx", "vpc"].contains(&format) {
+            // QEMU makes images of nothing in two formats only.
+            if size == 0 && !["qcow2", "vdi"].contains(&format) {
                 continue;
             }
             let name = format!("{size} bytes, {format} {options:?}");
