@@ -9,16 +9,25 @@ type Resource = libc::c_int;
 
 /// What to do about an error number that tells of a limit; empty for any other.
 pub(crate) fn hint(errno: i32) -> &'static str {
-    hint_with(errno, limit(libc::RLIMIT_AS).is_some())
+    let is_limited = |resource| limit(resource).is_some();
+    hint_with(
+        errno,
+        is_limited(libc::RLIMIT_AS),
+        is_limited(libc::RLIMIT_DATA),
+    )
 }
 
-fn hint_with(errno: i32, address_space_is_limited: bool) -> &'static str {
+fn hint_with(errno: i32, address_space_is_limited: bool, data_is_limited: bool) -> &'static str {
     match errno {
         libc::EMFILE => " (this process has too many open files: raise ulimit -n)",
         libc::ENFILE => " (the host has too many open files: raise fs.file-max)",
         libc::EAGAIN if address_space_is_limited => {
             " (raise the limit on address space, which is ulimit -v, or the one on processes, which \
              is pids.max of the control group or ulimit -u)"
+        }
+        libc::EAGAIN if data_is_limited => {
+            " (raise the limit on data, which is ulimit -d, or the one on processes, which is \
+             pids.max of the control group or ulimit -u)"
         }
         libc::EAGAIN => {
             " (raise the limit on processes, which is pids.max of the control group or ulimit -u)"
@@ -27,6 +36,7 @@ fn hint_with(errno: i32, address_space_is_limited: bool) -> &'static str {
         libc::ENOMEM if address_space_is_limited => {
             " (raise the limit on address space: ulimit -v)"
         }
+        libc::ENOMEM if data_is_limited => " (raise the limit on data: ulimit -d)",
         libc::ENOMEM => " (the host or the control group is out of memory: see memory.max)",
         _ => "",
     }
@@ -50,17 +60,19 @@ mod tests {
 
     #[test]
     fn a_shortage_is_told_by_the_limit_that_can_be_the_reason() {
-        for (errno, limited, name) in [
-            (libc::EMFILE, false, "ulimit -n"),
-            (libc::ENFILE, false, "fs.file-max"),
-            (libc::EAGAIN, false, "pids.max"),
-            (libc::EAGAIN, true, "ulimit -v"),
-            (libc::ENOMEM, false, "memory.max"),
-            (libc::ENOMEM, true, "ulimit -v"),
+        for (errno, address_space, data, name) in [
+            (libc::EMFILE, false, false, "ulimit -n"),
+            (libc::ENFILE, false, false, "fs.file-max"),
+            (libc::EAGAIN, false, false, "pids.max"),
+            (libc::EAGAIN, true, true, "ulimit -v"),
+            (libc::EAGAIN, false, true, "ulimit -d"),
+            (libc::ENOMEM, false, false, "memory.max"),
+            (libc::ENOMEM, true, true, "ulimit -v"),
+            (libc::ENOMEM, false, true, "ulimit -d"),
         ] {
-            let hint = hint_with(errno, limited);
+            let hint = hint_with(errno, address_space, data);
             assert!(hint.contains(name), "{errno}: {hint}");
         }
-        assert_eq!(hint_with(libc::EINVAL, true), "");
+        assert_eq!(hint_with(libc::EINVAL, true, true), "");
     }
 }

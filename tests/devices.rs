@@ -273,7 +273,7 @@ fn a_partition_is_written_within_its_bounds() {
     let Some(device) = Loop::with(&below, &["--partscan"]) else {
         return;
     };
-    let Some(partition) = device.first_partition(START, LENGTH) else {
+    let Some(partition) = device.partition(1, START, LENGTH) else {
         return;
     };
     for options in [&["--verify"][..], &["--direct", "--fsync"]] {

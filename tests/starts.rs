@@ -5,14 +5,13 @@
 
 mod common;
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use common::process::binary;
-use common::{Files, Finished, Vmm, is_root, needs_kvm, skip, test};
+use common::{Files, Finished, Vmm, needs_kvm, skip, test};
 
 fn main() -> std::process::ExitCode {
     common::harness::main()
@@ -79,24 +78,6 @@ fn every_limit_on_open_files_ends_a_start_with_a_reason_or_is_enough() {
         enough > 0 && enough < 40,
         "{enough} of 44 limits were enough"
     );
-}
-
-#[test]
-fn a_limit_on_threads_ends_a_start_with_a_reason() {
-    needs_kvm!();
-    if !is_root() {
-        return skip("only root can become a user without other processes");
-    }
-    if fs::metadata("/dev/kvm").is_ok_and(|kvm| kvm.permissions().mode() & 0o006 != 0o006) {
-        return skip("not every user may open /dev/kvm");
-    }
-    for threads in 1..=4 {
-        let files = files();
-        fs::set_permissions(files.folder(), Permissions::from_mode(0o777)).unwrap();
-        fs::set_permissions(files.output(), Permissions::from_mode(0o666)).unwrap();
-        let vmm = limit(files.vmm().unprivileged(), libc::RLIMIT_NPROC, threads);
-        copies_or_fails(&format!("{threads} threads"), &files, vmm);
-    }
 }
 
 /// The VMM, to copy `files`, under strace(1) with `options`.

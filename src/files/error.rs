@@ -9,6 +9,7 @@ use super::hints::{folder_hint, forgotten_hint, open_hint, place_hint, space_hin
 use crate::quote::quote_path;
 use crate::reason::reason;
 
+mod as_io;
 mod distinct;
 mod role;
 
@@ -155,9 +156,9 @@ pub enum FileError {
         advice: &'static str,
     },
 
-    /// The block device that is the output does not hold the input.
+    /// The block device that is the output does not hold what is to be written.
     #[error(
-        "the output {} is too small: it has {size} bytes, the input {needed}; \
+        "the output {} is too small: it has {size} bytes, and {needed} are to be written; \
          give a larger device",
         quote_path(path)
     )]
@@ -166,8 +167,19 @@ pub enum FileError {
         path: PathBuf,
         /// Its size in bytes.
         size: u64,
-        /// The input's length in bytes.
+        /// How many are to be written.
         needed: u64,
+    },
+
+    /// The output is to be read back, and it is a device that throws away what is written to it.
+    #[error(
+        "cannot verify the output {}: it does not keep what is written to it; give another output, \
+         or do without --verify",
+        quote_path(path)
+    )]
+    NotKept {
+        /// The output.
+        path: PathBuf,
     },
 
     /// A read failed.
@@ -351,21 +363,6 @@ pub enum FileError {
         /// The system's reason.
         source: io::Error,
     },
-}
-
-impl From<FileError> for io::Error {
-    /// Keeps the kind of the system's reason, so that a disk can still tell a full one.
-    fn from(error: FileError) -> Self {
-        let kind = match &error {
-            FileError::Read { source, .. }
-            | FileError::Write { source, .. }
-            | FileError::Sync { source, .. } => source.kind(),
-            FileError::Shrank { .. } => io::ErrorKind::UnexpectedEof,
-            FileError::InputWrite { .. } => io::ErrorKind::PermissionDenied,
-            _ => io::ErrorKind::Other,
-        };
-        Self::new(kind, error)
-    }
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@ use super::error::Role;
 pub(super) fn wanted(role: Role) -> &'static str {
     match role {
         Role::Input | Role::Guest => "a regular file or a block device",
-        Role::Output => "the name of a file, a block device, or a device such as /dev/null",
-        Role::Statistics => "the name of a file, or a device such as /dev/null",
+        Role::Output => "the name of a file, a block device, or /dev/null",
+        Role::Statistics => "the name of a file, or /dev/null",
     }
 }
 

@@ -9,16 +9,17 @@ use std::path::Path;
 use rustix::fs::{FileType, Stat};
 
 use super::error::{DistinctError, FileError, Role};
+use super::layers::below;
 use super::system::fstat;
 
 /// A file, whatever its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
-    device: u64,
-    inode: u64,
-    kind: FileType,
+    pub(super) device: u64,
+    pub(super) inode: u64,
+    pub(super) kind: FileType,
     /// The device behind a device node.
-    node: u64,
+    pub(super) node: u64,
 }
 
 impl Identity {
@@ -29,6 +30,27 @@ impl Identity {
             kind: FileType::from_raw_mode(stat.st_mode),
             node: stat.st_rdev,
         }
+    }
+
+    /// The block device with this number, by whatever name.
+    pub(super) fn of_block_device(node: u64) -> Self {
+        Self {
+            device: 0,
+            inode: 0,
+            kind: FileType::BlockDevice,
+            node,
+        }
+    }
+
+    /// The number of the device, if this is a block device.
+    pub(super) fn block_device(&self) -> Option<u64> {
+        (self.kind == FileType::BlockDevice).then_some(self.node)
+    }
+
+    /// Whether this, if it is a block device, lies on `other`, at whatever depth.
+    fn lies_on(&self, other: &Self) -> bool {
+        let layers = self.block_device().map(below);
+        layers.is_some_and(|layers| layers.iter().any(|lower| lower.is_same(other)))
     }
 
     /// Whether bytes written to the one are read from the other. Two uses of a device such as
@@ -60,9 +82,13 @@ impl Known<'_> {
     pub(super) fn check_against(&self, other: &Known<'_>) -> Result<(), DistinctError> {
         let (path, other_path) = (self.path.to_owned(), other.path.to_owned());
         let (role, other_role) = (self.role, other.role);
-        let same_file = match (self.identity, other.identity) {
-            (Some(one), Some(two)) => one.is_same(&two),
-            _ => false,
+        let (same_file, layered) = match (self.identity, other.identity) {
+            // Of files that are written only devices are written in place.
+            (Some(one), Some(two)) => (
+                one.is_same(&two),
+                one.block_device().is_some() && (one.lies_on(&two) || two.lies_on(&one)),
+            ),
+            _ => (false, false),
         };
         let (same_entry, same_letters) = match (self.entry, other.entry) {
             (Some((folder, name)), Some((other_folder, other_name))) if folder == other_folder => {
@@ -72,6 +98,14 @@ impl Known<'_> {
         };
         if same_file || same_entry {
             return Err(DistinctError::SameFile {
+                role,
+                path,
+                other_role,
+                other: other_path,
+            });
+        }
+        if layered {
+            return Err(DistinctError::SameBytes {
                 role,
                 path,
                 other_role,

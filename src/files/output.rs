@@ -47,6 +47,8 @@ pub struct OutputOptions {
     pub fsync: bool,
     /// Even on a block device that is mounted or in use.
     pub force: bool,
+    /// To be read back when it is written.
+    pub verify: bool,
     /// With this many bytes at the most.
     pub max_length: Option<u64>,
     /// Not as long as the input, but as long as [`OutputFile::declare_length`] says in the end.
@@ -64,6 +66,8 @@ pub struct OutputFile {
     length: AtomicU64,
     /// How long it may be.
     most: u64,
+    /// The size of a block device.
+    room: Option<u64>,
     fsync: bool,
     coverage: Mutex<Coverage>,
     covered: AtomicU64,
@@ -106,6 +110,9 @@ impl OutputFile {
         };
         let target = find(Role::Output, path, &[input.known()], length, options.force)?;
         let (file, staging) = match target {
+            Target::Device(device) if options.verify && device::size(&device).is_err() => {
+                return Err(FileError::NotKept { path: path.into() });
+            }
             Target::Device(device) => (direct(device), None),
             Target::File(place) => {
                 let (mut staging, file) = Staging::create(*place, naming)?;
@@ -120,10 +127,8 @@ impl OutputFile {
             path: path.into(),
             source,
         })?;
-        let most = match room(&file) {
-            Some(size) => most.min(size),
-            None => most,
-        };
+        let room = room(&file);
+        let most = room.map_or(most, |size| most.min(size));
         Ok(Self {
             path: path.into(),
             staging,
@@ -132,6 +137,7 @@ impl OutputFile {
                 false => length,
             }),
             most,
+            room,
             file,
             fsync: options.fsync,
             coverage: Mutex::new(Coverage::new()),
@@ -161,7 +167,7 @@ impl OutputFile {
     ///
     /// The device, or the user, does not allow so many.
     pub fn declare_length(&self, length: u64) -> Result<(), FileError> {
-        check_length(&self.path, length, self.most)?;
+        self.check_length(length)?;
         self.length.store(length, Ordering::SeqCst);
         Ok(())
     }

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use super::error::{FileError, Role};
 use super::identity::{Identity, Known};
+use super::kernel_made::is_kernel_made;
 use super::open::open_failed;
 use super::system::{accessat, fstat, open, openat, readlinkat, statx};
 use super::target::wrong_kind;
@@ -104,6 +105,13 @@ pub(super) fn find_place(
         folder: folder_path.clone(),
         source: errno.into(),
     })?;
+    if is_kernel_made(&folder) {
+        return Err(wrong_kind(
+            role,
+            path,
+            "in a folder whose files the kernel makes",
+        ));
+    }
     let append_only = has_attribute(&folder, OsStr::new(""), StatxAttributes::APPEND);
     let mut place = Place {
         role,

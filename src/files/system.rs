@@ -6,7 +6,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{
-    Access, AtFlags, Gid, Mode, OFlags, SeekFrom, Stat, Statx, StatxFlags, Uid, XattrFlags,
+    Access, AtFlags, Gid, Mode, OFlags, SeekFrom, Stat, StatFs, Statx, StatxFlags, Uid, XattrFlags,
 };
 use rustix::io::Result;
 use rustix::path::Arg;
@@ -31,6 +31,11 @@ pub(super) fn openat(
 /// fstat(2).
 pub(super) fn fstat(file: impl AsFd) -> Result<Stat> {
     interrupted(|| rustix::fs::fstat(&file))
+}
+
+/// fstatfs(2).
+pub(super) fn fstatfs(file: impl AsFd) -> Result<StatFs> {
+    interrupted(|| rustix::fs::fstatfs(&file))
 }
 
 /// fstatat(2).

@@ -1,12 +1,10 @@
 //! Where something that is written goes: looks at what its path names and refuses what cannot
 //! work, all before anything is touched. A file has a `place`; a device is opened (open(2)).
 
-use std::fs::File;
-use std::io::IsTerminal;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, SeekFrom};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, major, minor};
 use rustix::io::Errno;
 
 use super::device;
@@ -14,7 +12,19 @@ use super::error::{FileError, Role};
 use super::identity::{Identity, Known};
 use super::open::{kind_name, open_failed};
 use super::place::{Place, find_place};
-use super::system::{open, seek, statat};
+use super::system::{open, statat};
+
+/// Numbers of devices (Linux, Documentation/admin-guide/devices.txt): the major one of memory, and of
+/// its minor ones those that throw away what is written.
+const MEMORY: u32 = 1;
+const NULL: u32 = 3;
+const ZERO: u32 = 5;
+const FULL: u32 = 7;
+/// The major ones of terminals and serial lines, of consoles, and of pseudo-terminals.
+const TTY: u32 = 4;
+const CONSOLE: u32 = 5;
+const FIRST_PTY: u32 = 128;
+const LAST_PTY: u32 = 143;
 
 /// What the path of something that is written stands for.
 #[derive(Debug)]
@@ -58,7 +68,10 @@ pub(super) fn find(
         Some(FileType::BlockDevice) if role == Role::Output => {
             open_block_device(role, path, needed, force).map(Target::Device)
         }
-        Some(FileType::CharacterDevice) => open_character_device(role, path).map(Target::Device),
+        Some(FileType::CharacterDevice) => {
+            let node = existing.map_or(0, |stat| stat.st_rdev);
+            open_character_device(role, path, node).map(Target::Device)
+        }
         Some(other) => Err(wrong_kind(role, path, kind_name(other))),
     }
 }
@@ -89,19 +102,21 @@ fn open_block_device(
     Ok(device)
 }
 
-fn open_character_device(role: Role, path: &Path) -> Result<OwnedFd, FileError> {
-    // O_NONBLOCK, since opening a serial line waits for a carrier without it.
-    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let device =
-        open(path, flags, Mode::empty()).map_err(|errno| open_failed(role, path, errno))?;
-    let device = File::from(device);
-    if device.is_terminal() {
-        return Err(wrong_kind(role, path, "a terminal"));
+/// Opens one of the devices that throw away what is written to them. Others are not even opened, which
+/// may have effects of its own, and do not store anything at an offset, or store it where it does harm.
+fn open_character_device(role: Role, path: &Path, node: u64) -> Result<OwnedFd, FileError> {
+    match (major(node), minor(node)) {
+        (MEMORY, NULL | ZERO | FULL) => {}
+        (TTY | CONSOLE | FIRST_PTY..=LAST_PTY, _) => {
+            return Err(wrong_kind(role, path, "a terminal"));
+        }
+        _ => {
+            let found = kind_name(FileType::CharacterDevice);
+            return Err(wrong_kind(role, path, found));
+        }
     }
-    match seek(&device, SeekFrom::Current(0)) {
-        Ok(_) => Ok(device.into()),
-        Err(_) => Err(wrong_kind(role, path, "a device without offsets")),
-    }
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    open(path, flags, Mode::empty()).map_err(|errno| open_failed(role, path, errno))
 }
 
 pub(super) fn wrong_kind(role: Role, path: &Path, found: &'static str) -> FileError {

@@ -4,6 +4,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::io::Errno;
+
 use super::Fault;
 
 /// How a run ended.
@@ -19,6 +21,8 @@ pub enum VcpuEnd {
     NothingInFlight,
     /// The guest did something that this machine has no answer to.
     Unexpected(String),
+    /// The wait for the machine's devices failed, for this reason of the system's.
+    Wait(Errno),
     /// KVM failed.
     Kvm(kvm_ioctls::Error),
 }

@@ -14,13 +14,13 @@ use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use rustix::io::Errno;
 use vm_device::DevicePio;
 use vm_device::bus::{PioAddress, PioAddressOffset};
 
 use super::helped::{Devices, Helped};
 use super::poller::Poller;
 use super::{Ender, VcpuEnd};
-use crate::reason::reason;
 use crate::virtio::NotificationLine;
 
 /// After so many waits for a single buffer, most of those to come will be for one too.
@@ -114,9 +114,8 @@ impl IdlePort {
                 Ok(()) => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    let reason = reason(error);
-                    let what = format!("cannot wait for the machine's devices: {reason}");
-                    self.ender.end(VcpuEnd::Unexpected(what));
+                    let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+                    self.ender.end(VcpuEnd::Wait(errno));
                 }
             }
         }

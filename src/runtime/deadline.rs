@@ -41,6 +41,12 @@ impl Deadline {
         Instant::now() >= self.end
     }
 
+    /// When a clock that ticks every `tick` has to tick first, so that one of its ticks comes as soon as
+    /// the time is over.
+    pub(super) fn first_tick(self, tick: Duration) -> Duration {
+        first_tick(self.end.saturating_duration_since(Instant::now()), tick)
+    }
+
     /// Ends the process when the time is over, unless the alarm that this returns has been dropped
     /// by then. It is meant for the time in which files are opened and nothing has to be taken back
     /// yet. `say_why` tells the user, and returns the exit status.
@@ -90,6 +96,13 @@ impl Drop for Alarm {
     }
 }
 
+/// The first of ticks of which one comes right after `left`. A clock that is set to nothing does not
+/// tick.
+fn first_tick(left: Duration, tick: Duration) -> Duration {
+    let part = left.as_nanos() % tick.as_nanos().max(1);
+    Duration::from_nanos(u64::try_from(part).unwrap_or(0)) + Duration::from_micros(1)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -103,6 +116,17 @@ mod tests {
         drop(deadline.set_alarm(|_| 1).unwrap());
         assert!(begun.elapsed() < Duration::from_secs(60));
         assert!(!deadline.is_over());
+    }
+
+    #[test]
+    fn a_clock_ticks_as_soon_as_the_time_is_over() {
+        for (left, first) in [(0, 0), (1, 1), (49, 49), (50, 0), (51, 1), (3_600_020, 20)] {
+            let [left, first, tick] = [left, first, 50].map(Duration::from_millis);
+            let found = first_tick(left, tick);
+            assert_eq!(found, first + Duration::from_micros(1), "{left:?}");
+        }
+        let deadline = Deadline::after(Duration::from_secs(600)).unwrap();
+        assert!(deadline.first_tick(Duration::from_secs(1)) <= Duration::from_secs(2));
     }
 
     #[test]

@@ -96,7 +96,8 @@ pub(super) fn run<'a>(
         source: source.into(),
     };
     let mut timer = TimerFd::new().map_err(clock)?;
-    timer.reset(TICK, Some(TICK)).map_err(clock)?;
+    let first = parts.deadline.map_or(TICK, |limit| limit.first_tick(TICK));
+    timer.reset(first, Some(TICK)).map_err(clock)?;
     let mut events = new_loop::<MainLoop<'a>>(EVENTS)?;
     let id = events.add_subscriber(MainLoop {
         parts,

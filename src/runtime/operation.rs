@@ -38,6 +38,10 @@ impl<'a> GuestEnd<'a> {
             VcpuEnd::Fault(fault) => Ok(Self::Fault(fault)),
             VcpuEnd::NothingInFlight => Ok(Self::NothingInFlight),
             VcpuEnd::Unexpected(what) => Ok(Self::Unexpected(what)),
+            VcpuEnd::Wait(errno) => Err(RunError::Host {
+                what: "wait for the machine's devices",
+                source: (*errno).into(),
+            }),
             VcpuEnd::Kvm(error) => Err(RunError::Host {
                 what: "run the guest",
                 source: io::Error::other(format!("{}{}", reason(error), kvm_hint(*error))),

@@ -72,8 +72,13 @@ impl NotificationLine {
             return Ok(());
         }
         let mut slept = self.sleep();
-        // Whoever has seen a sleeper writes to the eventfd, and that must not be left there.
-        while slept.is_err() && !self.change(SLEEPING, QUIET) {
+        // Whoever has seen a sleeper writes to the eventfd, and that must not be left there. After
+        // another error than a signal's there is no use in asking again.
+        let again = |slept: &io::Result<()>| {
+            let error = slept.as_ref().err().map(io::Error::kind);
+            error == Some(io::ErrorKind::Interrupted) && !self.change(SLEEPING, QUIET)
+        };
+        while again(&slept) {
             slept = self.sleep();
         }
         if slept.is_ok() {

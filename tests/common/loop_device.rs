@@ -43,12 +43,13 @@ impl Loop {
         std::fs::read_to_string(path).ok()?.trim().parse().ok()
     }
 
-    /// The device of the first partition, which the partition table in the file describes. A kernel
-    /// that reads no such tables is told of its first block and its length, in blocks of 512 bytes.
-    pub(crate) fn first_partition(&self, start: u64, length: u64) -> Option<PathBuf> {
-        let path = PathBuf::from(format!("{}p1", self.0));
+    /// The device of a partition, by its number from 1 up, which the partition table in the file
+    /// describes. A kernel that reads no such tables is told of its first block and its length, in
+    /// blocks of 512 bytes.
+    pub(crate) fn partition(&self, number: usize, start: u64, length: u64) -> Option<PathBuf> {
+        let path = PathBuf::from(format!("{}p{number}", self.0));
         if !path.exists() {
-            let numbers = ["1".to_owned(), start.to_string(), length.to_string()];
+            let numbers = [number.to_string(), start.to_string(), length.to_string()];
             let told = Command::new("addpart").arg(&self.0).args(numbers).output();
             if !told.is_ok_and(|told| told.status.success()) {
                 skip("no partition can be made here");

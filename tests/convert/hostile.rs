@@ -81,6 +81,50 @@ fn good_images_with_a_few_bytes_changed_are_converted_right_or_refused() {
     }
 }
 
+/// CVE-2014-0143, 0145 and 0146: numbers of a snapshot that send a reader astray. They are looked at when
+/// the snapshot is to be read.
+#[test]
+fn a_snapshot_that_lies_is_refused_when_it_is_to_be_converted() {
+    needs_kvm!();
+    let mut image = Qcow2::new(16, &[Data, Zero]);
+    image.snapshots = vec![("1", "one"), ("2", "two")];
+    let good = image.build();
+    let convert = |bytes: &[u8]| Conversion::of(bytes).arg("--snapshot=one").run();
+    assert_eq!(convert(&good.bytes).code(), Some(0));
+    // An entry: where its L1 table is, how many entries that has, lengths of the id and the name,
+    // seconds, the state of a VM, the length of what follows, and behind that the disk's size.
+    type Change = fn(&mut Vec<u8>, usize);
+    let changes: [(&str, Change); 16] = [
+        ("an L1 table at 513", |b, at| be64(b, at, 513)),
+        ("an L1 table in the header", |b, at| be64(b, at, 0)),
+        ("an L1 table behind the end", |b, at| be64(b, at, 1 << 40)),
+        ("an L1 table at 2^64", |b, at| be64(b, at, !0xffff)),
+        ("the L1 table of snapshots", |b, at| be64(b, at, at as u64)),
+        ("no entries", |b, at| be32(b, at + 8, 0)),
+        ("2^32 - 1 entries", |b, at| be32(b, at + 8, u32::MAX)),
+        ("2^25 entries", |b, at| be32(b, at + 8, 1 << 25)),
+        ("a long id", |b, at| put(b, at + 12, &[0xff; 2])),
+        ("a long name", |b, at| put(b, at + 14, &[0xff; 2])),
+        ("4 GiB more", |b, at| be32(b, at + 36, u32::MAX)),
+        ("2 GiB more", |b, at| be32(b, at + 36, 1 << 31)),
+        ("a disk of 2^64 bytes", |b, at| be64(b, at + 48, u64::MAX)),
+        ("a disk of 2^63 bytes", |b, at| be64(b, at + 48, 1 << 63)),
+        ("a disk of 1 PiB", |b, at| be64(b, at + 48, 1 << 50)),
+        ("a larger disk", |b, at| be64(b, at + 48, 1 << 40)),
+    ];
+    for (name, change) in changes {
+        let mut bytes = good.bytes.clone();
+        change(&mut bytes, good.snapshots);
+        let finished = convert(&bytes);
+        let refused = finished.code().is_some_and(|code| REFUSED.contains(&code));
+        assert!(refused, "{name}: {finished:?}");
+        assert!(finished.cpu < LONGEST, "{name}: {:?}", finished.cpu);
+        let reasons = Reason::ALL.iter();
+        let mut named = reasons.filter(|reason| finished.stderr.contains(reason.name()));
+        assert!(named.next().is_some(), "{name}: {finished:?}");
+    }
+}
+
 /// Conversions of these are given up in time, and say why.
 fn assert_too_much_work(name: &str, bytes: &[u8]) {
     let finished = Conversion::of(bytes).run();
@@ -94,6 +138,7 @@ fn assert_too_much_work(name: &str, bytes: &[u8]) {
     assert!(finished.cpu < LONGEST, "{name}: {:?}", finished.cpu);
 }
 
+/// CVE-2015-5162 and CVE-2018-10908, as the next two: small images that make work without end.
 #[test]
 fn one_cluster_shown_everywhere_is_not_written_without_end() {
     needs_kvm!();

@@ -14,6 +14,7 @@ extern crate test_attribute;
 mod codecs;
 #[path = "../common/mod.rs"]
 mod common;
+mod guests;
 mod hostile;
 mod opens;
 mod oracles;

@@ -27,15 +27,27 @@ fn python() -> Option<OsString> {
     python.filter(|_| kvm_is_usable())
 }
 
-/// Whether a library is known to read something wrongly that qemu-img and another one read as the VMM
-/// does.
-fn is_known(reader: &str, outcome: &str, name: &str) -> bool {
-    // Of two compressed clusters one behind the other it gives the first one twice.
-    reader == "libqcow" && outcome.starts_with("differs") && name.contains("compressed")
+/// What a library is known not to read: its name, the format, a part of the image's name, and how its
+/// outcome begins. docs/testing.md has the same table.
+const KNOWN: [(&str, &str, &str, &str); 5] = [
+    ("dissect", "vmdk", "subformat", "cannot"),
+    ("libvmdk", "vmdk", "grains of 4096", "cannot"),
+    ("libqcow", "qcow2", "zstd true", "cannot"),
+    ("libqcow", "qcow2", "type=zstd", "cannot"),
+    // Of two compressed clusters one behind the other it gives the first one twice, where qemu-img and
+    // dissect read what the VMM reads.
+    ("libqcow", "qcow2", "compressed", "differs"),
+];
+
+fn is_known(kind: &str, reader: &str, outcome: &str, name: &str) -> bool {
+    let fits = |(who, what, part, how): &(&str, &str, &str, &str)| {
+        (*who, *what) == (reader, kind) && name.contains(part) && outcome.starts_with(how)
+    };
+    KNOWN.iter().any(fits)
 }
 
-/// Converts the image, and has it read by each library that can: at least one does, and none finds
-/// another disk.
+/// Converts the image, and has it read by each library: at least one finds the same disk, and so do all
+/// of which nothing else is known.
 fn judge(python: &OsString, kind: &str, name: &str, conversion: &Conversion) {
     let disk = conversion.convert();
     fs::write(conversion.disk(), disk).unwrap();
@@ -48,12 +60,11 @@ fn judge(python: &OsString, kind: &str, name: &str, conversion: &Conversion) {
     assert!(read.status.success(), "{read:?}");
     let outcomes = said.lines().filter_map(|line| line.split_once(' '));
     let outcomes: Vec<_> = outcomes
-        .filter(|(reader, outcome)| !is_known(reader, outcome, name))
+        .filter(|(reader, outcome)| !is_known(kind, reader, outcome, name))
         .collect();
     let same = |(_, outcome): &(&str, &str)| *outcome == "same";
-    let differs = |(_, outcome): &(&str, &str)| outcome.starts_with("differs");
-    assert!(!outcomes.iter().any(differs), "{kind}, {name}: {said}");
-    assert!(outcomes.iter().any(same), "{kind}, {name}: {said}");
+    let agree = !outcomes.is_empty() && outcomes.iter().all(same);
+    assert!(agree, "{kind}, {name}: {said}");
 }
 
 #[test]
@@ -89,7 +100,7 @@ fn other_readers_find_the_same_disks_in_images_of_our_own_writers() {
             judge(
                 &python,
                 "vmdk",
-                &format!("stream {stream}"),
+                &format!("stream {stream}, grains of {unit}"),
                 &Conversion::of(&image),
             );
         }

@@ -44,9 +44,14 @@ pub(crate) fn source() -> Vec<u8> {
 
 /// Converts what `qemu-img convert` makes of the source, and compares it with that as raw.
 fn compare(name: &str, format: &str, options: &[&str]) {
+    compare_disk(&source(), name, format, options);
+}
+
+/// The same with another source.
+fn compare_disk(disk: &[u8], name: &str, format: &str, options: &[&str]) {
     let conversion = Conversion::new();
     let (raw, again) = (conversion.path("raw"), conversion.path("again"));
-    std::fs::write(&raw, source()).unwrap();
+    std::fs::write(&raw, disk).unwrap();
     let image = conversion.image();
     let mut arguments = vec!["convert", "-f", "raw", "-O", format];
     arguments.extend(options);
@@ -70,7 +75,7 @@ fn qcow2_of_any_cluster_size_version_and_codec() {
     if !ready() {
         return;
     }
-    for size in ["512", "1k", "4k", "16k", "64k", "128k", "256k", "1M", "2M"] {
+    for size in (9..=21).map(|bits| 1 << bits) {
         for (codec, compat) in [
             ("", "0.10"),
             ("", "1.1"),
@@ -100,10 +105,70 @@ fn qcow2_with_extended_l2_tables_and_any_refcounts() {
         let values = format!("cluster_size={size},extended_l2=on");
         compare(&values, "qcow2", &["-o", &values]);
         compare(&values, "qcow2", &["-c", "-o", &values]);
+        let zstd = format!("{values},compression_type=zstd");
+        compare(&zstd, "qcow2", &["-c", "-o", &zstd]);
+    }
+    for values in [
+        "lazy_refcounts=on",
+        "preallocation=metadata",
+        "preallocation=full",
+        "preallocation=metadata,extended_l2=on",
+    ] {
+        compare(values, "qcow2", &["-o", values]);
     }
     for bits in ["1", "2", "4", "8", "16", "32", "64"] {
         let values = format!("refcount_bits={bits}");
         compare(&values, "qcow2", &["-o", &values]);
+        // With clusters so small that there are many blocks of them.
+        let small = format!("{values},cluster_size=512");
+        compare(&small, "qcow2", &["-o", &small]);
+        // Clusters that are compressed share one, and are counted that often.
+        if bits != "1" {
+            compare(&values, "qcow2", &["-c", "-o", &values]);
+        }
+    }
+}
+
+#[test]
+fn disks_of_odd_sizes() {
+    if !ready() {
+        return;
+    }
+    let whole = source();
+    for size in [
+        0,
+        1,
+        511,
+        512,
+        513,
+        4095,
+        65_024,
+        65_536,
+        66_048,
+        (2 << 20) - 512,
+        (4 << 20) + 512,
+    ] {
+        for (format, options) in [
+            ("qcow2", &["-o", "cluster_size=512"][..]),
+            ("qcow2", &["-c"]),
+            ("qcow2", &["-o", "cluster_size=2M"]),
+            ("qcow2", &["-o", "extended_l2=on"]),
+            ("vmdk", &["-o", "subformat=monolithicSparse"]),
+            ("vmdk", &["-o", "subformat=streamOptimized"]),
+            ("vpc", &["-o", "subformat=dynamic,force_size=on"]),
+            ("vpc", &["-o", "subformat=fixed"]),
+            ("vhdx", &["-o", "subformat=dynamic"]),
+            ("vhdx", &["-o", "subformat=fixed"]),
+            ("vdi", &["-o", "static=off"]),
+            ("vdi", &["-o", "static=on"]),
+        ] {
+            // QEMU makes images of nothing in two formats only.
+            if size == 0 && !["qcow2", "vdi"].contains(&format) {
+                continue;
+            }
+            let name = format!("{size} bytes, {format} {options:?}");
+            compare_disk(&whole[..size], &name, format, options);
+        }
     }
 }
 
@@ -121,7 +186,13 @@ fn the_other_formats_with_their_kinds() {
         ("vpc", "subformat=fixed,force_size=on"),
         ("vhdx", "subformat=dynamic"),
         ("vhdx", "subformat=fixed"),
+        ("vhdx", "block_size=1M"),
         ("vhdx", "block_size=8M"),
+        ("vhdx", "block_size=256M,log_size=2M"),
+        ("vhdx", "block_state_zero=off"),
+        ("vmdk", "zeroed_grain=on"),
+        ("vmdk", "compat6=on"),
+        ("vmdk", "adapter_type=lsilogic,hwversion=13"),
         ("vdi", "static=off"),
         ("vdi", "static=on"),
     ] {
@@ -189,6 +260,87 @@ fn zero_flags_snapshots_and_backing_files() {
     assert_same(&conversion.convert(), &now, "the disk as it is");
     let conversion = conversion.arg("--snapshot=before");
     assert_same(&conversion.convert(), &before, "the snapshot");
+}
+
+#[test]
+fn snapshots_of_every_version_and_size_of_clusters() {
+    if !ready() || Command::new("qemu-io").arg("--version").output().is_err() {
+        return;
+    }
+    for values in [
+        "compat=0.10,cluster_size=512",
+        "compat=0.10",
+        "cluster_size=2M",
+        "refcount_bits=64,cluster_size=4k",
+        "extended_l2=on,refcount_bits=8",
+    ] {
+        let conversion = Conversion::new();
+        let (raw, image) = (conversion.path("raw"), conversion.image());
+        let expected = conversion.path("expected");
+        std::fs::write(&raw, source()).unwrap();
+        let make = ["convert", "-f", "raw", "-O", "qcow2", "-o", values];
+        qemu(
+            "qemu-img",
+            &[&make[..], &[text(&raw), text(&image)]].concat(),
+        );
+        let mut disks = Vec::new();
+        for round in ["first", "second", "third"] {
+            qemu("qemu-img", &["snapshot", "-c", round, text(&image)]);
+            let back = ["convert", "-f", "qcow2", "-O", "raw", "-l", round];
+            qemu(
+                "qemu-img",
+                &[&back[..], &[text(&image), text(&expected)]].concat(),
+            );
+            disks.push((round, read(&expected)));
+            let write = format!("write -P {} {}k 70k", round.len(), disks.len() * 300);
+            let zero = format!("write -z {}k 70k", disks.len() * 700);
+            qemu("qemu-io", &["-c", &write, "-c", &zero, text(&image)]);
+        }
+        let mut conversion = conversion;
+        for (name, disk) in disks {
+            conversion.arguments = vec!["--snapshot".to_owned(), name.to_owned()];
+            assert_same(&conversion.convert(), &disk, &format!("{values}: {name}"));
+        }
+    }
+}
+
+#[test]
+fn backing_files_that_are_raw_and_shorter_or_longer() {
+    if !ready() {
+        return;
+    }
+    for (values, size) in [
+        ("compat=0.10", "5M"),
+        ("compat=0.10,cluster_size=512", "7M"),
+        ("cluster_size=2M", "6000128"),
+        ("extended_l2=on", "1M"),
+    ] {
+        let conversion = Conversion::new();
+        let (base, image) = (conversion.path("base"), conversion.image());
+        let expected = conversion.path("expected");
+        std::fs::write(&base, source()).unwrap();
+        let create = [
+            "create",
+            "-f",
+            "qcow2",
+            "-F",
+            "raw",
+            "-b",
+            text(&base),
+            "-o",
+            values,
+        ];
+        qemu("qemu-img", &[&create[..], &[text(&image), size]].concat());
+        let back = ["convert", "-f", "qcow2", "-O", "raw"];
+        qemu(
+            "qemu-img",
+            &[&back[..], &[text(&image), text(&expected)]].concat(),
+        );
+        let base = text(&base).to_owned();
+        let conversion = conversion.arg("--allow=unknown-format").arg("--backing");
+        let conversion = conversion.arg(&base);
+        assert_same(&conversion.convert(), &read(&expected), values);
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use guest_abi::layout::DMA_POOL;
 use guest_abi::ports::EXIT;
-use guest_protocol::{complete_message, error_message, progress_message};
+use guest_protocol::{capacity_message, complete_message, error_message, progress_message};
 
 use crate::common::needs_kvm;
 use crate::common::program::Program;
@@ -60,6 +60,36 @@ fn a_guest_may_write_backwards_or_at_random() {
         let guest = files.add("guest", &written.claim_success(SECTORS).exit(0).build());
         files.vmm().arg(guest).succeed();
         files.assert_copied();
+    }
+}
+
+/// Guests of a conversion say how long the output is; what one of a copy says of it is only shown.
+#[test]
+fn what_a_guest_says_of_lengths_changes_nothing() {
+    needs_kvm!();
+    for (device, bytes) in [
+        ("input", 0),
+        ("output", 0),
+        ("output", 512),
+        ("output", 1 << 40),
+        ("output", u64::MAX),
+        ("another", 7),
+    ] {
+        let said = capacity_message(device, bytes / 512, bytes);
+        for program in [
+            program().say(&said).then(&copy(SECTORS)),
+            copy(SECTORS).say(&said).say(&said),
+        ] {
+            let mut files = Files::random(INPUT_LEN);
+            let guest = files.add("guest", &program.claim_success(SECTORS).exit(0).build());
+            files.vmm().arg(guest).succeed();
+            files.assert_copied();
+        }
+        // Nor does it make up for what was not written.
+        refused(
+            copy(SECTORS / 2).say(&said).claim_success(SECTORS).exit(0),
+            "the one at offset 12800 was never written",
+        );
     }
 }
 

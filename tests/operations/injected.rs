@@ -2,6 +2,7 @@
 //! and any other failure is a reason in one line, or nothing that matters.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use crate::HOST_FAILED;
@@ -31,7 +32,7 @@ const OF_FILES: [&str; 18] = [
 ];
 
 /// What else a start and an end take.
-const OTHERS: [&str; 14] = [
+const OTHERS: [&str; 15] = [
     "ioctl",
     "eventfd2",
     "epoll_create1",
@@ -44,6 +45,8 @@ const OTHERS: [&str; 14] = [
     "madvise",
     "preadv",
     "pwritev",
+    // What the guest's thread waits in, among others.
+    "read",
     "ftruncate",
     "fallocate",
 ];
@@ -174,4 +177,49 @@ fn an_empty_file_that_cannot_be_removed_from_the_folder_is_named() {
         assert_eq!(left.len(), 1, "{left:?}");
         assert!(finished.stderr.contains(&left[0]), "{finished:?}");
     }
+}
+
+fn on_one_processor() -> io::Result<()> {
+    // SAFETY: a set is plain data, for which all zeros are valid.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    let size = size_of_val(&set);
+    // SAFETY: `set` is valid for writing, and of this size.
+    unsafe { libc::sched_getaffinity(0, size, &raw mut set) };
+    // SAFETY: the numbers are those that a set has room for.
+    let first = (0..1024).find(|processor| unsafe { libc::CPU_ISSET(*processor, &set) });
+    // SAFETY: as above.
+    let mut one: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: as above.
+    unsafe { libc::CPU_SET(first.unwrap_or(0), &mut one) };
+    // SAFETY: `one` is a set of this size, which is only read.
+    match unsafe { libc::sched_setaffinity(0, size, &raw const one) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The guest's thread waits for the disks in `read`, and has nothing else to read.
+#[test]
+fn a_wait_for_the_disks_that_fails_is_a_failure_of_the_host() {
+    needs_kvm!();
+    if !has_strace() {
+        return;
+    }
+    // Libraries are loaded by the first few calls of the first thread.
+    let files = Files::random(4_000_000).with_old_output(b"what was there before");
+    let vmm = Vmm::of(Path::new("strace"))
+        .args(&["-f", "-qq", "-e", "inject=read:error=EIO:when=8+"])
+        .args(&["-o", "/dev/null"])
+        .arg(binary())
+        .args(&["--no-sandbox", "--progress-percent", "100"])
+        .args(&["--queue-depth", "1", "--request-size", "4096", "--input"])
+        .arg(files.input())
+        .arg("--output")
+        .arg(files.output());
+    // On one processor nobody can look at the queues all the time to spare the guest its waits.
+    let finished = vmm.before_start(on_one_processor).run();
+    assert_eq!(finished.code(), Some(HOST_FAILED), "{finished:?}");
+    let reason = "vmm: cannot wait for the machine's devices: Input/output error";
+    assert_eq!(finished.stderr.lines().last(), Some(reason), "{finished:?}");
+    files.assert_untouched();
 }

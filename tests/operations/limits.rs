@@ -1,12 +1,18 @@
 //! Limits on what a process may have (getrlimit(2)), a folder that is gone and a mask that takes
 //! all permissions away.
 
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::ExitStatusExt;
 
-use crate::HOST_FAILED;
-use crate::common::{Files, Operation, Vmm, needs_kvm, test};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+use crate::common::process::{binary, copy_program};
+use crate::common::{Files, Operation, Vmm, is_root, needs_kvm, skip, test};
+use crate::{HOST_FAILED, TIMED_OUT};
 
 const KIB: u64 = 1 << 10;
 
@@ -86,11 +92,20 @@ fn every_limit_on_the_stack_is_enough_or_a_reason() {
 #[test]
 fn a_limit_on_the_size_of_files_matters_only_to_those_who_write() {
     needs_kvm!();
+    const WHOLE: u64 = 200 * 512;
     for operation in Operation::ALL {
-        let files = Operation::files();
-        let finished = operation.vmm(&files).with_file_size_limit(70_000).run();
-        let succeeded = operation.assert_done_or_failed("70000", &files, &finished, HOST_FAILED);
-        assert_eq!(succeeded, !operation.writes(), "{finished:?}");
+        for limit in [0, 1, 511, 70_000, WHOLE - 1, WHOLE, WHOLE + 1] {
+            let files = Operation::files();
+            let finished = operation.vmm(&files).with_file_size_limit(limit).run();
+            let what = format!("files of {limit} bytes");
+            let succeeded = operation.assert_done_or_failed(&what, &files, &finished, HOST_FAILED);
+            let enough = limit >= WHOLE || !operation.writes();
+            assert_eq!(succeeded, enough, "{what}: {finished:?}");
+            assert!(
+                enough || finished.stderr.contains("ulimit -f"),
+                "{what}: {finished:?}"
+            );
+        }
     }
 }
 
@@ -109,6 +124,198 @@ fn every_limit_on_open_files_is_enough_or_a_reason() {
                 operation.assert_done_or_failed(&what, &files, &finished, HOST_FAILED);
             }
         }
+    }
+}
+
+#[test]
+fn every_limit_on_data_is_enough_or_a_reason() {
+    needs_kvm!();
+    for operation in Operation::ALL {
+        let (mut succeeded, mut failed) = (0, 0);
+        for limit in (0..16_000)
+            .step_by(400)
+            .chain((16_000..33_000).step_by(2000))
+        {
+            let files = Operation::files();
+            let vmm = operation.vmm(&files);
+            let finished = vmm.with_limit(libc::RLIMIT_DATA, limit * KIB).run();
+            // Too little for the program's libraries.
+            if finished.code() == Some(127)
+                || finished.stderr.is_empty() && finished.code().is_none()
+            {
+                files.assert_untouched();
+                continue;
+            }
+            let what = format!("{limit} KiB of data");
+            match operation.assert_done_or_failed(&what, &files, &finished, HOST_FAILED) {
+                true => succeeded += 1,
+                false => {
+                    let named = ["ulimit -d", "raise the limits on it"];
+                    let named = named.iter().any(|name| finished.stderr.contains(name));
+                    assert!(named, "{what}: {finished:?}");
+                    failed += 1;
+                }
+            }
+        }
+        assert!(succeeded > 5 && failed > 2, "{succeeded}, {failed}");
+    }
+}
+
+#[test]
+fn a_limit_on_locked_memory_does_not_matter() {
+    needs_kvm!();
+    for operation in Operation::ALL {
+        let files = Operation::files();
+        let vmm = operation.vmm(&files);
+        vmm.with_limit(libc::RLIMIT_MEMLOCK, 0).succeed();
+        operation.assert_done(&files);
+    }
+}
+
+/// The system ends such a process by itself; with the usual hard limit it cannot even be asked to.
+#[test]
+fn a_limit_on_processor_time_ends_a_run_and_leaves_nothing() {
+    needs_kvm!();
+    for (hard, signal) in [(1, libc::SIGKILL), (100, libc::SIGXCPU)] {
+        let mut files = Operation::files();
+        let spin = files.add("spin", &[0xeb, 0xfe]);
+        let vmm = Operation::Copy.vmm(&files).arg(spin);
+        let limit = libc::rlimit {
+            rlim_cur: 1,
+            rlim_max: hard,
+        };
+        let vmm = vmm.before_start(move || {
+            // SAFETY: `limit` is a valid structure that the call only reads.
+            match unsafe { libc::setrlimit(libc::RLIMIT_CPU, &raw const limit) } {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            }
+        });
+        let finished = vmm.run();
+        assert_eq!(finished.status.signal(), Some(signal), "{finished:?}");
+        files.assert_untouched();
+    }
+}
+
+/// Puts another node of the same device over `/dev/kvm`, which everybody may use, for this process
+/// alone; and becomes a user who has no other process, with room for so many threads.
+fn as_a_lonely_user(node: &CStr, threads: u64) -> io::Result<()> {
+    let check = |result: libc::c_int| match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    };
+    let none = std::ptr::null();
+    // SAFETY: the call takes a number.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
+    let private = libc::MS_PRIVATE | libc::MS_REC;
+    // SAFETY: the paths end with a zero, and the other texts are not needed.
+    check(unsafe { libc::mount(none, c"/".as_ptr(), none, private, none.cast()) })?;
+    let kvm = c"/dev/kvm".as_ptr();
+    // SAFETY: as above.
+    check(unsafe { libc::mount(node.as_ptr(), kvm, none, libc::MS_BIND, none.cast()) })?;
+    // SAFETY: there is no group in the list.
+    check(unsafe { libc::setgroups(0, std::ptr::null()) })?;
+    // SAFETY: the calls take numbers.
+    check(unsafe { libc::setgid(LONELY) })?;
+    // SAFETY: as above.
+    check(unsafe { libc::setuid(LONELY) })?;
+    let limit = libc::rlimit {
+        rlim_cur: threads,
+        rlim_max: threads,
+    };
+    // SAFETY: `limit` is a valid structure that the call only reads.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_NPROC, &raw const limit) })
+}
+
+/// The number of a user and a group that nothing runs as.
+const LONELY: u32 = 3_141_592;
+
+#[test]
+fn every_limit_on_threads_is_enough_or_a_reason() {
+    needs_kvm!();
+    if !is_root() {
+        return skip("only root can become a user without other processes");
+    }
+    let mut nodes = Operation::files();
+    let node = nodes.expect("kvm");
+    let number = fs::metadata("/dev/kvm").unwrap().rdev();
+    let everybody = Mode::from_raw_mode(0o666);
+    mknodat(CWD, &node, FileType::CharacterDevice, everybody, number).unwrap();
+    fs::set_permissions(&node, fs::Permissions::from_mode(0o666)).unwrap();
+    let node = CString::new(node.as_os_str().as_bytes()).unwrap();
+    // Nor need it be able to come to where the tests were built.
+    let program = nodes.expect("vmm");
+    copy_program(&binary(), &program);
+    fs::set_permissions(nodes.folder(), fs::Permissions::from_mode(0o755)).unwrap();
+    for operation in Operation::ALL {
+        let (mut least, mut most) = (None, None);
+        for threads in 1..=12 {
+            let files = Operation::files();
+            fs::set_permissions(files.folder(), fs::Permissions::from_mode(0o777)).unwrap();
+            fs::set_permissions(files.output(), fs::Permissions::from_mode(0o666)).unwrap();
+            let arguments = operation.arguments(&files);
+            let vmm = arguments.into_iter().fold(Vmm::of(&program), Vmm::arg);
+            let node = node.clone();
+            let vmm = vmm.before_start(move || as_a_lonely_user(&node, threads));
+            let finished = vmm.args(&["--timeout", "20"]).run();
+            let what = format!("{threads} threads");
+            // The owner is another, and that is said.
+            let mut told = finished;
+            let warning = |line: &&str| !line.starts_with("vmm: warning: ");
+            told.stderr = told
+                .stderr
+                .lines()
+                .filter(warning)
+                .collect::<Vec<_>>()
+                .join("\n");
+            match operation.assert_done_or_failed(&what, &files, &told, HOST_FAILED) {
+                true => least = least.or(Some(threads)),
+                false => {
+                    assert!(told.stderr.contains("ulimit -u"), "{what}: {told:?}");
+                    most = Some(threads);
+                }
+            }
+        }
+        // What is enough is known, and more is enough as well.
+        assert!(
+            most.is_some() && most < least,
+            "{operation:?}: {most:?}, {least:?}"
+        );
+        assert!(
+            least <= Some(8),
+            "the documentation promises that 8 are enough"
+        );
+    }
+}
+
+#[test]
+fn any_time_limit_is_enough_or_ends_the_run() {
+    needs_kvm!();
+    for operation in Operation::ALL {
+        let (mut succeeded, mut late) = (0, 0);
+        // Shorter than a start takes, than the first tick of the clock (50 ms), and long enough.
+        for limit in [
+            "0.000001", "0.001", "0.005", "0.01", "0.02", "0.03", "0.045", "0.06", "0.1", "30",
+        ] {
+            let files = Operation::files();
+            let finished = operation.vmm(&files).args(&["--timeout", limit]).run();
+            let what = format!("{limit} seconds");
+            match operation.assert_done_or_failed(&what, &files, &finished, TIMED_OUT) {
+                true => succeeded += 1,
+                false => {
+                    let reason = format!(
+                        "within the time limit of {} s",
+                        limit.parse::<f64>().unwrap()
+                    );
+                    assert!(finished.stderr.contains(&reason), "{what}: {finished:?}");
+                    late += 1;
+                }
+            }
+        }
+        assert!(
+            succeeded > 0 && late > 0,
+            "{operation:?}: {succeeded}, {late}"
+        );
     }
 }
 

@@ -8,6 +8,7 @@ mod common;
 mod ends;
 mod injected;
 mod limits;
+mod special;
 mod streams;
 
 fn main() -> std::process::ExitCode {

@@ -41,15 +41,24 @@ pub(crate) fn installed(name: &str) -> Option<String> {
     paths.into_iter().find(|path| Path::new(path).exists())
 }
 
-/// The runs that use memory most, on pipes and on a terminal.
-pub(crate) fn demanding() -> [Conditions; 3] {
+/// The runs that use memory most, on pipes and on a terminal, and one of each other kind.
+pub(crate) fn demanding() -> [Conditions; 7] {
+    let slow = Streams::Pipes(Reader::Late, Reader::Bursty);
     let small = ["--request-size", "512", "--stats", "--debug"];
     [
         Conditions::new(Work::Copy, 2_000_000, &small)
             .streams(Streams::Pipes(Reader::Bursty, Reader::Late)),
-        Conditions::new(Work::Flood, 512, &["--debug"])
-            .streams(Streams::Pipes(Reader::Late, Reader::Bursty)),
+        Conditions::new(Work::Flood, 512, &["--debug"]).streams(slow),
         Conditions::new(Work::Copy, 300_000, &["--verbose", "--stats"]).streams(Streams::Terminal),
+        Conditions::new(Work::Copy, 2_000_000, &["--digest=sha256", "--verify"]).with_hole(),
+        Conditions::new(
+            Work::Convert,
+            2 << 20,
+            &["--digest=sha256", "--debug", "--stats"],
+        )
+        .streams(slow),
+        Conditions::new(Work::Info, 1 << 18, &["--format=json"]).streams(slow),
+        Conditions::new(Work::Check, 1 << 18, &["--debug"]).streams(slow),
     ]
 }
 

@@ -27,6 +27,25 @@ pub enum DistinctError {
         other: PathBuf,
     },
 
+    /// A device that is written in place lies on something that is read, or is below it: a disk and
+    /// one of its partitions, a loop device and its file.
+    #[error(
+        "the {role} {} and the {other_role} {} share their bytes, as one is a part of the other or \
+         lies on it; choose another {role}",
+        quote_path(path),
+        quote_path(other)
+    )]
+    SameBytes {
+        /// What is written.
+        role: Role,
+        /// Its path.
+        path: PathBuf,
+        /// As what else its bytes are used.
+        other_role: Role,
+        /// The path of that.
+        other: PathBuf,
+    },
+
     /// Two files that are to be made have names that some file systems take for one.
     #[error(
         "the {role} {} and the {other_role} {} would be one file where upper and lower case are \

@@ -29,7 +29,7 @@ impl OutputFile {
     ///
     /// The device, or the user, does not allow so many; or something has been written already.
     pub fn set_length(&self, length: u64) -> Result<(), FileError> {
-        check_length(&self.path, length, self.most)?;
+        self.check_length(length)?;
         // No write can come between the question and the answer.
         let coverage = lock(&self.coverage);
         if coverage.covered() > 0 {
@@ -41,6 +41,18 @@ impl OutputFile {
         }
         self.length.store(length, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// Refuses a length that the user, or the device, does not allow.
+    pub(super) fn check_length(&self, length: u64) -> Result<(), FileError> {
+        match self.room {
+            Some(size) if length > size => Err(FileError::TooSmall {
+                path: self.path.clone(),
+                size,
+                needed: length,
+            }),
+            _ => check_length(&self.path, length, self.most),
+        }
     }
 
     /// Gives a new file its length: zeros at its end were never written.
@@ -95,7 +107,7 @@ impl OutputFile {
     }
 }
 
-/// Refuses a length that the user, or the device, does not allow.
+/// Refuses a length that the user does not allow.
 pub(super) fn check_length(path: &Path, length: u64, most: u64) -> Result<(), FileError> {
     if length <= most {
         return Ok(());

@@ -32,6 +32,7 @@ pub(super) fn judge(end: GuestEnd<'_>, session: &Session, disks: &Disks) -> Resu
     match end {
         GuestEnd::Exited(0) => session.verdict().map_err(complain),
         GuestEnd::Exited(status) => Err(match session.verdict() {
+            Err(Complaint::Failed(text)) => failed(format!("{text} (exit status {status})")),
             Err(complaint) => complain(complaint),
             Ok(_) => failed(format!(
                 "the guest claimed success and ended with exit status {status}"

@@ -45,6 +45,7 @@ impl Files {
             direct: config.direct,
             fsync: config.fsync,
             force: config.force,
+            verify: false,
             max_length: Some(config.max_output_size),
             open_ended: true,
         };

@@ -212,7 +212,9 @@ impl Operation for Conversion {
 
     fn judge(&mut self, end: GuestEnd<'_>) -> Result<(), RunError> {
         let length = end::judge(end, &self.session, &self.disks)?;
-        self.files.output.declare_length(length)?;
+        // It was told how long the output may be, and has a disk that ends there.
+        let declared = self.files.output.declare_length(length);
+        declared.map_err(|error| RunError::Guest(format!("the conversion failed: {error}")))?;
         let size = self.session.disk().unwrap_or(0);
         if !self.is_raw && !header::is_harmless(&*self.files.output, size).map_err(storage)? {
             return Err(RunError::Guest(

@@ -64,6 +64,7 @@ impl OpenedInputs {
             direct: config.direct,
             fsync: config.fsync,
             force: config.force,
+            verify: config.verify,
             max_length: config.max_output_size,
             open_ended: false,
         };

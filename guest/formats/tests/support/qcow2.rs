@@ -178,7 +178,7 @@ impl Qcow2 {
                 let offset = bytes.len();
                 let packed = match self.zstd {
                     true => zstd(&data),
-                    false => miniz_oxide::deflate::compress_to_vec(&data, 6),
+                    false => deflate(&data),
                 };
                 bytes.extend(&packed);
                 used = offset / unit..(offset + packed.len() - 1) / unit + 1;
@@ -286,4 +286,28 @@ impl Qcow2 {
 
 fn copied(users: u64) -> u64 {
     u64::from(users == 1) << 63
+}
+
+/// A stream that looks back no further than 4 KiB, as QEMU writes it (`windowBits` 12): each piece of
+/// that size is compressed by itself. Some readers know no others.
+fn deflate(data: &[u8]) -> Vec<u8> {
+    use miniz_oxide::deflate::core::{
+        CompressorOxide, TDEFLFlush, compress, create_comp_flags_from_zip_params,
+    };
+    const WINDOW: usize = 4096;
+    let pieces = data.len().div_ceil(WINDOW);
+    let pack = |(index, piece): (usize, &[u8])| {
+        let flush = match index + 1 == pieces {
+            true => TDEFLFlush::Finish,
+            false => TDEFLFlush::Sync,
+        };
+        // Level 6, and no header of zlib's.
+        let mut compressor = CompressorOxide::new(create_comp_flags_from_zip_params(6, 0, 0));
+        let mut packed = vec![0; 2 * WINDOW];
+        let (_, read, written) = compress(&mut compressor, piece, &mut packed, flush);
+        assert_eq!(read, piece.len());
+        packed.truncate(written);
+        packed
+    };
+    data.chunks(WINDOW).enumerate().flat_map(pack).collect()
 }

@@ -71,7 +71,7 @@ fn a_block_device_that_is_too_small_is_refused_untouched() {
     assert!(
         error
             .to_string()
-            .contains("it has 4608 bytes, the input 5000"),
+            .contains("it has 4608 bytes, and 5000 are to be written"),
         "{error}"
     );
     assert_eq!(fs::read(&device.path).unwrap(), [0xaa; 4608]);

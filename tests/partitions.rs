@@ -1,0 +1,205 @@
+//! Disks with a GUID partition table: a partition is a disk of its own, whatever happens to its
+//! neighbours; and what lies on what is written, or below it, is not read.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod common;
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::loop_device::{Loop, Mounted};
+use common::{Files, Vmm, needs_kvm, random, skip, test};
+
+fn main() -> std::process::ExitCode {
+    common::harness::main()
+}
+
+const HOST_FAILED: i32 = 3;
+const MIB: u64 = 1 << 20;
+const BLOCK: u64 = 512;
+/// Of the disk, and where its partitions begin; both are 4 MiB long.
+const DISK: u64 = 16 * MIB;
+const STARTS: [u64; 2] = [MIB, 6 * MIB];
+const LENGTH: u64 = 4 * MIB;
+const OTHER_BYTES: u8 = 0xaa;
+
+/// The CRC of Ethernet and of GPT.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            (crc >> 1) ^ (0xedb8_8320 * (crc & 1))
+        })
+    })
+}
+
+/// A file with a protective MBR, and a GUID partition table at both ends (UEFI, section 5.3).
+fn disk(files: &mut Files) -> PathBuf {
+    let path = files.add(
+        "disk.img",
+        &vec![OTHER_BYTES; usize::try_from(DISK).unwrap()],
+    );
+    let file = File::options().write(true).open(&path).unwrap();
+    let blocks = DISK / BLOCK;
+    let mut record = [0_u8; 512];
+    record[450] = 0xee;
+    record[454..458].copy_from_slice(&1_u32.to_le_bytes());
+    record[458..462].copy_from_slice(&u32::try_from(blocks - 1).unwrap().to_le_bytes());
+    record[510..].copy_from_slice(&[0x55, 0xaa]);
+    file.write_all_at(&record, 0).unwrap();
+    let mut entries = vec![0_u8; 128 * 128];
+    for (index, start) in STARTS.into_iter().enumerate() {
+        let entry = &mut entries[index * 128..][..128];
+        // Of a Linux file system: 0FC63DAF-8483-4772-8E79-3D69D8477DE4.
+        entry[..16]
+            .copy_from_slice(b"\xaf\x3d\xc6\x0f\x83\x84\x72\x47\x8e\x79\x3d\x69\xd8\x47\x7d\xe4");
+        entry[16] = u8::try_from(index).unwrap() + 1;
+        entry[32..40].copy_from_slice(&(start / BLOCK).to_le_bytes());
+        entry[40..48].copy_from_slice(&((start + LENGTH) / BLOCK - 1).to_le_bytes());
+    }
+    for (here, there, entries_at) in [(1, blocks - 1, 2), (blocks - 1, 1, blocks - 33)] {
+        let mut header = [0_u8; 92];
+        header[..8].copy_from_slice(b"EFI PART");
+        header[8..12].copy_from_slice(&0x1_0000_u32.to_le_bytes());
+        header[12..16].copy_from_slice(&92_u32.to_le_bytes());
+        for (at, number) in [
+            (24, here),
+            (32, there),
+            (40, 34),
+            (48, blocks - 34),
+            (56, 99),
+            (72, entries_at),
+            // 128 entries, each of 128 bytes.
+            (80, 128 << 32 | 128),
+        ] {
+            header[at..at + 8].copy_from_slice(&u64::to_le_bytes(number));
+        }
+        header[88..].copy_from_slice(&crc32(&entries).to_le_bytes());
+        let sum = crc32(&header);
+        header[16..20].copy_from_slice(&sum.to_le_bytes());
+        file.write_all_at(&header, here * BLOCK).unwrap();
+        file.write_all_at(&entries, entries_at * BLOCK).unwrap();
+    }
+    path
+}
+
+/// A device over that file, with its two partitions.
+fn device(files: &mut Files) -> Option<(Loop, [PathBuf; 2])> {
+    let path = disk(files);
+    let device = Loop::with(&path, &["--partscan"])?;
+    let partition = |number: usize| {
+        let start = STARTS[number - 1] / BLOCK;
+        device.partition(number, start, LENGTH / BLOCK)
+    };
+    let partitions = [partition(1)?, partition(2)?];
+    Some((device, partitions))
+}
+
+/// What is at `offset` of the disk.
+fn bytes(disk: &Path, offset: u64, length: u64) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(length).unwrap()];
+    let disk = File::open(disk).unwrap();
+    disk.read_exact_at(&mut bytes, offset).unwrap();
+    bytes
+}
+
+#[test]
+fn one_partition_is_copied_to_another_and_nothing_else_of_the_disk_changes() {
+    needs_kvm!();
+    for options in [
+        &["--verify"][..],
+        &["--direct", "--fsync", "--sparse", "always"],
+    ] {
+        let mut files = Files::new(b"");
+        let Some((device, [one, two])) = device(&mut files) else {
+            return;
+        };
+        let content = random(usize::try_from(LENGTH).unwrap() - 700, 3);
+        fs::write(&one, &content).unwrap();
+        let before = bytes(device.path(), 0, STARTS[1]);
+        let behind = bytes(device.path(), STARTS[1] + LENGTH, DISK - STARTS[1] - LENGTH);
+        Vmm::copying(&one, &two).args(options).succeed();
+        assert!(fs::read(&two).unwrap() == fs::read(&one).unwrap());
+        assert!(fs::read(&two).unwrap().starts_with(&content));
+        assert!(bytes(device.path(), 0, STARTS[1]) == before);
+        let end = STARTS[1] + LENGTH;
+        assert!(bytes(device.path(), end, DISK - end) == behind);
+    }
+}
+
+#[test]
+fn a_neighbour_that_is_mounted_forbids_the_disk_and_not_the_partition() {
+    needs_kvm!();
+    let mut files = Files::random(100_000);
+    let Some((device, [one, two])) = device(&mut files) else {
+        return;
+    };
+    let mut mkfs = Command::new("mkfs.ext4");
+    let made = mkfs.args(["-q", "-F"]).arg(&two).output();
+    if !made.is_ok_and(|made| made.status.success()) {
+        return skip("there is no mkfs.ext4");
+    }
+    let Some(_mounted) = Mounted::new("ext4", &two, &files.path("mounted")) else {
+        return;
+    };
+    let system = bytes(device.path(), STARTS[1], LENGTH);
+    for path in [device.path(), &two] {
+        let finished = Vmm::copying(&files.input(), path).run();
+        finished.assert_failed(HOST_FAILED, "unmount it, or stop what uses it");
+    }
+    Vmm::copying(&files.input(), &one).succeed();
+    assert!(
+        fs::read(&one)
+            .unwrap()
+            .starts_with(&fs::read(files.input()).unwrap())
+    );
+    assert!(bytes(device.path(), STARTS[1], LENGTH) == system);
+    // To read what is mounted is nobody's harm.
+    Vmm::copying(&two, &one).succeed();
+    assert!(fs::read(&one).unwrap() == fs::read(&two).unwrap());
+}
+
+#[test]
+fn nothing_is_read_that_lies_on_what_is_written_or_below_it() {
+    needs_kvm!();
+    let mut files = Files::new(b"");
+    let Some((device, [one, two])) = device(&mut files) else {
+        return;
+    };
+    // A device over a partition of the device over the file.
+    let Some(upper) = Loop::over(&one) else {
+        return;
+    };
+    let file = files.path("disk.img");
+    let before = fs::read(&file).unwrap();
+    for (input, output) in [
+        (one.as_path(), device.path()),
+        (device.path(), &one),
+        (&file, device.path()),
+        (&file, &two),
+        (upper.path(), device.path()),
+        (&file, upper.path()),
+    ] {
+        // Whether there would be room is not asked: a conversion says that only in the end.
+        let convert = Vmm::bare().args(&["convert", "--image-format", "raw", "--input"]);
+        let convert = convert.arg(input).arg("--output").arg(output);
+        for vmm in [Vmm::copying(input, output), convert] {
+            let finished = vmm.arg("--force").run();
+            finished.assert_failed(HOST_FAILED, "share their bytes");
+            assert_eq!(finished.stderr.lines().count(), 1, "{finished:?}");
+        }
+    }
+    assert!(fs::read(&file).unwrap() == before);
+    // A backing file is read as well.
+    let image = files.add("image.raw", &[0; 4096]);
+    let convert = Vmm::bare().args(&["convert", "--image-format", "raw", "--input"]);
+    let convert = convert.arg(&image).arg("--backing").arg(&file);
+    let finished = convert.arg("--output").arg(&two).run();
+    finished.assert_failed(HOST_FAILED, "share their bytes");
+    assert!(fs::read(&file).unwrap() == before);
+    // What is replaced is not written, and two partitions have nothing in common.
+    Vmm::copying(upper.path(), &two).succeed();
+    Vmm::copying(&two, &file).succeed();
+    assert_eq!(fs::metadata(&file).unwrap().len(), LENGTH);
+}
