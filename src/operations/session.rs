@@ -30,7 +30,7 @@ pub enum ProtocolError {
         reported: u64,
     },
     /// Progress beyond the end.
-    #[error("the guest reported that {current} sectors are done, but the input has {sectors}")]
+    #[error("the guest reported that {current} sectors are done, but the disk has {sectors}")]
     BeyondEnd {
         /// What it said, in sectors.
         current: u64,
@@ -38,7 +38,7 @@ pub enum ProtocolError {
         sectors: u64,
     },
     /// Progress with another total than the true one.
-    #[error("the guest reported that there are {total} sectors, but the input has {sectors}")]
+    #[error("the guest reported that there are {total} sectors, but the disk has {sectors}")]
     Total {
         /// What it said, in sectors.
         total: u64,

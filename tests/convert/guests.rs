@@ -358,9 +358,9 @@ fn success_is_what_all_of_it_together_says() {
         (half, "in the middle of a message"),
         (digest(32), "a digest of 32 bytes"),
         (digest(5), "a digest of 5 bytes"),
-        (progress(51, 50), "impossible progress: 51 of 50"),
-        (progress(1, 49), "impossible progress: 1 of 49"),
-        (progress(0, 50), "impossible progress: 0 of 50"),
+        (progress(51, 50), "51 sectors are done, but the disk has 50"),
+        (progress(1, 49), "there are 49 sectors, but the disk has 50"),
+        (progress(0, 50), "does not rise: 0 sectors after 0"),
         (
             written().idle(),
             "waits for a disk, and no disk has anything to do",

@@ -169,8 +169,8 @@ fn a_reported_error_is_part_of_the_reason() {
 fn progress_that_cannot_be_is_refused() {
     for (current, total, complaint) in [
         (0, 50, "progress that does not rise: 0 sectors after 0"),
-        (51, 50, "that 51 sectors are done, but the input has 50"),
-        (1, 49, "that there are 49 sectors, but the input has 50"),
+        (51, 50, "that 51 sectors are done, but the disk has 50"),
+        (1, 49, "that there are 49 sectors, but the disk has 50"),
         (
             u64::MAX,
             u64::MAX,

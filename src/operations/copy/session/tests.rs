@@ -48,8 +48,8 @@ fn progress_rises_and_ends_with_the_true_total() {
     for (current, total, complaint) in [
         (5, 50, "does not rise: 5 sectors after 5"),
         (0, 50, "does not rise: 0 sectors after 5"),
-        (51, 50, "that 51 sectors are done, but the input has 50"),
-        (6, 60, "there are 60 sectors, but the input has 50"),
+        (51, 50, "that 51 sectors are done, but the disk has 50"),
+        (6, 60, "there are 60 sectors, but the disk has 50"),
     ] {
         let mut session = Session::new(Protocol::Protobuf, 50);
         receive(&mut session, &progress_message("copy", 5, 50, 10)).unwrap();
