@@ -11,6 +11,8 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::Command;
 
+use rustix::process::{Pid, Signal};
+
 use common::files::assert_same_large;
 use common::process::{Finished, Terminal};
 use common::{Files, needs_kvm, random, skip, test};
@@ -188,15 +190,47 @@ fn the_digest_is_that_of_sha256sum() {
 #[test]
 fn an_output_that_came_out_otherwise_is_found_and_not_put_in_place() {
     needs_kvm!();
-    // A device that forgets what it is given.
-    let files = Files::random(100_000);
-    let vmm = common::Vmm::copying(&files.input(), Path::new("/dev/null"));
-    let finished = vmm.arg("--verify").run();
+    let files = Files::random(16 << 20);
+    let first = &std::fs::read(files.input()).unwrap()[..512];
+    // Slowly, so that it can be met between what it writes and what it reads back.
+    let slowly = ["--queue-depth", "1", "--request-size", "512"];
+    let running = files.vmm().arg("--verify").args(&slowly).start();
+    running.wait_for_guest();
+    let output = loop {
+        assert!(!running.has_ended(), "the copy was too fast to be met");
+        running.signal(Signal::STOP);
+        if let Some(output) = being_written(running.pid(), &files) {
+            let mut written = [0; 512];
+            output.read_exact_at(&mut written, 0).unwrap_or_default();
+            if written == first {
+                break output;
+            }
+        }
+        running.signal(Signal::CONT);
+    };
+    output.write_all_at(&[!first[0]], 0).unwrap();
+    running.signal(Signal::CONT);
+    let finished = running.finish();
     finished.assert_failed(4, "what was read back has sha256 ");
     assert!(
         finished.stdout.contains("op=verify device=output"),
         "{finished:?}"
     );
+    files.assert_untouched();
+}
+
+/// The file that a process writes, in the folder of its input, whether it has a name there or not.
+fn being_written(process: Pid, files: &Files) -> Option<File> {
+    let folder = format!("/proc/{}/fd", process.as_raw_nonzero());
+    std::fs::read_dir(folder).unwrap().find_map(|entry| {
+        let path = entry.unwrap().path();
+        let target = std::fs::read_link(&path).ok()?;
+        let is_it = target.starts_with(files.folder()) && target != files.input();
+        let open = || File::options().read(true).write(true).open(&path).ok();
+        is_it
+            .then(open)?
+            .filter(|file| file.metadata().is_ok_and(|found| found.is_file()))
+    })
 }
 
 #[test]
