@@ -4,7 +4,7 @@
 
 use arbitrary::{Result, Unstructured};
 use guest_abi::layout::{
-    DMA_POOL, IMAGE, INPUT_MMIO, LARGE_DMA_POOL_SIZE, OUTPUT_QUEUE, QUEUE_SIZE, RAM_SIZE, STACK,
+    DMA_POOL, DMA_POOL_SIZE, IMAGE, INPUT_MMIO, OUTPUT_QUEUE, QUEUE_SIZE, RAM_SIZE, STACK,
 };
 
 use super::queue::{AVAIL, HEADERS, QueueLayout, TABLES, USED};
@@ -86,7 +86,7 @@ pub fn address(u: &mut Unstructured<'_>, queue: QueueLayout) -> Result<u64> {
             queue.base + ring + u.int_in_range(0..=64u64)?
         }
         12 => {
-            let end = *u.choose(&[DMA_POOL + LARGE_DMA_POOL_SIZE, OUTPUT_QUEUE + QUEUE_SIZE])?;
+            let end = *u.choose(&[DMA_POOL + DMA_POOL_SIZE, OUTPUT_QUEUE + QUEUE_SIZE])?;
             end - u.int_in_range(0..=1024u64)?
         }
         13 | 14 => {
