@@ -236,6 +236,8 @@ mod tests {
     use crate::virtio::requests::{Kind, Request};
 
     const OUTPUT: usize = 1;
+    /// In how many ways the disks behave, one after the other.
+    const SEEDS: u64 = if cfg!(miri) { 2 } else { 50 };
 
     type Both = [BlockDevice<Rc<FakeDisk>>; 2];
 
@@ -298,7 +300,7 @@ mod tests {
 
     #[test]
     fn an_output_that_has_enough_to_do_lets_the_program_sleep_until_the_reserve_is_left() {
-        for seed in 0..50 {
+        for seed in 0..SEEDS {
             let (ports, mut disks) = disks(seed);
             start(&mut disks[0], Kind::Read, 6);
             start(&mut disks[1], Kind::Write, 10);
@@ -309,7 +311,7 @@ mod tests {
 
     #[test]
     fn reads_wake_the_program_when_the_output_has_nothing_to_do() {
-        for seed in 0..50 {
+        for seed in 0..SEEDS {
             let (ports, mut disks) = disks(seed);
             start(&mut disks[0], Kind::Read, 8);
             let each = sleeps(&ports, &mut disks, Wake::Output(OUTPUT));
@@ -319,7 +321,7 @@ mod tests {
 
     #[test]
     fn who_waits_for_one_disk_is_woken_by_that_one() {
-        for seed in 0..50 {
+        for seed in 0..SEEDS {
             let (ports, mut disks) = disks(seed);
             start(&mut disks[0], Kind::Read, 1);
             start(&mut disks[1], Kind::Write, 16);
@@ -331,6 +333,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "20,000 looks at the rings take Miri minutes")]
     fn long_looks_at_the_rings_are_rare_where_they_are_in_vain() {
         let (_, mut disks) = disks(1);
         // The disk is not told, and so it never answers.
