@@ -240,6 +240,24 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_has_its_whole_sectors_to_the_last_byte() {
+        // A sector of 4096 bytes, and one eighth of another.
+        let disk = FakeDisk::new(content(4096 + 512), 4096, 1);
+        let ports_of_disk = ports(&disk);
+        let mut reader = ReadDisk::start(&ports_of_disk, place(&disk), leak(4096)).unwrap();
+        assert_eq!((reader.len(), reader.is_empty()), (4096, false));
+        let mut buffer = [0; 16];
+        assert_eq!(reader.read(4080, &mut buffer), Ok(()));
+        assert_eq!(buffer[..], content(4096)[4080..]);
+        assert!(reader.read(4081, &mut buffer).is_err());
+
+        let empty = FakeDisk::new(Vec::new(), 512, 1);
+        let ports = ports(&empty);
+        let reader = ReadDisk::start(&ports, place(&empty), leak(4096)).unwrap();
+        assert_eq!((reader.len(), reader.is_empty()), (0, true));
+    }
+
+    #[test]
     fn bytes_behind_the_end_are_refused_however_far_behind() {
         let disk = FakeDisk::new(content(1024), 512, 1);
         let ports = ports(&disk);

@@ -58,6 +58,30 @@ fn the_configuration_is_the_devices_where_its_features_say_so() {
     assert_eq!(*device.config(), expected);
 }
 
+/// A disk of 2 TiB and a little more, of which nothing can be read.
+struct Large(Rc<FakeDisk>);
+
+impl Registers for Large {
+    fn read(&self, offset: u16) -> u32 {
+        match offset {
+            0x104 => 1,
+            _ => self.0.read(offset),
+        }
+    }
+
+    fn write(&self, offset: u16, value: u32) {
+        self.0.write(offset, value);
+    }
+}
+
+#[test]
+fn a_large_disk_has_a_capacity_of_two_words() {
+    // By reference, as programs have their registers.
+    let large = Large(disk());
+    let device = BlockDevice::init(&large, leak(0x1_0000), Purpose::Read, 1, |_| {});
+    assert_eq!(device.unwrap().config().capacity, (1 << 32) + 16);
+}
+
 #[test]
 fn the_queue_has_room_for_the_slots_as_far_as_the_device_allows() {
     for (max, slots, expected) in [
