@@ -159,7 +159,7 @@ fuzz-coverage:
 
 # Miri is a component of nightly toolchains, though not of each night's.
 MIRI = $(CARGO) +nightly miri test --locked
-miri: export MIRIFLAGS = -Zmiri-disable-isolation -Zmiri-permissive-provenance
+miri: export MIRIFLAGS = -Zmiri-disable-isolation -Zmiri-permissive-provenance -Zmiri-ignore-leaks
 miri: export PROPTEST_CASES = 4
 miri:
 	@$(CARGO) +nightly miri --version >/dev/null 2>&1 || { echo 'make miri needs a nightly toolchain with Miri: rustup toolchain install nightly --component miri' >&2; exit 2; }

@@ -240,6 +240,15 @@ mod tests {
     }
 
     #[test]
+    fn a_request_is_as_large_as_the_memory_has_room_for_sectors() {
+        let disk = FakeDisk::new(content(4096), 512, 1);
+        let ports = ports(&disk);
+        let mut reader = ReadDisk::start(&ports, place(&disk), leak(1024 + 100)).unwrap();
+        assert_eq!(reader.read(0, &mut [0; 4096]), Ok(()));
+        assert_eq!(disk.get().served, 4);
+    }
+
+    #[test]
     fn a_disk_has_its_whole_sectors_to_the_last_byte() {
         // A sector of 4096 bytes, and one eighth of another.
         let disk = FakeDisk::new(content(4096 + 512), 4096, 1);
