@@ -159,12 +159,13 @@ fuzz-coverage:
 
 # Miri is a component of nightly toolchains, though not of each night's.
 MIRI = $(CARGO) +nightly miri test --locked
-miri: export MIRIFLAGS = -Zmiri-disable-isolation -Zmiri-permissive-provenance
+miri: export MIRIFLAGS = -Zmiri-disable-isolation -Zmiri-permissive-provenance -Zmiri-ignore-leaks
 miri: export PROPTEST_CASES = 4
 miri:
 	@$(CARGO) +nightly miri --version >/dev/null 2>&1 || { echo 'make miri needs a nightly toolchain with Miri: rustup toolchain install nightly --component miri' >&2; exit 2; }
 	$(MIRI) --package guest-abi --package guest-protocol
-	$(MIRI) --lib --manifest-path guest/Cargo.toml
+	$(MIRI) --lib --manifest-path guest/Cargo.toml --package guest-kit --package guest-copy --package guest-inspect -- --skip machine::
+	$(MIRI) --lib --manifest-path guest/Cargo.toml --package guest-convert -- pool:: config:: engine::place::
 	$(MIRI) --lib --package vmm -- --skip files:: virtio:: devices:: storage::
 
 # In a copy of the tree, since the guest's workspace needs what is beside it. FILES narrows it:

@@ -180,6 +180,15 @@ pub fn seeds() -> Vec<(Seed, bool)> {
     zeros.int(12, 1..=64);
     zeros.raw(b"QFI\xfb\0\0\0\x03\0\0\0\0");
     let qcow2_header = ("qcow2-header", zeros.finish());
+    // An image of another format that says it is a VHDX has no room for the checksums of one.
+    let mut short = Encoder::default();
+    short.byte(GOOD | SEALED);
+    short.int(0, 0..=NAMES.len() as u64 - 1);
+    short.raw(&[0; 4]);
+    short.byte(10);
+    short.int(8, 1..=64);
+    short.raw(b"vhdxfile");
+    let vhdx_short = ("vhdx-short", short.finish());
     let others = [
         (("qed", sector(b"QED\0")), false),
         (
@@ -190,6 +199,7 @@ pub fn seeds() -> Vec<(Seed, bool)> {
         (("mbr", mbr), true),
         (("claimed-raw", raw), true),
         (qcow2_header, false),
+        (vhdx_short, false),
     ];
     good.chain(others).collect()
 }

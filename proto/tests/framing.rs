@@ -9,19 +9,26 @@ use guest_protocol::{
 };
 use proptest::prelude::*;
 
+/// Up to `most` of the characters in `from`. Not a regular expression, which takes Miri minutes.
+fn text(from: &'static [u8], most: usize) -> impl Strategy<Value = String> {
+    let character = prop::sample::select(from).prop_map(char::from);
+    prop::collection::vec(character, 0..=most).prop_map(String::from_iter)
+}
+
 fn messages() -> impl Strategy<Value = GuestMessage> {
-    let text = "[a-z0-9 ]{0,40}";
+    let text = || text(b"abcdefghijklmnopqrstuvwxyz0123456789 ", 40);
     prop_oneof![
-        (text, text, any::<u64>()).prop_map(|(stage, device, n)| init_message(&stage, &device, n)),
-        (text, any::<u64>(), any::<u64>())
+        (text(), text(), any::<u64>())
+            .prop_map(|(stage, device, n)| init_message(&stage, &device, n)),
+        (text(), any::<u64>(), any::<u64>())
             .prop_map(|(device, a, b)| capacity_message(&device, a, b)),
-        (text, any::<u64>(), any::<u64>(), any::<u32>()).prop_map(
+        (text(), any::<u64>(), any::<u64>(), any::<u32>()).prop_map(
             |(op, current, total, percent)| progress_message(&op, current, total, percent)
         ),
-        (text, text, any::<u64>(), any::<u32>(), text).prop_map(
+        (text(), text(), any::<u64>(), any::<u32>(), text()).prop_map(
             |(op, device, n, status, detail)| { error_message(&op, &device, n, status, &detail) }
         ),
-        (text, any::<u64>(), any::<bool>())
+        (text(), any::<u64>(), any::<bool>())
             .prop_map(|(op, n, done)| complete_message(&op, n, done)),
         // A message without any content is a frame of length 0.
         Just(GuestMessage::default()),
@@ -71,7 +78,7 @@ proptest! {
 
     #[test]
     fn a_progress_frame_made_by_hand_is_the_generated_codes_byte_for_byte(
-        op in "[a-z]{0,300}",
+        op in text(b"abcdefghijklmnopqrstuvwxyz", 300),
         current in uint64(),
         total in uint64(),
         percent in prop_oneof![0..=100_u32, any::<u32>()],

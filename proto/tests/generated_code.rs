@@ -8,6 +8,7 @@ use std::{env, fs};
 const UPDATE: &str = "UPDATE_GENERATED";
 
 #[test]
+#[cfg_attr(miri, ignore = "compiling a schema takes Miri hours")]
 fn generated_code_matches_the_schema() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let descriptors = protox::compile(["guest.proto"], [root]).unwrap();

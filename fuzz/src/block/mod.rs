@@ -22,7 +22,7 @@ use super::virtio::driver::VERSION_1;
 use super::{Kept, with_rig};
 use action::{Action, Request};
 use disk::{Disk, OUT};
-use watched::{FAULTY, Watched};
+use watched::{FAULTY, PIECE, Watched};
 
 /// More would make single inputs slow without reaching anything new.
 const MAX_ACTIONS: usize = 128;
@@ -227,9 +227,13 @@ fn is_valid(disk: &Disk, kind: u32, sector: u64, len: u32) -> bool {
 }
 
 fn assert_data(disk: &Disk, sector: u64, len: u32) {
-    let mut read = vec![0; len as usize];
-    let at = GuestAddress(DMA_POOL);
-    disk.memory.dma.read_slice(&mut read, at).unwrap();
+    let mut piece = [0; PIECE];
     let storage = disk.probe.device.storage();
-    assert!(storage.holds(sector * 512, &read), "wrong data was read");
+    for start in (0..len as usize).step_by(PIECE) {
+        let read = &mut piece[..PIECE.min(len as usize - start)];
+        let at = GuestAddress(DMA_POOL + start as u64);
+        disk.memory.dma.read_slice(read, at).unwrap();
+        let holds = storage.holds(sector * 512 + start as u64, read);
+        assert!(holds, "wrong data was read");
+    }
 }

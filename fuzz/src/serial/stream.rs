@@ -1,6 +1,8 @@
 //! A stream of bytes from the guest, made of frames, parts of frames and anything else, through
 //! the frame decoder, the session over either protocol, and the debug lines.
 
+use std::cell::Cell;
+
 use arbitrary::{Result, Unstructured};
 use guest_protocol::{
     FrameDecoder, FrameError, GuestMessage, MAX_MESSAGE_LEN, capacity_message, complete_message,
@@ -74,20 +76,35 @@ fn message(u: &mut Unstructured<'_>, sectors: u64) -> Result<GuestMessage> {
     Ok(message)
 }
 
-fn decoder(stream: &[u8], split: &[&[u8]]) {
-    let whole = decode(&[stream]);
-    assert_eq!(whole, decode(split), "frames depend on how they arrive");
+thread_local! {
+    /// Kept from input to input: empty messages alone can make it a megabyte long.
+    static MESSAGES: Cell<Vec<GuestMessage>> = const { Cell::new(Vec::new()) };
 }
 
-/// The messages in what arrives, and the error or whether a frame is incomplete at the end.
-fn decode(pieces: &[&[u8]]) -> (Vec<GuestMessage>, std::result::Result<bool, FrameError>) {
+fn decoder(stream: &[u8], split: &[&[u8]]) {
+    let mut messages = MESSAGES.take();
+    messages.clear();
+    let whole = decode(&[stream], |message| messages.push(message));
+    let mut expected = messages.iter();
+    let end = decode(split, |message| {
+        let expected = expected.next();
+        assert_eq!(Some(&message), expected, "frames depend on how they arrive");
+    });
+    assert_eq!(expected.next(), None, "a frame is lost by how it arrives");
+    assert_eq!(whole, end, "the end depends on how frames arrive");
+    MESSAGES.set(messages);
+}
+
+/// Hands the messages in what arrives to `take`; the error, or whether a frame is incomplete at the
+/// end.
+fn decode(
+    pieces: &[&[u8]],
+    mut take: impl FnMut(GuestMessage),
+) -> std::result::Result<bool, FrameError> {
     let mut decoder = FrameDecoder::new();
-    let mut messages = Vec::new();
     let mut len = 0;
     for piece in pieces {
-        if let Err(error) = decoder.push(piece, |message| messages.push(message)) {
-            return (messages, Err(error));
-        }
+        decoder.push(piece, &mut take)?;
         len += piece.len();
     }
     if len > 2 + MAX_MESSAGE_LEN {
@@ -98,7 +115,7 @@ fn decode(pieces: &[&[u8]]) -> (Vec<GuestMessage>, std::result::Result<bool, Fra
             "more than a frame is held"
         );
     }
-    (messages, Ok(decoder.is_mid_frame()))
+    Ok(decoder.is_mid_frame())
 }
 
 /// A session of messages.

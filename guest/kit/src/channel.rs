@@ -134,6 +134,8 @@ mod tests {
 
     use std::rc::Rc;
 
+    use guest_protocol::complete_message;
+
     use super::*;
     use crate::testing::console::FakeConsole;
     use crate::testing::memory::leak;
@@ -144,11 +146,17 @@ mod tests {
         Console::init(Rc::clone(console), leak(0x1_0000)).unwrap()
     }
 
-    fn send(channel: &mut Channel<'_, FakePorts, Rc<FakeConsole>>, bytes: &[u8]) {
+    type TestChannel<'a> = Channel<'a, FakePorts, Rc<FakeConsole>>;
+
+    fn put(channel: &mut TestChannel<'_>, bytes: &[u8]) {
         channel.put(|buffer| {
             buffer.get_mut(..bytes.len())?.copy_from_slice(bytes);
             Some(bytes.len())
         });
+    }
+
+    fn send(channel: &mut TestChannel<'_>, bytes: &[u8]) {
+        put(channel, bytes);
         channel.flush();
     }
 
@@ -164,6 +172,61 @@ mod tests {
         assert_eq!(ports.com1(), b"serial");
         assert_eq!(console.received(), b"console");
         assert!(channel.fault().is_none());
+    }
+
+    #[test]
+    fn by_com1_what_is_put_waits_for_a_batch_or_for_an_idle_moment() {
+        let ports = FakePorts::sending(&[]);
+        let mut channel = TestChannel::serial(&ports);
+        put(&mut channel, &[1; SERIAL_BATCH - 1]);
+        assert_eq!(ports.accesses(), 0);
+        put(&mut channel, &[1]);
+        assert_eq!(ports.com1(), [1; SERIAL_BATCH]);
+        put(&mut channel, b"more");
+        channel.idle();
+        channel.idle();
+        assert_eq!(ports.com1()[SERIAL_BATCH..], *b"more");
+        assert_eq!(ports.accesses(), 2);
+    }
+
+    #[test]
+    fn a_console_gets_full_buffers_and_messages_whole() {
+        let console = FakeConsole::new(1);
+        let ports = ports_with(&[], [Rc::clone(&console) as _], 1);
+        let mut channel = Channel::serial(&ports);
+        channel.use_console(start(&console));
+        put(&mut channel, &[1; BUFFER_LEN - 1]);
+        assert_eq!(console.counts().1, 0);
+        // There is no room for both bytes.
+        put(&mut channel, &[2; 2]);
+        assert_eq!((console.counts().1, channel.len), (1, 2));
+        put(&mut channel, &[2; BUFFER_LEN - 2]);
+        assert_eq!(channel.len, 0);
+        let message = complete_message("copy", 1, true);
+        channel.message(&message);
+        channel.finish();
+        let mut frame = [0; HEADER_LEN + MAX_MESSAGE_LEN];
+        let len = encode_framed(&message, &mut frame).unwrap();
+        let expected = [&[1; BUFFER_LEN - 1][..], &[2; BUFFER_LEN], &frame[..len]];
+        assert!(console.received() == expected.concat());
+    }
+
+    #[test]
+    fn an_idle_moment_is_none_while_the_console_has_something_before_it() {
+        let mut quiet_ones = 0;
+        for seed in 0..20 {
+            let console = FakeConsole::new(seed);
+            let ports = ports_with(&[], [Rc::clone(&console) as _], seed);
+            let mut channel = Channel::serial(&ports);
+            channel.use_console(start(&console));
+            send(&mut channel, b"first");
+            let is_quiet = console.received() == b"first";
+            put(&mut channel, b"second");
+            channel.idle();
+            assert_eq!(channel.len == 0, is_quiet);
+            quiet_ones += usize::from(is_quiet);
+        }
+        assert!((1..20).contains(&quiet_ones));
     }
 
     #[test]

@@ -54,3 +54,14 @@ pub struct Attached<R> {
     /// Memory for its queues, aligned to a page.
     pub queue: DmaRegion,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::ports::FakePorts;
+
+    #[test]
+    fn where_there_is_no_counter_no_time_passes() {
+        assert_eq!(FakePorts::sending(&[]).ticks(), 0);
+    }
+}

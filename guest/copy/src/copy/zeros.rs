@@ -65,7 +65,8 @@ mod tests {
 
     #[test]
     fn one_bit_anywhere_is_no_zero() {
-        for len in [1, 15, 16, 255, 256, 257, 4096] {
+        let longest = if cfg!(miri) { 300 } else { 4096 };
+        for len in [1, 15, 16, 255, 256, 257, longest] {
             let mut bytes = vec![0; len];
             assert!(is_zero(&bytes));
             for at in 0..len {

@@ -112,6 +112,7 @@ fn said_by_console(
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "40,000 reports take Miri minutes")]
 fn a_console_brings_the_same_bytes_in_full_buffers() {
     for protocol in [Protocol::Protobuf, Protocol::Text] {
         let say = |reporter: &mut TestReporter<'_>| {

@@ -57,11 +57,15 @@ pub(crate) fn place(at: u32, kind: u8, length: usize) -> usize {
 /// Makes the checksums right again, so that the change is seen.
 pub(crate) fn seal(bytes: &mut Vec<u8>) {
     if bytes.starts_with(b"vhdxfile") {
+        // What begins like a VHDX need not be as long as one.
         for (at, length) in [(64 << 10, 4096), (128 << 10, 4096), (192 << 10, 64 << 10)] {
-            super::vhdx::seal(bytes, at, length);
+            if bytes.len() >= at + length {
+                super::vhdx::seal(bytes, at, length);
+            }
         }
         for at in [1 << 20, (1 << 20) + 8192] {
-            if bytes[at..].starts_with(b"loge") {
+            let entry = bytes.get(at..at + 8192);
+            if entry.is_some_and(|entry| entry.starts_with(b"loge")) {
                 super::vhdx::seal(bytes, at, 8192);
             }
         }

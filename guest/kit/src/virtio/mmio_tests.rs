@@ -88,10 +88,25 @@ fn a_reset_is_waited_for() {
     assert_eq!(probed(&[(0x70, 4), (0x70, 4), (0x70, 0)]).reset(), Ok(()));
 }
 
+/// A device whose status stays as it is.
+struct Stuck;
+
+impl Registers for Stuck {
+    fn read(&self, _: u16) -> u32 {
+        4
+    }
+
+    fn write(&self, _: u16, _: u32) {}
+}
+
 #[test]
+#[cfg_attr(miri, ignore = "50,000 looks take Miri a minute")]
 fn a_reset_that_never_ends_is_an_error() {
-    let stuck = vec![(0x70, 4); 50_000];
-    assert_eq!(probed(&stuck).reset(), Err(TransportError::Reset));
+    let mut transport = Transport {
+        registers: Stuck,
+        status: 0,
+    };
+    assert_eq!(transport.reset(), Err(TransportError::Reset));
 }
 
 #[test]
@@ -122,4 +137,33 @@ fn a_configuration_that_changes_while_it_is_read_is_read_again() {
     ]);
     let capacity = transport.read_config(|read| (read(0), read(4)));
     assert_eq!(capacity, Ok((0, 1)));
+}
+
+/// A configuration that is another one at each look.
+struct Restless(RefCell<u32>);
+
+impl Registers for Restless {
+    fn read(&self, _: u16) -> u32 {
+        let mut generation = self.0.borrow_mut();
+        *generation += 1;
+        *generation
+    }
+
+    fn write(&self, _: u16, _: u32) {}
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "50,000 looks take Miri a minute")]
+fn a_configuration_that_never_settles_is_an_error() {
+    let transport = Transport {
+        registers: Restless(RefCell::new(0)),
+        status: 0,
+    };
+    assert_eq!(transport.read_config(|_| ()), Err(TransportError::Config));
+}
+
+#[test]
+fn only_a_device_that_has_failed_needs_a_reset() {
+    assert!(probed(&[(0x70, 15 | 64)]).needs_reset());
+    assert!(!probed(&[(0x70, 15)]).needs_reset());
 }

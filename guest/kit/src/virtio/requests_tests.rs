@@ -132,3 +132,9 @@ fn the_largest_queue_fits_its_memory_and_a_larger_does_not() {
         assert_eq!(error, RingError::Size(size, memory).into());
     }
 }
+
+#[test]
+fn a_part_to_make_zero_is_told_as_the_specification_has_it_and_may_be_given_back() {
+    let expected = [8, 7, 6, 5, 4, 3, 2, 1, 0x44, 0x33, 0x22, 0x11, 1, 0, 0, 0];
+    assert_eq!(zero_segment(0x0102_0304_0506_0708, 0x1122_3344), expected);
+}

@@ -92,12 +92,15 @@ fn an_index_or_an_id_that_cannot_be_is_an_error() {
     assert_eq!(other.pop(), Err(RingError::UsedIndex(2, 1)));
 }
 
+/// More than there are indices, except under Miri, which takes minutes for that.
+const ROUNDS: u32 = if cfg!(miri) { 400 } else { 70_000 };
+
 #[test]
 fn indices_wrap_and_a_notification_is_asked_for_at_the_right_one() {
     let mut ring = ring(4, true);
     let event = ring.addresses().avail + 4 + 2 * 4;
     let mut notifications = 0;
-    for round in 0_u32..70_000 {
+    for round in 0..ROUNDS {
         let index = u16::try_from(round & 0xffff).unwrap();
         ring.push(index % 4);
         ring.publish();
@@ -110,7 +113,7 @@ fn indices_wrap_and_a_notification_is_asked_for_at_the_right_one() {
         notifications += u32::from(passed);
         assert_eq!(ring.pop().unwrap().unwrap().head, index % 4);
     }
-    assert_eq!(notifications, 35_000);
+    assert_eq!(notifications, ROUNDS / 2);
 }
 
 #[test]
