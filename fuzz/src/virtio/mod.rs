@@ -18,7 +18,7 @@ use vmm::virtio::NotificationLine;
 
 use memory::Memory;
 
-/// The machine with the smaller pool: clearing a larger one would take a fifth of the time.
+/// A machine with a heap: behind the pool lies memory that devices may not reach.
 const SHAPE: Shape = Shape {
     slots: 2,
     heap: true,
