@@ -108,7 +108,7 @@ test-oracles:
 coverage:
 	@cargo llvm-cov --version >/dev/null 2>&1 || { echo 'make coverage needs cargo-llvm-cov: cargo install cargo-llvm-cov && rustup component add llvm-tools' >&2; exit 2; }
 	LLVM_PROFILE_FILE_NAME='vmm-%p%c.profraw' RUSTFLAGS='-C llvm-args=-runtime-counter-relocation' \
-	  $(CARGO) llvm-cov --locked --workspace --summary-only --ignore-run-fail \
+	  $(CARGO) llvm-cov --locked --workspace --summary-only --ignore-run-fail --failure-mode all \
 	  --ignore-filename-regex '(^|/)(tests|examples)/'
 
 # Licences, sources and doubles of the dependencies. Without the network, once `cargo fetch` has been
