@@ -59,7 +59,7 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         }
         // While there are others to inflate from it is left to grow: the longer it is, the better.
         let is_last = !self.frames.is_busy();
-        Ok(any | (is_last && self.ask_for_frame()))
+        Ok(any | (is_last && self.ask()))
     }
 
     fn step(&mut self, piece: Piece) -> Result<Step, Failure> {
@@ -283,13 +283,7 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
 
     /// Asks for the frame to which clusters are being added. Returns true if there was one, and a
     /// slot for it.
-    pub(super) fn ask_for_frame(&mut self) -> bool {
-        self.frames.open().is_some() && self.ask()
-    }
-
-    /// Asks for the frame to which clusters are being added. Returns false if there is no slot for
-    /// it.
-    fn ask(&mut self) -> bool {
+    pub(super) fn ask(&mut self) -> bool {
         let Some(index) = self.frames.open() else {
             return false;
         };

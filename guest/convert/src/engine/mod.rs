@@ -136,7 +136,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
             self.release();
             if !moved {
                 // There is nothing to do before the frame is there, however short it is.
-                self.ask_for_frame();
+                self.ask();
             }
             // The disks first: reporting takes its time, in which they can work.
             self.disks.start(!moved);
