@@ -203,3 +203,37 @@ fn nothing_is_read_that_lies_on_what_is_written_or_below_it() {
     Vmm::copying(&two, &file).succeed();
     assert_eq!(fs::metadata(&file).unwrap().len(), LENGTH);
 }
+
+#[test]
+fn two_devices_over_one_file_are_one_where_they_overlap() {
+    needs_kvm!();
+    let mut files = Files::new(b"");
+    let file = files.add("disk.img", &common::random(3 << 20, 1));
+    let over = |offset: u64, length: u64| {
+        let [offset, length] = [offset, length].map(|bytes| bytes.to_string());
+        Loop::with(&file, &["--offset", &offset, "--sizelimit", &length])
+    };
+    let devices = [
+        over(0, 1 << 20),
+        over(512 << 10, 1 << 20),
+        over(1 << 20, 1 << 20),
+    ];
+    let [Some(start), Some(middle), Some(behind)] = devices else {
+        return;
+    };
+    let before = fs::read(&file).unwrap();
+    for (input, output) in [(&start, &middle), (&middle, &start), (&behind, &middle)] {
+        let finished = Vmm::copying(input.path(), output.path()).run();
+        finished.assert_failed(
+            HOST_FAILED,
+            "share their bytes, as they meet in one disk or file",
+        );
+    }
+    assert!(fs::read(&file).unwrap() == before);
+    Vmm::copying(start.path(), behind.path()).succeed();
+    drop((start, middle, behind));
+    let after = fs::read(&file).unwrap();
+    assert!(after[..1 << 20] == before[..1 << 20]);
+    assert!(after[1 << 20..2 << 20] == before[..1 << 20]);
+    assert!(after[2 << 20..] == before[2 << 20..]);
+}

@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::fs::{FileType, Stat};
 
 use super::error::{DistinctError, FileError, Role};
-use super::layers::below;
+use super::layers::Layers;
 use super::system::fstat;
 
 /// A file, whatever its name.
@@ -47,12 +47,6 @@ impl Identity {
         (self.kind == FileType::BlockDevice).then_some(self.node)
     }
 
-    /// Whether this, if it is a block device, lies on `other`, at whatever depth.
-    fn lies_on(&self, other: &Self) -> bool {
-        let layers = self.block_device().map(below);
-        layers.is_some_and(|layers| layers.iter().any(|lower| lower.is_same(other)))
-    }
-
     /// Whether bytes written to the one are read from the other. Two uses of a device such as
     /// /dev/null do not meet.
     #[must_use]
@@ -78,17 +72,38 @@ pub struct Known<'a> {
 }
 
 impl Known<'_> {
-    /// Whether this file, which is written, is another one than `other`.
-    pub(super) fn check_against(&self, other: &Known<'_>) -> Result<(), DistinctError> {
+    /// Whether this file, which is written, is another one than all `others`, and shares no bytes
+    /// with them.
+    pub(super) fn check_against<'a>(
+        &self,
+        others: impl IntoIterator<Item = &'a Known<'a>>,
+    ) -> Result<(), DistinctError> {
+        // Of files that are written only devices are written in place.
+        let device = self.identity.filter(|file| file.block_device().is_some());
+        let layers = device.map(Layers::of);
+        for other in others {
+            self.check_name(other)?;
+            if let (Some(layers), Some(identity)) = (&layers, other.identity)
+                && layers.meet(&Layers::of(identity))
+            {
+                return Err(DistinctError::SameBytes {
+                    role: self.role,
+                    path: self.path.to_owned(),
+                    other_role: other.role,
+                    other: other.path.to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this file is another one than `other`, whatever it is called.
+    fn check_name(&self, other: &Known<'_>) -> Result<(), DistinctError> {
         let (path, other_path) = (self.path.to_owned(), other.path.to_owned());
         let (role, other_role) = (self.role, other.role);
-        let (same_file, layered) = match (self.identity, other.identity) {
-            // Of files that are written only devices are written in place.
-            (Some(one), Some(two)) => (
-                one.is_same(&two),
-                one.block_device().is_some() && (one.lies_on(&two) || two.lies_on(&one)),
-            ),
-            _ => (false, false),
+        let same_file = match (&self.identity, &other.identity) {
+            (Some(one), Some(two)) => one.is_same(two),
+            _ => false,
         };
         let (same_entry, same_letters) = match (self.entry, other.entry) {
             (Some((folder, name)), Some((other_folder, other_name))) if folder == other_folder => {
@@ -98,14 +113,6 @@ impl Known<'_> {
         };
         if same_file || same_entry {
             return Err(DistinctError::SameFile {
-                role,
-                path,
-                other_role,
-                other: other_path,
-            });
-        }
-        if layered {
-            return Err(DistinctError::SameBytes {
                 role,
                 path,
                 other_role,
@@ -156,9 +163,7 @@ impl Known<'_> {
 pub fn check_distinct(reads: &[Known<'_>], writes: &[Known<'_>]) -> Result<(), FileError> {
     for (index, written) in writes.iter().enumerate() {
         written.check_standard_streams()?;
-        for other in reads.iter().chain(&writes[..index]) {
-            written.check_against(other)?;
-        }
+        written.check_against(reads.iter().chain(&writes[..index]))?;
     }
     Ok(())
 }

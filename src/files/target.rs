@@ -55,9 +55,7 @@ pub(super) fn find(
         identity: existing.as_ref().map(Identity::of),
         entry: None,
     };
-    for other in others {
-        found.check_against(other)?;
-    }
+    found.check_against(others)?;
     let kind = existing
         .as_ref()
         .map(|stat| FileType::from_raw_mode(stat.st_mode));
