@@ -79,10 +79,10 @@ pub fn sync_file() -> Calls {
     Calls::new().allow(libc::SYS_fsync)
 }
 
-/// Looking for holes in a file that is open.
+/// Looking for holes in a file that is open, and at what has come to be in one.
 #[must_use]
 pub fn find_holes() -> Calls {
-    Calls::new().allow(libc::SYS_lseek)
+    Calls::new().allow(libc::SYS_lseek).allow(libc::SYS_pread64)
 }
 
 /// Reading from the socket that is open as `socket`.
