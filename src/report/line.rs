@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use guest_protocol::{GuestMessage, NO_STATUS, Payload};
 
-use super::quote::{quote_text, quote_word};
+use super::quote::{quote_detail, quote_word};
 
 /// The line for `message`, without a line break; `None` for a message without content.
 #[must_use]
@@ -64,7 +64,7 @@ pub(super) fn push_message(line: &mut String, message: &GuestMessage) -> bool {
         })
         .and_then(|()| match error.detail.as_str() {
             "" => Ok(()),
-            detail => write!(line, " detail={}", quote_text(detail)),
+            detail => write!(line, " detail={}", quote_detail(detail)),
         }),
         Payload::Complete(complete) => write!(
             line,

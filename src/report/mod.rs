@@ -21,4 +21,6 @@ pub use json::{
     result_object, text_object, warning_object,
 };
 pub use line::{hex, message_line};
-pub use quote::{MAX_SHOWN, is_visible, push_line, quote_text, quote_word};
+pub use quote::{
+    MAX_DETAIL, MAX_SHOWN, is_visible, push_line, quote_detail, quote_text, quote_word,
+};

@@ -8,13 +8,16 @@
 //! - In quotes, `"` and `\` have a `\` before them.
 //! - A character that is not visible is shown as `\n`, `\r`, `\t` or `\u{202e}` wherever it
 //!   stands, and a byte that is not UTF-8 as `\xff`.
-//! - A long string is cut, with `…` behind the closing quote.
+//! - A long string is cut, with `…` behind the closing quote. What says why something failed may be
+//!   longer than other text, so that nothing that a built-in guest says is cut.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
 /// The longest part of a guest's string that is shown, in characters.
 pub const MAX_SHOWN: usize = 128;
+/// The same of a text that says why something failed.
+pub const MAX_DETAIL: usize = 512;
 
 /// Characters that count as letters or symbols and have nothing to be seen: fillers of Hangul and
 /// the empty Braille pattern.
@@ -33,9 +36,20 @@ pub fn quote_word(text: &str) -> Cow<'_, str> {
 /// `text` in double quotes, whatever is in it.
 #[must_use]
 pub fn quote_text(text: &str) -> String {
+    quote_within(text, MAX_SHOWN)
+}
+
+/// The same for a text that says why something failed.
+#[must_use]
+pub fn quote_detail(text: &str) -> String {
+    quote_within(text, MAX_DETAIL)
+}
+
+/// `text` in double quotes, but not more than `most` characters of it.
+fn quote_within(text: &str, most: usize) -> String {
     let mut shown = String::from('"');
     let mut rest = text.chars();
-    for c in rest.by_ref().take(MAX_SHOWN) {
+    for c in rest.by_ref().take(most) {
         if c == '"' {
             shown.push('\\');
             shown.push('"');
@@ -186,6 +200,10 @@ mod tests {
         let shown = quote_word(&"x".repeat(4000)).into_owned();
         assert_eq!(shown, format!("\"{}\"…", "x".repeat(MAX_SHOWN)));
         assert_eq!(quote_word(&"x".repeat(MAX_SHOWN)), "x".repeat(MAX_SHOWN));
+        let whole = "x".repeat(MAX_DETAIL);
+        assert_eq!(quote_detail(&whole), format!("\"{whole}\""));
+        let shown = quote_detail(&"x".repeat(4000));
+        assert_eq!(shown, format!("\"{whole}\"…"));
     }
 
     #[test]
