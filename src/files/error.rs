@@ -217,14 +217,16 @@ pub enum FileError {
         source: io::Error,
     },
 
-    /// The input lost bytes after it was opened.
+    /// A file that is read lost bytes after it was opened.
     #[error(
-        "cannot read the input {} at offset {offset}: it had {length} bytes when it was opened \
+        "cannot read the {role} {} at offset {offset}: it had {length} bytes when it was opened \
          and has shrunk since; copy again when nothing writes to it",
         quote_path(path)
     )]
     Shrank {
-        /// The input.
+        /// Which file.
+        role: Role,
+        /// The file.
         path: PathBuf,
         /// The first byte that is no longer there.
         offset: u64,

@@ -6,7 +6,7 @@ use super::error::Role;
 
 pub(super) fn wanted(role: Role) -> &'static str {
     match role {
-        Role::Input | Role::Guest => "a regular file or a block device",
+        Role::Input | Role::Backing | Role::Guest => "a regular file or a block device",
         Role::Output => "the name of a file, a block device, or /dev/null",
         Role::Statistics => "the name of a file, or /dev/null",
     }
@@ -14,8 +14,8 @@ pub(super) fn wanted(role: Role) -> &'static str {
 
 pub(super) fn open_hint(role: Role, error: &io::Error) -> &'static str {
     match (role, error.kind()) {
-        (Role::Input | Role::Guest, io::ErrorKind::NotFound) => "; check the path",
-        (Role::Input | Role::Guest, io::ErrorKind::PermissionDenied) => {
+        (Role::Input | Role::Backing | Role::Guest, io::ErrorKind::NotFound) => "; check the path",
+        (Role::Input | Role::Backing | Role::Guest, io::ErrorKind::PermissionDenied) => {
             "; you need permission to read it"
         }
         (_, io::ErrorKind::PermissionDenied) => "; you need permission to write it",

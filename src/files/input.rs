@@ -30,6 +30,8 @@ use crate::storage::{Cancel, Storage};
 /// The input of a copy, open for reading.
 #[derive(Debug)]
 pub struct InputFile {
+    /// What it is to the run.
+    role: Role,
     path: PathBuf,
     file: Descriptor,
     stat: Stat,
@@ -55,9 +57,23 @@ impl InputFile {
     ///
     /// As for `open`.
     pub fn open_for(path: &Path, direct: bool, cancel: Cancel) -> Result<Self, FileError> {
-        let opened = open_to_read(Role::Input, path)?;
+        Self::open_as(Role::Input, path, direct, cancel)
+    }
+
+    /// As [`open_for`](Self::open_for), for a file that has what the input lacks.
+    ///
+    /// # Errors
+    ///
+    /// As for `open`.
+    pub fn open_backing(path: &Path, direct: bool, cancel: Cancel) -> Result<Self, FileError> {
+        Self::open_as(Role::Backing, path, direct, cancel)
+    }
+
+    fn open_as(role: Role, path: &Path, direct: bool, cancel: Cancel) -> Result<Self, FileError> {
+        let opened = open_to_read(role, path)?;
         let file = Descriptor::new(opened.fd, direct, OFlags::RDONLY, cancel);
         Ok(Self {
+            role,
             path: path.into(),
             file,
             stat: opened.stat,
@@ -97,7 +113,7 @@ impl InputFile {
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         let note = self.file.note();
-        note.map(|note| format!("input {}: {note}", quote_path(&self.path)))
+        note.map(|note| format!("{} {}: {note}", self.role, quote_path(&self.path)))
             .into_iter()
             .collect()
     }
@@ -106,12 +122,12 @@ impl InputFile {
     /// user if it is not. To be called when the copy is complete.
     #[must_use]
     pub fn check_unchanged(&self) -> Option<String> {
-        let path = quote_path(&self.path);
+        let (role, path) = (self.role, quote_path(&self.path));
         let now = match fstat(&self.file) {
             Ok(now) => now,
             Err(errno) => {
                 return Some(format!(
-                    "cannot look at the input {path} again: {}",
+                    "cannot look at the {role} {path} again: {}",
                     reason(errno)
                 ));
             }
@@ -122,18 +138,20 @@ impl InputFile {
         let (before, after) = (self.length, u64::try_from(now.st_size).unwrap_or(0));
         if after > before {
             return Some(format!(
-                "the input {path} has grown from {before} to {after} bytes during the copy; \
+                "the {role} {path} has grown from {before} to {after} bytes during the copy; \
                  the copy ends at {before}"
             ));
         }
         if after < before {
             return Some(format!(
-                "the input {path} has shrunk from {before} to {after} bytes after it was copied"
+                "the {role} {path} has shrunk from {before} to {after} bytes after it was copied"
             ));
         }
         let modified = |stat: &Stat| (stat.st_mtime, stat.st_mtime_nsec);
         (modified(&self.stat) != modified(&now)).then(|| {
-            format!("the input {path} was written to during the copy; the copy may mix old and new")
+            format!(
+                "the {role} {path} was written to during the copy; the copy may mix old and new"
+            )
         })
     }
 
@@ -183,7 +201,7 @@ impl InputFile {
     #[must_use]
     pub fn known(&self) -> Known<'_> {
         Known {
-            role: Role::Input,
+            role: self.role,
             path: &self.path,
             identity: Some(Identity::of(&self.stat)),
             entry: None,
@@ -199,6 +217,7 @@ impl InputFile {
         let (path, offset) = (self.path.clone(), offset.saturating_add(partial.done));
         if partial.source.kind() == io::ErrorKind::UnexpectedEof {
             FileError::Shrank {
+                role: self.role,
                 path,
                 offset,
                 length: self.length,
@@ -206,7 +225,7 @@ impl InputFile {
             .into()
         } else {
             FileError::Read {
-                role: Role::Input,
+                role: self.role,
                 path,
                 offset,
                 source: partial.source,

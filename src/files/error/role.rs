@@ -7,6 +7,8 @@ use std::fmt;
 pub enum Role {
     /// The file that is copied.
     Input,
+    /// A file that has what the input lacks.
+    Backing,
     /// The copy.
     Output,
     /// The image of the guest.
@@ -19,6 +21,7 @@ impl fmt::Display for Role {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Input => "input",
+            Self::Backing => "backing file",
             Self::Output => "output",
             Self::Guest => "guest",
             Self::Statistics => "statistics file",

@@ -27,11 +27,12 @@ impl Files {
         config: &ConvertConfig,
     ) -> Result<(Vec<Arc<InputFile>>, Cancel), RunError> {
         let cancel = Cancel::new();
-        let paths = std::iter::once(&config.input).chain(&config.backings);
-        let open = |path: &std::path::PathBuf| {
-            InputFile::open_for(path, config.direct, cancel.clone()).map(Arc::new)
-        };
-        let inputs = paths.map(open).collect::<Result<_, _>>()?;
+        let input = InputFile::open_for(&config.input, config.direct, cancel.clone())?;
+        let mut inputs = vec![Arc::new(input)];
+        for path in &config.backings {
+            let backing = InputFile::open_backing(path, config.direct, cancel.clone())?;
+            inputs.push(Arc::new(backing));
+        }
         Ok((inputs, cancel))
     }
 
