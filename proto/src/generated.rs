@@ -72,9 +72,9 @@ pub struct ConvertConfig {
     /// The largest disk in bytes that may be in the image.
     #[prost(uint64, tag = "7")]
     pub largest_disk: u64,
-    /// Name or id of the internal snapshot to read; empty for the disk as it is.
-    #[prost(string, tag = "8")]
-    pub snapshot: ::prost::alloc::string::String,
+    /// Name or id of the internal snapshot to read; empty for the disk as it is. Names need not be UTF-8.
+    #[prost(bytes = "vec", tag = "8")]
+    pub snapshot: ::prost::alloc::vec::Vec<u8>,
     #[prost(enumeration = "ConvertFormat", tag = "9")]
     pub output_format: i32,
     /// What is computed of the bytes of the disk in the image.
@@ -159,12 +159,13 @@ pub struct ProgressMessage {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ErrorMessage {
-    /// What failed: "config", "init", "read", "write", "flush", "verify" or "report".
+    /// What failed: "config", "init", "read", "write", "flush", "verify" or "report". Of a conversion
+    /// also "refused" and "broken", if the image is so, and "room", if the output has too little.
     #[prost(string, tag = "1")]
     pub op: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub device: ::prost::alloc::string::String,
-    /// In sectors of the device's configured size.
+    /// In sectors of the device's configured size. With "room", how many the output needs at the least.
     #[prost(uint64, tag = "3")]
     pub sector: u64,
     /// The status byte of the virtio-blk request (virtio 1.2, section 5.2.6), or 255 if there is
@@ -174,6 +175,13 @@ pub struct ErrorMessage {
     /// Why, for a person; may be empty.
     #[prost(string, tag = "5")]
     pub detail: ::prost::alloc::string::String,
+    /// Which of the devices of that name, counted from 0 up.
+    #[prost(uint32, tag = "6")]
+    pub number: u32,
+    /// Of an image that is refused: names of reasons. If all of them are allowed, it is used. Empty if
+    /// nothing that is allowed makes it so.
+    #[prost(string, repeated, tag = "7")]
+    pub remedies: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CompleteMessage {

@@ -81,6 +81,7 @@ pub fn error_message(
             sector,
             status,
             detail: detail.to_string(),
+            ..ErrorMessage::default()
         }),
     )
 }

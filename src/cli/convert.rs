@@ -1,6 +1,7 @@
 //! The command `vmm convert` and its options, which are declared here as [`super::options`]
 //! declares those of a copy.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use argh::{ArgsInfo, FromArgs};
 use super::files::pair;
 use super::options::{self, DIGEST, LIMITS, More, Opt, file_of, names, output, plain, words};
 use super::paths::{disk, file};
-use super::{read, superfluous};
+use super::{escape, read, superfluous};
 use crate::config::{
     ConvertConfig, Digest, DiskFormat, ImageFormat, ImageReason, OutputFormat, ProgressPercent,
     parse_bytes, parse_timeout,
@@ -39,9 +40,10 @@ struct ConvertCli {
     #[argh(option, arg_name = "REASON")]
     allow: Vec<ImageReason>,
 
-    /// the internal snapshot to convert, by its id or its name, in place of the disk as it is
-    #[argh(option, arg_name = "NAME")]
-    snapshot: Option<String>,
+    /// the internal snapshot to convert, by its id or its name, which may be any bytes, in place of
+    /// the disk as it is
+    #[argh(option, arg_name = "NAME", from_str_fn(snapshot))]
+    snapshot: Option<OsString>,
 
     /// the format of the output: the disk as it is, or a qcow2 image of it, in which zeros take no
     /// room
@@ -117,6 +119,15 @@ struct ConvertCli {
     no_sandbox: bool,
 }
 
+/// Reads the id or the name of a snapshot, which may be any bytes.
+fn snapshot(text: &str) -> Result<OsString, String> {
+    match text {
+        // A variable of a shell that was never set must not name the disk as it is, nor a snapshot.
+        "" => Err("give the id or the name of a snapshot; one without a name has an id".to_owned()),
+        _ => Ok(escape::decode(text)),
+    }
+}
+
 fn percent(text: &str) -> Result<ProgressPercent, String> {
     text.parse()
 }
@@ -157,7 +168,7 @@ pub(super) fn groups() -> Vec<(&'static str, Vec<Opt>)> {
 }
 
 /// What the arguments behind the command's name ask for; nothing if that is help.
-pub(super) fn parse(arguments: &[std::ffi::OsString]) -> Result<Option<ConvertConfig>, String> {
+pub(super) fn parse(arguments: &[OsString]) -> Result<Option<ConvertConfig>, String> {
     let Some((cli, positionals)) = read::<ConvertCli>(&["vmm", "convert"], arguments, groups())?
     else {
         return Ok(None);
@@ -206,6 +217,9 @@ pub(super) fn parse(arguments: &[std::ffi::OsString]) -> Result<Option<ConvertCo
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
     use super::*;
 
     fn parsed(arguments: &[&str]) -> Result<Option<ConvertConfig>, String> {
@@ -235,12 +249,30 @@ mod tests {
         assert_eq!(config.input, PathBuf::from("a"));
         assert_eq!(config.output, PathBuf::from("d"));
         assert_eq!(config.backings, [PathBuf::from("b"), PathBuf::from("c")]);
-        assert_eq!(config.snapshot.as_deref(), Some("one"));
+        assert_eq!(config.snapshot.as_deref(), Some(OsStr::new("one")));
         assert_eq!(config.allowed.len(), 1);
         assert_eq!(config.max_output_size, 16 << 40);
         assert_eq!(config.output_format, DiskFormat::Raw);
         assert_eq!(config.progress, ProgressPercent::NEVER);
         assert!(config.sandbox && config.claimed.is_none() && config.digest.is_none());
+    }
+
+    #[test]
+    fn the_name_of_a_snapshot_may_be_any_bytes_but_is_never_empty() {
+        let name = OsStr::from_bytes(b"caf\xe9 \xf0");
+        let arguments = ["--snapshot", "", "a", "b"].map(OsString::from);
+        let mut named = arguments.clone();
+        named[1] = name.to_owned();
+        let config = parse(&named).unwrap().unwrap();
+        assert_eq!(config.snapshot.as_deref(), Some(name));
+        for arguments in [
+            &arguments[..],
+            &["--snapshot=", "a", "b"].map(OsString::from),
+        ] {
+            let error = parse(arguments).unwrap_err();
+            assert!(error.contains("--snapshot"), "{error}");
+            assert!(error.contains("id or the name of a snapshot"), "{error}");
+        }
     }
 
     #[test]

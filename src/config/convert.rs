@@ -1,5 +1,6 @@
 //! What a conversion of an image is asked to do.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -22,8 +23,8 @@ pub struct ConvertConfig {
     pub output_format: DiskFormat,
     /// The reasons that do not count.
     pub allowed: Vec<ImageReason>,
-    /// The internal snapshot to read.
-    pub snapshot: Option<String>,
+    /// The internal snapshot to read, by its id or its name, which may be any bytes.
+    pub snapshot: Option<OsString>,
     /// The largest disk, and the longest output, in bytes.
     pub max_output_size: u64,
     /// How often the guest reports.

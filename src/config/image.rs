@@ -119,20 +119,6 @@ impl ImageReason {
         "no-footer",
     ];
 
-    /// What a user can do about an image that is refused for this reason, if the image is to be
-    /// used all the same.
-    #[must_use]
-    pub fn advice(self) -> Option<String> {
-        match self.0 {
-            "backing-file" => Some("give that file with --backing".to_owned()),
-            "unknown-format" => Some("if it is a raw disk, give --image-format raw".to_owned()),
-            name if Self::OVERRIDABLE.contains(&name) => {
-                Some(format!("--allow {name} uses it all the same"))
-            }
-            _ => None,
-        }
-    }
-
     /// Those without which there is no way to read on, or no safe one.
     pub const FINAL: &[&'static str] = &[
         "data-file",

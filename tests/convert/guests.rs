@@ -8,7 +8,7 @@ use std::process::Command;
 
 use guest_abi::layout::DMA_POOL;
 use guest_protocol::{
-    GuestMessage, NO_STATUS, capacity_message, complete_message, complete_with_digest,
+    GuestMessage, NO_STATUS, Payload, capacity_message, complete_message, complete_with_digest,
     error_message, progress_message,
 };
 use vmm::operations::convert::GUEST;
@@ -384,10 +384,12 @@ fn what_a_guest_says_of_an_image_ends_the_run_and_is_shown_on_one_line() {
         error_message(op, "input", 0, NO_STATUS, detail)
     };
     for (op, status, reason) in [
-        ("refused", REFUSED, "the image is refused: \"input"),
-        ("broken", BROKEN, "the image is broken: \"input"),
-        ("read", GUEST_FAILED, "the conversion failed: "),
-        ("", GUEST_FAILED, "the conversion failed: "),
+        ("refused", REFUSED, " is refused: \"\\u{1b}"),
+        ("broken", BROKEN, " is broken: \"\\u{1b}"),
+        ("read", GUEST_FAILED, "the conversion failed at the image "),
+        ("", GUEST_FAILED, "the conversion failed at the image "),
+        // There is as much room as it says that it needs.
+        ("room", GUEST_FAILED, "the conversion failed: "),
     ] {
         // Even if it then claims to have converted it.
         let complained = start().say(&say(op, "\u{1b}[2J\nvmm: all is well\u{202e}"));
@@ -458,5 +460,54 @@ fn an_image_that_a_guest_writes_has_the_one_header_that_is_harmless() {
         }
         finished.assert_failed(GUEST_FAILED, "a header that it may not have");
         product.files.assert_untouched();
+    }
+}
+
+#[test]
+fn a_guest_names_no_file_and_gives_no_advice_that_the_host_does_not_know() {
+    needs_kvm!();
+    let Some(mut product) = Product::new() else {
+        return;
+    };
+    let error = |device: &str, number, remedies: &[&str]| {
+        let mut message = error_message("refused", device, 0, NO_STATUS, "marked-dirty: x");
+        if let Some(Payload::Error(error)) = &mut message.payload {
+            error.number = number;
+            error.remedies = remedies.iter().map(ToString::to_string).collect();
+        }
+        message
+    };
+    for (device, number, remedies, shown) in [
+        (
+            "input",
+            77,
+            &[][..],
+            "input.img is refused: \"marked-dirty: x\"\n",
+        ),
+        // There is no such file.
+        (
+            "backing",
+            0,
+            &[],
+            "vmm: the image is refused: \"marked-dirty: x\"\n",
+        ),
+        (
+            "backing",
+            u32::MAX,
+            &[],
+            "vmm: the image is refused: \"marked-dirty: x\"\n",
+        ),
+        ("input", 0, &["x; rm -rf /"], "\"marked-dirty: x\"\n"),
+        (
+            "input",
+            0,
+            &["marked-dirty"],
+            "; --allow marked-dirty uses it all the same\n",
+        ),
+    ] {
+        let guest = start().say(&error(device, number, remedies)).exit(1);
+        let finished = product.run(&guest, &[]);
+        assert_eq!(finished.code(), Some(REFUSED), "{finished:?}");
+        assert!(finished.stderr.ends_with(shown), "{shown}: {finished:?}");
     }
 }

@@ -116,6 +116,8 @@ impl Conversion {
             .args(&arguments)
             .with_memory_limit(MOST_MEMORY);
         let finished = prepare(vmm).run();
+        // Whatever the built-in guest says is shown to its end.
+        assert!(!finished.stderr.contains("\"…"), "{}", finished.stderr);
         // Nothing but a complete disk is ever left behind.
         if finished.code() != Some(0) {
             assert!(!self.disk().exists(), "{}", finished.stderr);

@@ -1,12 +1,14 @@
 //! Images of every format, from the parsers' own writers.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 
 use guest_formats::Options;
 use vmm::config::ConvertConfig;
 
-use crate::common::{needs_kvm, test};
+use crate::common::{Loop, Vmm, needs_kvm, test};
 use crate::support::Put::{Compressed, Data, Hole, Zero, ZeroAllocated};
 use crate::support::mutate::images;
 use crate::support::qcow2::Qcow2;
@@ -60,6 +62,15 @@ fn extended_l2_tables_and_snapshots_are_read() {
         let image = image.build();
         let found = Conversion::of(&image.bytes).convert();
         assert_same(&found, &disk, &format!("{bits} bits"));
+        // Names need not be UTF-8, and what a shell makes of a variable that is not set is none.
+        let mut other = image.bytes.clone();
+        let at = other.windows(4).position(|bytes| bytes == b"2two");
+        other[at.unwrap() + 1..][..3].copy_from_slice(b"\xff\xe9w");
+        let odd = Conversion::of(&other);
+        let odd = odd.run_as(|vmm| vmm.arg("--snapshot").arg(OsStr::from_bytes(b"\xff\xe9w")));
+        assert_eq!(odd.code(), Some(0), "{}", odd.stderr);
+        let empty = Conversion::of(&image.bytes).arg("--snapshot").arg("").run();
+        empty.assert_failed(2, "--snapshot");
         for selector in ["1", "two"] {
             let snapshot = Conversion::of(&image.bytes).arg("--snapshot").arg(selector);
             let finished = snapshot.run();
@@ -194,9 +205,168 @@ fn an_output_has_no_more_bytes_than_it_may_have() {
         conversion.arg("--max-output-size").arg(bytes).run()
     };
     assert_eq!(limit("192K").code(), Some(0));
-    let refused = limit("191K");
-    assert_eq!(refused.code(), Some(REFUSED[0]), "{}", refused.stderr);
-    assert!(refused.stderr.contains("virtual-size-too-large"));
+    for options in [&[][..], &["--allow=virtual-size-too-large"]] {
+        let mut conversion = Conversion::of(&image.bytes).arg("--max-output-size=191K");
+        for option in options {
+            conversion = conversion.arg(option);
+        }
+        let refused = conversion.run();
+        refused.assert_failed(REFUSED[0], "virtual-size-too-large");
+        refused.assert_failed(REFUSED[0], "; allow a larger disk with --max-output-size");
+        assert!(!refused.stderr.contains("--allow"), "{}", refused.stderr);
+    }
+}
+
+#[test]
+fn a_device_that_is_too_small_says_so_and_what_would_do() {
+    needs_kvm!();
+    let image = Qcow2::new(16, &[Data, Hole, Hole]).build();
+    let conversion = Conversion::of(&image.bytes);
+    let below = conversion.path("below");
+    fs::write(&below, vec![0; 100 << 10]).unwrap();
+    let Some(device) = Loop::over(&below) else {
+        return;
+    };
+    let finished = Vmm::bare()
+        .args(&["convert", "--input"])
+        .arg(conversion.image())
+        .arg("--output")
+        .arg(device.path())
+        .run();
+    finished.assert_failed(3, "it has 102400 bytes, and 196608 are to be written");
+    finished.assert_failed(3, "; give a larger device");
+}
+
+#[test]
+fn zeros_in_the_bytes_of_a_disk_become_holes_whatever_format_it_had() {
+    needs_kvm!();
+    let mut disk = vec![0; 8 << 20];
+    disk[..70_000].copy_from_slice(&pattern(1, 70_000));
+    disk[5 << 20] = 1;
+    let puts = [Data; 128];
+    let mut qcow2 = Qcow2::new(16, &puts);
+    qcow2.disk.clone_from(&disk);
+    let vhd = {
+        let mut image = Vhd::new(true, &[Data; 4], 2 << 20, 8 << 20).build();
+        image[..disk.len()].copy_from_slice(&disk);
+        image
+    };
+    for (name, image, options) in [
+        ("raw", disk.clone(), &["--image-format=raw"][..]),
+        ("qcow2", qcow2.build().bytes, &[]),
+        ("fixed VHD", vhd, &[]),
+    ] {
+        let conversion = options
+            .iter()
+            .fold(Conversion::of(&image), |all, option| all.arg(option));
+        assert_same(&conversion.convert(), &disk, name);
+        let taken = fs::metadata(conversion.disk()).unwrap().blocks() * 512;
+        assert!(taken <= 100 << 10, "{name}: {taken} bytes");
+    }
+}
+
+#[test]
+fn each_file_is_named_by_the_path_that_the_user_gave() {
+    needs_kvm!();
+    let mut top = Qcow2::new(16, &[Hole, Data]);
+    top.backing = Some("next");
+    let top = top.build().bytes;
+    let conversion = || Conversion::of(&top).backing("first", &top);
+    let cut = Qcow2::new(16, &[Data, Hole]).build().bytes[..300].to_vec();
+    let bad = conversion().backing("sec ond", &cut);
+    let said = bad.run();
+    let path = bad.path("sec ond");
+    said.assert_failed(
+        6,
+        &format!("the backing file {} is broken: \"", path.display()),
+    );
+    let strange = conversion().backing("raw", &pattern(1, 5000));
+    let said = strange.run();
+    said.assert_failed(
+        5,
+        &format!(
+            "{} is refused: \"unknown-format",
+            strange.path("raw").display()
+        ),
+    );
+    said.assert_failed(5, "; if it is a raw disk, give --allow unknown-format");
+    let said = strange.arg("--allow=unknown-format").run();
+    assert_eq!(said.code(), Some(0), "{}", said.stderr);
+    // The last one lacks something, too.
+    let short = conversion();
+    let said = short.run();
+    said.assert_failed(
+        5,
+        &format!(
+            "{} is refused: \"backing-file",
+            short.path("first").display()
+        ),
+    );
+    said.assert_failed(5, "; give that file with --backing");
+    let absent = conversion().arg("--backing=/nowhere/to be");
+    let said = absent.run();
+    said.assert_failed(3, "cannot open the backing file ");
+    let own = Conversion::of(&cut);
+    let said = own.run();
+    said.assert_failed(
+        6,
+        &format!("the image {} is broken: \"", own.image().display()),
+    );
+}
+
+#[test]
+fn advice_is_given_only_where_it_helps_and_all_of_it_at_once() {
+    needs_kvm!();
+    let mut image = Qcow2::new(16, &[Data, Hole]).build().bytes;
+    // Dirty and corrupt.
+    image[79] |= 3;
+    let both = Conversion::of(&image).run();
+    both.assert_failed(
+        5,
+        "to use it all the same, give --allow marked-dirty and --allow marked-corrupt",
+    );
+    let taken = Conversion::of(&image)
+        .arg("--allow=marked-corrupt")
+        .arg("--allow=marked-dirty")
+        .run();
+    assert_eq!(taken.code(), Some(0), "{}", taken.stderr);
+    // What is broken as well is not used, whatever is allowed.
+    image[40..48].copy_from_slice(&(1_u64 << 50).to_be_bytes());
+    let neither = Conversion::of(&image).run();
+    assert!(matches!(neither.code(), Some(5 | 6)), "{neither:?}");
+    assert!(!neither.stderr.contains("--allow"), "{}", neither.stderr);
+    // A footer that is nowhere cannot be done without: what it says is not known.
+    let mut headless = Vhd::new(true, &[Data; 4], 65536, 4 * 65536).build();
+    let end = headless.len() - 512;
+    headless.copy_within(end.., 0);
+    headless.truncate(end);
+    let finished = Conversion::of(&headless).run();
+    assert_ne!(finished.code(), Some(0));
+    let allowed = Conversion::of(&headless).arg("--allow=no-footer").run();
+    let helps = allowed.code() == Some(0);
+    assert_eq!(
+        finished.stderr.contains("--allow no-footer"),
+        helps,
+        "{finished:?}"
+    );
+}
+
+#[test]
+fn what_was_found_is_told_to_its_end() {
+    needs_kvm!();
+    let mut image = Qcow2::new(16, &[Data, Hole]).build().bytes;
+    image[20..24].copy_from_slice(&u32::MAX.to_be_bytes());
+    let broken = Conversion::of(&image);
+    broken.run().assert_failed(6, "0xffffffff)\"");
+    let top = {
+        let mut top = Qcow2::new(16, &[Hole, Data]);
+        top.backing = Some("next");
+        top.build().bytes
+    };
+    let below = Conversion::of(&top).backing("below", &image);
+    below.run().assert_failed(6, "0xffffffff)\"");
+    let json = broken.arg("--format=json").run();
+    assert!(json.stdout.contains("0xffffffff)"), "{}", json.stdout);
 }
 
 #[test]

@@ -136,17 +136,24 @@ fn the_digest_is_that_of_the_disk_and_programs_are_told_the_length_of_the_file()
 fn an_image_gets_no_longer_than_it_may_and_nothing_is_left_of_one_that_would() {
     needs_kvm!();
     let bytes = pattern(1, 10 * CLUSTER);
-    // The guest sees the sectors that there are; a limit within the last is the host's to see.
-    for (less, status) in [(0, 0), (1, 4), (512, 4), (5 * CLUSTER, 4)] {
+    for (less, status) in [(0, 0), (1, 5), (512, 5), (5 * CLUSTER, 5)] {
         let most = (15 * CLUSTER - less).to_string();
         let conversion = raw_to_qcow2(&bytes).arg("--max-output-size");
         let finished = conversion.arg(&most).run();
         let said = &finished.stderr;
         assert_eq!(finished.code(), Some(status), "{most}: {said}");
-        assert!(status == 0 || said.contains("--max-output-size"), "{said}");
+        let advice = format!("more than the {most} that --max-output-size allows; allow more");
+        assert!(status == 0 || said.contains(&advice), "{said}");
     }
     let too_large = raw_to_qcow2(&bytes).arg("--max-output-size=639K").run();
     assert!(too_large.stderr.contains("virtual-size-too-large"));
+    assert!(too_large.stderr.contains("with --max-output-size"));
+    // The image of a large disk may be short.
+    let mut zeros = vec![0; 10 * CLUSTER];
+    zeros[0] = 1;
+    let short = raw_to_qcow2(&zeros).arg("--max-output-size=639K");
+    let finished = short.arg("--allow=virtual-size-too-large").run();
+    assert_eq!(finished.code(), Some(0), "{}", finished.stderr);
 }
 
 #[test]
@@ -171,7 +178,7 @@ fn a_block_device_takes_an_image_and_keeps_what_lies_behind_it() {
     let bytes = pattern(1, 10 * CLUSTER);
     let conversion = raw_to_qcow2(&bytes);
     let backing = conversion.path("backing");
-    for (clusters, status) in [(15, 0), (20, 0), (14, 4)] {
+    for (clusters, status) in [(15, 0), (20, 0), (14, 3), (0, 3)] {
         fs::write(&backing, vec![0xaa; clusters * CLUSTER]).unwrap();
         let Some(device) = Loop::over(&backing) else {
             return;
@@ -189,11 +196,10 @@ fn a_block_device_takes_an_image_and_keeps_what_lies_behind_it() {
             .run();
         assert_eq!(finished.code(), Some(status), "{}", finished.stderr);
         if status != 0 {
-            assert!(
-                finished.stderr.contains("larger device"),
-                "{}",
-                finished.stderr
-            );
+            let size = clusters * CLUSTER;
+            let said = format!("is too small: it has {size} bytes, and at least ");
+            finished.assert_failed(status, &said);
+            finished.assert_failed(status, "; give a larger device");
             continue;
         }
         let checked = Vmm::bare().arg("check").arg(device.path()).run();
@@ -202,6 +208,44 @@ fn a_block_device_takes_an_image_and_keeps_what_lies_behind_it() {
         let file = read(&backing);
         assert_same(&Conversion::of(&file).convert(), &bytes, "the device");
         assert!(file[15 * CLUSTER..].iter().all(|&byte| byte == 0xaa));
+    }
+}
+
+/// What a device holds after a failure is no image, even if it held one whose tables lie where the new
+/// ones do: that would show the clusters of both.
+#[test]
+fn a_device_holds_no_image_after_a_failure_even_if_it_held_one() {
+    needs_kvm!();
+    let size = 20 * CLUSTER;
+    let first = raw_to_qcow2(&pattern(1, size));
+    let mut second = Qcow2::new(16, &[Data; 20]);
+    second.disk = pattern(2, size);
+    let mut second = second.build();
+    // The last cluster leads nowhere, and all before it is good.
+    let last = second.first_l2 + 19 * 8;
+    second.bytes[last..last + 8].copy_from_slice(&(1_u64 << 63 | 1 << 40).to_be_bytes());
+    let second = to_qcow2(&second.bytes);
+    let backing = first.path("backing");
+    fs::write(&backing, vec![0; 40 * CLUSTER]).unwrap();
+    let Some(device) = Loop::over(&backing) else {
+        return;
+    };
+    let convert = |conversion: &Conversion, options: &[&str]| {
+        let vmm = Vmm::bare().args(&["convert", "--output-format=qcow2"]);
+        let vmm = vmm.args(options).arg("--input").arg(conversion.image());
+        vmm.arg("--output").arg(device.path()).run()
+    };
+    for options in [&[][..], &["--fsync"], &["--direct"]] {
+        let good = convert(&first, &[&["--image-format=raw"], options].concat());
+        assert_eq!(good.code(), Some(0), "{good:?}");
+        let image = read(device.path());
+        assert_eq!(image[..4], *b"QFI\xfb");
+        let failed = convert(&second, options);
+        assert_eq!(failed.code(), Some(6), "{failed:?}");
+        assert!(read(device.path())[..CLUSTER].iter().all(|&byte| byte == 0));
+        // It is a raw disk now, if it is anything.
+        let looked_at = Vmm::bare().arg("info").arg(device.path()).run();
+        assert!(!looked_at.stdout.contains("qcow2"), "{}", looked_at.stdout);
     }
 }
 

@@ -148,11 +148,7 @@ fn convert(wants_digest: bool, stream: &[u8], split: &[&[u8]]) -> Heard {
         let end = pieces.iter().find_map(receive);
         let end = match end {
             Some(error) => Err(error.to_string()),
-            None => session.verdict().map_err(|complaint| match complaint {
-                convert::Complaint::Refused(text)
-                | convert::Complaint::Broken(text)
-                | convert::Complaint::Failed(text) => text,
-            }),
+            None => session.verdict().map_err(|complaint| complaint.text),
         };
         (session.disk(), session.digest(), end, shown)
     };

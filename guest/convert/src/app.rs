@@ -8,6 +8,7 @@ use guest_abi::layout::{CONSOLE_SLOT, backing_slot};
 use guest_abi::ports::COM1;
 use guest_copy::copy::digest::{Hasher, LEN};
 use guest_copy::progress::{Schedule, Scheduled};
+use guest_formats::{Finding, Reason};
 use guest_kit::dma::DmaRegion;
 use guest_kit::hardware::{Attached, Ports, Registers};
 use guest_kit::serial::{Uart, debug};
@@ -19,8 +20,8 @@ use crate::SECTOR;
 use crate::backing_chain::{BackingChain, Wish};
 use crate::config::Config;
 use crate::disks::{Disks, OUTPUT, Source, source_name};
-use crate::engine::{Engine, SLOTS};
-use crate::failure::{Failure, Op};
+use crate::engine::{Engine, Output, SLOTS, no_room};
+use crate::failure::{Failure, Op, refused};
 use crate::pool::{PAGE, Pool};
 use crate::report::Reporter;
 
@@ -145,7 +146,7 @@ where
     let mut disks = Disks::new(ports, sources, output, parser_memory);
     let wish = Wish {
         options: config.options,
-        snapshot: config.snapshot.as_bytes(),
+        snapshot: &config.snapshot,
     };
     let mut chain = BackingChain::open(&mut disks, &wish)?;
     let size = chain.size();
@@ -156,22 +157,43 @@ where
     if is_raw {
         reporter.capacity(OUTPUT, size);
     }
+    let limit = config.options.largest_disk;
     let room = disks.output.config().capacity.saturating_mul(SECTOR);
+    if is_raw && size > limit {
+        // A raw output is as long as the disk, so that the limit of the one is that of the other.
+        return Err(too_large(size));
+    }
     if is_raw && size > room {
-        let detail = "the output disk has less room than the image's disk needs";
-        return Err(Failure::new(Op::Init, OUTPUT, &detail));
+        return Err(no_room(size));
     }
     let schedule = Schedule::new(size.div_ceil(SECTOR), config.progress_percent);
     let mut progress = Scheduled::new(schedule, reporter);
     let mut pool = Pool::new(pool);
     let hasher = config.digest.then(|| Hasher::new(size));
-    let format = config.output_format;
+    let output = Output {
+        format: config.output_format,
+        room: room.min(limit),
+    };
     let (chain, disks, pool) = (&mut chain, &mut disks, &mut pool);
-    let outcome = Engine::new(chain, disks, pool, &mut progress, hasher, format)?.run();
+    let outcome = Engine::new(chain, disks, pool, &mut progress, hasher, output)?.run();
     if outcome.result.is_ok() && !is_raw {
         reporter.capacity(OUTPUT, outcome.length);
     }
     Ok(outcome)
+}
+
+/// The failure of a disk of `size` bytes that is larger than it may be, though the image was opened.
+fn too_large(size: u64) -> Failure {
+    let reason = Reason::VirtualSize;
+    let finding = Finding {
+        reason,
+        at: 0,
+        value: size,
+    };
+    Failure {
+        remedies: vec![reason.name()],
+        ..refused(0, &finding)
+    }
 }
 
 /// Waits for the configuration, takes it, and starts the console if it is to be used.

@@ -11,8 +11,8 @@ use guest_formats::{
 };
 use guest_kit::hardware::{Ports, Registers};
 
-use crate::disks::{Disks, source_name};
-use crate::failure::{Failure, Op, unreadable};
+use crate::disks::Disks;
+use crate::failure::{Failure, Op, failed, unreadable};
 
 /// How many bytes of a file may be read, as a multiple of its length. Each byte is needed once. If
 /// an image and its backing file have clusters of different sizes, a compressed cluster may be read
@@ -225,15 +225,22 @@ impl BackingChain {
             if !is_last {
                 options.allowed = options.allowed.with(Reason::BackingFile);
             }
-            let opened = Image::open(&mut disks.file(index), &options);
-            let (mut image, info) = opened.map_err(|error| explain(disks, index, &error))?;
-            if index == 0 && !wish.snapshot.is_empty() {
-                let selected = select(&mut image, disks, wish, &options);
-                selected.map_err(|error| explain(disks, index, &error))?;
-            }
+            let snapshot = match index {
+                0 => wish.snapshot,
+                _ => b"",
+            };
+            let opened = open(disks, index, snapshot, &options);
+            let (image, info) = opened.map_err(|error| {
+                let failure = explain(disks, index, &error);
+                let remedies = remedies(disks, index, snapshot, &options, &error);
+                Failure {
+                    remedies,
+                    ..failure
+                }
+            })?;
             if !is_last && !image.has_backing() {
                 let surplus = "the image needs no backing file, and one was given; leave it out";
-                return Err(Failure::new(Op::Refused, source_name(index), &surplus));
+                return Err(failed(Op::Refused, index, &surplus));
             }
             claimed = backing_format(&info);
             let length = disks.length(index);
@@ -276,7 +283,7 @@ impl BackingChain {
                 }
             };
             let spent = spend(&mut layer.budget, cost, offset);
-            spent.map_err(|error| unreadable(source_name(source), &error))?;
+            spent.map_err(|error| unreadable(source, &error))?;
             return Ok(Piece { length, origin });
         }
         let origin = Origin::Zero;
@@ -291,23 +298,63 @@ fn explain<P: Ports, R: Registers>(
     error: &Error,
 ) -> Failure {
     let failure = disks.take_failure();
-    failure.unwrap_or_else(|| unreadable(source_name(index), error))
+    failure.unwrap_or_else(|| unreadable(index, error))
 }
 
-fn select<P: Ports, R: Registers>(
-    image: &mut Image,
+/// Opens the image on the disk `index`, or a snapshot in it, if one is named.
+fn open<P: Ports, R: Registers>(
     disks: &mut Disks<'_, P, R>,
-    wish: &Wish<'_>,
+    index: usize,
+    snapshot: &[u8],
     options: &Options,
-) -> Result<(), Error> {
-    match image {
-        Image::Qcow2(image) => image.select_snapshot(&mut disks.file(0), wish.snapshot, options),
-        _ => Err(Error::Refused(Finding {
-            reason: Reason::NoSuchSnapshot,
-            at: 0,
-            value: 0,
-        })),
+) -> Result<(Image, Info), Error> {
+    let mut file = disks.file(index);
+    let (mut image, info) = Image::open(&mut file, options)?;
+    if !snapshot.is_empty() {
+        match &mut image {
+            Image::Qcow2(image) => image.select_snapshot(&mut file, snapshot, options)?,
+            _ => {
+                return Err(Error::Refused(Finding {
+                    reason: Reason::NoSuchSnapshot,
+                    at: 0,
+                    value: 0,
+                }));
+            }
+        }
     }
+    Ok((image, info))
+}
+
+/// The reasons that the user has to allow so that the image is used that was refused with `error`.
+/// There are none if it is not even used with all of them allowed: what was found may have ended the
+/// parsing. It is opened once more to find that out.
+fn remedies<P: Ports, R: Registers>(
+    disks: &mut Disks<'_, P, R>,
+    index: usize,
+    snapshot: &[u8],
+    options: &Options,
+    error: &Error,
+) -> Vec<&'static str> {
+    if !error.reason().is_some_and(Reason::may_be_allowed) {
+        return Vec::new();
+    }
+    let mut all = *options;
+    for reason in Reason::ALL.iter().filter(|reason| reason.may_be_allowed()) {
+        all.allowed = all.allowed.with(*reason);
+    }
+    let Ok((_, info)) = open(disks, index, snapshot, &all) else {
+        // What this attempt could not read is no reason for anything else to fail.
+        disks.take_failure();
+        return Vec::new();
+    };
+    let found = info.findings.iter().map(|finding| finding.reason);
+    let mut reasons: Vec<_> = found
+        .filter(|reason| !options.allowed.contains(*reason))
+        .collect();
+    if let Some(reason) = error.reason().filter(|reason| !reasons.contains(reason)) {
+        reasons.push(reason);
+    }
+    reasons.into_iter().map(Reason::name).collect()
 }
 
 /// The format that an image says its backing file has. It counts as a claim of the user: a file of

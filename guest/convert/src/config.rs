@@ -49,7 +49,7 @@ pub struct Config {
     /// How to open the input.
     pub options: Options,
     /// The name or id of the snapshot to read. Empty if the disk is to be read as it is now.
-    pub snapshot: String,
+    pub snapshot: Vec<u8>,
     /// The format of the output.
     pub output_format: ConvertFormat,
     /// Whether a digest is wanted.

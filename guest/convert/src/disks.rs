@@ -12,7 +12,7 @@ use guest_kit::virtio::block::{BlockDevice, BlockError};
 use guest_kit::virtio::requests::{Completion, Kind, Request, STATUS_OK};
 use guest_kit::waiting::{DeviceFault, Devices, Waiter, Wake};
 
-use crate::failure::{Failure, Op};
+use crate::failure::{Failure, Op, answered, failed};
 use crate::{SECTOR, to_u32, to_u64, to_usize};
 
 /// The slot that a parser's reads have on each disk; the pipeline has the others.
@@ -141,7 +141,7 @@ impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
             Some(completion) => Some(completion),
             None => {
                 let next = source.device.complete();
-                next.map_err(|error| device_failure(Op::Read, source_name(index), &error))?
+                next.map_err(|error| failed(Op::Read, index, &error))?
             }
         };
         let Some(completion) = completion else {
@@ -150,7 +150,7 @@ impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
         source.free.push(completion.slot);
         match completion.status {
             STATUS_OK => Ok(Some(completion.slot)),
-            status => Err(Failure::answered(Op::Read, source_name(index), 0, status)),
+            status => Err(answered(Op::Read, index, 0, status)),
         }
     }
 
@@ -198,8 +198,8 @@ impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
         let wait = self.waiter.wait(self.ports, &mut all, wake, || {});
         wait.map_err(
             |DeviceFault { number, error }| match self.sources.get(number) {
-                Some(_) => device_failure(Op::Read, source_name(number), &error),
-                None => device_failure(Op::Write, OUTPUT, &error),
+                Some(_) => failed(Op::Read, number, &error),
+                None => output_failed(&error),
             },
         )
     }
@@ -211,7 +211,7 @@ impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
     /// [`Failure`] if the disk did what no conforming one does.
     pub fn complete_write(&mut self) -> Result<Option<Completion>, Failure> {
         let completion = self.output.complete();
-        completion.map_err(|error| device_failure(Op::Write, OUTPUT, &error))
+        completion.map_err(|error| output_failed(&error))
     }
 
     /// Fills `buffer` with the bytes at `offset` of the disk `index`, and waits for them. Of what is
@@ -243,15 +243,14 @@ impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
         let address = self.memory.address(0);
         self.submit_read(index, OWN_SLOT, offset, address, len);
         self.kick();
-        let name = source_name(index);
         loop {
             let source = &mut self.sources[index];
             let next = source.device.complete();
-            match next.map_err(|error| device_failure(Op::Read, name, &error))? {
+            match next.map_err(|error| failed(Op::Read, index, &error))? {
                 Some(done) if done.slot == OWN_SLOT && done.status == STATUS_OK => return Ok(()),
                 Some(done) if done.slot == OWN_SLOT => {
                     let sector = offset / SECTOR;
-                    return Err(Failure::answered(Op::Read, name, sector, done.status));
+                    return Err(answered(Op::Read, index, sector, done.status));
                 }
                 Some(other) => source.early.push_back(other),
                 // What the output has done meanwhile is left for later: whoever waits here cannot
@@ -313,7 +312,7 @@ impl<P: Ports, R: Registers> ReadAt for File<'_, '_, P, R> {
     }
 }
 
-/// The failure of a device that answers no more.
-fn device_failure(op: Op, device: &'static str, error: &BlockError) -> Failure {
-    Failure::new(op, device, error)
+/// The failure of an output that answers no more.
+fn output_failed(error: &BlockError) -> Failure {
+    Failure::new(Op::Write, OUTPUT, error)
 }

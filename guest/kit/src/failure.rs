@@ -2,9 +2,10 @@
 //! (`ErrorMessage` in proto/guest.proto).
 
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 use core::fmt;
 
-use guest_protocol::{GuestMessage, NO_STATUS, error_message};
+use guest_protocol::{GuestMessage, NO_STATUS, Payload, error_message};
 
 /// What a program was doing when something failed. Each program uses those that it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub enum Op {
     Refused,
     /// It was to use an image that contradicts itself.
     Broken,
+    /// It found that the output has too little room.
+    Room,
     /// It reported by the console.
     Report,
 }
@@ -42,6 +45,7 @@ impl Op {
             Self::Verify => "verify",
             Self::Refused => "refused",
             Self::Broken => "broken",
+            Self::Room => "room",
             Self::Report => "report",
         }
     }
@@ -54,13 +58,19 @@ pub struct Failure {
     pub op: Op,
     /// The name of the device that it was done to.
     pub device: &'static str,
-    /// The sector at which it failed, in sectors of the size that the program counts in.
+    /// Which of the devices of that name, counted from 0 up.
+    pub number: u32,
+    /// The sector at which it failed, in sectors of the size that the program counts in. Of
+    /// [`Op::Room`], how many the output needs at the least.
     pub sector: u64,
     /// The status byte of the request (virtio 1.2, section 5.2.6), or [`NO_STATUS`] if no request
     /// was answered.
     pub status: u32,
     /// Why it failed, for a person. It may be empty.
     pub detail: String,
+    /// Names of the reasons for which an image was refused, if it is used once all of them are
+    /// allowed.
+    pub remedies: Vec<&'static str>,
 }
 
 impl Failure {
@@ -70,9 +80,11 @@ impl Failure {
         Self {
             op,
             device,
+            number: 0,
             sector: 0,
             status: NO_STATUS,
             detail: detail.to_string(),
+            remedies: Vec::new(),
         }
     }
 
@@ -82,21 +94,28 @@ impl Failure {
         Self {
             op,
             device,
+            number: 0,
             sector,
             status: status as u32,
             detail: String::new(),
+            remedies: Vec::new(),
         }
     }
 
     /// The message that tells the VMM of it.
     #[must_use]
     pub fn message(&self) -> GuestMessage {
-        error_message(
+        let mut message = error_message(
             self.op.name(),
             self.device,
             self.sector,
             self.status,
             &self.detail,
-        )
+        );
+        if let Some(Payload::Error(error)) = &mut message.payload {
+            error.number = self.number;
+            error.remedies = self.remedies.iter().map(ToString::to_string).collect();
+        }
+        message
     }
 }

@@ -2,42 +2,32 @@
 
 use std::time::Duration;
 
-use super::disks::{Disks, SECTOR_SIZE};
-use super::session::Complaint;
-use super::{Conversion, Session, console_options};
+use super::disks::SECTOR_SIZE;
+use super::session::{Complaint, ComplaintKind};
+use super::{Conversion, console_options};
 use crate::config::ConvertConfig;
 use crate::operations::ending;
 use crate::operations::written::{self, Written};
+use crate::quote::quote_path;
 use crate::report::Console;
 use crate::runtime::{GuestEnd, Outcome, RunError};
 
 /// How long the output is, if it may be put in place. The output itself still checks that all was
 /// written.
-pub(super) fn judge(end: GuestEnd<'_>, session: &Session, disks: &Disks) -> Result<u64, RunError> {
+pub(super) fn judge(end: GuestEnd<'_>, run: &Conversion) -> Result<u64, RunError> {
     // What the host could not do explains all that came after it.
-    if let Some(error) = disks.host_error() {
+    if let Some(error) = run.disks.host_error() {
         return Err(RunError::Storage(error));
     }
-    let failed = |text: String| {
-        RunError::Guest(match disks.driver_fault() {
-            Some(cause) => format!("the conversion failed: {text}; {cause}"),
-            None => format!("the conversion failed: {text}"),
-        })
-    };
-    let complain = |complaint| match complaint {
-        Complaint::Refused(text) => RunError::Refused(format!("the image is refused: {text}")),
-        Complaint::Broken(text) => RunError::Broken(format!("the image is broken: {text}")),
-        Complaint::Failed(text) => failed(text),
-    };
+    let failed = |text: String| failed(run, None, &text);
     match end {
-        GuestEnd::Exited(0) => session.verdict().map_err(complain),
-        GuestEnd::Exited(status) => Err(match session.verdict() {
-            Err(Complaint::Failed(text)) => failed(format!("{text} (exit status {status})")),
-            Err(complaint) => complain(complaint),
-            Ok(_) => failed(format!(
+        GuestEnd::Exited(status) => match run.session.verdict() {
+            Ok(length) if status == 0 => Ok(length),
+            Ok(_) => Err(failed(format!(
                 "the guest claimed success and ended with exit status {status}"
-            )),
-        }),
+            ))),
+            Err(complaint) => Err(complain(run, complaint, status)),
+        },
         GuestEnd::NothingInFlight => Err(failed(
             "the guest waits for a disk, and no disk has anything to do".to_owned(),
         )),
@@ -47,6 +37,71 @@ pub(super) fn judge(end: GuestEnd<'_>, session: &Session, disks: &Disks) -> Resu
             Ok(()) => Err(failed("the guest ended in an unknown way".to_owned())),
         },
     }
+}
+
+/// What a complaint of the guest means for the user, who knows files by their paths.
+fn complain(run: &Conversion, complaint: Complaint, status: u8) -> RunError {
+    let Complaint { kind, source, text } = complaint;
+    let subject = || source.and_then(|source| name(run, source));
+    let image = || subject().unwrap_or_else(|| "the image".to_owned());
+    match kind {
+        ComplaintKind::Refused => RunError::Refused(format!("{} is refused: {text}", image())),
+        ComplaintKind::Broken => RunError::Broken(format!("{} is broken: {text}", image())),
+        ComplaintKind::Room(needed) => no_room(run, needed)
+            .unwrap_or_else(|| failed(run, None, &format!("{text}, and there is as much room"))),
+        ComplaintKind::Failed => {
+            let text = match status {
+                0 => text,
+                _ => format!("{text} (exit status {status})"),
+            };
+            failed(run, subject(), &text)
+        }
+    }
+}
+
+/// A file that is read, as messages name it.
+fn name(run: &Conversion, source: usize) -> Option<String> {
+    let path = quote_path(run.files.inputs.get(source)?.path());
+    Some(match source {
+        0 => format!("the image {path}"),
+        _ => format!("the backing file {path}"),
+    })
+}
+
+/// The error of an output that may not have the `needed` bytes that it takes at the least, unless it
+/// may have as many.
+fn no_room(run: &Conversion, needed: u64) -> Option<RunError> {
+    let path = quote_path(run.files.output.path());
+    let room = run.files.output.length();
+    // The length of a raw output is known, that of an image with tables only if it is complete.
+    let (needed, least) = match run.session.length() {
+        Some(length) => (length, ""),
+        None => (needed, "at least "),
+    };
+    if needed <= room {
+        return None;
+    }
+    Some(if room < run.limit {
+        let text = format!(
+            "the output {path} is too small: it has {room} bytes, and {least}{needed} are to be \
+             written; give a larger device"
+        );
+        RunError::Storage(text.into())
+    } else {
+        RunError::Refused(format!(
+            "the output {path} would have {least}{needed} bytes, more than the {room} that \
+             --max-output-size allows; allow more with it"
+        ))
+    })
+}
+
+/// The error of a conversion that failed at `subject`, if that is known.
+fn failed(run: &Conversion, subject: Option<String>, text: &str) -> RunError {
+    let subject = subject.map_or_else(String::new, |subject| format!(" at {subject}"));
+    RunError::Guest(match run.disks.driver_fault() {
+        Some(cause) => format!("the conversion failed{subject}: {text}; {cause}"),
+        None => format!("the conversion failed{subject}: {text}"),
+    })
 }
 
 /// Shows what is left to show, and returns the exit status.

@@ -5,18 +5,20 @@
 //! puts the output in place only if every byte of it was written or declared zero, and if the header
 //! of an image names no other file.
 
+mod advice;
 mod disks;
 mod end;
 mod files;
 mod header;
 mod session;
 
+use std::os::unix::ffi::OsStringExt;
 use std::time::Instant;
 
 use guest_protocol::Payload;
 
 pub use super::session::ProtocolError;
-pub use session::{Complaint, Session};
+pub use session::{Complaint, ComplaintKind, Session};
 
 use crate::config::{ConvertConfig, DiskFormat, ProgressPercent};
 use crate::machine::{self, Machine};
@@ -38,6 +40,8 @@ struct Conversion {
     session: Session,
     /// Whether the output has as many bytes as the disk, so that those written tell how much is done.
     is_raw: bool,
+    /// How many bytes the user allows the output.
+    limit: u64,
     reports: Reports,
     shows_total: bool,
 }
@@ -116,6 +120,7 @@ fn start(config: &ConvertConfig) -> Result<(Conversion, Outcome), RunError> {
         files: files.share(),
         disks,
         is_raw: config.output_format == DiskFormat::Raw,
+        limit: config.max_output_size,
         reports,
         shows_total: false,
     };
@@ -138,7 +143,7 @@ fn frame(config: &ConvertConfig, files: &Files, reports: Reports) -> Result<Vec<
             .map(|reason| reason.name().to_owned())
             .collect(),
         largest_disk: config.max_output_size,
-        snapshot: config.snapshot.clone().unwrap_or_default(),
+        snapshot: config.snapshot.clone().unwrap_or_default().into_vec(),
         output_format: match config.output_format {
             DiskFormat::Raw => guest_protocol::ConvertFormat::Raw,
             DiskFormat::Qcow2 => guest_protocol::ConvertFormat::Qcow2,
@@ -211,7 +216,7 @@ impl Operation for Conversion {
     }
 
     fn judge(&mut self, end: GuestEnd<'_>) -> Result<(), RunError> {
-        let length = end::judge(end, &self.session, &self.disks)?;
+        let length = end::judge(end, self)?;
         // It was told how long the output may be, and has a disk that ends there.
         let declared = self.files.output.declare_length(length);
         declared.map_err(|error| RunError::Guest(format!("the conversion failed: {error}")))?;

@@ -6,10 +6,10 @@
 
 use guest_protocol::{ErrorMessage, FrameDecoder, GuestMessage, Level, NO_STATUS, Payload};
 
-use crate::config::ImageReason;
+use super::advice::advice;
 use crate::operations::frames;
 use crate::operations::session::{Account, ProtocolError};
-use crate::report::{message_line, quote_text};
+use crate::report::{message_line, quote_detail};
 
 /// Messages beside progress that a session may have: four for each disk of a full machine, and a
 /// few.
@@ -19,13 +19,37 @@ const SECTOR: u64 = 512;
 
 /// Why there is no conversion, as the guest tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Complaint {
+pub struct Complaint {
+    /// What it is.
+    pub kind: ComplaintKind,
+    /// The file that it is about, if it is one that is read: 0 is the input, and the backing files
+    /// follow. There need not be a file of that number.
+    pub source: Option<usize>,
+    /// Why, on one line.
+    pub text: String,
+}
+
+/// What a guest complains of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ComplaintKind {
     /// The image is refused.
-    Refused(String),
+    Refused,
     /// The image contradicts itself.
-    Broken(String),
+    Broken,
+    /// The output has no room for what is to be written, which has at least so many bytes.
+    Room(u64),
     /// Anything else.
-    Failed(String),
+    Failed,
+}
+
+impl Complaint {
+    fn failed(text: &str) -> Self {
+        Self {
+            kind: ComplaintKind::Failed,
+            source: None,
+            text: text.to_owned(),
+        }
+    }
 }
 
 /// One run's conversation.
@@ -57,6 +81,12 @@ impl Session {
     #[must_use]
     pub const fn disk(&self) -> Option<u64> {
         self.disk
+    }
+
+    /// How long the output is, in bytes, once the guest has said so.
+    #[must_use]
+    pub const fn length(&self) -> Option<u64> {
+        self.length
     }
 
     /// How many bytes of the disk are done, as far as the guest has reported it.
@@ -134,7 +164,7 @@ impl Session {
         if let Some(error) = &self.error {
             return Err(error.clone());
         }
-        let failed = |text: &str| Err(Complaint::Failed(text.to_owned()));
+        let failed = |text: &str| Err(Complaint::failed(text));
         if self.decoder.is_mid_frame() {
             return failed("the guest ended in the middle of a message");
         }
@@ -164,21 +194,29 @@ impl Session {
 /// What an error of the guest is. Its text is quoted: it is that of a program that may have been
 /// taken over.
 fn complaint(error: &ErrorMessage, message: &GuestMessage) -> Complaint {
-    let text = format!("{} {}", error.device, error.detail);
-    let quoted = quote_text(text.trim());
-    match error.op.as_str() {
-        "refused" if error.status == NO_STATUS => {
-            // The text begins with the reason's name.
-            let reason = error.detail.split(':').next();
-            let advice = reason.and_then(ImageReason::from_name);
-            Complaint::Refused(match advice.and_then(ImageReason::advice) {
-                Some(advice) => format!("{quoted}; {advice}"),
-                None => quoted,
-            })
-        }
-        "broken" if error.status == NO_STATUS => Complaint::Broken(quoted),
-        _ => Complaint::Failed(message_line(message).unwrap_or_default()),
-    }
+    let source = match error.device.as_str() {
+        "input" => Some(0),
+        "backing" => usize::try_from(error.number)
+            .ok()
+            .map(|number| number.saturating_add(1)),
+        _ => None,
+    };
+    let kind = match error.op.as_str() {
+        "refused" if error.status == NO_STATUS => ComplaintKind::Refused,
+        "broken" if error.status == NO_STATUS => ComplaintKind::Broken,
+        "room" => ComplaintKind::Room(error.sector.saturating_mul(SECTOR)),
+        _ => ComplaintKind::Failed,
+    };
+    let quoted = || quote_detail(error.detail.trim());
+    let text = match kind {
+        ComplaintKind::Refused => match advice(&error.remedies, source != Some(0)) {
+            Some(advice) => format!("{}; {advice}", quoted()),
+            None => quoted(),
+        },
+        ComplaintKind::Broken => quoted(),
+        ComplaintKind::Room(_) | ComplaintKind::Failed => message_line(message).unwrap_or_default(),
+    };
+    Complaint { kind, source, text }
 }
 
 #[cfg(test)]
@@ -186,14 +224,14 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use guest_protocol::{
-        capacity_message, complete_message, complete_with_digest, encode_framed, error_message,
-        init_message, progress_message,
+        capacity_message, complete_message, complete_with_digest, encode_framed, init_message,
+        progress_message,
     };
 
     use super::*;
 
     fn receive(session: &mut Session, message: &GuestMessage) -> Result<(), ProtocolError> {
-        let mut buffer = [0; 512];
+        let mut buffer = [0; 1024];
         let len = encode_framed(message, &mut buffer).unwrap();
         session.receive(&buffer[..len], |_| {})
     }
@@ -219,7 +257,8 @@ mod tests {
         for (count, success) in [(1, true), (3, true), (2, false)] {
             let mut session = with_length(1000);
             receive(&mut session, &complete_message("convert", count, success)).unwrap();
-            assert!(matches!(session.verdict(), Err(Complaint::Failed(_))));
+            let complaint = session.verdict().unwrap_err();
+            assert_eq!(complaint.kind, ComplaintKind::Failed);
         }
         let mut session = Session::new(false);
         receive(&mut session, &complete_message("convert", 0, true)).unwrap();
@@ -260,37 +299,85 @@ mod tests {
         }
     }
 
+    /// What a session makes of this error.
+    fn complaint_of(error: ErrorMessage) -> Complaint {
+        let mut session = Session::new(false);
+        let message = GuestMessage {
+            level: Level::Error.into(),
+            payload: Some(Payload::Error(error)),
+        };
+        receive(&mut session, &message).unwrap();
+        receive(&mut session, &complete_message("convert", 0, false)).unwrap();
+        session.verdict().unwrap_err()
+    }
+
+    fn error(op: &str, detail: &str) -> ErrorMessage {
+        ErrorMessage {
+            op: op.to_owned(),
+            device: "input".to_owned(),
+            status: NO_STATUS,
+            detail: detail.to_owned(),
+            ..ErrorMessage::default()
+        }
+    }
+
     #[test]
     fn what_is_said_of_an_image_is_quoted_and_sorted() {
-        let say = |op, detail| {
-            let mut session = Session::new(false);
-            let message = error_message(op, "input", 0, NO_STATUS, detail);
-            receive(&mut session, &message).unwrap();
-            receive(&mut session, &complete_message("convert", 0, false)).unwrap();
-            session.verdict().unwrap_err()
-        };
-        let refused = say("refused", "encrypted: \u{1b}[2J");
-        assert!(matches!(&refused, Complaint::Refused(text) if !text.contains('\u{1b}')));
-        for (detail, advice) in [
-            (
-                "unknown-format: x",
-                "; if it is a raw disk, give --image-format raw",
-            ),
-            ("backing-file: x", "; give that file with --backing"),
-            (
-                "marked-dirty: x",
-                "; --allow marked-dirty uses it all the same",
-            ),
-            ("encrypted: x", "\""),
+        let refused = complaint_of(error("refused", "encrypted: \u{1b}[2J"));
+        assert_eq!(refused.kind, ComplaintKind::Refused);
+        assert_eq!(refused.text, r#""encrypted: \u{1b}[2J""#);
+        let dirty = complaint_of(ErrorMessage {
+            remedies: vec!["marked-dirty".to_owned()],
+            ..error("refused", "marked-dirty: x")
+        });
+        let advice = r#""marked-dirty: x"; --allow marked-dirty uses it all the same"#;
+        assert_eq!(dirty.text, advice);
+        for (op, kind) in [
+            ("broken", ComplaintKind::Broken),
+            ("read", ComplaintKind::Failed),
+            ("room", ComplaintKind::Room(7 * 512)),
         ] {
-            let refused = say("refused", detail);
+            let complaint = complaint_of(ErrorMessage {
+                sector: 7,
+                ..error(op, "overlap")
+            });
+            assert_eq!(complaint.kind, kind, "{op}");
+        }
+    }
+
+    #[test]
+    fn the_file_that_is_meant_is_known_by_its_number() {
+        let of = |device: &str, number| {
+            let complaint = complaint_of(ErrorMessage {
+                device: device.to_owned(),
+                number,
+                ..error("broken", "x")
+            });
+            complaint.source
+        };
+        assert_eq!(of("input", 0), Some(0));
+        assert_eq!(of("backing", 0), Some(1));
+        assert_eq!(of("backing", 12), Some(13));
+        assert_eq!(of("output", 0), None);
+    }
+
+    #[test]
+    fn nothing_is_cut_off_what_the_guest_finds_in_an_image() {
+        for reason in guest_formats::Reason::ALL {
+            let finding = guest_formats::Finding {
+                reason: *reason,
+                at: u64::MAX,
+                value: u64::MAX,
+            };
+            let detail = finding.to_string();
+            let complaint = complaint_of(error("broken", &detail));
+            assert_eq!(complaint.text, format!("\"{detail}\""));
+            let failed = complaint_of(error("read", &detail));
             assert!(
-                matches!(&refused, Complaint::Refused(text) if text.ends_with(advice)),
-                "{refused:?}"
+                failed.text.ends_with(&format!("\"{detail}\"")),
+                "{failed:?}"
             );
         }
-        assert!(matches!(say("broken", "overlap"), Complaint::Broken(_)));
-        assert!(matches!(say("read", "overlap"), Complaint::Failed(_)));
     }
 
     #[test]

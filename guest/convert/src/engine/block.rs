@@ -21,11 +21,11 @@ pub(super) enum State {
     Making,
     /// All of its bytes are there.
     Complete,
-    /// It is being written.
+    /// A part of it is being written.
     Writing,
-    /// It has been written.
+    /// All of it has been written or left out.
     Written,
-    /// It has been written, and its memory was given back.
+    /// The same, and its memory was given back.
     Gone,
 }
 
@@ -42,6 +42,8 @@ pub(super) struct Block {
     /// Whether more bytes may be added behind them.
     pub(super) open: bool,
     pub(super) state: State,
+    /// How many of its bytes, from the first on, were given to the output.
+    pub(super) given: usize,
     pub(super) digested: bool,
 }
 
@@ -88,6 +90,7 @@ impl Blocks {
             waiting: 0,
             open: true,
             state: State::Making,
+            given: 0,
             digested: false,
         });
         self.order.push_back(free);

@@ -37,7 +37,7 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         let mut any = false;
         for _ in 0..STEPS {
             if self.next == self.size {
-                self.close_block();
+                any |= self.close_block();
                 break;
             }
             let piece = match self.piece {
@@ -83,19 +83,21 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
             }
             self.close_block();
         }
-        if !self.blocks.has_room() {
+        if !self.blocks.has_room() || self.target.is_full() {
             return None;
         }
         let place = self.pool.take(BLOCK)?;
         Some((self.blocks.begin(self.next, place), BLOCK))
     }
 
-    /// Closes the open block, if there is one: nothing is added to it any more.
-    fn close_block(&mut self) {
-        if let Some(index) = self.blocks.open() {
-            self.blocks.get(index).open = false;
-            self.write_if_complete(index);
-        }
+    /// Closes the open block: nothing is added to it any more. Returns false if there is none.
+    fn close_block(&mut self) -> bool {
+        let Some(index) = self.blocks.open() else {
+            return false;
+        };
+        self.blocks.get(index).open = false;
+        self.write_if_complete(index);
+        true
     }
 
     /// Adds `length` bytes to a block. If they are `waited` for, they are still to come.

@@ -11,7 +11,6 @@ use core::ops::Range;
 use guest_formats::Compressed;
 
 use crate::codec::{Fault, Pieces};
-use crate::disks::source_name;
 use crate::failure::{Failure, unreadable};
 use crate::pool::{Place, Pool};
 use crate::{SECTOR, to_u64, to_usize};
@@ -94,7 +93,7 @@ impl Large {
         if self.stream.is_some() {
             return Ok(());
         }
-        let bad = |fault| super::bad_data(source_name(source), cluster.offset, fault);
+        let bad = |fault| super::bad_data(source, cluster.offset, fault);
         self.of = None;
         resize(&mut self.bytes, to_usize(cluster.size)).map_err(bad)?;
         self.stream = Some(Stream {
@@ -195,7 +194,7 @@ impl Stream {
     /// Inflates `input`, which lies at `start` in the file, to `output`. Returns true once the
     /// cluster is complete.
     fn inflate(&mut self, start: u64, input: &[u8], output: &mut [u8]) -> Result<bool, Failure> {
-        let (source, cluster) = (source_name(self.source), self.cluster);
+        let (source, cluster) = (self.source, self.cluster);
         let bad = |fault| super::bad_data(source, cluster.offset, fault);
         let payload = match self.payload.clone() {
             Some(payload) => payload,

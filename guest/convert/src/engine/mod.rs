@@ -3,7 +3,8 @@
 //! The disk is made block by block. `compose` puts a block together from pieces. A piece that lies
 //! in a file as it is, the disk reads to its place in the block. A compressed one is inflated
 //! there, from a fetch that was read before. A complete block is written from where it lies. Zeros
-//! are not written: they are declared to a raw output, and have no place in a qcow2 image.
+//! are not written, whether the image says that they are or only their bytes do: they are declared to
+//! a raw output, and have no place in a qcow2 image.
 
 mod block;
 mod compose;
@@ -24,14 +25,15 @@ use guest_protocol::ConvertFormat;
 use crate::app::ConversionEnd;
 use crate::backing_chain::{BackingChain, Piece};
 use crate::codec::{Fault, Inflater};
-use crate::disks::{Disks, OUTPUT, source_name};
-use crate::failure::{Failure, Op, refused, unreadable};
+use crate::disks::{Disks, OUTPUT};
+use crate::failure::{Failure, Op, failed, refused, unreadable};
 use crate::pool::Pool;
 use crate::{SECTOR, to_u64, to_usize};
-use block::{Blocks, Fetches, Item, State};
+use block::{Blocks, Fetches, Item};
 use guest_formats::{Finding, Reason};
 use large::Large;
 use tables::Tables;
+pub(crate) use tables::no_room;
 use target::Target;
 use zeros::Zeros;
 
@@ -63,6 +65,15 @@ pub struct Engine<'a, 'p, P, R, O> {
     piece: Option<Piece>,
 }
 
+/// What is to be written.
+#[derive(Clone, Copy, Debug)]
+pub struct Output {
+    /// The format.
+    pub format: ConvertFormat,
+    /// How many bytes it may have at the most.
+    pub room: u64,
+}
+
 /// Who waits for a read.
 #[derive(Clone, Copy, Debug)]
 enum Waiting {
@@ -87,13 +98,15 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
         pool: &'a mut Pool,
         observer: &'a mut O,
         hasher: Option<Hasher>,
-        format: ConvertFormat,
+        output: Output,
     ) -> Result<Self, Failure> {
         let size = chain.size();
-        let room = disks.output.config().capacity.saturating_mul(SECTOR);
-        let target = match format {
-            ConvertFormat::Raw => Target::Raw(Zeros::new(disks.output.config().zeroes, pool)),
-            ConvertFormat::Qcow2 => Target::Qcow2(Tables::new(size, room, pool)?),
+        let device = disks.output.config();
+        let target = match output.format {
+            ConvertFormat::Raw => Target::Raw(Zeros::new(device.zeroes, pool)),
+            ConvertFormat::Qcow2 => {
+                Target::Qcow2(Tables::new(size, output.room, device.flush, pool)?)
+            }
         };
         Ok(Self {
             size,
@@ -117,13 +130,27 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
 
     /// Converts the disk and flushes the output, or goes as far as the first failure.
     pub fn run(mut self) -> ConversionEnd {
-        let result = self.convert().and_then(|()| self.flush());
+        let result = self
+            .clear()
+            .and_then(|()| self.convert())
+            .and_then(|()| self.flush());
         let count = self.done().div_ceil(SECTOR);
         ConversionEnd {
             count,
             length: self.target.length(self.size),
             result: result.map(|()| self.hasher.map(Hasher::finish)),
         }
+    }
+
+    /// Makes an output with a header zero where that will be, before anything else is written: an
+    /// old image there must not show what is written to its clusters.
+    fn clear(&mut self) -> Result<(), Failure> {
+        let Some(request) = self.target.clear(self.pool) else {
+            return Ok(());
+        };
+        let status = self.alone(request)?;
+        self.target.take(status)?;
+        self.flush()
     }
 
     fn convert(&mut self) -> Result<(), Failure> {
@@ -133,7 +160,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
             moved |= self.compose()?;
             moved |= self.place()?;
             self.digest();
-            self.release();
+            moved |= self.release();
             if !moved {
                 // There is nothing to do before the fetch is there, however short it is.
                 self.ask();
@@ -190,7 +217,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
                 let sector = block.start / SECTOR;
                 return Err(Failure::answered(Op::Write, OUTPUT, sector, done.status));
             }
-            block.state = State::Written;
+            self.write_rest(usize::from(done.slot));
         }
         Ok(any)
     }
@@ -209,7 +236,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
     }
 
     fn inflate(&mut self, item: &Item) -> Result<(), Failure> {
-        let source = source_name(item.source);
+        let source = item.source;
         let fetch = self.fetches.place_of(item);
         let payload = item
             .cluster
@@ -249,32 +276,43 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
         }
     }
 
-    /// Gives back the memory of blocks that are not needed any more.
-    fn release(&mut self) {
+    /// Gives back the memory of blocks that are not needed any more. Returns true if there were any.
+    fn release(&mut self) -> bool {
         let digest = self.hasher.is_some();
+        let mut any = false;
         while let Some(place) = self.blocks.release(digest) {
             self.pool.give(place);
+            any = true;
         }
+        any
     }
 
     fn flush(&mut self) -> Result<(), Failure> {
         if !self.disks.output.config().flush {
             return Ok(());
         }
-        self.disks.output.submit(OWN_SLOT, Request::FLUSH);
+        match self.alone(Request::FLUSH)? {
+            STATUS_OK => Ok(()),
+            status => Err(Failure::answered(Op::Flush, OUTPUT, 0, status)),
+        }
+    }
+
+    /// Makes a request to the output while no other one is under way, waits for it, and returns its
+    /// status byte.
+    fn alone(&mut self, request: Request) -> Result<u8, Failure> {
+        self.disks.submit_write(OWN_SLOT, request);
         self.disks.kick();
         loop {
-            match self.disks.complete_write()? {
-                Some(done) if done.status == STATUS_OK => return Ok(()),
-                Some(done) => return Err(Failure::answered(Op::Flush, OUTPUT, 0, done.status)),
-                None => self.disks.wait(false)?,
+            if let Some(done) = self.disks.complete_write()? {
+                return Ok(done.status);
             }
+            self.disks.wait(false)?;
         }
     }
 }
 
-/// The failure of a cluster whose fetch is at `offset` of the image's file.
-fn bad_data(source: &'static str, offset: u64, fault: Fault) -> Failure {
+/// The failure of a cluster at `offset` of the image on the disk `source`.
+fn bad_data(source: usize, offset: u64, fault: Fault) -> Failure {
     match fault {
         Fault::Data => {
             let finding = Finding {
@@ -284,7 +322,7 @@ fn bad_data(source: &'static str, offset: u64, fault: Fault) -> Failure {
             };
             refused(source, &finding)
         }
-        Fault::Memory => Failure::new(Op::Read, source, &fault),
+        Fault::Memory => failed(Op::Read, source, &fault),
     }
 }
 

@@ -1,12 +1,13 @@
 //! Writes complete blocks to their places on the output.
 //!
-//! On a raw output each byte has its place, and a block is written as soon as all of it is there.
+//! On a raw output each byte has its place, and a block is written as soon as all of it is there:
+//! one stretch of data after the other, with the zeros between them declared.
 //! In a qcow2 image clusters get their places in the order of the disk, so that the same disk
 //! always makes the same file, and clusters of zeros get none.
 
 use core::ops::Range;
 
-use guest_copy::copy::zeros::is_zero;
+use guest_copy::copy::zeros::{Search, is_zero};
 use guest_copy::progress::Observer;
 use guest_formats::qcow2::CLUSTER;
 use guest_kit::hardware::{Ports, Registers};
@@ -28,8 +29,35 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         }
         block.state = State::Complete;
         if matches!(self.target, Target::Raw(_)) {
-            let (start, len) = (block.start, block.len);
-            self.write(index, 0..len.next_multiple_of(to_usize(SECTOR)), start);
+            self.write_rest(index);
+        }
+    }
+
+    /// Goes on with a block of which a part has been written, or with one on a raw output that is
+    /// complete: declares the zeros up to the next data, and writes that data.
+    pub(super) fn write_rest(&mut self, index: usize) {
+        loop {
+            let block = self.blocks.get(index);
+            let (start, given, rest) = (block.start, block.given, block.len - block.given);
+            if rest == 0 {
+                block.state = State::Written;
+                return;
+            }
+            let at = start + to_u64(given);
+            let bytes = self.pool.bytes(block.place.offset() + given, rest);
+            let (len, zeros) = match &mut self.target {
+                Target::Raw(zeros) if zeros.are_taken() => {
+                    let stretch = Search::HOLES.stretch(bytes);
+                    (stretch.len, stretch.zero.then_some(zeros))
+                }
+                _ => (rest, None),
+            };
+            let Some(zeros) = zeros else {
+                self.write(index, given..given + len, at);
+                return;
+            };
+            zeros.found(at, to_u64(len));
+            block.given += len;
         }
     }
 
@@ -64,15 +92,20 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
             let at = tables.place(first, clusters.end - clusters.start)?;
             let bytes = to_usize(clusters.start * CLUSTER)..to_usize(clusters.end * CLUSTER);
             self.write(index, bytes, at);
+            // The clusters behind these are zeros.
+            let block = self.blocks.get(index);
+            block.given = block.len;
         }
     }
 
-    /// Writes these `bytes` of a block to the offset `at` of the output. Bytes behind the end of
-    /// the block are zero.
+    /// Writes these `bytes` of a block to the offset `at` of the output, filled up to a whole
+    /// sector. Bytes behind the end of the block are zero.
     fn write(&mut self, index: usize, bytes: Range<usize>, at: u64) {
         let block = self.blocks.get(index);
         block.state = State::Writing;
         let (offset, len) = (block.place.offset(), block.len);
+        block.given = bytes.end.min(len);
+        let bytes = bytes.start..bytes.end.next_multiple_of(to_usize(SECTOR));
         if bytes.end > len {
             self.pool.bytes_mut(offset + len, bytes.end - len).fill(0);
         }

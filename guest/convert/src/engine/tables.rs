@@ -1,13 +1,16 @@
 //! Writes the tables of a qcow2 image. [`guest_formats::qcow2::Writer`] makes them. They are
 //! written one at a time, from memory of the pool that is for them alone.
+//!
+//! The header makes an image of the output. So the output is cleared of another one's before anything
+//! is written, and all else is flushed before the header is written.
 
 use guest_formats::qcow2::{CLUSTER, Writer};
 use guest_kit::virtio::requests::{Kind, Request, STATUS_OK};
 
 use crate::disks::OUTPUT;
-use crate::failure::{Failure, Op};
+use crate::failure::{Failure, Op, failed};
 use crate::pool::{Place, Pool};
-use crate::{SECTOR, to_u32, to_u64, to_usize};
+use crate::{SECTOR, to_u32, to_usize};
 
 /// The tables of one conversion.
 #[derive(Debug)]
@@ -17,26 +20,67 @@ pub(super) struct Tables {
     place: Place,
     /// How many bytes the output may have.
     room: u64,
-    /// The offset on the output at which a table is being written, if one is.
-    busy: Option<u64>,
+    /// Whether the output is still to be flushed before the header is written.
+    unflushed: bool,
+    busy: Option<Busy>,
+}
+
+/// The request that is under way.
+#[derive(Clone, Copy, Debug)]
+enum Busy {
+    /// A table is written at this offset of the output.
+    Table(u64),
+    Flush,
 }
 
 impl Tables {
-    /// The tables for a disk of `size` bytes, on an output that may have `room` bytes.
+    /// The tables for a disk of `size` bytes, on an output that may have `room` bytes and that
+    /// `flushes` if asked to.
     ///
     /// # Errors
     ///
     /// [`Failure`] if the format has no disks of this size, or there is no memory.
-    pub(super) fn new(size: u64, room: u64, pool: &mut Pool) -> Result<Self, Failure> {
-        let writer = Writer::new(size);
-        let writer = writer.map_err(|error| Failure::new(Op::Init, OUTPUT, &error))?;
+    pub(super) fn new(
+        size: u64,
+        room: u64,
+        flushes: bool,
+        pool: &mut Pool,
+    ) -> Result<Self, Failure> {
+        let too_large = |error| {
+            let advice = format_args!("{error}; convert it with --output-format raw");
+            failed(Op::Refused, 0, &advice)
+        };
+        let writer = Writer::new(size).map_err(too_large)?;
         let no_memory = || Failure::new(Op::Init, OUTPUT, &"there is no memory for its tables");
         Ok(Self {
             writer,
             place: pool.take(to_usize(CLUSTER)).ok_or_else(no_memory)?,
             room,
+            unflushed: flushes,
             busy: None,
         })
+    }
+
+    /// The request that makes zero what lies where the header will be, if there is room for any.
+    pub(super) fn clear(&mut self, pool: &mut Pool) -> Option<Request> {
+        let length = CLUSTER.min(self.room / SECTOR * SECTOR);
+        if length == 0 {
+            return None;
+        }
+        let bytes = pool.bytes_mut(self.place.offset(), to_usize(length));
+        bytes.fill(0);
+        Some(self.write(pool, 0, length))
+    }
+
+    /// The request that writes the first `length` bytes of the memory to the offset `at`.
+    fn write(&mut self, pool: &Pool, at: u64, length: u64) -> Request {
+        self.busy = Some(Busy::Table(at));
+        Request {
+            kind: Kind::Write,
+            sector: at / SECTOR,
+            address: pool.address(self.place.offset()),
+            len: to_u32(to_usize(length)),
+        }
     }
 
     /// Whether clusters can be placed. The tables that earlier ones have completed must be taken
@@ -58,18 +102,15 @@ impl Tables {
     }
 
     fn check_room(&self, at: u64, length: u64) -> Result<(), Failure> {
-        if at.saturating_add(length) <= self.room {
-            return Ok(());
+        let needed = at.saturating_add(length);
+        match needed <= self.room {
+            true => Ok(()),
+            false => Err(no_room(needed)),
         }
-        let room = self.room;
-        let detail = format_args!(
-            "the image gets longer than the {room} bytes that the output may have: allow more with \
-             --max-output-size, or give a larger device"
-        );
-        Err(Failure::new(Op::Write, OUTPUT, &detail))
     }
 
-    /// The request that writes the next complete table, unless one is being written. `all` says
+    /// The request that writes the next complete table, or that flushes what the header makes an
+    /// image of, unless another one is under way. `all` says
     /// whether all clusters are placed, so that the other tables are complete, too.
     pub(super) fn request(
         &mut self,
@@ -82,30 +123,33 @@ impl Tables {
         if self.busy.is_some() {
             return Ok(None);
         }
+        if self.unflushed && self.writer.has_only_header() {
+            self.unflushed = false;
+            self.busy = Some(Busy::Flush);
+            return Ok(Some(Request::FLUSH));
+        }
         let buffer = pool.bytes_mut(self.place.offset(), to_usize(CLUSTER));
         let Some(at) = self.writer.take_table(buffer) else {
             return Ok(None);
         };
-        self.check_room(at, to_u64(buffer.len()))?;
-        self.busy = Some(at);
-        Ok(Some(Request {
-            kind: Kind::Write,
-            sector: at / SECTOR,
-            address: pool.address(self.place.offset()),
-            len: to_u32(to_usize(CLUSTER)),
-        }))
+        self.check_room(at, CLUSTER)?;
+        Ok(Some(self.write(pool, at, CLUSTER)))
     }
 
     /// Says that the request has come back with this status byte.
     pub(super) fn take(&mut self, status: u8) -> Result<(), Failure> {
-        let sector = self.busy.take().unwrap_or(0) / SECTOR;
+        let (op, at) = match self.busy.take() {
+            Some(Busy::Flush) => (Op::Flush, 0),
+            Some(Busy::Table(at)) => (Op::Write, at),
+            None => (Op::Write, 0),
+        };
         match status {
             STATUS_OK => Ok(()),
-            status => Err(Failure::answered(Op::Write, OUTPUT, sector, status)),
+            status => Err(Failure::answered(op, OUTPUT, at / SECTOR, status)),
         }
     }
 
-    /// Whether no table is being written, and none waits.
+    /// Whether no request is under way, and no table waits.
     pub(super) fn is_quiet(&self) -> bool {
         self.busy.is_none() && self.writer.is_done()
     }
@@ -113,5 +157,14 @@ impl Tables {
     /// The length of the output in bytes.
     pub(super) const fn length(&self) -> u64 {
         self.writer.length()
+    }
+}
+
+/// The failure of an output that may not have the `needed` bytes that it takes at the least.
+pub(crate) fn no_room(needed: u64) -> Failure {
+    let detail = format_args!("the output needs {needed} bytes");
+    Failure {
+        sector: needed.div_ceil(SECTOR),
+        ..Failure::new(Op::Room, OUTPUT, &detail)
     }
 }

@@ -35,12 +35,28 @@ impl Target {
         }
     }
 
+    /// Whether no more zeros can be left out now.
+    pub(super) fn is_full(&self) -> bool {
+        match self {
+            Self::Raw(zeros) => zeros.is_full(),
+            Self::Qcow2(_) => false,
+        }
+    }
+
     /// Leaves out `length` bytes of zeros at `offset`, or as many of them as it can now. Returns
     /// how many.
     pub(super) fn leave_out(&mut self, offset: u64, length: u64) -> u64 {
         match self {
             Self::Raw(zeros) => zeros.add(offset, length),
             Self::Qcow2(_) => length,
+        }
+    }
+
+    /// The request that makes zero what lies where the header will be, if there will be one.
+    pub(super) fn clear(&mut self, pool: &mut Pool) -> Option<Request> {
+        match self {
+            Self::Raw(_) => None,
+            Self::Qcow2(tables) => tables.clear(pool),
         }
     }
 
@@ -54,7 +70,7 @@ impl Target {
         written: bool,
     ) -> Result<Option<Request>, Failure> {
         match self {
-            Self::Raw(zeros) => Ok(zeros.request(pool, composed)),
+            Self::Raw(zeros) => Ok(zeros.request(pool, composed && written)),
             Self::Qcow2(tables) => tables.request(pool, composed && written),
         }
     }

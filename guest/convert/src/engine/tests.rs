@@ -15,7 +15,7 @@ use std::rc::Rc;
 use guest_formats::qcow2::{CLUSTER, Check, CheckOptions};
 use guest_formats::{Options, Reason, ReasonSet};
 use guest_kit::testing::Device;
-use guest_kit::testing::disk::FakeDisk;
+use guest_kit::testing::disk::{Change, FakeDisk};
 use guest_kit::testing::memory::leak;
 use guest_kit::testing::ports_with;
 use guest_kit::virtio::block::{BlockDevice, F_WRITE_ZEROES, Purpose};
@@ -120,7 +120,9 @@ fn run_to(
             let mut pool = Pool::new(leak((1 << 20) - 2 * PAGE));
             let hasher = Some(Hasher::new(chain.size()));
             let (chain, disks, pool) = (&mut chain, &mut disks, &mut pool);
-            let engine = Engine::new(chain, disks, pool, &mut counts, hasher, format);
+            let room = target.get().data.len() as u64;
+            let output = Output { format, room };
+            let engine = Engine::new(chain, disks, pool, &mut counts, hasher, output);
             let outcome = engine.unwrap().run();
             if outcome.result.is_ok() {
                 assert_eq!(counts.0.last(), Some(&sectors));
@@ -149,8 +151,8 @@ fn qcow2(files: &[&[u8]], expected: &[u8], seed: u64, name: &str) -> Vec<u8> {
     let digest = run.outcome.result.as_ref().unwrap();
     assert_eq!(*digest, Some(digest_of(expected)), "{name}");
     assert_eq!(run.outcome.count, run.sectors, "{name}");
-    assert_eq!(run.target.get().flushes, 1);
     assert!(run.target.get().zeroed.is_empty());
+    assert_header_comes_last(&run.target.get().changes, name);
     let image = run.output();
     let mut disk = support::disk(&image, &Options::default()).unwrap();
     let filling = disk.split_off(expected.len());
@@ -166,6 +168,19 @@ fn qcow2(files: &[&[u8]], expected: &[u8], seed: u64, name: &str) -> Vec<u8> {
     let data = clusters.filter(|cluster| cluster.iter().any(|&byte| byte != 0));
     assert_eq!(report.allocated, data.count() as u64, "{name}");
     image
+}
+
+/// Before anything else the place of the header is made zero, behind everything else it is written,
+/// and what is before and behind each of the two is flushed.
+fn assert_header_comes_last(changes: &[Change], name: &str) {
+    let header = Change::Write(0, CLUSTER);
+    let [first, second, middle @ .., third, last, end] = changes else {
+        panic!("{name}: {changes:?}");
+    };
+    assert_eq!([*first, *second], [header, Change::Flush], "{name}");
+    assert_eq!([*third, *last, *end], [Change::Flush, header, Change::Flush], "{name}");
+    let other = |change: &Change| matches!(change, Change::Write(at, _) if *at >= CLUSTER);
+    assert!(middle.iter().all(other), "{name}: {changes:?}");
 }
 
 fn digest_of(bytes: &[u8]) -> [u8; 32] {
@@ -279,6 +294,75 @@ fn zeros_are_declared_and_not_written() {
     assert_eq!(zeroed, 3 << 16);
 }
 
+/// Converts a raw disk that has data where `data` says so and zeros elsewhere, and checks that exactly
+/// the zeros, in whole grains, are declared; returns how many requests and parts that took.
+fn assert_zeros_are_found(disk: &[u8], limits: (u32, u32), seed: u64, name: &str) -> (usize, usize) {
+    let run = run(&[disk], true, seed, |disks| {
+        disks[1].get().zero_limits = limits;
+    });
+    let digest = run.outcome.result.unwrap();
+    assert_eq!(digest, Some(digest_of(disk)), "{name}");
+    let target = run.target.get();
+    assert!(target.data[..disk.len()] == *disk, "{name}");
+    let mut zeroed = vec![false; disk.len().next_multiple_of(512)];
+    for &(at, length) in &target.zeroed {
+        for byte in &mut zeroed[at as usize..][..length as usize] {
+            assert!(!std::mem::replace(byte, true), "{name}: declared twice");
+        }
+    }
+    let grains = disk.chunks(4096).zip(zeroed.chunks(4096));
+    for (index, (grain, zeroed)) in grains.enumerate() {
+        let zero = grain.iter().all(|&byte| byte == 0);
+        assert!(zeroed.iter().all(|&declared| declared == zero), "{name}: {index}");
+    }
+    let requests = target.changes.iter().filter(|&&change| change == Change::Zero);
+    (requests.count(), target.zeroed.len())
+}
+
+#[test]
+fn zeros_in_the_bytes_of_a_disk_are_declared_as_holes_are() {
+    for (name, size) in [("whole", 40 << 12), ("a part of a sector", (70 << 12) + 700)] {
+        for seed in 0..4 {
+            let mut disk = vec![0; size];
+            for (index, byte) in support::pattern(seed + 1, size >> 12).iter().enumerate() {
+                // Data that begins late in its grain, and grains that look like data at first.
+                let at = (index << 12) + usize::from(*byte) * 16;
+                disk[at] = byte & 1;
+            }
+            let limits = [(64, 3), (u32::MAX, 256), (8, 1), (u32::MAX, 2)];
+            assert_zeros_are_found(&disk, limits[seed as usize], seed, name);
+        }
+        // Every second grain, which is the most stretches that there can be.
+        let mut disk = vec![0; size];
+        disk.iter_mut().step_by(8192).for_each(|byte| *byte = 1);
+        assert_zeros_are_found(&disk, (64, 3), 5, name);
+    }
+}
+
+#[test]
+fn a_long_stretch_of_zeros_is_one_part_of_one_request() {
+    let mut disk = vec![0; 3 << 20];
+    disk[5000] = 1;
+    disk[(3 << 20) - 1] = 1;
+    for seed in 0..4 {
+        let taken = assert_zeros_are_found(&disk, (u32::MAX, 256), seed, "long");
+        assert_eq!(taken, (1, 2), "{seed}");
+    }
+    let nothing = vec![0; 3 << 20];
+    assert_eq!(assert_zeros_are_found(&nothing, (u32::MAX, 256), 1, "all"), (1, 1));
+}
+
+#[test]
+fn inflated_zeros_are_found_and_an_output_that_takes_no_declarations_gets_them_written() {
+    let mut image = Qcow2::new(16, &[Compressed, Data, Compressed]);
+    image.disk[..2 << 16].fill(0);
+    let built = image.build().bytes;
+    check(&[&built], &image.disk, "compressed zeros");
+    let run = run(&[&built], true, 1, |_| {});
+    let zeroed: u64 = run.target.get().zeroed.iter().map(|part| part.1).sum();
+    assert!(zeroed >= 2 << 16, "{zeroed}");
+}
+
 #[test]
 fn a_disk_that_cannot_be_read_or_written_is_named() {
     let built = Qcow2::new(16, &[Data, Data, Compressed]).build();
@@ -332,15 +416,16 @@ fn an_image_that_does_not_fit_names_the_output_and_its_room() {
     let disk = support::pattern(1, 300_000);
     for clusters in 0..10 {
         let run = run_to(ConvertFormat::Qcow2, &[&disk], true, 1, |disks| {
-            disks[1].get().data.truncate(clusters << 16);
+            disks[1].get().data.truncate((clusters as usize) << 16);
         });
         // Header, refcount table, L1 table, five clusters, L2 table and refcounts.
         let Err(failure) = run.outcome.result else {
             panic!("{clusters} clusters were enough");
         };
-        assert_eq!((failure.op, failure.device), (Op::Write, "output"));
-        let room = format!("the {} bytes", clusters << 16);
-        assert!(failure.detail.contains(&room), "{}", failure.detail);
+        assert_eq!((failure.op, failure.device), (Op::Room, "output"));
+        let room = clusters << 16;
+        assert!(failure.sector * 512 > room, "{failure:?} with {room}");
+        assert!(failure.sector * 512 <= 10 << 16, "{failure:?}");
     }
     let run = run_to(ConvertFormat::Qcow2, &[&disk], true, 1, |disks| {
         disks[1].get().data.truncate(10 << 16);
@@ -350,9 +435,44 @@ fn an_image_that_does_not_fit_names_the_output_and_its_room() {
 }
 
 #[test]
+fn an_image_that_lay_there_is_none_any_more_when_a_conversion_fails() {
+    let old = support::pattern(7, 300_000);
+    let old = qcow2(&[&old], &old, 1, "the old image");
+    // Longer, so that nothing of the old image is left where the new one has its tables.
+    let disk = support::pattern(8, 500_000);
+    for seed in 0..8 {
+        let run = run_to(ConvertFormat::Qcow2, &[&disk], true, seed, |disks| {
+            disks[1].get().data[..old.len()].copy_from_slice(&old);
+            disks[0].get().bad.insert(450_000);
+        });
+        let failure = run.outcome.result.unwrap_err();
+        assert_eq!((failure.op, failure.device), (Op::Read, "input"));
+        let target = run.target.get();
+        assert!(target.data[..CLUSTER as usize].iter().all(|&byte| byte == 0));
+    }
+    // What cannot be cleared is not written to.
+    let run = run_to(ConvertFormat::Qcow2, &[&disk], true, 1, |disks| {
+        disks[1].get().bad.insert(9);
+    });
+    assert!(run.outcome.result.is_err());
+    assert_eq!(run.target.get().changes, []);
+}
+
+#[test]
+fn a_flush_that_fails_before_the_header_leaves_none() {
+    let disk = support::pattern(8, 500_000);
+    let run = run_to(ConvertFormat::Qcow2, &[&disk], true, 1, |disks| {
+        disks[1].get().flush_fails = true;
+    });
+    let failure = run.outcome.result.unwrap_err();
+    assert_eq!((failure.op, failure.device), (Op::Flush, "output"));
+    assert_eq!(run.target.get().data[..4], [0; 4]);
+}
+
+#[test]
 fn a_table_that_cannot_be_written_fails_the_conversion() {
     let disk = support::pattern(1, 300_000);
-    // One of each kind, and data.
+    // One of each kind, and data; also a device that fails when its head is to be cleared.
     for cluster in [0, 1, 2, 4, 8, 9] {
         let run = run_to(ConvertFormat::Qcow2, &[&disk], true, 3, |disks| {
             disks[1].get().bad.insert((cluster << 16) + 9);

@@ -17,7 +17,8 @@ pub(super) struct Zeros {
     /// The limits of a request, and the memory for its list. Nothing if the output takes no such
     /// requests.
     way: Option<(ZeroLimits, Place)>,
-    /// The parts that are not declared yet: the first sector, and how many sectors.
+    /// The parts that are not declared yet, in the order of the disk: the first sector, and how many
+    /// sectors. Neighbours are one part, as far as a part may go.
     parts: Vec<(u64, u32)>,
     /// Whether a request is under way.
     busy: bool,
@@ -45,6 +46,11 @@ impl Zeros {
         !self.busy && self.parts.is_empty()
     }
 
+    /// Whether there is no room for another part, so that nothing should be begun that may find one.
+    pub(super) fn is_full(&self) -> bool {
+        self.way.is_some() && self.parts.len() >= self.most()
+    }
+
     /// How many parts a request may name.
     fn most(&self) -> usize {
         self.way.map_or(0, |(limits, place)| {
@@ -56,31 +62,70 @@ impl Zeros {
     /// returns how many. Only the end of the disk lies within a sector; the rest of that sector is
     /// zero, too.
     pub(super) fn add(&mut self, offset: u64, length: u64) -> u64 {
-        let Some((limits, _)) = self.way else {
-            return 0;
-        };
-        if self.parts.len() >= self.most() {
+        if self.way.is_none() || self.parts.len() >= self.most() {
             return 0;
         }
-        // A part ends at a grain, so that the next one begins at one.
-        let most = limits.sectors - limits.sectors % 8;
-        let sectors = u32::try_from(length.div_ceil(SECTOR)).map_or(most, |all| all.min(most));
-        self.parts.push((offset / SECTOR, sectors));
-        length.min(u64::from(sectors) * SECTOR)
+        let sectors = self.insert(offset / SECTOR, length.div_ceil(SECTOR));
+        length.min(sectors * SECTOR)
+    }
+
+    /// Notes that `length` bytes at `offset`, which were found in a block, are zero. There is room
+    /// for them: no block is begun while the list is full, and the blocks under way are few.
+    pub(super) fn found(&mut self, offset: u64, length: u64) {
+        let (mut sector, mut rest) = (offset / SECTOR, length.div_ceil(SECTOR));
+        while rest > 0 && self.way.is_some() {
+            let noted = self.insert(sector, rest);
+            sector += noted;
+            rest -= noted;
+        }
+    }
+
+    /// How many sectors a part may have. It ends at a grain, so that the next one begins at one.
+    fn largest(&self) -> u32 {
+        self.way
+            .map_or(0, |(limits, _)| limits.sectors - limits.sectors % 8)
+    }
+
+    /// Puts a part of at most `sectors` sectors into the list, and returns how many it has. It
+    /// becomes one part with its neighbours if that is not too large.
+    fn insert(&mut self, sector: u64, sectors: u64) -> u64 {
+        let largest = self.largest();
+        let sectors = u32::try_from(sectors).map_or(largest, |all| all.min(largest));
+        let index = self.parts.partition_point(|part| part.0 < sector);
+        self.parts.insert(index, (sector, sectors));
+        self.join(index);
+        if let Some(before) = index.checked_sub(1) {
+            self.join(before);
+        }
+        sectors.into()
+    }
+
+    /// Makes one part of the part with this index and the one behind it, if they touch and the
+    /// whole is not too large.
+    fn join(&mut self, index: usize) {
+        if let [(sector, sectors), (next, more), ..] = self.parts[index..]
+            && sector + u64::from(sectors) == next
+            && let Some(both) = sectors.checked_add(more)
+            && both <= self.largest()
+        {
+            self.parts[index].1 = both;
+            self.parts.remove(index + 1);
+        }
     }
 
     /// The request that declares what is noted, if no other one is under way. It is made once the
     /// list is full, or `all` zeros are known.
     pub(super) fn request(&mut self, pool: &mut Pool, all: bool) -> Option<Request> {
         let (_, place) = self.way?;
-        let due = self.parts.len() >= self.most() || all;
+        let due = self.is_full() || all;
         if self.busy || self.parts.is_empty() || !due {
             return None;
         }
-        let len = self.parts.len() * ZERO_SEGMENT_LEN;
+        let count = self.parts.len().min(self.most());
+        let len = count * ZERO_SEGMENT_LEN;
         let bytes = pool.bytes_mut(place.offset(), len);
         let (segments, _) = bytes.as_chunks_mut::<ZERO_SEGMENT_LEN>();
-        for (segment, (sector, sectors)) in segments.iter_mut().zip(self.parts.drain(..)) {
+        for (segment, (sector, sectors)) in segments.iter_mut().zip(self.parts.drain(..count)) {
             *segment = zero_segment(sector, sectors);
         }
         self.busy = true;

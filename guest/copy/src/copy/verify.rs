@@ -8,7 +8,6 @@ use core::fmt::Write as _;
 use guest_kit::hardware::{Ports, Registers};
 use guest_kit::virtio::block::WIRE_SECTOR;
 use guest_kit::virtio::requests::{Kind, MAX_REQUEST_SLOTS, Request, STATUS_OK};
-use guest_protocol::NO_STATUS;
 
 use super::digest::{Hasher, LEN};
 use super::disks::DiskFault;
@@ -143,13 +142,8 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
 fn difference(found: &[u8], digest: &[u8]) -> Failure {
     // Not `format!`: the library's copy of it can unwind, for which a guest has nothing.
     let detail = String::from("what was read back has sha256 ") + &hex(found) + ", the input ";
-    Failure {
-        op: Op::Verify,
-        device: Side::Output.name(),
-        sector: 0,
-        status: NO_STATUS,
-        detail: detail + &hex(digest),
-    }
+    let detail = detail + &hex(digest);
+    Failure::new(Op::Verify, Side::Output.name(), &detail)
 }
 
 /// The bytes as hexadecimal digits.

@@ -23,11 +23,8 @@ fn said(protocol: Protocol, say: impl FnOnce(&mut TestReporter<'_>)) -> FakePort
 
 fn failure(op: Op) -> Failure {
     Failure {
-        op,
-        device: "input",
         sector: 5,
-        status: NO_STATUS,
-        detail: "because".into(),
+        ..Failure::new(op, "input", &"because")
     }
 }
 

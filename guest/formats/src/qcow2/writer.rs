@@ -6,7 +6,7 @@
 //! disk in its order with each L2 table behind the clusters that it maps, and the refcount blocks.
 //! Every cluster up to the end of the file is used exactly once, so that each refcount is one and
 //! none has to be kept in memory. The header is written last, so that the file is no image before
-//! it is complete.
+//! it is complete, if its first cluster was zero before.
 //!
 //! A writer keeps at most three L2 tables and a cluster of the L1 table in memory, whatever the
 //! size of the disk.
@@ -194,6 +194,16 @@ impl Writer {
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.stage == Stage::Done
+    }
+
+    /// Whether the header, which makes an image of the file, is all that is left to take.
+    #[must_use]
+    pub const fn has_only_header(&self) -> bool {
+        match self.stage {
+            Stage::RefcountTable { index, .. } => index >= self.layout.refcount_table,
+            Stage::Header => true,
+            Stage::Data | Stage::L1 | Stage::Refcounts { .. } | Stage::Done => false,
+        }
     }
 
     /// Fills `buffer`, which has the size of a cluster, with the next table that is complete, and

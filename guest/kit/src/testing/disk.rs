@@ -21,6 +21,16 @@ pub enum Mischief {
     NeedsReset,
 }
 
+/// A request that changed the disk, or made that durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// So many bytes were written at this offset.
+    Write(u64, u64),
+    /// Parts were made zero.
+    Zero,
+    Flush,
+}
+
 pub struct DiskState {
     pub data: Vec<u8>,
     pub sector_size: u32,
@@ -53,6 +63,8 @@ pub struct DiskState {
     pub kicks: usize,
     pub served: usize,
     pub flushes: usize,
+    /// What was served that changes the disk, in order.
+    pub changes: Vec<Change>,
     pub most_at_once: usize,
     pub notified: bool,
     pub status: u32,
@@ -93,6 +105,7 @@ impl FakeDisk {
             kicks: 0,
             served: 0,
             flushes: 0,
+            changes: Vec::new(),
             most_at_once: 0,
             notified: false,
             status: 0,
@@ -299,6 +312,7 @@ impl DiskState {
             assert_eq!((len, flags, sector), (1, DESC_WRITE, 0));
             assert_ne!(self.accepted & F_FLUSH, 0);
             self.flushes += 1;
+            self.changes.push(Change::Flush);
             return (u8::from(self.flush_fails), 1, address);
         }
         let (at, one, writable, _) = self.descriptor(next);
@@ -327,6 +341,8 @@ impl DiskState {
         }
         assert_eq!((kind, flags, self.accepted & F_RO), (1, DESC_NEXT, 0));
         load_bytes(address, data);
+        self.changes
+            .push(Change::Write(range.start, u64::from(len)));
         if let Some(at) = self
             .corrupt
             .filter(|at| (start..start + bytes).contains(at))
@@ -344,6 +360,7 @@ impl DiskState {
         if let Some(status) = self.zeroes_fail {
             return status;
         }
+        self.changes.push(Change::Zero);
         for part in 0..parts {
             let at = address + 16 * part;
             let (sector, sectors, flags): (u64, u32, u32) = (load(at), load(at + 8), load(at + 12));
