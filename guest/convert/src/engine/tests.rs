@@ -178,7 +178,11 @@ fn assert_header_comes_last(changes: &[Change], name: &str) {
         panic!("{name}: {changes:?}");
     };
     assert_eq!([*first, *second], [header, Change::Flush], "{name}");
-    assert_eq!([*third, *last, *end], [Change::Flush, header, Change::Flush], "{name}");
+    assert_eq!(
+        [*third, *last, *end],
+        [Change::Flush, header, Change::Flush],
+        "{name}"
+    );
     let other = |change: &Change| matches!(change, Change::Write(at, _) if *at >= CLUSTER);
     assert!(middle.iter().all(other), "{name}: {changes:?}");
 }
@@ -294,9 +298,14 @@ fn zeros_are_declared_and_not_written() {
     assert_eq!(zeroed, 3 << 16);
 }
 
-/// Converts a raw disk that has data where `data` says so and zeros elsewhere, and checks that exactly
+/// Converts a raw disk to an output with these limits of declarations, and checks that exactly
 /// the zeros, in whole grains, are declared; returns how many requests and parts that took.
-fn assert_zeros_are_found(disk: &[u8], limits: (u32, u32), seed: u64, name: &str) -> (usize, usize) {
+fn assert_zeros_are_found(
+    disk: &[u8],
+    limits: (u32, u32),
+    seed: u64,
+    name: &str,
+) -> (usize, usize) {
     let run = run(&[disk], true, seed, |disks| {
         disks[1].get().zero_limits = limits;
     });
@@ -313,15 +322,24 @@ fn assert_zeros_are_found(disk: &[u8], limits: (u32, u32), seed: u64, name: &str
     let grains = disk.chunks(4096).zip(zeroed.chunks(4096));
     for (index, (grain, zeroed)) in grains.enumerate() {
         let zero = grain.iter().all(|&byte| byte == 0);
-        assert!(zeroed.iter().all(|&declared| declared == zero), "{name}: {index}");
+        assert!(
+            zeroed.iter().all(|&declared| declared == zero),
+            "{name}: {index}"
+        );
     }
-    let requests = target.changes.iter().filter(|&&change| change == Change::Zero);
+    let requests = target
+        .changes
+        .iter()
+        .filter(|&&change| change == Change::Zero);
     (requests.count(), target.zeroed.len())
 }
 
 #[test]
 fn zeros_in_the_bytes_of_a_disk_are_declared_as_holes_are() {
-    for (name, size) in [("whole", 40 << 12), ("a part of a sector", (70 << 12) + 700)] {
+    for (name, size) in [
+        ("whole", 40 << 12),
+        ("a part of a sector", (70 << 12) + 700),
+    ] {
         for seed in 0..4 {
             let mut disk = vec![0; size];
             for (index, byte) in support::pattern(seed + 1, size >> 12).iter().enumerate() {
@@ -349,7 +367,10 @@ fn a_long_stretch_of_zeros_is_one_part_of_one_request() {
         assert_eq!(taken, (1, 2), "{seed}");
     }
     let nothing = vec![0; 3 << 20];
-    assert_eq!(assert_zeros_are_found(&nothing, (u32::MAX, 256), 1, "all"), (1, 1));
+    assert_eq!(
+        assert_zeros_are_found(&nothing, (u32::MAX, 256), 1, "all"),
+        (1, 1)
+    );
 }
 
 #[test]
@@ -448,7 +469,11 @@ fn an_image_that_lay_there_is_none_any_more_when_a_conversion_fails() {
         let failure = run.outcome.result.unwrap_err();
         assert_eq!((failure.op, failure.device), (Op::Read, "input"));
         let target = run.target.get();
-        assert!(target.data[..CLUSTER as usize].iter().all(|&byte| byte == 0));
+        assert!(
+            target.data[..CLUSTER as usize]
+                .iter()
+                .all(|&byte| byte == 0)
+        );
     }
     // What cannot be cleared is not written to.
     let run = run_to(ConvertFormat::Qcow2, &[&disk], true, 1, |disks| {
