@@ -8,6 +8,8 @@
 use std::ffi::{OsStr, OsString};
 use std::io::{stderr, stdout};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use guest_protocol::{GuestMessage, Payload};
@@ -300,6 +302,12 @@ impl Console {
         let mut shown = String::new();
         self.terminal_text.finish(&mut shown);
         self.streams.print_out(shown.as_bytes());
+    }
+
+    /// Counts in `beats` how often a wait for readers looks whether there is room: a count that stands
+    /// still tells that writing itself does not come back.
+    pub fn count_beats(&mut self, beats: Arc<AtomicU32>) {
+        self.streams.count_beats(beats);
     }
 
     /// Waits until all is written: until `give_up`, and no longer than `patience` for a reader

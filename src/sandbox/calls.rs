@@ -32,6 +32,15 @@ pub fn event_loop() -> Calls {
         .allow(libc::SYS_epoll_pwait)
 }
 
+/// Ending the process although the main thread is stuck: an alarm ends it if the last line cannot be
+/// said either.
+#[must_use]
+pub fn watcher() -> Calls {
+    Calls::new()
+        .allow_with(libc::SYS_rt_sigaction, &[(0, word(libc::SIGALRM))])
+        .allow(libc::SYS_alarm)
+}
+
 /// Running the guest.
 #[must_use]
 pub fn vcpu() -> Calls {

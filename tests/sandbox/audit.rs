@@ -21,7 +21,7 @@ const KVM_RUN: u64 = 0xae80;
 
 /// Rules that none of these runs needs, with the reason why they are there all the same. "*" is
 /// any thread.
-const RARE: [(&str, &str, &str); 9] = [
+const RARE: [(&str, &str, &str); 11] = [
     (
         "*",
         "epoll_wait",
@@ -66,6 +66,16 @@ const RARE: [(&str, &str, &str); 9] = [
         "vmm",
         "unlinkat",
         "putting the output in place has failed half-way",
+    ),
+    (
+        "watcher",
+        "rt_sigaction",
+        "it sets an alarm only where the main thread is stuck and the run is to end",
+    ),
+    (
+        "watcher",
+        "alarm",
+        "it sets an alarm only where the main thread is stuck and the run is to end",
     ),
 ];
 
@@ -123,6 +133,8 @@ impl Trace {
             }
             let starts = match thread {
                 "vcpu" => call == Sysno::ioctl && numbers[1] == KVM_RUN,
+                // It has waited for nothing else before.
+                "watcher" => matches!(call, Sysno::poll | Sysno::ppoll),
                 _ => matches!(call, Sysno::epoll_wait | Sysno::epoll_pwait),
             };
             if starts && !confined.contains(&id) {
@@ -163,7 +175,11 @@ impl Trace {
         let main = calls::main_loop(self.process, self.vcpu, signal);
         let placing = main.clone().and(&calls::place_file(folder));
         let helping = calls::vcpu().and(&calls::read_file());
-        let looking = [("input", reader.clone()), ("vcpu", helping.clone())];
+        let looking = [
+            ("input", reader.clone()),
+            ("vcpu", helping.clone()),
+            ("watcher", calls::watcher()),
+        ];
         let writing = [("output", reader.and(&calls::write_file()))];
         let mut lists = BTreeMap::from(looking);
         match work {

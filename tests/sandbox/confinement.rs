@@ -29,6 +29,7 @@ fn lists() -> BTreeMap<&'static str, Calls> {
         ("vcpu", calls::vcpu().and(&calls::read_file())),
         ("input", calls::event_loop().and(&calls::read_file())),
         ("output", calls::event_loop().and(&calls::write_file())),
+        ("watcher", calls::watcher()),
         ("nothing", Calls::new()),
     ])
 }
@@ -461,7 +462,7 @@ fn every_thread_of_a_run_is_confined() {
             let state = (value("NoNewPrivs:"), value("Seccomp:"));
             threads.insert(name.trim().to_owned(), state);
         }
-        let ours = ["vmm", "vcpu", "input", "output"];
+        let ours = ["vmm", "vcpu", "input", "output", "watcher"];
         let confined = ("1".to_owned(), "2".to_owned());
         ours.iter()
             .all(|name| threads.get(*name) == Some(&confined))
