@@ -39,7 +39,7 @@ fn hanging(silence: Silence, polite: bool) -> Option<Hanging> {
 }
 
 fn files() -> Files {
-    Files::random(5000).with_old_output(OLD)
+    Files::random(200 * 512).with_image().with_old_output(OLD)
 }
 
 /// Ends `running` by SIGTERM after a while, or lets the time limit of 1 s do it, which must not take
@@ -300,9 +300,8 @@ fn a_conversion_does_not_hang_in_its_output_either() {
     needs_kvm!();
     let patience = [PATIENCE_IN_THE_END, PATIENCE_FOR_A_COMMIT];
     let run = |files: &Files, hanging: &Hanging| {
-        let output = hanging.folder().join("new");
-        let vmm = Vmm::bare().arg("convert").arg(files.input());
-        vmm.arg(output).args(&["--input-format", "raw"])
+        let vmm = Vmm::bare().arg("convert").arg(files.image());
+        vmm.arg(hanging.folder().join("new"))
     };
     let (silence, call) = (Silence::LinksInTheEnd, "linkat");
     assert_the_main_thread_does_not_keep_the_run(silence, call, "complete", patience, run);

@@ -37,6 +37,7 @@ pub use signals::Signals;
 pub use watcher::{Stage, Watch, Watched};
 
 use crate::devices::ByteQueue;
+use crate::limits;
 use crate::machine::{NUDGE_SIGNAL, Vcpu};
 use crate::report::Console;
 use crate::sandbox::{self, Calls, calls};
@@ -213,6 +214,7 @@ impl<'a> Runner<'a> {
             None => Signals::take_over().map_err(RunError::host("take over signals"))?,
         };
         if self.confined {
+            limits::remember();
             sandbox::catch_violations()?;
             sandbox::confine_process(&self.folders)?;
         }
