@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use common::fuse::{Hanging, Silence};
+use common::process::Terminal;
 use common::{Files, Finished, Running, Vmm, needs_kvm, skip, test};
 use rustix::process::Signal;
 
@@ -222,6 +223,22 @@ fn an_input_whose_holes_are_not_told_does_not_keep_the_run() {
 }
 
 #[test]
+fn an_input_whose_holes_are_told_slowly_does_not_keep_the_run() {
+    needs_kvm!();
+    for signal in [true, false] {
+        let Some(hanging) = hanging(Silence::SlowSeeks, true) else {
+            return;
+        };
+        let files = files();
+        let vmm = Vmm::copying(&hanging.file(), &files.output());
+        let finished = ended(vmm.args(limit(signal)).start(), signal, PATIENCE);
+        assert_eq!(finished.code(), expected(signal), "{finished:?}");
+        assert!(finished.stderr.contains(NOT_REPLACED), "{finished:?}");
+        files.assert_untouched();
+    }
+}
+
+#[test]
 fn lines_that_go_to_a_file_that_hangs_do_not_keep_the_run() {
     needs_kvm!();
     let run = |files: &Files, hanging: &Hanging| {
@@ -245,6 +262,26 @@ fn serial_input_from_a_file_that_hangs_does_not_keep_the_run() {
     let patience = [PATIENCE; 2];
     let silence = Silence::Reads;
     assert_the_main_thread_does_not_keep_the_run(silence, call, NOT_REPLACED, patience, run);
+}
+
+#[test]
+fn a_terminal_gets_its_settings_back_from_a_run_that_hangs() {
+    needs_kvm!();
+    let Some(hanging) = hanging(Silence::Writes, true) else {
+        return;
+    };
+    let files = files();
+    let terminal = Terminal::open();
+    let before = terminal.settings();
+    let file = File::options().write(true).open(hanging.file()).unwrap();
+    let vmm = files.vmm().arg("--serial-input").stdout(file);
+    let running = terminal.attach_stdin(vmm).start();
+    running.wait_for_guest();
+    assert_ne!(terminal.settings(), before);
+    let finished = ended(running, true, PATIENCE);
+    assert_eq!(finished.code(), Some(TERMINATED), "{finished:?}");
+    assert_eq!(terminal.settings(), before);
+    files.assert_untouched();
 }
 
 #[test]

@@ -72,7 +72,7 @@ impl Beginning {
 
 impl Drop for Beginning {
     fn drop(&mut self) {
-        self.watch.end();
+        self.watch.run_is_over();
     }
 }
 

@@ -125,7 +125,7 @@ impl Watch {
     pub fn take_over_signals(&self) -> Result<Signals, RunError> {
         let signals = Signals::take_over().map_err(RunError::host("take over signals"))?;
         if let Some(shared) = &self.0 {
-            if shared.look().stage == Stage::Opening {
+            if shared.stage() == Stage::Opening {
                 self.enter(Stage::Preparing);
             }
             // The first descriptor is as good as another.
@@ -155,7 +155,7 @@ impl Watch {
     }
 
     /// To be called when all is done, and whatever was open is closed: the watcher ends.
-    pub fn end(&self) {
+    pub fn run_is_over(&self) {
         self.enter(Stage::Over);
         if let Some(shared) = &self.0 {
             shared.wake();
@@ -226,16 +226,20 @@ impl Shared {
                 return;
             }
             if let Some(why) = patience.look(&seen) {
-                self.end(why);
+                self.end_process(why);
             }
             self.sleep(&seen);
         }
     }
 
+    fn stage(&self) -> Stage {
+        Stage::of(self.stage.load(Ordering::SeqCst))
+    }
+
     fn look(&self) -> Seen {
         let signal = self.taken.load(Ordering::SeqCst) != 0;
         Seen {
-            stage: Stage::of(self.stage.load(Ordering::SeqCst)),
+            stage: self.stage(),
             beats: self.beats.load(Ordering::Relaxed),
             late: self.watched.deadline.is_some_and(Deadline::is_over),
             signal: signal || self.signals.get().is_some_and(Signals::is_waiting),
@@ -265,7 +269,7 @@ impl Shared {
     }
 
     /// Ends the process, unless the main thread has just done its work.
-    fn end(&self, why: Why) {
+    fn end_process(&self, why: Why) {
         let ended = Stage::Ended as u8;
         let stage = Stage::of(self.stage.swap(ended, Ordering::SeqCst));
         if stage == Stage::Over {
@@ -345,7 +349,7 @@ mod tests {
         watch.enter(Stage::Preparing);
         watch.confined().unwrap();
         watch.confined().unwrap();
-        watch.end();
+        watch.run_is_over();
         let shared = watch.0.unwrap();
         let begun = Instant::now();
         // The watcher has the other one.
@@ -375,8 +379,8 @@ mod tests {
             let watch = Watch::start(watched).unwrap();
             watch.has_committed();
             let shared = watch.0.as_ref().unwrap();
-            assert_eq!(shared.look().stage, stage);
-            watch.end();
+            assert_eq!(shared.stage(), stage);
+            watch.run_is_over();
         }
     }
 }

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// The name of the file, and its number.
 const NAME: &str = "file";
@@ -38,11 +39,15 @@ const INTERRUPT: u32 = 36;
 const BATCH_FORGET: u32 = 42;
 const LSEEK: u32 = 46;
 const TMPFILE: u32 = 51;
+/// No request has this number.
+const NOTHING: u32 = 0;
 
 const IN_HEADER: usize = 40;
 /// What stands before the names that are made or opened, and before the data that is written.
 const CREATE_IN: usize = 16;
 const WRITE_IN: usize = 40;
+/// How late a late answer is.
+const LATE: Duration = Duration::from_millis(50);
 /// The bit of SETATTR that says that there is a new length.
 const NEW_LENGTH: u32 = 8;
 
@@ -59,6 +64,8 @@ pub(crate) enum Silence {
     UnnamedFiles,
     /// Looking for holes.
     Seeks,
+    /// Nothing; but each look for a hole is answered late, and there is one after each block.
+    SlowSeeks,
     /// Reading an extended attribute.
     Attributes,
     /// Giving a file a name, once something has been written.
@@ -78,6 +85,7 @@ impl Silence {
             Self::Writes => (WRITE, false),
             Self::UnnamedFiles => (TMPFILE, false),
             Self::Seeks => (LSEEK, false),
+            Self::SlowSeeks => (NOTHING, false),
             Self::Attributes => (GETXATTR, false),
             Self::LinksInTheEnd => (LINK, true),
             Self::RenamesInTheEnd => (RENAME, true),
@@ -133,7 +141,7 @@ impl Hanging {
             polite,
             answers: answers.clone(),
             waiting: Vec::new(),
-            files: BTreeMap::from([(FILE, vec![0; LENGTH as usize])]),
+            files: BTreeMap::from([(FILE, vec![0; usize::try_from(LENGTH).unwrap()])]),
             names: BTreeMap::from([(NAME.as_bytes().to_vec(), FILE)]),
             has_written: false,
         };
@@ -316,6 +324,10 @@ impl Server {
                 self.reply(unique, &[]);
             }
             READ | WRITE => self.transfer(request),
+            LSEEK if self.silence == Silence::SlowSeeks => {
+                std::thread::sleep(LATE);
+                self.reply(unique, &seek(request).to_le_bytes());
+            }
             _ => self.refuse(unique, libc::ENOSYS),
         }
     }
@@ -376,5 +388,18 @@ impl Server {
             bytes.extend(u32::to_le_bytes(word));
         }
         bytes
+    }
+}
+
+/// Where the next block with data, or the next hole, begins in a file that has them by turns.
+fn seek(request: &Request<'_>) -> u64 {
+    const BLOCK: u64 = 4096;
+    let (offset, whence) = (request.long(8), request.word(16));
+    let block = offset / BLOCK;
+    let wanted = u64::from(whence == libc::SEEK_HOLE.cast_unsigned());
+    if block % 2 == wanted {
+        offset
+    } else {
+        ((block + 1) * BLOCK).min(LENGTH)
     }
 }
