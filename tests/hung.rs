@@ -43,12 +43,23 @@ fn files() -> Files {
     Files::random(200 * 512).with_image().with_old_output(OLD)
 }
 
-/// Ends `running` by SIGTERM after a while, or lets the time limit of 1 s do it, which must not take
-/// longer than `patience`.
+/// Waits until something hangs, and a little longer.
 #[track_caller]
-fn ended(running: Running, signal: bool, patience: Duration) -> Finished {
+fn wait_until_it_hangs(hanging: &Hanging) {
     let begun = Instant::now();
-    std::thread::sleep(Duration::from_millis(800));
+    while !hanging.hangs() && begun.elapsed() < 2 * SLACK {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(hanging.hangs(), "nothing hung");
+    std::thread::sleep(Duration::from_millis(200));
+}
+
+/// Ends `running` by SIGTERM once it hangs, or lets the time limit do it, which must not take longer
+/// than `patience`.
+#[track_caller]
+fn ended(running: Running, hanging: &Hanging, signal: bool, patience: Duration) -> Finished {
+    wait_until_it_hangs(hanging);
+    let begun = Instant::now();
     assert!(!running.has_ended(), "nothing hung: {:?}", running.finish());
     if signal {
         running.signal(Signal::TERM);
@@ -62,8 +73,8 @@ fn ended(running: Running, signal: bool, patience: Duration) -> Finished {
 
 /// The status of a run that is ended like this.
 #[track_caller]
-fn status_of(running: Running, signal: bool) -> Option<i32> {
-    let status = ended(running, signal, PATIENCE).status;
+fn status_of(running: Running, hanging: &Hanging, signal: bool) -> Option<i32> {
+    let status = ended(running, hanging, signal, PATIENCE).status;
     status
         .code()
         .or_else(|| status.signal().map(|signal| 128 + signal))
@@ -86,13 +97,13 @@ fn assert_the_main_thread_does_not_keep_the_run(
         };
         let files = files();
         let vmm = run(&files, &hanging).args(limit(signal));
-        let finished = ended(vmm.start(), signal, patience);
+        let finished = ended(vmm.start(), &hanging, signal, patience);
         assert_eq!(finished.code(), expected(signal), "{finished:?}");
         let line = &finished.stderr;
         let cause = match signal {
             true => "vmm: ended by SIGTERM while it waited for the system call ",
             false => {
-                "vmm: the run was not over within the time limit of 1 s; it was ended while it \
+                "vmm: the run was not over within the time limit of 2 s; it was ended while it \
                  waited for the system call "
             }
         };
@@ -113,9 +124,9 @@ fn replaced_output(files: &Files, hanging: &Hanging) -> Vmm {
     Vmm::copying(&files.input(), &hanging.file())
 }
 
-/// The options that end a run after 1 s, unless a signal is to do it.
+/// The options that end a run after 2 s, unless a signal is to do it.
 fn limit(signal: bool) -> &'static [&'static str] {
-    if signal { &[] } else { &["--timeout", "1"] }
+    if signal { &[] } else { &["--timeout", "2"] }
 }
 
 fn expected(signal: bool) -> Option<i32> {
@@ -131,7 +142,7 @@ fn assert_the_input_does_not_keep_the_run(silence: Silence) {
         };
         let files = files();
         let vmm = Vmm::copying(&hanging.file(), &files.output()).args(limit(signal));
-        assert_eq!(status_of(vmm.start(), signal), expected(signal));
+        assert_eq!(status_of(vmm.start(), &hanging, signal), expected(signal));
         files.assert_untouched();
     }
 }
@@ -158,7 +169,7 @@ fn a_guest_an_output_or_statistics_that_hang_do_not_keep_the_run() {
             };
             let files = files();
             let vmm = with(&files, &hanging.file()).args(limit(signal));
-            assert_eq!(status_of(vmm.start(), signal), expected(signal));
+            assert_eq!(status_of(vmm.start(), &hanging, signal), expected(signal));
             files.assert_untouched();
         }
     };
@@ -177,7 +188,7 @@ fn a_read_that_nothing_can_end_does_not_keep_the_user_from_being_told() {
     let (reader, writer) = io::pipe().unwrap();
     let vmm = Vmm::copying(&hanging.file(), &files.output()).stderr(writer);
     let running = vmm.start();
-    std::thread::sleep(Duration::from_millis(800));
+    wait_until_it_hangs(&hanging);
     let begun = Instant::now();
     running.signal(Signal::TERM);
     let mut line = String::new();
@@ -231,7 +242,7 @@ fn an_input_whose_holes_are_told_slowly_does_not_keep_the_run() {
         };
         let files = files();
         let vmm = Vmm::copying(&hanging.file(), &files.output());
-        let finished = ended(vmm.args(limit(signal)).start(), signal, PATIENCE);
+        let finished = ended(vmm.args(limit(signal)).start(), &hanging, signal, PATIENCE);
         assert_eq!(finished.code(), expected(signal), "{finished:?}");
         assert!(finished.stderr.contains(NOT_REPLACED), "{finished:?}");
         files.assert_untouched();
@@ -278,7 +289,7 @@ fn a_terminal_gets_its_settings_back_from_a_run_that_hangs() {
     let running = terminal.attach_stdin(vmm).start();
     running.wait_for_guest();
     assert_ne!(terminal.settings(), before);
-    let finished = ended(running, true, PATIENCE);
+    let finished = ended(running, &hanging, true, PATIENCE);
     assert_eq!(finished.code(), Some(TERMINATED), "{finished:?}");
     assert_eq!(terminal.settings(), before);
     files.assert_untouched();
@@ -295,7 +306,7 @@ fn a_standard_error_that_hangs_keeps_the_line_and_not_the_run() {
         let file = File::options().write(true).open(hanging.file()).unwrap();
         // It begins with a warning.
         let vmm = files.vmm().arg("--no-sandbox").stderr(file);
-        let finished = ended(vmm.args(limit(signal)).start(), signal, PATIENCE);
+        let finished = ended(vmm.args(limit(signal)).start(), &hanging, signal, PATIENCE);
         assert_eq!(finished.code(), expected(signal), "{finished:?}");
         files.assert_untouched();
     }
@@ -310,7 +321,7 @@ fn a_line_that_cannot_be_said_either_is_bounded_by_an_alarm() {
     let files = files();
     let open = || File::options().write(true).open(hanging.file()).unwrap();
     let running = files.vmm().stdout(open()).stderr(open()).start();
-    let finished = ended(running, true, PATIENCE + Duration::from_secs(2));
+    let finished = ended(running, &hanging, true, PATIENCE + Duration::from_secs(2));
     assert_eq!(
         finished.status.signal(),
         Some(libc::SIGALRM),
@@ -354,7 +365,7 @@ fn statistics_that_hang_keep_neither_the_run_nor_the_copy() {
         let files = files();
         let vmm = files.vmm().arg("--stats-file").arg(hanging.file());
         let running = vmm.args(limit(signal)).start();
-        let finished = ended(running, signal, PATIENCE_IN_THE_END);
+        let finished = ended(running, &hanging, signal, PATIENCE_IN_THE_END);
         assert_eq!(finished.code(), Some(0), "{finished:?}");
         let line = &finished.stderr;
         assert!(line.starts_with("vmm: warning: "), "{finished:?}");
@@ -370,7 +381,7 @@ fn a_look_at_a_folder_that_hangs_is_ended_by_a_signal() {
         return;
     };
     let vmm = Vmm::bare().arg("--check").arg(hanging.folder());
-    let finished = ended(vmm.start(), true, PATIENCE);
+    let finished = ended(vmm.start(), &hanging, true, PATIENCE);
     let line = "vmm: ended by SIGTERM while it waited for the system call openat\n";
     assert_eq!(finished.stderr, line, "{finished:?}");
     assert_eq!(finished.code(), Some(TERMINATED), "{finished:?}");
@@ -385,7 +396,7 @@ fn a_program_that_reads_what_is_said_is_told_the_end_of_a_run_that_did_not_begin
         };
         let files = files();
         let vmm = new_output(&files, &hanging).args(&["--format", "json"]);
-        let finished = ended(vmm.args(limit(signal)).start(), signal, PATIENCE);
+        let finished = ended(vmm.args(limit(signal)).start(), &hanging, signal, PATIENCE);
         assert_eq!(finished.code(), expected(signal), "{finished:?}");
         assert_eq!(finished.stdout.lines().count(), 1, "{finished:?}");
         let outcome = if signal { "interrupted" } else { "timed_out" };
@@ -407,7 +418,7 @@ fn a_close_that_nothing_can_end_does_not_keep_the_user_from_being_told() {
     let files = files();
     let (reader, writer) = io::pipe().unwrap();
     let running = new_output(&files, &hanging).stderr(writer).start();
-    std::thread::sleep(Duration::from_millis(800));
+    wait_until_it_hangs(&hanging);
     let begun = Instant::now();
     running.signal(Signal::TERM);
     let mut line = String::new();

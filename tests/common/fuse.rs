@@ -103,6 +103,7 @@ impl Silence {
 pub(crate) struct Hanging {
     folder: tempfile::TempDir,
     answers: Arc<AtomicBool>,
+    hangs: Arc<AtomicBool>,
     server: Option<JoinHandle<()>>,
 }
 
@@ -135,11 +136,13 @@ impl Hanging {
             return None;
         }
         let answers = Arc::new(AtomicBool::new(false));
+        let hangs = Arc::new(AtomicBool::new(false));
         let server = Server {
             device,
             silence,
             polite,
             answers: answers.clone(),
+            hangs: hangs.clone(),
             waiting: Vec::new(),
             files: BTreeMap::from([(FILE, vec![0; usize::try_from(LENGTH).unwrap()])]),
             names: BTreeMap::from([(NAME.as_bytes().to_vec(), FILE)]),
@@ -149,12 +152,18 @@ impl Hanging {
         Some(Self {
             folder,
             answers,
+            hangs,
             server: Some(server),
         })
     }
 
     pub(crate) fn file(&self) -> PathBuf {
         self.folder.path().join(NAME)
+    }
+
+    /// Whether something waits for an answer that does not come, or comes late.
+    pub(crate) fn hangs(&self) -> bool {
+        self.hangs.load(Ordering::SeqCst)
     }
 
     pub(crate) fn folder(&self) -> PathBuf {
@@ -184,6 +193,7 @@ struct Server {
     silence: Silence,
     polite: bool,
     answers: Arc<AtomicBool>,
+    hangs: Arc<AtomicBool>,
     /// Requests that nobody answers.
     waiting: Vec<u64>,
     /// What each file has, by its number.
@@ -260,7 +270,10 @@ impl Server {
     fn take(&mut self, request: &Request<'_>) {
         let unique = request.unique;
         match request.kind {
-            kind if self.is_silent(kind) => self.waiting.push(unique),
+            kind if self.is_silent(kind) => {
+                self.waiting.push(unique);
+                self.hangs.store(true, Ordering::SeqCst);
+            }
             INIT => {
                 // Version 7.31, no features, writes of 4 KiB.
                 let words = [7_u32, 31, 0, 0, 0, 4096, 1];
@@ -325,6 +338,7 @@ impl Server {
             }
             READ | WRITE => self.transfer(request),
             LSEEK if self.silence == Silence::SlowSeeks => {
+                self.hangs.store(true, Ordering::SeqCst);
                 std::thread::sleep(LATE);
                 self.reply(unique, &seek(request).to_le_bytes());
             }
