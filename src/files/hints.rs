@@ -51,6 +51,10 @@ pub(super) fn place_hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::NotFound => "; its folder is gone",
         io::ErrorKind::IsADirectory => "; a directory has taken its name",
+        io::ErrorKind::AlreadyExists => "; something has come to its name, and is left there",
+        io::ErrorKind::PermissionDenied => {
+            "; a directory has taken its name, or its folder may not be written any more"
+        }
         _ => space_hint(error),
     }
 }
