@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::system::{pread, seek};
 
 /// Most extents that are looked at. Each takes two system calls, so that this is a tenth of a second or
-/// two at the worst.
+/// two on a local file system; on one that answers slowly the time limit and signals end the run.
 const MAX_EXTENTS: usize = 65_536;
 
 /// How many bytes of what was a hole are read at once.
