@@ -4,9 +4,10 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 
-use rustix::fs::{FileType, Stat};
+use rustix::fs::{FileType, OFlags, Stat, fcntl_getfl};
 
 use super::error::{DistinctError, FileError, Role};
 use super::layers::Layers;
@@ -42,9 +43,13 @@ impl Identity {
         }
     }
 
+    fn is_block_device(&self) -> bool {
+        self.kind == FileType::BlockDevice
+    }
+
     /// The number of the device, if this is a block device.
     pub(super) fn block_device(&self) -> Option<u64> {
-        (self.kind == FileType::BlockDevice).then_some(self.node)
+        self.is_block_device().then_some(self.node)
     }
 
     /// Whether bytes written to the one are read from the other. Two uses of a device such as
@@ -78,23 +83,39 @@ impl Known<'_> {
         &self,
         others: impl IntoIterator<Item = &'a Known<'a>>,
     ) -> Result<(), DistinctError> {
-        // Of files that are written only devices are written in place.
-        let device = self.identity.filter(|file| file.block_device().is_some());
-        let layers = device.map(Layers::of);
+        let layers = self.written_layers();
         for other in others {
             self.check_name(other)?;
-            if let (Some(layers), Some(identity)) = (&layers, other.identity)
-                && layers.meet(&Layers::of(identity))
-            {
-                return Err(DistinctError::SameBytes {
+            self.check_layers(layers.as_ref(), other)?;
+        }
+        Ok(())
+    }
+
+    /// Where the bytes are that are written in place. Of files that are written only devices are.
+    fn written_layers(&self) -> Option<Layers> {
+        let device = self.identity.filter(Identity::is_block_device);
+        device.map(Layers::of)
+    }
+
+    /// Whether what is written to `layers`, those of this file, is nothing that `other` has.
+    fn check_layers(
+        &self,
+        layers: Option<&Layers>,
+        other: &Known<'_>,
+    ) -> Result<(), DistinctError> {
+        // What is new lies in its folder.
+        let place = other.entry.as_ref().map(|(folder, _)| folder);
+        match (layers, other.identity.as_ref().or(place)) {
+            (Some(layers), Some(identity)) if layers.meet(&Layers::of(*identity)) => {
+                Err(DistinctError::SameBytes {
                     role: self.role,
                     path: self.path.to_owned(),
                     other_role: other.role,
                     other: other.path.to_owned(),
-                });
+                })
             }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Whether this file is another one than `other`, whatever it is called.
@@ -131,18 +152,16 @@ impl Known<'_> {
         Ok(())
     }
 
-    /// Whether this file, which is written, is none that the standard streams go to. A device can
-    /// take both; a file would lose one of them.
-    pub(super) fn check_standard_streams(&self) -> Result<(), DistinctError> {
-        let streams = [
-            (fstat(io::stdout()), "standard output"),
-            (fstat(io::stderr()), "standard error"),
-        ];
-        for (stat, stream) in streams {
-            let (Ok(stat), Some(identity)) = (stat, self.identity) else {
+    /// Whether this file, which is read or written, is none that the standard streams go to, and lies
+    /// on none. A device such as /dev/null can take both; a file would lose one of them.
+    fn check_streams(&self, streams: &[(Identity, &'static str)]) -> Result<(), DistinctError> {
+        for &(identity, stream) in streams {
+            let Some(own) = self.identity else {
                 continue;
             };
-            if identity.is_same(&Identity::of(&stat)) {
+            // Of two files neither lies on the other.
+            let has_device = [own, identity].iter().any(Identity::is_block_device);
+            if own.is_same(&identity) || has_device && Layers::of(own).lie_on(&identity) {
                 return Err(DistinctError::StandardStream {
                     role: self.role,
                     path: self.path.into(),
@@ -154,6 +173,23 @@ impl Known<'_> {
     }
 }
 
+/// What the standard streams go to, and what they are called.
+fn standard_streams() -> impl Iterator<Item = (Identity, &'static str)> {
+    let streams = [
+        (written_to(io::stdout()), "standard output"),
+        (written_to(io::stderr()), "standard error"),
+    ];
+    let open = streams.into_iter();
+    open.filter_map(|(identity, stream)| Some((identity?, stream)))
+}
+
+/// The file behind a standard stream, unless it was opened for reading alone.
+fn written_to(stream: impl AsFd) -> Option<Identity> {
+    let access = fcntl_getfl(&stream).ok()? & OFlags::ACCMODE;
+    let stat = fstat(&stream).ok()?;
+    (access != OFlags::RDONLY).then(|| Identity::of(&stat))
+}
+
 /// Refuses a run in which something that is written is something else that is read or written.
 /// `reads` and `writes` are all files of the run.
 ///
@@ -161,9 +197,16 @@ impl Known<'_> {
 ///
 /// [`FileError::Distinct`].
 pub fn check_distinct(reads: &[Known<'_>], writes: &[Known<'_>]) -> Result<(), FileError> {
+    let streams: Vec<_> = standard_streams().collect();
+    for known in reads.iter().chain(writes) {
+        known.check_streams(&streams)?;
+    }
     for (index, written) in writes.iter().enumerate() {
-        written.check_standard_streams()?;
         written.check_against(reads.iter().chain(&writes[..index]))?;
+        // The other way round: a device that is written has none of the bytes of a file that is.
+        for other in &writes[..index] {
+            other.check_layers(other.written_layers().as_ref(), written)?;
+        }
     }
     Ok(())
 }

@@ -1,16 +1,17 @@
-//! Where the bytes of a block device lie, as the kernel tells below /sys/dev/block: those of a
-//! partition on its disk, those of a loop device in a file, those of device-mapper and md on other
-//! devices. What is written to one of two that meet there is read from the other, although they have
-//! nothing else in common (Linux, Documentation/ABI/stable/sysfs-block).
+//! Where the bytes of a file or block device lie, as the kernel tells below /sys/dev/block: those of a
+//! file on the device of its file system, those of a partition on its disk, those of a loop device in
+//! a file, those of device-mapper and md on other devices. What is written to one of two that meet
+//! there is read from the other, although they have nothing else in common (Linux,
+//! Documentation/ABI/stable/sysfs-block).
 
 use std::fs;
 use std::ops::Range;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, makedev};
+use rustix::fs::makedev;
 
 use super::identity::Identity;
+use super::loop_device;
 
 /// More places than this are not gone through: there is no end to what can be built of devices.
 const MOST: usize = 64;
@@ -25,7 +26,7 @@ pub(super) struct Layers {
     below: Vec<Layer>,
 }
 
-/// A file or device that another device lies on.
+/// A file or device that another one lies on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Layer {
     identity: Identity,
@@ -37,18 +38,12 @@ impl Layers {
     /// What cannot be found out, without sysfs for example, is left out.
     pub(super) fn of(top: Identity) -> Self {
         let mut below: Vec<Layer> = Vec::new();
-        let all = |node| folder_of(node).ok().as_deref().and_then(size);
-        let mut next: Vec<_> = (top.block_device().map(|node| (node, all(node))))
-            .into_iter()
-            .collect();
-        while let Some((node, range)) = next.pop() {
-            let Ok(folder) = folder_of(node) else {
-                continue;
-            };
-            for layer in directly_below(&folder, range.as_ref()) {
+        let all = top.block_device().and_then(size);
+        let mut next = vec![(top, all)];
+        while let Some((upper, range)) = next.pop() {
+            for layer in directly_below(upper, range.as_ref()) {
                 if below.len() < MOST && !below.contains(&layer) {
-                    let device = layer.identity.block_device();
-                    next.extend(device.map(|node| (node, layer.range.clone())));
+                    next.push((layer.identity, layer.range.clone()));
                     below.push(layer);
                 }
             }
@@ -58,15 +53,35 @@ impl Layers {
 
     /// Whether some bytes are in both.
     pub(super) fn meet(&self, other: &Self) -> bool {
-        let covers =
-            |top: &Identity, below: &[Layer]| below.iter().any(|layer| layer.identity.is_same(top));
-        self.top.is_same(&other.top)
-            || covers(&self.top, &other.below)
-            || covers(&other.top, &self.below)
-            || self
-                .below
-                .iter()
-                .any(|layer| other.below.iter().any(|lower| layer.meets(lower)))
+        self.lie_on(&other.top) || other.lie_on(&self.top) || self.overlap(other)
+    }
+
+    /// Whether some bytes are in a third file or device, and in the same place there.
+    fn overlap(&self, other: &Self) -> bool {
+        let meets = |layer: &Layer| other.below.iter().any(|lower| layer.meets(lower));
+        self.below.iter().any(meets)
+    }
+
+    /// Whether the bytes are in `other`, or it is what they are the bytes of.
+    pub(super) fn lie_on(&self, other: &Identity) -> bool {
+        let is_it = |layer: &Layer| layer.identity.is_same(other);
+        self.top.is_same(other) || self.below.iter().any(is_it)
+    }
+
+    /// Whether a file system is mounted that lies on this device, or overlaps with it. Opening a device
+    /// for oneself alone (O_EXCL, open(2)) does not tell all of that: a loop device does not claim what
+    /// it lies on.
+    pub(super) fn are_mounted(&self) -> bool {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        // The third field is the device (proc_pid_mountinfo(5)).
+        let devices = mounts.lines().filter_map(|line| line.split(' ').nth(2));
+        let mut devices: Vec<u64> = devices.filter_map(number).collect();
+        devices.sort_unstable();
+        devices.dedup();
+        let devices = devices.into_iter().map(Identity::of_block_device);
+        devices
+            .map(Self::of)
+            .any(|mounted| mounted.lie_on(&self.top) || mounted.overlap(self))
     }
 }
 
@@ -87,50 +102,58 @@ fn folder_of(node: u64) -> std::io::Result<PathBuf> {
     fs::canonicalize(format!("/sys/dev/block/{major}:{minor}"))
 }
 
-/// All bytes of the device with this folder.
-fn size(folder: &Path) -> Option<Range<u64>> {
+/// All bytes of the device with the number `node`.
+fn size(node: u64) -> Option<Range<u64>> {
+    let folder = folder_of(node).ok()?;
     Some(0..count(&folder.join("size"))?.checked_mul(SECTOR)?)
 }
 
-/// What the device with this folder lies on directly, and where these bytes of it are there.
-fn directly_below(folder: &Path, range: Option<&Range<u64>>) -> Vec<Layer> {
+/// What something lies on directly, and where these bytes of it are there.
+fn directly_below(upper: Identity, range: Option<&Range<u64>>) -> Vec<Layer> {
+    let Some(node) = upper.block_device() else {
+        // A file lies somewhere on the device of its file system. Some file systems have none, and
+        // some have several, which they do not tell (stat(2), `st_dev`).
+        let identity = Identity::of_block_device(upper.device);
+        let range = None;
+        return Vec::from([Layer { identity, range }]);
+    };
     let behind = |start: u64| {
         let range = range?;
         Some(start.checked_add(range.start)?..start.checked_add(range.end)?)
     };
-    let slaves = fs::read_dir(folder.join("slaves")).into_iter().flatten();
-    let slaves = slaves
-        .flatten()
-        .filter_map(|slave| device(&slave.path(), None));
-    let disk = count(&folder.join("start"))
-        .filter(|_| folder.join("partition").exists())
-        .and_then(|start| device(folder.parent()?, behind(start.checked_mul(SECTOR)?)));
-    let file = file_below(folder, count(&folder.join("loop/offset")).and_then(behind));
-    slaves.chain(disk).chain(file).collect()
+    let mut layers = Vec::new();
+    let folder = folder_of(node).ok();
+    if let Some(folder) = &folder {
+        let slaves = fs::read_dir(folder.join("slaves")).into_iter().flatten();
+        let slaves = slaves
+            .flatten()
+            .filter_map(|slave| device(&slave.path(), None));
+        let disk = count(&folder.join("start"))
+            .filter(|_| folder.join("partition").exists())
+            .and_then(|start| device(folder.parent()?, behind(start.checked_mul(SECTOR)?)));
+        layers.extend(slaves.chain(disk));
+    }
+    if let Some(backing) = loop_device::backing(node, folder.as_deref()) {
+        let range = behind(backing.offset);
+        let identity = backing.identity;
+        layers.push(Layer { identity, range });
+    }
+    layers
 }
 
 /// These bytes of the device with this folder.
 fn device(folder: &Path, range: Option<Range<u64>>) -> Option<Layer> {
-    let text = fs::read_to_string(folder.join("dev")).ok()?;
-    let (major, minor) = text.trim().split_once(':')?;
-    let node = makedev(major.parse().ok()?, minor.parse().ok()?);
+    let node = number(fs::read_to_string(folder.join("dev")).ok()?.trim())?;
     Some(Layer {
         identity: Identity::of_block_device(node),
         range,
     })
 }
 
-/// The file, or another device, on which a loop device lies.
-fn file_below(folder: &Path, range: Option<Range<u64>>) -> Option<Layer> {
-    let path = fs::read_to_string(folder.join("loop/backing_file")).ok()?;
-    let file = fs::metadata(path.strip_suffix('\n')?).ok()?;
-    let identity = Identity {
-        device: file.dev(),
-        inode: file.ino(),
-        kind: FileType::from_raw_mode(file.mode()),
-        node: file.rdev(),
-    };
-    Some(Layer { identity, range })
+/// A device number, as `major:minor`.
+fn number(text: &str) -> Option<u64> {
+    let (major, minor) = text.split_once(':')?;
+    Some(makedev(major.parse().ok()?, minor.parse().ok()?))
 }
 
 fn count(path: &Path) -> Option<u64> {

@@ -33,7 +33,7 @@ pub use memory::{Heap, check_stack};
 pub use operation::{GuestEnd, JustRun, Operation, ReportSource};
 pub use panics::{catch, describe_panics};
 pub use serial_input::SerialInput;
-pub use signals::Signals;
+pub use signals::{Signals, fail_writes};
 pub use watcher::{Stage, Watch, Watched};
 
 use crate::devices::ByteQueue;
