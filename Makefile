@@ -173,7 +173,7 @@ miri:
 # FILES='src/virtio/chain.rs src/files/*.rs'; files of the guest begin with guest/.
 mutants:
 	@command -v cargo-mutants >/dev/null || { echo 'make mutants needs cargo-mutants: cargo install cargo-mutants' >&2; exit 2; }
-	tests/mutants $(FILES)
+	tests/mutants/run $(FILES)
 
 clean:
 	$(CARGO) clean
