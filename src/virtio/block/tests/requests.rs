@@ -6,6 +6,7 @@ use virtio_queue::desc::RawDescriptor;
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::GuestMemoryMmap;
 
+use super::super::NewBlockError;
 use super::*;
 use crate::virtio::testing::{
     AVAIL_RING, DATA, EVENT_IDX, HEADERS, INDIRECT, INDIRECT_DESC, MEMORY_SIZE, NEXT, USED_RING,
@@ -25,6 +26,13 @@ fn the_device_says_what_it_is_and_what_it_offers() {
     assert_eq!(offered, config(512, true).features());
     let (low, high) = (rig.driver.read(0x100), rig.driver.read(0x104));
     assert_eq!((u64::from(low), high), (CAPACITY / 512, 0));
+}
+
+#[test]
+fn a_host_without_another_descriptor_is_told_with_what_to_raise() {
+    let source = io::Error::from_raw_os_error(libc::EMFILE);
+    let told = NewBlockError::EventFd(source).to_string();
+    assert!(told.ends_with("raise ulimit -n)"), "{told}");
 }
 
 #[test]
