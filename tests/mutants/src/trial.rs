@@ -1,7 +1,8 @@
 //! Runs tests with a change: first those that are quickest, and only such as come to its place.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -102,6 +103,8 @@ impl Tests {
     fn visit(&self, name: &str, count: usize) -> Result<(End, Duration, Vec<usize>)> {
         let seen = self.new_file();
         fs::write(&seen, vec![0; count])?;
+        // Some tests are other users for a while.
+        fs::set_permissions(&seen, Permissions::from_mode(0o666))?;
         let begun = Instant::now();
         let end = self.run(&[name], "MUTANTS_SEEN", &seen.to_string_lossy(), LONGEST)?;
         let takes = begun.elapsed();
