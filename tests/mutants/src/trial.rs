@@ -227,11 +227,19 @@ pub fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync)
     let next = AtomicUsize::new(0);
     let results = Mutex::new(Vec::new());
     let threads = 2 * thread::available_parallelism().map_or(1, usize::from);
+    let begun = Instant::now();
     let take = || {
         while let Some((index, item)) = {
             let index = next.fetch_add(1, Ordering::Relaxed);
             items.get(index).map(|item| (index, item))
         } {
+            if index > 0 && index % 250 == 0 {
+                println!(
+                    "{index} of {} after {} s",
+                    items.len(),
+                    begun.elapsed().as_secs()
+                );
+            }
             let result = work(item);
             results
                 .lock()
