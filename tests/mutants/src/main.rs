@@ -41,69 +41,86 @@ fn main() -> ExitCode {
 /// Tries all changes of `list`. Returns how many have survived.
 fn run(list: &Path, root: &Path, results: &Path) -> Result<usize> {
     fs::create_dir_all(results)?;
-    let results = results.canonicalize()?;
     let mut survivors = 0;
     for krate in list::read(list, root)? {
-        let outcomes = try_crate(&krate, root);
+        let path = results.join(format!("{}.txt", krate.package));
+        // Some tests are other users for a while, who have to get there.
+        let folder = std::env::temp_dir().join(format!("mutants-{}", std::process::id()));
+        fs::create_dir(&folder)?;
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o1777))?;
+        let tried = try_crate(&krate, root, &folder, &path);
         program::restore(&krate, root)?;
-        survivors += report(&krate, &outcomes?, &results)?;
+        fs::remove_dir_all(&folder)?;
+        survivors += sum_up(&krate, &tried?);
     }
     Ok(survivors)
 }
 
-/// What came of each change, by its number. What does not compile has no entry.
-fn try_crate(krate: &Crate, root: &Path) -> Result<BTreeMap<usize, Outcome>> {
+/// What came of each change, by its number. What does not compile has no entry. As far as it is known
+/// it is in the file at `results`.
+fn try_crate(
+    krate: &Crate,
+    root: &Path,
+    folder: &Path,
+    results: &Path,
+) -> Result<BTreeMap<usize, Outcome>> {
     let count = krate.changes.len();
     println!("{}: {count} changes", krate.package);
-    // Some tests are other users for a while, who have to get there.
-    let folder = std::env::temp_dir().join(format!("mutants-{}", std::process::id()));
-    fs::create_dir(&folder)?;
-    fs::set_permissions(&folder, fs::Permissions::from_mode(0o1777))?;
     let program = program::build(krate, root)?;
     let (woven, uncompiled) = (program.woven.len(), program.uncompiled.len());
     println!("{woven} are in one build, and {uncompiled} do not compile");
-    let tests = Tests::survey(&program.path, count, &folder)?;
+    let tests = Tests::survey(&program.path, count, folder)?;
     let woven: Vec<usize> = program.woven.into_iter().collect();
     let mut outcomes = BTreeMap::new();
-    for (id, outcome) in woven
-        .iter()
-        .zip(trial::in_parallel(&woven, |id| tests.try_change(*id)))
-    {
+    let tried = trial::in_parallel(&woven, |id| tests.try_change(*id));
+    for (id, outcome) in woven.iter().zip(tried) {
         outcomes.insert(*id, outcome?);
     }
-    program::restore(krate, root)?;
+    fs::write(results, lines(krate, &outcomes))?;
     println!("{} are built by themselves", program.constant.len());
+    program::restore(krate, root)?;
     for id in program.constant {
         if let Some(path) = program::build_one(krate, &krate.changes[id], root)? {
-            outcomes.insert(id, Tests::try_program(&path, &folder)?);
+            outcomes.insert(id, Tests::try_program(&path, folder)?);
         }
+        fs::write(results, lines(krate, &outcomes))?;
     }
-    fs::remove_dir_all(&folder)?;
     Ok(outcomes)
 }
 
+/// In which column of the summary an outcome is counted, and its name.
+fn told(outcome: Option<&Outcome>) -> (usize, String) {
+    match outcome {
+        None => (3, "not compiled".to_owned()),
+        Some(Outcome::Caught(test)) => (0, format!("noticed by {test}")),
+        Some(Outcome::Endless) => (1, "ran for ever".to_owned()),
+        Some(Outcome::Survived(0)) => (2, "survived, and no test comes there".to_owned()),
+        Some(Outcome::Survived(tests)) => (2, format!("survived {tests} tests")),
+    }
+}
+
+/// A line for each change.
+fn lines(krate: &Crate, outcomes: &BTreeMap<usize, Outcome>) -> String {
+    let line = |change: &Change| {
+        let (_, what) = told(outcomes.get(&change.id));
+        format!("{}\t{what}\n", change.name)
+    };
+    krate.changes.iter().map(line).collect()
+}
+
 /// Prints what has survived and how many there were in each file. Returns how many have survived.
-fn report(krate: &Crate, outcomes: &BTreeMap<usize, Outcome>, results: &Path) -> Result<usize> {
-    let mut lines = String::new();
+fn sum_up(krate: &Crate, outcomes: &BTreeMap<usize, Outcome>) -> usize {
     let mut files: BTreeMap<&str, [usize; 4]> = BTreeMap::new();
     for Change { id, name, file, .. } in &krate.changes {
-        let (column, what) = match outcomes.get(id) {
-            None => (3, "not compiled".to_owned()),
-            Some(Outcome::Caught(test)) => (0, format!("noticed by {test}")),
-            Some(Outcome::Endless) => (1, "ran for ever".to_owned()),
-            Some(Outcome::Survived(0)) => (2, "survived, and no test comes there".to_owned()),
-            Some(Outcome::Survived(tests)) => (2, format!("survived {tests} tests")),
-        };
-        if column == 2 {
+        let (column, what) = told(outcomes.get(id));
+        if matches!(outcomes.get(id), Some(Outcome::Survived(_))) {
             println!("{name}: {what}");
         }
         files.entry(file).or_default()[column] += 1;
-        lines.push_str(&format!("{name}\t{what}\n"));
     }
-    fs::write(results.join(format!("{}.txt", krate.package)), lines)?;
     println!("noticed, ran for ever, survived, not compiled:");
     for (file, [noticed, endless, survived, uncompiled]) in &files {
         println!("{noticed:6} {endless:5} {survived:5} {uncompiled:5}  {file}");
     }
-    Ok(files.values().map(|counts| counts[2]).sum())
+    files.values().map(|counts| counts[2]).sum()
 }

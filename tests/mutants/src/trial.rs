@@ -62,14 +62,7 @@ enum End {
 impl Tests {
     /// Runs each test by itself without any of the `count` changes.
     pub fn survey(program: &str, count: usize, folder: &Path) -> Result<Self> {
-        let list = Command::new(program)
-            .args(["--list", "--format", "terse"])
-            .output()?;
-        let list = String::from_utf8(list.stdout)?;
-        let names: Vec<&str> = list
-            .lines()
-            .filter_map(|line| line.strip_suffix(": test"))
-            .collect();
+        let names = names(program)?;
         let mut tests = Self {
             program: program.to_owned(),
             folder: folder.to_owned(),
@@ -141,11 +134,9 @@ impl Tests {
             folder: folder.to_owned(),
             reaching: BTreeMap::new(),
         };
-        let count = Command::new(program)
-            .args(["--list", "--format", "terse"])
-            .output()?;
+        let count = names(program)?.len();
         Ok(match tests.run(&[], "MUTANT", "", LONGEST)? {
-            End::Passed => Outcome::Survived(String::from_utf8(count.stdout)?.lines().count()),
+            End::Passed => Outcome::Survived(count),
             End::Failed(test) => Outcome::Caught(test),
             End::Endless => Outcome::Endless,
         })
@@ -181,6 +172,16 @@ impl Tests {
         fs::remove_file(&path)?;
         Ok(end)
     }
+}
+
+/// The tests of a program.
+fn names(program: &str) -> Result<Vec<String>> {
+    let list = Command::new(program)
+        .args(["--list", "--format", "terse"])
+        .output()?;
+    let list = String::from_utf8(list.stdout)?;
+    let names = list.lines().filter_map(|line| line.strip_suffix(": test"));
+    Ok(names.map(str::to_owned).collect())
 }
 
 /// Waits for tests that write to the file at `output`, until one has failed or they have taken too
