@@ -38,7 +38,8 @@ pub enum Genre {
 /// The changes of one crate.
 pub struct Crate {
     pub package: String,
-    /// The root of its library, from that of the workspace.
+    /// Its folder, from the root of the workspace, and the root of its library.
+    pub folder: String,
     pub library: String,
     pub changes: Vec<Change>,
     /// The text of each file that is to be changed, the library's root among them.
@@ -58,6 +59,7 @@ pub fn read(list: &Path, root: &Path) -> Result<Vec<Crate>> {
         let (before, _) = file.split_once("src/").ok_or("a file outside src")?;
         let known = crates.entry(package.clone()).or_insert_with(|| Crate {
             package,
+            folder: before.to_owned(),
             library: format!("{before}src/lib.rs"),
             changes: Vec::new(),
             texts: BTreeMap::new(),

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use list::{Change, Crate};
-use trial::{Outcome, Tests};
+use trial::{Outcome, Place, Tests};
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -69,7 +69,12 @@ fn try_crate(
     let program = program::build(krate, root)?;
     let (woven, uncompiled) = (program.woven.len(), program.uncompiled.len());
     println!("{woven} are in one build, and {uncompiled} do not compile");
-    let tests = Tests::survey(&program.path, count, folder)?;
+    let place = Place {
+        // As cargo does it.
+        starts_in: root.join(&krate.folder),
+        files: folder.to_owned(),
+    };
+    let tests = Tests::survey(&program.path, count, &place)?;
     let woven: Vec<usize> = program.woven.into_iter().collect();
     let mut outcomes = BTreeMap::new();
     let tried = trial::in_parallel(&woven, |id| tests.try_change(*id));
@@ -81,7 +86,7 @@ fn try_crate(
     program::restore(krate, root)?;
     for id in program.constant {
         if let Some(path) = program::build_one(krate, &krate.changes[id], root)? {
-            outcomes.insert(id, Tests::try_program(&path, folder)?);
+            outcomes.insert(id, Tests::try_program(&path, &place)?);
         }
         fs::write(results, lines(krate, &outcomes))?;
     }

@@ -43,11 +43,19 @@ pub struct Test {
     takes: Duration,
 }
 
+/// Where tests run.
+#[derive(Clone)]
+pub struct Place {
+    /// The folder that they start in.
+    pub starts_in: PathBuf,
+    /// Where they have their files, and this program its own.
+    pub files: PathBuf,
+}
+
 /// The tests of a program.
 pub struct Tests {
     program: String,
-    /// Where the tests have their files, and this program its own.
-    folder: PathBuf,
+    place: Place,
     /// For each change the tests that come to its place, the quickest first.
     reaching: BTreeMap<usize, Vec<Test>>,
 }
@@ -61,11 +69,11 @@ enum End {
 
 impl Tests {
     /// Runs each test by itself without any of the `count` changes.
-    pub fn survey(program: &str, count: usize, folder: &Path) -> Result<Self> {
+    pub fn survey(program: &str, count: usize, place: &Place) -> Result<Self> {
         let names = names(program)?;
         let mut tests = Self {
             program: program.to_owned(),
-            folder: folder.to_owned(),
+            place: place.clone(),
             reaching: BTreeMap::new(),
         };
         for (name, surveyed) in names
@@ -128,10 +136,10 @@ impl Tests {
     }
 
     /// Tries a program that was built with a change, with all its tests.
-    pub fn try_program(program: &str, folder: &Path) -> Result<Outcome> {
+    pub fn try_program(program: &str, place: &Place) -> Result<Outcome> {
         let tests = Self {
             program: program.to_owned(),
-            folder: folder.to_owned(),
+            place: place.clone(),
             reaching: BTreeMap::new(),
         };
         let count = names(program)?.len();
@@ -145,7 +153,7 @@ impl Tests {
     fn new_file(&self) -> PathBuf {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        self.folder.join(format!("mutants-{number}"))
+        self.place.files.join(format!("mutants-{number}"))
     }
 
     /// Runs tests, all there are if none are named, with a variable in the environment.
@@ -162,7 +170,8 @@ impl Tests {
             .args(["--exact", "--test-threads=2"])
             .args(names)
             .env(variable, value)
-            .env("TMPDIR", &self.folder)
+            .env("TMPDIR", &self.place.files)
+            .current_dir(&self.place.starts_in)
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(File::create(&path)?)
