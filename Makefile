@@ -205,5 +205,5 @@ help:
 	@echo '                     make fuzz-coverage says what it reached'
 	@echo 'make miri            run what needs no system under Miri; needs nightly Rust with Miri'
 	@echo 'make mutants         look for code that no unit test holds, in FILES or in all; needs'
-	@echo '                     cargo-mutants, and hours'
+	@echo '                     cargo-mutants, and an hour for all'
 	@echo 'make clean           remove what was built'
