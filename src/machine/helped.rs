@@ -194,7 +194,7 @@ mod tests {
             assert!(!disk.block.in_flight() && disk.driver.pop_used().is_some());
             helped.leave();
         }
-        panic!("a guest that computes is helped on");
+        unreachable!("a guest that computes is helped on");
     }
 
     #[test]
