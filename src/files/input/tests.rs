@@ -86,6 +86,18 @@ fn what_a_file_occupies_is_what_the_file_system_says() {
 }
 
 #[test]
+fn nothing_is_ever_written_to_an_input() {
+    let folder = folder();
+    let path = folder.path().join("input");
+    fs::write(&path, content(512)).unwrap();
+    let input = InputFile::open(&path, false).unwrap();
+    let mut memory = [1; 512];
+    let written = input.write_at(0, &[VolatileSlice::from(&mut memory[..])]);
+    assert_eq!(written.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+    assert_eq!(fs::read(&path).unwrap(), content(512));
+}
+
+#[test]
 fn data_in_what_was_a_hole_is_found_at_the_end() {
     let folder = folder();
     let path = folder.path().join("input");

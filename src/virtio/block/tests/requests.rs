@@ -462,6 +462,11 @@ fn when_a_run_fails_only_the_bad_request_gets_ioerr() {
     assert_eq!(error.operation, IoOperation::Read);
     assert_eq!((error.offset, error.len), (22 * 512, 512));
     assert_eq!(error.source.raw_os_error(), Some(libc::EIO));
+    let told = error.to_string();
+    assert!(
+        told.starts_with("cannot read 512 bytes at offset 11264: "),
+        "{told}"
+    );
 }
 
 #[test]
