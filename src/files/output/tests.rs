@@ -244,6 +244,19 @@ fn a_new_output_has_the_permissions_of_any_new_file() {
 }
 
 #[test]
+fn a_name_without_a_folder_is_one_in_the_current_folder() {
+    let setup = Setup::new(100);
+    let path = Path::new("a copy in the folder that this process is in");
+    let output = OutputFile::create(path, &setup.input, OutputOptions::default()).unwrap();
+    let folder = fstat(output.folder().unwrap()).unwrap();
+    let current = fs::metadata(".").unwrap();
+    assert_eq!(
+        (folder.st_dev, folder.st_ino),
+        (current.dev(), current.ino())
+    );
+}
+
+#[test]
 fn an_output_that_appears_during_the_copy_is_replaced() {
     for naming in BOTH {
         let setup = Setup::new(700);
