@@ -49,7 +49,7 @@ pub fn build(krate: &Crate, root: &Path) -> Result<Program> {
             fs::write(root.join(file), &result.text)?;
             texts.insert(*file, result);
         }
-        let output = compile(&krate.package, root)?;
+        let output = compile("cargo", &krate.package, root)?;
         if let Some(path) = program_of(&output) {
             return Ok(Program {
                 path,
@@ -67,12 +67,13 @@ pub fn build(krate: &Crate, root: &Path) -> Result<Program> {
     }
 }
 
-/// Makes one change and no other, and builds the unit tests. `None` if it does not compile.
+/// Makes one change and no other, and builds the unit tests. `None` if it does not compile, or if the
+/// compiler works a constant out for ever.
 pub fn build_one(krate: &Crate, change: &Change, root: &Path) -> Result<Option<String>> {
     let mut text = krate.texts[&change.file].clone();
     text.replace_range(change.place.clone(), &change.replacement);
     fs::write(root.join(&change.file), text)?;
-    let output = compile(&krate.package, root)?;
+    let output = compile("timeout --kill-after=1 180 cargo", &krate.package, root)?;
     fs::write(root.join(&change.file), &krate.texts[&change.file])?;
     Ok(program_of(&output))
 }
@@ -85,8 +86,11 @@ pub fn restore(krate: &Crate, root: &Path) -> Result<()> {
     Ok(())
 }
 
-fn compile(package: &str, root: &Path) -> Result<Output> {
-    let mut cargo = Command::new("cargo");
+/// Builds the unit tests with `cargo`, a command and its first arguments.
+fn compile(cargo: &str, package: &str, root: &Path) -> Result<Output> {
+    let (program, arguments) = cargo.split_once(' ').unwrap_or((cargo, ""));
+    let mut cargo = Command::new(program);
+    cargo.args(arguments.split_whitespace());
     cargo.args(["test", "--locked", "--lib", "--no-run", "-p", package]);
     cargo.arg("--message-format=json").current_dir(root);
     Ok(cargo.output()?)

@@ -18,8 +18,9 @@ const LOOK: Duration = Duration::from_millis(3);
 /// Tests may take so long with a change, and several times as long as they do without.
 const PATIENCE: Duration = Duration::from_secs(4);
 const TIMES_AS_LONG: u32 = 5;
-/// Without a change they may take so long.
+/// A test without a change may take so long, and all of them with one.
 const LONGEST: Duration = Duration::from_secs(300);
+const LONGEST_OF_ALL: Duration = Duration::from_secs(120);
 /// So many tests are run in one process at first, as most changes are noticed by one of them, and then
 /// so many in each further one.
 const FIRST: usize = 6;
@@ -143,7 +144,7 @@ impl Tests {
             reaching: BTreeMap::new(),
         };
         let count = names(program)?.len();
-        Ok(match tests.run(&[], "MUTANT", "", LONGEST)? {
+        Ok(match tests.run(&[], "MUTANT", "", LONGEST_OF_ALL)? {
             End::Passed => Outcome::Survived(count),
             End::Failed(test) => Outcome::Caught(test),
             End::Endless => Outcome::Endless,
