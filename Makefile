@@ -5,7 +5,12 @@
 #   make help                               all targets and variables
 
 CARGO ?= cargo
-VMM := target/release/vmm
+# Where cargo builds, which the user may have told it (asked once, when somebody wants to know; root may
+# have no cargo). It builds for this machine, whatever other target the user has told it.
+TARGET_DIR = $(eval TARGET_DIR := $(or $(shell $(CARGO) metadata --no-deps --offline --format-version 1 \
+  2>/dev/null | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'),$(CARGO_TARGET_DIR),$(CURDIR)/target))$(TARGET_DIR)
+unexport CARGO_BUILD_TARGET
+VMM = $(TARGET_DIR)/release/vmm
 # What `make fuzz` works on, and how long on each: so many seconds, or so many inputs if RUNS is set.
 TARGETS ?= block console serial sessions formats loader
 SECONDS ?= 60
@@ -24,7 +29,7 @@ INSTALL ?= install
 
 # A static build is for this target: x86_64-unknown-linux-musl too, once rustup has added it.
 STATIC_TARGET ?= x86_64-unknown-linux-gnu
-STATIC_VMM = target/$(STATIC_TARGET)/release/vmm
+STATIC_VMM = $(TARGET_DIR)/$(STATIC_TARGET)/release/vmm
 
 .PHONY: all build run demo static install uninstall doc generated picture test test-static test-nested test-oracles \
   fresh-check coverage deny lint bench bench-reference fuzz fuzz-coverage \
@@ -37,24 +42,24 @@ build:
 
 run: build
 	@test -n $(call quote,$(INPUT)) -a -n $(call quote,$(OUTPUT)) || { echo 'usage: make run INPUT=disk.img OUTPUT=copy.img' >&2; exit 2; }
-	@$(VMM) --input $(call quote,$(INPUT)) --output $(call quote,$(OUTPUT)) \
+	@$(call quote,$(VMM)) --input $(call quote,$(INPUT)) --output $(call quote,$(OUTPUT)) \
 	  $(call option,--input-sector-size,$(INPUT_SECTOR_SIZE)) \
 	  $(call option,--output-sector-size,$(OUTPUT_SECTOR_SIZE)) \
 	  $(call option,--progress-percent,$(PROGRESS)) $(ARGS)
 
 # Needs no file of yours: it makes one.
 demo: build
-	@examples/demo.sh $(VMM)
+	@examples/demo.sh $(call quote,$(VMM))
 
 # Runs on any Linux of this processor, whatever C library it has. With a target named, the flags are
 # not for build scripts. For glibc it takes its static library (libc6-dev, glibc-static).
 static:
 	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --locked --target $(STATIC_TARGET)
-	@echo $(STATIC_VMM)
+	@echo $(call quote,$(STATIC_VMM))
 
 # Builds nothing, so that root need not run cargo: `make && sudo make install`.
 install:
-	@test -x $(call quote,$(VMM)) || { echo 'there is no $(VMM) yet: run make first' >&2; exit 2; }
+	@test -x $(call quote,$(VMM)) || { echo 'there is no' $(call quote,$(VMM)) 'yet: run make first' >&2; exit 2; }
 	$(call put,755,$(VMM),$(BINDIR)/vmm)
 	$(call put,644,resources/man/vmm.1,$(MANDIR)/man1/vmm.1)
 	$(call put,644,resources/completions/vmm.bash,$(DATADIR)/bash-completion/completions/vmm)
@@ -85,7 +90,7 @@ test:
 
 # What a static binary must do: start where there is nothing else, and copy in its sandbox.
 test-static: static
-	VMM_BINARY=$(abspath $(STATIC_VMM)) $(CARGO) test --locked --test static --test nested
+	VMM_BINARY=$(call quote,$(STATIC_VMM)) $(CARGO) test --locked --test static --test nested
 
 # The README's two commands, in a fresh clone and a clean environment.
 fresh-check:
@@ -93,15 +98,15 @@ fresh-check:
 
 # RUNNER runs a command on another host that has a KVM of its own: RUNNER -p FOLDER -- COMMAND.
 test-nested: build
-	tests/nested/run $(call quote,$(RUNNER))
+	VMM=$(call quote,$(VMM)) tests/nested/run $(call quote,$(RUNNER))
 
-# Other readers of disk images, in a Python environment below target/, beside the conversions.
-ORACLES = target/oracles
+# Other readers of disk images, in a Python environment of their own, beside the conversions.
+ORACLES = $(TARGET_DIR)/oracles
 test-oracles:
 	@command -v python3 >/dev/null || { echo 'make test-oracles needs python3 with its module venv' >&2; exit 2; }
-	test -x $(ORACLES)/bin/pip || python3 -m venv $(ORACLES)
-	$(ORACLES)/bin/pip install --quiet --requirement tests/oracles/requirements.txt
-	VMM_ORACLES=$(abspath $(ORACLES))/bin/python $(CARGO) test --locked --test convert oracles::
+	test -x $(call quote,$(ORACLES)/bin/pip) || python3 -m venv $(call quote,$(ORACLES))
+	$(call quote,$(ORACLES)/bin/python) -m pip install --quiet --requirement tests/oracles/requirements.txt
+	VMM_ORACLES=$(call quote,$(ORACLES)/bin/python) $(CARGO) test --locked --test convert oracles::
 
 # How much of the code the tests run: of whole VMs too, whose processes may not open a file at their
 # end, so that their counters are in mapped files from the beginning (%c).

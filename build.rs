@@ -13,6 +13,15 @@ const GUESTS: [(&str, &str); 3] = [
     ("convert", "convert.elf"),
     ("inspect", "inspect.elf"),
 ];
+/// What no configuration of the user's may change, such as one for all Rust programs that this user
+/// builds: a guest has no unwinding, and its machine has no state but that of SSE.
+const PROFILE: [&str; 5] = [
+    "profile.release.panic='abort'",
+    "profile.release.lto='fat'",
+    "profile.release.codegen-units=1",
+    "profile.release.opt-level=3",
+    "profile.release.strip='symbols'",
+];
 /// How the codecs in C are compiled that a guest holds: it has neither a thread's memory, where a
 /// stack protector has its value, nor the functions that checks of buffers call.
 const CFLAGS: &str = "-fno-stack-protector -U_FORTIFY_SOURCE -fcf-protection=none";
@@ -52,33 +61,41 @@ fn build_guests() -> Result<(), String> {
     let mut cargo = Command::new(variable("CARGO")?);
     // What cargo tells this script of the VMM's own build, such as its sanitizer, would reach the
     // scripts that compile the guests' codecs: cargo sets for those what it has to say, and leaves
-    // the rest as it is.
+    // the rest as it is. And flags for a target (`CFLAGS_x86_64_unknown_linux_gnu`) would come before
+    // those below.
     env::vars_os()
         .map(|(name, _)| name)
-        .filter(|name| name.as_encoded_bytes().starts_with(b"CARGO_CFG_"))
+        .filter(|name| {
+            let name = name.to_string_lossy();
+            name.starts_with("CARGO_CFG_") || name.contains("CFLAGS")
+        })
         .for_each(|name| {
             cargo.env_remove(name);
         });
+    for setting in PROFILE {
+        cargo.args(["--config", setting]);
+    }
+    let host = variable("HOST")?;
     let status = cargo
         .args(["build", "--release", "--bins", "--locked"])
+        .args(["--target", &host])
         .arg("--manifest-path")
         .arg(root.join("guest/Cargo.toml"))
         .arg("--target-dir")
         .arg(&target)
         .env("CFLAGS", CFLAGS)
-        // What this build was asked for (flags, wrappers such as clippy's, another target) is not
-        // meant for the guests.
+        // What this build was asked for (flags, wrappers such as clippy's) is not meant for the guests.
+        // That there are no flags overrides those of the user's configuration as well.
         .env_remove("RUSTFLAGS")
-        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env("CARGO_ENCODED_RUSTFLAGS", "")
         .env_remove("RUSTC_WRAPPER")
         .env_remove("RUSTC_WORKSPACE_WRAPPER")
-        .env_remove("CARGO_BUILD_TARGET")
         .status()
         .map_err(|error| format!("cannot run cargo for the guests: {error}"))?;
     if !status.success() {
         return Err(format!("building the guests failed: {status}"));
     }
-    let release = target.join("release");
+    let release = target.join(host).join("release");
     GUESTS
         .iter()
         .try_for_each(|(program, image)| copy(&release.join(program), &out.join(image)))

@@ -83,6 +83,105 @@ fn paths_of_the_tree_that_are_named_exist() {
     assert!(missing.is_empty(), "{missing:#?}");
 }
 
+/// The modules of a crate with the sources in `folder`, each as its path and where its text is.
+fn modules(folder: &Path) -> Vec<(Vec<String>, PathBuf)> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(&next).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.with_extension("");
+            let names = name.strip_prefix(folder).unwrap().iter();
+            let names = names.map(|name| name.to_str().unwrap().to_owned());
+            if path.is_dir() {
+                found.push((names.collect(), path.clone()));
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                found.push((names.collect(), path));
+            }
+        }
+    }
+    found
+}
+
+/// All Rust text at `path`, a file or a folder.
+fn source(path: &Path) -> String {
+    if path.is_file() {
+        return fs::read_to_string(path).unwrap();
+    }
+    let entries = fs::read_dir(path).unwrap();
+    entries
+        .map(|entry| source(&entry.unwrap().path()))
+        .collect()
+}
+
+/// `a::{b, c}` as `a::b` and `a::c`.
+fn without_braces(name: &str) -> Vec<String> {
+    match name.split_once('{') {
+        None => vec![name.to_owned()],
+        Some((before, list)) => list
+            .trim_end_matches('}')
+            .split(',')
+            .map(|part| format!("{before}{}", part.trim()))
+            .collect(),
+    }
+}
+
+#[test]
+fn modules_and_items_that_are_named_exist() {
+    // Of other crates, whose documentation is elsewhere.
+    const FOREIGN: [&str; 3] = ["std", "vm_device", "virtio_queue"];
+    let members = fs::read_dir(root().join("guest")).unwrap();
+    let sources = members.map(|entry| entry.unwrap().path().join("src"));
+    let mut found = modules(&root().join("src"));
+    for folder in sources.filter(|folder| folder.is_dir()) {
+        let name = folder.parent().unwrap().file_name().unwrap();
+        found.push((
+            vec![format!("guest_{}", name.to_str().unwrap())],
+            folder.clone(),
+        ));
+        found.extend(modules(&folder));
+    }
+    let exists = |name: &str| {
+        let parts: Vec<&str> = name.split("::").collect();
+        let is_module = |parts: &[&str], path: &[String]| {
+            path.len() >= parts.len() && path[path.len() - parts.len()..] == *parts
+        };
+        let (last, before) = parts.split_last().unwrap();
+        found.iter().any(|(path, _)| is_module(&parts, path))
+            || found.iter().any(|(path, file)| {
+                let words = || source(file).split(|it: char| !it.is_alphanumeric() && it != '_').any(|word| word == *last);
+                is_module(before, path) && words()
+            })
+            // A module of a crate that is named with the crate.
+            || parts[0].starts_with("guest_") && found.iter().any(|(path, _)| is_module(&parts[1..], path))
+    };
+    let mut count = 0;
+    let mut missing = Vec::new();
+    for page in pages() {
+        for quoted in page.text.split('`').skip(1).step_by(2) {
+            let is_path = quoted.contains("::")
+                && quoted.starts_with(|it: char| it.is_ascii_lowercase())
+                && quoted
+                    .chars()
+                    .all(|it| it.is_alphanumeric() || "_:{}, ".contains(it));
+            for name in without_braces(quoted) {
+                let foreign = FOREIGN
+                    .iter()
+                    .any(|it| name.starts_with(&format!("{it}::")));
+                if is_path && !foreign {
+                    count += 1;
+                    if !exists(&name) {
+                        missing.push(format!("{}: {name}", page.path.display()));
+                    }
+                }
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+    assert!(count > 30, "only {count} were found");
+}
+
 #[test]
 fn files_are_referred_to_by_name_and_not_by_line() {
     for page in pages() {

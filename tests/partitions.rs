@@ -4,7 +4,9 @@
 
 mod common;
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -202,4 +204,98 @@ fn nothing_is_read_that_lies_on_what_is_written_or_below_it() {
     Vmm::copying(upper.path(), &two).succeed();
     Vmm::copying(&two, &file).succeed();
     assert_eq!(fs::metadata(&file).unwrap().len(), LENGTH);
+}
+
+#[test]
+fn two_devices_over_one_file_are_one_where_they_overlap() {
+    needs_kvm!();
+    let mut files = Files::new(b"");
+    let file = files.add("disk.img", &common::random(3 << 20, 1));
+    let over = |offset: u64, length: u64| {
+        let [offset, length] = [offset, length].map(|bytes| bytes.to_string());
+        Loop::with(&file, &["--offset", &offset, "--sizelimit", &length])
+    };
+    let devices = [
+        over(0, 1 << 20),
+        over(512 << 10, 1 << 20),
+        over(1 << 20, 1 << 20),
+    ];
+    let [Some(start), Some(middle), Some(behind)] = devices else {
+        return;
+    };
+    let before = fs::read(&file).unwrap();
+    for (input, output) in [(&start, &middle), (&middle, &start), (&behind, &middle)] {
+        let finished = Vmm::copying(input.path(), output.path()).run();
+        finished.assert_failed(
+            HOST_FAILED,
+            "share their bytes, as they meet in one disk or file",
+        );
+    }
+    assert!(fs::read(&file).unwrap() == before);
+    Vmm::copying(start.path(), behind.path()).succeed();
+    drop((start, middle, behind));
+    let after = fs::read(&file).unwrap();
+    assert!(after[..1 << 20] == before[..1 << 20]);
+    assert!(after[1 << 20..2 << 20] == before[..1 << 20]);
+    assert!(after[2 << 20..] == before[2 << 20..]);
+}
+
+#[test]
+fn a_device_with_the_file_system_that_has_the_input_is_no_output() {
+    needs_kvm!();
+    let mut files = Files::new(b"");
+    let disk = files.add("disk.img", b"");
+    let made = fs::File::options().write(true).open(&disk);
+    made.unwrap().set_len(DISK).unwrap();
+    let Some(lower) = Loop::over(&disk) else {
+        return;
+    };
+    // A loop device does not claim what it lies on.
+    let Some(upper) = Loop::over(lower.path()) else {
+        return;
+    };
+    let folder = files.path("content");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("file"), common::random(100_000, 1)).unwrap();
+    let mut mkfs = Command::new("mkfs.ext4");
+    let made = mkfs.args(["-q", "-F", "-d"]).arg(&folder).arg(upper.path());
+    if !made.output().is_ok_and(|made| made.status.success()) {
+        return skip("there is no mkfs.ext4 that takes a folder");
+    }
+    let Some(_mounted) = Mounted::new("ext4", upper.path(), &files.path("mounted")) else {
+        return;
+    };
+    let before = fs::read(&disk).unwrap();
+    let finished = Vmm::copying(&files.input(), lower.path()).run();
+    finished.assert_failed(HOST_FAILED, "unmount it, or stop what uses it");
+    let input = files.path("mounted").join("file");
+    for option in ["--quiet", "--force"] {
+        let finished = Vmm::copying(&input, lower.path()).arg(option).run();
+        finished.assert_failed(HOST_FAILED, "share their bytes");
+    }
+    assert!(fs::read(&disk).unwrap() == before);
+}
+
+#[test]
+fn what_a_loop_device_lies_on_is_known_whatever_its_path() {
+    needs_kvm!();
+    let mut files = Files::random(1 << 20);
+    let odd = files.folder().join(OsStr::from_bytes(b"disk\xff.img"));
+    fs::copy(files.input(), &odd).unwrap();
+    let deleted = files.expect("deleted.img");
+    let linked = files.expect("linked.img");
+    fs::copy(files.input(), &deleted).unwrap();
+    fs::hard_link(&deleted, &linked).unwrap();
+    for (file, name) in [(&odd, &odd), (&deleted, &linked)] {
+        let Some(device) = Loop::over(file) else {
+            return;
+        };
+        if file == &deleted {
+            fs::remove_file(file).unwrap();
+        }
+        let finished = Vmm::copying(name, device.path()).run();
+        finished.assert_failed(HOST_FAILED, "share their bytes");
+        assert!(fs::read(name).unwrap() == fs::read(files.input()).unwrap());
+    }
+    fs::remove_file(&odd).unwrap();
 }

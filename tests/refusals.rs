@@ -78,7 +78,7 @@ fn other_wrong_values_are_refused_with_what_is_valid() {
         (&["--request-size", "0"], "from 1 up"),
         (&["--request-size", "1000"], "a multiple of 512"),
         (&["--request-size", "2097152"], "up to 1048576"),
-        (&["--queue-depth", "0"], "from 1 up"),
+        (&["--queue-depth", "0"], "from 1 to 4294967295"),
         (&["--queue-depth", "683"], "1 to 682"),
         (&["--timeout", "0"], "above 0"),
         (&["--timeout", "soon"], "above 0"),
@@ -221,6 +221,39 @@ fn nothing_that_is_written_is_read_or_written_as_something_else() {
     assert_eq!(finished.code(), Some(HOST_FAILED));
     assert!(finished.stderr.contains("the standard output goes to"));
     files.assert_untouched();
+}
+
+#[test]
+fn nothing_is_read_that_the_standard_streams_go_to() {
+    let mut files = files();
+    let (input, output) = (files.input(), files.output());
+    let image = files.add("image.raw", &[0; 4096]);
+    let open = || fs::OpenOptions::new().append(true).open(&input).unwrap();
+    let before = fs::read(&input).unwrap();
+    let raw = |command| Vmm::bare().args(&[command, "--image-format", "raw"]);
+    for vmm in [
+        Vmm::copying(&input, &output),
+        raw("info").arg(&input),
+        raw("check").arg(&input),
+        raw("convert").arg(&input).arg(&output),
+        raw("convert")
+            .arg(&image)
+            .arg(&output)
+            .arg("--backing")
+            .arg(&input),
+    ] {
+        let finished = vmm.stdout(open()).run();
+        finished.assert_failed(HOST_FAILED, "is the file that the standard output goes to");
+        assert!(fs::read(&input).unwrap() == before);
+    }
+    // The reason has nowhere else to go than behind what is there.
+    let finished = Vmm::copying(&input, &output).stderr(open()).run();
+    assert_eq!(finished.code(), Some(HOST_FAILED));
+    let after = String::from_utf8_lossy(&fs::read(&input).unwrap()).into_owned();
+    assert!(
+        after.ends_with("goes to; choose another input\n"),
+        "{after:?}"
+    );
 }
 
 #[test]

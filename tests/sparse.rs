@@ -174,10 +174,12 @@ fn the_digest_is_that_of_sha256sum() {
             &["--digest", "sha256", "--protocol", "text"],
             &["--digest", "sha256", "--input-sector-size", "65536"],
             &["--digest", "sha256", "--request-size", "512", "-p", "100"],
+            &["--digest", "sha256", "--quiet"],
         ] {
             let finished = files.vmm().args(options).succeed();
             let last = finished.stdout.lines().last();
             assert_eq!(last, Some(&*format!("sha256 {expected}")), "{options:?}");
+            assert_eq!(finished.lines().len() == 1, options.contains(&"--quiet"));
             assert_same_large(&files.output(), &files.input());
         }
         let json = ["--digest", "sha256", "--format", "json"];
@@ -290,4 +292,34 @@ fn the_bar_counts_what_was_skipped() {
     let shown = terminal.read_to_end();
     assert_eq!(running.finish().code(), Some(0));
     assert!(shown.contains("100%  copied 64.00 MiB in "), "{shown:?}");
+}
+
+#[test]
+fn room_that_was_allocated_and_never_written_is_copied_whoever_reads_it_meanwhile() {
+    needs_kvm!();
+    let files = sparse(64 * MIB, &[0..100_000, 5 * MIB..5 * MIB + 1]);
+    let input = File::options()
+        .read(true)
+        .write(true)
+        .open(files.input())
+        .unwrap();
+    let whole = rustix::fs::FallocateFlags::empty();
+    if rustix::fs::fallocate(&input, whole, 0, 64 * MIB).is_err() {
+        return skip("the file system allocates nothing");
+    }
+    input.sync_all().unwrap();
+    for options in [
+        &[][..],
+        &["--verify"],
+        &["--sparse", "always"],
+        &["--direct"],
+    ] {
+        rustix::fs::fadvise(&input, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        let running = files.vmm().args(options).start();
+        // Anybody may read the input, which brings it into the page cache.
+        std::io::copy(&mut &input, &mut std::io::sink()).unwrap();
+        let finished = running.finish();
+        assert_eq!(finished.code(), Some(0), "{finished:?}");
+        assert_same_large(&files.input(), &files.output());
+    }
 }

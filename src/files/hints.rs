@@ -19,6 +19,9 @@ pub(super) fn open_hint(role: Role, error: &io::Error) -> &'static str {
             "; you need permission to read it"
         }
         (_, io::ErrorKind::PermissionDenied) => "; you need permission to write it",
+        (Role::Output, io::ErrorKind::ReadOnlyFilesystem) => {
+            "; choose another, or allow it to be written (blockdev --setrw for a device)"
+        }
         (Role::Output, io::ErrorKind::ResourceBusy) => {
             "; unmount it, or stop what uses it, or give --force if you know better"
         }
@@ -42,7 +45,10 @@ pub(super) fn space_hint(error: &io::Error) -> &'static str {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "; make room there, or choose another file system"
         }
-        io::ErrorKind::FileTooLarge => "; raise the file size limit (ulimit -f)",
+        io::ErrorKind::FileTooLarge => {
+            "; raise the limit of file sizes (ulimit -f) if there is one, or choose a file system \
+             that makes files so large"
+        }
         _ => "",
     }
 }
@@ -51,6 +57,10 @@ pub(super) fn place_hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::NotFound => "; its folder is gone",
         io::ErrorKind::IsADirectory => "; a directory has taken its name",
+        io::ErrorKind::AlreadyExists => "; something has come to its name, and is left there",
+        io::ErrorKind::PermissionDenied => {
+            "; a directory has taken its name, or its folder may not be written any more"
+        }
         _ => space_hint(error),
     }
 }

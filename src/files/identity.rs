@@ -4,12 +4,13 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 
-use rustix::fs::{FileType, Stat};
+use rustix::fs::{FileType, OFlags, Stat, fcntl_getfl};
 
 use super::error::{DistinctError, FileError, Role};
-use super::layers::below;
+use super::layers::Layers;
 use super::system::fstat;
 
 /// A file, whatever its name.
@@ -42,15 +43,13 @@ impl Identity {
         }
     }
 
-    /// The number of the device, if this is a block device.
-    pub(super) fn block_device(&self) -> Option<u64> {
-        (self.kind == FileType::BlockDevice).then_some(self.node)
+    fn is_block_device(&self) -> bool {
+        self.kind == FileType::BlockDevice
     }
 
-    /// Whether this, if it is a block device, lies on `other`, at whatever depth.
-    fn lies_on(&self, other: &Self) -> bool {
-        let layers = self.block_device().map(below);
-        layers.is_some_and(|layers| layers.iter().any(|lower| lower.is_same(other)))
+    /// The number of the device, if this is a block device.
+    pub(super) fn block_device(&self) -> Option<u64> {
+        self.is_block_device().then_some(self.node)
     }
 
     /// Whether bytes written to the one are read from the other. Two uses of a device such as
@@ -78,17 +77,54 @@ pub struct Known<'a> {
 }
 
 impl Known<'_> {
-    /// Whether this file, which is written, is another one than `other`.
-    pub(super) fn check_against(&self, other: &Known<'_>) -> Result<(), DistinctError> {
+    /// Whether this file, which is written, is another one than all `others`, and shares no bytes
+    /// with them.
+    pub(super) fn check_against<'a>(
+        &self,
+        others: impl IntoIterator<Item = &'a Known<'a>>,
+    ) -> Result<(), DistinctError> {
+        let layers = self.written_layers();
+        for other in others {
+            self.check_name(other)?;
+            self.check_layers(layers.as_ref(), other)?;
+        }
+        Ok(())
+    }
+
+    /// Where the bytes are that are written in place. Of files that are written only devices are.
+    fn written_layers(&self) -> Option<Layers> {
+        let device = self.identity.filter(Identity::is_block_device);
+        device.map(Layers::of)
+    }
+
+    /// Whether what is written to `layers`, those of this file, is nothing that `other` has.
+    fn check_layers(
+        &self,
+        layers: Option<&Layers>,
+        other: &Known<'_>,
+    ) -> Result<(), DistinctError> {
+        // What is new lies in its folder.
+        let place = other.entry.as_ref().map(|(folder, _)| folder);
+        match (layers, other.identity.as_ref().or(place)) {
+            (Some(layers), Some(identity)) if layers.meet(&Layers::of(*identity)) => {
+                Err(DistinctError::SameBytes {
+                    role: self.role,
+                    path: self.path.to_owned(),
+                    other_role: other.role,
+                    other: other.path.to_owned(),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether this file is another one than `other`, whatever it is called.
+    fn check_name(&self, other: &Known<'_>) -> Result<(), DistinctError> {
         let (path, other_path) = (self.path.to_owned(), other.path.to_owned());
         let (role, other_role) = (self.role, other.role);
-        let (same_file, layered) = match (self.identity, other.identity) {
-            // Of files that are written only devices are written in place.
-            (Some(one), Some(two)) => (
-                one.is_same(&two),
-                one.block_device().is_some() && (one.lies_on(&two) || two.lies_on(&one)),
-            ),
-            _ => (false, false),
+        let same_file = match (&self.identity, &other.identity) {
+            (Some(one), Some(two)) => one.is_same(two),
+            _ => false,
         };
         let (same_entry, same_letters) = match (self.entry, other.entry) {
             (Some((folder, name)), Some((other_folder, other_name))) if folder == other_folder => {
@@ -98,14 +134,6 @@ impl Known<'_> {
         };
         if same_file || same_entry {
             return Err(DistinctError::SameFile {
-                role,
-                path,
-                other_role,
-                other: other_path,
-            });
-        }
-        if layered {
-            return Err(DistinctError::SameBytes {
                 role,
                 path,
                 other_role,
@@ -124,18 +152,16 @@ impl Known<'_> {
         Ok(())
     }
 
-    /// Whether this file, which is written, is none that the standard streams go to. A device can
-    /// take both; a file would lose one of them.
-    pub(super) fn check_standard_streams(&self) -> Result<(), DistinctError> {
-        let streams = [
-            (fstat(io::stdout()), "standard output"),
-            (fstat(io::stderr()), "standard error"),
-        ];
-        for (stat, stream) in streams {
-            let (Ok(stat), Some(identity)) = (stat, self.identity) else {
+    /// Whether this file, which is read or written, is none that the standard streams go to, and lies
+    /// on none. A device such as /dev/null can take both; a file would lose one of them.
+    fn check_streams(&self, streams: &[(Identity, &'static str)]) -> Result<(), DistinctError> {
+        for &(identity, stream) in streams {
+            let Some(own) = self.identity else {
                 continue;
             };
-            if identity.is_same(&Identity::of(&stat)) {
+            // Of two files neither lies on the other.
+            let has_device = [own, identity].iter().any(Identity::is_block_device);
+            if own.is_same(&identity) || has_device && Layers::of(own).lie_on(&identity) {
                 return Err(DistinctError::StandardStream {
                     role: self.role,
                     path: self.path.into(),
@@ -147,6 +173,23 @@ impl Known<'_> {
     }
 }
 
+/// What the standard streams go to, and what they are called.
+fn standard_streams() -> impl Iterator<Item = (Identity, &'static str)> {
+    let streams = [
+        (written_to(io::stdout()), "standard output"),
+        (written_to(io::stderr()), "standard error"),
+    ];
+    let open = streams.into_iter();
+    open.filter_map(|(identity, stream)| Some((identity?, stream)))
+}
+
+/// The file behind a standard stream, unless it was opened for reading alone.
+fn written_to(stream: impl AsFd) -> Option<Identity> {
+    let access = fcntl_getfl(&stream).ok()? & OFlags::ACCMODE;
+    let stat = fstat(&stream).ok()?;
+    (access != OFlags::RDONLY).then(|| Identity::of(&stat))
+}
+
 /// Refuses a run in which something that is written is something else that is read or written.
 /// `reads` and `writes` are all files of the run.
 ///
@@ -154,10 +197,15 @@ impl Known<'_> {
 ///
 /// [`FileError::Distinct`].
 pub fn check_distinct(reads: &[Known<'_>], writes: &[Known<'_>]) -> Result<(), FileError> {
+    let streams: Vec<_> = standard_streams().collect();
+    for known in reads.iter().chain(writes) {
+        known.check_streams(&streams)?;
+    }
     for (index, written) in writes.iter().enumerate() {
-        written.check_standard_streams()?;
-        for other in reads.iter().chain(&writes[..index]) {
-            written.check_against(other)?;
+        written.check_against(reads.iter().chain(&writes[..index]))?;
+        // The other way round: a device that is written has none of the bytes of a file that is.
+        for other in &writes[..index] {
+            other.check_layers(other.written_layers().as_ref(), written)?;
         }
     }
     Ok(())

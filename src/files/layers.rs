@@ -1,37 +1,98 @@
-//! What a block device lies on, as the kernel tells below /sys/dev/block: a partition on its disk, a
-//! loop device on a file, device-mapper and md on other devices. What is written to the one is read
-//! from the other, although the two have nothing else in common (Linux,
+//! Where the bytes of a file or block device lie, as the kernel tells below /sys/dev/block: those of a
+//! file on the device of its file system, those of a partition on its disk, those of a loop device in
+//! a file, those of device-mapper and md on other devices. What is written to one of two that meet
+//! there is read from the other, although they have nothing else in common (Linux,
 //! Documentation/ABI/stable/sysfs-block).
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, makedev};
+use rustix::fs::makedev;
 
 use super::identity::Identity;
+use super::loop_device;
 
-/// More devices than this are not gone through: there is no end to what can be built of them.
+/// More places than this are not gone through: there is no end to what can be built of devices.
 const MOST: usize = 64;
 
-/// All that the block device with the number `node` lies on, at whatever depth. What cannot be found
-/// out, without sysfs for example, is left out.
-pub(super) fn below(node: u64) -> Vec<Identity> {
-    let mut found: Vec<Identity> = Vec::new();
-    let mut next = vec![node];
-    while let Some(node) = next.pop() {
-        let Ok(folder) = folder_of(node) else {
-            continue;
-        };
-        let devices = devices_below(&folder).map(Identity::of_block_device);
-        for lower in devices.chain(file_below(&folder)) {
-            if found.len() < MOST && !found.iter().any(|other| other.is_same(&lower)) {
-                found.push(lower);
-                next.extend(lower.block_device());
+/// The kernel counts the sizes of all devices in sectors of this many bytes.
+const SECTOR: u64 = 512;
+
+/// All places in which the bytes of a file or device are.
+#[derive(Debug)]
+pub(super) struct Layers {
+    top: Identity,
+    below: Vec<Layer>,
+}
+
+/// A file or device that another one lies on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Layer {
+    identity: Identity,
+    /// Which bytes of it the device takes, unless the kernel tells nothing of that.
+    range: Option<Range<u64>>,
+}
+
+impl Layers {
+    /// What cannot be found out, without sysfs for example, is left out.
+    pub(super) fn of(top: Identity) -> Self {
+        let mut below: Vec<Layer> = Vec::new();
+        let all = top.block_device().and_then(size);
+        let mut next = vec![(top, all)];
+        while let Some((upper, range)) = next.pop() {
+            for layer in directly_below(upper, range.as_ref()) {
+                if below.len() < MOST && !below.contains(&layer) {
+                    next.push((layer.identity, layer.range.clone()));
+                    below.push(layer);
+                }
             }
         }
+        Self { top, below }
     }
-    found
+
+    /// Whether some bytes are in both.
+    pub(super) fn meet(&self, other: &Self) -> bool {
+        self.lie_on(&other.top) || other.lie_on(&self.top) || self.overlap(other)
+    }
+
+    /// Whether some bytes are in a third file or device, and in the same place there.
+    fn overlap(&self, other: &Self) -> bool {
+        let meets = |layer: &Layer| other.below.iter().any(|lower| layer.meets(lower));
+        self.below.iter().any(meets)
+    }
+
+    /// Whether the bytes are in `other`, or it is what they are the bytes of.
+    pub(super) fn lie_on(&self, other: &Identity) -> bool {
+        let is_it = |layer: &Layer| layer.identity.is_same(other);
+        self.top.is_same(other) || self.below.iter().any(is_it)
+    }
+
+    /// Whether a file system is mounted that lies on this device, or overlaps with it. Opening a device
+    /// for oneself alone (O_EXCL, open(2)) does not tell all of that: a loop device does not claim what
+    /// it lies on.
+    pub(super) fn are_mounted(&self) -> bool {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        // The third field is the device (proc_pid_mountinfo(5)).
+        let devices = mounts.lines().filter_map(|line| line.split(' ').nth(2));
+        let mut devices: Vec<u64> = devices.filter_map(number).collect();
+        devices.sort_unstable();
+        devices.dedup();
+        let devices = devices.into_iter().map(Identity::of_block_device);
+        devices
+            .map(Self::of)
+            .any(|mounted| mounted.lie_on(&self.top) || mounted.overlap(self))
+    }
+}
+
+impl Layer {
+    /// Volumes of one device have each a part of it of their own, as long as nothing else is known.
+    fn meets(&self, other: &Self) -> bool {
+        let (Some(one), Some(two)) = (&self.range, &other.range) else {
+            return false;
+        };
+        self.identity.is_same(&other.identity) && one.start < two.end && two.start < one.end
+    }
 }
 
 /// Where the kernel tells of a device. Links are followed, so that a partition's folder lies in that
@@ -41,32 +102,60 @@ fn folder_of(node: u64) -> std::io::Result<PathBuf> {
     fs::canonicalize(format!("/sys/dev/block/{major}:{minor}"))
 }
 
-/// The numbers of the devices on which the one with this folder lies directly.
-fn devices_below(folder: &Path) -> impl Iterator<Item = u64> {
-    let slaves = fs::read_dir(folder.join("slaves")).into_iter().flatten();
-    let mut folders: Vec<PathBuf> = slaves.flatten().map(|entry| entry.path()).collect();
-    if folder.join("partition").exists() {
-        folders.extend(folder.parent().map(Path::to_owned));
+/// All bytes of the device with the number `node`.
+fn size(node: u64) -> Option<Range<u64>> {
+    let folder = folder_of(node).ok()?;
+    Some(0..count(&folder.join("size"))?.checked_mul(SECTOR)?)
+}
+
+/// What something lies on directly, and where these bytes of it are there.
+fn directly_below(upper: Identity, range: Option<&Range<u64>>) -> Vec<Layer> {
+    let Some(node) = upper.block_device() else {
+        // A file lies somewhere on the device of its file system. Some file systems have none, and
+        // some have several, which they do not tell (stat(2), `st_dev`).
+        let identity = Identity::of_block_device(upper.device);
+        let range = None;
+        return Vec::from([Layer { identity, range }]);
+    };
+    let behind = |start: u64| {
+        let range = range?;
+        Some(start.checked_add(range.start)?..start.checked_add(range.end)?)
+    };
+    let mut layers = Vec::new();
+    let folder = folder_of(node).ok();
+    if let Some(folder) = &folder {
+        let slaves = fs::read_dir(folder.join("slaves")).into_iter().flatten();
+        let slaves = slaves
+            .flatten()
+            .filter_map(|slave| device(&slave.path(), None));
+        let disk = count(&folder.join("start"))
+            .filter(|_| folder.join("partition").exists())
+            .and_then(|start| device(folder.parent()?, behind(start.checked_mul(SECTOR)?)));
+        layers.extend(slaves.chain(disk));
     }
-    folders
-        .into_iter()
-        .filter_map(|folder| number(&fs::read_to_string(folder.join("dev")).ok()?))
+    if let Some(backing) = loop_device::backing(node, folder.as_deref()) {
+        let range = behind(backing.offset);
+        let identity = backing.identity;
+        layers.push(Layer { identity, range });
+    }
+    layers
+}
+
+/// These bytes of the device with this folder.
+fn device(folder: &Path, range: Option<Range<u64>>) -> Option<Layer> {
+    let node = number(fs::read_to_string(folder.join("dev")).ok()?.trim())?;
+    Some(Layer {
+        identity: Identity::of_block_device(node),
+        range,
+    })
 }
 
 /// A device number, as `major:minor`.
 fn number(text: &str) -> Option<u64> {
-    let (major, minor) = text.trim().split_once(':')?;
+    let (major, minor) = text.split_once(':')?;
     Some(makedev(major.parse().ok()?, minor.parse().ok()?))
 }
 
-/// The file, or another device, on which a loop device lies.
-fn file_below(folder: &Path) -> Option<Identity> {
-    let path = fs::read_to_string(folder.join("loop/backing_file")).ok()?;
-    let file = fs::metadata(path.strip_suffix('\n')?).ok()?;
-    Some(Identity {
-        device: file.dev(),
-        inode: file.ino(),
-        kind: FileType::from_raw_mode(file.mode()),
-        node: file.rdev(),
-    })
+fn count(path: &Path) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
 }

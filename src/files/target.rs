@@ -10,9 +10,10 @@ use rustix::io::Errno;
 use super::device;
 use super::error::{FileError, Role};
 use super::identity::{Identity, Known};
+use super::layers::Layers;
 use super::open::{kind_name, open_failed};
 use super::place::{Place, find_place};
-use super::system::{open, statat};
+use super::system::{fstat, open, statat};
 
 /// Numbers of devices (Linux, Documentation/admin-guide/devices.txt): the major one of memory, and of
 /// its minor ones those that throw away what is written.
@@ -55,9 +56,7 @@ pub(super) fn find(
         identity: existing.as_ref().map(Identity::of),
         entry: None,
     };
-    for other in others {
-        found.check_against(other)?;
-    }
+    found.check_against(others)?;
     let kind = existing
         .as_ref()
         .map(|stat| FileType::from_raw_mode(stat.st_mode));
@@ -85,8 +84,15 @@ fn open_block_device(
     // O_EXCL refuses a device that is mounted or in use otherwise.
     let exclusive = if force { OFlags::empty() } else { OFlags::EXCL };
     let flags = OFlags::RDWR | exclusive | OFlags::CLOEXEC;
-    let device =
-        open(path, flags, Mode::empty()).map_err(|errno| open_failed(role, path, errno))?;
+    let failed = |errno| open_failed(role, path, errno);
+    let device = open(path, flags, Mode::empty()).map_err(failed)?;
+    let layers = Layers::of(Identity::of(&fstat(&device).map_err(failed)?));
+    if device::is_read_only(&device) {
+        return Err(failed(Errno::ROFS));
+    }
+    if !force && layers.are_mounted() {
+        return Err(failed(Errno::BUSY));
+    }
     let size = device::size(&device).map_err(|source| FileError::Open {
         role,
         path: path.into(),

@@ -126,7 +126,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A machine for at most `slots` virtio devices, up to 16, with 8 MiB of RAM and nothing else.
+    /// A machine for at most `slots` virtio devices, up to 16, with RAM below 8 MiB and nothing else.
     ///
     /// # Errors
     ///
@@ -135,8 +135,8 @@ impl Machine {
         Self::of_shape(&kvm, Shape { slots, heap: false })
     }
 
-    /// As [`new`](Self::new), with 4 MiB more of RAM that the guest may use, and that devices never
-    /// reach (`guest_abi::layout::HEAP`).
+    /// As [`new`](Self::new), with 3 MiB more of RAM between the data pool and the stack, which the
+    /// guest may use and devices never reach (`guest_abi::layout::HEAP`).
     ///
     /// # Errors
     ///

@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use crate::report::{Console, Exits, Outcome as How, RunResult};
+use crate::report::{Console, Exits, RunEnd, RunResult};
 use crate::runtime::{RunError, Signals, say_goodbye};
 
 /// Says on `console` why a run did not even begin, and returns the exit status.
@@ -35,7 +35,7 @@ pub(super) fn conclude<E: Borrow<RunError>>(
         console.error(text);
     }
     console.result(&complete(RunResult {
-        outcome: error.map_or(How::Success, how),
+        outcome: error.map_or(RunEnd::Success, run_end),
         status,
         error: text,
         bytes: 0,
@@ -47,12 +47,12 @@ pub(super) fn conclude<E: Borrow<RunError>>(
     status
 }
 
-fn how(error: &RunError) -> How {
+fn run_end(error: &RunError) -> RunEnd {
     match error {
-        RunError::Guest(_) => How::GuestError,
-        RunError::Refused(_) | RunError::Broken(_) => How::ImageRefused,
-        RunError::TimedOut(_) => How::TimedOut,
-        RunError::Signal(_) => How::Interrupted,
-        _ => How::HostError,
+        RunError::Guest(_) => RunEnd::GuestError,
+        RunError::Refused(_) | RunError::Broken(_) => RunEnd::ImageRefused,
+        RunError::TimedOut(_) => RunEnd::TimedOut,
+        RunError::Signal(_) => RunEnd::Interrupted,
+        _ => RunEnd::HostError,
     }
 }

@@ -164,10 +164,10 @@ impl Console {
         }
     }
 
-    /// Shows the digest of what was done, as programs do that compute nothing else. A result, and
-    /// not a message beside a bar; a program finds it in the last object.
+    /// Shows the digest of what was done, as programs do that compute nothing else. It is a result that
+    /// was asked for, and not a message beside a bar; a program finds it in the last object.
     pub fn digest(&mut self, algorithm: &str, digest: &[u8]) {
-        if !self.options.quiet && !self.is_json() {
+        if !self.is_json() {
             let line = format!("{algorithm} {}\n", hex(digest));
             self.streams.print_out(line.as_bytes());
         }

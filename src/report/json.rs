@@ -11,7 +11,7 @@ use super::quote::is_visible;
 /// How a run has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Outcome {
+pub enum RunEnd {
     /// All was done and is in place.
     Success,
     /// The command line is wrong.
@@ -51,7 +51,7 @@ pub struct Exits {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RunResult {
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: RunEnd,
     /// The exit status of the process.
     pub status: u8,
     /// Why it failed, in one line; `None` if it did not.

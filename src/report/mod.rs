@@ -17,8 +17,8 @@ pub use console::{
 };
 pub use debug_lines::{DEBUG_PREFIX, DebugLines, MAX_DEBUG};
 pub use json::{
-    Exits, Outcome, RunResult, check_object, debug_object, finding_object, message_object,
-    one_line, result_object, text_object, warning_object,
+    Exits, RunEnd, RunResult, check_object, debug_object, finding_object, message_object, one_line,
+    result_object, text_object, warning_object,
 };
 pub use line::{hex, message_line};
 pub use quote::{MAX_SHOWN, is_visible, push_line, quote_text, quote_word};

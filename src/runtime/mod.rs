@@ -30,7 +30,7 @@ pub use memory::{Heap, check_stack};
 pub use operation::{GuestEnd, JustRun, Operation, ReportSource};
 pub use panics::{catch, describe_panics};
 pub use serial_input::SerialInput;
-pub use signals::Signals;
+pub use signals::{Signals, fail_writes};
 
 use crate::devices::ByteQueue;
 use crate::machine::{NUDGE_SIGNAL, Vcpu};

@@ -8,6 +8,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, RawFd};
 /// The signals that end a run.
 const ENDING: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
 
+/// Ignores SIGXFSZ, so that a write beyond the limit of a file's size is an error with a reason, and
+/// does not end the process without a word. Rust's runtime does so with SIGPIPE already.
+pub fn fail_writes() {
+    // SAFETY: ignoring a signal installs no code of ours.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
 /// A descriptor from which the ending signals are read.
 pub struct Signals(File);
 
@@ -16,8 +23,7 @@ impl Signals {
     /// delivered here. One that is ignored when this is called stays ignored: whoever started the
     /// process wants that, as nohup(1) does, and a shell for its background jobs.
     ///
-    /// SIGXFSZ is ignored, so that a write beyond the file size limit is an error and does not end
-    /// the process. Rust's runtime ignores SIGPIPE already.
+    /// Those that a write would end the process by are ignored ([`fail_writes`]).
     ///
     /// # Errors
     ///
@@ -30,8 +36,7 @@ impl Signals {
         if result != 0 {
             return Err(io::Error::from_raw_os_error(result));
         }
-        // SAFETY: ignoring a signal installs no code of ours.
-        unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+        fail_writes();
         // SAFETY: `set` is valid; a new descriptor is asked for.
         let fd =
             unsafe { libc::signalfd(-1, &raw const set, libc::SFD_NONBLOCK | libc::SFD_CLOEXEC) };

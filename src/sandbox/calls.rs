@@ -57,15 +57,23 @@ pub fn main_loop(process: libc::pid_t, vcpu: libc::pid_t, signal: libc::c_int) -
         )
 }
 
-/// Giving a file its name in the folder that is open as `folder`: nothing can be linked, renamed
-/// or removed but from there and to there. Paths cannot be looked at; see the threat model.
+/// Giving the file that is open as `file` its name in the folder that is open as `folder`: nothing can
+/// be linked, renamed or removed but from there and to there, and no other file's mode be changed.
+/// Paths cannot be looked at; see the threat model.
 #[must_use]
-pub fn place_file(folder: RawFd) -> Calls {
-    let folder = word(folder);
+pub fn place_file(folder: RawFd, file: RawFd) -> Calls {
+    let (folder, file) = (word(folder), word(file));
     Calls::new()
-        // What is linked is an open file, by way of /proc/self/fd or by its descriptor.
+        // What is linked is an open file, by way of /proc/self/fd.
         .allow_with(libc::SYS_linkat, &[(2, folder)])
         .allow_with(libc::SYS_renameat, &[(0, folder), (2, folder)])
+        // The one that replaces nothing, which rename(2) cannot say.
+        .allow_with(
+            libc::SYS_renameat2,
+            &[(0, folder), (2, folder), (4, libc::RENAME_NOREPLACE.into())],
+        )
+        // It takes access away if what it replaces has changed meanwhile.
+        .allow_with(libc::SYS_fchmod, &[(0, file)])
         // No flags: a file, not a folder.
         .allow_with(libc::SYS_unlinkat, &[(0, folder), (2, 0)])
         .allow(libc::SYS_fsync)
@@ -79,10 +87,10 @@ pub fn sync_file() -> Calls {
     Calls::new().allow(libc::SYS_fsync)
 }
 
-/// Looking for holes in a file that is open.
+/// Looking for holes in a file that is open, and at what has come to be in one.
 #[must_use]
 pub fn find_holes() -> Calls {
-    Calls::new().allow(libc::SYS_lseek)
+    Calls::new().allow(libc::SYS_lseek).allow(libc::SYS_pread64)
 }
 
 /// Reading from the socket that is open as `socket`.

@@ -14,7 +14,8 @@ pub enum ActivateError {
     /// The driver set DRIVER_OK without FEATURES_OK, which the device had not accepted, or without
     /// a step before that.
     #[error(
-        "its driver set DRIVER_OK without a status of FEATURES_OK; the device accepts features that          it offers, with VIRTIO_F_VERSION_1"
+        "its driver set DRIVER_OK without a status of FEATURES_OK; the device accepts features \
+         that it offers, with VIRTIO_F_VERSION_1"
     )]
     NotNegotiated,
     /// A queue that the device cannot do without is not ready.

@@ -353,6 +353,7 @@ impl Finished {
         let (last, before) = lines.split_last().expect("a reason on standard error");
         assert!(last.starts_with("vmm: "), "{self:?}");
         assert!(last.contains(reason), "expected {reason:?} in {last:?}");
+        assert!(!last.contains("  "), "a gap in {last:?}");
         let is_debug = |line: &&str| line.starts_with("[DEBUG] ");
         assert!(before.iter().all(is_debug), "{self:?}");
         assert!(!self.stderr.contains("panicked"), "{self:?}");

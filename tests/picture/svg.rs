@@ -44,16 +44,16 @@ pub(crate) fn draw(screen: &Screen) -> String {
 }
 
 /// Neighbours that look alike.
-struct Run {
+struct Cells {
     column: u32,
     text: String,
     colour: &'static str,
 }
 
 /// The runs of a line, without the blanks at its end.
-fn runs(screen: &Screen, row: u16) -> Vec<Run> {
+fn runs(screen: &Screen, row: u16) -> Vec<Cells> {
     let (_, columns) = screen.size();
-    let mut runs: Vec<Run> = Vec::new();
+    let mut runs: Vec<Cells> = Vec::new();
     for column in 0..columns.get() {
         let Some(cell) = screen.cell(row, column) else {
             continue;
@@ -65,7 +65,7 @@ fn runs(screen: &Screen, row: u16) -> Vec<Run> {
         };
         match runs.last_mut() {
             Some(run) if run.colour == colour(cell) => run.text += text,
-            _ => runs.push(Run {
+            _ => runs.push(Cells {
                 column: column.into(),
                 text: text.to_owned(),
                 colour: colour(cell),
@@ -87,7 +87,7 @@ fn colour(cell: &Cell) -> &'static str {
     }
 }
 
-impl Run {
+impl Cells {
     /// The length is given, so that columns stay columns in whatever font there is.
     fn draw(&self, row: u16, svg: &mut String) {
         let count = u32::try_from(self.text.chars().count()).unwrap();

@@ -25,7 +25,7 @@ fn lists() -> BTreeMap<&'static str, Calls> {
     let own = std::process::id().cast_signed();
     let main = calls::main_loop(own, NOBODY, libc::SIGURG);
     BTreeMap::from([
-        ("main", main.and(&calls::place_file(FOLDER))),
+        ("main", main.and(&calls::place_file(FOLDER, ELSEWHERE))),
         ("vcpu", calls::vcpu().and(&calls::read_file())),
         ("input", calls::event_loop().and(&calls::read_file())),
         ("output", calls::event_loop().and(&calls::write_file())),
@@ -340,7 +340,7 @@ fn an_output_gets_its_name_in_its_folder_and_nowhere_else() {
         let handle = File::open(folder.path()).unwrap();
         let file = tempfile::tempfile_in(folder.path()).unwrap();
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        Filter::new(&calls::place_file(handle.as_raw_fd()))
+        Filter::new(&calls::place_file(handle.as_raw_fd(), file.as_raw_fd()))
             .unwrap()
             .install()
             .unwrap();

@@ -16,7 +16,7 @@ use guest_kit::virtio::console::Console;
 use guest_protocol::{ConvertFormat, MAX_MESSAGE_LEN, Transport};
 
 use crate::SECTOR;
-use crate::chain::{Chain, Wish};
+use crate::backing_chain::{BackingChain, Wish};
 use crate::config::Config;
 use crate::disks::{Disks, OUTPUT, Source, source_name};
 use crate::engine::{Engine, SLOTS};
@@ -50,7 +50,7 @@ pub struct Parts<'a, P, R, F> {
 
 /// How a conversion ended.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Outcome {
+pub struct ConversionEnd {
     /// How many sectors of the disk were converted, counted from the first one without a gap.
     pub count: u64,
     /// The length of the output in bytes.
@@ -68,7 +68,7 @@ where
 {
     let ports = parts.ports;
     let mut reporter = Reporter::new(ports);
-    let mut outcome = execute(parts, &mut reporter).unwrap_or_else(|failure| Outcome {
+    let mut outcome = execute(parts, &mut reporter).unwrap_or_else(|failure| ConversionEnd {
         count: 0,
         length: 0,
         result: Err(failure),
@@ -82,7 +82,10 @@ where
 }
 
 /// Reports how the run has ended. If not all reports could be sent, the conversion is a failure.
-fn conclude<P: Ports, R: Registers>(reporter: &mut Reporter<'_, P, R>, outcome: &mut Outcome) {
+fn conclude<P: Ports, R: Registers>(
+    reporter: &mut Reporter<'_, P, R>,
+    outcome: &mut ConversionEnd,
+) {
     let mut had_fault = reporter.fault().is_some();
     loop {
         if let Some(fault) = reporter.fault() {
@@ -113,7 +116,7 @@ fn conclude<P: Ports, R: Registers>(reporter: &mut Reporter<'_, P, R>, outcome: 
 fn execute<P, R, F>(
     parts: Parts<'_, P, R, F>,
     reporter: &mut Reporter<'_, P, R>,
-) -> Result<Outcome, Failure>
+) -> Result<ConversionEnd, Failure>
 where
     P: Ports,
     R: Registers,
@@ -144,7 +147,7 @@ where
         options: config.options,
         snapshot: config.snapshot.as_bytes(),
     };
-    let mut chain = Chain::open(&mut disks, &wish)?;
+    let mut chain = BackingChain::open(&mut disks, &wish)?;
     let size = chain.size();
     reporter.capacity(source_name(0), size);
     let is_raw = config.output_format == ConvertFormat::Raw;

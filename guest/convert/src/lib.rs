@@ -9,7 +9,7 @@
 extern crate alloc;
 
 pub mod app;
-pub mod chain;
+pub mod backing_chain;
 pub mod codec;
 pub mod config;
 pub mod disks;

@@ -7,7 +7,7 @@ use guest_abi::ports::COM1;
 use guest_protocol::{DataList, MAX_MESSAGE_LEN, Sparse, Transport};
 
 use crate::config::{Config, ConfigError, Side};
-use crate::copy::Outcome;
+use crate::copy::CopyEnd;
 use crate::copy::digest::Hasher;
 use crate::copy::disks::Disks;
 use crate::copy::engine::{Engine, Extras, buffers};
@@ -48,7 +48,7 @@ pub struct Parts<'a, P, R> {
 pub fn run<P: Ports, R: Registers>(parts: Parts<'_, P, R>) -> u8 {
     let ports = parts.ports;
     let mut reporter = Reporter::new(ports);
-    let mut outcome = execute(parts, &mut reporter).unwrap_or_else(|failure| Outcome {
+    let mut outcome = execute(parts, &mut reporter).unwrap_or_else(|failure| CopyEnd {
         count: 0,
         result: Err(failure),
         digest: None,
@@ -63,7 +63,7 @@ pub fn run<P: Ports, R: Registers>(parts: Parts<'_, P, R>) -> u8 {
 }
 
 /// Reports how the run has ended. If not all reports could be sent, the copy is a failure.
-fn conclude<P: Ports, R: Registers>(reporter: &mut Reporter<'_, P, R>, outcome: &mut Outcome) {
+fn conclude<P: Ports, R: Registers>(reporter: &mut Reporter<'_, P, R>, outcome: &mut CopyEnd) {
     let mut had_fault = reporter.fault().is_some();
     loop {
         if let Some(fault) = reporter.fault() {
@@ -93,7 +93,7 @@ fn conclude<P: Ports, R: Registers>(reporter: &mut Reporter<'_, P, R>, outcome: 
 fn execute<P: Ports, R: Registers>(
     parts: Parts<'_, P, R>,
     reporter: &mut Reporter<'_, P, R>,
-) -> Result<Outcome, Failure> {
+) -> Result<CopyEnd, Failure> {
     let Parts {
         ports,
         input,

@@ -130,7 +130,7 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
 
     fn line(&mut self, text: fmt::Arguments<'_>) {
         self.channel.put(|buffer| {
-            let mut line = Line { buffer, len: 0 };
+            let mut line = LineBuffer { buffer, len: 0 };
             let written = line.write_fmt(text).and_then(|()| line.write_str("\n"));
             written.ok().map(|()| line.len)
         });
@@ -155,12 +155,12 @@ impl<P: Ports, R: Registers> Reports for Reporter<'_, P, R> {
 }
 
 /// A line that is written to the start of a buffer.
-struct Line<'a> {
+struct LineBuffer<'a> {
     buffer: &'a mut [u8],
     len: usize,
 }
 
-impl fmt::Write for Line<'_> {
+impl fmt::Write for LineBuffer<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let free = self
             .buffer

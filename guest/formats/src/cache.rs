@@ -15,7 +15,7 @@ use crate::source::{ReadAt, len64, read, to_usize};
 /// Bytes of a line, a power of two.
 pub(crate) const LINE: u64 = 8192;
 
-struct Line {
+struct CacheLine {
     start: u64,
     used: u64,
     bytes: Box<[u8]>,
@@ -24,7 +24,7 @@ struct Line {
 
 /// A cache of parts of one file.
 pub(crate) struct Cache {
-    lines: Vec<Line>,
+    lines: Vec<CacheLine>,
     most: usize,
     clock: u64,
 }
@@ -89,7 +89,7 @@ impl Cache {
 
     fn room(&mut self) -> usize {
         if self.lines.len() < self.most {
-            self.lines.push(Line {
+            self.lines.push(CacheLine {
                 start: u64::MAX,
                 used: 0,
                 bytes: vec![0; to_usize(LINE)].into_boxed_slice(),

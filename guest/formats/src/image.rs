@@ -1,9 +1,9 @@
 //! An image of any format: what it says of itself, and where the bytes of its disk are.
 
 use crate::error::Error;
-use crate::extent::{Content, Extent, join};
 use crate::format::Format;
 use crate::info::{Info, Options};
+use crate::mapping::{Content, Mapping, join};
 use crate::probe::{Probe, file_system, partition_table};
 use crate::qcow2::Qcow2;
 use crate::reason::Reason;
@@ -95,7 +95,7 @@ fn headers(
 /// Looks for partitions and file systems on the virtual disk, if its start lies in the file
 /// uncompressed. Errors on the way are passed over here: whoever reads the disk meets them again.
 fn look_inside(image: &mut Image, source: &mut dyn ReadAt, info: &mut Info) {
-    let mut disk = Disk { image, source };
+    let mut disk = VirtualDisk { image, source };
     info.partitions = partition_table(&mut disk).unwrap_or_default();
     if info.partitions.is_none() {
         info.file_system = file_system(&mut disk).unwrap_or_default();
@@ -169,8 +169,8 @@ impl Image {
     ///
     /// [`Error::Refused`] if a table entry on the way leads nowhere or breaks the format,
     /// [`Error::Outside`] behind the end of the disk, and [`Error::Read`].
-    pub fn map(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Extent, Error> {
-        self.map_counted(source, offset).map(|(extent, _)| extent)
+    pub fn map(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Mapping, Error> {
+        self.map_counted(source, offset).map(|(mapping, _)| mapping)
     }
 
     /// Does what [`map`](Self::map) does, and returns also how many table entries were looked at.
@@ -184,11 +184,11 @@ impl Image {
         &mut self,
         source: &mut dyn ReadAt,
         offset: u64,
-    ) -> Result<(Extent, u64), Error> {
+    ) -> Result<(Mapping, u64), Error> {
         match self {
             Self::Raw(size) => {
                 let end = *size;
-                let data = |at| Ok(Extent::new(end - at, Content::Data { offset: at }));
+                let data = |at| Ok(Mapping::new(end - at, Content::Data { offset: at }));
                 join(offset, end, data)
             }
             Self::Qcow2(image) => image.joined(source, offset),
@@ -239,22 +239,22 @@ impl Image {
 }
 
 /// The virtual disk of an image. Reading fails where it takes inflating or a backing file.
-struct Disk<'a> {
+struct VirtualDisk<'a> {
     image: &'a mut Image,
     source: &'a mut dyn ReadAt,
 }
 
-impl ReadAt for Disk<'_> {
+impl ReadAt for VirtualDisk<'_> {
     fn size(&self) -> u64 {
         self.image.virtual_size()
     }
 
     fn read_at(&mut self, mut offset: u64, mut buffer: &mut [u8]) -> Result<(), ReadError> {
         while !buffer.is_empty() {
-            let extent = self.image.map(self.source, offset).map_err(|_| ReadError)?;
-            let length = extent.length.min(len64(buffer));
+            let mapping = self.image.map(self.source, offset).map_err(|_| ReadError)?;
+            let length = mapping.length.min(len64(buffer));
             let (piece, rest) = buffer.split_at_mut(to_usize(length));
-            match extent.content {
+            match mapping.content {
                 Content::Data { offset } => self.source.read_at(offset, piece)?,
                 Content::Zero => piece.fill(0),
                 Content::Compressed(_) | Content::Backing => return Err(ReadError),

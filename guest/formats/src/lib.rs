@@ -36,10 +36,10 @@ extern crate alloc;
 mod bytes;
 mod cache;
 mod error;
-mod extent;
 mod format;
 mod image;
 mod info;
+mod mapping;
 mod other;
 mod probe;
 pub mod qcow2;
@@ -52,13 +52,13 @@ pub mod vhdx;
 pub mod vmdk;
 
 pub use error::Error;
-pub use extent::{Codec, Compressed, Content, Extent, Frame};
 pub use format::{Format, FormatSet};
 pub use image::{Image, examine, inspect};
 pub use info::{
     Feature, FeatureKind, Info, LONGEST_NAME, MOST_REFERENCES, Options, Reference, ReferenceKind,
     Verdict,
 };
+pub use mapping::{Codec, Compressed, Content, Mapping, Marker};
 pub use probe::{FileSystem, PartitionTable, Probe};
 pub use reason::{Class, Finding, Findings, Reason, ReasonSet};
 pub use source::{ReadAt, ReadError};

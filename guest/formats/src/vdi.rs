@@ -7,8 +7,8 @@
 use crate::bytes::{has, le32, le64};
 use crate::cache::Cache;
 use crate::error::{Error, ensure};
-use crate::extent::{Content, Extent, join};
 use crate::info::{Info, Options, ReferenceKind};
+use crate::mapping::{Content, Mapping, join};
 use crate::reason::Reason;
 use crate::source::{ReadAt, prefix};
 use crate::survey::{Entry, Units};
@@ -158,7 +158,7 @@ impl Vdi {
         &mut self,
         source: &mut dyn ReadAt,
         offset: u64,
-    ) -> Result<(Extent, u64), Error> {
+    ) -> Result<(Mapping, u64), Error> {
         join(offset, self.virtual_size, |at| self.piece(source, at))
     }
 
@@ -171,9 +171,9 @@ impl Vdi {
 
     /// What the entry for the block at `offset` says.
     pub(crate) fn entry(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Entry, Error> {
-        let extent = self.piece(source, offset)?;
+        let mapping = self.piece(source, offset)?;
         let at = self.entry_at(offset);
-        Ok(Entry::block(at, self.block_size, self.extra, extent))
+        Ok(Entry::block(at, self.block_size, self.extra, mapping))
     }
 
     /// The offset in the file of the entry for the block that has the byte `offset` of the disk.
@@ -181,13 +181,13 @@ impl Vdi {
         self.map + offset / self.block_size * 4
     }
 
-    fn piece(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Extent, Error> {
+    fn piece(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Mapping, Error> {
         let at = self.entry_at(offset);
         let skip = offset % self.block_size;
         let length = self.block_size - skip;
         let block = self.cache.le32(source, at)?;
         if block >= UNALLOCATED {
-            return Ok(Extent::new(length, Content::Zero));
+            return Ok(Mapping::new(length, Content::Zero));
         }
         ensure(
             block < self.allocated,
@@ -199,6 +199,6 @@ impl Vdi {
         let stride = self.extra + self.block_size;
         let before = u64::from(block).saturating_mul(stride);
         let start = before.saturating_add(self.data + self.extra);
-        Extent::data(start, skip, length, source.size())
+        Mapping::data(start, skip, length, source.size())
     }
 }

@@ -8,7 +8,7 @@
 mod support;
 
 use guest_formats::{
-    Content, Extent, FileSystem, Format, Options, PartitionTable, Reason, Survey, Verdict,
+    Content, FileSystem, Format, Mapping, Options, PartitionTable, Reason, Survey, Verdict,
 };
 use support::Put::{Data, Hole, Zero, ZeroAllocated};
 use support::vhd::Vhd;
@@ -115,16 +115,16 @@ fn vhdxs_are_read_with_bitmap_entries_between_the_chunks() {
     let last = 16 << 28;
     assert_eq!(
         opened.map(&mut source, 0).unwrap(),
-        extent(last, Content::Zero)
+        mapping(last, Content::Zero)
     );
     let found = opened.map(&mut source, last + 96).unwrap();
-    assert_eq!(found, extent(4000, Content::Data { offset: data + 96 }));
+    assert_eq!(found, mapping(4000, Content::Data { offset: data + 96 }));
     let found = opened.map(&mut source, last + 4096).unwrap();
-    assert_eq!(found, extent((256 << 20) - 4096, Content::Zero));
+    assert_eq!(found, mapping((256 << 20) - 4096, Content::Zero));
 }
 
-fn extent(length: u64, content: Content) -> Extent {
-    Extent { length, content }
+fn mapping(length: u64, content: Content) -> Mapping {
+    Mapping { length, content }
 }
 
 #[test]

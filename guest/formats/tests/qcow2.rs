@@ -241,9 +241,9 @@ fn an_empty_disk_of_terabytes_takes_few_reads() {
     let mut at = 0;
     let mut answers = 0;
     while at < image.virtual_size() {
-        let extent = image.map(&mut source, at).unwrap();
-        assert_eq!(extent.content, Content::Zero);
-        at += extent.length;
+        let mapping = image.map(&mut source, at).unwrap();
+        assert_eq!(mapping.content, Content::Zero);
+        at += mapping.length;
         answers += 1;
     }
     assert!(answers < 10, "{answers} answers");

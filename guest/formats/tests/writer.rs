@@ -111,12 +111,12 @@ fn verify(size: u64, runs: &[(u64, u64)]) {
         [first.saturating_sub(1), first, last, last + 1]
     });
     for cluster in ends.filter(|&cluster| cluster < clusters) {
-        let extent = qcow2.map(&mut file, cluster * CLUSTER).unwrap();
+        let mapping = qcow2.map(&mut file, cluster * CLUSTER).unwrap();
         let expected = match places.get(&cluster) {
             Some(&offset) => Content::Data { offset },
             None => Content::Zero,
         };
-        assert_eq!(extent.content, expected, "cluster {cluster}");
+        assert_eq!(mapping.content, expected, "cluster {cluster}");
     }
 }
 

@@ -86,7 +86,7 @@ impl<'a, P: Ports> Uart<'a, P> {
 
 /// Sends one line of debug text to COM2, cut to a bounded length.
 pub fn debug<P: Ports>(ports: &P, text: fmt::Arguments<'_>) {
-    let mut line = Line::default();
+    let mut line = DebugLine::default();
     // A line that is too long is cut: writing stops there, which is no reason to lose the rest.
     let _ = line.write_fmt(text);
     Uart::new(ports, COM2).send(line.finish());
@@ -94,11 +94,11 @@ pub fn debug<P: Ports>(ports: &P, text: fmt::Arguments<'_>) {
 
 /// A line that keeps what fits and drops the rest.
 #[derive(Default)]
-struct Line {
+struct DebugLine {
     bytes: heapless::Vec<u8, LINE_LEN>,
 }
 
-impl Line {
+impl DebugLine {
     fn finish(&mut self) -> &[u8] {
         self.bytes.truncate(LINE_LEN - 1);
         let _ = self.bytes.push(b'\n');
@@ -106,7 +106,7 @@ impl Line {
     }
 }
 
-impl fmt::Write for Line {
+impl fmt::Write for DebugLine {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let room = LINE_LEN - self.bytes.len();
         let kept = text.as_bytes().get(..room).unwrap_or(text.as_bytes());

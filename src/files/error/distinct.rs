@@ -27,11 +27,11 @@ pub enum DistinctError {
         other: PathBuf,
     },
 
-    /// A device that is written in place lies on something that is read, or is below it: a disk and
-    /// one of its partitions, a loop device and its file.
+    /// A device that is written in place has bytes in common with something that is read: a disk and
+    /// one of its partitions, a loop device and its file, two loop devices over one file.
     #[error(
-        "the {role} {} and the {other_role} {} share their bytes, as one is a part of the other or \
-         lies on it; choose another {role}",
+        "the {role} {} and the {other_role} {} share their bytes, as they meet in one disk or file; \
+         choose another {role}",
         quote_path(path),
         quote_path(other)
     )]

@@ -257,15 +257,46 @@ fn a_name_without_a_folder_is_one_in_the_current_folder() {
 }
 
 #[test]
-fn an_output_that_appears_during_the_copy_is_replaced() {
+fn what_comes_to_the_name_during_the_copy_is_replaced_and_nobody_gets_more() {
+    for naming in BOTH {
+        for had in [false, true] {
+            let setup = Setup::new(700);
+            let path = setup.path("copy");
+            if had {
+                fs::write(&path, "old").unwrap();
+                set_mode(&path, 0o644);
+            }
+            let output = setup.create_named("copy", naming);
+            copy(&output, 700).unwrap();
+            fs::write(setup.path("other"), "of another").unwrap();
+            set_mode(&setup.path("other"), 0o600);
+            fs::rename(setup.path("other"), &path).unwrap();
+            let warnings = output.commit().unwrap();
+            let said = if had {
+                "exchanged"
+            } else {
+                "had come to its name"
+            };
+            assert!(warnings[0].contains(said), "{warnings:?}");
+            assert_eq!(fs::read(&path).unwrap(), content(700));
+            assert_eq!(mode(&path), 0o600);
+            assert_eq!(setup.names(), ["copy"]);
+        }
+    }
+}
+
+#[test]
+fn an_old_output_that_is_removed_during_the_copy_leaves_what_it_allowed() {
     for naming in BOTH {
         let setup = Setup::new(700);
+        let path = setup.path("copy");
+        fs::write(&path, "old").unwrap();
+        set_mode(&path, 0o640);
         let output = setup.create_named("copy", naming);
         copy(&output, 700).unwrap();
-        fs::write(setup.path("copy"), "of another").unwrap();
-        output.commit().unwrap();
-        assert_eq!(fs::read(setup.path("copy")).unwrap(), content(700));
-        assert_eq!(setup.names(), ["copy"]);
+        fs::remove_file(&path).unwrap();
+        assert_eq!(output.commit().unwrap(), [""; 0]);
+        assert_eq!(mode(&path), 0o640);
     }
 }
 

@@ -20,7 +20,7 @@ pub use answer::{Answer, EXIT_BROKEN, EXIT_LEAKS, EXIT_REFUSED, FileSize, Verdic
 pub use session::{ProtocolError, Session};
 
 use crate::config::{ImageConfig, ImageTask};
-use crate::files::InputFile;
+use crate::files::{InputFile, check_distinct};
 use crate::machine::{self, Machine};
 use crate::operations::beginning::{self, Beginning, open_console};
 use crate::operations::disk::{DiskShape, INPUT};
@@ -63,6 +63,7 @@ fn start(config: &ImageConfig) -> Result<(Look<'_>, Outcome), RunError> {
     let beginning = Beginning::new(config.timeout, refuse)?;
     let cancel = Cancel::new();
     let image = InputFile::open_for(&config.image, false, cancel.clone())?;
+    check_distinct(&[image.known()], &[])?;
     let (deadline, signals) = beginning.take_over_signals()?;
     let console = open_console(console_options(config), &image.notes(), config.sandbox);
     let image = Arc::new(image);

@@ -16,7 +16,7 @@ const DOCUMENTATION: &str = include_str!("../../../docs/json.md");
 
 fn result() -> RunResult {
     RunResult {
-        outcome: Outcome::GuestError,
+        outcome: RunEnd::GuestError,
         status: 4,
         error: Some("the copy failed".to_owned()),
         bytes: 512,
@@ -29,7 +29,7 @@ fn result() -> RunResult {
 
 fn success() -> RunResult {
     RunResult {
-        outcome: Outcome::Success,
+        outcome: RunEnd::Success,
         status: 0,
         error: None,
         digest: Some("sha256:00".to_owned()),
@@ -159,24 +159,24 @@ fn the_examples_of_the_documentation_are_what_is_written() {
 #[test]
 fn every_outcome_is_documented() {
     let all = [
-        Outcome::Success,
-        Outcome::Usage,
-        Outcome::HostError,
-        Outcome::GuestError,
-        Outcome::ImageRefused,
-        Outcome::TimedOut,
-        Outcome::Interrupted,
+        RunEnd::Success,
+        RunEnd::Usage,
+        RunEnd::HostError,
+        RunEnd::GuestError,
+        RunEnd::ImageRefused,
+        RunEnd::TimedOut,
+        RunEnd::Interrupted,
     ];
     for outcome in all {
         // One that is new does not compile here, and has to be put into the list above.
         match outcome {
-            Outcome::Success
-            | Outcome::Usage
-            | Outcome::HostError
-            | Outcome::GuestError
-            | Outcome::ImageRefused
-            | Outcome::TimedOut
-            | Outcome::Interrupted => {}
+            RunEnd::Success
+            | RunEnd::Usage
+            | RunEnd::HostError
+            | RunEnd::GuestError
+            | RunEnd::ImageRefused
+            | RunEnd::TimedOut
+            | RunEnd::Interrupted => {}
         }
         let name = serde_json::to_string(&outcome).unwrap();
         let row = format!("| `{}` |", name.trim_matches('"'));

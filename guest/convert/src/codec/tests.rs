@@ -1,7 +1,7 @@
 //! Both ways to inflate, with whole streams and with ones that lie.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
-use guest_formats::{Compressed, Frame};
+use guest_formats::{Compressed, Marker};
 use miniz_oxide::deflate::{compress_to_vec, compress_to_vec_zlib};
 
 use super::*;
@@ -31,7 +31,7 @@ fn cluster(codec: Codec, size: usize) -> Compressed {
         least: size as u32,
         size: size as u32,
         skip: 0,
-        frame: Frame::Bare,
+        marker: Marker::None,
     }
 }
 

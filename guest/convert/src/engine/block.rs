@@ -1,4 +1,4 @@
-//! The data on its way: blocks of the disk that are being put together, and frames, which hold
+//! The data on its way: blocks of the disk that are being put together, and fetches, which hold
 //! compressed clusters.
 
 use alloc::collections::VecDeque;
@@ -11,8 +11,8 @@ use crate::{to_u64, to_usize};
 
 /// The most blocks at once: one for each page that the pool can have.
 const MOST_BLOCKS: usize = 64;
-/// The most frames at once.
-const MOST_FRAMES: usize = 8;
+/// The most fetches at once.
+const MOST_FETCHES: usize = 8;
 
 /// How far a block is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,7 +155,7 @@ impl Blocks {
 pub(super) struct Item {
     pub(super) source: usize,
     pub(super) cluster: Compressed,
-    pub(super) frame: usize,
+    pub(super) fetch: usize,
     /// The block that it is for, and where in it.
     pub(super) block: usize,
     pub(super) at: usize,
@@ -163,7 +163,7 @@ pub(super) struct Item {
 
 /// A part of an image's file that is read at once and holds compressed clusters.
 #[derive(Debug)]
-pub(super) struct Frame {
+pub(super) struct Fetch {
     pub(super) source: usize,
     /// Its offset in the file in bytes, a multiple of a sector.
     pub(super) start: u64,
@@ -176,29 +176,29 @@ pub(super) struct Frame {
     there: bool,
 }
 
-/// The frames under way, and the items that are to be inflated from them, in their order.
+/// The fetches under way, and the items that are to be inflated from them, in their order.
 #[derive(Debug, Default)]
-pub(super) struct Frames {
-    all: [Option<Frame>; MOST_FRAMES],
+pub(super) struct Fetches {
+    all: [Option<Fetch>; MOST_FETCHES],
     items: VecDeque<Item>,
 }
 
-impl Frames {
+impl Fetches {
     /// Whether there are items to inflate.
     pub(super) fn has_items(&self) -> bool {
         !self.items.is_empty()
     }
 
-    /// The number of the frame to which clusters may be added, since it was not asked for yet, if
+    /// The number of the fetch to which clusters may be added, since it was not asked for yet, if
     /// there is one.
     pub(super) fn open(&self) -> Option<usize> {
-        let open = |frame: &Option<Frame>| frame.as_ref().is_some_and(|frame| !frame.asked);
+        let open = |fetch: &Option<Fetch>| fetch.as_ref().is_some_and(|fetch| !fetch.asked);
         self.all.iter().position(open)
     }
 
-    /// Whether a frame was asked for and still has items.
+    /// Whether a fetch was asked for and still has items.
     pub(super) fn is_busy(&self) -> bool {
-        self.all.iter().flatten().any(|frame| frame.asked)
+        self.all.iter().flatten().any(|fetch| fetch.asked)
     }
 
     /// Whether another one may be begun.
@@ -206,10 +206,10 @@ impl Frames {
         self.all.iter().any(Option::is_none)
     }
 
-    /// Begins a frame, and returns its number. The caller has made sure that there is room.
+    /// Begins a fetch, and returns its number. The caller has made sure that there is room.
     pub(super) fn begin(&mut self, source: usize, bytes: Range<u64>, place: Place) -> usize {
         let free = self.all.iter().position(Option::is_none).unwrap_or(0);
-        self.all[free] = Some(Frame {
+        self.all[free] = Some(Fetch {
             source,
             start: bytes.start,
             end: bytes.end,
@@ -221,76 +221,76 @@ impl Frames {
         free
     }
 
-    /// Makes the frame longer, so that it has all of `bytes`. Returns false if they neither lie in
+    /// Makes the fetch longer, so that it has all of `bytes`. Returns false if they neither lie in
     /// it nor continue it, or if its memory is too small.
     pub(super) fn extend(&mut self, index: usize, source: usize, bytes: &Range<u64>) -> bool {
-        let Some(frame) = &mut self.all[index] else {
+        let Some(fetch) = &mut self.all[index] else {
             return false;
         };
-        let end = frame.end.max(bytes.end);
-        let fits = frame.source == source
-            && (frame.start..=frame.end).contains(&bytes.start)
-            && end - frame.start <= to_u64(frame.place.size());
+        let end = fetch.end.max(bytes.end);
+        let fits = fetch.source == source
+            && (fetch.start..=fetch.end).contains(&bytes.start)
+            && end - fetch.start <= to_u64(fetch.place.size());
         if fits {
-            frame.end = end;
+            fetch.end = end;
         }
         fits
     }
 
-    /// The disk that the frame is on.
+    /// The disk that the fetch is on.
     pub(super) fn source(&self, index: usize) -> Option<usize> {
-        self.all[index].as_ref().map(|frame| frame.source)
+        self.all[index].as_ref().map(|fetch| fetch.source)
     }
 
-    /// Adds an item to inflate from a frame.
+    /// Adds an item to inflate from a fetch.
     pub(super) fn add(&mut self, item: Item) {
-        if let Some(frame) = &mut self.all[item.frame] {
-            frame.users += 1;
+        if let Some(fetch) = &mut self.all[item.fetch] {
+            fetch.users += 1;
         }
         self.items.push_back(item);
     }
 
-    /// The frame that is to be read. It counts as asked for from now on.
-    pub(super) fn ask(&mut self, index: usize) -> Option<&Frame> {
-        let frame = self.all[index].as_mut()?;
-        frame.asked = true;
-        Some(frame)
+    /// The fetch that is to be read. It counts as asked for from now on.
+    pub(super) fn ask(&mut self, index: usize) -> Option<&Fetch> {
+        let fetch = self.all[index].as_mut()?;
+        fetch.asked = true;
+        Some(fetch)
     }
 
-    /// Says that the bytes of the frame have been read.
+    /// Says that the bytes of the fetch have been read.
     pub(super) fn arrive(&mut self, index: usize) {
-        if let Some(frame) = &mut self.all[index] {
-            frame.there = true;
+        if let Some(fetch) = &mut self.all[index] {
+            fetch.there = true;
         }
     }
 
     /// The next item to inflate, if its bytes are there.
     pub(super) fn next_item(&mut self) -> Option<Item> {
         let item = self.items.front()?;
-        let there = self.all[item.frame]
+        let there = self.all[item.fetch]
             .as_ref()
-            .is_some_and(|frame| frame.there);
+            .is_some_and(|fetch| fetch.there);
         if there { self.items.pop_front() } else { None }
     }
 
     /// Where the compressed bytes of an item are in the pool.
     pub(super) fn place_of(&self, item: &Item) -> Range<usize> {
-        let Some(frame) = &self.all[item.frame] else {
+        let Some(fetch) = &self.all[item.fetch] else {
             return 0..0;
         };
-        let start = frame.place.offset() + to_usize(item.cluster.offset - frame.start);
+        let start = fetch.place.offset() + to_usize(item.cluster.offset - fetch.start);
         start..start + to_usize(item.cluster.length)
     }
 
-    /// Says that an item of the frame was inflated. Returns the memory of the frame if it was the
+    /// Says that an item of the fetch was inflated. Returns the memory of the fetch if it was the
     /// last item.
     pub(super) fn finish_item(&mut self, index: usize) -> Option<Place> {
-        let frame = self.all[index].as_mut()?;
-        frame.users -= 1;
-        if frame.users > 0 {
+        let fetch = self.all[index].as_mut()?;
+        fetch.users -= 1;
+        if fetch.users > 0 {
             return None;
         }
-        let place = frame.place;
+        let place = fetch.place;
         self.all[index] = None;
         Some(place)
     }

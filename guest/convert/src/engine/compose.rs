@@ -9,14 +9,14 @@ use guest_kit::hardware::{Ports, Registers};
 
 use super::block::Item;
 use super::{Engine, Waiting, least};
-use crate::chain::{Origin, Piece};
+use crate::backing_chain::{Origin, Piece};
 use crate::failure::Failure;
 use crate::{SECTOR, to_u32, to_u64, to_usize};
 
 /// The largest block, in bytes.
 const BLOCK: usize = 128 << 10;
-/// The largest frame, in bytes.
-const FRAME: usize = 128 << 10;
+/// The largest fetch, in bytes.
+const FETCH: usize = 128 << 10;
 /// The most steps that are made before the disks are looked at again.
 const STEPS: usize = 64;
 
@@ -58,7 +58,7 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
             any = true;
         }
         // While there are others to inflate from it is left to grow: the longer it is, the better.
-        let is_last = !self.frames.is_busy();
+        let is_last = !self.fetches.is_busy();
         Ok(any | (is_last && self.ask()))
     }
 
@@ -193,7 +193,7 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         let bytes = start..end;
         let whole = cluster.skip == 0
             && (length == u64::from(cluster.size) || self.next + length == self.size);
-        if !whole || size > BLOCK || end - start > to_u64(FRAME) {
+        if !whole || size > BLOCK || end - start > to_u64(FETCH) {
             return self.copied(index, room, source, &cluster, length);
         }
         if size > room {
@@ -204,26 +204,26 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
             return Ok(Step::Again);
         }
         let extended = self
-            .frames
+            .fetches
             .open()
-            .filter(|&open| self.frames.extend(open, source, &bytes));
-        let frame = match extended {
-            Some(frame) => frame,
+            .filter(|&open| self.fetches.extend(open, source, &bytes));
+        let fetch = match extended {
+            Some(fetch) => fetch,
             None => {
-                if self.frames.open().is_some() && !self.ask() || !self.frames.has_room() {
+                if self.fetches.open().is_some() && !self.ask() || !self.fetches.has_room() {
                     return Ok(Step::Stuck);
                 }
-                let Some(place) = self.pool.take_upper(FRAME) else {
+                let Some(place) = self.pool.take_upper(FETCH) else {
                     return Ok(Step::Stuck);
                 };
-                self.frames.begin(source, bytes, place)
+                self.fetches.begin(source, bytes, place)
             }
         };
         let at = self.blocks.get(index).len;
-        self.frames.add(Item {
+        self.fetches.add(Item {
             source,
             cluster,
-            frame,
+            fetch,
             block: index,
             at,
         });
@@ -231,7 +231,7 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         Ok(Step::Taken(length))
     }
 
-    /// Deals with a compressed cluster that is too large for a block or a frame, or of which only a
+    /// Deals with a compressed cluster that is too large for a block or a fetch, or of which only a
     /// part is needed: what is inflated of it is copied into the block.
     fn copied(
         &mut self,
@@ -281,24 +281,24 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         }
     }
 
-    /// Asks for the frame to which clusters are being added. Returns true if there was one, and a
+    /// Asks for the fetch to which clusters are being added. Returns true if there was one, and a
     /// slot for it.
     pub(super) fn ask(&mut self) -> bool {
-        let Some(index) = self.frames.open() else {
+        let Some(index) = self.fetches.open() else {
             return false;
         };
-        let Some(source) = self.frames.source(index) else {
+        let Some(source) = self.fetches.source(index) else {
             return false;
         };
         let Some(slot) = self.disks.take_slot(source) else {
             return false;
         };
-        if let Some(frame) = self.frames.ask(index) {
-            let address = self.pool.address(frame.place.offset());
-            let len = to_u32(to_usize(frame.end - frame.start));
+        if let Some(fetch) = self.fetches.ask(index) {
+            let address = self.pool.address(fetch.place.offset());
+            let len = to_u32(to_usize(fetch.end - fetch.start));
             self.disks
-                .submit_read(source, slot, frame.start, address, len);
-            self.reads[source][usize::from(slot)] = Some(Waiting::Frame(index));
+                .submit_read(source, slot, fetch.start, address, len);
+            self.reads[source][usize::from(slot)] = Some(Waiting::Fetch(index));
         }
         true
     }

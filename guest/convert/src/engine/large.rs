@@ -1,4 +1,4 @@
-//! Compressed clusters that are too large for a block or a frame, or of which only a part is
+//! Compressed clusters that are too large for a block or a fetch, or of which only a part is
 //! needed.
 //!
 //! Such a cluster is read in pieces, several of them at once. Each is inflated when it has come, to
@@ -28,7 +28,7 @@ const HEAD: u64 = 12;
 /// The last cluster that was inflated this way, and the one that is being inflated.
 #[derive(Debug, Default)]
 pub(super) struct Large {
-    /// Which cluster is in memory: the number of its disk, and the offset of its frame.
+    /// Which cluster is in memory: the number of its disk, and its offset there.
     of: Option<(usize, u64)>,
     bytes: Vec<u8>,
     stream: Option<Stream>,

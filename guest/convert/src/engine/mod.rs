@@ -2,7 +2,7 @@
 //!
 //! The disk is made block by block. `compose` puts a block together from pieces. A piece that lies
 //! in a file as it is, the disk reads to its place in the block. A compressed one is inflated
-//! there, from a frame that was read before. A complete block is written from where it lies. Zeros
+//! there, from a fetch that was read before. A complete block is written from where it lies. Zeros
 //! are not written: they are declared to a raw output, and have no place in a qcow2 image.
 
 mod block;
@@ -21,14 +21,14 @@ use guest_kit::hardware::{Ports, Registers};
 use guest_kit::virtio::requests::{Request, STATUS_OK};
 use guest_protocol::ConvertFormat;
 
-use crate::app::Outcome;
-use crate::chain::{Chain, Piece};
+use crate::app::ConversionEnd;
+use crate::backing_chain::{BackingChain, Piece};
 use crate::codec::{Fault, Inflater};
 use crate::disks::{Disks, OUTPUT, source_name};
 use crate::failure::{Failure, Op, refused, unreadable};
 use crate::pool::Pool;
 use crate::{SECTOR, to_u64, to_usize};
-use block::{Blocks, Frames, Item, State};
+use block::{Blocks, Fetches, Item, State};
 use guest_formats::{Finding, Reason};
 use large::Large;
 use tables::Tables;
@@ -43,13 +43,13 @@ const OWN_SLOT: u16 = SLOTS - 1;
 
 /// A conversion under way.
 pub struct Engine<'a, 'p, P, R, O> {
-    chain: &'a mut Chain,
+    chain: &'a mut BackingChain,
     disks: &'a mut Disks<'p, P, R>,
     pool: &'a mut Pool,
     observer: &'a mut O,
     target: Target,
     blocks: Blocks,
-    frames: Frames,
+    fetches: Fetches,
     /// For each slot of each disk that is read, who waits for its request.
     reads: Vec<[Option<Waiting>; SLOTS as usize]>,
     inflater: Inflater,
@@ -68,8 +68,8 @@ pub struct Engine<'a, 'p, P, R, O> {
 enum Waiting {
     /// The block with this number, of which it is a piece.
     Block(usize),
-    /// The frame with this number.
-    Frame(usize),
+    /// The fetch with this number.
+    Fetch(usize),
     /// A cluster that is inflated in pieces, of which this is the number.
     Piece(usize),
 }
@@ -82,7 +82,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
     ///
     /// [`Failure`] if the output's format has no disks of this size.
     pub fn new(
-        chain: &'a mut Chain,
+        chain: &'a mut BackingChain,
         disks: &'a mut Disks<'p, P, R>,
         pool: &'a mut Pool,
         observer: &'a mut O,
@@ -106,7 +106,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
             pool,
             observer,
             blocks: Blocks::default(),
-            frames: Frames::default(),
+            fetches: Fetches::default(),
             inflater: Inflater::default(),
             large: Large::default(),
             hasher,
@@ -116,10 +116,10 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
     }
 
     /// Converts the disk and flushes the output, or goes as far as the first failure.
-    pub fn run(mut self) -> Outcome {
+    pub fn run(mut self) -> ConversionEnd {
         let result = self.convert().and_then(|()| self.flush());
         let count = self.done().div_ceil(SECTOR);
-        Outcome {
+        ConversionEnd {
             count,
             length: self.target.length(self.size),
             result: result.map(|()| self.hasher.map(Hasher::finish)),
@@ -135,7 +135,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
             self.digest();
             self.release();
             if !moved {
-                // There is nothing to do before the frame is there, however short it is.
+                // There is nothing to do before the fetch is there, however short it is.
                 self.ask();
             }
             // The disks first: reporting takes its time, in which they can work.
@@ -149,7 +149,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
             if !moved {
                 self.observer.idle();
                 self.disks
-                    .wait(self.frames.has_items() || !self.large.is_quiet())?;
+                    .wait(self.fetches.has_items() || !self.large.is_quiet())?;
             }
         }
     }
@@ -167,7 +167,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
                 any = true;
                 match self.reads[source][usize::from(slot)].take() {
                     Some(Waiting::Block(index)) => self.fill(index),
-                    Some(Waiting::Frame(index)) => self.frames.arrive(index),
+                    Some(Waiting::Fetch(index)) => self.fetches.arrive(index),
                     Some(Waiting::Piece(number)) => self.large.arrive(number, self.pool),
                     None => {}
                 }
@@ -195,13 +195,13 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
         Ok(any)
     }
 
-    /// Inflates the next cluster, if its frame is there. Returns true if it was.
+    /// Inflates the next cluster, if its fetch is there. Returns true if it was.
     fn inflate_next(&mut self) -> Result<bool, Failure> {
-        let Some(item) = self.frames.next_item() else {
+        let Some(item) = self.fetches.next_item() else {
             return Ok(false);
         };
         self.inflate(&item)?;
-        if let Some(place) = self.frames.finish_item(item.frame) {
+        if let Some(place) = self.fetches.finish_item(item.fetch) {
             self.pool.give(place);
         }
         self.fill(item.block);
@@ -210,12 +210,12 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
 
     fn inflate(&mut self, item: &Item) -> Result<(), Failure> {
         let source = source_name(item.source);
-        let frame = self.frames.place_of(item);
+        let fetch = self.fetches.place_of(item);
         let payload = item
             .cluster
-            .payload(self.pool.bytes(frame.start, frame.len()));
+            .payload(self.pool.bytes(fetch.start, fetch.len()));
         let payload = payload.map_err(|error| unreadable(source, &error))?;
-        let from = frame.start + payload.start..frame.start + payload.end;
+        let from = fetch.start + payload.start..fetch.start + payload.end;
         let start = self.blocks.get(item.block).place.offset() + item.at;
         let to = start..start + to_usize(item.cluster.size);
         let (input, output) = self.pool.pair(from, to);
@@ -273,7 +273,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
     }
 }
 
-/// The failure of a cluster whose frame is at `offset` of the image's file.
+/// The failure of a cluster whose fetch is at `offset` of the image's file.
 fn bad_data(source: &'static str, offset: u64, fault: Fault) -> Failure {
     match fault {
         Fault::Data => {

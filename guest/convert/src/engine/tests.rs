@@ -24,7 +24,7 @@ use support::mutate::images;
 use support::qcow2::Qcow2;
 
 use super::*;
-use crate::chain::Wish;
+use crate::backing_chain::Wish;
 use crate::disks::Source;
 use crate::pool::PAGE;
 
@@ -43,13 +43,13 @@ impl Observer for Counts {
     fn idle(&mut self) {}
 }
 
-struct Run {
-    outcome: Outcome,
+struct Trial {
+    outcome: ConversionEnd,
     target: Rc<FakeDisk>,
     sectors: u64,
 }
 
-impl Run {
+impl Trial {
     /// What was written to the output, which is longer.
     fn output(&self) -> Vec<u8> {
         let target = self.target.get();
@@ -61,7 +61,7 @@ impl Run {
 
 /// Converts the first of `files`, behind which the others are, to a raw disk. `zeros` says whether
 /// the output takes declarations; `prepare` may spoil the disks, of which the output is the last.
-fn run(files: &[&[u8]], zeros: bool, seed: u64, prepare: impl Fn(&[Rc<FakeDisk>])) -> Run {
+fn run(files: &[&[u8]], zeros: bool, seed: u64, prepare: impl Fn(&[Rc<FakeDisk>])) -> Trial {
     run_to(ConvertFormat::Raw, files, zeros, seed, prepare)
 }
 
@@ -71,7 +71,7 @@ fn run_to(
     zeros: bool,
     seed: u64,
     prepare: impl Fn(&[Rc<FakeDisk>]),
-) -> Run {
+) -> Trial {
     let padded = |bytes: &[u8]| {
         let mut bytes = bytes.to_vec();
         bytes.resize(bytes.len().next_multiple_of(512), 0xaa);
@@ -109,8 +109,8 @@ fn run_to(
     };
     let mut counts = Counts::default();
     let mut sectors = 0;
-    let outcome = match Chain::open(&mut disks, &wish) {
-        Err(failure) => Outcome {
+    let outcome = match BackingChain::open(&mut disks, &wish) {
+        Err(failure) => ConversionEnd {
             count: 0,
             length: 0,
             result: Err(failure),
@@ -128,7 +128,7 @@ fn run_to(
             outcome
         }
     };
-    Run {
+    Trial {
         outcome,
         target,
         sectors,
@@ -284,7 +284,7 @@ fn a_disk_that_cannot_be_read_or_written_is_named() {
     let built = Qcow2::new(16, &[Data, Data, Compressed]).build();
     let (image, entry) = (built.bytes, built.first_l2);
     let entry = u64::from_be_bytes(image[entry..entry + 8].try_into().unwrap());
-    let failed = |run: Run| run.outcome.result.unwrap_err();
+    let failed = |run: Trial| run.outcome.result.unwrap_err();
     let data = (entry & 0x00ff_ffff_ffff_fe00) + 5000;
     let failure = failed(run(&[&image], true, 2, |disks| {
         disks[0].get().bad.insert(data);

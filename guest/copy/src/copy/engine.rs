@@ -7,7 +7,7 @@ use super::disks::{DiskFault, Disks};
 use super::plan::{Piece, Plan};
 use super::skip::Selection;
 use super::zeros::Search;
-use super::{Outcome, device_failure};
+use super::{CopyEnd, device_failure};
 use crate::config::Side;
 use crate::progress::Observer;
 use guest_kit::dma::DmaRegion;
@@ -111,7 +111,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
     }
 
     /// Copies everything and flushes the output, or goes as far as the first failure.
-    pub fn run(mut self) -> Outcome {
+    pub fn run(mut self) -> CopyEnd {
         let result = self
             .declare_holes()
             .and_then(|()| self.copy())
@@ -119,13 +119,13 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
             .and_then(|()| self.finish_digest());
         let count = self.count();
         match result {
-            Ok(digest) => Outcome {
+            Ok(digest) => CopyEnd {
                 count,
                 result: Ok(()),
                 digest,
                 digest_ticks: self.digest_ticks,
             },
-            Err(failure) => Outcome {
+            Err(failure) => CopyEnd {
                 count,
                 result: Err(failure),
                 digest: None,

@@ -24,7 +24,7 @@ pub(crate) use verify::hex;
 
 /// How a copy ended.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Outcome {
+pub struct CopyEnd {
     /// How many input sectors were copied, counted from the first one without a gap.
     pub count: u64,
     /// Why the copy is not complete, if it is not.

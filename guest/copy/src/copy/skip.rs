@@ -16,7 +16,7 @@ use super::plan::{Piece, Plan};
 
 /// A stretch of data without a hole in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Run {
+struct Stretch {
     /// Where it lies on both disks, in bytes.
     range: Range<u64>,
     /// The index of its first piece.
@@ -27,15 +27,15 @@ struct Run {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selection {
     plan: Plan,
-    runs: Vec<Run>,
-    /// What is dealt with when all holes and runs are, in bytes of the output.
+    stretches: Vec<Stretch>,
+    /// What is dealt with when all holes and stretches are, in bytes of the output.
     end: u64,
     pieces: u64,
 }
 
 impl Selection {
     /// How many bytes of the heap one takes at the most.
-    pub const LARGEST: usize = MAX_DATA_RANGES * size_of::<Run>();
+    pub const LARGEST: usize = MAX_DATA_RANGES * size_of::<Stretch>();
 
     /// A copy that reads everything.
     #[must_use]
@@ -44,7 +44,7 @@ impl Selection {
         Self {
             plan,
             end: range.end,
-            runs: vec![Run { range, first: 0 }],
+            stretches: vec![Stretch { range, first: 0 }],
             pieces: plan.pieces(),
         }
     }
@@ -55,7 +55,7 @@ impl Selection {
         let (input, output) = (plan.input(), plan.output());
         let block = u64::from(plan.block());
         // All at once: a list that grows would need the room twice.
-        let mut runs: Vec<Run> = Vec::with_capacity(list.ranges(input.len).count());
+        let mut stretches: Vec<Stretch> = Vec::with_capacity(list.ranges(input.len).count());
         let (mut end, mut pieces) = (0, 0);
         for range in list.ranges(input.len) {
             let start = (range.start - range.start % block).max(end);
@@ -63,18 +63,18 @@ impl Selection {
             if behind <= start {
                 continue;
             }
-            match runs.last_mut() {
+            match stretches.last_mut() {
                 Some(last) if start == end => last.range.end = behind,
-                _ => runs.push(Run {
+                _ => stretches.push(Stretch {
                     range: start..behind,
                     first: 0,
                 }),
             }
             end = behind;
         }
-        for run in &mut runs {
-            run.first = pieces;
-            let len = run.range.end - run.range.start;
+        for stretch in &mut stretches {
+            stretch.first = pieces;
+            let len = stretch.range.end - stretch.range.start;
             pieces += len.div_ceil(u64::from(plan.request_size()));
         }
         if end < input.len {
@@ -84,7 +84,7 @@ impl Selection {
         }
         Self {
             plan,
-            runs,
+            stretches,
             end,
             pieces,
         }
@@ -99,13 +99,15 @@ impl Selection {
     /// The piece with this index, less than [`Selection::count`].
     #[must_use]
     pub fn piece(&self, index: u64) -> Piece {
-        let behind = self.runs.partition_point(|run| run.first <= index);
-        let Some(run) = self.runs.get(behind.saturating_sub(1)) else {
+        let behind = self
+            .stretches
+            .partition_point(|stretch| stretch.first <= index);
+        let Some(stretch) = self.stretches.get(behind.saturating_sub(1)) else {
             return self.plan.cut(self.plan.input().len, 0);
         };
         let size = u64::from(self.plan.request_size());
-        let offset = run.range.start + (index - run.first) * size;
-        let left = run.range.end.saturating_sub(offset);
+        let offset = stretch.range.start + (index - stretch.first) * size;
+        let left = stretch.range.end.saturating_sub(offset);
         let len = u32::try_from(left).map_or(self.plan.request_size(), |left| {
             left.min(self.plan.request_size())
         });
@@ -126,8 +128,8 @@ impl Selection {
 
     /// The parts of the output, in bytes, that are zero: whole sectors.
     pub fn holes(&self) -> impl Iterator<Item = Range<u64>> + '_ {
-        let starts = self.runs.iter().map(|run| run.range.start);
-        let ends = self.runs.iter().map(|run| run.range.end);
+        let starts = self.stretches.iter().map(|stretch| stretch.range.start);
+        let ends = self.stretches.iter().map(|stretch| stretch.range.end);
         let holes = iter::once(0).chain(ends).zip(starts.chain([self.end]));
         holes
             .map(|(start, end)| start..end)

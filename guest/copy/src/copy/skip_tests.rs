@@ -101,5 +101,8 @@ fn the_longest_list_has_the_room_that_was_made_for_it() {
         (parts.count(), parts.holes().count()),
         (most, MAX_DATA_RANGES)
     );
-    assert_eq!(parts.runs.capacity() * size_of::<Run>(), Selection::LARGEST);
+    assert_eq!(
+        parts.stretches.capacity() * size_of::<Stretch>(),
+        Selection::LARGEST
+    );
 }

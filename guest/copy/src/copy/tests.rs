@@ -91,7 +91,7 @@ impl Setup {
         }
     }
 
-    fn run(&self) -> (Outcome, Vec<u64>) {
+    fn run(&self) -> (CopyEnd, Vec<u64>) {
         let job = self.job;
         let open = |disk: &Rc<FakeDisk>, purpose| {
             BlockDevice::init(Rc::clone(disk), leak(0x1_0000), purpose, 85, |_| {}).unwrap()
@@ -161,7 +161,7 @@ impl Setup {
         let count = self.sectors();
         assert_eq!(
             outcome,
-            Outcome {
+            CopyEnd {
                 count,
                 result: Ok(()),
                 digest: None,
@@ -226,7 +226,7 @@ fn nothing_is_copied_without_a_request() {
     let (outcome, _) = setup.run();
     assert_eq!(
         outcome,
-        Outcome {
+        CopyEnd {
             count: 0,
             result: Ok(()),
             digest: None,
@@ -255,7 +255,7 @@ fn a_flush_that_fails_fails_the_copy_with_everything_counted() {
     let failure = Failure::answered(Op::Flush, Side::Output.name(), 0, 1);
     assert_eq!(
         outcome,
-        Outcome {
+        CopyEnd {
             count: 50,
             result: Err(failure),
             digest: None,
@@ -418,7 +418,7 @@ proptest! {
         match first_failure(&setup, bad) {
             None => prop_assert_eq!(outcome.result, Ok(())),
             Some((count, failure)) => {
-                prop_assert_eq!(outcome, Outcome { count, result: Err(failure), digest: None, digest_ticks: 0 });
+                prop_assert_eq!(outcome, CopyEnd { count, result: Err(failure), digest: None, digest_ticks: 0 });
                 prop_assert_eq!(counts.last().copied().unwrap_or(0), count);
                 let bytes = (count * u64::from(job.input)) as usize;
                 let bytes = bytes.min(setup.target.get().data.len());

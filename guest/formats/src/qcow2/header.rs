@@ -4,8 +4,8 @@ use alloc::vec::Vec;
 
 use crate::bytes::{be32, be64, u8_at};
 use crate::error::{Error, ensure};
-use crate::extent::Codec;
 use crate::info::{Feature, FeatureKind, Info, LONGEST_NAME, Options, ReferenceKind};
+use crate::mapping::Codec;
 use crate::qcow2::extensions::{self, Extensions};
 use crate::qcow2::snapshot::{self, MOST_SNAPSHOTS};
 use crate::qcow2::{L1, Region, Regions};

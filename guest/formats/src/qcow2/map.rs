@@ -3,7 +3,7 @@
 
 use crate::bytes::be64;
 use crate::error::{Error, ensure};
-use crate::extent::{Compressed, Content, Extent, Frame};
+use crate::mapping::{Compressed, Content, Mapping, Marker};
 use crate::qcow2::Qcow2;
 use crate::qcow2::entry::{self, Entry};
 use crate::reason::Reason;
@@ -14,7 +14,7 @@ const SUBCLUSTERS: u64 = 32;
 
 impl Qcow2 {
     /// The piece at `offset`, as far as one table entry says it.
-    pub(super) fn piece(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Extent, Error> {
+    pub(super) fn piece(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Mapping, Error> {
         let cluster_size = self.header.cluster_size();
         let per_table = self.header.l2_entries() * cluster_size;
         let index = offset / per_table;
@@ -46,22 +46,22 @@ impl Qcow2 {
             Entry::Compressed { offset, length } => {
                 self.compressed(source, offset, length, skip, at)
             }
-            Entry::Zero(_) => Ok(Extent::new(cluster_size - skip, Content::Zero)),
+            Entry::Zero(_) => Ok(Mapping::new(cluster_size - skip, Content::Zero)),
             _ if self.header.extended_l2 => self.subclusters(source, decoded, bitmap, skip, at),
             Entry::Unallocated => Ok(self.hole(cluster_size - skip)),
             Entry::Allocated(cluster) => {
                 self.header.check_cluster(source, cluster, at)?;
-                Extent::data(cluster, skip, cluster_size - skip, source.size())
+                Mapping::data(cluster, skip, cluster_size - skip, source.size())
             }
         }
     }
 
-    fn hole(&self, length: u64) -> Extent {
+    fn hole(&self, length: u64) -> Mapping {
         let content = match self.header.has_backing {
             true => Content::Backing,
             false => Content::Zero,
         };
-        Extent::new(length, content)
+        Mapping::new(length, content)
     }
 
     fn compressed(
@@ -71,7 +71,7 @@ impl Qcow2 {
         length: u64,
         skip: u64,
         at: u64,
-    ) -> Result<Extent, Error> {
+    ) -> Result<Mapping, Error> {
         let size = source.size();
         ensure(offset < size, Reason::BeyondEnd, at, offset)?;
         // The file may end within the last sector.
@@ -87,9 +87,9 @@ impl Qcow2 {
             least: small(cluster_size),
             size: small(cluster_size),
             skip: small(skip),
-            frame: Frame::Bare,
+            marker: Marker::None,
         });
-        Ok(Extent::new(cluster_size - skip, content))
+        Ok(Mapping::new(cluster_size - skip, content))
     }
 
     /// The piece from the byte `skip` of a cluster on, as far as its subclusters are of one kind.
@@ -101,7 +101,7 @@ impl Qcow2 {
         bitmap: u64,
         skip: u64,
         at: u64,
-    ) -> Result<Extent, Error> {
+    ) -> Result<Mapping, Error> {
         let (allocated, zero) = (bitmap & 0xffff_ffff, bitmap >> 32);
         let cluster = match entry {
             Entry::Allocated(cluster) => cluster,
@@ -116,9 +116,9 @@ impl Qcow2 {
         match state(first) {
             (1, _) => {
                 self.header.check_cluster(source, cluster, at)?;
-                Extent::data(cluster, skip, length, source.size())
+                Mapping::data(cluster, skip, length, source.size())
             }
-            (_, 1) => Ok(Extent::new(length, Content::Zero)),
+            (_, 1) => Ok(Mapping::new(length, Content::Zero)),
             _ => Ok(self.hole(length)),
         }
     }

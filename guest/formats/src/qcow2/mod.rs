@@ -20,8 +20,8 @@ pub(crate) use header::inspect;
 
 use crate::cache::Cache;
 use crate::error::{Error, ensure};
-use crate::extent::{Codec, Extent, join};
 use crate::info::{Info, Options};
+use crate::mapping::{Codec, Mapping, join};
 use crate::reason::Reason;
 use crate::source::ReadAt;
 use header::Header;
@@ -111,8 +111,8 @@ impl Qcow2 {
     ///
     /// [`Error::Refused`] if an entry on the way leads nowhere or breaks the format,
     /// [`Error::Outside`] behind the end of the disk, and [`Error::Read`].
-    pub fn map(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Extent, Error> {
-        self.joined(source, offset).map(|(extent, _)| extent)
+    pub fn map(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Mapping, Error> {
+        self.joined(source, offset).map(|(mapping, _)| mapping)
     }
 
     /// Does what [`map`](Self::map) does, and returns also how many table entries were looked at.
@@ -120,7 +120,7 @@ impl Qcow2 {
         &mut self,
         source: &mut dyn ReadAt,
         offset: u64,
-    ) -> Result<(Extent, u64), Error> {
+    ) -> Result<(Mapping, u64), Error> {
         join(offset, self.virtual_size, |at| self.piece(source, at))
     }
 

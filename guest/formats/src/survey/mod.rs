@@ -13,8 +13,8 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use crate::error::Error;
-use crate::extent::{Compressed, Content, Extent, GRAIN_MARKER};
 use crate::image::Image;
+use crate::mapping::{Compressed, Content, GRAIN_MARKER, Mapping};
 use crate::reason::{Finding, Reason};
 use crate::source::{ReadAt, array};
 use claims::Claims;
@@ -37,7 +37,7 @@ pub(crate) struct Entry {
     /// How many bytes of the disk it is for.
     pub(crate) length: u64,
     /// Where they come from. If this is shorter, the rest is zeros.
-    pub(crate) extent: Extent,
+    pub(crate) mapping: Mapping,
     /// The bytes of the file that no other entry may name. Of a compressed grain they are the most
     /// that there can be.
     pub(crate) takes: Range<u64>,
@@ -57,25 +57,25 @@ pub(crate) struct Table {
 impl Entry {
     /// The entry at `at` for a block with `length` bytes of data. The `before` bytes before the
     /// data belong to the block as well.
-    pub(crate) fn block(at: u64, length: u64, before: u64, extent: Extent) -> Self {
-        let takes = match extent.content {
+    pub(crate) fn block(at: u64, length: u64, before: u64, mapping: Mapping) -> Self {
+        let takes = match mapping.content {
             Content::Data { offset } => offset - before..offset + length,
             _ => 0..0,
         };
         Self {
             at,
             length,
-            extent,
+            mapping,
             takes,
         }
     }
 
     /// An entry for `extent` that takes nothing of the file for itself.
-    pub(crate) fn of(extent: Extent) -> Self {
+    pub(crate) fn of(mapping: Mapping) -> Self {
         Self {
             at: 0,
-            length: extent.length,
-            extent,
+            length: mapping.length,
+            mapping,
             takes: 0..0,
         }
     }
@@ -193,7 +193,7 @@ impl Survey {
 
     fn entry(&mut self, source: &mut dyn ReadAt, mut entry: Entry, size: u64) -> Result<(), Error> {
         let rest = size - self.at;
-        if let Content::Compressed(compressed) = entry.extent.content {
+        if let Content::Compressed(compressed) = entry.mapping.content {
             self.measure(source, &compressed, &mut entry.takes)?;
         }
         if !self.take(&entry.takes) {
@@ -201,8 +201,8 @@ impl Survey {
         }
         let length = entry.length.min(rest);
         if self.first_pass {
-            let there = entry.extent.length.min(length);
-            let sum = match entry.extent.content {
+            let there = entry.mapping.length.min(length);
+            let sum = match entry.mapping.content {
                 Content::Data { .. } => &mut self.data,
                 Content::Zero => &mut self.zero,
                 Content::Compressed(_) => &mut self.compressed,

@@ -4,8 +4,8 @@
 use crate::bytes::{be16, be32, be64, has};
 use crate::cache::Cache;
 use crate::error::{Error, ensure};
-use crate::extent::{Content, Extent};
 use crate::info::{Info, LONGEST_NAME, ReferenceKind};
+use crate::mapping::{Content, Mapping};
 use crate::reason::Reason;
 use crate::source::{ReadAt, array, read, to_usize};
 use crate::survey::Entry;
@@ -122,9 +122,9 @@ impl Dynamic {
         cache: &mut Cache,
         offset: u64,
     ) -> Result<Entry, Error> {
-        let extent = self.piece(source, cache, offset)?;
+        let mapping = self.piece(source, cache, offset)?;
         let at = self.entry_at(offset);
-        Ok(Entry::block(at, self.block_size, self.bitmap, extent))
+        Ok(Entry::block(at, self.block_size, self.bitmap, mapping))
     }
 
     /// The offset in the file of the entry for the block that has the byte `offset` of the disk.
@@ -138,13 +138,13 @@ impl Dynamic {
         source: &mut dyn ReadAt,
         cache: &mut Cache,
         offset: u64,
-    ) -> Result<Extent, Error> {
+    ) -> Result<Mapping, Error> {
         let at = self.entry_at(offset);
         let skip = offset % self.block_size;
         let length = self.block_size - skip;
         let sector = cache.be32(source, at)?;
         if sector == UNUSED {
-            return Ok(Extent::new(length, Content::Zero));
+            return Ok(Mapping::new(length, Content::Zero));
         }
         let block = u64::from(sector) * SECTOR;
         let data = block + self.bitmap;
@@ -157,6 +157,6 @@ impl Dynamic {
             at,
             block,
         )?;
-        Extent::data(data, skip, length, source.size())
+        Mapping::data(data, skip, length, source.size())
     }
 }

@@ -10,8 +10,8 @@ mod footer;
 
 use crate::cache::Cache;
 use crate::error::{Error, ensure};
-use crate::extent::{Content, Extent, join};
 use crate::info::{Info, Options};
+use crate::mapping::{Content, Mapping, join};
 use crate::reason::Reason;
 use crate::source::ReadAt;
 use crate::survey::{Entry, Units};
@@ -88,11 +88,11 @@ impl Vhd {
         &mut self,
         source: &mut dyn ReadAt,
         offset: u64,
-    ) -> Result<(Extent, u64), Error> {
+    ) -> Result<(Mapping, u64), Error> {
         let size = self.virtual_size;
         let Some(dynamic) = &self.dynamic else {
             // A fixed disk lies in the file as it is.
-            let data = |at| Ok(Extent::new(size - at, Content::Data { offset: at }));
+            let data = |at| Ok(Mapping::new(size - at, Content::Data { offset: at }));
             return join(offset, size, data);
         };
         join(offset, size, |at| {
@@ -115,7 +115,7 @@ impl Vhd {
         if let Some(dynamic) = &self.dynamic {
             return dynamic.entry(source, &mut self.cache, offset);
         }
-        let (extent, _) = self.joined(source, offset)?;
-        Ok(Entry::of(extent))
+        let (mapping, _) = self.joined(source, offset)?;
+        Ok(Entry::of(mapping))
     }
 }

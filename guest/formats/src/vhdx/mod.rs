@@ -12,8 +12,8 @@ pub use log::{LONGEST_LOG, MOST_PATCHES};
 
 use crate::cache::Cache;
 use crate::error::{Error, ensure};
-use crate::extent::{Content, Extent, join};
 use crate::info::{Info, Options};
+use crate::mapping::{Content, Mapping, join};
 use crate::reason::Reason;
 use crate::source::{ReadAt, len64, read, to_usize};
 use crate::survey::{Entry, Units};
@@ -121,7 +121,7 @@ impl Vhdx {
         &mut self,
         source: &mut dyn ReadAt,
         offset: u64,
-    ) -> Result<(Extent, u64), Error> {
+    ) -> Result<(Mapping, u64), Error> {
         join(offset, self.metadata.virtual_size, |at| {
             self.piece(source, at)
         })
@@ -133,9 +133,9 @@ impl Vhdx {
 
     /// What the entry for the block at `offset` says.
     pub(crate) fn entry(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Entry, Error> {
-        let extent = self.piece(source, offset)?;
+        let mapping = self.piece(source, offset)?;
         let at = self.entry_at(offset);
-        Ok(Entry::block(at, self.metadata.block_size, 0, extent))
+        Ok(Entry::block(at, self.metadata.block_size, 0, mapping))
     }
 
     /// Where the entry for the block that has the byte `offset` lies. Behind the entries of each
@@ -147,7 +147,7 @@ impl Vhdx {
     }
 
     /// The piece at `offset`, to the end of its block (section 2.5.1.1).
-    fn piece(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Extent, Error> {
+    fn piece(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Mapping, Error> {
         let size = self.metadata.block_size;
         let at = self.entry_at(offset);
         let entry = self.cache.le64(&mut self.log.over(source), at)?;
@@ -157,7 +157,7 @@ impl Vhdx {
         ensure(reserved == 0, Reason::ReservedBits, at, entry)?;
         match entry & 7 {
             // Not present, undefined, zero, unmapped.
-            0..=3 => return Ok(Extent::new(length, Content::Zero)),
+            0..=3 => return Ok(Mapping::new(length, Content::Zero)),
             6 => {}
             _ => return Err(Error::refused(Reason::BadEntry, at, entry)),
         }
@@ -169,6 +169,6 @@ impl Vhdx {
         let end = data.start.saturating_add(size);
         let changed = self.log.touches(data.start, end);
         ensure(!changed, Reason::LogTouchesData, at, data.start)?;
-        Extent::data(data.start, skip, length, source.size())
+        Mapping::data(data.start, skip, length, source.size())
     }
 }

@@ -21,7 +21,7 @@ const NO_PARENT: &[u8] = b"ffffffff";
 
 /// What a descriptor says.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Disk {
+pub(super) struct Described {
     pub(super) has_parent: bool,
     /// The size of all extents in bytes.
     pub(super) size: u64,
@@ -39,8 +39,8 @@ pub(super) fn read_text(source: &mut dyn ReadAt, at: u64, length: u64) -> Result
 }
 
 /// Reads the lines into `info`.
-pub(super) fn parse(text: &[u8], embedded: bool, info: &mut Info) -> Result<Disk, Error> {
-    let mut disk = Disk::default();
+pub(super) fn parse(text: &[u8], embedded: bool, info: &mut Info) -> Result<Described, Error> {
+    let mut disk = Described::default();
     let mut extents = 0_u32;
     let mut whole = embedded;
     for line in text.split(|byte| *byte == b'\n') {

@@ -2,7 +2,7 @@
 //! ("Hosted Sparse Extents" in the specification).
 
 use crate::error::{Error, ensure};
-use crate::extent::{Codec, Compressed, Content, Extent, Frame, GRAIN_MARKER};
+use crate::mapping::{Codec, Compressed, Content, GRAIN_MARKER, Mapping, Marker};
 use crate::reason::Reason;
 use crate::source::ReadAt;
 use crate::survey::{Entry, Table};
@@ -15,21 +15,21 @@ impl Vmdk {
     /// What the entry for the grain at `offset` says. If there is no table for it, all that the
     /// table would be for is one entry.
     pub(crate) fn entry(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Entry, Error> {
-        let extent = self.piece(source, offset)?;
+        let mapping = self.piece(source, offset)?;
         let header = self.header;
         let (_, table) = self.table(source, offset)?;
         if table == 0 {
-            return Ok(Entry::of(extent));
+            return Ok(Entry::of(mapping));
         }
-        let takes = match extent.content {
+        let takes = match mapping.content {
             Content::Data { offset } => offset..offset + header.grain_size,
-            Content::Compressed(frame) => frame.offset..frame.offset + frame.length,
+            Content::Compressed(grain) => grain.offset..grain.offset + grain.length,
             Content::Zero | Content::Backing => 0..0,
         };
         Ok(Entry {
             at: table + offset % header.per_table() / header.grain_size * 4,
             length: header.grain_size,
-            extent,
+            mapping,
             takes,
         })
     }
@@ -64,7 +64,7 @@ impl Vmdk {
     }
 
     /// The piece at `offset`, as far as one table entry says it.
-    pub(super) fn piece(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Extent, Error> {
+    pub(super) fn piece(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Mapping, Error> {
         let header = self.header;
         let per_table = header.per_table();
         let (at, table) = self.table(source, offset)?;
@@ -82,7 +82,7 @@ impl Vmdk {
             return Ok(self.hole(length));
         }
         if entry == ZERO && header.zero_grains {
-            return Ok(Extent::new(length, Content::Zero));
+            return Ok(Mapping::new(length, Content::Zero));
         }
         let grain = u64::from(entry) * SECTOR;
         ensure(grain < source.size(), Reason::BeyondEnd, at, grain)?;
@@ -94,20 +94,20 @@ impl Vmdk {
             return self.compressed(source, grain, u64::from(next) * SECTOR, offset, at);
         }
         header.check_apart(grain, grain + header.grain_size, at)?;
-        Extent::data(grain, skip, length, source.size())
+        Mapping::data(grain, skip, length, source.size())
     }
 
-    fn hole(&self, length: u64) -> Extent {
+    fn hole(&self, length: u64) -> Mapping {
         let content = match self.has_parent {
             true => Content::Backing,
             false => Content::Zero,
         };
-        Extent::new(length, content)
+        Mapping::new(length, content)
     }
 
-    /// The frame of a compressed grain. Its marker tells how long it is, and is read only together
-    /// with it, so that the frame is taken to be as long as it can be. If the `next` grain lies
-    /// closer behind, as in stream-optimised files, the frame ends there.
+    /// A compressed grain. Its marker tells how many bytes it takes, and is read only together with
+    /// them, so that it is taken to have as many as it can have. If the `next` grain lies closer
+    /// behind, as in stream-optimised files, this one ends there.
     fn compressed(
         &self,
         source: &dyn ReadAt,
@@ -115,30 +115,30 @@ impl Vmdk {
         next: u64,
         offset: u64,
         at: u64,
-    ) -> Result<Extent, Error> {
+    ) -> Result<Mapping, Error> {
         let size = self.header.grain_size;
         let skip = offset % size;
         let most = (GRAIN_MARKER + size * 2).next_multiple_of(SECTOR);
-        let mut frame = most.min(source.size() - grain);
+        let mut length = most.min(source.size() - grain);
         if next > grain {
-            frame = frame.min(next - grain);
+            length = length.min(next - grain);
         }
-        ensure(frame > GRAIN_MARKER, Reason::BeyondEnd, at, grain)?;
+        ensure(length > GRAIN_MARKER, Reason::BeyondEnd, at, grain)?;
         self.header
             .check_apart(grain, grain + GRAIN_MARKER + 1, at)?;
         // A grain has at most 2 MiB.
         let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
         let content = Content::Compressed(Compressed {
             offset: grain,
-            length: frame,
+            length,
             codec: Codec::Zlib,
             least: small(size.min(self.header.virtual_size - (offset - skip))),
             size: small(size),
             skip: small(skip),
-            frame: Frame::Grain {
+            marker: Marker::Grain {
                 sector: (offset - skip) / SECTOR,
             },
         });
-        Ok(Extent::new(size - skip, content))
+        Ok(Mapping::new(size - skip, content))
     }
 }

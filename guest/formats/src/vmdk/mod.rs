@@ -13,8 +13,8 @@ pub use descriptor::LONGEST_DESCRIPTOR;
 use crate::bytes::has;
 use crate::cache::Cache;
 use crate::error::Error;
-use crate::extent::{Extent, join};
 use crate::info::{Info, Options};
+use crate::mapping::{Mapping, join};
 use crate::reason::Reason;
 use crate::source::{ReadAt, prefix};
 use header::Header;
@@ -113,7 +113,7 @@ impl Vmdk {
         &mut self,
         source: &mut dyn ReadAt,
         offset: u64,
-    ) -> Result<(Extent, u64), Error> {
+    ) -> Result<(Mapping, u64), Error> {
         join(offset, self.header.virtual_size, |at| {
             self.piece(source, at)
         })

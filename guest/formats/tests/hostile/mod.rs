@@ -57,9 +57,9 @@ pub(crate) fn reasons(mut bytes: &[u8], options: &Options) -> Vec<Reason> {
             break;
         }
         match image.map(&mut bytes, at) {
-            Ok(extent) => {
-                assert!(extent.length > 0);
-                at += extent.length;
+            Ok(mapping) => {
+                assert!(mapping.length > 0);
+                at += mapping.length;
             }
             Err(error) => {
                 reasons.push(error.reason().unwrap());

@@ -1,6 +1,6 @@
 //! VMDK images that lie.
 
-use guest_formats::{Codec, Compressed, Frame, Options, Reason};
+use guest_formats::{Codec, Compressed, Marker, Options, Reason};
 
 use super::{Case, judge_all, judge_check, spoilt};
 use crate::support::Put::{Data, Hole, Zero};
@@ -168,7 +168,7 @@ fn markers_of_compressed_grains_that_lie_are_refused() {
         least: 512,
         size: 512,
         skip: 0,
-        frame: Frame::Grain { sector: 0 },
+        marker: Marker::Grain { sector: 0 },
     };
     assert!(compressed.payload(&[0; 5]).is_err());
 }

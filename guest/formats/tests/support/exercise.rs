@@ -3,7 +3,7 @@
 
 use guest_formats::qcow2::{Check, CheckOptions, Qcow2};
 use guest_formats::{
-    Compressed, Content, Error, Extent, Format, Image, Options, Reason, ReasonSet, Survey, inspect,
+    Compressed, Content, Error, Format, Image, Mapping, Options, Reason, ReasonSet, Survey, inspect,
 };
 
 use super::Counting;
@@ -64,10 +64,10 @@ pub(crate) fn exercise(bytes: &[u8], claimed: Option<Format>) -> bool {
         }
         let before = source.reads;
         match image.map(&mut source, at) {
-            Ok(extent) => {
-                assert!(extent.length > 0 && extent.length <= size - at);
-                look_at(&extent, bytes);
-                at += extent.length;
+            Ok(mapping) => {
+                assert!(mapping.length > 0 && mapping.length <= size - at);
+                look_at(&mapping, bytes);
+                at += mapping.length;
             }
             Err(Error::Refused(_)) => at += 65536,
             Err(error) => panic!("{error}"),
@@ -89,16 +89,16 @@ pub(crate) fn exercise(bytes: &[u8], claimed: Option<Format>) -> bool {
 }
 
 /// What an extent names is in the file, and inflates to no more than a cluster.
-fn look_at(extent: &Extent, bytes: &[u8]) {
+fn look_at(mapping: &Mapping, bytes: &[u8]) {
     let ends_within = |offset: u64, length: u64| {
         let end = offset.checked_add(length);
         assert!(
             end.is_some_and(|end| end <= bytes.len() as u64),
-            "{extent:?}"
+            "{mapping:?}"
         );
     };
-    match extent.content {
-        Content::Data { offset } => ends_within(offset, extent.length),
+    match mapping.content {
+        Content::Data { offset } => ends_within(offset, mapping.length),
         Content::Zero | Content::Backing => {}
         Content::Compressed(compressed) => {
             let Compressed {
@@ -110,9 +110,12 @@ fn look_at(extent: &Extent, bytes: &[u8]) {
                 ..
             } = compressed;
             ends_within(offset, length);
-            assert!(length <= u64::from(size) * 2 + 512, "{extent:?}");
-            assert!(least <= size && size <= LARGEST_CLUSTER, "{extent:?}");
-            assert!(u64::from(skip) + extent.length <= size.into(), "{extent:?}");
+            assert!(length <= u64::from(size) * 2 + 512, "{mapping:?}");
+            assert!(least <= size && size <= LARGEST_CLUSTER, "{mapping:?}");
+            assert!(
+                u64::from(skip) + mapping.length <= size.into(),
+                "{mapping:?}"
+            );
             let frame = &bytes[offset as usize..][..length as usize];
             if let Ok(payload) = compressed.payload(frame) {
                 assert!(payload.start <= payload.end && payload.end <= frame.len());

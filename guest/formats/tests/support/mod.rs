@@ -118,10 +118,10 @@ pub(crate) fn contents(
     let mut disk = vec![0; image.virtual_size() as usize];
     let mut at = 0;
     while at < disk.len() {
-        let extent = image.map(&mut source, at as u64)?;
-        assert!(extent.length > 0 && extent.length <= (disk.len() - at) as u64);
-        let target = &mut disk[at..at + extent.length as usize];
-        match extent.content {
+        let mapping = image.map(&mut source, at as u64)?;
+        assert!(mapping.length > 0 && mapping.length <= (disk.len() - at) as u64);
+        let target = &mut disk[at..at + mapping.length as usize];
+        match mapping.content {
             Content::Data { offset } => source.read_at(offset, target).unwrap(),
             Content::Zero => {}
             Content::Compressed(compressed) => {
@@ -136,7 +136,7 @@ pub(crate) fn contents(
                 target[..there].copy_from_slice(&rest[..there]);
             }
         }
-        at += extent.length as usize;
+        at += mapping.length as usize;
     }
     Ok(disk)
 }
@@ -212,7 +212,7 @@ pub(crate) fn refusal(image: &[u8], options: &Options) -> Option<Reason> {
             return None;
         }
         match image_open.map(&mut source, at) {
-            Ok(extent) => at += extent.length,
+            Ok(mapping) => at += mapping.length,
             Err(error) => return error.reason(),
         }
     }

@@ -126,7 +126,7 @@ impl Vmdk {
 pub(crate) fn descriptor(kind: &str, extents: &str) -> String {
     format!(
         "# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\n\
-         createType=\"{kind}\"\n\n# Extent description\n{extents}\n\n# The Disk Data Base\n\
+         createType=\"{kind}\"\n\n# Mapping description\n{extents}\n\n# The Disk Data Base\n\
          #DDB\nddb.virtualHWVersion = \"4\"\n"
     )
 }

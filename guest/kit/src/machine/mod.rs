@@ -123,7 +123,7 @@ pub fn panic(info: &PanicInfo<'_>) -> ! {
 ///
 /// It defines the entry point, the panic handler and the global allocator, whose heap has 128 KiB
 /// of the image unless another size in bytes is given: `entry!(main, heap: 512 << 10)`. With
-/// `entry!(main, heap: region)` it is the 4 MiB that a machine has which is made with a heap. What it
+/// `entry!(main, heap: region)` it is the 3 MiB that a machine has which is made with a heap. What it
 /// expands to needs `unsafe` for the entry point's symbol: a program may `deny(unsafe_code)`, but
 /// not `forbid` it.
 #[macro_export]

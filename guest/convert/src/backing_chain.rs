@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::ops::RangeInclusive;
 
 use guest_formats::{
-    Compressed, Content, Error, Extent, Finding, Format, Image, Info, Options, ReadAt, Reason,
+    Compressed, Content, Error, Finding, Format, Image, Info, Mapping, Options, ReadAt, Reason,
     ReferenceKind,
 };
 use guest_kit::hardware::{Ports, Registers};
@@ -106,7 +106,7 @@ struct Layer {
     entries: u64,
     /// The last answer of the tables: the offset on the disk for which it was given, and the
     /// answer.
-    known: Option<(u64, Extent)>,
+    known: Option<(u64, Mapping)>,
     /// The compressed clusters that were met last: where in the file each lies, and where on the
     /// disk it was shown.
     shown: Vec<(u64, u64)>,
@@ -128,24 +128,24 @@ impl Layer {
 
     /// Where the bytes at `offset` come from. The tables are asked once for a long answer, even if
     /// it is used in many small pieces.
-    fn map(&mut self, file: &mut dyn ReadAt, offset: u64) -> Result<Extent, Error> {
-        if let Some(extent) = self.known.and_then(|(start, extent)| {
+    fn map(&mut self, file: &mut dyn ReadAt, offset: u64) -> Result<Mapping, Error> {
+        if let Some(mapping) = self.known.and_then(|(start, mapping)| {
             let before = offset.checked_sub(start)?;
-            behind(extent, before)
+            behind(mapping, before)
         }) {
-            return Ok(extent);
+            return Ok(mapping);
         }
-        let (extent, entries) = self.image.map_counted(file, offset)?;
+        let (mapping, entries) = self.image.map_counted(file, offset)?;
         spend(&mut self.entries, entries, offset)?;
-        self.known = Some((offset, extent));
-        Ok(extent)
+        self.known = Some((offset, mapping));
+        Ok(mapping)
     }
 
     /// How many bytes count as read for a piece of a compressed cluster, which begins at `offset`
-    /// of the disk. How many bytes of a frame are padding is not known, and neighbours share a
-    /// sector. So a frame counts as the fewest bytes from which the best codec could make a
-    /// cluster. No honest image shows a frame at two places of the disk: at the second place it
-    /// counts as the bytes that it makes.
+    /// of the disk. How many of the bytes that the cluster takes are padding is not known, and
+    /// neighbours share a sector. So a cluster counts as the fewest bytes from which the best codec
+    /// could make it. No honest image shows a cluster at two places of the disk: at the second place
+    /// it counts as the bytes that it makes.
     fn cost(&mut self, cluster: &Compressed, offset: u64) -> u64 {
         let size = u64::from(cluster.size);
         let begins = offset.saturating_sub(u64::from(cluster.skip));
@@ -161,10 +161,13 @@ impl Layer {
     }
 }
 
-/// The extent without its first `length` bytes, or nothing if it is not longer than that.
-fn behind(extent: Extent, length: u64) -> Option<Extent> {
-    let rest = extent.length.checked_sub(length).filter(|rest| *rest > 0)?;
-    let content = match extent.content {
+/// The mapping without its first `length` bytes, or nothing if it is not longer than that.
+fn behind(mapping: Mapping, length: u64) -> Option<Mapping> {
+    let rest = mapping
+        .length
+        .checked_sub(length)
+        .filter(|rest| *rest > 0)?;
+    let content = match mapping.content {
         Content::Data { offset } => Content::Data {
             offset: offset + length,
         },
@@ -174,7 +177,7 @@ fn behind(extent: Extent, length: u64) -> Option<Extent> {
         }),
         content @ (Content::Zero | Content::Backing) => content,
     };
-    Some(Extent {
+    Some(Mapping {
         length: rest,
         content,
     })
@@ -199,11 +202,11 @@ fn spend(left: &mut u64, cost: u64, offset: u64) -> Result<(), Error> {
 
 /// All images, the input first.
 #[derive(Debug)]
-pub struct Chain {
+pub struct BackingChain {
     layers: Vec<Layer>,
 }
 
-impl Chain {
+impl BackingChain {
     /// Opens the images on all disks that are read.
     ///
     /// # Errors
@@ -260,10 +263,10 @@ impl Chain {
             if offset >= layer.size {
                 break;
             }
-            let extent = layer.map(&mut disks.file(source), offset);
-            let extent = extent.map_err(|error| explain(disks, source, &error))?;
-            length = length.min(extent.length);
-            let (origin, cost) = match extent.content {
+            let mapping = layer.map(&mut disks.file(source), offset);
+            let mapping = mapping.map_err(|error| explain(disks, source, &error))?;
+            length = length.min(mapping.length);
+            let (origin, cost) = match mapping.content {
                 Content::Backing => continue,
                 Content::Zero => break,
                 Content::Data { offset } => (Origin::Data { source, offset }, length),

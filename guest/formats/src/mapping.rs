@@ -1,4 +1,4 @@
-//! What a mapping answers: where a piece of the virtual disk comes from.
+//! Mappings: where a piece of the virtual disk comes from.
 
 use core::ops::Range;
 
@@ -12,7 +12,7 @@ const MOST_PIECES: u64 = 4096;
 
 /// A piece of the virtual disk, from the offset that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent {
+pub struct Mapping {
     /// Its length in bytes, at least 1; it never reaches behind the virtual disk.
     pub length: u64,
     /// Where its bytes come from.
@@ -39,10 +39,10 @@ pub enum Content {
 /// A compressed cluster (or grain) that a piece is part of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Compressed {
-    /// Where its frame begins in the image file, in bytes.
+    /// Where it begins in the image file, in bytes.
     pub offset: u64,
-    /// The length of the frame in bytes: at most twice the cluster's size plus a sector. All of
-    /// them are in the file. The compressed bytes may be fewer.
+    /// How many bytes it takes there: at most twice the cluster's size plus a sector. All of them
+    /// are in the file. The compressed bytes may be fewer.
     pub length: u64,
     /// How it is compressed.
     pub codec: Codec,
@@ -53,26 +53,26 @@ pub struct Compressed {
     pub size: u32,
     /// How many of those bytes are before the piece.
     pub skip: u32,
-    /// What is around the compressed bytes in the frame.
-    pub frame: Frame,
+    /// What is before the compressed bytes.
+    pub marker: Marker,
 }
 
 /// How a cluster is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Codec {
-    /// A deflate stream without a header (RFC 1951). What follows it in the frame is padding.
+    /// A deflate stream without a header (RFC 1951). What follows it is padding.
     Deflate,
     /// A deflate stream with a zlib header and an Adler-32 checksum (RFC 1950).
     Zlib,
-    /// A Zstandard frame (RFC 8878). What follows it in the frame is padding.
+    /// A Zstandard frame (RFC 8878). What follows it is padding.
     Zstd,
 }
 
-/// What is around the compressed bytes of a cluster in its frame.
+/// What is before the compressed bytes of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Frame {
+pub enum Marker {
     /// Nothing is before the stream. What is behind it is padding, or belongs to the next cluster.
-    Bare,
+    None,
     /// Before the stream there is a grain marker of VMDK: the first sector of the grain (8 bytes)
     /// and the length of the stream (4 bytes). See VMDK 5.0, page 9.
     Grain {
@@ -82,25 +82,25 @@ pub enum Frame {
 }
 
 impl Compressed {
-    /// Where the compressed bytes are in `frame`, which is the [`length`](Self::length) bytes of
+    /// Where the compressed bytes are in `stored`, which is the [`length`](Self::length) bytes of
     /// the file at [`offset`](Self::offset).
     ///
     /// # Errors
     ///
-    /// [`Reason::BadMarker`] if the frame is not that of this cluster or is longer than its place.
-    pub fn payload(&self, frame: &[u8]) -> Result<Range<usize>, Error> {
-        let range = self.payload_within(frame, len64(frame))?;
+    /// [`Reason::BadMarker`] if the marker names another cluster, or more bytes than there are.
+    pub fn payload(&self, stored: &[u8]) -> Result<Range<usize>, Error> {
+        let range = self.payload_within(stored, len64(stored))?;
         Ok(to_usize(range.start)..to_usize(range.end))
     }
 
-    /// As [`payload`](Self::payload), for a frame of `length` bytes of which the caller has only
-    /// the first ones, `head`: at least 12, or all of them.
+    /// As [`payload`](Self::payload), for `length` bytes of which the caller has only the
+    /// first ones, `head`: at least 12, or all of them.
     ///
     /// # Errors
     ///
     /// As for [`payload`](Self::payload).
     pub fn payload_within(&self, head: &[u8], length: u64) -> Result<Range<u64>, Error> {
-        let Frame::Grain { sector } = self.frame else {
+        let Marker::Grain { sector } = self.marker else {
             return Ok(0..length);
         };
         let named = bytes::le64(head, 0);
@@ -117,7 +117,7 @@ impl Compressed {
 /// Bytes of a grain marker before the compressed bytes.
 pub(crate) const GRAIN_MARKER: u64 = 12;
 
-impl Extent {
+impl Mapping {
     pub(crate) fn new(length: u64, content: Content) -> Self {
         Self { length, content }
     }
@@ -158,21 +158,21 @@ impl Extent {
 pub(crate) fn join(
     offset: u64,
     size: u64,
-    mut piece: impl FnMut(u64) -> Result<Extent, Error>,
-) -> Result<(Extent, u64), Error> {
+    mut piece: impl FnMut(u64) -> Result<Mapping, Error>,
+) -> Result<(Mapping, u64), Error> {
     if offset >= size {
         return Err(Error::Outside { offset });
     }
     let rest = size - offset;
-    let mut extent = piece(offset)?;
+    let mut mapping = piece(offset)?;
     let mut looked_at = 1;
-    while looked_at <= MOST_PIECES && extent.length < rest {
+    while looked_at <= MOST_PIECES && mapping.length < rest {
         looked_at += 1;
-        match piece(offset + extent.length) {
-            Ok(next) if extent.continues(&next) => extent.length += next.length,
+        match piece(offset + mapping.length) {
+            Ok(next) if mapping.continues(&next) => mapping.length += next.length,
             _ => break,
         }
     }
-    extent.length = extent.length.min(rest);
-    Ok((extent, looked_at))
+    mapping.length = mapping.length.min(rest);
+    Ok((mapping, looked_at))
 }
