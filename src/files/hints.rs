@@ -72,3 +72,43 @@ pub(super) fn forgotten_hint(forgotten: bool) -> &'static str {
         ""
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_user_can_do_about_an_error_is_said() {
+        let error = io::Error::from_raw_os_error;
+        let [missing, denied, busy] = [libc::ENOENT, libc::EACCES, libc::EBUSY].map(error);
+        for (hint, part) in [
+            (open_hint(Role::Input, &missing), "check the path"),
+            (open_hint(Role::Guest, &denied), "permission to read"),
+            (open_hint(Role::Output, &denied), "permission to write"),
+            (open_hint(Role::Output, &busy), "--force"),
+            (folder_hint(&missing), "create the folder"),
+            (folder_hint(&denied), "that you can write to"),
+            (folder_hint(&error(libc::EROFS)), "that you can write to"),
+            (folder_hint(&error(libc::ENOTDIR)), "choose a folder"),
+            (folder_hint(&error(libc::ENOSPC)), "make room"),
+            (space_hint(&error(libc::EDQUOT)), "make room"),
+            (space_hint(&error(libc::EFBIG)), "ulimit -f"),
+            (place_hint(&missing), "is gone"),
+            (place_hint(&error(libc::EISDIR)), "a directory"),
+            (forgotten_hint(true), "too many scattered pieces"),
+            (wanted(Role::Input), "block device"),
+            (wanted(Role::Output), "/dev/null"),
+        ] {
+            assert!(hint.contains(part), "{hint} does not say {part}");
+        }
+    }
+
+    #[test]
+    fn where_nothing_can_be_done_nothing_is_said() {
+        let broken = io::Error::from_raw_os_error(libc::EIO);
+        assert_eq!(open_hint(Role::Input, &broken), "");
+        assert_eq!(folder_hint(&broken), "");
+        assert_eq!(place_hint(&broken), "");
+        assert_eq!(forgotten_hint(false), "");
+    }
+}

@@ -174,6 +174,31 @@ fn without_a_commit_nothing_is_left_and_the_old_output_stays() {
 }
 
 #[test]
+fn a_copy_that_is_given_up_leaves_nothing_while_somebody_still_holds_it() {
+    for naming in BOTH {
+        let setup = Setup::new(5000);
+        let output = setup.create_named("copy", naming);
+        copy(&output, 5000).unwrap();
+        OutputFile::discard(&output);
+        assert_eq!(setup.names(), [""; 0]);
+        assert!(write(&output, 0, &[1; 512]).is_err());
+    }
+}
+
+#[test]
+fn a_durable_copy_on_an_ordinary_file_system_gives_no_reason_for_a_warning() {
+    let setup = Setup::new(5000);
+    let options = OutputOptions {
+        fsync: true,
+        ..OutputOptions::default()
+    };
+    let output = OutputFile::create(&setup.path("copy"), &setup.input, options).unwrap();
+    copy(&output, 5000).unwrap();
+    assert_eq!(output.commit().unwrap(), [""; 0]);
+    assert_eq!(output.block_size(), None, "it is no device");
+}
+
+#[test]
 fn an_existing_output_is_replaced_and_its_mode_kept() {
     for naming in BOTH {
         for kept in [0o600, 0o640, 0o755, 0o777] {
@@ -216,6 +241,19 @@ fn a_new_output_has_the_permissions_of_any_new_file() {
         fs::write(setup.path("other"), "").unwrap();
         assert_eq!(mode(&setup.path("copy")), mode(&setup.path("other")));
     }
+}
+
+#[test]
+fn a_name_without_a_folder_is_one_in_the_current_folder() {
+    let setup = Setup::new(100);
+    let path = Path::new("a copy in the folder that this process is in");
+    let output = OutputFile::create(path, &setup.input, OutputOptions::default()).unwrap();
+    let folder = fstat(output.folder().unwrap()).unwrap();
+    let current = fs::metadata(".").unwrap();
+    assert_eq!(
+        (folder.st_dev, folder.st_ino),
+        (current.dev(), current.ino())
+    );
 }
 
 #[test]
