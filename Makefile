@@ -178,7 +178,7 @@ miri:
 # FILES='src/virtio/chain.rs src/files/*.rs'; files of the guest begin with guest/.
 mutants:
 	@command -v cargo-mutants >/dev/null || { echo 'make mutants needs cargo-mutants: cargo install cargo-mutants' >&2; exit 2; }
-	tests/mutants $(FILES)
+	tests/mutants/run $(FILES)
 
 clean:
 	$(CARGO) clean
@@ -210,5 +210,5 @@ help:
 	@echo '                     make fuzz-coverage says what it reached'
 	@echo 'make miri            run what needs no system under Miri; needs nightly Rust with Miri'
 	@echo 'make mutants         look for code that no unit test holds, in FILES or in all; needs'
-	@echo '                     cargo-mutants, and hours'
+	@echo '                     cargo-mutants, and an hour for all'
 	@echo 'make clean           remove what was built'

@@ -1,20 +1,38 @@
 //! What the user can do where the host has run out of something, behind the system's words: the
 //! limit's name, as far as the error number and the process's own limits tell it (getrlimit(2)).
 
+use std::sync::OnceLock;
+
 /// A number of getrlimit(2), whose type the C libraries do not agree about.
 #[cfg(target_env = "gnu")]
 type Resource = libc::__rlimit_resource_t;
 #[cfg(not(target_env = "gnu"))]
 type Resource = libc::c_int;
 
+/// Which of the limits on memory this process is held to.
+struct Limited {
+    address_space: bool,
+    data: bool,
+}
+
+static LIMITED: OnceLock<Limited> = OnceLock::new();
+
+/// To be called before the process is confined, which must not ask for its limits any more.
+pub(crate) fn remember() {
+    limited();
+}
+
+fn limited() -> &'static Limited {
+    LIMITED.get_or_init(|| Limited {
+        address_space: limit(libc::RLIMIT_AS).is_some(),
+        data: limit(libc::RLIMIT_DATA).is_some(),
+    })
+}
+
 /// What to do about an error number that tells of a limit; empty for any other.
 pub(crate) fn hint(errno: i32) -> &'static str {
-    let is_limited = |resource| limit(resource).is_some();
-    hint_with(
-        errno,
-        is_limited(libc::RLIMIT_AS),
-        is_limited(libc::RLIMIT_DATA),
-    )
+    let limited = limited();
+    hint_with(errno, limited.address_space, limited.data)
 }
 
 fn hint_with(errno: i32, address_space_is_limited: bool, data_is_limited: bool) -> &'static str {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use vmm::cli::{self, Command};
 use vmm::operations::{check, convert, copy, inspect};
 use vmm::reason::reason;
-use vmm::report::last_words;
+use vmm::report::{Exits, RunEnd, RunResult, last_words, result_object};
 use vmm::runtime::{self, EXIT_USAGE, Heap};
 
 /// The host failed, as it does when a run meets a file that cannot be written.
@@ -18,6 +18,7 @@ const EXIT_HOST: u8 = 3;
 static HEAP: Heap = Heap;
 
 fn main() -> ExitCode {
+    runtime::fail_writes();
     runtime::describe_panics();
     let status = runtime::check_stack().and_then(|()| runtime::catch(run));
     status.unwrap_or_else(|error| fail(&error.to_string(), error.exit_code()))
@@ -31,8 +32,28 @@ fn run() -> ExitCode {
         Ok(Command::Run(config)) => ExitCode::from(copy::run(&config)),
         Ok(Command::Convert(config)) => ExitCode::from(convert::run(&config)),
         Ok(Command::Image(config)) => ExitCode::from(inspect::run(&config)),
-        Err(error) => fail(&error, EXIT_USAGE),
+        Err(error) => {
+            if cli::wants_json(&arguments) {
+                // Without a reader there is still the line on standard error.
+                let _ = io::stdout().write_all(usage_result(&error).as_bytes());
+            }
+            fail(&error, EXIT_USAGE)
+        }
     }
+}
+
+/// The last object, and the only one, of a run with a wrong command line.
+fn usage_result(error: &str) -> String {
+    result_object(&RunResult {
+        outcome: RunEnd::Usage,
+        status: EXIT_USAGE,
+        error: Some(error.to_owned()),
+        bytes: 0,
+        sectors: 0,
+        seconds: 0.0,
+        exits: Exits::default(),
+        digest: None,
+    })
 }
 
 /// Prints what was asked for. A reader who has gone away has read enough, but a text that got

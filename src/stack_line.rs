@@ -1,11 +1,13 @@
-//! A line for standard error where there may be no memory and no lock: in the handler of a signal, or
-//! when the allocator has nothing left. It lies on the stack, and writing it takes system calls that
-//! every thread may make.
+//! A line for standard error where there may be no memory and no lock: in the handler of a signal,
+//! when the allocator has nothing left, or while another thread is stuck. It lies on the stack, and
+//! writing it takes system calls that every thread may make.
 
+use std::ffi::c_int;
+use std::fmt;
 use std::mem::MaybeUninit;
 
-/// More than a line can have.
-const LINE: usize = 384;
+/// More than a line can have, in bytes.
+pub(crate) const LINE: usize = 384;
 /// What a thread's name has at most, with the zero behind it (prctl(2)).
 const NAME: usize = 16;
 
@@ -63,31 +65,47 @@ impl StackLine {
         }
     }
 
-    /// Writes the line if standard error has room: a reader that is stuck must not keep the
-    /// process alive. A pipe with room for anything has room for a line, and takes it in one
-    /// piece; a terminal is asked again for each byte.
+    /// Writes the line if standard error has room.
     pub(crate) fn write(&self) {
         let (text, _) = self.bytes.split_at(self.len.min(LINE));
-        let piece = if is_terminal() { 1 } else { text.len().max(1) };
-        for part in text.chunks(piece) {
-            if !has_room() {
-                return;
-            }
-            // SAFETY: `part` is valid for reading.
-            unsafe { libc::write(libc::STDERR_FILENO, part.as_ptr().cast(), part.len()) };
-        }
+        write_if_room(libc::STDERR_FILENO, text);
     }
 }
 
-fn is_terminal() -> bool {
-    let mut size = MaybeUninit::<libc::winsize>::uninit();
-    // SAFETY: `size` has room for what the kernel writes.
-    unsafe { libc::ioctl(libc::STDERR_FILENO, libc::TIOCGWINSZ, size.as_mut_ptr()) == 0 }
+impl fmt::Write for StackLine {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.add(text.as_bytes());
+        Ok(())
+    }
 }
 
-fn has_room() -> bool {
+/// Writes a line to a standard stream if it has room: a reader that is stuck must not keep the
+/// process alive. A pipe with room for anything has room for a line, and takes it in one piece; a
+/// terminal is asked again for each byte.
+pub(crate) fn write_if_room(stream: c_int, text: &[u8]) {
+    let piece = if is_terminal(stream) {
+        1
+    } else {
+        text.len().max(1)
+    };
+    for part in text.chunks(piece) {
+        if !has_room(stream) {
+            return;
+        }
+        // SAFETY: `part` is valid for reading.
+        unsafe { libc::write(stream, part.as_ptr().cast(), part.len()) };
+    }
+}
+
+fn is_terminal(stream: c_int) -> bool {
+    let mut size = MaybeUninit::<libc::winsize>::uninit();
+    // SAFETY: `size` has room for what the kernel writes.
+    unsafe { libc::ioctl(stream, libc::TIOCGWINSZ, size.as_mut_ptr()) == 0 }
+}
+
+fn has_room(stream: c_int) -> bool {
     let mut entry = libc::pollfd {
-        fd: libc::STDERR_FILENO,
+        fd: stream,
         events: libc::POLLOUT,
         revents: 0,
     };

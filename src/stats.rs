@@ -21,7 +21,7 @@ struct DiskStatistics {
     bytes_written: u64,
     /// Bytes made zero without data.
     bytes_zeroed: u64,
-    /// System calls that moved data.
+    /// Calls of what lies behind the disk.
     calls: u64,
     requests_per_call: f64,
     errors: u64,
@@ -34,7 +34,7 @@ pub struct Stats {
     success: bool,
     /// Different bytes of the output that were written; of a copy, all.
     bytes: u64,
-    /// Bytes of the input that nobody had to read, since they lie in holes.
+    /// Bytes that nobody had to read, since they lie in holes of the input, or of the disk in it.
     bytes_skipped: u64,
     wall_seconds: f64,
     throughput_mib_s: f64,
@@ -63,11 +63,16 @@ impl Stats {
         let mib = bytes as f64 / MIB;
         #[expect(clippy::cast_precision_loss, reason = "as above")]
         let total = exits.total() as f64;
+        let counted = |index: usize, count: fn(&BlockCounters) -> u64| {
+            disks.get(index).map_or(0, |(_, counters)| count(counters))
+        };
+        // The input comes first, then the output. What is compressed is read as fewer bytes, too.
+        let read = counted(0, |input| input.bytes_read);
+        let zeroed = counted(1, |output| output.bytes_zeroed);
         Self {
             success,
             bytes,
-            bytes_skipped: bytes
-                .saturating_sub(disks.first().map_or(0, |(_, counters)| counters.bytes_read)),
+            bytes_skipped: bytes.saturating_sub(read).min(zeroed),
             wall_seconds: seconds,
             throughput_mib_s: ratio(mib, seconds),
             exits: exits.into(),
@@ -231,6 +236,28 @@ mod tests {
         };
         let disks = [("input", counters), ("output", counters)];
         Stats::new(true, 2 << 20, Duration::from_millis(500), &exits, &disks)
+    }
+
+    #[test]
+    fn only_what_was_made_zero_without_being_read_is_skipped() {
+        let skipped = |bytes_read, bytes_zeroed| {
+            let input = BlockCounters {
+                bytes_read,
+                ..BlockCounters::default()
+            };
+            let output = BlockCounters {
+                bytes_zeroed,
+                ..BlockCounters::default()
+            };
+            let disks = [("input", input), ("output", output)];
+            let exits = ExitCounts::default();
+            let stats = Stats::new(true, 1000, Duration::from_secs(1), &exits, &disks);
+            stats.bytes_skipped
+        };
+        assert_eq!(skipped(400, 600), 600, "a hole");
+        assert_eq!(skipped(1000, 600), 0, "zeros that were found");
+        assert_eq!(skipped(10, 0), 0, "what was compressed");
+        assert_eq!(skipped(1200, 600), 0);
     }
 
     #[test]

@@ -111,6 +111,64 @@ fn a_wrong_command_line_is_one_line_with_a_way_on() {
 }
 
 #[test]
+fn a_program_that_asks_for_json_gets_a_result_for_a_wrong_command_line() {
+    for arguments in [
+        &["--format", "json", "--bogus"][..],
+        &["convert", "--format=json"],
+        &["info", "--format", "json", "a", "b"],
+    ] {
+        let finished = Vmm::bare().args(arguments).run();
+        finished.assert_failed(2, "");
+        let object: serde_json::Value = serde_json::from_str(&finished.stdout).unwrap();
+        assert_eq!(object["type"], "result");
+        assert_eq!(object["outcome"], "usage");
+        assert_eq!(object["status"], 2);
+        assert!(finished.stderr.contains(object["error"].as_str().unwrap()));
+    }
+}
+
+#[test]
+fn a_command_that_is_nearly_one_is_no_file() {
+    let mut files = Files::new(b"x");
+    for (word, meant) in [
+        ("inf", "info"),
+        ("Info", "info"),
+        ("chekc", "check"),
+        ("conver", "convert"),
+    ] {
+        let vmm = Vmm::bare().current_dir(files.folder()).arg(word);
+        let finished = vmm.arg(files.input()).arg(files.output()).run();
+        finished.assert_failed(2, &format!("did you mean vmm {meant}?"));
+    }
+    assert!(!files.output().exists());
+    // A file of that name is one.
+    files.add("conver", b"");
+    let finished = Vmm::bare().current_dir(files.folder()).arg("conver").run();
+    finished.assert_failed(2, "DST is missing");
+}
+
+#[test]
+fn a_file_size_limit_is_an_error_from_the_first_byte_on() {
+    let files = Files::new(b"");
+    let file = || File::create(files.path("text")).unwrap();
+    for option in ["--help", "--version"] {
+        let finished = Vmm::bare()
+            .arg(option)
+            .with_file_size_limit(0)
+            .stdout(file())
+            .run();
+        finished.assert_failed(3, "cannot write to standard output: File too large");
+    }
+    let finished = Vmm::bare()
+        .arg("--bogus")
+        .with_file_size_limit(0)
+        .stderr(file())
+        .run();
+    assert_eq!(finished.code(), Some(2), "{finished:?}");
+    std::fs::remove_file(files.path("text")).unwrap();
+}
+
+#[test]
 fn two_paths_are_source_and_destination() {
     needs_kvm!();
     let files = Files::random(5000);

@@ -282,3 +282,58 @@ fn statistics_replace_an_old_file_when_they_are_complete_and_keep_its_permission
     assert_eq!(fs::metadata(&stats).unwrap().mode() & 0o777, 0o640);
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
 }
+
+#[test]
+fn a_file_that_comes_to_the_name_meanwhile_is_replaced_and_nobody_gets_more() {
+    needs_kvm!();
+    let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    for old in [false, true] {
+        let mut files = Files::random(3_000_000);
+        if old {
+            files = files.with_old_output(b"old");
+        }
+        let slow = ["-p100", "--queue-depth=1", "--request-size=512"];
+        let running = files.vmm().args(&slow).start();
+        running.wait_for_guest();
+        let other = files.path("other");
+        fs::write(&other, "private").unwrap();
+        fs::set_permissions(&other, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::rename(&other, files.output()).unwrap();
+        assert!(!running.has_ended());
+        let finished = running.finish();
+        assert_eq!(finished.code(), Some(0), "{finished:?}");
+        assert!(
+            finished
+                .stderr
+                .contains("only the owner may use the new one"),
+            "{finished:?}"
+        );
+        assert_eq!(mode(&files.output()), 0o600);
+        files.assert_copied();
+    }
+}
+
+#[test]
+fn without_proc_a_copy_gets_its_name_all_the_same() {
+    needs_kvm!();
+    let files = Files::random(100_000);
+    let hidden = "mount --make-rprivate / && umount -l /proc && exec \"$@\"";
+    let within = || {
+        let unshare = Vmm::of(std::path::Path::new("unshare"));
+        unshare.args(&["--mount", "sh", "-c", hidden, "sh"])
+    };
+    if within().arg("true").run().code() != Some(0) {
+        return skip("/proc cannot be unmounted here");
+    }
+    for _ in ["new", "replaced"] {
+        let vmm = within()
+            .arg(binary())
+            .arg(files.input())
+            .arg(files.output());
+        let finished = vmm.arg("--stats-file").arg(files.path("stats")).run();
+        assert_eq!(finished.code(), Some(0), "{finished:?}");
+        assert!(!finished.stderr.contains("cannot"), "{finished:?}");
+        assert!(fs::metadata(files.path("stats")).unwrap().len() > 0);
+        assert!(fs::read(files.output()).unwrap() == fs::read(files.input()).unwrap());
+    }
+}

@@ -305,3 +305,15 @@ fn a_partition_is_written_within_its_bounds() {
     finished.assert_failed(3, "or give --force");
     drop(holder);
 }
+
+#[test]
+fn a_device_that_is_set_to_be_read_only_is_refused_before_anything_is_read() {
+    needs_kvm!();
+    let files = sparse(2 * MIB);
+    let below = backing(files.path("backing"), 2 * MIB);
+    let Some(device) = Loop::with(&below, &["--read-only"]) else {
+        return;
+    };
+    let finished = Vmm::copying(&files.input(), device.path()).run();
+    finished.assert_failed(3, "Read-only file system; choose another");
+}

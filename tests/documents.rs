@@ -60,7 +60,7 @@ const RULES: &[(&str, Rule)] = &[
     ),
     ("make fuzz", Not("it takes a nightly toolchain")),
     ("make miri", Not("it takes a nightly toolchain")),
-    ("make mutants", Not("it takes hours")),
+    ("make mutants", Not("it takes an hour")),
     ("make coverage", Not("it builds everything once more")),
     (
         "make test-oracles",

@@ -12,11 +12,13 @@ use common::process::Terminal;
 use common::program::Program;
 use common::{Files, Finished, Running, Vmm, is_root, needs_kvm, skip, test};
 use rustix::process::{Pid, Signal, kill_process};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 
 fn main() -> std::process::ExitCode {
     common::harness::main()
 }
 
+const HOST_FAILED: i32 = 3;
 const TIMED_OUT: i32 = 124;
 const TERMINATED: i32 = 143;
 const OLD: &[u8] = b"what was there before";
@@ -164,6 +166,41 @@ fn a_terminal_that_is_stopped_holds_up_neither_signals_nor_the_time_limit() {
             running,
         );
         assert_eq!(finished.code(), Some(code), "{finished:?}");
+        files.assert_untouched();
+    }
+}
+
+/// A filter by which waiting for events is no system call that there is, as an old container may have
+/// one.
+fn no_event_loops() -> BpfProgram {
+    let calls = [libc::SYS_epoll_wait, libc::SYS_epoll_pwait];
+    let answer = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
+    SeccompFilter::new(
+        calls.into_iter().map(|call| (call, Vec::new())).collect(),
+        SeccompAction::Allow,
+        answer,
+        TargetArch::x86_64,
+    )
+    .and_then(BpfProgram::try_from)
+    .unwrap()
+}
+
+#[test]
+fn a_main_loop_that_cannot_wait_ends_the_run_with_a_line_though_it_is_confined() {
+    needs_kvm!();
+    for options in [&[][..], &["--no-sandbox"]] {
+        let files = Files::random(100_000).with_old_output(OLD);
+        let filter = no_event_loops();
+        let prepare = move || seccompiler::apply_filter(&filter).map_err(io::Error::other);
+        let finished = files.vmm().args(options).before_start(prepare).run();
+        assert_eq!(finished.code(), Some(HOST_FAILED), "{finished:?}");
+        let is_error = |line: &&str| !line.starts_with("vmm: warning: ");
+        let lines: Vec<_> = finished.stderr.lines().filter(is_error).collect();
+        assert_eq!(lines.len(), 1, "{finished:?}");
+        assert!(
+            lines[0].starts_with("vmm: cannot wait for "),
+            "{finished:?}"
+        );
         files.assert_untouched();
     }
 }

@@ -1,16 +1,18 @@
 //! Files on a file system that does not answer: signals and the time limit end a run all the same,
-//! before there is a machine and while it copies.
+//! before there is a machine, while it copies, when the output gets its name, and after that.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
 
+use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use common::fuse::{Hanging, Silence};
-use common::{Files, Running, Vmm, needs_kvm, skip, test};
+use common::process::Terminal;
+use common::{Files, Finished, Running, Vmm, needs_kvm, skip, test};
 use rustix::process::Signal;
 
 fn main() -> std::process::ExitCode {
@@ -20,8 +22,14 @@ fn main() -> std::process::ExitCode {
 const TIMED_OUT: i32 = 124;
 const TERMINATED: i32 = 143;
 const OLD: &[u8] = b"what was there before";
-/// So long the runtime waits for a thread that hangs, with what a busy host may add.
-const PATIENCE: Duration = Duration::from_secs(2 + 8);
+/// What a busy host may add to any time.
+const SLACK: Duration = Duration::from_secs(8);
+/// So long the runtime waits for a thread that hangs, or the watcher for the main thread.
+const PATIENCE: Duration = Duration::from_secs(2).saturating_add(SLACK);
+/// So long the watcher waits while the output gets its name, or when it has it.
+const PATIENCE_IN_THE_END: Duration = Duration::from_secs(4).saturating_add(SLACK);
+/// The same, if the time limit has passed and nobody has sent a signal.
+const PATIENCE_FOR_A_COMMIT: Duration = Duration::from_secs(10).saturating_add(SLACK);
 
 fn hanging(silence: Silence, polite: bool) -> Option<Hanging> {
     let hanging = Hanging::mount(silence, polite);
@@ -32,32 +40,93 @@ fn hanging(silence: Silence, polite: bool) -> Option<Hanging> {
 }
 
 fn files() -> Files {
-    Files::random(5000).with_old_output(OLD)
+    Files::random(200 * 512).with_image().with_old_output(OLD)
 }
 
-/// Ends `running` by SIGTERM after a while, or lets the time limit of 1 s do it, and returns the
-/// status.
+/// Waits until something hangs, and a little longer.
 #[track_caller]
-fn status_of(running: Running, signal: bool) -> Option<i32> {
+fn wait_until_it_hangs(hanging: &Hanging) {
     let begun = Instant::now();
-    std::thread::sleep(Duration::from_millis(800));
-    assert!(!running.has_ended(), "nothing hung");
+    while !hanging.hangs() && begun.elapsed() < 2 * SLACK {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(hanging.hangs(), "nothing hung");
+    std::thread::sleep(Duration::from_millis(200));
+}
+
+/// Ends `running` by SIGTERM once it hangs, or lets the time limit do it, which must not take longer
+/// than `patience`.
+#[track_caller]
+fn ended(running: Running, hanging: &Hanging, signal: bool, patience: Duration) -> Finished {
+    wait_until_it_hangs(hanging);
+    let begun = Instant::now();
+    assert!(!running.has_ended(), "nothing hung: {:?}", running.finish());
     if signal {
         running.signal(Signal::TERM);
     }
     let finished = running.finish();
     let taken = begun.elapsed();
-    assert!(taken < PATIENCE, "it took {taken:?}: {finished:?}");
+    assert!(taken < patience, "it took {taken:?}: {finished:?}");
     assert!(finished.stderr.lines().count() <= 1, "{finished:?}");
-    let status = finished.status;
+    finished
+}
+
+/// The status of a run that is ended like this.
+#[track_caller]
+fn status_of(running: Running, hanging: &Hanging, signal: bool) -> Option<i32> {
+    let status = ended(running, hanging, signal, PATIENCE).status;
     status
         .code()
         .or_else(|| status.signal().map(|signal| 128 + signal))
 }
 
-/// The options that end a run after 1 s, unless a signal is to do it.
+/// Runs, once for a signal and once for the time limit, what `run` makes of files and a file system
+/// with this silence. The main thread hangs in a system call named `call`: the process ends, and a line
+/// says where it hung and `what` more.
+#[track_caller]
+fn assert_the_main_thread_does_not_keep_the_run(
+    silence: Silence,
+    call: &str,
+    what: &str,
+    patience: [Duration; 2],
+    run: impl Fn(&Files, &Hanging) -> Vmm,
+) {
+    for (signal, patience) in [true, false].into_iter().zip(patience) {
+        let Some(hanging) = hanging(silence, true) else {
+            return;
+        };
+        let files = files();
+        let vmm = run(&files, &hanging).args(limit(signal));
+        let finished = ended(vmm.start(), &hanging, signal, patience);
+        assert_eq!(finished.code(), expected(signal), "{finished:?}");
+        let line = &finished.stderr;
+        let cause = match signal {
+            true => "vmm: ended by SIGTERM while it waited for the system call ",
+            false => {
+                "vmm: the run was not over within the time limit of 2 s; it was ended while it \
+                 waited for the system call "
+            }
+        };
+        assert!(line.starts_with(cause), "{finished:?}");
+        assert!(line[cause.len()..].starts_with(call), "{finished:?}");
+        assert!(line.contains(what), "{finished:?}");
+        files.assert_untouched();
+    }
+}
+
+/// A new output on the file system.
+fn new_output(files: &Files, hanging: &Hanging) -> Vmm {
+    Vmm::copying(&files.input(), &hanging.folder().join("new"))
+}
+
+/// An output that is there already.
+fn replaced_output(files: &Files, hanging: &Hanging) -> Vmm {
+    Vmm::copying(&files.input(), &hanging.file())
+}
+
+/// The options that end a run after 2 s, unless a signal is to do it.
 fn limit(signal: bool) -> &'static [&'static str] {
-    if signal { &[] } else { &["--timeout", "1"] }
+    if signal { &[] } else { &["--timeout", "2"] }
 }
 
 fn expected(signal: bool) -> Option<i32> {
@@ -73,7 +142,7 @@ fn assert_the_input_does_not_keep_the_run(silence: Silence) {
         };
         let files = files();
         let vmm = Vmm::copying(&hanging.file(), &files.output()).args(limit(signal));
-        assert_eq!(status_of(vmm.start(), signal), expected(signal));
+        assert_eq!(status_of(vmm.start(), &hanging, signal), expected(signal));
         files.assert_untouched();
     }
 }
@@ -100,7 +169,7 @@ fn a_guest_an_output_or_statistics_that_hang_do_not_keep_the_run() {
             };
             let files = files();
             let vmm = with(&files, &hanging.file()).args(limit(signal));
-            assert_eq!(status_of(vmm.start(), signal), expected(signal));
+            assert_eq!(status_of(vmm.start(), &hanging, signal), expected(signal));
             files.assert_untouched();
         }
     };
@@ -119,7 +188,7 @@ fn a_read_that_nothing_can_end_does_not_keep_the_user_from_being_told() {
     let (reader, writer) = io::pipe().unwrap();
     let vmm = Vmm::copying(&hanging.file(), &files.output()).stderr(writer);
     let running = vmm.start();
-    std::thread::sleep(Duration::from_millis(800));
+    wait_until_it_hangs(&hanging);
     let begun = Instant::now();
     running.signal(Signal::TERM);
     let mut line = String::new();
@@ -131,4 +200,233 @@ fn a_read_that_nothing_can_end_does_not_keep_the_user_from_being_told() {
     hanging.answer();
     assert_eq!(running.finish().code(), Some(TERMINATED));
     files.assert_untouched();
+}
+
+const NOT_REPLACED: &str = "; the output has not been replaced, and ";
+
+#[test]
+fn an_output_that_hangs_when_it_is_prepared_does_not_keep_the_run() {
+    needs_kvm!();
+    let patience = [PATIENCE; 2];
+    assert_the_main_thread_does_not_keep_the_run(
+        Silence::UnnamedFiles,
+        "openat",
+        NOT_REPLACED,
+        patience,
+        new_output,
+    );
+    assert_the_main_thread_does_not_keep_the_run(
+        Silence::Attributes,
+        "lgetxattr",
+        NOT_REPLACED,
+        patience,
+        replaced_output,
+    );
+}
+
+#[test]
+fn an_input_whose_holes_are_not_told_does_not_keep_the_run() {
+    needs_kvm!();
+    let run = |files: &Files, hanging: &Hanging| Vmm::copying(&hanging.file(), &files.output());
+    let patience = [PATIENCE; 2];
+    let silence = Silence::Seeks;
+    assert_the_main_thread_does_not_keep_the_run(silence, "lseek", NOT_REPLACED, patience, run);
+}
+
+#[test]
+fn an_input_whose_holes_are_told_slowly_does_not_keep_the_run() {
+    needs_kvm!();
+    for signal in [true, false] {
+        let Some(hanging) = hanging(Silence::SlowSeeks, true) else {
+            return;
+        };
+        let files = files();
+        let vmm = Vmm::copying(&hanging.file(), &files.output());
+        let finished = ended(vmm.args(limit(signal)).start(), &hanging, signal, PATIENCE);
+        assert_eq!(finished.code(), expected(signal), "{finished:?}");
+        assert!(finished.stderr.contains(NOT_REPLACED), "{finished:?}");
+        files.assert_untouched();
+    }
+}
+
+#[test]
+fn lines_that_go_to_a_file_that_hangs_do_not_keep_the_run() {
+    needs_kvm!();
+    let run = |files: &Files, hanging: &Hanging| {
+        let file = File::options().write(true).open(hanging.file()).unwrap();
+        files.vmm().stdout(file)
+    };
+    let call = "write to standard output; ";
+    let patience = [PATIENCE; 2];
+    let silence = Silence::Writes;
+    assert_the_main_thread_does_not_keep_the_run(silence, call, NOT_REPLACED, patience, run);
+}
+
+#[test]
+fn serial_input_from_a_file_that_hangs_does_not_keep_the_run() {
+    needs_kvm!();
+    let run = |files: &Files, hanging: &Hanging| {
+        let vmm = files.vmm().arg("--serial-input");
+        vmm.stdin(File::open(hanging.file()).unwrap())
+    };
+    let call = "read from standard input; ";
+    let patience = [PATIENCE; 2];
+    let silence = Silence::Reads;
+    assert_the_main_thread_does_not_keep_the_run(silence, call, NOT_REPLACED, patience, run);
+}
+
+#[test]
+fn a_terminal_gets_its_settings_back_from_a_run_that_hangs() {
+    needs_kvm!();
+    let Some(hanging) = hanging(Silence::Writes, true) else {
+        return;
+    };
+    let files = files();
+    let terminal = Terminal::open();
+    let before = terminal.settings();
+    let file = File::options().write(true).open(hanging.file()).unwrap();
+    let vmm = files.vmm().arg("--serial-input").stdout(file);
+    let running = terminal.attach_stdin(vmm).start();
+    running.wait_for_guest();
+    assert_ne!(terminal.settings(), before);
+    let finished = ended(running, &hanging, true, PATIENCE);
+    assert_eq!(finished.code(), Some(TERMINATED), "{finished:?}");
+    assert_eq!(terminal.settings(), before);
+    files.assert_untouched();
+}
+
+#[test]
+fn a_standard_error_that_hangs_keeps_the_line_and_not_the_run() {
+    needs_kvm!();
+    for signal in [true, false] {
+        let Some(hanging) = hanging(Silence::Writes, true) else {
+            return;
+        };
+        let files = files();
+        let file = File::options().write(true).open(hanging.file()).unwrap();
+        // It begins with a warning.
+        let vmm = files.vmm().arg("--no-sandbox").stderr(file);
+        let finished = ended(vmm.args(limit(signal)).start(), &hanging, signal, PATIENCE);
+        assert_eq!(finished.code(), expected(signal), "{finished:?}");
+        files.assert_untouched();
+    }
+}
+
+#[test]
+fn a_line_that_cannot_be_said_either_is_bounded_by_an_alarm() {
+    needs_kvm!();
+    let Some(hanging) = hanging(Silence::Writes, true) else {
+        return;
+    };
+    let files = files();
+    let open = || File::options().write(true).open(hanging.file()).unwrap();
+    let running = files.vmm().stdout(open()).stderr(open()).start();
+    let finished = ended(running, &hanging, true, PATIENCE + Duration::from_secs(2));
+    assert_eq!(
+        finished.status.signal(),
+        Some(libc::SIGALRM),
+        "{finished:?}"
+    );
+    files.assert_untouched();
+}
+
+#[test]
+fn an_output_that_hangs_when_it_gets_its_name_does_not_keep_the_run() {
+    needs_kvm!();
+    let patience = [PATIENCE_IN_THE_END, PATIENCE_FOR_A_COMMIT];
+    let what = "; the output may be in place, and is complete if it is; ";
+    let (silence, call) = (Silence::LinksInTheEnd, "linkat");
+    assert_the_main_thread_does_not_keep_the_run(silence, call, what, patience, new_output);
+    let (silence, call) = (Silence::RenamesInTheEnd, "renameat");
+    assert_the_main_thread_does_not_keep_the_run(silence, call, what, patience, replaced_output);
+    let (silence, call) = (Silence::ClosesInTheEnd, "close");
+    assert_the_main_thread_does_not_keep_the_run(silence, call, what, patience, new_output);
+}
+
+#[test]
+fn a_conversion_does_not_hang_in_its_output_either() {
+    needs_kvm!();
+    let patience = [PATIENCE_IN_THE_END, PATIENCE_FOR_A_COMMIT];
+    let run = |files: &Files, hanging: &Hanging| {
+        let vmm = Vmm::bare().arg("convert").arg(files.image());
+        vmm.arg(hanging.folder().join("new"))
+    };
+    let (silence, call) = (Silence::LinksInTheEnd, "linkat");
+    assert_the_main_thread_does_not_keep_the_run(silence, call, "complete", patience, run);
+}
+
+#[test]
+fn statistics_that_hang_keep_neither_the_run_nor_the_copy() {
+    needs_kvm!();
+    for signal in [true, false] {
+        let Some(hanging) = hanging(Silence::Writes, true) else {
+            return;
+        };
+        let files = files();
+        let vmm = files.vmm().arg("--stats-file").arg(hanging.file());
+        let running = vmm.args(limit(signal)).start();
+        let finished = ended(running, &hanging, signal, PATIENCE_IN_THE_END);
+        assert_eq!(finished.code(), Some(0), "{finished:?}");
+        let line = &finished.stderr;
+        assert!(line.starts_with("vmm: warning: "), "{finished:?}");
+        let end = "for the system call write; the output is complete and in place\n";
+        assert!(line.ends_with(end), "{finished:?}");
+        files.assert_copied();
+    }
+}
+
+#[test]
+fn a_look_at_a_folder_that_hangs_is_ended_by_a_signal() {
+    let Some(hanging) = hanging(Silence::UnnamedFiles, true) else {
+        return;
+    };
+    let vmm = Vmm::bare().arg("--check").arg(hanging.folder());
+    let finished = ended(vmm.start(), &hanging, true, PATIENCE);
+    let line = "vmm: ended by SIGTERM while it waited for the system call openat\n";
+    assert_eq!(finished.stderr, line, "{finished:?}");
+    assert_eq!(finished.code(), Some(TERMINATED), "{finished:?}");
+}
+
+#[test]
+fn a_program_that_reads_what_is_said_is_told_the_end_of_a_run_that_did_not_begin() {
+    needs_kvm!();
+    for signal in [true, false] {
+        let Some(hanging) = hanging(Silence::UnnamedFiles, true) else {
+            return;
+        };
+        let files = files();
+        let vmm = new_output(&files, &hanging).args(&["--format", "json"]);
+        let finished = ended(vmm.args(limit(signal)).start(), &hanging, signal, PATIENCE);
+        assert_eq!(finished.code(), expected(signal), "{finished:?}");
+        assert_eq!(finished.stdout.lines().count(), 1, "{finished:?}");
+        let outcome = if signal { "interrupted" } else { "timed_out" };
+        let field = format!("\"outcome\":\"{outcome}\"");
+        assert!(
+            finished.stdout.starts_with("{\"type\":\"result\""),
+            "{finished:?}"
+        );
+        assert!(finished.stdout.contains(&field), "{finished:?}");
+    }
+}
+
+#[test]
+fn a_close_that_nothing_can_end_does_not_keep_the_user_from_being_told() {
+    needs_kvm!();
+    let Some(hanging) = hanging(Silence::ClosesInTheEnd, false) else {
+        return;
+    };
+    let files = files();
+    let (reader, writer) = io::pipe().unwrap();
+    let running = new_output(&files, &hanging).stderr(writer).start();
+    wait_until_it_hangs(&hanging);
+    let begun = Instant::now();
+    running.signal(Signal::TERM);
+    let mut line = String::new();
+    BufReader::new(reader).read_line(&mut line).unwrap();
+    let start = "vmm: ended by SIGTERM while it waited for the system call close; ";
+    assert!(line.starts_with(start), "{line}");
+    let taken = begun.elapsed();
+    assert!(taken < PATIENCE_IN_THE_END, "it took {taken:?}");
+    hanging.answer();
+    assert_eq!(running.finish().code(), Some(TERMINATED));
 }

@@ -174,10 +174,12 @@ fn the_digest_is_that_of_sha256sum() {
             &["--digest", "sha256", "--protocol", "text"],
             &["--digest", "sha256", "--input-sector-size", "65536"],
             &["--digest", "sha256", "--request-size", "512", "-p", "100"],
+            &["--digest", "sha256", "--quiet"],
         ] {
             let finished = files.vmm().args(options).succeed();
             let last = finished.stdout.lines().last();
             assert_eq!(last, Some(&*format!("sha256 {expected}")), "{options:?}");
+            assert_eq!(finished.lines().len() == 1, options.contains(&"--quiet"));
             assert_same_large(&files.output(), &files.input());
         }
         let json = ["--digest", "sha256", "--format", "json"];

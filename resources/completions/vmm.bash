@@ -35,7 +35,7 @@ if [[ $cur == -* ]]; then
     mapfile -t COMPREPLY < <(compgen -W '--input --output --input-sector-size --output-sector-size --request-size --queue-depth --direct --fsync --sparse --max-output-size --force --digest --verify --progress-percent --format --verbose --quiet --debug --stats --stats-file --guest --protocol --transport --serial-input --timeout --no-sandbox --check --help --version' -- "$cur")
   else
     compopt -o filenames
-    mapfile -t COMPREPLY < <(compgen -f -W 'info check convert' -- "$cur")
+    mapfile -t COMPREPLY < <(compgen -f -- "$cur")
   fi
 }
 
@@ -121,5 +121,9 @@ _vmm() {
     convert) _vmm_convert ;;
     *) _vmm_copy ;;
   esac
+  # A file may have the name of a command.
+  if [[ $COMP_CWORD -eq 1 && $cur != -* ]]; then
+    mapfile -t COMPREPLY < <(compgen -f -W 'info check convert' -- "$cur" | sort -u)
+  fi
 }
 complete -F _vmm vmm

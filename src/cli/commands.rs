@@ -108,3 +108,15 @@ pub(super) fn named(word: &str) -> Option<&'static Word> {
     static ALL: [Word; 3] = WORDS;
     ALL.iter().find(|command| command.word == word)
 }
+
+/// The word that was probably meant by `word`, which is no such word.
+pub(super) fn meant(word: &str) -> Option<&'static str> {
+    let word = word.to_lowercase();
+    let similarity = |known: &str| strsim::jaro_winkler(&word, known);
+    let words = WORDS.iter().map(|command| command.word);
+    let similar = words.filter(|known| similarity(known) >= SIMILAR);
+    similar.max_by(|a, b| similarity(a).total_cmp(&similarity(b)))
+}
+
+/// From here up a word is taken for another one that was meant.
+const SIMILAR: f64 = 0.9;

@@ -94,7 +94,7 @@ struct ConvertCli {
     #[argh(switch, short = 'v')]
     verbose: bool,
 
-    /// print errors only
+    /// print errors only, and the digest if one is asked for
     #[argh(switch, short = 'q')]
     quiet: bool,
 

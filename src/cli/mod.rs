@@ -64,6 +64,14 @@ pub fn parse(arguments: &[OsString]) -> Result<Command, String> {
     parsed.map_err(|error| format!("{}; try: {help}", escape::printable(error.trim_end())))
 }
 
+/// Whether the arguments, right or wrong, ask for JSON.
+#[must_use]
+pub fn wants_json(arguments: &[OsString]) -> bool {
+    let follows = |pair: &[OsString]| pair[0] == "--format" && pair[1] == "json";
+    arguments.iter().any(|argument| argument == "--format=json")
+        || arguments.windows(2).any(follows)
+}
+
 /// A command that begins with a word of its own.
 fn worded(word: &Word, arguments: &[OsString]) -> Result<Command, String> {
     let parsed = match word.task {
@@ -97,6 +105,14 @@ fn wordless(arguments: &[OsString]) -> Result<Command, String> {
     }
     if cli.check {
         return check(&cli, &positionals).map(Command::Check);
+    }
+    if let Some(word) = positionals.first().filter(|_| cli.input.is_none())
+        && let Some(meant) = commands::meant(word)
+        && !paths::exists(word)
+    {
+        return Err(format!(
+            "'{word}' is neither a command nor a file: did you mean vmm {meant}?"
+        ));
     }
     copy(cli, &positionals).map(|config| Command::Run(Box::new(config)))
 }

@@ -88,7 +88,7 @@ pub(super) struct Cli {
     #[argh(switch, short = 'v')]
     pub(super) verbose: bool,
 
-    /// print errors only
+    /// print errors only, and the digest if one is asked for
     #[argh(switch, short = 'q')]
     pub(super) quiet: bool,
 

@@ -24,6 +24,13 @@ pub(super) fn file(text: &str) -> Result<PathBuf, String> {
     not_empty(text)
 }
 
+/// Whether the path, as it was read, names anything.
+pub(super) fn exists(text: &str) -> bool {
+    PathBuf::from(escape::decode(text))
+        .symlink_metadata()
+        .is_ok()
+}
+
 fn not_empty(text: &str) -> Result<PathBuf, String> {
     match text {
         "" => Err("give the path of a file".to_owned()),

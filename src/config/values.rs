@@ -188,7 +188,7 @@ pub(crate) fn parse_count(text: &str) -> Result<u32, String> {
     text.parse()
         .ok()
         .filter(|number| *number > 0)
-        .ok_or_else(|| "give a whole number from 1 up".to_owned())
+        .ok_or_else(|| format!("give a whole number from 1 to {}", u32::MAX))
 }
 
 /// Reads a number of bytes, at least 1.
@@ -204,7 +204,10 @@ pub(crate) fn parse_timeout(text: &str) -> Result<Duration, String> {
         .ok()
         .filter(|seconds: &f64| *seconds > 0.0)
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .ok_or_else(|| "give a number of seconds above 0, such as 90 or 0.5".to_owned())
+        .filter(|limit| !limit.is_zero())
+        .ok_or_else(|| {
+            "give a number of seconds above 0 and below 10^19, such as 90 or 0.5".to_owned()
+        })
 }
 
 #[cfg(test)]

@@ -208,6 +208,38 @@ mod tests {
     }
 
     #[test]
+    fn a_queue_that_is_partly_full_takes_no_more_than_the_rest_of_its_room() {
+        let queue = ByteQueue::new(3, Overflow::Drop).unwrap();
+        queue.push(b"ab");
+        queue.push(b"cde");
+        let mut out = [0; 8];
+        assert_eq!(queue.take(&mut out), 3);
+        assert_eq!(&out[..3], b"abc");
+    }
+
+    #[test]
+    fn the_event_tells_of_bytes_and_not_of_nothing() {
+        let queue = ByteQueue::new(3, Overflow::Wait).unwrap();
+        assert_eq!(queue.offer(b""), 0);
+        assert!(queue.event().read().is_err());
+        queue.push(b"a");
+        assert!(queue.event().read().is_ok());
+    }
+
+    #[test]
+    fn who_was_refused_is_told_once_half_of_the_room_is_free() {
+        let queue = ByteQueue::new(6, Overflow::Wait).unwrap();
+        let told = EventFd::new(EFD_NONBLOCK).unwrap();
+        queue.tell_of_room(told.try_clone().unwrap());
+        assert_eq!(queue.offer(b"abcdefg"), 6);
+        let mut out = [0; 6];
+        assert_eq!(queue.take(&mut out[..2]), 2);
+        assert!(told.read().is_err());
+        assert_eq!(queue.take(&mut out[..1]), 1);
+        assert!(told.read().is_ok());
+    }
+
+    #[test]
     fn an_offer_is_taken_as_far_as_there_is_room_and_told_when_there_is_more() {
         let queue = ByteQueue::new(4, Overflow::Wait).unwrap();
         let told = EventFd::new(EFD_NONBLOCK).unwrap();

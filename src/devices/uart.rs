@@ -198,6 +198,14 @@ mod tests {
     }
 
     #[test]
+    fn input_that_the_fifo_has_no_room_for_is_pending() {
+        let (uart, _) = uart();
+        assert_eq!(uart.pending_input(), 0);
+        uart.queue_input(&[1; UART_FIFO + 7]);
+        assert_eq!(uart.pending_input(), 7);
+    }
+
+    #[test]
     fn a_fifo_that_is_not_empty_is_not_refilled() {
         let (uart, _) = uart();
         uart.queue_input(&[1; 70]);

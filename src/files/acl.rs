@@ -169,6 +169,22 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_of_an_unknown_kind_may_forbid_anything() {
+        for tag in [0x40, 0x102, 0x4000_u16] {
+            let Acl(mut value) = list(6, 6, 6, 6, 6, 6);
+            value.extend(tag.to_le_bytes());
+            value.extend([6, 0, 0, 0, 0, 0]);
+            assert_eq!(Acl(value).strictest_mode(), 0o600, "{tag:#x}");
+        }
+    }
+
+    #[test]
+    fn a_list_is_written_as_it_was_read() {
+        let Acl(value) = list(6, 4, 6, 4, 6, 4);
+        assert_eq!(Acl::parse(value.clone()).unwrap().value(), value);
+    }
+
+    #[test]
     fn a_value_of_another_form_is_no_list() {
         for value in [vec![], vec![1, 0, 0, 0], vec![2, 0, 0, 0, 1], vec![2, 0, 0]] {
             assert_eq!(Acl::parse(value), None);

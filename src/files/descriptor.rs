@@ -216,9 +216,13 @@ mod tests {
         clippy::cast_possible_truncation
     )]
 
+    use std::cell::RefCell;
     use std::fs::OpenOptions;
     use std::os::unix::fs::FileExt;
     use std::path::Path;
+
+    use rustix::fs::fcntl_getfl;
+    use rustix::io::{FdFlags, fcntl_getfd};
 
     use super::*;
 
@@ -273,6 +277,74 @@ mod tests {
         file.read_exact_at(&mut stored, 512).unwrap();
         assert_eq!(stored[..], pages.0[1..4097]);
         assert!(descriptor.note().unwrap().contains("not aligned"));
+    }
+
+    thread_local! {
+        /// The parts that [`note_part`] was called for.
+        static PARTS: RefCell<Vec<(u64, u64)>> = const { RefCell::new(Vec::new()) };
+    }
+
+    fn note_part(_: BorrowedFd<'_>, span: Span<'_>, _: &Cancel) -> Result<(), Partial> {
+        PARTS.with_borrow_mut(|parts| parts.push((span.from, span.to)));
+        Ok(())
+    }
+
+    #[test]
+    fn whole_blocks_are_moved_directly_and_the_rest_through_the_page_cache() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_file, descriptor) = open(&folder.path().join("file"));
+        let Some(direct) = &descriptor.direct else {
+            eprintln!("skipped: {:?}", descriptor.note());
+            return;
+        };
+        direct.alignment.store(512, Ordering::Relaxed);
+        let mut pages = Pages([0; 16384]);
+        let buffers = [VolatileSlice::from(&mut pages.0[..])];
+        for (length, parts) in [
+            (12_801, [(0, 12_800), (12_800, 12_801)]),
+            (16_384, [(0, 16_384), (16_384, 16_384)]),
+        ] {
+            descriptor.transfer(0, &buffers, length, note_part).unwrap();
+            assert_eq!(PARTS.take(), parts);
+        }
+        assert_eq!(descriptor.note(), None);
+    }
+
+    #[test]
+    fn direct_transfers_have_a_descriptor_of_their_own_and_an_alignment() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_file, descriptor) = open(&folder.path().join("file"));
+        let Some(direct) = &descriptor.direct else {
+            eprintln!("skipped: {:?}", descriptor.note());
+            return;
+        };
+        assert!(fcntl_getfl(&direct.fd).unwrap().contains(OFlags::DIRECT));
+        assert!(fcntl_getfd(&direct.fd).unwrap().contains(FdFlags::CLOEXEC));
+        let alignment = direct.alignment.load(Ordering::Relaxed);
+        assert!(alignment.is_power_of_two(), "{alignment}");
+    }
+
+    #[test]
+    fn an_error_that_is_no_refusal_ends_the_transfer_and_teaches_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_file, descriptor) = open(&folder.path().join("file"));
+        let Some(direct) = &descriptor.direct else {
+            eprintln!("skipped: {:?}", descriptor.note());
+            return;
+        };
+        direct.alignment.store(512, Ordering::Relaxed);
+        let mut pages = Pages([0; 16384]);
+        let buffers = [VolatileSlice::from(&mut pages.0[..])];
+        let fail: Call = |_, _, _| {
+            Err(Partial {
+                done: 512,
+                source: io::Error::from_raw_os_error(libc::EIO),
+            })
+        };
+        let partial = descriptor.transfer(0, &buffers, 4096, fail).unwrap_err();
+        assert_eq!(partial.source.raw_os_error(), Some(libc::EIO));
+        assert_eq!(partial.done, 512);
+        assert_eq!(direct.alignment.load(Ordering::Relaxed), 512);
     }
 
     #[test]

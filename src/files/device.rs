@@ -12,6 +12,20 @@ const BLKGETSIZE64: rustix::ioctl::Opcode = opcode::read::<usize>(0x12, 114);
 /// `BLKSSZGET`: the size of a logical block in bytes.
 const BLKSSZGET: rustix::ioctl::Opcode = opcode::none(0x12, 104);
 
+/// `BLKROGET`: whether it is set to be read only.
+const BLKROGET: rustix::ioctl::Opcode = opcode::none(0x12, 94);
+
+/// Whether an open block device is set to be read only (blockdev(8)).
+pub(super) fn is_read_only(device: impl AsFd) -> bool {
+    let set = interrupted(|| {
+        // SAFETY: the kernel writes an `int` for this request, and to no other kind of file.
+        let getter = unsafe { Getter::<BLKROGET, u32>::new() };
+        // SAFETY: the request only reads what the device is set to.
+        unsafe { ioctl(&device, getter) }
+    });
+    set.is_ok_and(|set| set != 0)
+}
+
 /// The size of an open block device in bytes.
 pub(super) fn size(device: impl AsFd) -> io::Result<u64> {
     let size = interrupted(|| {

@@ -19,6 +19,9 @@ pub(super) fn open_hint(role: Role, error: &io::Error) -> &'static str {
             "; you need permission to read it"
         }
         (_, io::ErrorKind::PermissionDenied) => "; you need permission to write it",
+        (Role::Output, io::ErrorKind::ReadOnlyFilesystem) => {
+            "; choose another, or allow it to be written (blockdev --setrw for a device)"
+        }
         (Role::Output, io::ErrorKind::ResourceBusy) => {
             "; unmount it, or stop what uses it, or give --force if you know better"
         }
@@ -42,7 +45,10 @@ pub(super) fn space_hint(error: &io::Error) -> &'static str {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "; make room there, or choose another file system"
         }
-        io::ErrorKind::FileTooLarge => "; raise the file size limit (ulimit -f)",
+        io::ErrorKind::FileTooLarge => {
+            "; raise the limit of file sizes (ulimit -f) if there is one, or choose a file system \
+             that makes files so large"
+        }
         _ => "",
     }
 }
@@ -51,6 +57,10 @@ pub(super) fn place_hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::NotFound => "; its folder is gone",
         io::ErrorKind::IsADirectory => "; a directory has taken its name",
+        io::ErrorKind::AlreadyExists => "; something has come to its name, and is left there",
+        io::ErrorKind::PermissionDenied => {
+            "; a directory has taken its name, or its folder may not be written any more"
+        }
         _ => space_hint(error),
     }
 }
@@ -60,5 +70,45 @@ pub(super) fn forgotten_hint(forgotten: bool) -> &'static str {
         ", or was written among too many scattered pieces to be remembered"
     } else {
         ""
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_user_can_do_about_an_error_is_said() {
+        let error = io::Error::from_raw_os_error;
+        let [missing, denied, busy] = [libc::ENOENT, libc::EACCES, libc::EBUSY].map(error);
+        for (hint, part) in [
+            (open_hint(Role::Input, &missing), "check the path"),
+            (open_hint(Role::Guest, &denied), "permission to read"),
+            (open_hint(Role::Output, &denied), "permission to write"),
+            (open_hint(Role::Output, &busy), "--force"),
+            (folder_hint(&missing), "create the folder"),
+            (folder_hint(&denied), "that you can write to"),
+            (folder_hint(&error(libc::EROFS)), "that you can write to"),
+            (folder_hint(&error(libc::ENOTDIR)), "choose a folder"),
+            (folder_hint(&error(libc::ENOSPC)), "make room"),
+            (space_hint(&error(libc::EDQUOT)), "make room"),
+            (space_hint(&error(libc::EFBIG)), "ulimit -f"),
+            (place_hint(&missing), "is gone"),
+            (place_hint(&error(libc::EISDIR)), "a directory"),
+            (forgotten_hint(true), "too many scattered pieces"),
+            (wanted(Role::Input), "block device"),
+            (wanted(Role::Output), "/dev/null"),
+        ] {
+            assert!(hint.contains(part), "{hint} does not say {part}");
+        }
+    }
+
+    #[test]
+    fn where_nothing_can_be_done_nothing_is_said() {
+        let broken = io::Error::from_raw_os_error(libc::EIO);
+        assert_eq!(open_hint(Role::Input, &broken), "");
+        assert_eq!(folder_hint(&broken), "");
+        assert_eq!(place_hint(&broken), "");
+        assert_eq!(forgotten_hint(false), "");
     }
 }

@@ -43,9 +43,13 @@ impl Identity {
         }
     }
 
+    fn is_block_device(&self) -> bool {
+        self.kind == FileType::BlockDevice
+    }
+
     /// The number of the device, if this is a block device.
     pub(super) fn block_device(&self) -> Option<u64> {
-        (self.kind == FileType::BlockDevice).then_some(self.node)
+        self.is_block_device().then_some(self.node)
     }
 
     /// Whether bytes written to the one are read from the other. Two uses of a device such as
@@ -89,7 +93,7 @@ impl Known<'_> {
 
     /// Where the bytes are that are written in place. Of files that are written only devices are.
     fn written_layers(&self) -> Option<Layers> {
-        let device = self.identity.filter(|file| file.block_device().is_some());
+        let device = self.identity.filter(Identity::is_block_device);
         device.map(Layers::of)
     }
 
@@ -150,17 +154,14 @@ impl Known<'_> {
 
     /// Whether this file, which is read or written, is none that the standard streams go to, and lies
     /// on none. A device such as /dev/null can take both; a file would lose one of them.
-    fn check_standard_streams(&self) -> Result<(), DistinctError> {
-        let layers = self.identity.map(Layers::of);
-        let streams = [
-            (written_to(io::stdout()), "standard output"),
-            (written_to(io::stderr()), "standard error"),
-        ];
-        for (identity, stream) in streams {
-            let (Some(identity), Some(layers)) = (identity, &layers) else {
+    fn check_streams(&self, streams: &[(Identity, &'static str)]) -> Result<(), DistinctError> {
+        for &(identity, stream) in streams {
+            let Some(own) = self.identity else {
                 continue;
             };
-            if layers.lie_on(&identity) {
+            // Of two files neither lies on the other.
+            let has_device = [own, identity].iter().any(Identity::is_block_device);
+            if own.is_same(&identity) || has_device && Layers::of(own).lie_on(&identity) {
                 return Err(DistinctError::StandardStream {
                     role: self.role,
                     path: self.path.into(),
@@ -170,6 +171,16 @@ impl Known<'_> {
         }
         Ok(())
     }
+}
+
+/// What the standard streams go to, and what they are called.
+fn standard_streams() -> impl Iterator<Item = (Identity, &'static str)> {
+    let streams = [
+        (written_to(io::stdout()), "standard output"),
+        (written_to(io::stderr()), "standard error"),
+    ];
+    let open = streams.into_iter();
+    open.filter_map(|(identity, stream)| Some((identity?, stream)))
 }
 
 /// The file behind a standard stream, unless it was opened for reading alone.
@@ -186,8 +197,9 @@ fn written_to(stream: impl AsFd) -> Option<Identity> {
 ///
 /// [`FileError::Distinct`].
 pub fn check_distinct(reads: &[Known<'_>], writes: &[Known<'_>]) -> Result<(), FileError> {
+    let streams: Vec<_> = standard_streams().collect();
     for known in reads.iter().chain(writes) {
-        known.check_standard_streams()?;
+        known.check_streams(&streams)?;
     }
     for (index, written) in writes.iter().enumerate() {
         written.check_against(reads.iter().chain(&writes[..index]))?;

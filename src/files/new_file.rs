@@ -2,8 +2,8 @@
 //! file that takes its name when it is complete; what it replaces is never cut short. A device such
 //! as /dev/null is written in place. A FIFO or a terminal is refused: nobody may be there to read.
 //!
-//! System calls after [`NewFile::create`]: `write`, `linkat`, `renameat` and `unlinkat`, relative
-//! to descriptors that are open, in [`NewFile::save`]; `unlinkat` and `close` when it is dropped.
+//! System calls after [`NewFile::create`]: `write`, `fstat`, `fchmod`, `linkat`, `renameat`, `renameat2`
+//! and `unlinkat`, relative to descriptors that are open, in [`NewFile::save`]; `unlinkat` and `close` when it is dropped.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -120,8 +120,18 @@ impl NewFile {
                 }
             }
         }
-        let staging = self.staging.as_ref();
-        staging.map_or(Ok(()), |staging| staging.put_in_place(self.file.as_fd()))
+        // What has come to its name meanwhile may be the copy itself, by a name that the file system
+        // takes for the same.
+        if let Some(staging) = &self.staging {
+            staging.put_in_free_place(self.file.as_fd())?;
+        }
+        Ok(())
+    }
+}
+
+impl AsFd for NewFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 

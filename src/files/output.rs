@@ -7,8 +7,8 @@
 //!
 //! System calls after [`OutputFile::create`]: `preadv`, `pwritev` and `fallocate` for the disk, and
 //! `fdatasync` for its flush if durability was asked for; `close`, `fsync`, `fstat`, `ftruncate`,
-//! `linkat`, `renameat` and `unlinkat`, all relative to descriptors that are open, in
-//! [`OutputFile::commit`]; `unlinkat` and `close` when it is dropped. The program must ignore
+//! `fchmod`, `linkat`, `renameat`, `renameat2` and `unlinkat`, all relative to descriptors that are
+//! open, in [`OutputFile::commit`]; `unlinkat` and `close` when it is dropped. The program must ignore
 //! SIGXFSZ: otherwise a limit of the file size kills the process instead of failing the write.
 
 use std::os::fd::{AsFd, BorrowedFd};
@@ -235,14 +235,8 @@ impl OutputFile {
             if synced == Synced::Unsupported {
                 warnings.push(self.line("its file system cannot make it durable"));
             }
-            let changed = staging.place().permissions_changed();
-            staging.put_in_place(self.file.as_fd())?;
-            if changed {
-                warnings.push(self.line(
-                    "the permissions of the old file were changed during the copy; \
-                     it has those from before",
-                ));
-            }
+            let warning = staging.put_in_place(self.file.as_fd())?;
+            warnings.extend(warning.map(|warning| self.line(warning)));
             warnings.extend(self.sync_name(staging.place()));
         }
         Ok(warnings)
@@ -308,6 +302,12 @@ impl OutputFile {
         } else {
             Ok(Synced::Yes)
         }
+    }
+}
+
+impl AsFd for OutputFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 

@@ -133,15 +133,13 @@ fn without_group(mode: u32) -> u32 {
 }
 
 /// Sets the mode; where the system has modes of its own, less access will do as well.
-fn fchmod_to(file: BorrowedFd<'_>, mode: u32) -> io::Result<()> {
+pub(super) fn fchmod_to(file: BorrowedFd<'_>, mode: u32) -> Result<(), Errno> {
     let Err(errno) = fchmod(file, Mode::from_raw_mode(mode)) else {
         return Ok(());
     };
-    let now = fstat(file)?.st_mode & 0o777;
-    if now & !mode == 0 {
-        Ok(())
-    } else {
-        Err(errno.into())
+    match fstat(file)?.st_mode & 0o777 & !mode {
+        0 => Ok(()),
+        _ => Err(errno),
     }
 }
 

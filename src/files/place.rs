@@ -56,15 +56,72 @@ impl Place {
         }
     }
 
-    /// Whether the file that is replaced has been given another owner, group or mode since the
-    /// new one got those.
-    pub(super) fn permissions_changed(&self) -> bool {
-        let rights = |stat: &Stat| (stat.st_uid, stat.st_gid, stat.st_mode);
-        match (&self.existing, &self.handle) {
-            (Some(before), Some(handle)) => {
-                fstat(handle).is_ok_and(|now| rights(&now) != rights(before))
+    /// What the file that has the name now allows less than the new one, which got what the old file
+    /// had when the run began.
+    pub(super) fn taken_by(&self) -> Taken {
+        let (Some(before), Some(handle)) = (&self.existing, &self.handle) else {
+            return Taken::ByAnother { had: false };
+        };
+        match fstat(handle) {
+            // It has one name less.
+            Ok(now) if now.st_nlink < before.st_nlink => Taken::ByAnother { had: true },
+            Ok(now) if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid) => {
+                Taken::Changed { allows: OWNER }
             }
-            _ => false,
+            Ok(now) if now.st_mode != before.st_mode => Taken::Changed {
+                allows: now.st_mode,
+            },
+            _ => Taken::AsBefore,
+        }
+    }
+}
+
+/// What has the name that a new file is to get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// The file that was there, as it was.
+    AsBefore,
+    /// That file, with another owner, group or mode: nobody may do more than this mode allows.
+    Changed {
+        /// A mode, as in stat(2).
+        allows: u32,
+    },
+    /// A file of which nothing is known.
+    ByAnother {
+        /// Whether another one was there when the run began.
+        had: bool,
+    },
+}
+
+/// The mode bits of the owner alone.
+const OWNER: u32 = 0o700;
+
+impl Taken {
+    /// The mode that a new file with the mode `new` may have.
+    pub(super) fn mode(self, new: u32) -> u32 {
+        match self {
+            Self::AsBefore => new,
+            Self::Changed { allows } => new & allows,
+            Self::ByAnother { .. } => new & OWNER,
+        }
+    }
+
+    /// What the user should know of it.
+    pub(super) fn warning(self) -> Option<&'static str> {
+        match self {
+            Self::AsBefore => None,
+            Self::Changed { .. } => Some(
+                "the permissions of the old file were changed during the run; the new one allows \
+                 only what the old one allowed before and after that",
+            ),
+            Self::ByAnother { had: false } => Some(
+                "a file that had come to its name during the run was replaced; only the owner may \
+                 use the new one",
+            ),
+            Self::ByAnother { had: true } => Some(
+                "the old file had been exchanged for another one during the run, which was \
+                 replaced; only the owner may use the new one",
+            ),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What the file system of a folder can do for an output that would be made there: tried out with
 //! a file that never gets a lasting name (open(2) O_TMPFILE and O_DIRECT, linkat(2)).
 
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use rustix::fs::OFlags;
@@ -10,6 +11,7 @@ use super::descriptor::Descriptor;
 use super::error::{FileError, Role};
 use super::place::find_place;
 use super::staging::{Naming, Staging};
+use super::system::fstatfs;
 use crate::reason::reason;
 use crate::storage::Cancel;
 
@@ -28,6 +30,12 @@ pub struct FolderProbe {
     pub not_direct: Option<String>,
 }
 
+/// Whether the files of a file system are nowhere but in the page cache (linux/magic.h: tmpfs, ramfs).
+/// It may take O_DIRECT all the same.
+fn is_memory(file: impl AsFd) -> bool {
+    fstatfs(file).is_ok_and(|answer| matches!(answer.f_type, 0x0102_1994 | 0x8584_58f6))
+}
+
 /// Tries `folder` out. Nothing is left there.
 ///
 /// # Errors
@@ -42,6 +50,7 @@ pub fn probe_folder(folder: &Path) -> Result<FolderProbe, FileError> {
     let slice = VolatileSlice::from(page.0.as_mut_slice());
     let written = descriptor.write(0, &[slice], PAGE as u64);
     let not_direct = match written {
+        _ if is_memory(&descriptor) => Some("its files are in memory".to_owned()),
         Err(partial) => Some(reason(partial.source)),
         Ok(()) => descriptor.note(),
     };

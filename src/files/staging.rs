@@ -14,8 +14,8 @@ use rustix::io::Errno;
 use super::error::FileError;
 use super::open::descriptor_path;
 use super::permissions;
-use super::place::Place;
-use super::system::{fstat, linkat, openat, renameat, unlinkat};
+use super::place::{Place, Taken};
+use super::system::{fstat, linkat, openat, rename_to_free, renameat, statat, unlinkat};
 use crate::quote::quote_path;
 
 /// Whether to try an unnamed file first.
@@ -83,30 +83,67 @@ impl Staging {
         Ok(())
     }
 
-    /// Gives `file`, which was created with this, its name; an existing file is replaced. To ask
-    /// again afterwards does nothing.
+    /// Gives `file`, which was created with this, its name; what has that name is replaced. To ask
+    /// again afterwards does nothing. Returns a warning if it is another file than the one from before,
+    /// or has other permissions: then the new one allows less.
     ///
     /// # Errors
     ///
     /// The system's reason. What had the name before still has it, and nothing else is left.
-    pub(super) fn put_in_place(&self, file: BorrowedFd<'_>) -> Result<(), FileError> {
-        self.name(file).map_err(|errno| FileError::Place {
+    pub(super) fn put_in_place(
+        &self,
+        file: BorrowedFd<'_>,
+    ) -> Result<Option<&'static str>, FileError> {
+        self.name(file).map_err(|errno| self.failed(errno))
+    }
+
+    /// The same, unless something has got the name that was free before: then nothing is done.
+    ///
+    /// # Errors
+    ///
+    /// There is such a thing, or the system's reason.
+    pub(super) fn put_in_free_place(
+        &self,
+        file: BorrowedFd<'_>,
+    ) -> Result<Option<&'static str>, FileError> {
+        if self.place.existing.is_some() {
+            return self.put_in_place(file);
+        }
+        let claimed = self.claim(file).map_err(|errno| self.failed(errno));
+        claimed.map(|()| None)
+    }
+
+    fn failed(&self, errno: Errno) -> FileError {
+        FileError::Place {
             role: self.place.role,
             path: self.place.path.clone(),
             source: errno.into(),
-        })
+        }
     }
 
-    fn name(&self, file: BorrowedFd<'_>) -> Result<(), Errno> {
+    fn name(&self, file: BorrowedFd<'_>) -> Result<Option<&'static str>, Errno> {
+        match self.claim(file) {
+            Err(Errno::EXIST) => {}
+            claimed => return claimed.map(|()| None),
+        }
+        let taken = self.place.taken_by();
+        restrict(file, taken)?;
+        match self.naming {
+            Naming::Hidden => self.rename()?,
+            Naming::Unnamed => self.replace(file)?,
+        }
+        self.placed.store(true, Ordering::Release);
+        Ok(taken.warning())
+    }
+
+    /// Gives `file` its name if nothing has it.
+    fn claim(&self, file: BorrowedFd<'_>) -> Result<(), Errno> {
         if self.placed.load(Ordering::Acquire) {
             return Ok(());
         }
         match self.naming {
-            Naming::Hidden => self.rename()?,
-            Naming::Unnamed => match link(&self.place, file, &self.place.name) {
-                Err(Errno::EXIST) => self.replace(file)?,
-                linked => linked?,
-            },
+            Naming::Hidden => self.rename_to_free(file)?,
+            Naming::Unnamed => link(&self.place, file, &self.place.name)?,
         }
         self.placed.store(true, Ordering::Release);
         Ok(())
@@ -157,6 +194,20 @@ impl Staging {
     fn rename(&self) -> Result<(), Errno> {
         let folder = &self.place.folder;
         renameat(folder, self.temporary.as_str(), folder, &self.place.name)
+    }
+
+    fn rename_to_free(&self, file: BorrowedFd<'_>) -> Result<(), Errno> {
+        let folder = &self.place.folder;
+        match rename_to_free(folder, self.temporary.as_str(), folder, &self.place.name) {
+            // A file system that cannot do that replaces what is there.
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                if self.place.existing.is_some() {
+                    restrict(file, self.place.taken_by())?;
+                }
+                self.rename()
+            }
+            renamed => renamed,
+        }
     }
 
     fn remove(&self) {
@@ -224,15 +275,20 @@ fn make(place: &Place, naming: Naming, temporary: &str) -> Result<(Naming, Owned
     Ok((Naming::Hidden, create_hidden(place, temporary, mode)?))
 }
 
+/// Takes from `file` what the file does not allow that it is to replace.
+fn restrict(file: BorrowedFd<'_>, taken: Taken) -> Result<(), Errno> {
+    if taken == Taken::AsBefore {
+        return Ok(());
+    }
+    let mode = fstat(file)?.st_mode & 0o777;
+    permissions::fchmod_to(file, taken.mode(mode))
+}
+
+/// Links an unnamed file by way of /proc. By its descriptor alone (`AT_EMPTY_PATH`) that would take a
+/// privilege, or the rights with which the file was opened, which the sandbox gives up.
 fn link(place: &Place, file: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
     let (source, follow) = (descriptor_path(file), AtFlags::SYMLINK_FOLLOW);
-    match linkat(CWD, &source, &place.folder, name, follow) {
-        // Perhaps only /proc is missing. Without it the same takes a privilege, or Linux 6.10.
-        Err(errno @ (Errno::NOENT | Errno::ACCESS)) => {
-            linkat(file, "", &place.folder, name, AtFlags::EMPTY_PATH).map_err(|_| errno)
-        }
-        linked => linked,
-    }
+    linkat(CWD, &source, &place.folder, name, follow)
 }
 
 fn unlink(place: &Place, name: &str) -> Result<(), Errno> {
@@ -242,7 +298,7 @@ fn unlink(place: &Place, name: &str) -> Result<(), Errno> {
 /// An unnamed file, or nothing if the file system has none or it could not be named later.
 fn create_unnamed(place: &Place, temporary: &str, mode: Mode) -> Result<Option<OwnedFd>, Trouble> {
     match open_unnamed(place, mode) {
-        Ok(file) => Ok(can_be_named(place, temporary)?.then_some(file)),
+        Ok(file) => Ok(can_be_named(place, file.as_fd(), temporary)?.then_some(file)),
         // Each file system and kernel has its own way to say that it does not know the flag.
         Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => Ok(None),
         Err(errno) => Err(errno.into()),
@@ -257,11 +313,10 @@ fn open_unnamed(place: &Place, mode: Mode) -> Result<OwnedFd, Errno> {
 /// Tries out, with another file, whether an unnamed one can get a name here. Layered and network
 /// file systems, a missing /proc and security modules all have their own reasons against it, and
 /// after the copy it would be too late.
-fn can_be_named(place: &Place, temporary: &str) -> Result<bool, Trouble> {
+fn can_be_named(place: &Place, file: BorrowedFd<'_>, temporary: &str) -> Result<bool, Trouble> {
     if place.append_only {
-        // In such a folder a name cannot be removed again, so this cannot be tried out. It does not
-        // matter, since there is no other way.
-        return Ok(true);
+        // In such a folder a name cannot be removed again, so that only half of this can be tried out.
+        return Ok(statat(CWD, &descriptor_path(file), AtFlags::empty()).is_ok());
     }
     let Ok(file) = open_unnamed(place, Mode::RUSR | Mode::WUSR) else {
         return Ok(false);
@@ -269,8 +324,11 @@ fn can_be_named(place: &Place, temporary: &str) -> Result<bool, Trouble> {
     if link(place, file.as_fd(), OsStr::new(temporary)).is_err() {
         return Ok(false);
     }
-    unlink(place, temporary).map_err(Trouble::Remove)?;
-    Ok(true)
+    match unlink(place, temporary) {
+        // Somebody else has removed it.
+        Ok(()) | Err(Errno::NOENT) => Ok(true),
+        Err(errno) => Err(Trouble::Remove(errno)),
+    }
 }
 
 fn create_hidden(place: &Place, name: &str, mode: Mode) -> Result<OwnedFd, Errno> {

@@ -6,7 +6,8 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{
-    Access, AtFlags, Gid, Mode, OFlags, SeekFrom, Stat, StatFs, Statx, StatxFlags, Uid, XattrFlags,
+    Access, AtFlags, Gid, Mode, OFlags, RenameFlags, SeekFrom, Stat, StatFs, Statx, StatxFlags,
+    Uid, XattrFlags,
 };
 use rustix::io::Result;
 use rustix::path::Arg;
@@ -88,6 +89,17 @@ pub(super) fn renameat(
     new: impl Arg + Copy,
 ) -> Result<()> {
     interrupted(|| rustix::fs::renameat(&old_folder, old, &new_folder, new))
+}
+
+/// renameat2(2), unless something has the new name.
+pub(super) fn rename_to_free(
+    old_folder: impl AsFd,
+    old: impl Arg + Copy,
+    new_folder: impl AsFd,
+    new: impl Arg + Copy,
+) -> Result<()> {
+    let flags = RenameFlags::NOREPLACE;
+    interrupted(|| rustix::fs::renameat_with(&old_folder, old, &new_folder, new, flags))
 }
 
 /// unlinkat(2).

@@ -87,6 +87,9 @@ fn open_block_device(
     let failed = |errno| open_failed(role, path, errno);
     let device = open(path, flags, Mode::empty()).map_err(failed)?;
     let layers = Layers::of(Identity::of(&fstat(&device).map_err(failed)?));
+    if device::is_read_only(&device) {
+        return Err(failed(Errno::ROFS));
+    }
     if !force && layers.are_mounted() {
         return Err(failed(Errno::BUSY));
     }

@@ -125,7 +125,7 @@ mod tests {
     use std::fs::File;
     use std::os::unix::fs::{FileExt, MetadataExt};
 
-    use rustix::fs::OFlags;
+    use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, memfd_create};
 
     use super::*;
     use crate::storage::Cancel;
@@ -174,6 +174,42 @@ mod tests {
         let file = full(1 << 20);
         free(&descriptor(&file, &Cancel::new()), 100, 1 << 20).unwrap();
         assert!(file.metadata().unwrap().blocks() <= 8);
+    }
+
+    #[test]
+    fn giving_back_room_touches_whole_blocks_within_the_part_alone() {
+        let bytes_after = |cancel: &Cancel| {
+            let file = full(40_000);
+            free(&descriptor(&file, cancel), 100, 10_000).unwrap();
+            let mut bytes = vec![1; 40_000];
+            file.read_exact_at(&mut bytes, 0).unwrap();
+            bytes
+        };
+        let expected = [vec![7; 4096], vec![0; 4096], vec![7; 40_000 - 8192]].concat();
+        assert!(bytes_after(&Cancel::new()) == expected);
+        let over = Cancel::new();
+        over.cancel();
+        assert!(bytes_after(&over) == [7; 40_000], "the run is over");
+    }
+
+    /// A file of so many bytes that cannot grow.
+    fn sealed(length: u64) -> File {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let file = File::from(memfd_create("sealed", flags).unwrap());
+        file.set_len(length).unwrap();
+        fcntl_add_seals(&file, SealFlags::GROW).unwrap();
+        file
+    }
+
+    #[test]
+    fn what_fails_tells_how_much_had_become_zero_before() {
+        // The last part, which is no whole block, is written behind the end of the file.
+        let file = descriptor(&sealed(10_000), &Cancel::new());
+        let partial = make_zero(&file, 5000, 20_000, true).unwrap_err();
+        assert_eq!(partial.done, 16_384 - 5000);
+        let file = descriptor(&sealed(512 << 10), &Cancel::new());
+        let partial = write_zeros(&file, 4096, 1 << 20).unwrap_err();
+        assert_eq!(partial.done, (512 << 10) - 4096);
     }
 
     #[test]

@@ -83,3 +83,84 @@ pub(super) fn read_port(bus: &IoManager, port: u16, data: &mut [u8]) {
         None => data.fill(0xff),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::{Arc, Mutex};
+
+    use vm_device::DevicePio;
+    use vm_device::bus::{PioAddressOffset, PioRange};
+
+    use super::*;
+
+    /// A device that remembers what was written to it.
+    #[derive(Default)]
+    struct Listener(Mutex<Vec<(u16, Vec<u8>)>>);
+
+    impl DevicePio for Listener {
+        fn pio_read(&self, _: PioAddress, offset: PioAddressOffset, data: &mut [u8]) {
+            data.fill(u8::try_from(offset).unwrap());
+        }
+
+        fn pio_write(&self, _: PioAddress, offset: PioAddressOffset, data: &[u8]) {
+            self.0.lock().unwrap().push((offset, data.to_vec()));
+        }
+    }
+
+    /// A bus with a device at the ports 0x100 to 0x107.
+    fn scene() -> (IoManager, Arc<Listener>) {
+        let (mut bus, device) = (IoManager::new(), Arc::new(Listener::default()));
+        let range = PioRange::new(PioAddress(0x100), 8).unwrap();
+        bus.register_pio(range, device.clone()).unwrap();
+        (bus, device)
+    }
+
+    #[test]
+    fn neighbours_for_one_port_go_together_and_stay_in_order_with_others() {
+        let (bus, device) = scene();
+        let mut string = PortString::default();
+        for (port, data) in [
+            (0x100, &b"ab"[..]),
+            (0x100, b"c"),
+            (0x103, b"d"),
+            (0x103, b"e"),
+            (0x100, b"f"),
+        ] {
+            string.add(&bus, port, data);
+        }
+        string.hand_on(&bus);
+        string.hand_on(&bus);
+        let strings = [(0, "abc"), (3, "de"), (0, "f")];
+        let expected = strings.map(|(offset, text)| (offset, text.into()));
+        assert_eq!(*device.0.lock().unwrap(), expected);
+    }
+
+    #[test]
+    fn a_string_that_is_full_is_handed_on_and_the_next_one_begins() {
+        let (bus, device) = scene();
+        let mut string = PortString::default();
+        for _ in 0..100 {
+            string.add(&bus, 0x100, &[7; 8]);
+        }
+        string.hand_on(&bus);
+        let lengths: Vec<usize> = device.0.lock().unwrap().iter().map(|s| s.1.len()).collect();
+        assert_eq!(lengths, [256, 256, 256, 32]);
+    }
+
+    #[test]
+    fn a_port_without_a_device_reads_as_ones_and_ignores_what_is_written() {
+        let (bus, device) = scene();
+        let read = |port| {
+            let mut data = [0x55; 2];
+            read_port(&bus, port, &mut data);
+            data
+        };
+        assert_eq!(read(0x105), [5; 2]);
+        assert_eq!(read(0x108), [0xff; 2]);
+        write_port(&bus, 0x108, b"a");
+        write_port(&bus, 0x100, b"");
+        assert!(device.0.lock().unwrap().is_empty());
+    }
+}

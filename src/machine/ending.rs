@@ -81,4 +81,12 @@ mod tests {
         ender.stop();
         assert_eq!(ender.take(), Some(VcpuEnd::Exited(7)));
     }
+
+    #[test]
+    fn a_run_that_is_stopped_from_outside_has_ended() {
+        let ender = Ender::default();
+        assert_eq!(ender.take(), None);
+        ender.stop();
+        assert_eq!(ender.take(), Some(VcpuEnd::Stopped));
+    }
 }

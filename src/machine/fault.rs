@@ -182,6 +182,21 @@ mod tests {
     }
 
     #[test]
+    fn each_failure_of_kvm_that_has_a_name_is_told_by_it() {
+        let scenery = Scenery::with(&[0x90]);
+        let told = [1, 2, 3, 4].map(|error| internal_error(error, &scenery.scene()));
+        for (told, what) in told.iter().zip([
+            "KVM could not emulate an instruction of the guest",
+            "KVM met an exception within another of the guest",
+            "KVM could not deliver an exception of the guest",
+            "KVM does not know why the processor left the guest",
+        ]) {
+            assert!(told.starts_with(what), "{told}");
+            assert!(!told.contains("internal error"), "{told}");
+        }
+    }
+
+    #[test]
     fn a_page_fault_decides_before_the_instruction_does() {
         // rep outsb, to COM2 from address 0
         let scenery = Scenery::with(&[0xf3, 0x6e]);

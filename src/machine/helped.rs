@@ -158,6 +158,46 @@ mod tests {
     }
 
     #[test]
+    fn a_guest_that_is_never_away_for_long_is_helped_however_short_its_waits_are() {
+        let mut disk = SlowDriver::new();
+        let helped = Helped::new(disk.devices(), vec![0]);
+        helped.leave();
+        for _ in 0..8 * SURE {
+            disk.request();
+            let left = Instant::now();
+            while left.elapsed() < WORK / 4 {
+                std::hint::spin_loop();
+            }
+            helped.arrive();
+            helped.serve();
+            helped.leave();
+            disk.block.handle_kick(0);
+            assert!(disk.driver.pop_used().is_some());
+        }
+        assert!(!helped.works.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn the_device_is_told_as_soon_as_its_guest_is_left_to_it() {
+        let mut disk = SlowDriver::new();
+        let helped = Helped::new(disk.devices(), vec![0]);
+        helped.leave();
+        for _ in 0..4 * SURE {
+            disk.request();
+            std::thread::sleep(5 * WORK);
+            helped.arrive();
+            if helped.works.load(Ordering::Relaxed) {
+                assert!(disk.block.in_flight());
+                return;
+            }
+            helped.serve();
+            assert!(!disk.block.in_flight() && disk.driver.pop_used().is_some());
+            helped.leave();
+        }
+        unreachable!("a guest that computes is helped on");
+    }
+
+    #[test]
     fn a_guest_that_computes_is_left_to_the_devices_threads_until_it_waits_again() {
         let mut disk = SlowDriver::new();
         let helped = Helped::new(disk.devices(), vec![0]);

@@ -162,10 +162,15 @@ impl DevicePio for IdlePort {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use std::thread::available_parallelism;
+
+    use vm_memory::{Bytes, GuestAddress};
+
     use super::*;
     use crate::machine::helped::ABSENCE;
     use crate::machine::testing::SlowDriver;
     use crate::virtio::VirtioDevice;
+    use crate::virtio::testing::AVAIL_RING;
 
     /// A machine's idle port with one disk that it helps, and the driver of that disk.
     struct Scene {
@@ -252,5 +257,50 @@ mod tests {
         let scene = Scene::new();
         scene.port.wait();
         assert_eq!(scene.ender.take(), Some(VcpuEnd::NothingInFlight));
+    }
+
+    #[test]
+    fn a_guest_that_wanted_no_notification_finds_what_was_done_before_it_waits() {
+        let mut scene = Scene::new();
+        // VIRTQ_AVAIL_F_NO_INTERRUPT
+        let flags = GuestAddress(AVAIL_RING);
+        scene.disk.driver.memory.write_obj(1_u16, flags).unwrap();
+        scene.disk.request();
+        scene.disk.block.handle_kick(0);
+        scene.port.wait();
+        assert!(!scene.ender.has_ended());
+        scene.port.wait();
+        assert_eq!(scene.ender.take(), Some(VcpuEnd::NothingInFlight));
+    }
+
+    #[test]
+    fn polling_is_called_for_by_a_guest_that_waits_for_one_buffer_at_a_time() {
+        let mut scene = Scene::new();
+        let Some(poller) = scene.port.make_poller().unwrap() else {
+            assert_eq!(available_parallelism().unwrap().get(), 1);
+            return;
+        };
+        let mut waits_for = |buffers| {
+            for _ in 0..buffers {
+                scene.disk.request();
+            }
+            scene.disk.block.handle_kick(0);
+            scene.port.wait();
+            while scene.disk.driver.pop_used().is_some() {}
+        };
+        (0..2 * ALONE).for_each(|_| waits_for(2));
+        assert!(!poller.is_called());
+        (1..ALONE).for_each(|_| waits_for(1));
+        waits_for(2);
+        (0..TOGETHER).for_each(|_| waits_for(1));
+        assert!(
+            !poller.is_called(),
+            "one wait for two is worth some for one"
+        );
+        waits_for(1);
+        assert!(poller.is_called());
+        let waits = u64::from(3 * ALONE + TOGETHER + 1);
+        let of_the_scene = 1;
+        assert_eq!(scene.port.visits(), waits + of_the_scene);
     }
 }

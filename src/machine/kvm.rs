@@ -217,6 +217,13 @@ mod tests {
     }
 
     #[test]
+    fn another_hypervisor_in_the_way_is_told_of() {
+        let busy = kvm_ioctls::Error::new(libc::EBUSY);
+        let told = KvmError::Open(busy).to_string();
+        assert!(told.contains("another hypervisor"), "{told}");
+    }
+
+    #[test]
     fn a_device_that_is_missing_is_one_fatal_finding_that_says_what_to_do() {
         let folder = tempfile::tempdir().unwrap();
         let findings = diagnose_at(&c_path(&folder.path().join("kvm")));

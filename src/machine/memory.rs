@@ -192,7 +192,11 @@ mod tests {
             assert_eq!(result, 0);
             state & 1 != 0
         };
-        if !resident(STACK_TOP & !0xfff) {
+        let pool = ram.all().get_host_address(GuestAddress(DMA_POOL + 0x1000));
+        // SAFETY: a page of the memory, of which nothing is changed.
+        let populated =
+            unsafe { madvise(pool.unwrap().cast(), 0x1000, Advice::LinuxPopulateWrite) };
+        if populated.is_err() {
             eprintln!("skipped: this kernel has no MADV_POPULATE_WRITE (Linux 5.14)");
             return;
         }
@@ -203,6 +207,27 @@ mod tests {
         assert!(resident(STACK_END - USUAL_STACK));
         assert!(!resident(STACK_END - USUAL_STACK - 0x1000));
         assert!(!resident(DMA_POOL));
+    }
+
+    #[test]
+    fn a_child_process_does_not_get_the_memory() {
+        let ram = GuestRam::new(guest_abi::layout::Shape::COPYING).unwrap();
+        let start = ram.all().get_host_address(GuestAddress(DMA_POOL)).unwrap();
+        let start = start.addr();
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut lines = maps.lines().skip_while(|line| {
+            let range = line
+                .split_once(' ')
+                .and_then(|(range, _)| range.split_once('-'));
+            let number = |text| usize::from_str_radix(text, 16).ok();
+            let range = range.and_then(|(from, to)| Some(number(from)?..number(to)?));
+            range.is_none_or(|range| !range.contains(&start))
+        });
+        let flags = lines
+            .find_map(|line| line.strip_prefix("VmFlags:"))
+            .unwrap();
+        // "Do not copy area on fork" (Linux, Documentation/filesystems/proc.rst).
+        assert!(flags.split_whitespace().any(|flag| flag == "dc"), "{flags}");
     }
 
     #[test]

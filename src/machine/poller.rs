@@ -95,6 +95,12 @@ impl Poller {
         let _ = self.call.write(1);
     }
 
+    /// Whether polling has been called for and has not ended.
+    #[cfg(test)]
+    pub(super) fn is_called(&self) -> bool {
+        self.is_called.load(Ordering::SeqCst)
+    }
+
     /// Polls for one quantum at the most.
     fn poll(&self) {
         let _ = self.call.read();
@@ -170,6 +176,8 @@ impl<D: EventSubscriber> EventSubscriber for WithPoller<D> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use event_manager::{EventManager, SubscriberOps};
+
     use super::*;
     use crate::machine::testing::SlowDriver;
 
@@ -208,6 +216,38 @@ mod tests {
             assert!(done >= 1, "not one request was done");
         });
         assert!(!poller.is_active(), "it ends when there is nothing more");
+    }
+
+    #[test]
+    fn polling_that_was_worth_it_may_begin_again_as_soon_as_before() {
+        let (poller, mut disk) = scene();
+        for (served_before, pause) in [(WORTH - 1, PAUSES.0), (WORTH - 2, PAUSES.0 * 2)] {
+            poller.lock().served = served_before;
+            disk.request();
+            let began = Instant::now();
+            poller.poll();
+            assert!(disk.driver.pop_used().is_some());
+            assert!(began.elapsed() >= PATIENCE, "it waits for the next one");
+            assert_eq!(poller.lock().pause, pause);
+        }
+    }
+
+    #[test]
+    fn a_call_is_answered_on_the_thread_of_the_device_and_its_kicks_too() {
+        let (poller, mut disk) = scene();
+        let (poller, device) = (Arc::new(poller), disk.block.clone());
+        let mut events = EventManager::new().unwrap();
+        events.add_subscriber(Arc::new(WithPoller {
+            device: device.clone(),
+            poller: poller.clone(),
+        }));
+        poller.call();
+        assert_eq!(events.run_with_timeout(1000).unwrap(), 1);
+        assert_eq!(poller.lock().pause, PAUSES.0 * 2, "it has polled in vain");
+        disk.request();
+        device.look_again(0);
+        assert_eq!(events.run_with_timeout(1000).unwrap(), 1);
+        assert!(disk.driver.pop_used().is_some());
     }
 
     #[test]

@@ -164,6 +164,29 @@ mod tests {
     }
 
     #[test]
+    fn each_leaf_says_what_a_program_in_ring_3_can_use_and_no_more() {
+        let entries = entries(everything);
+        let of = |function| {
+            let found = entries.iter().find(|entry| entry.function == function);
+            found.map(|entry| [entry.eax, entry.ebx, entry.ecx, entry.edx])
+        };
+        let all = u32::MAX;
+        // The highest leaves are those that there are; vendor and model are the host's.
+        assert_eq!(of(BASIC), Some([EXTENDED, all, all, all]));
+        assert_eq!(of(AMD), Some([ADDRESSES, 0, 0, 0]));
+        let features = FEATURES_ECX | 1 << 31;
+        assert_eq!(of(FEATURES), Some([all, 0xff00, features, FEATURES_EDX]));
+        assert_eq!(of(EXTENDED), Some([0, EXTENDED_EBX, 0, EXTENDED_EDX]));
+        assert_eq!(of(AMD_FEATURES), Some([0, 0, AMD_ECX, AMD_EDX]));
+        assert_eq!(of(ADDRESSES), Some([0xffff, 0, 0, 0]));
+        // Leaf 7 alone has further leaves below it.
+        for entry in &entries {
+            let has_subleaves = entry.flags == KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
+            assert_eq!(has_subleaves, entry.function == EXTENDED);
+        }
+    }
+
+    #[test]
     fn what_the_host_lacks_is_not_promised() {
         let old = |leaf, _| match leaf {
             // There is no leaf 7. A processor answers with the content of another leaf where one is

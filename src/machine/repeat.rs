@@ -133,6 +133,16 @@ mod tests {
     }
 
     #[test]
+    fn each_wait_is_a_real_one_until_there_were_enough() {
+        let mut retries = Retries(3);
+        let began = std::time::Instant::now();
+        assert!(retries.again());
+        assert!(began.elapsed() >= Duration::from_millis(8));
+        let mut retries = Retries(Retries::MAX_RETRIES);
+        assert!(!retries.again());
+    }
+
+    #[test]
     fn a_shortage_of_processes_and_another_hypervisor_are_named() {
         assert!(hint(Error::new(libc::EAGAIN)).contains("pids.max"));
         assert!(hint(Error::new(libc::EBUSY)).contains("another hypervisor"));

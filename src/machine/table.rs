@@ -1,7 +1,7 @@
 //! Which ports and which pages of registers a machine has: what was added, and nothing else, is
 //! what the guest may touch.
 
-use guest_abi::layout::{MAX_SLOTS, MMIO, MMIO_END, MMIO_SIZE};
+use guest_abi::layout::{MAX_SLOTS, MMIO_END, MMIO_SIZE};
 use vm_device::bus::{self, PioAddress, PioRange};
 
 /// A range of I/O ports that a device has.
@@ -76,5 +76,52 @@ impl Slot {
 /// Whether there can be registers at `page`, beside those of virtio devices.
 pub(super) fn is_register_page(page: u64) -> bool {
     let first = guest_abi::layout::registers(MAX_SLOTS);
-    page.is_multiple_of(MMIO_SIZE) && (first..MMIO_END).contains(&page) && first > MMIO
+    page.is_multiple_of(MMIO_SIZE) && (first..MMIO_END).contains(&page)
+}
+
+#[cfg(test)]
+mod tests {
+    use guest_abi::layout::{INPUT_MMIO, OUTPUT_MMIO};
+
+    use super::*;
+
+    #[test]
+    fn pages_of_registers_are_whole_ones_behind_those_of_virtio_devices() {
+        let behind = guest_abi::layout::registers(MAX_SLOTS);
+        for page in [behind, MMIO_END - MMIO_SIZE] {
+            assert!(is_register_page(page), "{page:#x}");
+        }
+        let last_slot = guest_abi::layout::registers(MAX_SLOTS - 1);
+        for page in [
+            0,
+            INPUT_MMIO,
+            OUTPUT_MMIO,
+            last_slot,
+            behind + 8,
+            MMIO_END - 8,
+            MMIO_END,
+        ] {
+            assert!(!is_register_page(page), "{page:#x}");
+        }
+    }
+
+    #[test]
+    fn a_range_of_ports_has_them_all_and_one_whose_writes_are_collected() {
+        let ports = Ports::new(0x3f8, 8);
+        assert_eq!(
+            ports.iter().collect::<Vec<_>>(),
+            (0x3f8..0x400).collect::<Vec<_>>()
+        );
+        assert_eq!(ports.posted(), None);
+        assert_eq!(ports.posting_writes_to(3).posted(), Some(0x3fb));
+        assert_eq!(Ports::new(0xffff, 1).posting_writes_to(1).posted(), None);
+    }
+
+    #[test]
+    fn a_slot_names_the_places_of_its_device() {
+        assert_eq!(Slot(0).registers(), INPUT_MMIO);
+        assert_eq!(Slot(1).registers(), OUTPUT_MMIO);
+        assert_eq!(Slot(3).index(), 3);
+        assert_eq!(Slot(1).queue(), guest_abi::layout::queue(1));
+    }
 }

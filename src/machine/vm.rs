@@ -363,3 +363,6 @@ impl Machine {
         Ok(Vcpu::new(vm, vcpu, ram, bus, idle, ender))
     }
 }
+
+#[cfg(test)]
+mod tests;

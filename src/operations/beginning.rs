@@ -1,5 +1,5 @@
-//! How every operation begins: the time limit and the signals, then a console that says what the
-//! user should know, and in the end a runner with a thread for each disk.
+//! How every operation begins: the time limit, the watcher and the signals, then a console that says
+//! what the user should know, and in the end a runner with a thread for each disk.
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -7,36 +7,72 @@ use std::time::Duration;
 
 use crate::machine::Vcpu;
 use crate::report::{Console, ConsoleOptions};
-use crate::runtime::{Alarm, Deadline, RunError, Runner, Signals, Worker};
+use crate::runtime::{Deadline, RunError, Runner, Signals, Watch, Watched, Worker};
 use crate::sandbox::Calls;
 
-/// A run that opens what it reads. Its time limit counts already.
+/// A run that opens what it reads. Its time limit counts already, and a watcher ends the process where
+/// the system does not let this thread go on; dropping this ends the watcher, and is the last thing
+/// that a run does.
 pub(super) struct Beginning {
-    deadline: Option<Deadline>,
-    alarm: Option<Alarm>,
+    pub(super) deadline: Option<Deadline>,
+    pub(super) watch: Watch,
 }
 
 impl Beginning {
-    /// Starts the time limit. If it is over before the files are open, `refuse` tells the user why
-    /// the run does not begin, and after which time, and returns the exit status.
-    pub(super) fn new(
-        timeout: Option<Duration>,
-        refuse: impl FnOnce(&RunError, Duration) -> u8 + Send + 'static,
-    ) -> Result<Self, RunError> {
+    /// Starts the time limit, and the watcher. Whether the time is over is the watcher's to see until
+    /// there is a runner.
+    pub(super) fn new(timeout: Option<Duration>, watched: Watched) -> Result<Self, RunError> {
         let deadline = timeout.and_then(Deadline::after);
-        let set_alarm =
-            |deadline: Deadline| deadline.set_alarm(move |error| refuse(error, deadline.limit()));
-        let alarm = deadline.map(set_alarm).transpose();
-        let alarm = alarm.map_err(RunError::host("set an alarm"))?;
-        Ok(Self { deadline, alarm })
+        let watch = Watch::start(Watched {
+            deadline,
+            ..watched
+        })?;
+        Ok(Self { deadline, watch })
     }
 
-    /// To be called when what is read is open. From here on the time limit is the runner's to
-    /// watch, and a signal ends the run in order, since there may be a file to remove.
-    pub(super) fn take_over_signals(self) -> Result<(Option<Deadline>, Signals), RunError> {
-        let signals = Signals::take_over().map_err(RunError::host("take over signals"))?;
-        drop(self.alarm);
-        Ok((self.deadline, signals))
+    /// To be called when what is read is open. From here on a signal ends the run in order, since there
+    /// may be a file to remove; where that takes too long the watcher ends the process.
+    pub(super) fn take_over_signals(&self) -> Result<Signals, RunError> {
+        self.watch.take_over_signals()
+    }
+
+    /// The console of a run, which has said all that the user should know before the run begins.
+    pub(super) fn open_console(
+        &self,
+        options: ConsoleOptions,
+        notes: &[String],
+        sandbox: bool,
+    ) -> Console {
+        let mut console = Console::open(options);
+        console.count_beats(self.watch.beats());
+        notes.iter().for_each(|note| console.warn(note));
+        if !sandbox {
+            console.warn("the sandbox is off");
+        }
+        console
+    }
+
+    /// A runner for `vcpu` with a thread for each of `workers`. `placing` are the folders in which
+    /// files get their names in the end, each with the system calls that this takes.
+    pub(super) fn runner<'a>(
+        &self,
+        vcpu: Vcpu,
+        placing: &'a [(BorrowedFd<'a>, Calls)],
+        workers: impl IntoIterator<Item = Worker>,
+    ) -> Runner<'a> {
+        let runner = Runner::new(vcpu)
+            .watched_by(&self.watch)
+            .deadline(self.deadline);
+        let runner = placing.iter().fold(runner, |runner, (folder, calls)| {
+            runner.folder(*folder).main_calls(calls)
+        });
+        workers.into_iter().fold(runner, Runner::worker)
+    }
+}
+
+impl Drop for Beginning {
+    fn drop(&mut self) {
+        self.watch.run_is_over();
     }
 }
 
@@ -52,29 +88,4 @@ pub(super) fn knock<'p>(outputs: impl IntoIterator<Item = &'p Path>) {
         let _ = std::fs::symlink_metadata(folder.unwrap_or(Path::new(".")));
         let _ = std::fs::metadata(path);
     }
-}
-
-/// The console of a run, which has said all that the user should know before the run begins.
-pub(super) fn open_console(options: ConsoleOptions, notes: &[String], sandbox: bool) -> Console {
-    let mut console = Console::open(options);
-    notes.iter().for_each(|note| console.warn(note));
-    if !sandbox {
-        console.warn("the sandbox is off");
-    }
-    console
-}
-
-/// A runner for `vcpu` with a thread for each of `workers`. `placing` are the folders in which
-/// files get their names in the end, each with the system calls that this takes.
-pub(super) fn runner<'a>(
-    vcpu: Vcpu,
-    placing: &'a [(BorrowedFd<'a>, Calls)],
-    workers: impl IntoIterator<Item = Worker>,
-) -> Runner<'a> {
-    let runner = placing
-        .iter()
-        .fold(Runner::new(vcpu), |runner, (folder, calls)| {
-            runner.folder(*folder).main_calls(calls)
-        });
-    workers.into_iter().fold(runner, Runner::worker)
 }

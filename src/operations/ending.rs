@@ -5,17 +5,26 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use crate::report::{Console, Exits, RunEnd, RunResult};
-use crate::runtime::{RunError, Signals, say_goodbye};
+use crate::runtime::{RunError, Stage, Watch, say_goodbye};
 
-/// Says on `console` why a run did not even begin, and returns the exit status.
-pub(super) fn refuse(mut console: Console, error: &RunError, elapsed: Duration) -> u8 {
+/// Says on `console` why a run did not even begin, and returns the exit status. `watch` is that of the
+/// run, if there is one already.
+pub(super) fn refuse(
+    mut console: Console,
+    error: &RunError,
+    elapsed: Duration,
+    watch: &Watch,
+) -> u8 {
+    console.count_beats(watch.beats());
     let status = conclude(&mut console, &Err(error), |result| RunResult {
         seconds: elapsed.as_secs_f64(),
         ..result
     });
     // Signals were not taken over, or end the process as if they had not been: see
     // `Console::drain`.
-    match Signals::take_over() {
+    let signals = watch.take_over_signals();
+    watch.enter(Stage::Ending);
+    match signals {
         Ok(signals) => say_goodbye(&mut console, Some(error), signals.as_fd()),
         Err(_) => console.flush(),
     }

@@ -41,10 +41,14 @@ pub(super) fn placing<'a>(
     output: &'a OutputFile,
     stats: Option<&'a NewFile>,
 ) -> Vec<(BorrowedFd<'a>, Calls)> {
-    let stats = stats.and_then(NewFile::folder);
-    let folders = output.folder().into_iter().chain(stats);
-    folders
-        .map(|folder| (folder, calls::place_file(folder.as_raw_fd())))
+    let output = output.folder().map(|folder| (folder, output.as_fd()));
+    let stats = stats.and_then(|stats| Some((stats.folder()?, stats.as_fd())));
+    let placed = output.into_iter().chain(stats);
+    placed
+        .map(|(folder, file)| {
+            let calls = calls::place_file(folder.as_raw_fd(), file.as_raw_fd());
+            (folder, calls)
+        })
         .collect()
 }
 

@@ -8,6 +8,8 @@
 use std::ffi::{OsStr, OsString};
 use std::io::{stderr, stdout};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use guest_protocol::{GuestMessage, Payload};
@@ -164,10 +166,10 @@ impl Console {
         }
     }
 
-    /// Shows the digest of what was done, as programs do that compute nothing else. A result, and
-    /// not a message beside a bar; a program finds it in the last object.
+    /// Shows the digest of what was done, as programs do that compute nothing else. It is a result that
+    /// was asked for, and not a message beside a bar; a program finds it in the last object.
     pub fn digest(&mut self, algorithm: &str, digest: &[u8]) {
-        if !self.options.quiet && !self.is_json() {
+        if !self.is_json() {
             let line = format!("{algorithm} {}\n", hex(digest));
             self.streams.print_out(line.as_bytes());
         }
@@ -300,6 +302,12 @@ impl Console {
         let mut shown = String::new();
         self.terminal_text.finish(&mut shown);
         self.streams.print_out(shown.as_bytes());
+    }
+
+    /// Counts in `beats` how often a wait for readers looks whether there is room: a count that stands
+    /// still tells that writing itself does not come back.
+    pub fn count_beats(&mut self, beats: Arc<AtomicU32>) {
+        self.streams.count_beats(beats);
     }
 
     /// Waits until all is written: until `give_up`, and no longer than `patience` for a reader

@@ -86,7 +86,7 @@ impl Subscriber for StopSubscriber {
 pub(super) struct Crew {
     gate: Gate,
     members: Vec<Member>,
-    /// Fires when a thread panics.
+    /// Fires when a thread dies.
     alarm: Arc<EventFd>,
     confined: bool,
     /// What each of them may do beside its own work.
@@ -106,7 +106,7 @@ impl Crew {
         })
     }
 
-    /// Becomes readable when a thread has panicked.
+    /// Becomes readable when a thread has died.
     pub(super) fn alarm(&self) -> &EventFd {
         &self.alarm
     }
@@ -131,12 +131,14 @@ impl Crew {
         let entrance = self.gate.entrance();
         let work = move || {
             if !entrance.pass(install(filter)) {
-                return;
+                return Ok(());
             }
             while !stop.load(Ordering::Relaxed) {
-                // An interrupted wait is no error, and no other can occur.
-                let _ = events.run();
+                // An interrupted wait is no error.
+                let waited = events.run();
+                waited.map_err(|error| loop_failed("wait for a device's events", &error))?;
             }
+            Ok(())
         };
         let stop = Stop::Event(stop_event);
         let member = Member::start(worker.name, stop, self.alarm.clone(), work)?;
@@ -164,6 +166,7 @@ impl Crew {
             if entrance.pass(prepared) {
                 let _ = report_sender.send(vcpu.run());
             }
+            Ok(())
         };
         let stop = Stop::Vcpu(stopper.clone());
         let member = Member::start("vcpu", stop, self.alarm.clone(), work)?;

@@ -1,12 +1,8 @@
-//! The time limit of a run. It counts from the start of the process, and holds before there is a
-//! main loop too: to open a file on a network that does not answer can take for ever.
+//! The time limit of a run. It counts from the start of the process. Who holds the run to it is the
+//! main loop, and before and after that, and where the main loop does not come back, the
+//! [watcher](super::watcher).
 
-use std::io;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
-
-use super::RunError;
 
 /// When a run has to be over.
 #[derive(Clone, Copy, Debug)]
@@ -46,54 +42,6 @@ impl Deadline {
     pub(super) fn first_tick(self, tick: Duration) -> Duration {
         first_tick(self.end.saturating_duration_since(Instant::now()), tick)
     }
-
-    /// Ends the process when the time is over, unless the alarm that this returns has been dropped
-    /// by then. It is meant for the time in which files are opened and nothing has to be taken back
-    /// yet. `say_why` tells the user, and returns the exit status.
-    ///
-    /// The alarm is a thread, because a signal with a handler does not end a system call that waits
-    /// for a server that does not answer (NFS). Only the end of the process does.
-    ///
-    /// # Errors
-    ///
-    /// The system's reason.
-    pub fn set_alarm(
-        self,
-        say_why: impl FnOnce(&RunError) -> u8 + Send + 'static,
-    ) -> io::Result<Alarm> {
-        let (keep, kept) = channel::<()>();
-        let wait = move || {
-            let left = self.end.saturating_duration_since(Instant::now());
-            if kept.recv_timeout(left) == Err(RecvTimeoutError::Timeout) {
-                let status = say_why(&RunError::TimedOut(self.limit));
-                // SAFETY: the call ends the process. What was registered to run at its end does not
-                // run, since the thread that would have to run it may hang.
-                unsafe { libc::_exit(status.into()) };
-            }
-        };
-        let thread = Builder::new().name("alarm".to_owned()).spawn(wait)?;
-        Ok(Alarm {
-            keep: Some(keep),
-            thread: Some(thread),
-        })
-    }
-}
-
-/// An alarm that is set. Dropping it takes it back.
-#[derive(Debug)]
-pub struct Alarm {
-    keep: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Drop for Alarm {
-    fn drop(&mut self) {
-        drop(self.keep.take());
-        if let Some(thread) = self.thread.take() {
-            // It is gone before the process is confined.
-            let _ = thread.join();
-        }
-    }
 }
 
 /// The first of ticks of which one comes right after `left`. A clock that is set to nothing does not
@@ -108,15 +56,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-
-    #[test]
-    fn an_alarm_that_is_taken_back_does_nothing_and_leaves_no_thread() {
-        let deadline = Deadline::after(Duration::from_secs(600)).unwrap();
-        let begun = Instant::now();
-        drop(deadline.set_alarm(|_| 1).unwrap());
-        assert!(begun.elapsed() < Duration::from_secs(60));
-        assert!(!deadline.is_over());
-    }
 
     #[test]
     fn a_clock_ticks_as_soon_as_the_time_is_over() {

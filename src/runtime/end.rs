@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use super::crew::Crew;
 use super::main_loop::{Ended, READER_PATIENCE};
 use super::member::PATIENCE;
-use super::{Deadline, GuestEnd, Operation, RunError, Signals, catch, describe_panics};
+use super::{Deadline, GuestEnd, Operation, RunError, Signals, Stage, Watch};
+use super::{catch, describe_panics};
 use crate::machine::ExitCounts;
 use crate::reason::reason;
 use crate::report::{ANSWER_PIECE, Console, DebugLines, Drained, last_words};
@@ -50,12 +51,15 @@ pub(super) fn finish(
         debug,
         mut console,
         signals,
+        watch,
         dropped,
         patience_ends,
     } = ended;
+    watch.enter(Stage::Ending);
     let now = Instant::now();
     let until = patience_ends.unwrap_or(now + PATIENCE);
     let died = crew.dismiss(until.max(now + SHORTEST_PATIENCE));
+    watch.beat();
     let exits = report.as_ref().map(|report| report.exits);
     let judged = match (died, ended_from_outside, &report) {
         (Some(died), ..) => Err(died),
@@ -67,14 +71,25 @@ pub(super) fn finish(
             GuestEnd::of(&report.end).and_then(|end| operation.judge(end))
         }
     };
+    let mut rest = Rest {
+        console: &mut console,
+        signals: &signals,
+        watch: &watch,
+        deadline,
+    };
     let result = judged
-        .and_then(|()| show_answer(&operation.answer(), &mut console, &signals, deadline))
-        .and_then(|()| show_rest(&mut console, &signals, deadline))
+        .and_then(|()| rest.show_answer(&operation.answer()))
+        .and_then(|()| rest.show())
         .and_then(|also| {
+            watch.enter(Stage::Committing);
             let mut warnings = operation.commit()?;
+            watch.has_committed();
             warnings.extend(dropped_lines(dropped + also));
             Ok(warnings)
         });
+    if result.is_err() {
+        watch.enter(Stage::Ending);
+    }
     Outcome {
         result,
         exits: exits.unwrap_or_default(),
@@ -88,50 +103,53 @@ fn dropped_lines(bytes: usize) -> Option<String> {
     (bytes > 0).then(|| format!("nobody read the run's lines in time: {bytes} bytes were dropped"))
 }
 
-/// Shows an answer, which is all that the run is for: without it there is no result.
-fn show_answer(
-    answer: &str,
-    console: &mut Console,
-    signals: &Signals,
+/// What is still to be shown before the result is final, and what may end that.
+struct Rest<'a> {
+    console: &'a mut Console,
+    signals: &'a Signals,
+    watch: &'a Watch,
     deadline: Option<Deadline>,
-) -> Result<(), RunError> {
-    let lost = |reason: &str| {
-        let text = format!("cannot write the answer to standard output: {reason}");
-        RunError::Storage(text.into())
-    };
-    for part in answer.as_bytes().chunks(ANSWER_PIECE) {
-        // What was said before is written first, so that there is room.
-        let dropped = show_rest(console, signals, deadline)?;
-        console.answer(part);
-        if dropped + show_rest(console, signals, deadline)? > 0 {
-            return Err(match deadline.filter(|deadline| deadline.is_over()) {
-                Some(deadline) => RunError::TimedOut(deadline.limit()),
-                None => lost("nobody reads it"),
-            });
-        }
-        if let Some(failure) = console.failure() {
-            return Err(lost(&reason(failure)));
-        }
-    }
-    Ok(())
 }
 
-/// Shows what waits to be shown, and returns how many bytes had to be dropped. A reader that takes
-/// nothing any more, or not within the time limit, costs the lines and not the result; a signal
-/// costs the result.
-fn show_rest(
-    console: &mut Console,
-    signals: &Signals,
-    deadline: Option<Deadline>,
-) -> Result<usize, RunError> {
-    loop {
-        let end = deadline.map_or_else(|| Instant::now() + READER_PATIENCE * 360, Deadline::end);
-        match console.drain(end, READER_PATIENCE, signals.as_fd()) {
-            Drained::Done => return Ok(0),
-            Drained::GaveUp { bytes } => return Ok(bytes),
-            Drained::Interrupted => {
-                if let Some(signal) = signals.next() {
-                    return Err(RunError::Signal(signal));
+impl Rest<'_> {
+    /// Shows an answer, which is all that the run is for: without it there is no result.
+    fn show_answer(&mut self, answer: &str) -> Result<(), RunError> {
+        let lost = |reason: &str| {
+            let text = format!("cannot write the answer to standard output: {reason}");
+            RunError::Storage(text.into())
+        };
+        for part in answer.as_bytes().chunks(ANSWER_PIECE) {
+            // What was said before is written first, so that there is room.
+            let dropped = self.show()?;
+            self.console.answer(part);
+            if dropped + self.show()? > 0 {
+                return Err(match self.deadline.filter(|deadline| deadline.is_over()) {
+                    Some(deadline) => RunError::TimedOut(deadline.limit()),
+                    None => lost("nobody reads it"),
+                });
+            }
+            if let Some(failure) = self.console.failure() {
+                return Err(lost(&reason(failure)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows what waits to be shown, and returns how many bytes had to be dropped. A reader that takes
+    /// nothing any more, or not within the time limit, costs the lines and not the result; a signal
+    /// costs the result.
+    fn show(&mut self) -> Result<usize, RunError> {
+        loop {
+            let longest = || Instant::now() + READER_PATIENCE * 360;
+            let end = self.deadline.map_or_else(longest, Deadline::end);
+            let interrupt = self.signals.as_fd();
+            match self.console.drain(end, READER_PATIENCE, interrupt) {
+                Drained::Done => return Ok(0),
+                Drained::GaveUp { bytes } => return Ok(bytes),
+                Drained::Interrupted => {
+                    if let Some(signal) = self.watch.take(self.signals) {
+                        return Err(RunError::Signal(signal));
+                    }
                 }
             }
         }

@@ -15,7 +15,7 @@ use super::channels::Channels;
 use super::crew::{VcpuHandle, loop_failed, new_loop};
 use super::member::{NUDGE_AGAIN, PATIENCE};
 use super::room::Room;
-use super::{Deadline, Operation, RunError, SerialInput, Signals};
+use super::{Deadline, Operation, RunError, SerialInput, Signals, Stage, Watch};
 use crate::machine::VcpuReport;
 use crate::report::{Console, DebugLines, PIECE};
 
@@ -48,6 +48,7 @@ pub(super) struct Parts<'a> {
     pub(super) input: Option<SerialInput>,
     pub(super) vcpu: VcpuHandle,
     pub(super) signals: Signals,
+    pub(super) watch: Watch,
     pub(super) alarm: &'a EventFd,
     pub(super) deadline: Option<Deadline>,
 }
@@ -61,6 +62,7 @@ pub(super) struct Ended {
     pub(super) debug: DebugLines,
     pub(super) console: Console,
     pub(super) signals: Signals,
+    pub(super) watch: Watch,
     /// How many bytes of lines were dropped, since nobody read them in time.
     pub(super) dropped: usize,
     /// Until when threads that were asked to end are waited for, if any were.
@@ -86,7 +88,8 @@ struct MainLoop<'a> {
 }
 
 /// Runs until the vCPU has ended and what it said has been heard. `go` is called when everything is
-/// ready; from then on nothing has to be opened any more.
+/// ready; from then on nothing has to be opened any more, and a loop that fails ends the run as
+/// anything else does that ends it from outside.
 pub(super) fn run<'a>(
     parts: Parts<'a>,
     go: impl FnOnce() -> Result<(), RunError>,
@@ -118,6 +121,8 @@ pub(super) fn run<'a>(
         return Err(error);
     }
     go()?;
+    let this = events.subscriber_mut(id).map_err(failed)?;
+    this.parts.watch.enter(Stage::Running);
     let again = i32::try_from(NUDGE_AGAIN.as_millis()).unwrap_or(1);
     loop {
         let this = events.subscriber_mut(id).map_err(failed)?;
@@ -134,7 +139,12 @@ pub(super) fn run<'a>(
                 again
             }
         };
-        events.run_with_timeout(wait).map_err(failed)?;
+        // The process is confined by now, and its console is the loop's: the run still ends in order.
+        if let Err(error) = events.run_with_timeout(wait) {
+            let this = events.subscriber_mut(id).map_err(failed)?;
+            this.end(failed(error));
+            break;
+        }
     }
     let mut this = events.remove_subscriber(id).map_err(failed)?;
     let console = &mut this.parts.console;
@@ -145,6 +155,7 @@ pub(super) fn run<'a>(
         debug: this.debug,
         console: this.parts.console,
         signals: this.parts.signals,
+        watch: this.parts.watch,
         dropped: this.dropped,
         patience_ends: this.patience_ends,
     })
@@ -158,6 +169,7 @@ impl MainLoop<'_> {
 
     fn end(&mut self, why: RunError) {
         if self.ended_from_outside.is_none() {
+            self.parts.watch.enter(Stage::Ending);
             self.ended_from_outside = Some(why);
             self.patience_ends = Some(Instant::now() + PATIENCE);
             self.parts.operation.cancel();
@@ -176,6 +188,7 @@ impl MainLoop<'_> {
 
     fn tick(&mut self) {
         let _ = self.timer.wait();
+        self.parts.watch.beat();
         if let Some(deadline) = self.parts.deadline
             && deadline.is_over()
         {
@@ -327,7 +340,7 @@ impl MutEventSubscriber for MainLoop<'_> {
         let at = |token: u32, first: u32| (token - first) as usize;
         match events.data() {
             token::SIGNAL => {
-                if let Some(signal) = self.parts.signals.next() {
+                if let Some(signal) = self.parts.watch.take(&self.parts.signals) {
                     self.end(RunError::Signal(signal));
                 }
             }

@@ -1,15 +1,15 @@
 //! One thread of a run: how it is asked to end, and waited for.
 
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::crew::eventfd;
-use super::{RunError, panics};
+use super::{RunError, panics, ready};
 use crate::machine::{Ender, Nudger};
 
 /// How long a thread that is to end is waited for. One that hangs in the kernel, as in a read from
@@ -42,7 +42,7 @@ impl Member {
         name: &'static str,
         stop: Stop,
         alarm: Arc<EventFd>,
-        work: impl FnOnce() + Send + 'static,
+        work: impl FnOnce() -> Result<(), RunError> + Send + 'static,
     ) -> Result<Self, RunError> {
         let ended = Arc::new(eventfd()?);
         let died = Arc::new(OnceLock::new());
@@ -53,7 +53,7 @@ impl Member {
             // nothing.
             .stack_size(256 * 1024)
             .spawn(move || {
-                if let Err(error) = panics::catch(work) {
+                if let Err(error) = panics::catch(work).and_then(|done| done) {
                     let _ = tells.set(error);
                     let _ = alarm.write(1);
                 }
@@ -112,22 +112,13 @@ impl Stopper {
 
 /// Whether `event` fires before `until`.
 fn wait_for(event: &EventFd, until: Instant) -> bool {
-    use std::os::fd::{AsRawFd, BorrowedFd};
     // SAFETY: the descriptor is open for as long as `event` is borrowed.
     let fd = unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) };
     loop {
-        let left = until.saturating_duration_since(Instant::now());
-        let limit = Timespec {
-            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: left.subsec_nanos().into(),
-        };
-        match poll(
-            &mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)],
-            Some(&limit),
-        ) {
-            Ok(ready) => return ready > 0,
-            Err(_) if left.is_zero() => return false,
-            Err(_) => {}
+        match ready::wait(&mut [ready::readable(&fd)], Some(until)) {
+            Ok(true) => return true,
+            _ if Instant::now() >= until => return false,
+            _ => {}
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Runs a machine: threads behind a gate, each confined; a main loop that signals and the time
-//! limit always reach; and an end in three steps, of which the last is the only one that changes
-//! anything. It runs any [`Operation`] and knows none.
+//! limit always reach; a watcher for where the system keeps the main thread; and an end in three
+//! steps, of which the last is the only one that changes anything. It runs any [`Operation`] and
+//! knows none.
 
 mod channels;
 mod crew;
@@ -14,25 +15,29 @@ mod memory;
 mod operation;
 mod panics;
 mod raw_terminal;
+mod ready;
 mod room;
 mod serial_input;
 mod signals;
+mod watcher;
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 pub use channels::{SerialPort, report_queue};
 pub use crew::{Subscriber, Worker};
-pub use deadline::{Alarm, Deadline};
+pub use deadline::Deadline;
 pub use end::{Outcome, main, say_goodbye};
 pub use error::{EXIT_USAGE, RunError};
 pub use memory::{Heap, check_stack};
 pub use operation::{GuestEnd, JustRun, Operation, ReportSource};
 pub use panics::{catch, describe_panics};
 pub use serial_input::SerialInput;
-pub use signals::Signals;
+pub use signals::{Signals, fail_writes};
+pub use watcher::{Stage, Watch, Watched};
 
 use crate::devices::ByteQueue;
+use crate::limits;
 use crate::machine::{NUDGE_SIGNAL, Vcpu};
 use crate::report::Console;
 use crate::sandbox::{self, Calls, calls};
@@ -67,6 +72,7 @@ pub struct Runner<'a> {
     channels: Channels,
     input: Option<SerialInput>,
     signals: Option<Signals>,
+    watch: Watch,
     deadline: Option<Deadline>,
     confined: bool,
     folders: Vec<BorrowedFd<'a>>,
@@ -84,6 +90,7 @@ impl<'a> Runner<'a> {
             channels: Channels::default(),
             input: None,
             signals: None,
+            watch: Watch::default(),
             deadline: None,
             confined: true,
             folders: Vec::new(),
@@ -144,6 +151,14 @@ impl<'a> Runner<'a> {
         self
     }
 
+    /// Tells a watcher how the run goes. Without this nobody ends the process if the main thread does
+    /// not come back from a system call.
+    #[must_use]
+    pub fn watched_by(mut self, watch: &Watch) -> Self {
+        self.watch = watch.clone();
+        self
+    }
+
     /// Ends the run when its time is over.
     #[must_use]
     pub fn deadline(mut self, deadline: Option<Deadline>) -> Self {
@@ -199,6 +214,7 @@ impl<'a> Runner<'a> {
             None => Signals::take_over().map_err(RunError::host("take over signals"))?,
         };
         if self.confined {
+            limits::remember();
             sandbox::catch_violations()?;
             sandbox::confine_process(&self.folders)?;
         }
@@ -209,6 +225,7 @@ impl<'a> Runner<'a> {
         }
         let vcpu = crew.hire_vcpu(self.vcpu, &self.helping_calls)?;
         crew.muster()?;
+        self.watch.confined()?;
         let thread = vcpu
             .thread()
             .ok_or_else(|| RunError::Died("the vCPU has no thread".to_owned()))?;
@@ -224,6 +241,7 @@ impl<'a> Runner<'a> {
             input: self.input,
             vcpu,
             signals,
+            watch: self.watch,
             alarm: crew.alarm(),
             deadline: self.deadline,
         };

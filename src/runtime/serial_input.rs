@@ -3,11 +3,10 @@
 //! No more is read than the port has room for, so that who sends too much waits, and nothing is
 //! read without being there, so that the main loop never does. What has an end just ends.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use event_manager::{EventOps, Events};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 use rustix::io::{Errno, read};
 use rustix::net::{RecvFlags, recv};
@@ -16,6 +15,7 @@ use vmm_sys_util::epoll::EventSet;
 
 use super::crew::loop_failed;
 use super::raw_terminal::{RawTerminal, Taken};
+use super::ready::is_readable;
 use super::{RunError, SerialPort};
 use crate::devices::Uart;
 use crate::reason::reason;
@@ -108,6 +108,13 @@ impl SerialInput {
             Way::Socket => calls::read_socket(self.fd.as_raw_fd()),
             _ => Calls::new(),
         }
+    }
+
+    /// What restoring the terminal takes, if standard input is one: for a thread that is started before
+    /// it is taken.
+    #[must_use]
+    pub fn calls_of_stdin() -> Calls {
+        calls::restore_terminal(libc::STDIN_FILENO)
     }
 
     /// What any thread may have to do about it.
@@ -235,10 +242,4 @@ fn reopen(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
     open(path, flags, Mode::empty())
-}
-
-fn is_readable(fd: impl AsFd) -> bool {
-    let mut entries = [PollFd::new(&fd, PollFlags::IN)];
-    let at_once = Timespec::default();
-    poll(&mut entries, Some(&at_once)).is_ok_and(|ready| ready > 0)
 }

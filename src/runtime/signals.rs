@@ -4,34 +4,37 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, RawFd};
+use std::sync::Arc;
+
+use super::ready::is_readable;
 
 /// The signals that end a run.
 const ENDING: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
 
+/// Ignores SIGXFSZ, so that a write beyond the limit of a file's size is an error with a reason, and
+/// does not end the process without a word. Rust's runtime does so with SIGPIPE already.
+pub fn fail_writes() {
+    // SAFETY: ignoring a signal installs no code of ours.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
 /// A descriptor from which the ending signals are read.
-pub struct Signals(File);
+pub struct Signals(Arc<File>);
 
 impl Signals {
     /// Blocks the ending signals in this thread and all that it starts later, and has them
     /// delivered here. One that is ignored when this is called stays ignored: whoever started the
     /// process wants that, as nohup(1) does, and a shell for its background jobs.
     ///
-    /// SIGXFSZ is ignored, so that a write beyond the file size limit is an error and does not end
-    /// the process. Rust's runtime ignores SIGPIPE already.
+    /// Those that a write would end the process by are ignored ([`fail_writes`]).
     ///
     /// # Errors
     ///
     /// The system's reason.
     pub fn take_over() -> io::Result<Self> {
         let set = set_of(ENDING.into_iter().filter(|&signal| !is_ignored(signal)));
-        // SAFETY: `set` is valid, and the old mask is not wanted.
-        let result =
-            unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
-        if result != 0 {
-            return Err(io::Error::from_raw_os_error(result));
-        }
-        // SAFETY: ignoring a signal installs no code of ours.
-        unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+        change_mask(libc::SIG_BLOCK, &set)?;
+        fail_writes();
         // SAFETY: `set` is valid; a new descriptor is asked for.
         let fd =
             unsafe { libc::signalfd(-1, &raw const set, libc::SFD_NONBLOCK | libc::SFD_CLOEXEC) };
@@ -39,14 +42,24 @@ impl Signals {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: the descriptor is open and nobody else has it.
-        Ok(Self(unsafe { File::from_raw_fd(fd) }))
+        Ok(Self(Arc::new(unsafe { File::from_raw_fd(fd) })))
+    }
+
+    /// The same descriptor for another owner.
+    pub(super) fn share(&self) -> Self {
+        Self(self.0.clone())
+    }
+
+    /// Whether a signal has arrived that nobody has taken yet.
+    pub(super) fn is_waiting(&self) -> bool {
+        is_readable(self)
     }
 
     /// The number of a signal that has arrived.
     pub(super) fn next(&self) -> Option<u8> {
         // The signal's number is the first field of a record (struct signalfd_siginfo).
         let mut record = [0; size_of::<libc::signalfd_siginfo>()];
-        let len = (&self.0).read(&mut record).ok()?;
+        let len = (&*self.0).read(&mut record).ok()?;
         (len == record.len()).then_some(record[0])
     }
 }
@@ -60,6 +73,43 @@ impl AsRawFd for Signals {
 impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+/// Does `work` while the ending signals are blocked in this thread, as they then are in each thread that
+/// `work` starts.
+///
+/// # Errors
+///
+/// The system's reason.
+pub(super) fn with_ending_blocked<T>(work: impl FnOnce() -> T) -> io::Result<T> {
+    let before = change_mask(libc::SIG_BLOCK, &set_of(ENDING))?;
+    let done = work();
+    change_mask(libc::SIG_SETMASK, &before)?;
+    Ok(done)
+}
+
+/// Lets this thread receive `signal`, and gives that its usual meaning, whatever the process has
+/// inherited.
+///
+/// # Errors
+///
+/// The system's reason.
+pub(super) fn let_through(signal: libc::c_int) -> io::Result<()> {
+    // SAFETY: the default action runs no code.
+    if unsafe { libc::signal(signal, libc::SIG_DFL) } == libc::SIG_ERR {
+        return Err(io::Error::last_os_error());
+    }
+    change_mask(libc::SIG_UNBLOCK, &set_of([signal])).map(drop)
+}
+
+/// Changes which signals are blocked in this thread, and returns which were.
+fn change_mask(how: libc::c_int, set: &libc::sigset_t) -> io::Result<libc::sigset_t> {
+    let mut before = set_of([]);
+    // SAFETY: `set` is valid, and `before` is valid for writing.
+    match unsafe { libc::pthread_sigmask(how, set, &raw mut before) } {
+        0 => Ok(before),
+        error => Err(io::Error::from_raw_os_error(error)),
     }
 }
 

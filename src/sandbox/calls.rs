@@ -32,6 +32,15 @@ pub fn event_loop() -> Calls {
         .allow(libc::SYS_epoll_pwait)
 }
 
+/// Ending the process although the main thread is stuck: an alarm ends it if the last line cannot be
+/// said either.
+#[must_use]
+pub fn watcher() -> Calls {
+    Calls::new()
+        .allow_with(libc::SYS_rt_sigaction, &[(0, word(libc::SIGALRM))])
+        .allow(libc::SYS_alarm)
+}
+
 /// Running the guest.
 #[must_use]
 pub fn vcpu() -> Calls {
@@ -57,15 +66,23 @@ pub fn main_loop(process: libc::pid_t, vcpu: libc::pid_t, signal: libc::c_int) -
         )
 }
 
-/// Giving a file its name in the folder that is open as `folder`: nothing can be linked, renamed
-/// or removed but from there and to there. Paths cannot be looked at; see the threat model.
+/// Giving the file that is open as `file` its name in the folder that is open as `folder`: nothing can
+/// be linked, renamed or removed but from there and to there, and no other file's mode be changed.
+/// Paths cannot be looked at; see the threat model.
 #[must_use]
-pub fn place_file(folder: RawFd) -> Calls {
-    let folder = word(folder);
+pub fn place_file(folder: RawFd, file: RawFd) -> Calls {
+    let (folder, file) = (word(folder), word(file));
     Calls::new()
-        // What is linked is an open file, by way of /proc/self/fd or by its descriptor.
+        // What is linked is an open file, by way of /proc/self/fd.
         .allow_with(libc::SYS_linkat, &[(2, folder)])
         .allow_with(libc::SYS_renameat, &[(0, folder), (2, folder)])
+        // The one that replaces nothing, which rename(2) cannot say.
+        .allow_with(
+            libc::SYS_renameat2,
+            &[(0, folder), (2, folder), (4, libc::RENAME_NOREPLACE.into())],
+        )
+        // It takes access away if what it replaces has changed meanwhile.
+        .allow_with(libc::SYS_fchmod, &[(0, file)])
         // No flags: a file, not a folder.
         .allow_with(libc::SYS_unlinkat, &[(0, folder), (2, 0)])
         .allow(libc::SYS_fsync)

@@ -96,7 +96,7 @@ mod tests {
     fn all_lists_compile() {
         let all = calls::main_loop(1, 2, 3)
             .and(&calls::vcpu())
-            .and(&calls::place_file(7))
+            .and(&calls::place_file(7, 8))
             .and(&calls::read_file())
             .and(&calls::write_file());
         Filter::new(&all).unwrap();

@@ -47,9 +47,10 @@ pub enum SandboxError {
     Filter(#[from] FilterError),
 }
 
-/// Confines the process as a whole. Threads that are started later are confined as well; so must
-/// be all others, which is why this comes before any thread. `folders` are those where files will
-/// get their names.
+/// Confines the process as a whole: this thread and all that it starts later, which is why this comes
+/// before any thread of the run. One that is there already must have a filter by which it opens
+/// nothing, as any [`Filter`] is that allows no such calls. `folders` are those where files will get
+/// their names.
 ///
 /// # Errors
 ///
@@ -84,6 +85,12 @@ pub fn catch_violations() -> Result<(), SandboxError> {
         what: "report forbidden calls",
         source,
     })
+}
+
+/// The name of the system call with this number (`libc::SYS_*`), as in the manual.
+#[must_use]
+pub fn call_name(number: i64) -> &'static str {
+    call::name(number)
 }
 
 /// Does what [`before_a_violation_ends`] has been told, for another sudden end of the process.

@@ -83,3 +83,58 @@ impl<B: Storage> Storage for Arc<B> {
         self.as_ref().flush()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    /// Storage that keeps nothing and takes no zeros without data.
+    struct Plain;
+
+    impl Storage for Plain {
+        fn read_at(&self, _: u64, _: &[VolatileSlice<'_>]) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn write_at(&self, _: u64, _: &[VolatileSlice<'_>]) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn flush(&self) -> io::Result<()> {
+            Err(io::Error::from_raw_os_error(libc::EIO))
+        }
+    }
+
+    #[test]
+    fn storage_that_does_not_say_otherwise_takes_zeros_only_as_data() {
+        for refused in [Plain.write_zeroes(0, 512, true), Plain.discard(0, 512)] {
+            assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::Unsupported);
+        }
+    }
+
+    #[test]
+    fn who_shares_storage_reads_and_writes_the_same_bytes() {
+        let disk = Arc::new(MemoryStorage::new(vec![7; 8]));
+        let mut bytes = [1, 2];
+        let buffer = VolatileSlice::from(&mut bytes[..]);
+        Storage::write_at(&disk, 0, &[buffer]).unwrap();
+        Storage::write_zeroes(&disk, 3, 2, false).unwrap();
+        Storage::discard(&disk, 6, 1).unwrap();
+        assert_eq!(disk.contents(), [1, 2, 7, 0, 0, 7, 0, 7]);
+        let mut read = [0; 2];
+        Storage::read_at(&disk, 1, &[VolatileSlice::from(&mut read[..])]).unwrap();
+        assert_eq!(read, [2, 7]);
+        assert!(Storage::flush(&Arc::new(Plain)).is_err());
+    }
+
+    #[test]
+    fn zeros_behind_the_end_of_a_disk_in_memory_are_an_error_and_change_nothing() {
+        let disk = MemoryStorage::new(vec![7; 8]);
+        for (offset, length) in [(8, 1), (7, 2), (0, 9), (u64::MAX, 1)] {
+            assert!(disk.write_zeroes(offset, length, false).is_err());
+        }
+        assert_eq!(disk.contents(), [7; 8]);
+    }
+}

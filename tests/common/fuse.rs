@@ -1,6 +1,7 @@
-//! A file system that stops answering, as a network can: one file, served over /dev/fuse as far as
-//! this needs it (linux/fuse.h).
+//! A file system that stops answering, as a network can: a folder with one file, and with what is
+//! made there, served over /dev/fuse as far as this needs it (linux/fuse.h).
 
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -10,10 +11,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-/// The name of the file, its number, and that of the folder.
+/// The name of the file, and its number.
 const NAME: &str = "file";
-const ROOT: u64 = 1;
 const FILE: u64 = 2;
 /// The length of the file in bytes.
 pub(crate) const LENGTH: u64 = 1 << 20;
@@ -22,15 +23,33 @@ pub(crate) const LENGTH: u64 = 1 << 20;
 const LOOKUP: u32 = 1;
 const FORGET: u32 = 2;
 const GETATTR: u32 = 3;
+const SETATTR: u32 = 4;
+const UNLINK: u32 = 10;
+const RENAME: u32 = 12;
+const LINK: u32 = 13;
 const OPEN: u32 = 14;
 const READ: u32 = 15;
+const WRITE: u32 = 16;
 const RELEASE: u32 = 18;
+const GETXATTR: u32 = 22;
 const FLUSH: u32 = 25;
 const INIT: u32 = 26;
+const CREATE: u32 = 35;
 const INTERRUPT: u32 = 36;
 const BATCH_FORGET: u32 = 42;
+const LSEEK: u32 = 46;
+const TMPFILE: u32 = 51;
+/// No request has this number.
+const NOTHING: u32 = 0;
 
 const IN_HEADER: usize = 40;
+/// What stands before the names that are made or opened, and before the data that is written.
+const CREATE_IN: usize = 16;
+const WRITE_IN: usize = 40;
+/// How late a late answer is.
+const LATE: Duration = Duration::from_millis(50);
+/// The bit of SETATTR that says that there is a new length.
+const NEW_LENGTH: u32 = 8;
 
 /// What gets no answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,12 +58,52 @@ pub(crate) enum Silence {
     Lookups,
     /// Reading it.
     Reads,
+    /// Writing it.
+    Writes,
+    /// Making an unnamed file.
+    UnnamedFiles,
+    /// Looking for holes.
+    Seeks,
+    /// Nothing; but each look for a hole is answered late, and there is one after each block.
+    SlowSeeks,
+    /// Reading an extended attribute.
+    Attributes,
+    /// Giving a file a name, once something has been written.
+    LinksInTheEnd,
+    /// Giving a file another name, once something has been written.
+    RenamesInTheEnd,
+    /// Closing a file, once something has been written.
+    ClosesInTheEnd,
+}
+
+impl Silence {
+    /// The request that is meant, and whether something has to be written first.
+    const fn request(self) -> (u32, bool) {
+        match self {
+            Self::Lookups => (LOOKUP, false),
+            Self::Reads => (READ, false),
+            Self::Writes => (WRITE, false),
+            Self::UnnamedFiles => (TMPFILE, false),
+            Self::Seeks => (LSEEK, false),
+            Self::SlowSeeks => (NOTHING, false),
+            Self::Attributes => (GETXATTR, false),
+            Self::LinksInTheEnd => (LINK, true),
+            Self::RenamesInTheEnd => (RENAME, true),
+            Self::ClosesInTheEnd => (FLUSH, true),
+        }
+    }
+
+    /// Whether a call that a signal has interrupted is to hang again.
+    const fn lasts(self) -> bool {
+        matches!(self, Self::Lookups | Self::Reads)
+    }
 }
 
 /// The file system, mounted for as long as this lives.
 pub(crate) struct Hanging {
     folder: tempfile::TempDir,
     answers: Arc<AtomicBool>,
+    hangs: Arc<AtomicBool>,
     server: Option<JoinHandle<()>>,
 }
 
@@ -77,23 +136,38 @@ impl Hanging {
             return None;
         }
         let answers = Arc::new(AtomicBool::new(false));
+        let hangs = Arc::new(AtomicBool::new(false));
         let server = Server {
             device,
             silence,
             polite,
             answers: answers.clone(),
+            hangs: hangs.clone(),
             waiting: Vec::new(),
+            files: BTreeMap::from([(FILE, vec![0; usize::try_from(LENGTH).unwrap()])]),
+            names: BTreeMap::from([(NAME.as_bytes().to_vec(), FILE)]),
+            has_written: false,
         };
         let server = std::thread::spawn(move || server.serve());
         Some(Self {
             folder,
             answers,
+            hangs,
             server: Some(server),
         })
     }
 
     pub(crate) fn file(&self) -> PathBuf {
         self.folder.path().join(NAME)
+    }
+
+    /// Whether something waits for an answer that does not come, or comes late.
+    pub(crate) fn hangs(&self) -> bool {
+        self.hangs.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.folder.path().to_owned()
     }
 
     /// Gives up its silence: what waits is answered with an error.
@@ -119,8 +193,40 @@ struct Server {
     silence: Silence,
     polite: bool,
     answers: Arc<AtomicBool>,
+    hangs: Arc<AtomicBool>,
     /// Requests that nobody answers.
     waiting: Vec<u64>,
+    /// What each file has, by its number.
+    files: BTreeMap<u64, Vec<u8>>,
+    /// The number of the file that has a name.
+    names: BTreeMap<Vec<u8>, u64>,
+    has_written: bool,
+}
+
+/// One request.
+struct Request<'a> {
+    kind: u32,
+    unique: u64,
+    node: u64,
+    /// What follows the header.
+    content: &'a [u8],
+}
+
+impl Request<'_> {
+    fn word(&self, at: usize) -> u32 {
+        u32::from_le_bytes(self.content[at..at + 4].try_into().unwrap())
+    }
+
+    fn long(&self, at: usize) -> u64 {
+        u64::from_le_bytes(self.content[at..at + 8].try_into().unwrap())
+    }
+
+    /// The names that begin at `at`, each with a zero behind it.
+    fn names(&self, at: usize) -> impl Iterator<Item = Vec<u8>> {
+        self.content[at..]
+            .split(|byte| *byte == 0)
+            .map(<[u8]>::to_vec)
+    }
 }
 
 impl Server {
@@ -145,15 +251,29 @@ impl Server {
             let Ok(len) = (&self.device).read(&mut request) else {
                 return;
             };
-            self.take(&request[..len]);
+            let long = |at: usize| u64::from_le_bytes(request[at..at + 8].try_into().unwrap());
+            self.take(&Request {
+                kind: u32::from_le_bytes(request[4..8].try_into().unwrap()),
+                unique: long(8),
+                node: long(16),
+                content: &request[IN_HEADER..len],
+            });
         }
     }
 
-    fn take(&mut self, request: &[u8]) {
-        let word = |at: usize| u32::from_le_bytes(request[at..at + 4].try_into().unwrap());
-        let long = |at: usize| u64::from_le_bytes(request[at..at + 8].try_into().unwrap());
-        let (kind, unique, node) = (word(4), long(8), long(16));
-        match kind {
+    fn is_silent(&self, kind: u32) -> bool {
+        let (silent, in_the_end) = self.silence.request();
+        let answers = self.answers.load(Ordering::SeqCst);
+        kind == silent && !answers && (!in_the_end || self.has_written)
+    }
+
+    fn take(&mut self, request: &Request<'_>) {
+        let unique = request.unique;
+        match request.kind {
+            kind if self.is_silent(kind) => {
+                self.waiting.push(unique);
+                self.hangs.store(true, Ordering::SeqCst);
+            }
             INIT => {
                 // Version 7.31, no features, writes of 4 KiB.
                 let words = [7_u32, 31, 0, 0, 0, 4096, 1];
@@ -161,34 +281,85 @@ impl Server {
                 reply.resize(64, 0);
                 self.reply(unique, &reply);
             }
-            LOOKUP if self.silence == Silence::Lookups => self.waiting.push(unique),
-            READ => self.waiting.push(unique),
-            LOOKUP if request[IN_HEADER..].starts_with(NAME.as_bytes()) => {
-                let mut reply = Vec::new();
-                for long in [FILE, 0, 0, 0, 0] {
-                    reply.extend(u64::to_le_bytes(long));
-                }
-                reply.extend(attributes(FILE));
-                self.reply(unique, &reply);
-            }
-            LOOKUP => self.refuse(unique, libc::ENOENT),
-            GETATTR => {
-                let mut reply = vec![0; 16];
-                reply.extend(attributes(node));
-                self.reply(unique, &reply);
-            }
-            OPEN => self.reply(unique, &[0; 16]),
-            RELEASE | FLUSH => self.reply(unique, &[]),
             INTERRUPT => {
-                let unwanted = long(IN_HEADER);
+                let unwanted = request.long(0);
                 if self.polite && self.waiting.contains(&unwanted) {
                     self.waiting.retain(|&waiting| waiting != unwanted);
                     self.refuse(unwanted, libc::EINTR);
+                    // The end of a process waits for its files to be closed, and no signal ends that.
+                    let gives_up = !self.silence.lasts();
+                    self.answers.fetch_or(gives_up, Ordering::SeqCst);
                 }
             }
             FORGET | BATCH_FORGET => {}
+            RELEASE | FLUSH => self.reply(unique, &[]),
+            OPEN => self.reply(unique, &[0; 16]),
+            LOOKUP => {
+                let name = request.names(0).next().unwrap();
+                match self.names.get(&name) {
+                    Some(&node) => self.reply(unique, &self.entry(node)),
+                    None => self.refuse(unique, libc::ENOENT),
+                }
+            }
+            GETATTR => self.reply(unique, &self.attributes(request.node, 16)),
+            SETATTR => {
+                if request.word(0) & NEW_LENGTH != 0 {
+                    let length = request.long(16);
+                    let file = self.files.get_mut(&request.node).unwrap();
+                    file.resize(usize::try_from(length).unwrap(), 0);
+                }
+                self.reply(unique, &self.attributes(request.node, 16));
+            }
+            TMPFILE | CREATE => {
+                let node = FILE + 1 + self.files.len() as u64;
+                self.files.insert(node, Vec::new());
+                if request.kind == CREATE {
+                    let name = request.names(CREATE_IN).next().unwrap();
+                    self.names.insert(name, node);
+                }
+                let mut reply = self.entry(node);
+                reply.extend([0; 16]);
+                self.reply(unique, &reply);
+            }
+            LINK => {
+                let (node, name) = (request.long(0), request.names(8).next().unwrap());
+                self.names.insert(name, node);
+                self.reply(unique, &self.entry(node));
+            }
+            RENAME => {
+                let mut names = request.names(8);
+                let node = self.names.remove(&names.next().unwrap()).unwrap();
+                self.names.insert(names.next().unwrap(), node);
+                self.reply(unique, &[]);
+            }
+            UNLINK => {
+                self.names.remove(&request.names(0).next().unwrap());
+                self.reply(unique, &[]);
+            }
+            READ | WRITE => self.transfer(request),
+            LSEEK if self.silence == Silence::SlowSeeks => {
+                self.hangs.store(true, Ordering::SeqCst);
+                std::thread::sleep(LATE);
+                self.reply(unique, &seek(request).to_le_bytes());
+            }
             _ => self.refuse(unique, libc::ENOSYS),
         }
+    }
+
+    fn transfer(&mut self, request: &Request<'_>) {
+        let start = usize::try_from(request.long(8)).unwrap();
+        let size = request.word(16);
+        let end = start + size as usize;
+        let file = self.files.get_mut(&request.node).unwrap();
+        if request.kind == READ {
+            let end = end.min(file.len());
+            let bytes = file[start.min(end)..end].to_vec();
+            return self.reply(request.unique, &bytes);
+        }
+        self.has_written = true;
+        file.resize(file.len().max(end), 0);
+        file[start..end].copy_from_slice(&request.content[WRITE_IN..]);
+        self.reply(request.unique, &u64::from(size).to_le_bytes());
     }
 
     fn reply(&self, unique: u64, content: &[u8]) {
@@ -208,19 +379,41 @@ impl Server {
         // Whoever asked may have gone.
         let _ = (&self.device).write(&reply);
     }
+
+    /// What is told of a name: the number of its file, nothing that may be remembered, and the file's
+    /// attributes.
+    fn entry(&self, node: u64) -> Vec<u8> {
+        let mut bytes = node.to_le_bytes().to_vec();
+        bytes.extend(self.attributes(node, 32));
+        bytes
+    }
+
+    /// The attributes of a file, behind so many zeros.
+    fn attributes(&self, node: u64, zeros: usize) -> Vec<u8> {
+        let (mode, size) = match self.files.get(&node) {
+            None => (libc::S_IFDIR | 0o777, 0),
+            Some(file) => (libc::S_IFREG | 0o666, file.len() as u64),
+        };
+        let mut bytes = vec![0; zeros];
+        for long in [node, size, size / 512, 0, 0, 0] {
+            bytes.extend(u64::to_le_bytes(long));
+        }
+        for word in [0, 0, 0, mode, 1, 0, 0, 0, 4096, 0] {
+            bytes.extend(u32::to_le_bytes(word));
+        }
+        bytes
+    }
 }
 
-fn attributes(node: u64) -> Vec<u8> {
-    let (mode, size) = match node {
-        ROOT => (libc::S_IFDIR | 0o777, 0),
-        _ => (libc::S_IFREG | 0o666, LENGTH),
-    };
-    let mut bytes = Vec::new();
-    for long in [node, size, size / 512, 0, 0, 0] {
-        bytes.extend(u64::to_le_bytes(long));
+/// Where the next block with data, or the next hole, begins in a file that has them by turns.
+fn seek(request: &Request<'_>) -> u64 {
+    const BLOCK: u64 = 4096;
+    let (offset, whence) = (request.long(8), request.word(16));
+    let block = offset / BLOCK;
+    let wanted = u64::from(whence == libc::SEEK_HOLE.cast_unsigned());
+    if block % 2 == wanted {
+        offset
+    } else {
+        ((block + 1) * BLOCK).min(LENGTH)
     }
-    for word in [0, 0, 0, mode, 1, 0, 0, 0, 4096, 0] {
-        bytes.extend(u32::to_le_bytes(word));
-    }
-    bytes
 }

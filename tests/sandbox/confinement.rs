@@ -25,10 +25,11 @@ fn lists() -> BTreeMap<&'static str, Calls> {
     let own = std::process::id().cast_signed();
     let main = calls::main_loop(own, NOBODY, libc::SIGURG);
     BTreeMap::from([
-        ("main", main.and(&calls::place_file(FOLDER))),
+        ("main", main.and(&calls::place_file(FOLDER, ELSEWHERE))),
         ("vcpu", calls::vcpu().and(&calls::read_file())),
         ("input", calls::event_loop().and(&calls::read_file())),
         ("output", calls::event_loop().and(&calls::write_file())),
+        ("watcher", calls::watcher()),
         ("nothing", Calls::new()),
     ])
 }
@@ -340,7 +341,7 @@ fn an_output_gets_its_name_in_its_folder_and_nowhere_else() {
         let handle = File::open(folder.path()).unwrap();
         let file = tempfile::tempfile_in(folder.path()).unwrap();
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        Filter::new(&calls::place_file(handle.as_raw_fd()))
+        Filter::new(&calls::place_file(handle.as_raw_fd(), file.as_raw_fd()))
             .unwrap()
             .install()
             .unwrap();
@@ -461,7 +462,7 @@ fn every_thread_of_a_run_is_confined() {
             let state = (value("NoNewPrivs:"), value("Seccomp:"));
             threads.insert(name.trim().to_owned(), state);
         }
-        let ours = ["vmm", "vcpu", "input", "output"];
+        let ours = ["vmm", "vcpu", "input", "output", "watcher"];
         let confined = ("1".to_owned(), "2".to_owned());
         ours.iter()
             .all(|name| threads.get(*name) == Some(&confined))

@@ -252,6 +252,12 @@ mod tests {
 
     /// Two disks that work while the program waits, a request or a few at a time.
     fn disks(seed: u64) -> (impl Ports, Both) {
+        let (ports, disks, _) = watched_disks(seed);
+        (ports, disks)
+    }
+
+    /// The same with the disks as they are from the inside.
+    fn watched_disks(seed: u64) -> (impl Ports, Both, [Rc<FakeDisk>; 2]) {
         let fakes = [0, 1].map(|number| FakeDisk::new(vec![0; 1 << 16], 512, seed + number));
         let ports = ports_with(&[], fakes.clone().map(|fake| fake as _), seed);
         let devices = [(0, Purpose::Read), (1, Purpose::Write)].map(|(index, purpose)| {
@@ -259,7 +265,7 @@ mod tests {
             let fake: &Rc<FakeDisk> = &fakes[index];
             BlockDevice::init(Rc::clone(fake), queue, purpose, 16, |_| {}).unwrap()
         });
-        (ports, devices)
+        (ports, devices, fakes)
     }
 
     /// How often the program sleeps until everything has come back.
@@ -331,6 +337,67 @@ mod tests {
             assert_eq!(wait, Ok(()));
             assert_eq!(completed(&mut disks[0]), 1);
         }
+    }
+
+    /// How often the program sleeps with so many reads and writes under way, whatever the disks do.
+    fn all_sleeps(reads: u16, writes: u16, wake: Wake) -> Vec<usize> {
+        let count = |seed| {
+            let (ports, mut disks) = disks(seed);
+            start(&mut disks[0], Kind::Read, reads);
+            start(&mut disks[1], Kind::Write, writes);
+            sleeps(&ports, &mut disks, wake)
+        };
+        (0..SEEDS).map(count).collect()
+    }
+
+    #[test]
+    fn an_output_wakes_the_program_each_time_when_half_is_left() {
+        for count in all_sleeps(0, 16, Wake::Output(OUTPUT)) {
+            assert!((2..=5).contains(&count), "{count} sleeps for 16 writes");
+        }
+    }
+
+    #[test]
+    fn a_program_that_can_use_every_read_is_woken_more_often() {
+        let at_leisure = all_sleeps(6, 10, Wake::Output(OUTPUT));
+        let eager = all_sleeps(6, 10, Wake::OutputAndReads(OUTPUT));
+        let more = at_leisure
+            .iter()
+            .zip(&eager)
+            .filter(|(less, more)| less < more);
+        assert!(
+            more.count() > at_leisure.len() / 2,
+            "{at_leisure:?} {eager:?}"
+        );
+    }
+
+    #[test]
+    fn a_device_is_asked_whether_it_has_failed_only_if_nothing_came_back() {
+        for seed in 0..SEEDS {
+            let (ports, mut disks, fakes) = watched_disks(seed);
+            start(&mut disks[0], Kind::Read, 1);
+            let accesses = || fakes.iter().map(|fake| fake.get().accesses).sum::<usize>();
+            let before = accesses();
+            let wait = Waiter::default().wait(&ports, &mut disks, Wake::Only(0), || {});
+            assert_eq!((wait, completed(&mut disks[0])), (Ok(()), 1));
+            assert_eq!(accesses(), before);
+        }
+    }
+
+    #[test]
+    fn looks_at_the_rings_of_busy_disks_get_fewer_where_they_are_in_vain() {
+        let (_, mut disks) = disks(1);
+        // The disk is not told, and so it never answers.
+        submit(&mut disks[0], Kind::Read, 2);
+        let mut waiter = Waiter::default();
+        let looks = [16, 8, 4, 2, 1, 1].map(|expected| {
+            assert!(!waiter.spin(&mut disks, Wake::Only(0)));
+            (waiter.spins, expected)
+        });
+        assert!(
+            looks.iter().all(|(spins, expected)| spins == expected),
+            "{looks:?}"
+        );
     }
 
     #[test]

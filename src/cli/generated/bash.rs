@@ -82,9 +82,8 @@ fn function(name: &str, all: &[Opt], others: &str) -> String {
 }
 
 pub(super) fn script() -> String {
-    let words = commands::WORDS.map(|command| command.word);
-    let copy = format!("-f -W '{}'", words.join(" "));
-    let mut functions = function("_vmm_copy", &options::all(), &copy);
+    let words = commands::WORDS.map(|command| command.word).join(" ");
+    let mut functions = function("_vmm_copy", &options::all(), "-f");
     let mut choice = String::new();
     for command in alike() {
         let name = format!("_vmm_{}", command.words[0]);
@@ -113,6 +112,10 @@ _vmm() {{
   case $command in
 {choice}    *) _vmm_copy ;;
   esac
+  # A file may have the name of a command.
+  if [[ $COMP_CWORD -eq 1 && $cur != -* ]]; then
+    mapfile -t COMPREPLY < <(compgen -f -W '{words}' -- \"$cur\" | sort -u)
+  fi
 }}
 complete -F _vmm vmm
 "

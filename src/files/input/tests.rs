@@ -7,7 +7,7 @@
 )]
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::process::Command;
 
@@ -67,6 +67,49 @@ fn bytes_far_beyond_the_end_are_zeros() {
     let input = InputFile::open(&path, false).unwrap();
     assert_eq!(read(&input, 1024, 512).unwrap(), [0; 512]);
     assert_eq!(read(&input, u64::MAX, 512).unwrap(), [0; 512]);
+}
+
+#[test]
+fn what_a_file_occupies_is_what_the_file_system_says() {
+    let folder = folder();
+    let path = folder.path().join("input");
+    let sparse = fs::File::create(&path).unwrap();
+    sparse.set_len(1 << 20).unwrap();
+    assert_eq!(InputFile::open(&path, false).unwrap().allocated(), 0);
+    fs::write(&path, content(100_000)).unwrap();
+    let input = InputFile::open(&path, false).unwrap();
+    let blocks = fs::metadata(&path).unwrap().blocks();
+    assert_eq!(input.allocated(), blocks * 512);
+    assert!(input.allocated() >= 100_000);
+    assert_eq!(input.block_size(), None, "it is no device");
+    assert_eq!(input.notes(), [""; 0]);
+}
+
+#[test]
+fn nothing_is_ever_written_to_an_input() {
+    let folder = folder();
+    let path = folder.path().join("input");
+    fs::write(&path, content(512)).unwrap();
+    let input = InputFile::open(&path, false).unwrap();
+    let mut memory = [1; 512];
+    let written = input.write_at(0, &[VolatileSlice::from(&mut memory[..])]);
+    assert_eq!(written.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+    assert_eq!(fs::read(&path).unwrap(), content(512));
+}
+
+#[test]
+fn data_in_what_was_a_hole_is_found_at_the_end() {
+    let folder = folder();
+    let path = folder.path().join("input");
+    let file = fs::File::create(&path).unwrap();
+    file.set_len(1 << 20).unwrap();
+    let input = InputFile::open(&path, false).unwrap();
+    let list = input.holes(ListBounds::MEMORY).list;
+    assert_eq!(list.ranges(1 << 20).count(), 0);
+    assert!(input.check_holes(&list).is_ok());
+    file.write_all_at(&[1], 700_000).unwrap();
+    let error = input.check_holes(&list).unwrap_err();
+    assert!(matches!(error, FileError::HoleFilled { offset, .. } if offset <= 700_000));
 }
 
 #[test]

@@ -156,3 +156,20 @@ fn one_device_without_content_may_be_written_twice() {
     fs::write(folder.path().join("input"), "input").unwrap();
     run(folder.path(), ["input", "input", "/dev/null", "/dev/null"]).unwrap();
 }
+
+#[test]
+fn what_has_come_to_the_name_meanwhile_is_not_replaced() {
+    let folder = folder();
+    let path = folder.path().join("statistics");
+    for naming in [Naming::Unnamed, Naming::Hidden] {
+        let file = NewFile::create_named(Role::Statistics, &path, naming).unwrap();
+        // Perhaps the copy itself, where the file system takes two names for one.
+        std::fs::write(&path, "the copy").unwrap();
+        let error = file.save(b"statistics").unwrap_err().to_string();
+        assert!(error.contains("something has come to its name"), "{error}");
+        drop(file);
+        assert_eq!(std::fs::read(&path).unwrap(), b"the copy");
+        assert_eq!(names(&folder), ["statistics"]);
+        std::fs::remove_file(&path).unwrap();
+    }
+}

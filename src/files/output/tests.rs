@@ -174,6 +174,31 @@ fn without_a_commit_nothing_is_left_and_the_old_output_stays() {
 }
 
 #[test]
+fn a_copy_that_is_given_up_leaves_nothing_while_somebody_still_holds_it() {
+    for naming in BOTH {
+        let setup = Setup::new(5000);
+        let output = setup.create_named("copy", naming);
+        copy(&output, 5000).unwrap();
+        OutputFile::discard(&output);
+        assert_eq!(setup.names(), [""; 0]);
+        assert!(write(&output, 0, &[1; 512]).is_err());
+    }
+}
+
+#[test]
+fn a_durable_copy_on_an_ordinary_file_system_gives_no_reason_for_a_warning() {
+    let setup = Setup::new(5000);
+    let options = OutputOptions {
+        fsync: true,
+        ..OutputOptions::default()
+    };
+    let output = OutputFile::create(&setup.path("copy"), &setup.input, options).unwrap();
+    copy(&output, 5000).unwrap();
+    assert_eq!(output.commit().unwrap(), [""; 0]);
+    assert_eq!(output.block_size(), None, "it is no device");
+}
+
+#[test]
 fn an_existing_output_is_replaced_and_its_mode_kept() {
     for naming in BOTH {
         for kept in [0o600, 0o640, 0o755, 0o777] {
@@ -219,15 +244,59 @@ fn a_new_output_has_the_permissions_of_any_new_file() {
 }
 
 #[test]
-fn an_output_that_appears_during_the_copy_is_replaced() {
+fn a_name_without_a_folder_is_one_in_the_current_folder() {
+    let setup = Setup::new(100);
+    let path = Path::new("a copy in the folder that this process is in");
+    let output = OutputFile::create(path, &setup.input, OutputOptions::default()).unwrap();
+    let folder = fstat(output.folder().unwrap()).unwrap();
+    let current = fs::metadata(".").unwrap();
+    assert_eq!(
+        (folder.st_dev, folder.st_ino),
+        (current.dev(), current.ino())
+    );
+}
+
+#[test]
+fn what_comes_to_the_name_during_the_copy_is_replaced_and_nobody_gets_more() {
+    for naming in BOTH {
+        for had in [false, true] {
+            let setup = Setup::new(700);
+            let path = setup.path("copy");
+            if had {
+                fs::write(&path, "old").unwrap();
+                set_mode(&path, 0o644);
+            }
+            let output = setup.create_named("copy", naming);
+            copy(&output, 700).unwrap();
+            fs::write(setup.path("other"), "of another").unwrap();
+            set_mode(&setup.path("other"), 0o600);
+            fs::rename(setup.path("other"), &path).unwrap();
+            let warnings = output.commit().unwrap();
+            let said = if had {
+                "exchanged"
+            } else {
+                "had come to its name"
+            };
+            assert!(warnings[0].contains(said), "{warnings:?}");
+            assert_eq!(fs::read(&path).unwrap(), content(700));
+            assert_eq!(mode(&path), 0o600);
+            assert_eq!(setup.names(), ["copy"]);
+        }
+    }
+}
+
+#[test]
+fn an_old_output_that_is_removed_during_the_copy_leaves_what_it_allowed() {
     for naming in BOTH {
         let setup = Setup::new(700);
+        let path = setup.path("copy");
+        fs::write(&path, "old").unwrap();
+        set_mode(&path, 0o640);
         let output = setup.create_named("copy", naming);
         copy(&output, 700).unwrap();
-        fs::write(setup.path("copy"), "of another").unwrap();
-        output.commit().unwrap();
-        assert_eq!(fs::read(setup.path("copy")).unwrap(), content(700));
-        assert_eq!(setup.names(), ["copy"]);
+        fs::remove_file(&path).unwrap();
+        assert_eq!(output.commit().unwrap(), [""; 0]);
+        assert_eq!(mode(&path), 0o640);
     }
 }
 

@@ -47,6 +47,27 @@ fn a_short_or_interrupted_transfer_goes_on_where_it_stopped() {
 }
 
 #[test]
+fn a_piece_ends_with_its_buffer_wherever_it_begins() {
+    let mut memory = [0; 100];
+    let start = memory.as_ptr().addr();
+    let buffer = VolatileSlice::from(&mut memory[..]);
+    for (skip, left, size) in [
+        (0, 1000, 100),
+        (30, 1000, 70),
+        (30, 20, 20),
+        (100, 1000, 0),
+        (u64::MAX, u64::MAX, 0),
+    ] {
+        let piece = piece(&buffer, skip, left);
+        assert_eq!(piece.iov_len, size, "{skip} {left}");
+        assert_eq!(
+            end_of(&piece).addr().min(start + 100),
+            end_of(&piece).addr()
+        );
+    }
+}
+
+#[test]
 fn an_error_after_a_short_transfer_tells_how_far_it_came() {
     let mut memory = [0; 1000];
     let buffers = slices(&mut memory, 100);

@@ -3,9 +3,7 @@
 //! volume 3, section 6.15, and volume 2 for each instruction).
 
 use guest_abi::layout::{IMAGE, MMIO, MMIO_END};
-use iced_x86::{
-    Code, Decoder, DecoderOptions, EncodingKind, Instruction, Mnemonic, OpKind, Register,
-};
+use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 
 use super::ports::Ports;
 use super::{MAX_INSTRUCTION, PLAIN_MOVES, Scene};
@@ -279,15 +277,14 @@ fn division(scene: &Scene, instruction: &Instruction) -> Option<String> {
     Some(format!("{what} ({})", name(instruction)))
 }
 
-/// The SSE instructions that take 16 bytes of memory want them aligned, but for a few.
+/// The instructions that take 16 bytes of memory want them aligned, but for a few: those of SSE, and
+/// CMPXCHG16B. Those of AVX, which do not, the machine does not have.
 fn misaligned(scene: &Scene, instruction: &Instruction) -> Option<String> {
     let may_be_anywhere = matches!(
         instruction.mnemonic(),
         Mnemonic::Movups | Mnemonic::Movupd | Mnemonic::Movdqu | Mnemonic::Lddqu
     );
-    let is_sse = instruction.encoding() == EncodingKind::Legacy
-        && (0..instruction.op_count()).any(|operand| instruction.op_register(operand).is_xmm());
-    if !is_sse || may_be_anywhere || instruction.memory_size().size() != 16 {
+    if may_be_anywhere || instruction.memory_size().size() != 16 {
         return None;
     }
     let address = address(scene, instruction)?;

@@ -105,6 +105,10 @@ mod tests {
                 "a write to memory that is read-only (page fault at 0x11000)",
             ),
             (
+                DMA_POOL,
+                "access to forbidden memory (page fault at 0x200000)",
+            ),
+            (
                 RAM_SIZE,
                 "access to memory that is not there (page fault at 0x800000)",
             ),
@@ -162,6 +166,7 @@ mod tests {
         let mut scene = scenery.scene();
         scene.regs.rip = IMAGE + PAGE_SIZE - 2;
         assert!(explain(&scene, IMAGE + PAGE_SIZE).starts_with("a jump to data"));
+        assert!(explain(&scene, 8).starts_with("access through a null pointer"));
         // mov al, [rdi], which ends with the page.
         scenery.write(IMAGE + PAGE_SIZE - 2, &[0x8a, 0x07]);
         assert!(explain(&scene, IMAGE + PAGE_SIZE).starts_with("a write to memory"));

@@ -129,6 +129,14 @@ fn a_segment_allows_what_it_says_on_each_page_that_it_touches_and_on_no_other() 
 }
 
 #[test]
+fn a_segment_that_may_not_be_read_allows_no_reading() {
+    for (flags, write) in [(0, false), (PF_W, true)] {
+        let found = permissions(&with_segment(IMAGE + PAGE_SIZE, 1, flags)).unwrap();
+        assert_eq!((found[1].read, found[1].write), (false, write));
+    }
+}
+
+#[test]
 fn a_segment_lies_wholly_within_the_image() {
     let end = IMAGE + IMAGE_SIZE;
     for (start, size) in [(IMAGE - 1, 2), (end - 1, 2), (end, 1), (u64::MAX, 1)] {
@@ -219,8 +227,11 @@ fn a_segment_with_bytes_in_the_file_alone_is_refused() {
 
 #[test]
 fn more_segments_than_any_linker_makes_are_refused() {
-    let refused = try_load(&executable(u16::MAX - 1, 4096));
-    assert!(matches!(refused, Err(LoadError::Elf(reason)) if reason.contains("too many")));
+    assert_eq!(try_load(&executable(MAX_SEGMENTS - 1, 12)).unwrap(), IMAGE);
+    for notes in [MAX_SEGMENTS, u16::MAX - 1] {
+        let refused = try_load(&executable(notes, 12));
+        assert!(matches!(refused, Err(LoadError::Elf(reason)) if reason.contains("too many")));
+    }
 }
 
 #[test]

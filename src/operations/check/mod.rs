@@ -14,9 +14,9 @@ use serde::Serialize;
 
 use crate::config::{HostCheck, OutputFormat};
 use crate::machine::{self, Severity};
-use crate::operations::beginning;
+use crate::operations::beginning::{self, Beginning};
 use crate::report::{self, Console, ConsoleOptions, check_object, finding_object};
-use crate::runtime::{Signals, say_goodbye};
+use crate::runtime::{Watched, say_goodbye};
 
 /// A copy would fail here, as it does where the host fails it.
 const EXIT_HOST: u8 = 3;
@@ -80,14 +80,32 @@ impl From<machine::Finding> for Finding {
 /// Looks at what `check` asks for, tells the user, and returns the exit status: 0 if a copy would
 /// run.
 pub fn run(check: &HostCheck) -> u8 {
+    let watched = Watched {
+        confined: true,
+        ..Watched::default()
+    };
+    match Beginning::new(None, watched) {
+        Ok(beginning) => look(check, &beginning),
+        Err(error) => {
+            report::last_words(&error.to_string(), PATIENCE);
+            error.exit_code()
+        }
+    }
+}
+
+/// Looks, and returns the exit status.
+fn look(check: &HostCheck, beginning: &Beginning) -> u8 {
     let folder = check.folder.as_deref().unwrap_or(Path::new("."));
     beginning::knock([folder]);
-    let Ok(signals) = Signals::take_over() else {
-        report::last_words("cannot take over signals", PATIENCE);
-        return EXIT_HOST;
+    let signals = match beginning.take_over_signals() {
+        Ok(signals) => signals,
+        Err(error) => {
+            report::last_words(&error.to_string(), PATIENCE);
+            return error.exit_code();
+        }
     };
     let mut talk = Talk {
-        console: Console::open(options()),
+        console: beginning.open_console(options(), &[], true),
         format: check.format,
         missing: false,
     };
@@ -103,7 +121,7 @@ pub fn run(check: &HostCheck) -> u8 {
     talk.console.drain(give_up, PATIENCE, signals.as_fd());
 
     let (mut talk, signals) = if has_kvm {
-        match trial::boot(talk, signals) {
+        match trial::boot(talk, signals, &beginning.watch) {
             Ok(ended) => ended,
             Err(status) => return status,
         }

@@ -8,7 +8,7 @@ use guest_abi::ports::EXIT;
 use super::{EXIT_HOST, Finding, State, Talk};
 use crate::machine::{self, Machine, Vcpu};
 use crate::report::{Console, last_words};
-use crate::runtime::{Deadline, JustRun, Outcome, RunError, Runner, Signals};
+use crate::runtime::{Deadline, JustRun, Outcome, RunError, Runner, Signals, Watch};
 
 /// What the finding is about.
 pub(super) const WHAT: &str = "guest";
@@ -26,7 +26,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// # Errors
 ///
 /// The exit status, where nothing more is to be said: a signal has ended the run.
-pub(super) fn boot(talk: Talk, signals: Signals) -> Result<(Talk, Signals), u8> {
+pub(super) fn boot(talk: Talk, signals: Signals, watch: &Watch) -> Result<(Talk, Signals), u8> {
     let Talk {
         console,
         format,
@@ -36,6 +36,7 @@ pub(super) fn boot(talk: Talk, signals: Signals) -> Result<(Talk, Signals), u8> 
     let ran = match machine() {
         Ok(vcpu) => Runner::new(vcpu)
             .signals(signals)
+            .watched_by(watch)
             .deadline(Deadline::after(LIMIT))
             .run(&mut JustRun, console),
         Err(error) => Err(error),
@@ -48,8 +49,10 @@ pub(super) fn boot(talk: Talk, signals: Signals) -> Result<(Talk, Signals), u8> 
             ..
         }) => (console, signals, result.map(drop)),
         Err(error) => {
-            let signals = Signals::take_over().map_err(|_| EXIT_HOST)?;
-            (Console::open(super::options()), signals, Err(error))
+            let signals = watch.take_over_signals().map_err(|_| EXIT_HOST)?;
+            let mut console = Console::open(super::options());
+            console.count_beats(watch.beats());
+            (console, signals, Err(error))
         }
     };
     if let Err(error @ RunError::Signal(_)) = &result {

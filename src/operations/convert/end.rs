@@ -10,7 +10,7 @@ use crate::operations::ending;
 use crate::operations::written::{self, Written};
 use crate::quote::quote_path;
 use crate::report::Console;
-use crate::runtime::{GuestEnd, Outcome, RunError};
+use crate::runtime::{GuestEnd, Outcome, RunError, Watch};
 
 /// How long the output is, if it may be put in place. The output itself still checks that all was
 /// written.
@@ -124,6 +124,12 @@ pub(super) fn finish(
 }
 
 /// Says why a run did not even begin, and returns the exit status.
-pub(super) fn refuse(config: &ConvertConfig, error: &RunError, elapsed: Duration) -> u8 {
-    ending::refuse(Console::open(console_options(config)), error, elapsed)
+pub(super) fn refuse(
+    config: &ConvertConfig,
+    error: &RunError,
+    elapsed: Duration,
+    watch: &Watch,
+) -> u8 {
+    let console = Console::open(console_options(config));
+    ending::refuse(console, error, elapsed, watch)
 }

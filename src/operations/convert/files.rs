@@ -91,12 +91,11 @@ impl Files {
 
     /// Puts the output in place; returns warnings.
     pub(super) fn commit(&self) -> Result<Vec<String>, RunError> {
+        // Once the output is in place there is as little as possible that could keep the run.
+        let inputs = self.inputs.iter();
+        let grown: Vec<_> = inputs.filter_map(|input| input.check_unchanged()).collect();
         let mut warnings = self.output.commit()?;
-        warnings.extend(
-            self.inputs
-                .iter()
-                .filter_map(|input| input.check_unchanged()),
-        );
+        warnings.extend(grown);
         Ok(warnings)
     }
 }

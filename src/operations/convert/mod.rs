@@ -22,10 +22,10 @@ pub use session::{Complaint, ComplaintKind, Session};
 
 use crate::config::{ConvertConfig, DiskFormat, ProgressPercent};
 use crate::machine::{self, Machine};
-use crate::operations::beginning::{self, Beginning, open_console};
+use crate::operations::beginning::{self, Beginning};
 use crate::operations::ports::{SerialPorts, configuration_frame, does_not_fit};
-use crate::report::{Console, ConsoleOptions};
-use crate::runtime::{GuestEnd, Operation, Outcome, ReportSource, RunError};
+use crate::report::{Console, ConsoleOptions, OutputFormat};
+use crate::runtime::{GuestEnd, Operation, Outcome, ReportSource, RunError, Watch, Watched};
 use crate::sandbox::calls;
 use disks::Disks;
 use files::Files;
@@ -80,23 +80,30 @@ impl Reports {
 #[must_use]
 pub fn run(config: &ConvertConfig) -> u8 {
     let started = Instant::now();
-    match start(config) {
+    let watched = Watched {
+        confined: config.sandbox,
+        makes_output: true,
+        for_programs: config.format == OutputFormat::Json,
+        ..Watched::default()
+    };
+    let beginning = match Beginning::new(config.timeout, watched) {
+        Ok(beginning) => beginning,
+        Err(error) => return end::refuse(config, &error, started.elapsed(), &Watch::default()),
+    };
+    match start(config, &beginning) {
         Ok((conversion, outcome)) => end::finish(config, &conversion, outcome, started.elapsed()),
-        Err(error) => end::refuse(config, &error, started.elapsed()),
+        Err(error) => end::refuse(config, &error, started.elapsed(), &beginning.watch),
     }
 }
 
 /// Goes as far as there is an outcome, good or bad.
-fn start(config: &ConvertConfig) -> Result<(Conversion, Outcome), RunError> {
-    let refused = config.clone();
-    let refuse = move |error: &RunError, elapsed| end::refuse(&refused, error, elapsed);
-    let beginning = Beginning::new(config.timeout, refuse)?;
+fn start(config: &ConvertConfig, beginning: &Beginning) -> Result<(Conversion, Outcome), RunError> {
     let (inputs, cancel) = Files::sources(config)?;
     let written = [Some(config.output.as_path()), config.stats_file.as_deref()];
     beginning::knock(written.into_iter().flatten());
-    let (deadline, signals) = beginning.take_over_signals()?;
+    let signals = beginning.take_over_signals()?;
     let files = Files::new(config, inputs, cancel)?;
-    let console = open_console(console_options(config), &files.notes(), config.sandbox);
+    let console = beginning.open_console(console_options(config), &files.notes(), config.sandbox);
 
     let slots = files.inputs.len() + 1;
     let mut machine = Machine::with_heap(machine::open_kvm()?, slots)?;
@@ -107,13 +114,13 @@ fn start(config: &ConvertConfig) -> Result<(Conversion, Outcome), RunError> {
     let vcpu = ports.boot(machine, Some(helped), GUEST)?;
 
     let placing = files.placing();
-    let runner = beginning::runner(vcpu, &placing, disks.workers())
+    let runner = beginning
+        .runner(vcpu, &placing, disks.workers())
         .main_calls(&calls::sync_file())
         .helping_calls(&calls::read_file())
         // The head of an image that was written is looked at.
         .main_calls(&calls::read_file())
         .signals(signals)
-        .deadline(deadline)
         .confined(config.sandbox);
     let mut conversion = Conversion {
         session: Session::new(config.digest.is_some()),

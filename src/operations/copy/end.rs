@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::operations::ending;
 use crate::operations::written::{self, Written};
 use crate::report::Console;
-use crate::runtime::{GuestEnd, Outcome, RunError};
+use crate::runtime::{GuestEnd, Outcome, RunError, Watch};
 
 /// Whether the output may be put in place. The output itself still checks that all was written.
 /// `driver_fault` tells what the guest's drivers did wrong.
@@ -66,6 +66,7 @@ pub(super) fn finish(
 }
 
 /// Says why a run did not even begin, and returns the exit status.
-pub(super) fn refuse(config: &Config, error: &RunError, elapsed: Duration) -> u8 {
-    ending::refuse(Console::open(console_options(config, 0)), error, elapsed)
+pub(super) fn refuse(config: &Config, error: &RunError, elapsed: Duration, watch: &Watch) -> u8 {
+    let console = Console::open(console_options(config, 0));
+    ending::refuse(console, error, elapsed, watch)
 }

@@ -139,8 +139,10 @@ impl Files {
     /// Puts the output in place; returns warnings. `data` is where the input was said to have data.
     pub(super) fn commit(&self, data: &DataList<'_>) -> Result<Vec<String>, FileError> {
         self.input.check_holes(data)?;
+        // Once the output is in place there is as little as possible that could keep the run.
+        let grown = self.input.check_unchanged();
         let mut warnings = self.output.commit()?;
-        warnings.extend(self.input.check_unchanged());
+        warnings.extend(grown);
         Ok(warnings)
     }
 }

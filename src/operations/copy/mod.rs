@@ -22,10 +22,12 @@ pub use session::Session;
 
 use crate::config::{Config, Protocol};
 use crate::machine::{self, Machine, MachineError};
-use crate::operations::beginning::{self, Beginning, open_console};
-use crate::report::{Console, ConsoleOptions};
-use crate::runtime::{GuestEnd, Operation, Outcome, ReportSource, RunError, SerialInput};
-use crate::sandbox::calls;
+use crate::operations::beginning::{self, Beginning};
+use crate::report::{Console, ConsoleOptions, OutputFormat};
+use crate::runtime::{
+    GuestEnd, Operation, Outcome, ReportSource, RunError, SerialInput, Watch, Watched,
+};
+use crate::sandbox::{Calls, calls};
 use channels::Channels;
 use disks::Disks;
 use files::Files;
@@ -51,30 +53,45 @@ struct Copy {
 /// no copy the output's path is as it was.
 pub fn run(config: &Config) -> u8 {
     let (started, ticks) = (Instant::now(), Ticks::now());
-    match start(config) {
+    let beginning = match Beginning::new(config.timeout, watched(config)) {
+        Ok(beginning) => beginning,
+        Err(error) => return end::refuse(config, &error, started.elapsed(), &Watch::default()),
+    };
+    match start(config, &beginning) {
         Ok((copy, outcome)) => {
             let elapsed = started.elapsed();
             let digest_ticks = copy.session.digest_ticks();
             let digest_seconds = digest_ticks.map(|digest| ticks.seconds(digest, elapsed));
             end::finish(config, &copy, outcome, elapsed, digest_seconds)
         }
-        Err(error) => end::refuse(config, &error, started.elapsed()),
+        Err(error) => end::refuse(config, &error, started.elapsed(), &beginning.watch),
+    }
+}
+
+/// What the watcher has to know.
+fn watched(config: &Config) -> Watched {
+    Watched {
+        confined: config.sandbox,
+        makes_output: true,
+        for_programs: config.format == OutputFormat::Json,
+        last_act: match config.serial_input {
+            true => SerialInput::calls_of_stdin(),
+            false => Calls::new(),
+        },
+        ..Watched::default()
     }
 }
 
 /// Goes as far as there is an outcome, good or bad.
-fn start(config: &Config) -> Result<(Copy, Outcome), RunError> {
-    let refused = config.clone();
-    let refuse = move |error: &RunError, elapsed| end::refuse(&refused, error, elapsed);
-    let beginning = Beginning::new(config.timeout, refuse)?;
+fn start(config: &Config, beginning: &Beginning) -> Result<(Copy, Outcome), RunError> {
     let sources = files::OpenedInputs::open(config)?;
     let written = [Some(config.output.as_path()), config.stats_file.as_deref()];
     beginning::knock(written.into_iter().flatten());
-    let (deadline, signals) = beginning.take_over_signals()?;
+    let signals = beginning.take_over_signals()?;
     let (files, image) = sources.with_outputs(config)?;
     let notes = [files.notes(), files.sector_notes(config)].concat();
     let options = console_options(config, files.input.len());
-    let mut console = open_console(options, &notes, config.sandbox);
+    let mut console = beginning.open_console(options, &notes, config.sandbox);
 
     let sector_size = u64::from(config.input_sector_size.bytes());
     let sectors = files.input.len().div_ceil(sector_size);
@@ -98,11 +115,11 @@ fn start(config: &Config) -> Result<(Copy, Outcome), RunError> {
     };
     let placing = files.placing();
     let poller = vcpu.make_poller()?;
-    let runner = beginning::runner(vcpu, &placing, disks.workers(poller))
+    let runner = beginning
+        .runner(vcpu, &placing, disks.workers(poller))
         .main_calls(&calls::find_holes().and(&calls::sync_file()))
         .helping_calls(&disks::calls())
         .signals(signals)
-        .deadline(deadline)
         .confined(config.sandbox);
     let runner = channels.listen(runner).serial_input(input);
     let mut copy = Copy {

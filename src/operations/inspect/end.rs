@@ -11,7 +11,7 @@ use crate::operations::disk::{INPUT, driver_fault};
 use crate::operations::ending;
 use crate::reason::reason;
 use crate::report::{Console, RunResult};
-use crate::runtime::{GuestEnd, Outcome, RunError, say_goodbye};
+use crate::runtime::{GuestEnd, Outcome, RunError, Watch, say_goodbye};
 use crate::virtio::block::Block;
 
 /// Whether there is a whole answer.
@@ -85,6 +85,12 @@ fn status(look: &Look<'_>) -> u8 {
 }
 
 /// Says why a run did not even begin, and returns the exit status.
-pub(super) fn refuse(config: &ImageConfig, error: &RunError, elapsed: Duration) -> u8 {
-    ending::refuse(Console::open(console_options(config)), error, elapsed)
+pub(super) fn refuse(
+    config: &ImageConfig,
+    error: &RunError,
+    elapsed: Duration,
+    watch: &Watch,
+) -> u8 {
+    let console = Console::open(console_options(config));
+    ending::refuse(console, error, elapsed, watch)
 }

@@ -22,11 +22,13 @@ pub use session::{ProtocolError, Session};
 use crate::config::{ImageConfig, ImageTask};
 use crate::files::{InputFile, check_distinct};
 use crate::machine::{self, Machine};
-use crate::operations::beginning::{self, Beginning, open_console};
+use crate::operations::beginning::Beginning;
 use crate::operations::disk::{DiskShape, INPUT};
 use crate::operations::ports::{SerialPorts, configuration_frame, does_not_fit};
-use crate::report::{Console, ConsoleOptions};
-use crate::runtime::{GuestEnd, Operation, Outcome, ReportSource, RunError, Worker};
+use crate::report::{Console, ConsoleOptions, OutputFormat};
+use crate::runtime::{
+    GuestEnd, Operation, Outcome, ReportSource, RunError, Watch, Watched, Worker,
+};
 use crate::sandbox::calls;
 use crate::storage::Cancel;
 use crate::virtio::block::Block;
@@ -50,22 +52,31 @@ struct Look<'a> {
 #[must_use]
 pub fn run(config: &ImageConfig) -> u8 {
     let started = Instant::now();
-    match start(config) {
+    let watched = Watched {
+        confined: config.sandbox,
+        for_programs: config.format == OutputFormat::Json,
+        ..Watched::default()
+    };
+    let beginning = match Beginning::new(config.timeout, watched) {
+        Ok(beginning) => beginning,
+        Err(error) => return end::refuse(config, &error, started.elapsed(), &Watch::default()),
+    };
+    match start(config, &beginning) {
         Ok((look, outcome)) => end::finish(&look, outcome, started.elapsed()),
-        Err(error) => end::refuse(config, &error, started.elapsed()),
+        Err(error) => end::refuse(config, &error, started.elapsed(), &beginning.watch),
     }
 }
 
 /// Goes as far as there is an outcome, good or bad.
-fn start(config: &ImageConfig) -> Result<(Look<'_>, Outcome), RunError> {
-    let refused = config.clone();
-    let refuse = move |error: &RunError, elapsed| end::refuse(&refused, error, elapsed);
-    let beginning = Beginning::new(config.timeout, refuse)?;
+fn start<'a>(
+    config: &'a ImageConfig,
+    beginning: &Beginning,
+) -> Result<(Look<'a>, Outcome), RunError> {
     let cancel = Cancel::new();
     let image = InputFile::open_for(&config.image, false, cancel.clone())?;
     check_distinct(&[image.known()], &[])?;
-    let (deadline, signals) = beginning.take_over_signals()?;
-    let console = open_console(console_options(config), &image.notes(), config.sandbox);
+    let signals = beginning.take_over_signals()?;
+    let console = beginning.open_console(console_options(config), &image.notes(), config.sandbox);
     let image = Arc::new(image);
 
     let mut machine = Machine::with_heap(machine::open_kvm()?, 1)?;
@@ -93,10 +104,10 @@ fn start(config: &ImageConfig) -> Result<(Look<'_>, Outcome), RunError> {
         subscriber: look.disk.clone(),
         calls: calls::read_file(),
     };
-    let runner = beginning::runner(vcpu, &[], [worker])
+    let runner = beginning
+        .runner(vcpu, &[], [worker])
         .helping_calls(&calls::read_file())
         .signals(signals)
-        .deadline(deadline)
         .confined(config.sandbox);
     let outcome = ports.listen(runner).run(&mut look, console)?;
     Ok((look, outcome))

@@ -2,6 +2,8 @@
 //! that keeps out of the way of the lines.
 
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -39,6 +41,8 @@ pub(super) struct StandardStreams {
     answers: bool,
     /// When a stream last took something.
     moved: Instant,
+    /// Counts how often a wait for readers looked whether there is room.
+    beats: Arc<AtomicU32>,
 }
 
 impl StandardStreams {
@@ -52,7 +56,13 @@ impl StandardStreams {
             failure: None,
             answers: false,
             moved: Instant::now(),
+            beats: Arc::default(),
         }
+    }
+
+    /// Counts in `beats` how often a wait for readers looks whether there is room.
+    pub(super) fn count_beats(&mut self, beats: Arc<AtomicU32>) {
+        self.beats = beats;
     }
 
     /// Whether both lead to the same terminal, pipe or socket.
@@ -200,6 +210,7 @@ impl StandardStreams {
             if self.write() {
                 progress = Instant::now();
             }
+            self.beats.fetch_add(1, Ordering::Relaxed);
             if self.all().all(Stream::is_empty) {
                 return match self.take_lost() {
                     0 => Drained::Done,

@@ -29,6 +29,17 @@ struct State {
     overflow: bool,
 }
 
+impl State {
+    /// However pieces come up, as new errors or as what is left of old ones: no more than the limit.
+    fn remember(&mut self, piece: Piece) {
+        if self.pieces.len() < MAX_PIECES {
+            self.pieces.push(piece);
+        } else {
+            self.overflow = true;
+        }
+    }
+}
+
 /// What has failed on one disk.
 #[derive(Debug, Default)]
 pub(super) struct Failures {
@@ -54,11 +65,7 @@ impl Failures {
         };
         let mut state = self.lock();
         state.first.get_or_insert_with(|| Arc::new(error));
-        if state.pieces.len() < MAX_PIECES {
-            state.pieces.push(piece);
-        } else {
-            state.overflow = true;
-        }
+        state.remember(piece);
         self.any.store(true, Ordering::SeqCst);
     }
 
@@ -76,22 +83,19 @@ impl Failures {
         let mut state = self.lock();
         let pieces = std::mem::take(&mut state.pieces);
         for piece in pieces {
-            if piece.operation != operation || end <= piece.start || piece.end <= start {
-                state.pieces.push(piece);
-                continue;
-            }
             let before = (piece.start, start.min(piece.end));
             let behind = (end.max(piece.start), piece.end);
-            for (start, end) in [before, behind] {
-                if start < end && state.pieces.len() < MAX_PIECES {
-                    state.pieces.push(Piece {
-                        start,
-                        end,
-                        ..piece
-                    });
-                } else if start < end {
-                    state.overflow = true;
-                }
+            let left = if piece.operation == operation {
+                [before, behind]
+            } else {
+                [(piece.start, piece.end), (0, 0)]
+            };
+            for (start, end) in left.into_iter().filter(|(start, end)| start < end) {
+                state.remember(Piece {
+                    start,
+                    end,
+                    ..piece
+                });
             }
         }
         if state.pieces.is_empty() && !state.overflow {
@@ -143,6 +147,39 @@ mod tests {
         failures.make_good(IoOperation::Write, extent(0, 512));
         assert!(failures.first().is_some());
         failures.make_good(IoOperation::Flush, extent(0, 0));
+        assert!(failures.first().is_none());
+    }
+
+    #[test]
+    fn what_is_left_of_one_error_is_no_more_than_can_be_remembered() {
+        let failures = Failures::default();
+        failures.add(failed(IoOperation::Write, 0, 1 << 20));
+        for sector in (1..2048).step_by(2) {
+            failures.make_good(IoOperation::Write, extent(sector * 512, 512));
+        }
+        assert!(failures.lock().pieces.len() <= MAX_PIECES);
+        failures.make_good(IoOperation::Write, extent(0, 1 << 20));
+        assert!(failures.first().is_some());
+    }
+
+    #[test]
+    fn a_piece_that_is_split_where_there_is_no_room_for_both_halves_is_never_forgotten() {
+        let failures = Failures::default();
+        for piece in 0..MAX_PIECES as u64 {
+            failures.add(failed(IoOperation::Write, piece * 4096, 1536));
+        }
+        failures.make_good(IoOperation::Write, extent(512, 512));
+        failures.make_good(IoOperation::Write, extent(0, 1 << 20));
+        assert!(failures.first().is_some());
+    }
+
+    #[test]
+    fn as_many_errors_as_are_remembered_are_forgotten_once_all_has_succeeded() {
+        let failures = Failures::default();
+        for piece in 0..MAX_PIECES as u64 {
+            failures.add(failed(IoOperation::Write, piece * 1024, 512));
+        }
+        failures.make_good(IoOperation::Write, extent(0, 1 << 20));
         assert!(failures.first().is_none());
     }
 

@@ -32,6 +32,11 @@ impl Table {
 
     /// The addresses of the chain's descriptors.
     fn walk(&self, head: u16) -> Result<Vec<u64>, ChainError> {
+        Ok(self.walk_counted(head)?.0)
+    }
+
+    /// The same, and how much work it was.
+    fn walk_counted(&self, head: u16) -> Result<(Vec<u64>, usize), ChainError> {
         let config = QueueConfig {
             size: SIZE.into(),
             desc_table: DESC_TABLE,
@@ -46,7 +51,7 @@ impl Table {
         while let Some(descriptor) = chain.next_descriptor()? {
             addresses.push(descriptor.addr().0);
         }
-        Ok(addresses)
+        Ok((addresses, table.steps()))
     }
 }
 
@@ -99,6 +104,19 @@ fn an_indirect_table_ends_a_chain_of_direct_descriptors() {
         (TABLE, 1, 0x30, 1, 0, 0),
     ]);
     assert_eq!(table.walk(0).unwrap(), [0x10, 0x20, 0x30]);
+}
+
+#[test]
+fn each_descriptor_that_is_read_counts_as_work() {
+    let table = Table::new(&[
+        (DESC_TABLE, 0, 0x10, 1, NEXT, 1),
+        (DESC_TABLE, 1, TABLE, 32, INDIRECT, 0),
+        (TABLE, 0, 0x20, 1, NEXT, 1),
+        (TABLE, 1, 0x30, 1, 0, 0),
+        (DESC_TABLE, 2, 0x40, 1, 0, 0),
+    ]);
+    assert_eq!(table.walk_counted(2).unwrap().1, 1);
+    assert_eq!(table.walk_counted(0).unwrap().1, 4);
 }
 
 #[test]

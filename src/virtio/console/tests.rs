@@ -5,7 +5,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
 use crate::devices::Overflow;
-use crate::virtio::testing::{DATA, Driver, VERSION_1, WRITE};
+use crate::virtio::testing::{DATA, Driver, EVENT_IDX, INDIRECT_DESC, VERSION_1, WRITE};
 
 const CAPACITY: usize = 64;
 const SIZE: u16 = 16;
@@ -139,6 +139,22 @@ fn a_reset_forgets_the_part_of_a_buffer_that_was_taken() {
 }
 
 #[test]
+fn stopping_the_other_queue_forgets_nothing_of_a_buffer() {
+    let mut rig = Rig::new(TRANSMIT_QUEUE);
+    let sent = text(CAPACITY + 10);
+    rig.write(DATA, &sent);
+    rig.offer(&[(DATA, u32::try_from(CAPACITY + 10).unwrap(), 0)]);
+    let receive_queue = u32::try_from(RECEIVE_QUEUE).unwrap();
+    rig.driver.write(reg::VIRTIO_MMIO_QUEUE_SEL, receive_queue);
+    rig.driver.write(reg::VIRTIO_MMIO_QUEUE_READY, 0);
+    assert!(rig.console.in_flight());
+    let mut received = rig.take(CAPACITY);
+    rig.work();
+    received.extend(rig.take(CAPACITY));
+    assert_eq!(received, sent);
+}
+
+#[test]
 fn a_closed_queue_takes_everything_and_keeps_nothing() {
     let mut rig = Rig::new(TRANSMIT_QUEUE);
     rig.transmitted.close();
@@ -243,4 +259,7 @@ fn it_is_a_console_with_two_queues_and_an_empty_configuration() {
     assert_eq!(rig.driver.read(reg::VIRTIO_MMIO_DEVICE_ID), 3);
     assert_eq!(rig.console.queue_max_sizes(), QUEUE_SIZES);
     assert_eq!(rig.driver.read(reg::VIRTIO_MMIO_CONFIG), 0);
+    assert_eq!(rig.driver.read(reg::VIRTIO_MMIO_CONFIG_GENERATION), 0);
+    let of_the_queues = VERSION_1 | EVENT_IDX | INDIRECT_DESC;
+    assert_eq!(rig.console.device_features(), of_the_queues);
 }

@@ -136,6 +136,7 @@ fn the_device_identifies_itself() {
     assert_eq!(driver.read(0).to_le_bytes(), *b"virt");
     assert_eq!(driver.read(4), 2);
     assert_eq!(driver.read(8), 3);
+    assert_ne!(driver.read(0xc), 0, "a vendor");
     assert_eq!(driver.read(0xfc), 7);
 }
 
@@ -188,6 +189,15 @@ fn status_bits_are_cleared_by_a_reset_alone() {
     }
     driver.write(reg::VIRTIO_MMIO_STATUS, 0);
     assert_eq!(driver.status(), 0);
+}
+
+#[test]
+fn a_status_with_a_bit_that_no_driver_may_set_is_ignored_as_a_whole() {
+    let (_, driver) = setup();
+    for status in [0x11, 0x21, 0x101, 0x8000_0001, 0x103, 0x181] {
+        driver.write(reg::VIRTIO_MMIO_STATUS, status);
+        assert_eq!(driver.status(), 0, "{status:#x}");
+    }
 }
 
 #[test]
@@ -263,6 +273,7 @@ fn a_queue_that_is_ready_keeps_its_registers() {
     driver.negotiate(FEATURES);
     driver.set_queue(8, DESC_TABLE, AVAIL_RING, USED_RING);
     driver.set_queue(3, 1, 2, 3);
+    assert_eq!(driver.read(reg::VIRTIO_MMIO_QUEUE_READY), 1);
     driver.write(reg::VIRTIO_MMIO_STATUS, 0xf);
     assert_eq!(driver.status(), 0xf);
     assert_eq!(device.activations(), 1);
@@ -324,6 +335,9 @@ fn a_queue_that_cannot_be_used_stops_the_device_from_starting() {
         (8, DESC_TABLE, MEMORY_SIZE - 2, USED_RING),
         (8, DESC_TABLE, AVAIL_RING, u64::MAX - 3),
         (8, DESC_TABLE, AVAIL_RING, DESC_TABLE),
+        (8, DESC_TABLE | 1 << 32, AVAIL_RING, USED_RING),
+        (8, DESC_TABLE, AVAIL_RING | 1 << 32, USED_RING),
+        (8, DESC_TABLE, AVAIL_RING, USED_RING | 1 << 32),
     ] {
         let (device, driver) = setup();
         driver.negotiate(FEATURES);

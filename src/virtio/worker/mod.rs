@@ -218,3 +218,6 @@ impl<S: Service> QueueWorker<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

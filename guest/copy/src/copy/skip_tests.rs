@@ -92,6 +92,7 @@ fn eight_tib_of_nothing_are_a_handful_of_parts() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "28,672 ranges take Miri an hour")]
 fn the_longest_list_has_the_room_that_was_made_for_it() {
     let most = MAX_DATA_RANGES as u64;
     let lengths: Vec<_> = (0..most).flat_map(|_| [1, 1]).collect();

@@ -156,3 +156,16 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     }
     digits
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_output_that_reads_otherwise_is_told_with_both_digests() {
+        let failure = difference(&[0x0a, 0xff], &[0x00, 0x10]);
+        let expected = "what was read back has sha256 0aff, the input 0010";
+        assert_eq!(failure.detail, expected);
+        assert_eq!(failure.device, "output");
+    }
+}

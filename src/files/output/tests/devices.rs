@@ -51,6 +51,9 @@ fn a_block_device_gets_the_input_and_keeps_what_lies_beyond_it() {
             ..OutputOptions::default()
         };
         let output = OutputFile::create(&device.path, &setup.input, options).unwrap();
+        assert_eq!(output.block_size(), Some(512));
+        let as_input = InputFile::open(&device.path, false).unwrap();
+        assert_eq!(as_input.block_size(), Some(512));
         copy(&output, 5000).unwrap();
         output.commit().unwrap();
         let stored = fs::read(&device.path).unwrap();

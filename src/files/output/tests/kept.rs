@@ -46,12 +46,13 @@ fn replace(setup: &Setup, naming: Naming) -> Vec<String> {
 
 #[test]
 fn an_access_control_list_is_kept_and_its_mask_is_not_taken_for_the_group() {
-    for naming in BOTH {
+    // The group may do nothing, or less than a user and another group.
+    let groups = |naming| [0, 4].map(|group| (naming, group));
+    for (naming, group) in BOTH.into_iter().flat_map(groups) {
         let setup = Setup::new(700);
         let path = setup.path("copy");
         fs::write(&path, "old").unwrap();
-        // The group may do nothing, a user and another group may.
-        let acl = list(6, 6, 0, 4, 6, 0);
+        let acl = list(6, 6, group, 4, 6, 0);
         if !set(&path, ATTRIBUTE, acl.value()) {
             return;
         }
@@ -144,18 +145,24 @@ fn set_id_bits_are_dropped_and_that_is_said() {
 }
 
 #[test]
-fn permissions_that_are_changed_during_the_copy_are_a_warning() {
-    let setup = Setup::new(700);
-    fs::write(setup.path("copy"), "old").unwrap();
-    set_mode(&setup.path("copy"), 0o644);
-    let output = setup.create("copy").unwrap();
-    copy(&output, 700).unwrap();
-    set_mode(&setup.path("copy"), 0o600);
-    let warnings = output.commit().unwrap();
-    assert!(
-        warnings[0].contains("permissions of the old file"),
-        "{warnings:?}"
-    );
+fn permissions_that_are_changed_during_the_copy_are_a_warning_and_nobody_gets_more() {
+    for naming in BOTH {
+        for (before, after, kept) in [(0o644, 0o600, 0o600), (0o640, 0o666, 0o640)] {
+            let setup = Setup::new(700);
+            let path = setup.path("copy");
+            fs::write(&path, "old").unwrap();
+            set_mode(&path, before);
+            let output = setup.create_named("copy", naming);
+            copy(&output, 700).unwrap();
+            set_mode(&path, after);
+            let warnings = output.commit().unwrap();
+            assert!(
+                warnings[0].contains("permissions of the old file"),
+                "{warnings:?}"
+            );
+            assert_eq!(mode(&path), kept);
+        }
+    }
 }
 
 /// Only another user can lose the owner: the test runs itself again as one.

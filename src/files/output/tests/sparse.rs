@@ -74,6 +74,16 @@ fn a_discard_counts_as_nothing() {
 }
 
 #[test]
+fn a_discard_gives_back_the_room_of_what_was_written() {
+    let (_setup, output) = output(1 << 20, Naming::Unnamed);
+    write(&output, 0, &vec![7; 1 << 20]).unwrap();
+    let blocks = || fstat(&output.file).unwrap().st_blocks;
+    assert!(blocks() >= 2048);
+    Storage::discard(&output, 0, 1 << 20).unwrap();
+    assert_eq!(blocks(), 0);
+}
+
+#[test]
 fn what_is_in_place_takes_neither_zeros_nor_discards() {
     let (_setup, output) = output(4096, Naming::Unnamed);
     output.write_zeroes(0, 4096, true).unwrap();

@@ -61,6 +61,12 @@ fn a_forbidden_port_is_told_wherever_the_instruction_has_it_from() {
         (&[0xee], 0x1_0060, "0x60"),
         (&[0xf3, 0x6e], 0xcf8, "0xcf8"),
         (&[0x66, 0xed], 0x3ff, "0x400"),
+        (&[0x66, 0xef], 0x3ff, "0x400"),
+        (&[0x66, 0x6d], 0x3ff, "0x400"),
+        (&[0x66, 0x6f], 0x3ff, "0x400"),
+        (&[0x6d], 0x3fd, "0x400"),
+        (&[0x6f], 0x3fd, "0x400"),
+        (&[0xed], 0x3fd, "0x400"),
         (&[0xef], 0x2f6, "0x2f6"),
         (&[0xef], 0xffff, "0xffff"),
     ] {
@@ -68,6 +74,39 @@ fn a_forbidden_port_is_told_wherever_the_instruction_has_it_from() {
         let what = format!("access to the forbidden port {port} (");
         assert!(told.starts_with(&what), "{code:x?}: {told}");
     }
+}
+
+#[test]
+fn an_instruction_needs_no_more_ports_than_it_has_bytes() {
+    for (code, rdx) in [
+        (&[0xec][..], 0x3ff),
+        (&[0xee], 0x3ff),
+        (&[0x66, 0xed], 0x3fe),
+        (&[0x66, 0xef], 0x3fe),
+        (&[0xed], 0x3fc),
+        (&[0xef], 0x3fc),
+        (&[0x6c], 0x3ff),
+        (&[0x66, 0x6d], 0x3fe),
+        (&[0x6d], 0x3fc),
+    ] {
+        let told = told(code, 0, rdx, DMA_POOL);
+        assert!(!told.contains("port"), "{code:x?}: {told}");
+    }
+}
+
+#[test]
+fn ports_are_forbidden_from_where_the_segment_with_the_bitmap_ends() {
+    // out dx, al
+    let scenery = Scenery::with(&[0xee]);
+    let mut scene = scenery.scene();
+    scene.regs.rdx = 0x3f8;
+    // The last byte of the segment is behind the bits of all ports.
+    let byte = scene.tss_limit - 0x1_0000 / 8 + 0x3f8 / 8;
+    let told = [byte, byte + 1].map(|limit| {
+        scene.tss_limit = limit;
+        explain(&scene).1.contains("the forbidden port 0x3f8")
+    });
+    assert_eq!(told, [true, false]);
 }
 
 #[test]
@@ -102,6 +141,60 @@ fn addresses_that_are_none_are_told_with_what_was_made_of_the_registers() {
 }
 
 #[test]
+fn a_jump_through_memory_is_told_by_what_stands_there() {
+    // call [rsi]
+    let scenery = Scenery::with(&[0xff, 0x16]);
+    scenery.write(DMA_POOL, &(1_u64 << 63).to_le_bytes());
+    let mut scene = scenery.scene();
+    scene.regs.rsi = DMA_POOL;
+    let (_, told) = explain(&scene);
+    assert!(told.starts_with("a jump to 0x8000000000000000,"), "{told}");
+}
+
+#[test]
+fn an_address_can_be_made_of_any_register() {
+    for number in 0..16_u8 {
+        // mov al, [register]: rsp and r12 need a SIB byte, rbp and r13 a displacement.
+        let mut code = vec![0x40 | number >> 3, 0x8a, number & 7];
+        match number & 7 {
+            4 => code.push(0x24),
+            5 => {
+                code[2] |= 0x40;
+                code.push(0);
+            }
+            _ => {}
+        }
+        let scenery = Scenery::with(&code);
+        let mut scene = scenery.scene();
+        let regs = &mut scene.regs;
+        let registers = [
+            &mut regs.rax,
+            &mut regs.rcx,
+            &mut regs.rdx,
+            &mut regs.rbx,
+            &mut regs.rsp,
+            &mut regs.rbp,
+            &mut regs.rsi,
+            &mut regs.rdi,
+            &mut regs.r8,
+            &mut regs.r9,
+            &mut regs.r10,
+            &mut regs.r11,
+            &mut regs.r12,
+            &mut regs.r13,
+            &mut regs.r14,
+            &mut regs.r15,
+        ];
+        for (register, value) in registers.into_iter().zip(0..) {
+            *register = 1 << 63 | value << 12;
+        }
+        let (_, told) = explain(&scene);
+        let what = format!("access to 0x800000000000{number:x}000, which");
+        assert!(told.starts_with(&what), "{told}");
+    }
+}
+
+#[test]
 fn a_division_is_told_by_its_divisor() {
     // div ecx, which is 0; div eax; div dword [rsi]
     assert_eq!(told(&[0xf7, 0xf1], 1, 0, 0), "a division by zero (div)");
@@ -116,14 +209,57 @@ fn a_division_is_told_by_its_divisor() {
 }
 
 #[test]
+fn a_divisor_is_the_part_of_its_register_that_the_instruction_names() {
+    // div dl, dh, dx and edx, with a divisor of 0 and of 1, and ones in what is none of it.
+    for (code, zero, one) in [
+        (&[0xf6, 0xf2][..], 0xff00, 0xff01),
+        (&[0xf6, 0xf6], 0xff_00ff, 0xff_01ff),
+        (&[0x66, 0xf7, 0xf2], 0xff_0000, 0xff_0001),
+        (&[0xf7, 0xf2], 0xff_0000_0000, 0xff_0000_0001),
+    ] {
+        let by_zero = told(code, 0, zero, 0);
+        assert_eq!(by_zero, "a division by zero (div)", "{code:x?}");
+        let too_large = told(code, 0, one, 0);
+        assert!(too_large.contains("is too large"), "{code:x?}: {too_large}");
+    }
+}
+
+#[test]
+fn a_move_or_jump_without_segments_is_no_change_of_one() {
+    // mov al, cl; mov al, [rsi]; jmp rsi
+    for code in [&[0x8a, 0xc1][..], &[0x8a, 0x06], &[0xff, 0xe6]] {
+        let told = told(code, 0, 0, DMA_POOL);
+        assert!(told.contains("lacks or forbids here"), "{code:x?}: {told}");
+    }
+    // jmp far [rsi]; call far [rsi]
+    for code in [[0xff, 0x2e], [0xff, 0x1e]] {
+        let told = told(&code, 0, 0, DMA_POOL);
+        assert!(told.starts_with("a change of segment"), "{code:x?}: {told}");
+        assert!(told.ends_with(" far)"), "{code:x?}: {told}");
+    }
+}
+
+#[test]
 fn memory_that_is_not_aligned_is_told_for_the_instructions_that_need_it() {
     // movaps [rsi], xmm0
     assert_eq!(
         told(&[0x0f, 0x29, 0x06], 0, 0, DMA_POOL + 8),
         "access to 0x200008, which is not aligned to 16 bytes (movaps)"
     );
-    // movups has no such need.
-    assert!(told(&[0x0f, 0x11, 0x06], 0, 0, DMA_POOL + 8).contains("(movups)"));
+    // cmpxchg16b [rsi]
+    assert_eq!(
+        told(&[0x48, 0x0f, 0xc7, 0x0e], 0, 0, DMA_POOL + 8),
+        "access to 0x200008, which is not aligned to 16 bytes (cmpxchg16b)"
+    );
+    // movups has no such need, movaps has what it needs, and movss wants no 16 bytes.
+    for (code, address, name) in [
+        (&[0x0f, 0x11, 0x06][..], DMA_POOL + 8, "movups"),
+        (&[0x0f, 0x29, 0x06], DMA_POOL, "movaps"),
+        (&[0xf3, 0x0f, 0x10, 0x06], DMA_POOL + 8, "movss"),
+    ] {
+        let told = told(code, 0, 0, address);
+        assert!(told.ends_with(&format!("forbids here ({name})")), "{told}");
+    }
 }
 
 #[test]
@@ -161,6 +297,10 @@ fn what_only_looks_like_a_software_interrupt_is_none() {
     let (address, told) = told_behind(&[0xb0, 0xcc, 0xf4], 2);
     assert_eq!(address, IMAGE + 2);
     assert_eq!(told, "a privileged instruction (hlt)");
+    // mov eax, 0xb0000000; int3, of which the last two bytes are mov al, 0xcc.
+    let (address, told) = told_behind(&[0xb8, 0, 0, 0, 0xb0, 0xcc, 0x90], 6);
+    assert_eq!(address, IMAGE + 5);
+    assert!(told.ends_with("(int3)"), "{told}");
     // Either may have been the one: int3; hlt
     let (address, told) = told_behind(&[0xcc, 0xf4], 1);
     assert_eq!(address, IMAGE + 1);
@@ -177,6 +317,15 @@ fn a_system_call_that_went_to_address_0_is_found_by_what_it_left_in_rcx() {
     assert_eq!(address, IMAGE + 1);
     assert!(told.ends_with("(syscall)"));
     scene.regs.rcx = IMAGE + 4;
+    assert_eq!(system_call(&scene), None);
+    scene.regs.rcx = IMAGE + 3;
+    scene.regs.rip = IMAGE + 3;
+    assert_eq!(system_call(&scene), None, "the guest has gone on");
+    // A jump to address 0 right behind an instruction that would be one to tell of: hlt
+    let scenery = Scenery::with(&[0xf4]);
+    let mut scene = scenery.scene();
+    scene.regs.rip = 0;
+    scene.regs.rcx = IMAGE + 1;
     assert_eq!(system_call(&scene), None);
 }
 

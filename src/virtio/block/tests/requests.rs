@@ -1,18 +1,39 @@
 //! What the device does for a driver that keeps to the rules, and how it answers requests that
 //! cannot succeed (virtio 1.2, section 5.2.6).
 
+use event_manager::{EventManager, SubscriberOps};
 use virtio_queue::desc::RawDescriptor;
 use virtio_queue::desc::split::Descriptor;
+use vm_memory::GuestMemoryMmap;
 
+use super::super::NewBlockError;
 use super::*;
 use crate::virtio::testing::{
-    AVAIL_RING, DATA, EVENT_IDX, HEADERS, INDIRECT, INDIRECT_DESC, MEMORY_SIZE, NEXT,
+    AVAIL_RING, DATA, EVENT_IDX, HEADERS, INDIRECT, INDIRECT_DESC, MEMORY_SIZE, NEXT, USED_RING,
 };
 
 /// The status byte of slot 0.
 const STATUS: u64 = HEADERS + 16;
 /// A descriptor: address, length, flags.
 type Part = (u64, u32, u16);
+
+#[test]
+fn the_device_says_what_it_is_and_what_it_offers() {
+    let rig = Rig::with(512, true);
+    assert_eq!(rig.driver.read(8), 2, "a block device");
+    assert_eq!(rig.driver.read(0xfc), 0, "its configuration never changes");
+    let offered = rig.block.device_features();
+    assert_eq!(offered, config(512, true).features());
+    let (low, high) = (rig.driver.read(0x100), rig.driver.read(0x104));
+    assert_eq!((u64::from(low), high), (CAPACITY / 512, 0));
+}
+
+#[test]
+fn a_host_without_another_descriptor_is_told_with_what_to_raise() {
+    let source = io::Error::from_raw_os_error(libc::EMFILE);
+    let told = NewBlockError::EventFd(source).to_string();
+    assert!(told.ends_with("raise ulimit -n)"), "{told}");
+}
 
 #[test]
 fn a_read_fills_the_buffer_and_a_write_stores_it() {
@@ -275,6 +296,42 @@ fn neighbours_are_read_by_one_call_with_one_buffer() {
         assert_eq!(rig.driver.byte(HEADERS + u64::from(slot) * 32 + 16), OK);
     }
     assert_eq!(rig.line.completions(), 10);
+    for _ in 0..10 {
+        assert_eq!(rig.driver.pop_used().unwrap().1, 512 + 1);
+    }
+    let counters = rig.block.counters();
+    assert_eq!((counters.bytes_read, counters.requests), (5120, 10));
+    assert_eq!(counters.backend_calls, 1);
+}
+
+#[test]
+fn neighbours_make_good_what_they_have_read_and_nothing_behind_it() {
+    let mut rig = Rig::new();
+    *rig.block.storage().bad.lock().unwrap() = 30 * 512..31 * 512;
+    let read = rig.send(IN, 30, &[(DATA, 512, WRITE), (STATUS, 1, WRITE)]);
+    assert_eq!(read, Some((IOERR, 1)));
+    *rig.block.storage().bad.lock().unwrap() = 0..0;
+    for sectors in [20..24_u16, 28..30, 29..32] {
+        assert!(rig.block.io_error().is_some());
+        for sector in sectors {
+            rig.push(sector, IN, sector.into(), (DATA, 512));
+        }
+        rig.work();
+    }
+    assert!(rig.block.io_error().is_none());
+}
+
+#[test]
+fn a_request_that_fails_alone_is_tried_once_and_counted_as_a_call() {
+    let mut rig = Rig::new();
+    *rig.block.storage().bad.lock().unwrap() = 0..512;
+    let read = rig.send(IN, 0, &[(DATA, 512, WRITE), (STATUS, 1, WRITE)]);
+    assert_eq!(read, Some((IOERR, 1)));
+    assert_eq!(rig.calls().len(), 1);
+    assert_eq!(rig.block.counters().backend_calls, 1);
+    let nowhere = rig.send(IN, 0, &[(MEMORY_SIZE, 512, WRITE), (STATUS, 1, WRITE)]);
+    assert_eq!(nowhere, Some((IOERR, 1)));
+    assert_eq!(rig.block.counters().backend_calls, 1);
 }
 
 #[test]
@@ -284,6 +341,62 @@ fn buffers_that_are_no_neighbours_are_joined_all_the_same() {
     rig.push(1, OUT, 9, (DATA, 1024));
     rig.work();
     assert_eq!(rig.calls(), [(IoOperation::Write, 8 * 512, 1536, 2)]);
+}
+
+/// Storage that notes how many buffers its driver has got back at each call.
+struct Watcher {
+    memory: GuestMemoryMmap,
+    returned: Mutex<Vec<u16>>,
+}
+
+impl Storage for Watcher {
+    fn read_at(&self, _: u64, _: &[VolatileSlice<'_>]) -> io::Result<()> {
+        let returned = self.memory.read_obj(GuestAddress(USED_RING + 2)).unwrap();
+        self.returned.lock().unwrap().push(returned);
+        Ok(())
+    }
+
+    fn write_at(&self, _: u64, _: &[VolatileSlice<'_>]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_driver_gets_the_first_of_many_large_requests_back_before_the_last_is_done() {
+    let memory = memory();
+    let storage = Watcher {
+        memory: memory.clone(),
+        returned: Mutex::default(),
+    };
+    let line = Arc::new(NotificationLine::new().unwrap());
+    let block = Block::new(&config(512, false), storage, memory.clone(), line).unwrap();
+    let block = Arc::new(block);
+    let mut driver = Driver::new(block.clone(), memory);
+    driver.start(VERSION_1, 64);
+    // Two small ones, which are returned together with the first large one; none are neighbours.
+    for (slot, sector, len) in [(0, 2, 512), (1, 4, 512), (2, 1024, 256 << 10), (3, 8, 512)] {
+        let (header, status) = driver.header(slot, IN, sector);
+        let head = driver.chain(&[(header, 16, 0), (DATA, len, WRITE), (status, 1, WRITE)]);
+        driver.make_available(head);
+    }
+    block.handle_kick(0);
+    assert_eq!(*block.storage().returned.lock().unwrap(), [0, 0, 0, 3]);
+    assert_eq!(driver.used_index(), 4);
+}
+
+#[test]
+fn a_kick_that_an_event_loop_cannot_watch_is_told_of() {
+    let rig = Rig::new();
+    let mut events = EventManager::new().unwrap();
+    events.add_subscriber(rig.block.clone());
+    assert!(rig.block.unwatched_kick().is_none());
+    // One event loop watches a descriptor once.
+    events.add_subscriber(rig.block.clone());
+    assert!(rig.block.unwatched_kick().is_some());
 }
 
 #[test]
@@ -311,6 +424,25 @@ fn a_run_is_not_longer_than_its_limit() {
 }
 
 #[test]
+fn a_run_has_no_more_segments_than_its_limit_wherever_in_the_batch_it_is() {
+    let mut rig = Rig::with(512, false);
+    rig.driver.start(VERSION_1, 1024);
+    rig.work();
+    // A hundred segments each; the first is no neighbour of the others.
+    for (slot, sector) in [1000, 0, 100, 200, 300, 400, 500].into_iter().enumerate() {
+        let (header, status) = rig.driver.header(u16::try_from(slot).unwrap(), IN, sector);
+        let mut parts = vec![(header, 16, 0)];
+        parts.extend(vec![(DATA, 512, WRITE); 100]);
+        parts.push((status, 1, WRITE));
+        let head = rig.driver.chain(&parts);
+        rig.driver.make_available(head);
+    }
+    rig.work();
+    let sizes: Vec<_> = rig.calls().iter().map(|call| call.2 / 51200).collect();
+    assert_eq!(sizes, [1, 5, 1]);
+}
+
+#[test]
 fn when_a_run_fails_only_the_bad_request_gets_ioerr() {
     let mut rig = Rig::new();
     *rig.block.storage().bad.lock().unwrap() = 22 * 512..22 * 512 + 1;
@@ -330,6 +462,11 @@ fn when_a_run_fails_only_the_bad_request_gets_ioerr() {
     assert_eq!(error.operation, IoOperation::Read);
     assert_eq!((error.offset, error.len), (22 * 512, 512));
     assert_eq!(error.source.raw_os_error(), Some(libc::EIO));
+    let told = error.to_string();
+    assert!(
+        told.starts_with("cannot read 512 bytes at offset 11264: "),
+        "{told}"
+    );
 }
 
 #[test]

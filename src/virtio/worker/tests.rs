@@ -1,0 +1,146 @@
+//! What the worker does around a service, whatever that does with its chains.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Mutex;
+
+use super::*;
+use crate::virtio::VirtioDevice;
+use crate::virtio::testing::{
+    DATA, Driver, EVENT_IDX, INDIRECT, INDIRECT_DESC, VERSION_1, WRITE, memory,
+};
+
+const SIZE: u16 = 1024;
+
+/// What a [`Scripted`] service does with a queue.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Script {
+    /// One chain a turn, which is read to its end and returned.
+    TakeOne,
+    /// Nothing.
+    TakeNone,
+    /// Puts back what it has not taken, and returns the next chain.
+    PutBackFirst,
+}
+
+struct Scripted {
+    script: Script,
+    configured: Mutex<Vec<(usize, Vec<u8>)>>,
+}
+
+impl Service for Scripted {
+    type Room = ();
+
+    fn device_type(&self) -> u32 {
+        4
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        &[SIZE]
+    }
+
+    fn write_config(&self, offset: usize, data: &[u8]) {
+        self.configured.lock().unwrap().push((offset, data.into()));
+    }
+
+    fn serve(&self, turn: &mut Turn<'_>, (): &mut ()) -> Result<(), QueueFault> {
+        match self.script {
+            Script::TakeNone => return Ok(()),
+            Script::PutBackFirst => turn.put_back(),
+            Script::TakeOne => {}
+        }
+        if let Some(mut chain) = turn.next_chain()? {
+            let head = chain.head();
+            while chain
+                .next_descriptor()
+                .map_err(QueueFault::chain(head))?
+                .is_some()
+            {}
+            turn.complete(head, 0);
+        }
+        Ok(())
+    }
+}
+
+/// A device that follows the script, and its driver.
+fn device(script: Script, features: u64) -> (Arc<QueueWorker<Scripted>>, Driver) {
+    let (memory, line) = (memory(), Arc::new(NotificationLine::new().unwrap()));
+    let service = Scripted {
+        script,
+        configured: Mutex::default(),
+    };
+    let device = Arc::new(QueueWorker::serving(service, memory.clone(), line).unwrap());
+    let mut driver = Driver::new(device.clone(), memory);
+    driver.start(features, SIZE);
+    device.handle_kick(0);
+    (device, driver)
+}
+
+#[test]
+fn long_chains_are_work_that_another_round_goes_on_with() {
+    let (device, mut driver) = device(Script::TakeOne, VERSION_1);
+    // Many heads of the same chain, which has as many descriptors as there are.
+    let head = driver.chain(&vec![(DATA, 1, 0); usize::from(SIZE)]);
+    (0..64).for_each(|_| driver.make_available(head));
+    let mut rounds = 0;
+    driver.write(0x50, 0);
+    while device.in_flight() {
+        device.handle_kick(0);
+        rounds += 1;
+        assert!(rounds <= 64);
+    }
+    assert_eq!(driver.used_index(), 64);
+    assert!(rounds >= 2, "{rounds}");
+}
+
+#[test]
+fn a_service_that_leaves_what_is_available_keeps_no_thread_for_ever() {
+    let (device, mut driver) = device(Script::TakeNone, VERSION_1);
+    let head = driver.chain(&[(DATA, 1, 0)]);
+    driver.make_available(head);
+    device.handle_kick(0);
+    assert!(device.in_flight(), "it is looked at again");
+    assert_eq!(driver.used_index(), 0);
+}
+
+#[test]
+fn nothing_is_put_back_that_was_not_taken() {
+    let (device, mut driver) = device(Script::PutBackFirst, VERSION_1);
+    for _ in 0..3 {
+        let head = driver.chain(&[(DATA, 1, WRITE)]);
+        driver.make_available(head);
+        device.handle_kick(0);
+        assert_eq!(driver.pop_used(), Some((head.into(), 0)));
+    }
+    assert_eq!(driver.pop_used(), None);
+}
+
+#[test]
+fn indirect_tables_are_followed_only_if_the_driver_has_chosen_them() {
+    for (features, is_served) in [(VERSION_1, false), (VERSION_1 | INDIRECT_DESC, true)] {
+        let (device, mut driver) = device(Script::TakeOne, features);
+        driver.write_descriptor(DATA, 0, DATA, 1, 0, 0);
+        let head = driver.chain(&[(DATA, 16, INDIRECT)]);
+        driver.make_available(head);
+        device.handle_kick(0);
+        assert_eq!(driver.pop_used().is_some(), is_served);
+        assert_eq!(device.notifier().needs_reset(), !is_served);
+        assert_eq!(device.first_fault().is_none(), is_served);
+    }
+}
+
+#[test]
+fn what_the_driver_writes_to_the_configuration_reaches_the_service() {
+    let (device, _driver) = device(Script::TakeOne, VERSION_1);
+    device.write_config(3, &[1, 2]);
+    let configured = device.service().configured.lock().unwrap();
+    assert_eq!(*configured, [(3, vec![1, 2])]);
+}
+
+#[test]
+fn a_service_without_features_of_its_own_offers_those_of_its_queues() {
+    let (device, _driver) = device(Script::TakeOne, VERSION_1);
+    assert_eq!(
+        device.device_features(),
+        VERSION_1 | EVENT_IDX | INDIRECT_DESC
+    );
+}
