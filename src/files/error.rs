@@ -173,13 +173,16 @@ pub enum FileError {
 
     /// The output is to be read back, and it is a device that throws away what is written to it.
     #[error(
-        "cannot verify the output {}: it does not keep what is written to it; give another output, \
-         or do without --verify",
-        quote_path(path)
+        "cannot read the output {} back, as {} wants it: it does not keep what is written to it; give \
+         another output",
+        quote_path(path),
+        wanted_by
     )]
     NotKept {
         /// The output.
         path: PathBuf,
+        /// The option that wants it read back.
+        wanted_by: &'static str,
     },
 
     /// A read failed.

@@ -47,8 +47,8 @@ pub struct OutputOptions {
     pub fsync: bool,
     /// Even on a block device that is mounted or in use.
     pub force: bool,
-    /// To be read back when it is written.
-    pub verify: bool,
+    /// To be read back when it is written, for the sake of this option.
+    pub read_back: Option<&'static str>,
     /// With this many bytes at the most.
     pub max_length: Option<u64>,
     /// Not as long as the input, but as long as [`OutputFile::declare_length`] says in the end.
@@ -110,10 +110,15 @@ impl OutputFile {
         };
         let target = find(Role::Output, path, &[input.known()], length, options.force)?;
         let (file, staging) = match target {
-            Target::Device(device) if options.verify && device::size(&device).is_err() => {
-                return Err(FileError::NotKept { path: path.into() });
+            Target::Device(device) => {
+                if let Some(wanted_by) = options.read_back
+                    && device::size(&device).is_err()
+                {
+                    let path = path.into();
+                    return Err(FileError::NotKept { path, wanted_by });
+                }
+                (direct(device), None)
             }
-            Target::Device(device) => (direct(device), None),
             Target::File(place) => {
                 let (mut staging, file) = Staging::create(*place, naming)?;
                 // Opened for direct transfers before its permissions may forbid to open it.

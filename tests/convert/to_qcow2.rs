@@ -6,7 +6,7 @@ use std::process::Command;
 use guest_formats::Options;
 use serde_json::Value;
 
-use crate::common::{Loop, Vmm, kvm_is_usable, needs_kvm, skip, test};
+use crate::common::{Files, Loop, Vmm, kvm_is_usable, needs_kvm, skip, test};
 use crate::support::Put::{Compressed, Data, Hole, Zero};
 use crate::support::mutate::images;
 use crate::support::qcow2::Qcow2;
@@ -154,6 +154,21 @@ fn an_image_gets_no_longer_than_it_may_and_nothing_is_left_of_one_that_would() {
     let short = raw_to_qcow2(&zeros).arg("--max-output-size=639K");
     let finished = short.arg("--allow=virtual-size-too-large").run();
     assert_eq!(finished.code(), Some(0), "{}", finished.stderr);
+}
+
+#[test]
+fn a_device_that_keeps_nothing_is_no_place_for_an_image() {
+    needs_kvm!();
+    let files = Files::random(5000);
+    for device in ["/dev/null", "/dev/zero", "/dev/full"] {
+        let vmm = Vmm::bare().args(&["convert", "--image-format", "raw"]);
+        let vmm = vmm.args(&["--output-format", "qcow2"]).arg(files.input());
+        let finished = vmm.arg(device).run();
+        finished.assert_failed(
+            3,
+            "does not keep what is written to it; give another output",
+        );
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use crate::config::ConvertConfig;
+use crate::config::{ConvertConfig, DiskFormat};
 use crate::files::{InputFile, NewFile, OutputFile, OutputOptions};
 use crate::operations::written;
 use crate::runtime::RunError;
@@ -46,7 +46,11 @@ impl Files {
             direct: config.direct,
             fsync: config.fsync,
             force: config.force,
-            verify: false,
+            // The header is looked at before the image gets its name.
+            read_back: match config.output_format {
+                DiskFormat::Raw => None,
+                DiskFormat::Qcow2 => Some("--output-format qcow2"),
+            },
             max_length: Some(config.max_output_size),
             open_ended: true,
         };

@@ -64,7 +64,7 @@ impl OpenedInputs {
             direct: config.direct,
             fsync: config.fsync,
             force: config.force,
-            verify: config.verify,
+            read_back: config.verify.then_some("--verify"),
             max_length: config.max_output_size,
             open_ended: false,
         };
