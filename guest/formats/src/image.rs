@@ -54,12 +54,12 @@ pub fn inspect(source: &mut dyn ReadAt, options: &Options) -> Result<Info, Error
 pub fn examine(source: &mut dyn ReadAt, options: &Options) -> Result<(Info, Option<Image>), Error> {
     let probe = Probe::new(source, options)?;
     let mut info = Info::new(probe.format);
-    info.fitting = probe.fitting;
+    info.fitting = probe.told();
     probe.judge(options, &mut info.findings);
     let mut image = match headers(source, &mut info, options) {
         Ok(image) => image,
         Err(Error::Refused(finding)) => {
-            info.find(finding.reason, finding.at, finding.value);
+            info.findings.stop(finding);
             None
         }
         Err(error) => return Err(error),
@@ -113,15 +113,8 @@ impl Image {
         info.require(options)?;
         match image {
             Some(image) => Ok((image, info)),
-            // The user has allowed all that was found, and yet there is no image: what was found
-            // last is the reason.
-            None => Err(info
-                .findings
-                .iter()
-                .last()
-                .map_or(Error::refused(Reason::FormatNotRead, 0, 0), |finding| {
-                    Error::Refused(*finding)
-                })),
+            // Formats that are not read have a finding that nobody can override.
+            None => Err(Error::refused(Reason::FormatNotRead, 0, 0)),
         }
     }
 

@@ -65,7 +65,7 @@ fn can_be_checked(info: &Info, options: &Options) -> bool {
                 | Reason::CorruptBit
                 | Reason::DirtyBit
         );
-        let allowed = options.allowed.contains(finding.reason) && finding.reason.may_be_allowed();
+        let allowed = info.findings.overrides(finding, options.allowed);
         finding.reason.class() == Class::Refused && !harmless && !allowed
     };
     !info.findings.iter().any(stands_in_the_way)

@@ -114,7 +114,7 @@ fn decode(
     ensure(whole, Reason::BadHeader, at, virtual_size)?;
     // No disk of this format is larger than 64 TiB, whatever the caller would accept.
     let possible = virtual_size <= Options::LARGEST_DISK;
-    ensure(possible, Reason::VirtualSize, at, virtual_size)?;
+    ensure(possible, Reason::BadHeader, at, virtual_size)?;
     info.set_size(virtual_size, at, options);
     info.cluster_size = Some(block_size);
     let flags = parameters >> 32;

@@ -64,6 +64,9 @@ fn sparse(source: &mut dyn ReadAt, info: &mut Info, options: &Options) -> Result
         let text = descriptor::read_text(source, at, length)?;
         let disk = descriptor::parse(&text, true, info)?;
         has_parent = disk.has_parent;
+        if !disk.tells_of_parent {
+            info.find(Reason::BadDescriptor, at, length);
+        }
     }
     if info.variant.is_none() {
         info.variant = Some("sparse");

@@ -5,12 +5,12 @@ use guest_formats::{Options, Reason, Verdict};
 use super::qcow2::{L1, L2, good};
 use super::{judge, judge_check, spoilt};
 use crate::support::Put::{Data, Hole};
-use crate::support::bytes::{be32, be64, le16, le32, put};
+use crate::support::bytes::{be32, be64, le16, le32, le64, put};
 use crate::support::qcow2::Qcow2;
 use crate::support::vhd::Vhd;
 use crate::support::vhdx::Vhdx;
 use crate::support::vmdk::Vmdk;
-use crate::support::{info, pattern, raw, vdi};
+use crate::support::{allowing, info, pattern, raw, vdi};
 
 /// What has been written into images as the name of another file: paths, and what programs take for
 /// a protocol, for options or for a device.
@@ -67,6 +67,48 @@ fn whatever_names_another_file_is_refused_and_the_name_is_told_as_it_is() {
             // A quote ends a name in a descriptor.
             let is_text = matches!(what, "a parent" | "an extent");
             assert!(told || is_text && name.contains('"'), "{what}: {found:?}");
+        }
+    }
+}
+
+#[test]
+fn a_header_that_cannot_be_read_to_its_end_is_refused_whatever_is_allowed() {
+    let stream = Vmdk::new(true, &[Data], 65536, 65536).build();
+    let fixed = Vhd::new(true, &[Data], 65536, 65536);
+    let cases: [(&str, Vec<u8>, Reason); 4] = [
+        (
+            "a VMDK that is cut off before its footer",
+            spoilt(&stream, |b| b.truncate(b.len() - 1024)),
+            Reason::Truncated,
+        ),
+        (
+            "a VMDK whose directory is said to be in a footer",
+            spoilt(&Vmdk::new(false, &[Data], 65536, 65536).build(), |b| {
+                put(b, 56, &[0xff; 8])
+            }),
+            Reason::Truncated,
+        ),
+        (
+            "the footer of a fixed VHD in front of the disk",
+            [fixed.footer(), fixed.disk].concat(),
+            Reason::BadHeader,
+        ),
+        (
+            "a VHDX of 65 TiB",
+            spoilt(&Vhdx::new(&[Data], 1 << 20, 1 << 20).build(), |b| {
+                le64(b, (2 << 20) + (64 << 10) + 8, 65 << 40);
+            }),
+            Reason::BadHeader,
+        ),
+    ];
+    for (name, bytes, reason) in cases {
+        for largest_disk in [Options::LARGEST_DISK, u64::MAX] {
+            let options = Options {
+                largest_disk,
+                ..allowing(Reason::ALL)
+            };
+            judge(name, &bytes, &options, Some(reason));
+            assert_ne!(info(&bytes).verdict(), Verdict::Safe, "{name}");
         }
     }
 }
