@@ -110,6 +110,11 @@ impl Vmdk {
         self.header.grain_size
     }
 
+    /// How many lines of its tables were read so far.
+    pub(crate) fn loads(&self) -> u64 {
+        self.directory.loads() + self.tables.loads()
+    }
+
     /// Where the bytes at `offset` of the virtual disk come from, and how many table entries were
     /// looked at.
     pub(crate) fn joined(

@@ -102,7 +102,11 @@ fn more_than_one_format_that_fits_is_refused() {
         assert_eq!(told.fitting.contains(Format::Raw), raw, "{name}");
         let mut findings = told.findings.iter();
         let several = findings.find(|found| found.reason == Reason::SeveralFormats);
-        assert_eq!(several.unwrap().value, told.fitting.len() as u64, "{name}");
+        assert_eq!(
+            several.unwrap().value,
+            u64::from(told.fitting.len()),
+            "{name}"
+        );
     }
 }
 
