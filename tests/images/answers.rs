@@ -8,6 +8,7 @@ use crate::common::{needs_kvm, test};
 use crate::support::Put::{Compressed, Data, Hole};
 use crate::support::bytes::{be16, be64, put};
 use crate::support::qcow2::Qcow2;
+use crate::support::vhd::Vhd;
 use crate::{BROKEN, LEAKS, REFUSED, SAFE, object, reasons, vmm};
 
 fn qcow2() -> Qcow2 {
@@ -101,6 +102,10 @@ fn a_reason_that_is_allowed_is_told_and_does_not_count() {
     assert_eq!((&allowed["verdict"], status), (&"safe".into(), Some(SAFE)));
     assert_eq!(reasons(&allowed), ["backing-file"]);
     assert_eq!(allowed["reasons"][0]["allowed"], true);
+    // What its clusters lack is that file's.
+    let (checked, _) = object("check", &path, &[]);
+    let [zero, backing] = ["zero", "backing"].map(|key| &checked["check"][key]);
+    assert_eq!((zero, backing), (&0.into(), &65536.into()));
     let text = vmm("info", &path, &["--allow", "backing-file"]);
     assert!(
         text.lines().last().unwrap().ends_with("- allowed"),
@@ -161,6 +166,11 @@ fn a_check_tells_sound_leaking_broken_and_unchecked_images_apart() {
     assert_eq!(sound["check"]["corruptions"], 0);
     assert_eq!(sound["check"]["data"], 65536);
     assert_eq!(sound["check"]["compressed"], 65536);
+    assert_eq!(
+        (&sound["check"]["zero"], &sound["check"]["lost"]),
+        (&65536.into(), &0.into())
+    );
+    assert_eq!(sound["check"]["image-end-offset"], built.bytes.len());
 
     let mut leaking = built.bytes.clone();
     leaking.extend([0; 65536]);
@@ -184,6 +194,14 @@ fn a_check_tells_sound_leaking_broken_and_unchecked_images_apart() {
     be64(&mut beyond, built.first_l2, 1 << 63 | 1 << 40);
     let (errors, status) = checked(&beyond);
     assert_eq!(status, Some(BROKEN), "{errors}");
+
+    // What only refcounts tell is left out where there are none.
+    let (other, status) = checked(&Vhd::new(false, &[Data, Hole], 65536, 131_072).build());
+    assert_eq!(
+        (&other["check"]["zero"], status),
+        (&65536.into(), Some(SAFE))
+    );
+    assert_eq!(other["check"].get("image-end-offset"), None, "{other}");
 
     let (raw, status) = checked(&[0; 4096]);
     assert_eq!(

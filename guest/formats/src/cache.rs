@@ -1,7 +1,9 @@
 //! Keeps a few pieces of an image's tables in memory, called lines, instead of whole tables.
 //!
-//! A line has [`LINE`] bytes, and a cache never has more lines than it was made with. If another
-//! one is needed, the line that was used longest ago is given up.
+//! A line has [`LINE`] bytes unless more are wanted, and a cache never has more lines than it was made
+//! with. If another one is needed, the line that was used longest ago is given up. To read a line
+//! takes much longer than all that is done with what is in it, so that the cache counts how many were
+//! read.
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -14,7 +16,12 @@ use crate::source::{ReadAt, len64, read, to_usize};
 
 /// Bytes of a line, a power of two.
 pub(crate) const LINE: u64 = 8192;
+/// As how many table entries it counts to read a line, wherever work is limited: how many could be
+/// looked at in the same time if they were in memory. An image can be made so that each entry leads
+/// to a place that no cache has.
+pub(crate) const LOAD: u64 = 2000;
 
+#[derive(Clone, PartialEq, Eq)]
 struct CacheLine {
     start: u64,
     used: u64,
@@ -23,10 +30,14 @@ struct CacheLine {
 }
 
 /// A cache of parts of one file.
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Cache {
     lines: Vec<CacheLine>,
     most: usize,
+    /// Bytes of a line, a power of two.
+    length: u64,
     clock: u64,
+    loads: u64,
 }
 
 impl core::fmt::Debug for Cache {
@@ -38,11 +49,23 @@ impl core::fmt::Debug for Cache {
 impl Cache {
     /// A cache of at most `most` lines, which are allocated when they are first needed.
     pub(crate) fn new(most: usize) -> Self {
+        Self::with_lines(most, LINE)
+    }
+
+    /// The same with lines of `length` bytes, a power of two that is at least [`LINE`].
+    pub(crate) fn with_lines(most: usize, length: u64) -> Self {
         Self {
             lines: Vec::with_capacity(most),
             most,
+            length,
             clock: 0,
+            loads: 0,
         }
+    }
+
+    /// How many lines were read so far.
+    pub(crate) fn loads(&self) -> u64 {
+        self.loads
     }
 
     /// The bytes from `offset` to the end of its line or of the file: at least `least`, which are
@@ -54,7 +77,7 @@ impl Cache {
         least: usize,
     ) -> Result<&[u8], Error> {
         let beyond = Error::refused(Reason::BeyondEnd, offset, source.size());
-        let start = offset & !(LINE - 1);
+        let start = offset & !(self.length - 1);
         self.clock += 1;
         let index = match self.lines.iter().position(|line| line.start == start) {
             Some(index) => index,
@@ -74,10 +97,11 @@ impl Cache {
 
     fn load(&mut self, source: &mut dyn ReadAt, start: u64) -> Result<usize, Error> {
         let index = self.room();
-        let valid = to_usize((source.size() - start).min(LINE));
+        let valid = to_usize((source.size() - start).min(self.length));
         let Some(line) = self.lines.get_mut(index) else {
             return Err(Error::Read { offset: start });
         };
+        self.loads += 1;
         // A line that cannot be read must not be found later.
         line.start = u64::MAX;
         let target = line.bytes.get_mut(..valid).unwrap_or_default();
@@ -92,7 +116,7 @@ impl Cache {
             self.lines.push(CacheLine {
                 start: u64::MAX,
                 used: 0,
-                bytes: vec![0; to_usize(LINE)].into_boxed_slice(),
+                bytes: vec![0; to_usize(self.length)].into_boxed_slice(),
                 valid: 0,
             });
             return self.lines.len() - 1;

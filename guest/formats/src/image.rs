@@ -1,5 +1,6 @@
 //! An image of any format: what it says of itself, and where the bytes of its disk are.
 
+use crate::cache::LOAD;
 use crate::error::Error;
 use crate::format::Format;
 use crate::info::{Info, Options};
@@ -54,12 +55,12 @@ pub fn inspect(source: &mut dyn ReadAt, options: &Options) -> Result<Info, Error
 pub fn examine(source: &mut dyn ReadAt, options: &Options) -> Result<(Info, Option<Image>), Error> {
     let probe = Probe::new(source, options)?;
     let mut info = Info::new(probe.format);
-    info.fitting = probe.fitting;
+    info.fitting = probe.told();
     probe.judge(options, &mut info.findings);
     let mut image = match headers(source, &mut info, options) {
         Ok(image) => image,
         Err(Error::Refused(finding)) => {
-            info.find(finding.reason, finding.at, finding.value);
+            info.findings.stop(finding);
             None
         }
         Err(error) => return Err(error),
@@ -113,15 +114,8 @@ impl Image {
         info.require(options)?;
         match image {
             Some(image) => Ok((image, info)),
-            // The user has allowed all that was found, and yet there is no image: what was found
-            // last is the reason.
-            None => Err(info
-                .findings
-                .iter()
-                .last()
-                .map_or(Error::refused(Reason::FormatNotRead, 0, 0), |finding| {
-                    Error::Refused(*finding)
-                })),
+            // Formats that are not read have a finding that nobody can override.
+            None => Err(Error::refused(Reason::FormatNotRead, 0, 0)),
         }
     }
 
@@ -173,9 +167,9 @@ impl Image {
         self.map_counted(source, offset).map(|(mapping, _)| mapping)
     }
 
-    /// Does what [`map`](Self::map) does, and returns also how many table entries were looked at.
-    /// An image can use a few tables many times over for a disk of any size, so a caller limits
-    /// their number.
+    /// Does what [`map`](Self::map) does, and returns also how much work it was, counted in table
+    /// entries that were looked at. To read a piece of a table counts as 2,000 of them. An image can
+    /// use a few tables many times over for a disk of any size, so a caller limits the work.
     ///
     /// # Errors
     ///
@@ -185,7 +179,8 @@ impl Image {
         source: &mut dyn ReadAt,
         offset: u64,
     ) -> Result<(Mapping, u64), Error> {
-        match self {
+        let before = self.loads();
+        let (mapping, entries) = match self {
             Self::Raw(size) => {
                 let end = *size;
                 let data = |at| Ok(Mapping::new(end - at, Content::Data { offset: at }));
@@ -196,6 +191,27 @@ impl Image {
             Self::Vhd(image) => image.joined(source, offset),
             Self::Vhdx(image) => image.joined(source, offset),
             Self::Vdi(image) => image.joined(source, offset),
+        }?;
+        Ok((mapping, entries + LOAD * (self.loads() - before)))
+    }
+
+    /// How many lines of its tables were read so far.
+    pub(crate) fn loads(&self) -> u64 {
+        match self {
+            Self::Raw(_) => 0,
+            Self::Qcow2(image) => image.loads(),
+            Self::Vmdk(image) => image.loads(),
+            Self::Vhd(image) => image.loads(),
+            Self::Vhdx(image) => image.loads(),
+            Self::Vdi(image) => image.loads(),
+        }
+    }
+
+    /// What one table entry says of the bytes at `offset`.
+    fn piece(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Mapping, Error> {
+        match self {
+            Self::Qcow2(image) if offset < image.virtual_size() => image.piece(source, offset),
+            _ => self.entry(source, offset).map(|entry| entry.mapping),
         }
     }
 
@@ -251,7 +267,8 @@ impl ReadAt for VirtualDisk<'_> {
 
     fn read_at(&mut self, mut offset: u64, mut buffer: &mut [u8]) -> Result<(), ReadError> {
         while !buffer.is_empty() {
-            let mapping = self.image.map(self.source, offset).map_err(|_| ReadError)?;
+            let mapping = self.image.piece(self.source, offset);
+            let mapping = mapping.map_err(|_| ReadError)?;
             let length = mapping.length.min(len64(buffer));
             let (piece, rest) = buffer.split_at_mut(to_usize(length));
             match mapping.content {

@@ -180,40 +180,57 @@ impl ReasonSet {
 
 /// What was found in one image: each reason once, with the first place that gave it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Findings(Vec<Finding>);
+pub struct Findings {
+    list: Vec<Finding>,
+    /// The reason for which the headers could not be read to their end.
+    stopped: Option<Reason>,
+}
 
 impl Findings {
     /// Adds a finding, unless there is one with the same reason.
     pub(crate) fn add(&mut self, reason: Reason, at: u64, value: u64) {
         if !self.has(reason) {
-            self.0.push(Finding { reason, at, value });
+            self.list.push(Finding { reason, at, value });
         }
+    }
+
+    /// Adds the finding for which the headers cannot be read any further. Nobody can override it,
+    /// whatever its reason is: what lies behind it was not looked at.
+    pub(crate) fn stop(&mut self, finding: Finding) {
+        self.list.retain(|other| other.reason != finding.reason);
+        self.list.push(finding);
+        self.stopped = Some(finding.reason);
+    }
+
+    /// Whether a user who allows `allowed` overrides `finding`, so that it does not count.
+    #[must_use]
+    pub fn overrides(&self, finding: &Finding, allowed: ReasonSet) -> bool {
+        let reason = finding.reason;
+        allowed.contains(reason) && reason.may_be_allowed() && self.stopped != Some(reason)
     }
 
     /// Whether there is a finding with this reason.
     #[must_use]
     pub fn has(&self, reason: Reason) -> bool {
-        self.0.iter().any(|finding| finding.reason == reason)
+        self.iter().any(|finding| finding.reason == reason)
     }
 
     /// Whether nothing was found, so that the image is safe.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.list.is_empty()
     }
 
     /// All findings, in the order in which they were found.
     pub fn iter(&self) -> impl Iterator<Item = &Finding> {
-        self.0.iter()
+        self.list.iter()
     }
 
     /// The first finding whose reason is not overridden, if there is one.
     #[must_use]
     pub fn first_except(&self, allowed: ReasonSet) -> Option<Finding> {
-        let refused = |finding: &&Finding| {
-            !(allowed.contains(finding.reason) && finding.reason.may_be_allowed())
-        };
-        self.iter().find(refused).copied()
+        let counts = |finding: &&Finding| !self.overrides(finding, allowed);
+        self.iter().find(counts).copied()
     }
 }
 
@@ -245,5 +262,23 @@ mod tests {
             .with(Reason::DataFile);
         let first = findings.first_except(allowed).map(|finding| finding.reason);
         assert_eq!(first, Some(Reason::DataFile));
+    }
+
+    #[test]
+    fn what_ended_the_reading_counts_whatever_is_allowed() {
+        let all = Reason::ALL.iter();
+        let allowed = all.fold(ReasonSet::EMPTY, |set, reason| set.with(*reason));
+        let mut findings = Findings::default();
+        findings.add(Reason::DirtyBit, 72, 1);
+        assert_eq!(findings.first_except(allowed), None);
+        let last = Finding {
+            reason: Reason::DirtyBit,
+            at: 80,
+            value: 2,
+        };
+        findings.stop(last);
+        assert_eq!(findings.first_except(allowed), Some(last));
+        assert!(!findings.overrides(&last, allowed));
+        assert_eq!(findings.iter().count(), 1);
     }
 }

@@ -162,6 +162,11 @@ impl Vdi {
         join(offset, self.virtual_size, |at| self.piece(source, at))
     }
 
+    /// How many lines of its tables were read so far.
+    pub(crate) fn loads(&self) -> u64 {
+        self.cache.loads()
+    }
+
     pub(crate) fn units(&self) -> Units {
         Units {
             base: self.data,

@@ -7,7 +7,7 @@
 
 mod support;
 
-use guest_formats::qcow2::{Check, CheckOptions, CheckReport, ProblemKind};
+use guest_formats::qcow2::{Check, CheckOptions, CheckReport, Contents, ProblemKind};
 use guest_formats::{Content, Image, Options, Reason};
 use support::Put::{Compressed, Data, Hole, Zero, ZeroAllocated};
 use support::bytes::{be16, be64};
@@ -30,7 +30,10 @@ const ALL: [Put; 12] = [
 ];
 
 fn check(bytes: &[u8], window: u32) -> CheckReport {
-    let image = open_qcow2(bytes);
+    let opened = open_with(bytes, &allowing(&[Reason::BackingFile])).unwrap();
+    let Image::Qcow2(image) = opened else {
+        unreachable!("the image is of another format")
+    };
     let options = CheckOptions {
         window,
         ..CheckOptions::default()
@@ -206,6 +209,103 @@ fn leaks_and_errors_are_told_apart() {
     let entry = ProblemKind::Entry(Reason::Unaligned);
     assert_eq!(report.problems[0].kind, entry);
     assert_eq!((report.errors, report.leaks), (1, 1));
+}
+
+#[test]
+fn a_check_says_what_each_byte_of_the_disk_is() {
+    for (extended, backing) in [(false, None), (false, Some("base")), (true, Some("base"))] {
+        let mut image = Qcow2::new(16, &ALL).shorter(512);
+        (image.extended, image.backing) = (extended, backing);
+        image.snapshots = vec![("1", "one")];
+        let built = image.build();
+        let mut bytes = built.bytes.clone();
+        let report = check(&bytes, 3);
+        let of = |kinds: &[Put]| {
+            let all = image.puts.iter().enumerate();
+            let ours = all.filter(|(_, put)| kinds.contains(put));
+            ours.map(|(index, _)| (image.size - index as u64 * 65536).min(65536))
+                .sum::<u64>()
+        };
+        let mut expected = Contents {
+            data: of(&[Data]),
+            compressed: of(&[Compressed]),
+            zero: of(&[Zero, ZeroAllocated]),
+            ..Contents::default()
+        };
+        match backing {
+            Some(_) => expected.backing = of(&[Hole]),
+            None => expected.zero += of(&[Hole]),
+        }
+        assert_eq!(report.contents, expected, "{extended} {backing:?}");
+        // An entry that leads nowhere.
+        let data = image.puts.iter().position(|put| *put == Data).unwrap();
+        let size = if extended { 16 } else { 8 };
+        be64(&mut bytes, built.first_l2 + data * size, 1 << 40);
+        let lost = check(&bytes, 3).contents;
+        assert_eq!((lost.lost, lost.data), (65536, expected.data - 65536));
+        // And the whole table.
+        be64(&mut bytes, built.l1, 1);
+        let lost = check(&bytes, 3).contents;
+        assert_eq!(lost.lost, image.size);
+    }
+}
+
+#[test]
+fn bitmaps_count_only_if_the_image_says_that_they_fit_it() {
+    let mut bytes = Qcow2::new(16, &ALL).build().bytes;
+    let end = bytes.len() as u64;
+    // One bitmap, whose directory is behind all else and has no refcount.
+    support::bytes::be32(&mut bytes, 112, 0x2385_2875);
+    support::bytes::be32(&mut bytes, 116, 24);
+    support::bytes::be32(&mut bytes, 120, 1);
+    be64(&mut bytes, 128, 32);
+    be64(&mut bytes, 136, end);
+    bytes.resize(bytes.len() + 65536, 0);
+    assert_eq!(check(&bytes, 64).problems, []);
+    be64(&mut bytes, 88, 1);
+    let kinds: Vec<_> = check(&bytes, 64).problems.iter().map(|p| p.kind).collect();
+    assert_eq!(kinds, [ProblemKind::RefcountTooLow]);
+}
+
+#[test]
+fn flags_of_what_is_not_there_are_errors_and_no_mere_leaks() {
+    let mut image = Qcow2::new(16, &ALL);
+    image.snapshots = vec![("1", "one")];
+    let built = image.build();
+    let mut table = built.bytes.clone();
+    be64(&mut table, built.l1, 1 << 63);
+    let found = check(&table, 64).problems[0];
+    let expected = (ProblemKind::Entry(Reason::BadEntry), built.l1 as u64);
+    assert_eq!((found.kind, found.at), expected);
+    let hole = ALL.iter().position(|put| *put == Hole).unwrap();
+    let mut cluster = built.bytes.clone();
+    let at = built.first_l2 + hole * 8;
+    be64(&mut cluster, at, 1 << 63);
+    for window in [1, 64] {
+        let report = check(&cluster, window);
+        assert_eq!((report.errors, report.leaks), (1, 0));
+        let found = report.problems[0];
+        assert_eq!((found.kind, found.at), (ProblemKind::CopiedFlag, at as u64));
+    }
+}
+
+#[test]
+fn snapshots_that_lack_the_size_of_their_disk_are_errors_in_version_3() {
+    let mut image = Qcow2::new(16, &ALL);
+    image.snapshots = vec![("1", "one"), ("2", "two")];
+    for (version, errors) in [(3, 48), (2, 0)] {
+        image.version = version;
+        image
+            .puts
+            .retain(|put| !matches!(put, Zero | ZeroAllocated));
+        let mut bytes = image.build().bytes;
+        // There are two, and behind them zeros, which say that they have no extra data.
+        support::bytes::be32(&mut bytes, 60, 50);
+        let report = check(&bytes, 64);
+        assert_eq!((report.errors, report.leaks), (errors, 0), "{report:?}");
+        let bad = ProblemKind::Entry(Reason::BadSnapshot);
+        assert!(report.problems.iter().all(|found| found.kind == bad));
+    }
 }
 
 #[test]

@@ -37,10 +37,11 @@ pub fn report<P: Ports>(
         _ => None,
     };
     for finding in info.findings.iter() {
-        reporter.finding(finding, options.allowed);
+        let allowed = info.findings.overrides(finding, options.allowed);
+        reporter.finding(finding, allowed);
     }
     if let Some(finding) = more.filter(|finding| !info.findings.has(finding.reason)) {
-        reporter.finding(&finding, options.allowed);
+        reporter.finding(&finding, false);
     }
     Ok(())
 }

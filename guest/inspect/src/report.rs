@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use guest_abi::ports::COM1;
-use guest_formats::{Finding, ReasonSet};
+use guest_formats::Finding;
 use guest_kit::failure::{Failure, Op};
 use guest_kit::hardware::Ports;
 use guest_kit::serial::Uart;
@@ -58,13 +58,13 @@ impl<'a, P: Ports> Reporter<'a, P> {
     }
 
     /// Reports something that speaks against the image, and whether the user overrides it.
-    pub fn finding(&mut self, finding: &Finding, allowed: ReasonSet) {
+    pub fn finding(&mut self, finding: &Finding, allowed: bool) {
         let reason = finding.reason;
         self.say(Payload::Finding(FindingMessage {
             name: reason.name().into(),
             text: reason.message().into(),
             broken: reason.class() == guest_formats::Class::Broken,
-            allowed: allowed.contains(reason) && reason.may_be_allowed(),
+            allowed,
             at: finding.at,
             value: finding.value,
         }));

@@ -113,7 +113,8 @@ struct Check {
     zero: u64,
     backing: u64,
     lost: u64,
-    image_end_offset: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image_end_offset: Option<u64>,
     problems: Vec<Problem>,
 }
 
@@ -242,7 +243,8 @@ fn check(answer: &Answer) -> Option<Check> {
         zero: check.zero,
         backing: check.backing,
         lost: check.lost,
-        image_end_offset: check.image_end,
+        // Only refcounts tell where the last cluster ends.
+        image_end_offset: (check.image_end > 0).then_some(check.image_end),
         problems: answer.problems.iter().map(problem).collect(),
     })
 }

@@ -56,11 +56,20 @@ impl Probe {
         })
     }
 
+    /// The formats to tell a user of. A partition table in front of a container is a raw disk to
+    /// whoever does not know the container, so that raw is one of them.
+    pub(crate) fn told(&self) -> FormatSet {
+        match self.is_ambiguous() && self.partitions.is_some() {
+            true => self.fitting.with(Format::Raw),
+            false => self.fitting,
+        }
+    }
+
     /// Adds what speaks against taking the file for [`Probe::format`].
     pub(crate) fn judge(&self, options: &Options, findings: &mut Findings) {
         let fits = self.fitting.iter().next().unwrap_or(Format::Raw);
         if self.is_ambiguous() {
-            let formats = u64::from(self.fitting.len());
+            let formats = u64::from(self.told().len());
             findings.add(Reason::SeveralFormats, 0, formats);
         }
         match options.claimed {

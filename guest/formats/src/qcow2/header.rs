@@ -26,6 +26,8 @@ const CORRUPT: u64 = 1 << 1;
 const DATA_FILE: u64 = 1 << 2;
 const COMPRESSION_TYPE: u64 = 1 << 3;
 const EXTENDED_L2: u64 = 1 << 4;
+/// The autoclear bit that says that the bitmaps fit what is in the image.
+const BITMAPS: u64 = 1;
 
 /// The names of the feature bits, from bit 0 on.
 const INCOMPATIBLE: &[&str] = &[
@@ -101,8 +103,14 @@ pub(crate) fn inspect(
     if version >= 3 {
         header.version_3(&bytes, length, info)?;
     }
+    // A program that does not know bitmaps clears the bit when it writes to the image. Then the
+    // extension means nothing any more, and its clusters may have been used for something else.
+    let bitmaps = version >= 3 && be64(&bytes, 88) & BITMAPS != 0;
     encryption(be32(&bytes, 32), info);
     header.references(source, &bytes, length, info)?;
+    if !bitmaps {
+        header.extensions.bitmaps = None;
+    }
     header.tables(source, info)?;
     info.compression = Some(match header.codec {
         Codec::Zstd => "zstd",

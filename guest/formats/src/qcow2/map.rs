@@ -10,11 +10,11 @@ use crate::reason::Reason;
 use crate::source::ReadAt;
 
 /// How many subclusters a cluster has, if L2 entries are extended ("Extended L2 Entries").
-const SUBCLUSTERS: u64 = 32;
+pub(super) const SUBCLUSTERS: u64 = 32;
 
 impl Qcow2 {
     /// The piece at `offset`, as far as one table entry says it.
-    pub(super) fn piece(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Mapping, Error> {
+    pub(crate) fn piece(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Mapping, Error> {
         let cluster_size = self.header.cluster_size();
         let per_table = self.header.l2_entries() * cluster_size;
         let index = offset / per_table;

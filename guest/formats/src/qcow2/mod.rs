@@ -12,8 +12,8 @@ mod writer;
 
 use alloc::vec::Vec;
 
-pub use check::{Check, CheckOptions, CheckReport, Problem, ProblemKind};
-pub use snapshot::{LONGEST_SNAPSHOT_NAME, MOST_SNAPSHOTS, Snapshot};
+pub use check::{Check, CheckOptions, CheckReport, Contents, Problem, ProblemKind};
+pub use snapshot::{LARGEST_SNAPSHOT_TABLE, LONGEST_SNAPSHOT_NAME, MOST_SNAPSHOTS, Snapshot};
 pub use writer::{CLUSTER, TooLarge, Writer};
 
 pub(crate) use header::inspect;
@@ -122,6 +122,11 @@ impl Qcow2 {
         offset: u64,
     ) -> Result<(Mapping, u64), Error> {
         join(offset, self.virtual_size, |at| self.piece(source, at))
+    }
+
+    /// How many lines of its tables were read so far.
+    pub(crate) fn loads(&self) -> u64 {
+        self.l1_cache.loads() + self.l2_cache.loads()
     }
 
     /// Shows each snapshot to `see`, in the order of the table.

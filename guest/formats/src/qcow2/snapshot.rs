@@ -17,6 +17,10 @@ pub const MOST_SNAPSHOTS: u32 = 65536;
 pub const LONGEST_SNAPSHOT_NAME: u16 = 1024;
 /// The most extra data that an entry may have, in bytes. QEMU has the same limit.
 const MOST_EXTRA: u32 = 1024;
+/// The longest table that is read, in bytes. QEMU has the same limit.
+pub const LARGEST_SNAPSHOT_TABLE: u64 = 64 << 20;
+/// How many bytes of the table are read at once.
+const PIECE: u64 = 32 << 10;
 /// How many bytes an entry has before its extra data.
 pub(super) const FIXED: u64 = 40;
 
@@ -47,9 +51,9 @@ pub(super) fn walk(
     see: &mut dyn FnMut(Snapshot),
 ) -> Result<(), Error> {
     let mut at = header.snapshots_at;
-    let mut cache = Cache::new(1);
+    let mut cache = Cache::with_lines(1, PIECE);
     for _ in 0..header.snapshots {
-        let snapshot = entry(&mut cache, source, at)?;
+        let snapshot = entry(&mut cache, source, header, at)?;
         at = snapshot.end.next_multiple_of(8);
         see(snapshot);
     }
@@ -70,8 +74,12 @@ fn lengths(fixed: &[u8; 40], at: u64) -> Result<[u64; 3], Error> {
 pub(super) fn entry(
     cache: &mut Cache,
     source: &mut dyn ReadAt,
+    header: &Header,
     at: u64,
 ) -> Result<Snapshot, Error> {
+    let before = at - header.snapshots_at;
+    let fits = before < LARGEST_SNAPSHOT_TABLE;
+    ensure(fits, Reason::BadSnapshot, at, before)?;
     let mut fixed = [0; 40];
     cache.copy(source, at, &mut fixed)?;
     let [id, name, extra] = lengths(&fixed, at)?;

@@ -12,11 +12,12 @@ mod claims;
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use crate::cache::{Cache, LOAD};
 use crate::error::Error;
 use crate::image::Image;
 use crate::mapping::{Compressed, Content, GRAIN_MARKER, Mapping};
 use crate::reason::{Finding, Reason};
-use crate::source::{ReadAt, array};
+use crate::source::ReadAt;
 use claims::Claims;
 pub(crate) use claims::Units;
 
@@ -24,9 +25,6 @@ pub(crate) use claims::Units;
 pub const MOST_FAULTS: usize = 64;
 /// How many bytes of the disk are passed over behind a fault, in a format without a cluster size.
 const STRIDE: u64 = 65536;
-/// What a read counts that no cache saves, in table entries that could be looked at in the same
-/// time.
-const READ: u64 = 400;
 
 /// What one entry of a table says. The caller asks for it by an offset of the disk at which the
 /// piece begins that the entry is for.
@@ -103,6 +101,10 @@ pub struct Survey {
     at: u64,
     first_pass: bool,
     claims: Option<Claims>,
+    /// The part of the file in which the marker of a compressed grain was read last.
+    markers: Cache,
+    /// How many lines of tables and markers have been counted as work.
+    loads: u64,
 }
 
 impl Survey {
@@ -124,6 +126,8 @@ impl Survey {
             at: 0,
             first_pass: true,
             claims: units.map(|units| Claims::new(units, source.size(), window)),
+            markers: Cache::new(1),
+            loads: image.loads(),
         }
     }
 
@@ -134,7 +138,7 @@ impl Survey {
     }
 
     /// Goes on for work that counts as `entries` table entries; the last one may take more. Returns
-    /// true if the survey is complete.
+    /// true if the survey is complete. To read a piece of a table, or a marker, counts as 2,000 entries.
     ///
     /// # Errors
     ///
@@ -156,10 +160,13 @@ impl Survey {
                 self.first_pass = false;
                 self.at = 0;
                 // A pass counts as work even if it finds nothing to look at.
-                self.entries += READ;
+                self.entries += LOAD;
                 continue;
             }
             self.entries += 1;
+            let loads = image.loads() + self.markers.loads();
+            self.entries += LOAD * (loads - self.loads);
+            self.loads = loads;
             if let Some(table) = image.table(source, self.at)?
                 && !self.take(&table.takes)
             {
@@ -230,11 +237,10 @@ impl Survey {
             return Ok(());
         }
         let is_first = claims.begins_here(takes);
-        self.entries += READ;
-        let head: [u8; 12] = match compressed.length >= GRAIN_MARKER {
-            true => array(source, compressed.offset)?,
-            false => [0; 12],
-        };
+        let mut head = [0; 12];
+        if compressed.length >= GRAIN_MARKER {
+            self.markers.copy(source, compressed.offset, &mut head)?;
+        }
         match compressed.payload_within(&head, compressed.length) {
             Ok(payload) => takes.end = compressed.offset + payload.end,
             Err(Error::Refused(finding)) => {

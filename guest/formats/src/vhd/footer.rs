@@ -79,7 +79,8 @@ pub(super) fn find(source: &mut dyn ReadAt, info: &mut Info) -> Result<(Footer, 
         }
         (None, Some((_, at))) => Err(Error::refused(Reason::CopiesDiffer, 0, at)),
         (Some(copy), None) => {
-            ensure(copy.kind != Kind::Fixed, Reason::NoFooter, size - LENGTH, 0)?;
+            // A fixed disk begins with its first sector, and no copy of a footer belongs there.
+            ensure(copy.kind != Kind::Fixed, Reason::BadHeader, 60, 2)?;
             info.find(Reason::NoFooter, size - LENGTH, 0);
             Ok((copy, 0))
         }

@@ -100,6 +100,11 @@ impl Vhd {
         })
     }
 
+    /// How many lines of its tables were read so far.
+    pub(crate) fn loads(&self) -> u64 {
+        self.cache.loads()
+    }
+
     /// In which units a survey counts. The blocks of a dynamic disk begin at any sector; a fixed
     /// disk has none.
     pub(crate) fn units(&self) -> Option<Units> {

@@ -1,10 +1,11 @@
 //! The two headers and the two region tables (sections 2.2.2 and 2.2.3).
 
 use crate::bytes::{guid, has, le16, le32, le64};
+use crate::cache::Cache;
 use crate::error::{Error, ensure};
 use crate::reason::Reason;
 use crate::source::{ReadAt, array};
-use crate::vhdx::log::Log;
+use crate::vhdx::patches::Log;
 use crate::vhdx::{MIB, checksum};
 
 const HEADERS: [u64; 2] = [64 << 10, 128 << 10];
@@ -113,7 +114,7 @@ fn decode_header(source: &mut dyn ReadAt, at: u64) -> Result<Header, Error> {
     let bytes: [u8; 80] = array(source, at)?;
     ensure(has(&bytes, 0, b"head"), Reason::BadHeader, at, 0)?;
     let stored = le32(&bytes, 4);
-    let computed = checksum(source, at, HEADER, CHECKSUM, &mut |at| at)?;
+    let computed = checksum(source, at, HEADER, CHECKSUM)?;
     ensure(
         computed == stored,
         Reason::BadChecksum,
@@ -166,8 +167,8 @@ fn decode_regions(
 ) -> Result<Regions, Error> {
     let bytes: [u8; 16] = array(source, table)?;
     let stored = le32(&bytes, 4);
-    let good = has(&bytes, 0, b"regi")
-        && checksum(source, table, REGION_TABLE, CHECKSUM, &mut |at| at)? == stored;
+    let good =
+        has(&bytes, 0, b"regi") && checksum(source, table, REGION_TABLE, CHECKSUM)? == stored;
     ensure(good, Reason::BadChecksum, table + 4, u64::from(stored))?;
     let count = le32(&bytes, 8);
     ensure(
@@ -178,9 +179,11 @@ fn decode_regions(
     )?;
     let size = log.over(source).size();
     let (mut bat, mut metadata) = (None, None);
+    let mut cache = Cache::new(1);
     for index in 0..u64::from(count) {
         let at = table + 16 + index * 32;
-        let entry: [u8; 32] = array(source, at)?;
+        let mut entry = [0; 32];
+        cache.copy(source, at, &mut entry)?;
         let slot = match guid(&entry, 0) {
             BAT => &mut bat,
             METADATA => &mut metadata,

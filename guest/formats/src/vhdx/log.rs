@@ -1,131 +1,35 @@
 //! The log, replayed in memory (section 2.3). It is a ring of entries, each of which says what some
 //! sectors of the file now hold. Where those changes lie in the log is kept, and whoever reads
 //! tables gets the changed bytes.
+//!
+//! The log may be full of anything, and it is read before anything else is known of the image. So
+//! the work for it is bounded: over how many bytes checksums are computed, and how many changes are
+//! taken. All of it is read in pieces of [`PIECE`] bytes, however small the things in it are.
 
+use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::bytes::{guid, has, le32, le64};
+use crate::cache::Cache;
 use crate::error::{Error, ensure};
 use crate::reason::Reason;
-use crate::source::{ReadAt, ReadError, array, len64, to_usize};
+use crate::source::{ReadAt, len64, read, to_usize};
 use crate::vhdx::header::{Header, Region};
-use crate::vhdx::{MIB, checksum};
+use crate::vhdx::patches::{Change, Log};
+use crate::vhdx::{CRC_32C, MIB};
 
 /// The longest log that is replayed, in bytes. Writers make logs of 1 MiB.
 pub const LONGEST_LOG: u64 = 16 << 20;
-/// The most changes that are kept. A log of 16 MiB has no more sectors.
-pub const MOST_PATCHES: usize = 4096;
+/// The most changes that are taken from a log, those included that later ones cover. It is four for
+/// each sector of the longest log, and a change of data takes a sector.
+pub const MOST_CHANGES: u64 = 16_384;
 /// Over how many bytes checksums may be computed, as a multiple of the length of the log. A log
 /// that no one has tampered with takes two.
 const MOST_PASSES: u64 = 8;
+/// How many bytes of the log are read at once.
+const PIECE: u64 = 32 << 10;
 /// The size of the sectors in which entries, descriptors and data lie in the log, in bytes.
 const SECTOR: u64 = 4096;
-
-/// The changes that the log makes, in the order of its entries.
-#[derive(Debug, Default)]
-pub(super) struct Log {
-    patches: Vec<Patch>,
-    /// The offset behind the last byte of the file that it changes.
-    end: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Patch {
-    /// The part of the file that is changed.
-    target: Region,
-    content: Change,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Change {
-    Zero,
-    /// The sector has new data. Its first eight and its last four bytes are in the descriptor,
-    /// since the log has signatures and numbers in their place. The rest is in the file at `at`.
-    Sector {
-        at: u64,
-        leading: [u8; 8],
-        trailing: [u8; 4],
-    },
-}
-
-impl Log {
-    pub(super) fn is_empty(&self) -> bool {
-        self.patches.is_empty()
-    }
-
-    /// Whether the log changes any byte of the file from `start` to `end`.
-    pub(super) fn touches(&self, start: u64, end: u64) -> bool {
-        let mut patches = self.patches.iter();
-        patches.any(|patch| patch.target.start < end && start < patch.target.end)
-    }
-
-    /// Adds a change, whose descriptor lies at `place` in the file. An earlier change that it
-    /// covers is forgotten, so that a sector that was changed many times takes the room of one.
-    fn add(&mut self, target: Region, content: Change, place: u64) -> Result<(), Error> {
-        let covered =
-            |patch: &Patch| target.start <= patch.target.start && patch.target.end <= target.end;
-        self.patches.retain(|patch| !covered(patch));
-        let room = self.patches.len() < MOST_PATCHES;
-        ensure(room, Reason::LogTooLong, place, target.start)?;
-        self.end = self.end.max(target.end);
-        self.patches.push(Patch { target, content });
-        Ok(())
-    }
-
-    /// The file as it would be after a replay.
-    pub(super) fn over<'a>(&'a self, source: &'a mut dyn ReadAt) -> Patched<'a> {
-        Patched { log: self, source }
-    }
-}
-
-/// A file as a reader sees it once the changes of the log are made.
-pub(super) struct Patched<'a> {
-    log: &'a Log,
-    source: &'a mut dyn ReadAt,
-}
-
-impl ReadAt for Patched<'_> {
-    fn size(&self) -> u64 {
-        self.log.end.max(self.source.size())
-    }
-
-    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), ReadError> {
-        let there = self.source.size().saturating_sub(offset);
-        let there = to_usize(there).min(buffer.len());
-        let (stored, behind) = buffer.split_at_mut(there);
-        if !stored.is_empty() {
-            self.source.read_at(offset, stored)?;
-        }
-        behind.fill(0);
-        let end = offset.saturating_add(len64(buffer));
-        for patch in &self.log.patches {
-            let start = patch.target.start.max(offset);
-            let last = patch.target.end.min(end);
-            if start >= last {
-                continue;
-            }
-            let piece = to_usize(start - offset)..to_usize(last - offset);
-            let piece = buffer.get_mut(piece).ok_or(ReadError)?;
-            match patch.content {
-                Change::Zero => piece.fill(0),
-                Change::Sector {
-                    at,
-                    leading,
-                    trailing,
-                } => {
-                    let mut sector = [0; 4096];
-                    self.source.read_at(at, &mut sector)?;
-                    sector[..8].copy_from_slice(&leading);
-                    sector[4092..].copy_from_slice(&trailing);
-                    let from = to_usize(start - patch.target.start);
-                    let bytes = sector.get(from..from + piece.len()).ok_or(ReadError)?;
-                    piece.copy_from_slice(bytes);
-                }
-            }
-        }
-        Ok(())
-    }
-}
 
 /// An entry of the log whose checksum is right.
 #[derive(Clone, Copy, Debug)]
@@ -144,6 +48,10 @@ struct Entry {
 
 struct Ring<'a> {
     header: &'a Header,
+    /// The parts of the log that were read last: descriptors, and the data behind them.
+    cache: Cache,
+    /// How many changes may still be taken.
+    changes: u64,
     /// Over how many bytes checksums may still be computed.
     budget: u64,
 }
@@ -170,6 +78,8 @@ pub(super) fn replay(source: &mut dyn ReadAt, header: &Header) -> Result<Log, Er
     )?;
     let mut ring = Ring {
         header,
+        cache: Cache::with_lines(2, PIECE),
+        changes: MOST_CHANGES,
         budget: length * MOST_PASSES,
     };
     let mut active: Option<Entry> = None;
@@ -237,7 +147,8 @@ impl Ring<'_> {
     fn entry(&mut self, source: &mut dyn ReadAt, at: u64) -> Result<Option<Entry>, Error> {
         let whole = self.header.log.length();
         let place = self.place(at);
-        let bytes: [u8; 64] = array(source, place)?;
+        let mut bytes = [0; 64];
+        self.cache.copy(source, place, &mut bytes)?;
         let ours = has(&bytes, 0, b"loge") && guid(&bytes, 32) == self.header.log_guid;
         let length = u64::from(le32(&bytes, 8));
         let sectors = length.is_multiple_of(SECTOR) && length > 0 && length <= whole;
@@ -252,8 +163,7 @@ impl Ring<'_> {
         }
         let spent = Error::refused(Reason::LogTooLong, place, length);
         self.budget = self.budget.checked_sub(length).ok_or(spent)?;
-        let mut turn = |at| self.place(at);
-        if checksum(source, at, length, 4, &mut turn)? != le32(&bytes, 4) {
+        if self.checksum(source, at, length)? != le32(&bytes, 4) {
             return Ok(None);
         }
         Ok(Some(Entry {
@@ -266,8 +176,28 @@ impl Ring<'_> {
         }))
     }
 
+    /// The checksum of the entry of `length` bytes at `at`, whose own checksum is taken as zero.
+    fn checksum(&self, source: &mut dyn ReadAt, at: u64, length: u64) -> Result<u32, Error> {
+        let mut digest = CRC_32C.digest();
+        let mut bytes = vec![0; to_usize(PIECE.min(length))];
+        let mut done = 0;
+        while done < length {
+            let place = self.place(at + done);
+            let most = PIECE.min(length - done);
+            let there = to_usize(most.min(self.header.log.end - place));
+            let piece = bytes.get_mut(..there).unwrap_or_default();
+            read(source, place, piece)?;
+            if done == 0 {
+                piece.get_mut(4..8).unwrap_or_default().fill(0);
+            }
+            digest.update(piece);
+            done += len64(piece);
+        }
+        Ok(digest.finalize())
+    }
+
     /// Adds the changes of an entry to `log` (sections 2.3.1.2 to 2.3.1.4).
-    fn take(&self, source: &mut dyn ReadAt, entry: &Entry, log: &mut Log) -> Result<(), Error> {
+    fn take(&mut self, source: &mut dyn ReadAt, entry: &Entry, log: &mut Log) -> Result<(), Error> {
         let bad = |at, value| Error::refused(Reason::BadLog, at, value);
         let start = self.place(entry.at);
         ensure(
@@ -276,10 +206,14 @@ impl Ring<'_> {
             start + 48,
             entry.flushed,
         )?;
+        let left = self.changes.checked_sub(entry.descriptors);
+        let many = Error::refused(Reason::LogTooLong, start + 24, entry.descriptors);
+        self.changes = left.ok_or(many)?;
         let mut data = entry.at + (64 + entry.descriptors * 32).next_multiple_of(SECTOR);
         for index in 0..entry.descriptors {
             let place = self.place(entry.at + 64 + index * 32);
-            let bytes: [u8; 32] = array(source, place)?;
+            let mut bytes = [0; 32];
+            self.cache.copy(source, place, &mut bytes)?;
             let target = le64(&bytes, 16);
             let good = target.is_multiple_of(SECTOR) && target >= MIB;
             ensure(
@@ -318,9 +252,15 @@ impl Ring<'_> {
         Ok(())
     }
 
-    fn check_sector(&self, source: &mut dyn ReadAt, at: u64, sequence: u64) -> Result<(), Error> {
-        let head: [u8; 8] = array(source, at)?;
-        let tail: [u8; 4] = array(source, at + SECTOR - 4)?;
+    fn check_sector(
+        &mut self,
+        source: &mut dyn ReadAt,
+        at: u64,
+        sequence: u64,
+    ) -> Result<(), Error> {
+        let (mut head, mut tail) = ([0; 8], [0; 4]);
+        self.cache.copy(source, at, &mut head)?;
+        self.cache.copy(source, at + SECTOR - 4, &mut tail)?;
         let found = u64::from(le32(&head, 4)) << 32 | u64::from(le32(&tail, 0));
         let good = has(&head, 0, b"data") && found == sequence;
         ensure(good, Reason::BadLog, at, found)

@@ -1,6 +1,7 @@
 //! The metadata region, which has a table of items and then the items (section 2.6).
 
 use crate::bytes::{guid, has, le16, le32, le64};
+use crate::cache::Cache;
 use crate::error::{Error, ensure};
 use crate::info::{Info, LONGEST_NAME, Options, ReferenceKind};
 use crate::reason::Reason;
@@ -57,25 +58,30 @@ pub(super) fn read_metadata(
     let count = le16(&head, 10);
     let at = region.start + 10;
     ensure(count <= MOST_ITEMS, Reason::BadHeader, at, u64::from(count))?;
-    let (mut block, mut size, mut sector) = (None, None, None);
+    let (mut block, mut size, mut sector, mut locator) = (None, None, None, None);
+    // An item is read only if its meaning is known, and each of those comes once.
+    let mut cache = Cache::new(1);
     for index in 0..u64::from(count) {
         let at = region.start + 32 + index * 32;
-        let entry: [u8; 32] = array(source, at)?;
+        let mut entry = [0; 32];
+        cache.copy(source, at, &mut entry)?;
         let (offset, length) = (u64::from(le32(&entry, 16)), u64::from(le32(&entry, 20)));
         let inside = offset >= TABLE && offset + length <= region.length();
         let empty = offset == 0 && length == 0;
         ensure(inside || empty, Reason::BeyondEnd, at + 16, offset)?;
         let item = region.start + offset;
-        let mut number = [0; 8];
-        let kept = to_usize(length.min(8));
-        read(source, item, number.get_mut(..kept).unwrap_or_default())?;
-        let number = le64(&number, 0);
         match guid(&entry, 0) {
-            FILE_PARAMETERS if length >= 8 => once(&mut block, number, at)?,
-            DISK_SIZE if length >= 8 => once(&mut size, number, at)?,
-            SECTOR_SIZE if length >= 4 => once(&mut sector, number & 0xffff_ffff, at)?,
+            FILE_PARAMETERS if length >= 8 => once(&mut block, number(source, item)?, at)?,
+            DISK_SIZE if length >= 8 => once(&mut size, number(source, item)?, at)?,
+            SECTOR_SIZE if length >= 4 => {
+                let bytes: [u8; 4] = array(source, item)?;
+                once(&mut sector, u64::from(le32(&bytes, 0)), at)?;
+            }
             DISK_ID | PHYSICAL_SIZE => {}
-            PARENT => parent(source, item, length, info)?,
+            PARENT => {
+                once(&mut locator, length, at)?;
+                parent(source, item, length, info)?;
+            }
             FILE_PARAMETERS | DISK_SIZE | SECTOR_SIZE => {
                 return Err(Error::refused(Reason::BadHeader, at + 20, length));
             }
@@ -89,6 +95,12 @@ pub(super) fn read_metadata(
     let (block, size) = (block.ok_or(missing)?, size.ok_or(missing)?);
     let sector_size = sector.ok_or(missing)?;
     decode(block, size, sector_size, region.start, info, options)
+}
+
+/// The number of eight bytes at `at`.
+fn number(source: &mut dyn ReadAt, at: u64) -> Result<u64, Error> {
+    let bytes: [u8; 8] = array(source, at)?;
+    Ok(le64(&bytes, 0))
 }
 
 fn once(slot: &mut Option<u64>, value: u64, at: u64) -> Result<(), Error> {
@@ -114,7 +126,7 @@ fn decode(
     ensure(whole, Reason::BadHeader, at, virtual_size)?;
     // No disk of this format is larger than 64 TiB, whatever the caller would accept.
     let possible = virtual_size <= Options::LARGEST_DISK;
-    ensure(possible, Reason::VirtualSize, at, virtual_size)?;
+    ensure(possible, Reason::BadHeader, at, virtual_size)?;
     info.set_size(virtual_size, at, options);
     info.cluster_size = Some(block_size);
     let flags = parameters >> 32;

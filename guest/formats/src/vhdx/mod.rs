@@ -2,13 +2,15 @@
 //!
 //! If the log was not replayed, it is replayed in memory, for the tables alone: where it holds
 //! changes is kept as at most [`MOST_PATCHES`] places in the log, of 40 bytes each. An open VHDX
-//! takes also one cache line of the BAT, and 64 KiB while the region tables are read.
+//! takes also one cache line of the BAT, and 96 KiB while the log is read.
 
 mod header;
 mod log;
 mod metadata;
+mod patches;
 
-pub use log::{LONGEST_LOG, MOST_PATCHES};
+pub use log::{LONGEST_LOG, MOST_CHANGES};
+pub use patches::MOST_PATCHES;
 
 use crate::cache::Cache;
 use crate::error::{Error, ensure};
@@ -18,8 +20,8 @@ use crate::reason::Reason;
 use crate::source::{ReadAt, len64, read, to_usize};
 use crate::survey::{Entry, Units};
 use header::{Region, Regions};
-use log::Log;
 use metadata::Metadata;
+use patches::Log;
 
 /// An open VHDX.
 #[derive(Debug)]
@@ -36,20 +38,14 @@ const MIB: u64 = 1 << 20;
 static CRC_32C: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
 
 /// The checksum of `length` bytes at `at`, with the four bytes at `field` of them taken as zero.
-fn checksum(
-    source: &mut dyn ReadAt,
-    at: u64,
-    length: u64,
-    field: u64,
-    pieces: &mut dyn FnMut(u64) -> u64,
-) -> Result<u32, Error> {
+fn checksum(source: &mut dyn ReadAt, at: u64, length: u64, field: u64) -> Result<u32, Error> {
     let mut digest = CRC_32C.digest();
     let mut bytes = [0; 4096];
     for done in (0..length).step_by(bytes.len()) {
         let there = (length - done).min(len64(&bytes));
         let there = to_usize(there);
         let piece = bytes.get_mut(..there).unwrap_or_default();
-        read(source, pieces(at + done), piece)?;
+        read(source, at + done, piece)?;
         if done == 0 {
             let field = to_usize(field);
             piece.get_mut(field..field + 4).unwrap_or_default().fill(0);
@@ -125,6 +121,11 @@ impl Vhdx {
         join(offset, self.metadata.virtual_size, |at| {
             self.piece(source, at)
         })
+    }
+
+    /// How many lines of its tables were read so far.
+    pub(crate) fn loads(&self) -> u64 {
+        self.cache.loads()
     }
 
     pub(crate) fn units(&self) -> Units {

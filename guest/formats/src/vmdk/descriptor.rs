@@ -23,6 +23,8 @@ const NO_PARENT: &[u8] = b"ffffffff";
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Described {
     pub(super) has_parent: bool,
+    /// Whether it says anything of a parent, be it that there is none. Every descriptor does.
+    pub(super) tells_of_parent: bool,
     /// The size of all extents in bytes.
     pub(super) size: u64,
 }
@@ -60,6 +62,7 @@ pub(super) fn parse(text: &[u8], embedded: bool, info: &mut Info) -> Result<Desc
         if key.eq_ignore_ascii_case(b"createType") {
             info.variant = Some(known_type(value));
         } else if key.eq_ignore_ascii_case(b"parentCID") {
+            disk.tells_of_parent = true;
             disk.has_parent |= !value.eq_ignore_ascii_case(NO_PARENT);
         } else if key.eq_ignore_ascii_case(b"parentFileNameHint") {
             disk.has_parent = true;

@@ -71,7 +71,8 @@ fn footer(source: &mut dyn ReadAt) -> Result<u64, Error> {
     let marker: [u8; 16] = array(source, at - SECTOR)?;
     let good = le64(&marker, 0) == 1 && le32(&marker, 8) == 0;
     let good = good && le32(&marker, 12) == FOOTER_MARKER;
-    ensure(good, Reason::NoFooter, at - SECTOR, le64(&marker, 0))?;
+    // Only the footer has the whole header, so that there is nothing to go on with.
+    ensure(good, Reason::Truncated, at - SECTOR, le64(&marker, 0))?;
     let end: [u8; 16] = array(source, at + SECTOR)?;
     let good = end.iter().all(|byte| *byte == 0);
     ensure(good, Reason::BadMarker, at + SECTOR, le64(&end, 0))?;

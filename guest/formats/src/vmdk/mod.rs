@@ -64,6 +64,9 @@ fn sparse(source: &mut dyn ReadAt, info: &mut Info, options: &Options) -> Result
         let text = descriptor::read_text(source, at, length)?;
         let disk = descriptor::parse(&text, true, info)?;
         has_parent = disk.has_parent;
+        if !disk.tells_of_parent {
+            info.find(Reason::BadDescriptor, at, length);
+        }
     }
     if info.variant.is_none() {
         info.variant = Some("sparse");
@@ -105,6 +108,11 @@ impl Vmdk {
     #[must_use]
     pub fn grain_size(&self) -> u64 {
         self.header.grain_size
+    }
+
+    /// How many lines of its tables were read so far.
+    pub(crate) fn loads(&self) -> u64 {
+        self.directory.loads() + self.tables.loads()
     }
 
     /// Where the bytes at `offset` of the virtual disk come from, and how many table entries were

@@ -1,16 +1,16 @@
 //! Attacks on tools that read images, as they became public, where no other table of lies has them.
 
-use guest_formats::{Options, Reason, Verdict};
+use guest_formats::{Options, Reason, Verdict, inspect};
 
 use super::qcow2::{L1, L2, good};
 use super::{judge, judge_check, spoilt};
 use crate::support::Put::{Data, Hole};
-use crate::support::bytes::{be32, be64, le16, le32, put};
+use crate::support::bytes::{be32, be64, le16, le32, le64, put};
 use crate::support::qcow2::Qcow2;
 use crate::support::vhd::Vhd;
-use crate::support::vhdx::Vhdx;
+use crate::support::vhdx::{Vhdx, seal as seal_at};
 use crate::support::vmdk::Vmdk;
-use crate::support::{info, pattern, raw, vdi};
+use crate::support::{Counting, allowing, info, pattern, raw, vdi};
 
 /// What has been written into images as the name of another file: paths, and what programs take for
 /// a protocol, for options or for a device.
@@ -67,6 +67,50 @@ fn whatever_names_another_file_is_refused_and_the_name_is_told_as_it_is() {
             // A quote ends a name in a descriptor.
             let is_text = matches!(what, "a parent" | "an extent");
             assert!(told || is_text && name.contains('"'), "{what}: {found:?}");
+        }
+    }
+}
+
+#[test]
+fn a_header_that_cannot_be_read_to_its_end_is_refused_whatever_is_allowed() {
+    let stream = Vmdk::new(true, &[Data], 65536, 65536).build();
+    let fixed = Vhd::new(true, &[Data], 65536, 65536);
+    let cases: [(&str, Vec<u8>, Reason); 4] = [
+        (
+            "a VMDK that is cut off before its footer",
+            spoilt(&stream, |b| b.truncate(b.len() - 1024)),
+            Reason::Truncated,
+        ),
+        (
+            "a VMDK whose directory is said to be in a footer",
+            spoilt(&Vmdk::new(false, &[Data], 65536, 65536).build(), |b| {
+                put(b, 56, &[0xff; 8])
+            }),
+            Reason::Truncated,
+        ),
+        (
+            "the footer of a fixed VHD in front of the disk",
+            [fixed.footer(), fixed.disk].concat(),
+            Reason::BadHeader,
+        ),
+        (
+            "a VHDX of 65 TiB",
+            spoilt(&Vhdx::new(&[Data], 1 << 20, 1 << 20).build(), |b| {
+                le64(b, (2 << 20) + (64 << 10) + 8, 65 << 40);
+            }),
+            Reason::BadHeader,
+        ),
+    ];
+    let all = Reason::ALL.iter().copied();
+    let overridable: Vec<_> = all.filter(|reason| reason.may_be_allowed()).collect();
+    for (name, bytes, reason) in cases {
+        for largest_disk in [Options::LARGEST_DISK, 100 << 40] {
+            let options = Options {
+                largest_disk,
+                ..allowing(&overridable)
+            };
+            judge(name, &bytes, &options, Some(reason));
+            assert_ne!(info(&bytes).verdict(), Verdict::Safe, "{name}");
         }
     }
 }
@@ -233,6 +277,51 @@ fn parents_of_a_vhdx_are_named_within_bounds_and_never_looked_for() {
     }
 }
 
+#[test]
+fn lists_of_a_vhdx_that_are_as_long_as_can_be_take_few_reads() {
+    const TABLE: usize = 2 << 20;
+    const REGIONS: [usize; 2] = [192 << 10, 256 << 10];
+    let good = Vhdx::new(&[Data, Hole], 1 << 20, 2 << 20).build();
+    let items = |guid: &[u8], count: u16| {
+        spoilt(&good, |b| {
+            le16(b, TABLE + 10, count);
+            for index in 5..usize::from(count) {
+                let entry = TABLE + 32 + index * 32;
+                put(b, entry, guid);
+                le32(b, entry + 16, 128 << 10);
+                le32(b, entry + 20, 200);
+                le16(b, TABLE + (128 << 10) + 18, 16);
+            }
+        })
+    };
+    let regions = spoilt(&good, |b| {
+        for at in REGIONS {
+            le32(b, at + 8, 2047);
+            (2..2047).for_each(|index| put(b, at + 16 + index * 32, &[7; 28]));
+            seal_at(b, at, 64 << 10);
+        }
+    });
+    for (name, bytes, expected) in [
+        ("unknown items", items(&[7; 16], 2047), None),
+        ("unknown regions", regions, None),
+        (
+            "one locator",
+            items(&PARENT_LOCATOR, 6),
+            Some(Reason::Differencing),
+        ),
+        (
+            "locators",
+            items(&PARENT_LOCATOR, 2047),
+            Some(Reason::BadHeader),
+        ),
+    ] {
+        judge(name, &bytes, &Options::default(), expected);
+        let mut source = Counting::new(&bytes);
+        inspect(&mut source, &Options::default()).unwrap();
+        assert!(source.reads < 150, "{name}: {} reads", source.reads);
+    }
+}
+
 /// CVE-2014-0143, 0145 and 0147: refcounts and lists that send a reader astray. What reads the disk
 /// does not need them, so that they are for a check to find.
 #[test]
@@ -295,8 +384,9 @@ fn refcounts_and_bitmaps_of_a_qcow2_that_lie_are_found_by_a_check() {
     judge_check("4 Gi bitmaps", &many, "overlap");
 }
 
-/// An extension that says where the directory of bitmaps is.
+/// An extension that says where the directory of bitmaps is, and the bit that says that it holds.
 fn bitmaps(bytes: &mut Vec<u8>, kind: u32, at: u64, count: u32) {
+    be64(bytes, 88, 1);
     be32(bytes, 112, kind);
     be32(bytes, 116, 24);
     be32(bytes, 120, count);

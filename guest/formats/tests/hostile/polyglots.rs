@@ -95,6 +95,18 @@ fn more_than_one_format_that_fits_is_refused() {
             ..Options::default()
         };
         judge(name, &bytes, &claimed, Some(Reason::SeveralFormats));
+        // The user is told which they are, and that a partition table makes a raw disk of the file.
+        let told = info(&bytes);
+        assert!(told.fitting.len() > 1, "{name}: {:?}", told.fitting);
+        let raw = name.contains("MBR") || name.contains("GPT");
+        assert_eq!(told.fitting.contains(Format::Raw), raw, "{name}");
+        let mut findings = told.findings.iter();
+        let several = findings.find(|found| found.reason == Reason::SeveralFormats);
+        assert_eq!(
+            several.unwrap().value,
+            u64::from(told.fitting.len()),
+            "{name}"
+        );
     }
 }
 

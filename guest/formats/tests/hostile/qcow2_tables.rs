@@ -4,7 +4,7 @@ use guest_formats::qcow2::{Check, CheckOptions};
 use guest_formats::{Options, Reason};
 
 use super::qcow2::{FAR, L1, L2, good};
-use super::{Case, judge, judge_all, spoilt};
+use super::{Case, judge, judge_all, judge_check, spoilt};
 use crate::support::Put::{Compressed, Data, Hole};
 use crate::support::bytes::{be16, be32, be64, put};
 use crate::support::qcow2::Qcow2;
@@ -212,6 +212,27 @@ fn an_l2_table_of_many_l1_entries_is_legal_and_bounds_nothing() {
     let mut check = Check::new(&image, &source, &options);
     let error = check.step(&mut source).unwrap_err();
     assert_eq!(error.reason(), Some(Reason::TooMuchWork));
+}
+
+#[test]
+fn snapshots_that_share_one_long_table_are_found_without_going_through_it_for_each() {
+    const SNAPSHOTS: usize = 4000;
+    const ENTRIES: usize = 1 << 16;
+    let bytes = spoilt(&good().bytes, |b| {
+        let table = b.len().next_multiple_of(65536);
+        let l1 = (table + SNAPSHOTS * 64).next_multiple_of(65536);
+        be32(b, 60, SNAPSHOTS as u32);
+        be64(b, 64, table as u64);
+        for at in (table..).step_by(64).take(SNAPSHOTS) {
+            be64(b, at, l1 as u64);
+            be32(b, at + 8, ENTRIES as u32);
+            be16(b, at + 12, 4);
+            be16(b, at + 14, 4);
+            be32(b, at + 36, 16);
+        }
+        b.resize(l1 + ENTRIES * 8, 0);
+    });
+    judge_check("one table of 4,000 snapshots", &bytes, "overlap");
 }
 
 #[test]

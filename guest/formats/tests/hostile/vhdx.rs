@@ -189,8 +189,9 @@ const VHDX: &[Case] = &[
     (
         "2^63 bytes",
         |b| le64(b, ITEM + 8, 1 << 63),
-        Reason::VirtualSize,
+        Reason::BadHeader,
     ),
+    ("65 TiB", |b| le64(b, ITEM + 8, 65 << 40), Reason::BadHeader),
     (
         "half a sector",
         |b| le64(b, ITEM + 8, 3 * MIB - 256),

@@ -1,6 +1,6 @@
 //! Logs of VHDX images that lie.
 
-use guest_formats::{Content, Image, Options, Reason};
+use guest_formats::{Content, Image, Options, Reason, inspect};
 
 use super::vhdx::{MIB, headers, sealed};
 use super::{judge, spoilt};
@@ -191,6 +191,54 @@ fn a_log_of_more_changes_than_are_kept_is_refused() {
             }
         });
         judge("many changes", &bytes, &Options::default(), expected);
+    }
+}
+
+/// One entry of the log that zeroes `count` sectors one by one, `different` of them.
+fn zeroes(bytes: &mut Vec<u8>, count: usize, different: usize) {
+    headers(bytes, |b, at| put(b, at + 48, &vhdx::LOG_GUID));
+    let length = (64 + count * 32).next_multiple_of(4096);
+    let mut entry = vec![0; length];
+    put(&mut entry, 0, b"loge");
+    le32(&mut entry, 8, length as u32);
+    le64(&mut entry, 16, 1);
+    le32(&mut entry, 24, count as u32);
+    put(&mut entry, 32, &vhdx::LOG_GUID);
+    for index in 0..count {
+        let at = 64 + index * 32;
+        put(&mut entry, at, b"zero");
+        le64(&mut entry, at + 8, 4096);
+        le64(
+            &mut entry,
+            at + 16,
+            5 * MIB + (index % different) as u64 * 8192,
+        );
+        le64(&mut entry, at + 24, 1);
+    }
+    vhdx::seal(&mut entry, 0, length);
+    put(bytes, 1 << 20, &entry);
+}
+
+#[test]
+fn a_log_of_small_changes_takes_few_reads_and_too_many_of_them_are_refused() {
+    let good = Vhdx::new(&[Hole], 1 << 20, 1 << 20).build();
+    let long = Some(Reason::LogTooLong);
+    for (count, different, expected) in [
+        (16_384, 1, None),
+        (16_384, 4096, None),
+        (16_384, 4097, long),
+        (16_385, 1, long),
+        (32_764, 4095, long),
+    ] {
+        let bytes = spoilt(&good, |b| zeroes(b, count, different));
+        judge("small changes", &bytes, &Options::default(), expected);
+        let mut source = crate::support::Counting::new(&bytes);
+        inspect(&mut source, &Options::default()).unwrap();
+        // Each 32 KiB are read for the checksum when the entry is found and when it is taken, and
+        // the descriptors once more.
+        let pieces = (64 + count as u64 * 32).div_ceil(32 << 10);
+        let most = 3 * pieces + 100;
+        assert!(source.reads < most, "{count}: {} reads", source.reads);
     }
 }
 

@@ -4,9 +4,9 @@ use guest_formats::{Codec, Compressed, Marker, Options, Reason};
 
 use super::{Case, judge_all, judge_check, spoilt};
 use crate::support::Put::{Data, Hole, Zero};
-use crate::support::bytes::{le16, le32, le64};
-use crate::support::disk;
+use crate::support::bytes::{le16, le32, le64, put};
 use crate::support::vmdk::Vmdk;
+use crate::support::{disk, pattern};
 
 /// The directory is at sector 5, the one table behind it, and grains begin at sector 128.
 const VMDK: &[Case] = &[
@@ -97,13 +97,28 @@ const VMDK: &[Case] = &[
         Reason::Overlap,
     ),
     ("half a header", |b| b.truncate(256), Reason::Truncated),
+    (
+        "a descriptor of zeros",
+        |b| b[512..2560].fill(0),
+        Reason::BadDescriptor,
+    ),
+    (
+        "a descriptor of noise",
+        |b| put(b, 512, &pattern(1, 2048)),
+        Reason::BadDescriptor,
+    ),
+    (
+        "a descriptor that says nothing of a parent",
+        |b| put(b, 512, b"# Disk DescriptorFile\nversion=1\n\0"),
+        Reason::BadDescriptor,
+    ),
 ];
 
 const STREAM: &[Case] = &[
     (
         "no footer",
         |b| b.truncate(b.len() - 1024),
-        Reason::NoFooter,
+        Reason::Truncated,
     ),
     (
         "no end",

@@ -28,7 +28,7 @@ impl Check {
             self.fault(Reason::Unaligned, 0, offset);
             return Ok(());
         }
-        self.mark(offset, bytes, Use::Single, 0);
+        self.mark(offset, bytes, Use::Single, 0)?;
         let mut at = offset;
         for _ in 0..count {
             self.work(1)?;
@@ -58,7 +58,7 @@ impl Check {
             self.fault(Reason::BadEntry, at, table);
             return Ok(());
         }
-        self.mark(table, u64::from(entries) * 8, Use::Single, at);
+        self.mark(table, u64::from(entries) * 8, Use::Single, at)?;
         for index in 0..u64::from(entries) {
             self.work(1)?;
             let at = table + index * 8;
@@ -66,7 +66,7 @@ impl Check {
             if !cluster.is_multiple_of(self.header.cluster_size()) {
                 self.fault(Reason::Unaligned, at, cluster);
             } else if cluster != 0 {
-                self.mark(cluster, self.header.cluster_size(), Use::Single, at);
+                self.mark(cluster, self.header.cluster_size(), Use::Single, at)?;
             }
         }
         Ok(())

@@ -6,29 +6,34 @@
 //! of the file.
 
 mod bitmaps;
+mod contents;
 mod walk;
 mod window;
 
 use alloc::vec::Vec;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, LOAD};
 use crate::error::{Error, ensure};
 use crate::qcow2::Qcow2;
 use crate::qcow2::header::Header;
 use crate::reason::Reason;
 use crate::source::ReadAt;
+pub use contents::Contents;
 use window::Window;
 
 /// The most problems that are kept. All of them are counted.
 const MOST_PROBLEMS: usize = 64;
 
+/// How many bytes of L1 and L2 tables are read at once. They are read from one end to the other.
+const PIECE: u64 = 64 << 10;
+
 /// How much memory and time a check may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CheckOptions {
-    /// How many clusters one pass counts, at least 1. Each takes 5 bytes of memory.
+    /// How many clusters one pass counts, at least 1. Each takes 5 bytes and a bit of memory.
     pub window: u32,
-    /// How many table entries and refcounts all passes together may look at. A check that would
-    /// take more gives up.
+    /// How many table entries and refcounts all passes together may look at. To read a piece of
+    /// them counts as 2,000. A check that would take more gives up.
     pub most_entries: u64,
 }
 
@@ -101,9 +106,11 @@ pub struct CheckReport {
     /// Where the last cluster ends that is used or has a refcount, as an offset in the file in
     /// bytes.
     pub image_end: u64,
+    /// What the disk consists of.
+    pub contents: Contents,
     /// The first problems that were found.
     pub problems: Vec<Problem>,
-    /// How many table entries and refcounts were looked at.
+    /// The work that was done, counted in table entries and refcounts.
     pub entries: u64,
 }
 
@@ -118,6 +125,10 @@ pub struct Check {
     tables: Cache,
     inner: Cache,
     refcounts: Cache,
+    /// The entries of the piece of an L2 table that is gone through.
+    line: Vec<u64>,
+    /// The work that was done, without that of reading.
+    entries: u64,
     report: CheckReport,
 }
 
@@ -132,9 +143,11 @@ impl Check {
             header,
             most_entries: options.most_entries,
             clusters,
-            tables: Cache::new(2),
-            inner: Cache::new(2),
+            tables: Cache::new(4),
+            inner: Cache::with_lines(1, PIECE),
             refcounts: Cache::new(4),
+            line: Vec::new(),
+            entries: 0,
             report: CheckReport::default(),
         }
     }
@@ -146,6 +159,7 @@ impl Check {
     /// [`Error::Read`], or [`Reason::TooMuchWork`] if the check gives up. What is wrong with the
     /// image is no error, and is in the report.
     pub fn step(&mut self, source: &mut dyn ReadAt) -> Result<bool, Error> {
+        self.stored(source)?;
         self.walk(source)?;
         self.compare(source)?;
         self.window.advance();
@@ -168,10 +182,23 @@ impl Check {
         self.window.start() == 0
     }
 
+    /// Notes which clusters of the window have a refcount of one, so that the flags of entries, which
+    /// name clusters in any order, are compared without looking for the refcount of each.
+    fn stored(&mut self, source: &mut dyn ReadAt) -> Result<(), Error> {
+        let (start, end) = (self.window.start(), self.window.end().min(self.clusters));
+        for cluster in start..end {
+            self.work(1)?;
+            if self.refcount(source, cluster)? == 1 {
+                self.window.note_one(cluster);
+            }
+        }
+        Ok(())
+    }
+
     fn compare(&mut self, source: &mut dyn ReadAt) -> Result<(), Error> {
         let (start, end) = (self.window.start(), self.window.end().min(self.clusters));
-        self.work(end.saturating_sub(start))?;
         for cluster in start..end {
+            self.work(1)?;
             let counted = u64::from(self.window.count(cluster));
             let stored = self.refcount(source, cluster)?;
             let at = cluster << self.header.cluster_bits;
@@ -231,8 +258,10 @@ impl Check {
 
     /// Counts `entries` more as looked at. Fails if that is too much.
     fn work(&mut self, entries: u64) -> Result<(), Error> {
-        self.report.entries += entries;
-        let spent = self.report.entries;
+        self.entries += entries;
+        let loads = self.tables.loads() + self.inner.loads() + self.refcounts.loads();
+        let spent = self.entries + LOAD * loads;
+        self.report.entries = spent;
         ensure(spent <= self.most_entries, Reason::TooMuchWork, 0, spent)
     }
 
@@ -243,12 +272,17 @@ impl Check {
         }
     }
 
+    /// Whether another problem would be kept.
+    fn has_room(&self) -> bool {
+        self.report.problems.len() < MOST_PROBLEMS
+    }
+
     fn problem(&mut self, kind: ProblemKind, at: u64, found: u64, expected: u64) {
         match kind {
             ProblemKind::Leak => self.report.leaks += 1,
             _ => self.report.errors += 1,
         }
-        if self.report.problems.len() < MOST_PROBLEMS {
+        if self.has_room() {
             self.report.problems.push(Problem {
                 kind,
                 at,

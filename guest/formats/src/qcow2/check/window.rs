@@ -22,6 +22,8 @@ pub(super) struct Window {
     start: u64,
     counts: Vec<u32>,
     uses: Vec<u8>,
+    /// A bit for each cluster: whether the image says that its refcount is one.
+    ones: Vec<u64>,
 }
 
 /// The bit beside those of [`Use`] that says that a use was not allowed beside another one.
@@ -34,6 +36,7 @@ impl Window {
             start: 0,
             counts: vec![0; clusters],
             uses: vec![0; clusters],
+            ones: vec![0; clusters.div_ceil(64)],
         }
     }
 
@@ -51,6 +54,29 @@ impl Window {
         self.start = self.end();
         self.counts.fill(0);
         self.uses.fill(0);
+        self.ones.fill(0);
+    }
+
+    /// Notes that the image says that the refcount of a cluster of the window is one.
+    pub(super) fn note_one(&mut self, cluster: u64) {
+        let index = to_usize(cluster.saturating_sub(self.start));
+        if let Some(word) = self.ones.get_mut(index / 64) {
+            *word |= 1 << (index % 64);
+        }
+    }
+
+    /// Whether that was noted. Nothing if the cluster is not in the window.
+    pub(super) fn is_one(&self, cluster: u64) -> Option<bool> {
+        let index = to_usize(cluster.checked_sub(self.start)?);
+        self.counts.get(index)?;
+        let word = self.ones.get(index / 64)?;
+        Some(word >> (index % 64) & 1 == 1)
+    }
+
+    /// How many of the clusters from `first` to `last` are in the window.
+    pub(super) fn within(&self, first: u64, last: u64) -> u64 {
+        let end = last.saturating_add(1).min(self.end());
+        end.saturating_sub(first.max(self.start))
     }
 
     /// Counts a use of the clusters from `first` to `last`, as far as they are in the window.
@@ -107,7 +133,16 @@ mod tests {
     #[test]
     fn only_clusters_of_the_window_are_counted() {
         let mut window = Window::new(4);
+        window.note_one(3);
+        assert_eq!(
+            (window.is_one(3), window.is_one(2)),
+            (Some(true), Some(false))
+        );
+        assert_eq!(window.is_one(4), None);
         window.advance();
+        assert_eq!((window.is_one(3), window.is_one(7)), (None, Some(false)));
+        assert_eq!(window.within(2, 5), 2);
+        assert_eq!((window.within(0, 3), window.within(8, u64::MAX)), (0, 0));
         window.mark(0, u64::MAX, Use::Data);
         assert_eq!(window.start(), 4);
         assert_eq!(window.count(4), 1);
