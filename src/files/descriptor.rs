@@ -284,6 +284,18 @@ mod tests {
         static PARTS: RefCell<Vec<(u64, u64)>> = const { RefCell::new(Vec::new()) };
     }
 
+    /// A file whose name has been removed, and a descriptor of it; nothing where the file system has no
+    /// direct transfers.
+    fn open_direct() -> Option<(std::fs::File, Descriptor)> {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, descriptor) = open(&folder.path().join("file"));
+        if descriptor.direct.is_none() {
+            eprintln!("skipped: {:?}", descriptor.note());
+            return None;
+        }
+        Some((file, descriptor))
+    }
+
     fn note_part(_: BorrowedFd<'_>, span: Span<'_>, _: &Cancel) -> Result<(), Partial> {
         PARTS.with_borrow_mut(|parts| parts.push((span.from, span.to)));
         Ok(())
@@ -291,12 +303,10 @@ mod tests {
 
     #[test]
     fn whole_blocks_are_moved_directly_and_the_rest_through_the_page_cache() {
-        let folder = tempfile::tempdir().unwrap();
-        let (_file, descriptor) = open(&folder.path().join("file"));
-        let Some(direct) = &descriptor.direct else {
-            eprintln!("skipped: {:?}", descriptor.note());
+        let Some((_file, descriptor)) = open_direct() else {
             return;
         };
+        let direct = descriptor.direct.as_ref().unwrap();
         direct.alignment.store(512, Ordering::Relaxed);
         let mut pages = Pages([0; 16384]);
         let buffers = [VolatileSlice::from(&mut pages.0[..])];
@@ -312,12 +322,10 @@ mod tests {
 
     #[test]
     fn direct_transfers_have_a_descriptor_of_their_own_and_an_alignment() {
-        let folder = tempfile::tempdir().unwrap();
-        let (_file, descriptor) = open(&folder.path().join("file"));
-        let Some(direct) = &descriptor.direct else {
-            eprintln!("skipped: {:?}", descriptor.note());
+        let Some((_file, descriptor)) = open_direct() else {
             return;
         };
+        let direct = descriptor.direct.as_ref().unwrap();
         assert!(fcntl_getfl(&direct.fd).unwrap().contains(OFlags::DIRECT));
         assert!(fcntl_getfd(&direct.fd).unwrap().contains(FdFlags::CLOEXEC));
         let alignment = direct.alignment.load(Ordering::Relaxed);
@@ -326,12 +334,10 @@ mod tests {
 
     #[test]
     fn an_error_that_is_no_refusal_ends_the_transfer_and_teaches_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        let (_file, descriptor) = open(&folder.path().join("file"));
-        let Some(direct) = &descriptor.direct else {
-            eprintln!("skipped: {:?}", descriptor.note());
+        let Some((_file, descriptor)) = open_direct() else {
             return;
         };
+        let direct = descriptor.direct.as_ref().unwrap();
         direct.alignment.store(512, Ordering::Relaxed);
         let mut pages = Pages([0; 16384]);
         let buffers = [VolatileSlice::from(&mut pages.0[..])];
@@ -349,12 +355,10 @@ mod tests {
 
     #[test]
     fn refusals_raise_the_alignment_and_then_end_direct_transfers() {
-        let folder = tempfile::tempdir().unwrap();
-        let (_file, descriptor) = open(&folder.path().join("file"));
-        let Some(direct) = &descriptor.direct else {
-            eprintln!("skipped: {:?}", descriptor.note());
+        let Some((_file, descriptor)) = open_direct() else {
             return;
         };
+        let direct = descriptor.direct.as_ref().unwrap();
         direct.alignment.store(512, Ordering::Relaxed);
         let mut pages = Pages([0; 16384]);
         let buffers = [VolatileSlice::from(&mut pages.0[..])];
