@@ -29,10 +29,20 @@ thread_local! {
 
 /// The `main` of such a target.
 pub(crate) fn main() -> ExitCode {
+    heed_signals();
     let mut tests: Vec<&Test> = inventory::iter::<Test>().collect();
     tests.sort_by_key(|test| test.name);
     let trials = tests.into_iter().map(trial).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+/// The tests may have been started by something that ignores signals, as nohup(1) does. What they start
+/// would ignore them too.
+fn heed_signals() {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        // SAFETY: the default action needs no code of ours, and no other thread has been started.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
 }
 
 fn trial(test: &'static Test) -> Trial {
