@@ -10,8 +10,6 @@ use crate::virtio::testing::{
 use crate::virtio::worker::Counts;
 use crate::virtio::{Notifier, QueueConfig, Turn};
 
-const STATUS: u64 = HEADERS + 16;
-
 impl Rig {
     /// The device has given up, said so, and works again after a reset.
     fn assert_stopped_until_reset(&mut self) {

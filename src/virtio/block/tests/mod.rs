@@ -1,11 +1,12 @@
 //! Tests of the whole device, driven by its registers and rings as a guest does it: valid
-//! requests here, hostile ones in `hostile`, random ones in `random`, helpers in `helping`, and a
-//! cost in `cost`.
+//! requests in `requests` and `zeroes`, neighbours that are carried out as one in `joined`, hostile ones
+//! in `hostile`, random ones in `random`, helpers in `helping`, and a cost in `cost`.
 #![allow(clippy::unwrap_used)]
 
 mod cost;
 mod helping;
 mod hostile;
+mod joined;
 mod random;
 mod requests;
 mod zeroes;
@@ -19,7 +20,7 @@ use vm_memory::{Bytes, GuestAddress, VolatileSlice};
 
 use super::{Block, BlockConfig, IoOperation};
 use crate::storage::{MemoryStorage, Storage};
-use crate::virtio::testing::{Driver, VERSION_1, WRITE, memory};
+use crate::virtio::testing::{Driver, HEADERS, VERSION_1, WRITE, memory};
 use crate::virtio::{NotificationLine, VirtioDevice};
 
 const IN: u32 = 0;
@@ -30,6 +31,8 @@ const GET_ID: u32 = 8;
 const OK: u8 = 0;
 const IOERR: u8 = 1;
 const UNSUPP: u8 = 2;
+/// The status byte of slot 0.
+const STATUS: u64 = HEADERS + 16;
 /// What a status byte holds before the device answers.
 const UNANSWERED: u8 = 0xff;
 
