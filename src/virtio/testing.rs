@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use virtio_bindings::virtio_mmio as reg;
 use virtio_queue::desc::{RawDescriptor, split::Descriptor};
@@ -170,15 +171,18 @@ impl Driver {
         self.set_avail_index(self.avail.wrapping_add(1));
     }
 
+    /// Who sees the index sees what was written before.
     pub(crate) fn set_avail_index(&mut self, index: u16) {
         self.avail = index;
         self.memory
-            .write_obj(index, GuestAddress(AVAIL_RING + 2))
+            .store(index, GuestAddress(AVAIL_RING + 2), Ordering::Release)
             .unwrap();
     }
 
     pub(crate) fn used_index(&self) -> u16 {
-        self.memory.read_obj(GuestAddress(USED_RING + 2)).unwrap()
+        self.memory
+            .load(GuestAddress(USED_RING + 2), Ordering::Acquire)
+            .unwrap()
     }
 
     /// The next used buffer: its head and the bytes written.
