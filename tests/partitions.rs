@@ -118,7 +118,11 @@ fn one_partition_is_copied_to_another_and_nothing_else_of_the_disk_changes() {
             return;
         };
         let content = random(usize::try_from(LENGTH).unwrap() - 700, 3);
-        fs::write(&one, &content).unwrap();
+        // The page caches of a partition and of its disk are two.
+        let partition = File::options().write(true).open(&one).unwrap();
+        partition.write_all_at(&content, 0).unwrap();
+        partition.sync_all().unwrap();
+        drop(partition);
         let before = bytes(device.path(), 0, STARTS[1]);
         let behind = bytes(device.path(), STARTS[1] + LENGTH, DISK - STARTS[1] - LENGTH);
         Vmm::copying(&one, &two).args(options).succeed();
