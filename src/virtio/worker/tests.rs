@@ -93,6 +93,7 @@ fn long_chains_are_work_that_another_round_goes_on_with() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "32,768 turns take Miri many minutes")]
 fn a_service_that_leaves_what_is_available_keeps_no_thread_for_ever() {
     let (device, mut driver) = device(Script::TakeNone, VERSION_1);
     let head = driver.chain(&[(DATA, 1, 0)]);
