@@ -1,5 +1,6 @@
 //! The words that begin a command of their own; without one it is a copy.
 
+use super::prepare::most_similar;
 use super::text::{Page, STATUSES_OF_CHECK, STATUSES_OF_CONVERT, STATUSES_OF_INFO};
 use super::{convert, image};
 use crate::config::ImageTask;
@@ -111,11 +112,8 @@ pub(super) fn named(word: &str) -> Option<&'static Word> {
 
 /// The word that was probably meant by `word`, which is no such word.
 pub(super) fn meant(word: &str) -> Option<&'static str> {
-    let word = word.to_lowercase();
-    let similarity = |known: &str| strsim::jaro_winkler(&word, known);
     let words = WORDS.iter().map(|command| command.word);
-    let similar = words.filter(|known| similarity(known) >= SIMILAR);
-    similar.max_by(|a, b| similarity(a).total_cmp(&similarity(b)))
+    most_similar(&word.to_lowercase(), words, SIMILAR)
 }
 
 /// From here up a word is taken for another one that was meant.

@@ -140,6 +140,18 @@ impl Given {
     }
 }
 
+/// The one of `known` that is most like `word`, if its similarity, from 0 to 1, is `least` or more.
+pub(super) fn most_similar(
+    word: &str,
+    known: impl Iterator<Item = &'static str>,
+    least: f64,
+) -> Option<&'static str> {
+    let similarity = |known: &str| strsim::jaro_winkler(word, known);
+    known
+        .filter(|known| similarity(known) >= least)
+        .max_by(|a, b| similarity(a).total_cmp(&similarity(b)))
+}
+
 /// Says that there is no such option, and which ones may have been meant.
 fn unknown(name: &str, known: &[Opt]) -> String {
     let mut meant: Vec<&str> = known
@@ -148,14 +160,8 @@ fn unknown(name: &str, known: &[Opt]) -> String {
         .filter(|long| name.len() > 2 && long.contains(name))
         .collect();
     if meant.is_empty() {
-        let similarity = |long: &str| strsim::jaro_winkler(name, long);
-        meant.extend(
-            known
-                .iter()
-                .map(|option| option.long)
-                .filter(|long| similarity(long) >= SIMILAR)
-                .max_by(|a, b| similarity(a).total_cmp(&similarity(b))),
-        );
+        let names = known.iter().map(|option| option.long);
+        meant.extend(most_similar(name, names, SIMILAR));
     }
     match meant.as_slice() {
         [] => format!("--{name} is not an option"),

@@ -3,7 +3,8 @@
 //! as /dev/null is written in place. A FIFO or a terminal is refused: nobody may be there to read.
 //!
 //! System calls after [`NewFile::create`]: `write`, `fstat`, `fchmod`, `linkat`, `renameat`, `renameat2`
-//! and `unlinkat`, relative to descriptors that are open, in [`NewFile::save`]; `unlinkat` and `close` when it is dropped.
+//! and `unlinkat`, relative to descriptors that are open, in [`NewFile::save`]; `unlinkat` and `close`
+//! when it is dropped.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -102,15 +102,11 @@ impl Staging {
     /// # Errors
     ///
     /// There is such a thing, or the system's reason.
-    pub(super) fn put_in_free_place(
-        &self,
-        file: BorrowedFd<'_>,
-    ) -> Result<Option<&'static str>, FileError> {
-        if self.place.existing.is_some() {
-            return self.put_in_place(file);
+    pub(super) fn put_in_free_place(&self, file: BorrowedFd<'_>) -> Result<(), FileError> {
+        match self.place.existing {
+            Some(_) => self.put_in_place(file).map(drop),
+            None => self.claim(file).map_err(|errno| self.failed(errno)),
         }
-        let claimed = self.claim(file).map_err(|errno| self.failed(errno));
-        claimed.map(|()| None)
     }
 
     fn failed(&self, errno: Errno) -> FileError {

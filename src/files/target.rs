@@ -86,12 +86,14 @@ fn open_block_device(
     let flags = OFlags::RDWR | exclusive | OFlags::CLOEXEC;
     let failed = |errno| open_failed(role, path, errno);
     let device = open(path, flags, Mode::empty()).map_err(failed)?;
-    let layers = Layers::of(Identity::of(&fstat(&device).map_err(failed)?));
     if device::is_read_only(&device) {
         return Err(failed(Errno::ROFS));
     }
-    if !force && layers.are_mounted() {
-        return Err(failed(Errno::BUSY));
+    if !force {
+        let opened = Identity::of(&fstat(&device).map_err(failed)?);
+        if Layers::of(opened).are_mounted() {
+            return Err(failed(Errno::BUSY));
+        }
     }
     let size = device::size(&device).map_err(|source| FileError::Open {
         role,
