@@ -3,8 +3,9 @@
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::ending;
 use crate::machine::Vcpu;
 use crate::report::{Console, ConsoleOptions};
 use crate::runtime::{Deadline, RunError, Runner, Signals, Watch, Watched, Worker};
@@ -67,6 +68,31 @@ impl Beginning {
             runner.folder(*folder).main_calls(calls)
         });
         workers.into_iter().fold(runner, Runner::worker)
+    }
+}
+
+/// Runs an operation, and returns the exit status. `start` goes as far as there is an outcome, good or
+/// bad, of which `finish` tells the user. A run that does not even begin is told of by a console with
+/// these `options`.
+pub(super) fn run<T>(
+    timeout: Option<Duration>,
+    watched: Watched,
+    options: impl FnOnce() -> ConsoleOptions,
+    start: impl FnOnce(&Beginning) -> Result<T, RunError>,
+    finish: impl FnOnce(T, Duration) -> u8,
+) -> u8 {
+    let started = Instant::now();
+    let refuse = |error: &RunError, watch: &Watch| {
+        let console = Console::open(options());
+        ending::refuse(console, error, started.elapsed(), watch)
+    };
+    let beginning = match Beginning::new(timeout, watched) {
+        Ok(beginning) => beginning,
+        Err(error) => return refuse(&error, &Watch::default()),
+    };
+    match start(&beginning) {
+        Ok(done) => finish(done, started.elapsed()),
+        Err(error) => refuse(&error, &beginning.watch),
     }
 }
 

@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
+use super::Conversion;
 use super::disks::SECTOR_SIZE;
 use super::session::{Complaint, ComplaintKind};
-use super::{Conversion, console_options};
 use crate::config::ConvertConfig;
-use crate::operations::ending;
 use crate::operations::written::{self, Written};
 use crate::quote::quote_path;
-use crate::report::Console;
-use crate::runtime::{GuestEnd, Outcome, RunError, Watch};
+use crate::runtime::{GuestEnd, Outcome, RunError};
 
 /// How long the output is, if it may be put in place. The output itself still checks that all was
 /// written.
@@ -121,15 +119,4 @@ pub(super) fn finish(
         digest_seconds: None,
     };
     written::finish(written, outcome, elapsed)
-}
-
-/// Says why a run did not even begin, and returns the exit status.
-pub(super) fn refuse(
-    config: &ConvertConfig,
-    error: &RunError,
-    elapsed: Duration,
-    watch: &Watch,
-) -> u8 {
-    let console = Console::open(console_options(config));
-    ending::refuse(console, error, elapsed, watch)
 }

@@ -13,7 +13,6 @@ mod header;
 mod session;
 
 use std::os::unix::ffi::OsStringExt;
-use std::time::Instant;
 
 use guest_protocol::Payload;
 
@@ -25,7 +24,7 @@ use crate::machine::{self, Machine};
 use crate::operations::beginning::{self, Beginning};
 use crate::operations::ports::{SerialPorts, configuration_frame, does_not_fit};
 use crate::report::{Console, ConsoleOptions, OutputFormat};
-use crate::runtime::{GuestEnd, Operation, Outcome, ReportSource, RunError, Watch, Watched};
+use crate::runtime::{GuestEnd, Operation, Outcome, ReportSource, RunError, Watched};
 use crate::sandbox::calls;
 use disks::Disks;
 use files::Files;
@@ -79,21 +78,23 @@ impl Reports {
 /// no result the output's path is as it was.
 #[must_use]
 pub fn run(config: &ConvertConfig) -> u8 {
-    let started = Instant::now();
     let watched = Watched {
         confined: config.sandbox,
         makes_output: true,
         for_programs: config.format == OutputFormat::Json,
         ..Watched::default()
     };
-    let beginning = match Beginning::new(config.timeout, watched) {
-        Ok(beginning) => beginning,
-        Err(error) => return end::refuse(config, &error, started.elapsed(), &Watch::default()),
+    let finish = |(conversion, outcome): (Conversion, Outcome), elapsed| {
+        end::finish(config, &conversion, outcome, elapsed)
     };
-    match start(config, &beginning) {
-        Ok((conversion, outcome)) => end::finish(config, &conversion, outcome, started.elapsed()),
-        Err(error) => end::refuse(config, &error, started.elapsed(), &beginning.watch),
-    }
+    let start = |beginning: &Beginning| start(config, beginning);
+    beginning::run(
+        config.timeout,
+        watched,
+        || console_options(config),
+        start,
+        finish,
+    )
 }
 
 /// Goes as far as there is an outcome, good or bad.

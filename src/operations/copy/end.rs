@@ -3,12 +3,10 @@
 use std::time::Duration;
 
 use super::disks::Disks;
-use super::{Copy, Session, console_options};
+use super::{Copy, Session};
 use crate::config::Config;
-use crate::operations::ending;
 use crate::operations::written::{self, Written};
-use crate::report::Console;
-use crate::runtime::{GuestEnd, Outcome, RunError, Watch};
+use crate::runtime::{GuestEnd, Outcome, RunError};
 
 /// Whether the output may be put in place. The output itself still checks that all was written.
 /// `driver_fault` tells what the guest's drivers did wrong.
@@ -63,10 +61,4 @@ pub(super) fn finish(
         digest_seconds,
     };
     written::finish(written, outcome, elapsed)
-}
-
-/// Says why a run did not even begin, and returns the exit status.
-pub(super) fn refuse(config: &Config, error: &RunError, elapsed: Duration, watch: &Watch) -> u8 {
-    let console = Console::open(console_options(config, 0));
-    ending::refuse(console, error, elapsed, watch)
 }

@@ -12,7 +12,6 @@ mod session;
 mod ticks;
 
 use std::path::Path;
-use std::time::Instant;
 
 use guest_protocol::{GuestMessage, Payload};
 
@@ -24,9 +23,7 @@ use crate::config::{Config, Protocol};
 use crate::machine::{self, Machine, MachineError};
 use crate::operations::beginning::{self, Beginning};
 use crate::report::{Console, ConsoleOptions, OutputFormat};
-use crate::runtime::{
-    GuestEnd, Operation, Outcome, ReportSource, RunError, SerialInput, Watch, Watched,
-};
+use crate::runtime::{GuestEnd, Operation, Outcome, ReportSource, RunError, SerialInput, Watched};
 use crate::sandbox::{Calls, calls};
 use channels::Channels;
 use disks::Disks;
@@ -52,20 +49,15 @@ struct Copy {
 /// Copies as `config` says, tells the user how it went, and returns the exit status. If there is
 /// no copy the output's path is as it was.
 pub fn run(config: &Config) -> u8 {
-    let (started, ticks) = (Instant::now(), Ticks::now());
-    let beginning = match Beginning::new(config.timeout, watched(config)) {
-        Ok(beginning) => beginning,
-        Err(error) => return end::refuse(config, &error, started.elapsed(), &Watch::default()),
+    let ticks = Ticks::now();
+    let finish = |(copy, outcome): (Copy, Outcome), elapsed| {
+        let digest_ticks = copy.session.digest_ticks();
+        let digest_seconds = digest_ticks.map(|digest| ticks.seconds(digest, elapsed));
+        end::finish(config, &copy, outcome, elapsed, digest_seconds)
     };
-    match start(config, &beginning) {
-        Ok((copy, outcome)) => {
-            let elapsed = started.elapsed();
-            let digest_ticks = copy.session.digest_ticks();
-            let digest_seconds = digest_ticks.map(|digest| ticks.seconds(digest, elapsed));
-            end::finish(config, &copy, outcome, elapsed, digest_seconds)
-        }
-        Err(error) => end::refuse(config, &error, started.elapsed(), &beginning.watch),
-    }
+    let start = |beginning: &Beginning| start(config, beginning);
+    let options = || console_options(config, 0);
+    beginning::run(config.timeout, watched(config), options, start, finish)
 }
 
 /// What the watcher has to know.

@@ -4,14 +4,14 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Look, Session, console_options};
-use crate::config::{ImageConfig, ImageTask};
+use super::{Look, Session};
+use crate::config::ImageTask;
 use crate::files::InputFile;
 use crate::operations::disk::{INPUT, driver_fault};
 use crate::operations::ending;
 use crate::reason::reason;
-use crate::report::{Console, RunResult};
-use crate::runtime::{GuestEnd, Outcome, RunError, Watch, say_goodbye};
+use crate::report::RunResult;
+use crate::runtime::{GuestEnd, Outcome, RunError, say_goodbye};
 use crate::virtio::block::Block;
 
 /// Whether there is a whole answer.
@@ -82,15 +82,4 @@ fn status(look: &Look<'_>) -> u8 {
         ImageTask::Check => answer.soundness(),
     });
     verdict.map_or(0, |verdict| verdict.status())
-}
-
-/// Says why a run did not even begin, and returns the exit status.
-pub(super) fn refuse(
-    config: &ImageConfig,
-    error: &RunError,
-    elapsed: Duration,
-    watch: &Watch,
-) -> u8 {
-    let console = Console::open(console_options(config));
-    ending::refuse(console, error, elapsed, watch)
 }

@@ -12,7 +12,6 @@ mod session;
 mod text;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use guest_protocol::{InspectConfig, InspectTask};
 
@@ -22,13 +21,11 @@ pub use session::{ProtocolError, Session};
 use crate::config::{ImageConfig, ImageTask};
 use crate::files::{InputFile, check_distinct};
 use crate::machine::{self, Machine};
-use crate::operations::beginning::Beginning;
+use crate::operations::beginning::{self, Beginning};
 use crate::operations::disk::{DiskShape, INPUT};
 use crate::operations::ports::{SerialPorts, configuration_frame, does_not_fit};
 use crate::report::{Console, ConsoleOptions, OutputFormat};
-use crate::runtime::{
-    GuestEnd, Operation, Outcome, ReportSource, RunError, Watch, Watched, Worker,
-};
+use crate::runtime::{GuestEnd, Operation, Outcome, ReportSource, RunError, Watched, Worker};
 use crate::sandbox::calls;
 use crate::storage::Cancel;
 use crate::virtio::block::Block;
@@ -51,20 +48,21 @@ struct Look<'a> {
 /// Looks into an image as `config` says, prints what was found, and returns the exit status.
 #[must_use]
 pub fn run(config: &ImageConfig) -> u8 {
-    let started = Instant::now();
     let watched = Watched {
         confined: config.sandbox,
         for_programs: config.format == OutputFormat::Json,
         ..Watched::default()
     };
-    let beginning = match Beginning::new(config.timeout, watched) {
-        Ok(beginning) => beginning,
-        Err(error) => return end::refuse(config, &error, started.elapsed(), &Watch::default()),
-    };
-    match start(config, &beginning) {
-        Ok((look, outcome)) => end::finish(&look, outcome, started.elapsed()),
-        Err(error) => end::refuse(config, &error, started.elapsed(), &beginning.watch),
-    }
+    let finish =
+        |(look, outcome): (Look<'_>, Outcome), elapsed| end::finish(&look, outcome, elapsed);
+    let start = |beginning: &Beginning| start(config, beginning);
+    beginning::run(
+        config.timeout,
+        watched,
+        || console_options(config),
+        start,
+        finish,
+    )
 }
 
 /// Goes as far as there is an outcome, good or bad.
