@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use rustix::io::retry_on_intr;
 use vmm::cli::{self, Command};
 use vmm::operations::{check, convert, copy, inspect};
 use vmm::reason::reason;
@@ -16,6 +17,12 @@ const EXIT_HOST: u8 = 3;
 
 #[global_allocator]
 static HEAP: Heap = Heap;
+
+/// What runs before Rust's runtime does.
+#[used]
+// SAFETY: the section holds functions without arguments, and this one is ready to be called so early.
+#[unsafe(link_section = ".init_array")]
+static BEFORE_RUNTIME: extern "C" fn() = runtime::hold_closed_streams;
 
 fn main() -> ExitCode {
     runtime::fail_writes();
@@ -59,17 +66,23 @@ fn usage_result(error: &str) -> String {
 /// Prints what was asked for. A reader who has gone away has read enough, but a text that got
 /// lost is a failure.
 fn print(text: &str) -> ExitCode {
-    let mut stdout = io::stdout();
-    match stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-    {
+    match write_out(text.as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => fail(
             &format!("cannot write to standard output: {}", reason(&error)),
             EXIT_HOST,
         ),
         _ => ExitCode::SUCCESS,
     }
+}
+
+/// Writes all of it to standard output. Rust's own handle takes a closed stream for one that takes all.
+fn write_out(mut bytes: &[u8]) -> io::Result<()> {
+    let stdout = io::stdout();
+    while !bytes.is_empty() {
+        let written = retry_on_intr(|| rustix::io::write(&stdout, bytes))?;
+        bytes = &bytes[written..];
+    }
+    Ok(())
 }
 
 fn fail(error: &str, status: u8) -> ExitCode {

@@ -351,8 +351,8 @@ impl Console {
 
 /// The standard streams are open for as long as the process lives.
 fn borrow_static(stream: &impl AsFd) -> BorrowedFd<'static> {
-    // SAFETY: nothing in this program closes the standard streams; Rust's runtime opens them on
-    // /dev/null if the process was started without.
+    // SAFETY: nothing in this program closes the standard streams; those that were closed are opened
+    // on /dev/null before `main`.
     unsafe { BorrowedFd::borrow_raw(stream.as_fd().as_raw_fd()) }
 }
 

@@ -19,6 +19,7 @@ mod ready;
 mod room;
 mod serial_input;
 mod signals;
+mod streams;
 mod watcher;
 
 use std::os::fd::BorrowedFd;
@@ -34,6 +35,7 @@ pub use operation::{GuestEnd, JustRun, Operation, ReportSource};
 pub use panics::{catch, describe_panics};
 pub use serial_input::SerialInput;
 pub use signals::{Signals, fail_writes};
+pub use streams::hold_closed_streams;
 pub use watcher::{Stage, Watch, Watched};
 
 use crate::devices::ByteQueue;

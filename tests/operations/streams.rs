@@ -10,16 +10,36 @@ use crate::common::process::Terminal;
 use crate::common::{Operation, Vmm, needs_kvm, test};
 
 #[test]
-fn any_of_the_standard_streams_may_be_closed() {
+fn any_of_the_standard_streams_may_be_closed_but_an_answer_needs_its_own() {
     needs_kvm!();
     for operation in Operation::ALL {
         for closed in 1..8 {
             let files = Operation::files();
             let streams = (0..3).filter(|stream| closed & 1 << stream != 0);
             let finished = streams.fold(operation.vmm(&files), Vmm::closed).run();
-            assert_eq!(finished.code(), Some(0), "{closed:03b}: {finished:?}");
-            operation.assert_done(&files);
+            let told = finished
+                .stderr
+                .ends_with("standard output: Bad file descriptor\n")
+                || finished
+                    .stderr
+                    .ends_with(": Bad file descriptor; its lines are dropped\n");
+            assert_eq!(told, closed & 0b110 == 0b010, "{closed:03b}: {finished:?}");
+            if closed & 0b010 == 0 || operation.writes() {
+                assert_eq!(finished.code(), Some(0), "{closed:03b}: {finished:?}");
+                operation.assert_done(&files);
+            } else {
+                assert_eq!(
+                    finished.code(),
+                    Some(HOST_FAILED),
+                    "{closed:03b}: {finished:?}"
+                );
+            }
         }
+    }
+    for word in ["--help", "--version", "--check"] {
+        let finished = Vmm::bare().arg(word).closed(1).run();
+        assert_eq!(finished.code(), Some(HOST_FAILED), "{word}: {finished:?}");
+        assert_eq!(finished.stderr.lines().count(), 1, "{word}: {finished:?}");
     }
 }
 
