@@ -140,6 +140,25 @@ impl Mapping {
         Ok(Self::new(length.min(there), Content::Data { offset }))
     }
 
+    /// The piece at `offset` of a disk of `disk_size` bytes, to the end of its block or of the disk, in a
+    /// format whose writers store each block whole: `block_size` bytes from `start` on. A block that
+    /// the file ends in before the disk does is a fault of the image, which lies at `at`.
+    pub(crate) fn whole(
+        at: u64,
+        start: u64,
+        block_size: u64,
+        offset: u64,
+        disk_size: u64,
+        file_size: u64,
+    ) -> Result<Self, Error> {
+        let skip = offset % block_size;
+        let rest = disk_size.saturating_sub(offset).clamp(1, block_size - skip);
+        let first = start.saturating_add(skip);
+        let inside = first.saturating_add(rest) <= file_size;
+        ensure(inside, Reason::BeyondEnd, at, start)?;
+        Ok(Self::new(rest, Content::Data { offset: first }))
+    }
+
     /// Whether `next`, the piece right behind this one, continues it.
     fn continues(&self, next: &Self) -> bool {
         match (self.content, next.content) {

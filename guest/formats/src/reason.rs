@@ -107,7 +107,7 @@ reasons! {
     Unaligned "unaligned" Broken no
         "A table or a cluster does not begin where one may begin.";
     BeyondEnd "beyond-end" Broken no
-        "A table or a cluster lies behind the end of the file.";
+        "A table or a cluster lies behind the end of the file, or is cut off there.";
     Overlap "overlap" Broken no
         "Two things that must be apart lie at one place.";
     ReservedBits "reserved-bits" Broken no

@@ -204,6 +204,13 @@ impl Vdi {
         let stride = self.extra + self.block_size;
         let before = u64::from(block).saturating_mul(stride);
         let start = before.saturating_add(self.data + self.extra);
-        Mapping::data(start, skip, length, source.size())
+        Mapping::whole(
+            at,
+            start,
+            self.block_size,
+            offset,
+            self.virtual_size,
+            source.size(),
+        )
     }
 }

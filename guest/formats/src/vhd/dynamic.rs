@@ -21,6 +21,7 @@ const BLOCK_SIZES: core::ops::RangeInclusive<u64> = 4096..=256 << 20;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Dynamic {
+    virtual_size: u64,
     table: u64,
     pub(super) block_size: u64,
     /// The length of the sector bitmap before each block, in bytes.
@@ -79,6 +80,7 @@ pub(super) fn inspect(
     let apart = table >= header || (table >= SECTOR && table_end <= at);
     ensure(apart, Reason::Overlap, at + 16, table)?;
     Ok(Dynamic {
+        virtual_size: footer.virtual_size(),
         table,
         block_size,
         bitmap: (block_size / SECTOR / 8).next_multiple_of(SECTOR),
@@ -157,6 +159,13 @@ impl Dynamic {
             at,
             block,
         )?;
-        Mapping::data(data, skip, length, source.size())
+        Mapping::whole(
+            at,
+            data,
+            self.block_size,
+            offset,
+            self.virtual_size,
+            source.size(),
+        )
     }
 }

@@ -170,6 +170,13 @@ impl Vhdx {
         let end = data.start.saturating_add(size);
         let changed = self.log.touches(data.start, end);
         ensure(!changed, Reason::LogTouchesData, at, data.start)?;
-        Mapping::data(data.start, skip, length, source.size())
+        Mapping::whole(
+            at,
+            data.start,
+            size,
+            offset,
+            self.metadata.virtual_size,
+            source.size(),
+        )
     }
 }

@@ -77,6 +77,11 @@ const VDI: &[Case] = &[
         |b| b.truncate(1024),
         Reason::BeyondEnd,
     ),
+    (
+        "a block that the file ends in",
+        |b| b.truncate(b.len() - 1),
+        Reason::BeyondEnd,
+    ),
     ("half a header", |b| b.truncate(200), Reason::Truncated),
 ];
 

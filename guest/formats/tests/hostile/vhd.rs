@@ -151,6 +151,11 @@ const VHD: &[Case] = &[
         Reason::BeyondEnd,
     ),
     (
+        "a block that the file ends in",
+        |b| be32(b, 1536, (b.len() / 512) as u32 - 4),
+        Reason::BeyondEnd,
+    ),
+    (
         "a block in the footer",
         |b| be32(b, 1536, 0),
         Reason::Overlap,

@@ -233,6 +233,11 @@ const VHDX: &[Case] = &[
         Reason::BeyondEnd,
     ),
     (
+        "a block that the file ends in",
+        |b| b.truncate(b.len() - 1),
+        Reason::BeyondEnd,
+    ),
+    (
         "a block in the headers",
         |b| le64(b, BAT, 6),
         Reason::Overlap,
