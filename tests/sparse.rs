@@ -14,8 +14,9 @@ use std::process::Command;
 use rustix::process::{Pid, Signal};
 
 use common::files::assert_same_large;
+use common::loop_device::Mounted;
 use common::process::{Finished, Terminal};
-use common::{Files, needs_kvm, random, skip, test};
+use common::{Files, Vmm, needs_kvm, random, skip, test};
 
 fn main() -> std::process::ExitCode {
     common::harness::main()
@@ -101,6 +102,66 @@ fn eight_tib_of_nothing_take_no_time_and_no_room() {
     assert!(finished.stdout.lines().count() < 20, "{finished:?}");
     let output = files.output().metadata().unwrap();
     assert_eq!((output.len(), output.blocks()), (8 << 40, 0));
+}
+
+#[test]
+fn a_file_system_that_takes_room_ahead_takes_none_for_holes() {
+    needs_kvm!();
+    // The pieces have to be large enough for XFS to expect more of them.
+    let pieces = (0..16).map(|piece| piece * 4 * MIB..piece * 4 * MIB + 200 * 1024);
+    let mut files = sparse(64 * MIB, &pieces.collect::<Vec<_>>());
+    if !has_holes(&sparse(MIB, &[])) {
+        return;
+    }
+    let image = files.add("image", b"");
+    File::options()
+        .write(true)
+        .open(&image)
+        .unwrap()
+        .set_len(320 * MIB)
+        .unwrap();
+    let made = Command::new("mkfs.xfs").arg("-q").arg(&image).output();
+    if !made.is_ok_and(|made| made.status.success()) {
+        return skip("there is no mkfs.xfs");
+    }
+    let target = files.path("mounted");
+    let Some(mounted) = Mounted::with("loop,rw", "xfs", &image, &target) else {
+        return;
+    };
+    let output = target.join("output");
+    let (cp, qcow2) = (target.join("cp"), target.join("qcow2"));
+    let mut command = Command::new("cp");
+    let copied = command
+        .arg("--sparse=always")
+        .arg(files.input())
+        .arg(&cp)
+        .status();
+    assert!(copied.unwrap().success());
+    // A hole of one block is as small as one may be.
+    let most = blocks(&cp) + 8;
+    Vmm::copying(&files.input(), &output).succeed();
+    rustix::fs::syncfs(File::open(&target).unwrap()).unwrap();
+    assert!(
+        blocks(&output) <= most,
+        "{} instead of {most}",
+        blocks(&output)
+    );
+    let convert = || Vmm::bare().args(&["convert", "-q"]);
+    convert()
+        .args(&["--image-format", "raw", "--output-format", "qcow2"])
+        .arg(files.input())
+        .arg(&qcow2)
+        .succeed();
+    std::fs::remove_file(&output).unwrap();
+    convert().arg(&qcow2).arg(&output).succeed();
+    rustix::fs::syncfs(File::open(&target).unwrap()).unwrap();
+    assert!(
+        blocks(&output) <= most,
+        "{} instead of {most}",
+        blocks(&output)
+    );
+    assert_same_large(&files.input(), &output);
+    drop(mounted);
 }
 
 #[test]

@@ -36,7 +36,7 @@ use crate::reason::reason;
 mod disk;
 mod shape;
 
-use shape::{check_length, room};
+use shape::{check_length, fills_holes, room};
 
 /// How the output is written.
 #[derive(Clone, Copy, Debug, Default)]
@@ -68,6 +68,8 @@ pub struct OutputFile {
     most: u64,
     /// The size of a block device.
     room: Option<u64>,
+    /// Whether a file that grows costs as much as one that is written.
+    fills_holes: bool,
     fsync: bool,
     coverage: Mutex<Coverage>,
     covered: AtomicU64,
@@ -134,7 +136,7 @@ impl OutputFile {
         })?;
         let room = room(&file);
         let most = room.map_or(most, |size| most.min(size));
-        Ok(Self {
+        let output = Self {
             path: path.into(),
             staging,
             length: AtomicU64::new(match options.open_ended {
@@ -143,13 +145,18 @@ impl OutputFile {
             }),
             most,
             room,
+            fills_holes: fills_holes(&file),
             file,
             fsync: options.fsync,
             coverage: Mutex::new(Coverage::new()),
             covered: AtomicU64::new(0),
             sealed: AtomicBool::new(false),
             late_errors: Mutex::new(Some(late_errors)),
-        })
+        };
+        if !options.open_ended {
+            output.expect_length(length)?;
+        }
+        Ok(output)
     }
 
     /// The path as the user gave it.

@@ -87,13 +87,18 @@ impl Mounted {
     /// Mounts `source`, which is of the type `kind`, on the folder `target`, which is made; what lies on
     /// a device only to be read. If that is not possible the test is counted as ignored.
     pub(crate) fn new(kind: &str, source: &Path, target: &Path) -> Option<Self> {
+        let options = if source.is_absolute() { "ro" } else { "rw" };
+        Self::with(options, kind, source, target)
+    }
+
+    /// Mounts `source` on `target` with these options.
+    pub(crate) fn with(options: &str, kind: &str, source: &Path, target: &Path) -> Option<Self> {
         if !is_root() {
             skip("only root mounts");
             return None;
         }
         std::fs::create_dir_all(target).unwrap();
         let mut mount = Command::new("mount");
-        let options = if source.is_absolute() { "ro" } else { "rw" };
         mount.args(["-t", kind, "-o", options]);
         let mounted = mount.arg(source).arg(target).output();
         match mounted {

@@ -5,13 +5,13 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use rustix::fs::FileType;
+use rustix::fs::{FileType, FsWord};
 
 use super::{OutputFile, lock};
 use crate::files::descriptor::Descriptor;
 use crate::files::device;
 use crate::files::error::FileError;
-use crate::files::system::{fstat, ftruncate};
+use crate::files::system::{fstat, fstatfs, ftruncate};
 use crate::files::zeroing::{free, make_zero};
 
 impl OutputFile {
@@ -55,22 +55,43 @@ impl OutputFile {
         }
     }
 
+    /// Makes a new file `length` bytes long before anything is written, if its file system takes that
+    /// for a hole. XFS takes room behind the end of a file that grows, and keeps what has become a part
+    /// of the file, so that a file that grows over its holes would have room in them.
+    ///
+    /// # Errors
+    ///
+    /// Such a length is not possible there.
+    pub fn expect_length(&self, length: u64) -> Result<(), FileError> {
+        let coverage = lock(&self.coverage);
+        let grows = self.staging.is_some() && !self.fills_holes && length <= self.most;
+        match grows && coverage.covered() == 0 {
+            true => self.resize(length, |size| size < length),
+            false => Ok(()),
+        }
+    }
+
     /// Gives a new file its length: zeros at its end were never written.
     pub(super) fn cut_to_length(&self) -> Result<(), FileError> {
         let length = self.length();
+        match self.staging {
+            Some(_) => self.resize(length, |size| size != length),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes the file `length` bytes long if that is `wanted` of one with the size that it has.
+    fn resize(&self, length: u64, wanted: impl Fn(u64) -> bool) -> Result<(), FileError> {
         let failed = |errno: rustix::io::Errno| FileError::Length {
             path: self.path.clone(),
             length,
             source: errno.into(),
         };
-        if self.staging.is_none() {
-            return Ok(());
-        }
         let size = fstat(&self.file).map_err(failed)?.st_size;
-        if u64::try_from(size) == Ok(length) {
-            return Ok(());
+        match wanted(size.try_into().unwrap_or(0)) {
+            true => ftruncate(&self.file, length).map_err(failed),
+            false => Ok(()),
         }
-        ftruncate(&self.file, length).map_err(failed)
     }
 
     /// Makes a part of the output zero, as [`Storage::write_zeroes`](crate::storage::Storage::write_zeroes)
@@ -105,6 +126,23 @@ impl OutputFile {
         }
         free(&self.file, offset, end).map_err(|source| self.write_failed(offset, source))
     }
+}
+
+/// The file systems without holes that Linux can write, by the number that statfs(2) gives: MS-DOS,
+/// exFAT, HFS, HFS+, AFFS, ADFS and HPFS. They write zeros wherever a file has grown.
+const FILLING: [FsWord; 7] = [
+    0x4d44,
+    0x2011_bab0,
+    0x4244,
+    0x482b,
+    0xadff,
+    0xadf5,
+    0xf995_e849,
+];
+
+/// Whether a file that grows costs as much as one that is written.
+pub(super) fn fills_holes(file: &Descriptor) -> bool {
+    fstatfs(file).is_ok_and(|answer| FILLING.contains(&answer.f_type))
 }
 
 /// Refuses a length that the user does not allow.

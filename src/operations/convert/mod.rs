@@ -43,6 +43,8 @@ struct Conversion {
     limit: u64,
     reports: Reports,
     shows_total: bool,
+    /// Whether the output has been told how long it is to be.
+    knows_length: bool,
 }
 
 /// What the guest is to report of its progress.
@@ -131,6 +133,7 @@ fn start(config: &ConvertConfig, beginning: &Beginning) -> Result<(Conversion, O
         limit: config.max_output_size,
         reports,
         shows_total: false,
+        knows_length: false,
     };
     let outcome = ports.listen(runner).run(&mut conversion, console)?;
     Ok((conversion, outcome))
@@ -205,6 +208,13 @@ impl Operation for Conversion {
         };
         let received = self.session.receive(bytes, show);
         received.map_err(|error| RunError::Guest(format!("the conversion failed: {error}")))?;
+        if let Some(length) = self.session.length().filter(|_| !self.knows_length) {
+            self.knows_length = true;
+            // An image with tables is as long as it becomes; the guest says so in the end.
+            if self.is_raw {
+                self.files.output.expect_length(length)?;
+            }
+        }
         if let Some(size) = self.session.disk().filter(|_| !self.shows_total) {
             self.shows_total = true;
             console.set_total(size);

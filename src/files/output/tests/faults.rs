@@ -88,13 +88,28 @@ fn a_full_file_system_is_reported_and_nothing_is_left() {
 #[test]
 #[ignore = "run by a_file_size_limit_is_reported_and_nothing_is_left"]
 fn copy_beyond_a_file_size_limit() {
-    fail_to_copy(io::ErrorKind::FileTooLarge, || {
-        let limit = Rlimit {
-            current: Some(50_000),
-            maximum: None,
-        };
-        setrlimit(Resource::Fsize, limit).unwrap();
-    });
+    let Some(folder) = std::env::var_os(FAULTY_FOLDER) else {
+        return;
+    };
+    let mut setup = Setup::new(300_000);
+    setup.folder = folder.into();
+    let limit = |current| {
+        let maximum = None;
+        setrlimit(Resource::Fsize, Rlimit { current, maximum }).unwrap();
+    };
+    for naming in BOTH {
+        limit(None);
+        let output = setup.create_named("copy", naming);
+        limit(Some(50_000));
+        let options = OutputOptions::default();
+        let error = OutputFile::create_named(&setup.path("other"), &setup.input, options, naming);
+        let error = error.unwrap_err();
+        assert!(matches!(error, FileError::Length { .. }), "{error}");
+        let error = copy(&output, 300_000).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::FileTooLarge, "{error}");
+        drop(output);
+        assert_eq!(setup.names(), [""; 0]);
+    }
 }
 
 #[test]
