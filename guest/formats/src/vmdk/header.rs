@@ -124,6 +124,9 @@ fn decode(
         let found = u64::from(method);
         ensure(known, Reason::UnsupportedCompression, at + 77, found)?;
         info.compression = Some("zlib");
+    } else {
+        // QEMU goes by this field and VMware by the flag, so that each would see another disk.
+        ensure(method == 0, Reason::BadHeader, at + 77, u64::from(method))?;
     }
     let mut header = Header {
         virtual_size,

@@ -67,6 +67,11 @@ const VMDK: &[Case] = &[
     ("not closed", |b| b[72] = 1, Reason::DirtyBit),
     ("taken for text", |b| b[75] = b'\n', Reason::BadHeader),
     (
+        "a method without compression",
+        |b| le16(b, 77, 1),
+        Reason::BadHeader,
+    ),
+    (
         "compressed without markers",
         |b| b[10] |= 1,
         Reason::UnsupportedCompression,
