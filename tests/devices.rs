@@ -142,14 +142,26 @@ fn a_device_that_is_in_use_is_refused_unless_that_is_forced() {
     let Some(device) = Loop::over(&below) else {
         return;
     };
-    // As a file system or device-mapper would hold it.
-    let holder = File::options()
-        .read(true)
-        .custom_flags(libc::O_EXCL)
-        .open(device.path())
-        .unwrap();
-    let finished = Vmm::copying(&files.input(), device.path()).run();
-    finished.assert_failed(3, "unmount it, or stop what uses it, or give --force");
+    // A loop device does not claim what it lies on.
+    let Some(upper) = Loop::over(device.path()) else {
+        return;
+    };
+    // As a file system, swap space or device-mapper would hold it.
+    let hold = |path: String| {
+        let mut options = File::options();
+        options.read(true).custom_flags(libc::O_EXCL);
+        options.open(path).unwrap()
+    };
+    let holder = hold(upper.path().display().to_string());
+    let refused = || {
+        let finished = Vmm::copying(&files.input(), device.path()).run();
+        finished.assert_failed(3, "unmount it, or stop what uses it, or give --force");
+    };
+    refused();
+    drop(holder);
+    drop(upper);
+    let holder = hold(device.path().display().to_string());
+    refused();
     assert!(
         std::fs::read(&below)
             .unwrap()

@@ -68,20 +68,10 @@ impl Layers {
         self.top.is_same(other) || self.below.iter().any(is_it)
     }
 
-    /// Whether a file system is mounted that lies on this device, or overlaps with it. Opening a device
-    /// for oneself alone (O_EXCL, open(2)) does not tell all of that: a loop device does not claim what
-    /// it lies on.
-    pub(super) fn are_mounted(&self) -> bool {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        // The third field is the device (proc_pid_mountinfo(5)).
-        let devices = mounts.lines().filter_map(|line| line.split(' ').nth(2));
-        let mut devices: Vec<u64> = devices.filter_map(number).collect();
-        devices.sort_unstable();
-        devices.dedup();
-        let devices = devices.into_iter().map(Identity::of_block_device);
-        devices
-            .map(Self::of)
-            .any(|mounted| mounted.lie_on(&self.top) || mounted.overlap(self))
+    /// Whether the device `other` lies on this one or has bytes in common with it.
+    pub(super) fn share_with(&self, other: Identity) -> bool {
+        let other = Self::of(other);
+        other.lie_on(&self.top) || other.overlap(self)
     }
 }
 
@@ -97,7 +87,7 @@ impl Layer {
 
 /// Where the kernel tells of a device. Links are followed, so that a partition's folder lies in that
 /// of its disk.
-fn folder_of(node: u64) -> std::io::Result<PathBuf> {
+pub(super) fn folder_of(node: u64) -> std::io::Result<PathBuf> {
     let (major, minor) = (rustix::fs::major(node), rustix::fs::minor(node));
     fs::canonicalize(format!("/sys/dev/block/{major}:{minor}"))
 }
@@ -151,7 +141,7 @@ fn device(folder: &Path, range: Option<Range<u64>>) -> Option<Layer> {
 }
 
 /// A device number, as `major:minor`.
-fn number(text: &str) -> Option<u64> {
+pub(super) fn number(text: &str) -> Option<u64> {
     let (major, minor) = text.split_once(':')?;
     Some(makedev(major.parse().ok()?, minor.parse().ok()?))
 }

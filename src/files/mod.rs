@@ -22,6 +22,7 @@ mod error;
 mod extents;
 mod hints;
 mod identity;
+mod in_use;
 mod input;
 mod kernel_made;
 mod layers;

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use super::device;
 use super::error::{FileError, Role};
 use super::identity::{Identity, Known};
+use super::in_use::is_in_use;
 use super::layers::Layers;
 use super::open::{kind_name, open_failed};
 use super::place::{Place, find_place};
@@ -91,7 +92,8 @@ fn open_block_device(
     }
     if !force {
         let opened = Identity::of(&fstat(&device).map_err(failed)?);
-        if Layers::of(opened).are_mounted() {
+        let node = opened.block_device().unwrap_or(0);
+        if is_in_use(&Layers::of(opened), node) {
             return Err(failed(Errno::BUSY));
         }
     }

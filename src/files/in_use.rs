@@ -1,0 +1,83 @@
+//! Whether somebody uses a block device by way of another one. To open a device for oneself alone
+//! (O_EXCL, open(2)) tells of its file systems, swap space and volumes; it does not tell of those on a
+//! loop device that lies on it, since a loop device does not claim what it lies on.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::identity::Identity;
+use super::layers::{Layers, folder_of, number};
+use super::system::open;
+
+/// Whether a file system is mounted that has bytes in common with the device that `layers` are of, or
+/// a device with such bytes is claimed, as swap space and volumes claim theirs. What cannot be found out
+/// is taken for no.
+pub(super) fn is_in_use(layers: &Layers, device: u64) -> bool {
+    // A mounted device may have no name in /dev, as in a container.
+    let mounted = || mounted().into_iter().map(Identity::of_block_device);
+    mounted().any(|other| layers.share_with(other)) || is_claimed(layers, device)
+}
+
+/// The devices of all file systems that are mounted. The third field is the device
+/// (proc_pid_mountinfo(5)).
+fn mounted() -> Vec<u64> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let devices = mounts.lines().filter_map(|line| line.split(' ').nth(2));
+    let mut devices: Vec<u64> = devices.filter_map(number).collect();
+    devices.sort_unstable();
+    devices.dedup();
+    devices
+}
+
+/// Whether a device that has bytes in common with this one can be opened by nobody else. The parts of
+/// one disk know of each other's claims, also of the one that this process has.
+fn is_claimed(layers: &Layers, device: u64) -> bool {
+    let own_disk = disk_of(device);
+    let devices = fs::read_dir("/sys/class/block").into_iter().flatten();
+    devices.flatten().any(|entry| {
+        let node = fs::read_to_string(entry.path().join("dev")).ok();
+        let Some(node) = node.and_then(|text| number(text.trim())) else {
+            return false;
+        };
+        disk_of(node) != own_disk
+            && layers.share_with(Identity::of_block_device(node))
+            && cannot_be_claimed(&device_path(&entry.file_name().to_string_lossy()))
+    })
+}
+
+/// The path of the device that sysfs has under this name, which stands for slashes by exclamation marks.
+fn device_path(name: &str) -> PathBuf {
+    Path::new("/dev").join(name.replace('!', "/"))
+}
+
+fn cannot_be_claimed(device: &Path) -> bool {
+    let flags = OFlags::RDONLY | OFlags::EXCL | OFlags::CLOEXEC;
+    matches!(open(device, flags, Mode::empty()), Err(Errno::BUSY))
+}
+
+/// The folder of the whole disk that the device with this number is or is a partition of.
+fn disk_of(node: u64) -> Option<PathBuf> {
+    let folder = folder_of(node).ok()?;
+    match folder.join("partition").exists() {
+        true => folder.parent().map(Path::to_path_buf),
+        false => Some(folder),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_devices_in_folders_become_paths() {
+        for (name, path) in [
+            ("loop7p1", "/dev/loop7p1"),
+            ("cciss!c0d0p1", "/dev/cciss/c0d0p1"),
+        ] {
+            assert_eq!(device_path(name), Path::new(path));
+        }
+    }
+}
