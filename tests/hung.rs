@@ -10,6 +10,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use common::files::assert_same_large;
 use common::fuse::{Hanging, Silence};
 use common::process::Terminal;
 use common::{Files, Finished, Running, Vmm, needs_kvm, skip, test};
@@ -341,6 +342,22 @@ fn an_output_that_hangs_when_it_gets_its_name_does_not_keep_the_run() {
     assert_the_main_thread_does_not_keep_the_run(silence, call, what, patience, replaced_output);
     let (silence, call) = (Silence::ClosesInTheEnd, "close");
     assert_the_main_thread_does_not_keep_the_run(silence, call, what, patience, new_output);
+}
+
+#[test]
+fn a_name_that_was_given_although_the_answer_says_no_is_no_failure() {
+    needs_kvm!();
+    let Some(hanging) = hanging(Silence::LostAnswers, true) else {
+        return;
+    };
+    let files = files();
+    for vmm in [new_output, replaced_output] {
+        let finished = vmm(&files, &hanging).run();
+        assert_eq!(finished.code(), Some(0), "{finished:?}");
+    }
+    for output in [hanging.folder().join("new"), hanging.file()] {
+        assert_same_large(&files.input(), &output);
+    }
 }
 
 #[test]

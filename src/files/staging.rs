@@ -14,9 +14,13 @@ use rustix::io::Errno;
 use super::error::FileError;
 use super::open::descriptor_path;
 use super::permissions;
-use super::place::{Place, Taken};
-use super::system::{fstat, linkat, openat, rename_to_free, renameat, statat, unlinkat};
+use super::place::Place;
+use super::system::{fstat, linkat, openat, statat, unlinkat};
 use crate::quote::quote_path;
+
+mod naming;
+
+use naming::link_once;
 
 /// Whether to try an unnamed file first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,68 +87,6 @@ impl Staging {
         Ok(())
     }
 
-    /// Gives `file`, which was created with this, its name; what has that name is replaced. To ask
-    /// again afterwards does nothing. Returns a warning if it is another file than the one from before,
-    /// or has other permissions: then the new one allows less.
-    ///
-    /// # Errors
-    ///
-    /// The system's reason. What had the name before still has it, and nothing else is left.
-    pub(super) fn put_in_place(
-        &self,
-        file: BorrowedFd<'_>,
-    ) -> Result<Option<&'static str>, FileError> {
-        self.name(file).map_err(|errno| self.failed(errno))
-    }
-
-    /// The same, unless something has got the name that was free before: then nothing is done.
-    ///
-    /// # Errors
-    ///
-    /// There is such a thing, or the system's reason.
-    pub(super) fn put_in_free_place(&self, file: BorrowedFd<'_>) -> Result<(), FileError> {
-        match self.place.existing {
-            Some(_) => self.put_in_place(file).map(drop),
-            None => self.claim(file).map_err(|errno| self.failed(errno)),
-        }
-    }
-
-    fn failed(&self, errno: Errno) -> FileError {
-        FileError::Place {
-            role: self.place.role,
-            path: self.place.path.clone(),
-            source: errno.into(),
-        }
-    }
-
-    fn name(&self, file: BorrowedFd<'_>) -> Result<Option<&'static str>, Errno> {
-        match self.claim(file) {
-            Err(Errno::EXIST) => {}
-            claimed => return claimed.map(|()| None),
-        }
-        let taken = self.place.taken_by();
-        restrict(file, taken)?;
-        match self.naming {
-            Naming::Hidden => self.rename()?,
-            Naming::Unnamed => self.replace(file)?,
-        }
-        self.placed.store(true, Ordering::Release);
-        Ok(taken.warning())
-    }
-
-    /// Gives `file` its name if nothing has it.
-    fn claim(&self, file: BorrowedFd<'_>) -> Result<(), Errno> {
-        if self.placed.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        match self.naming {
-            Naming::Hidden => self.rename_to_free(file)?,
-            Naming::Unnamed => link(&self.place, file, &self.place.name)?,
-        }
-        self.placed.store(true, Ordering::Release);
-        Ok(())
-    }
-
     /// Removes a file that has a hidden name; it will never get another one. Does nothing once the
     /// file is in place, or a second time.
     pub(super) fn discard(&self) {
@@ -179,36 +121,6 @@ impl Staging {
         }
         notes.extend(self.lost.iter().cloned());
         notes
-    }
-
-    /// No system call gives an unnamed file a name that is taken, so it gets another one first.
-    fn replace(&self, file: BorrowedFd<'_>) -> Result<(), Errno> {
-        link(&self.place, file, OsStr::new(&self.temporary))?;
-        self.rename().inspect_err(|_| self.remove())
-    }
-
-    fn rename(&self) -> Result<(), Errno> {
-        let folder = &self.place.folder;
-        renameat(folder, self.temporary.as_str(), folder, &self.place.name)
-    }
-
-    fn rename_to_free(&self, file: BorrowedFd<'_>) -> Result<(), Errno> {
-        let folder = &self.place.folder;
-        match rename_to_free(folder, self.temporary.as_str(), folder, &self.place.name) {
-            // A file system that cannot do that replaces what is there.
-            Err(Errno::INVAL | Errno::NOSYS) => {
-                if self.place.existing.is_some() {
-                    restrict(file, self.place.taken_by())?;
-                }
-                self.rename()
-            }
-            renamed => renamed,
-        }
-    }
-
-    fn remove(&self) {
-        // There is nobody left to tell, and the name says what it is.
-        let _ = unlink(&self.place, &self.temporary);
     }
 }
 
@@ -271,15 +183,6 @@ fn make(place: &Place, naming: Naming, temporary: &str) -> Result<(Naming, Owned
     Ok((Naming::Hidden, create_hidden(place, temporary, mode)?))
 }
 
-/// Takes from `file` what the file does not allow that it is to replace.
-fn restrict(file: BorrowedFd<'_>, taken: Taken) -> Result<(), Errno> {
-    if taken == Taken::AsBefore {
-        return Ok(());
-    }
-    let mode = fstat(file)?.st_mode & 0o777;
-    permissions::fchmod_to(file, taken.mode(mode))
-}
-
 /// Links an unnamed file by way of /proc. By its descriptor alone (`AT_EMPTY_PATH`) that would take a
 /// privilege, or the rights with which the file was opened, which the sandbox gives up.
 fn link(place: &Place, file: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
@@ -317,7 +220,7 @@ fn can_be_named(place: &Place, file: BorrowedFd<'_>, temporary: &str) -> Result<
     let Ok(file) = open_unnamed(place, Mode::RUSR | Mode::WUSR) else {
         return Ok(false);
     };
-    if link(place, file.as_fd(), OsStr::new(temporary)).is_err() {
+    if link_once(place, file.as_fd(), OsStr::new(temporary)).is_err() {
         return Ok(false);
     }
     match unlink(place, temporary) {

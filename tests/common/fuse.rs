@@ -16,6 +16,8 @@ use std::time::Duration;
 /// The name of the file, and its number.
 const NAME: &str = "file";
 const FILE: u64 = 2;
+/// The number of the folder (FUSE_ROOT_ID).
+const FOLDER: u64 = 1;
 /// The length of the file in bytes.
 pub(crate) const LENGTH: u64 = 1 << 20;
 
@@ -74,6 +76,8 @@ pub(crate) enum Silence {
     RenamesInTheEnd,
     /// Closing a file, once something has been written.
     ClosesInTheEnd,
+    /// Nothing; but what gives a file a name, or another one, is done and answered with an error.
+    LostAnswers,
 }
 
 impl Silence {
@@ -85,7 +89,7 @@ impl Silence {
             Self::Writes => (WRITE, false),
             Self::UnnamedFiles => (TMPFILE, false),
             Self::Seeks => (LSEEK, false),
-            Self::SlowSeeks => (NOTHING, false),
+            Self::SlowSeeks | Self::LostAnswers => (NOTHING, false),
             Self::Attributes => (GETXATTR, false),
             Self::LinksInTheEnd => (LINK, true),
             Self::RenamesInTheEnd => (RENAME, true),
@@ -323,19 +327,26 @@ impl Server {
             }
             LINK => {
                 let (node, name) = (request.long(0), request.names(8).next().unwrap());
+                let has_name = self.names.values().any(|&named| named == node);
                 self.names.insert(name, node);
+                if self.silence == Silence::LostAnswers && self.has_written && !has_name {
+                    return self.refuse(unique, libc::EEXIST);
+                }
                 self.reply(unique, &self.entry(node));
             }
             RENAME => {
                 let mut names = request.names(8);
                 let node = self.names.remove(&names.next().unwrap()).unwrap();
                 self.names.insert(names.next().unwrap(), node);
+                if self.silence == Silence::LostAnswers {
+                    return self.refuse(unique, libc::ENOENT);
+                }
                 self.reply(unique, &[]);
             }
-            UNLINK => {
-                self.names.remove(&request.names(0).next().unwrap());
-                self.reply(unique, &[]);
-            }
+            UNLINK => match self.names.remove(&request.names(0).next().unwrap()) {
+                Some(_) => self.reply(unique, &[]),
+                None => self.refuse(unique, libc::ENOENT),
+            },
             READ | WRITE => self.transfer(request),
             LSEEK if self.silence == Silence::SlowSeeks => {
                 self.hangs.store(true, Ordering::SeqCst);
@@ -398,7 +409,11 @@ impl Server {
         for long in [node, size, size / 512, 0, 0, 0] {
             bytes.extend(u64::to_le_bytes(long));
         }
-        for word in [0, 0, 0, mode, 1, 0, 0, 0, 4096, 0] {
+        // The folder has one as well.
+        let names = self.names.values().chain(&[FOLDER]);
+        let names = names.filter(|&&named| named == node).count();
+        let names = u32::try_from(names).unwrap();
+        for word in [0, 0, 0, mode, names, 0, 0, 0, 4096, 0] {
             bytes.extend(u32::to_le_bytes(word));
         }
         bytes

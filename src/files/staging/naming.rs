@@ -1,0 +1,163 @@
+//! The step that gives a staged file its name (linkat(2), rename(2)), and what may have come to that
+//! name meanwhile.
+
+use std::ffi::OsStr;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::Ordering;
+
+use rustix::fs::AtFlags;
+use rustix::io::Errno;
+
+use super::{Naming, Staging, link, unlink};
+use crate::files::error::FileError;
+use crate::files::permissions;
+use crate::files::place::{Place, Taken};
+use crate::files::system::{fstat, linkat, rename_to_free, renameat};
+
+impl Staging {
+    /// Gives `file`, which was created with this, its name; what has that name is replaced. To ask
+    /// again afterwards does nothing. Returns a warning if it is another file than the one from before,
+    /// or has other permissions: then the new one allows less.
+    ///
+    /// # Errors
+    ///
+    /// The system's reason. What had the name before still has it, and nothing else is left.
+    pub(in crate::files) fn put_in_place(
+        &self,
+        file: BorrowedFd<'_>,
+    ) -> Result<Option<&'static str>, FileError> {
+        self.name(file).map_err(|errno| self.failed(errno))
+    }
+
+    /// The same, unless something has got the name that was free before: then nothing is done.
+    ///
+    /// # Errors
+    ///
+    /// There is such a thing, or the system's reason.
+    pub(in crate::files) fn put_in_free_place(
+        &self,
+        file: BorrowedFd<'_>,
+    ) -> Result<(), FileError> {
+        match self.place.existing {
+            Some(_) => self.put_in_place(file).map(drop),
+            None => self.claim(file).map_err(|errno| self.failed(errno)),
+        }
+    }
+
+    fn failed(&self, errno: Errno) -> FileError {
+        FileError::Place {
+            role: self.place.role,
+            path: self.place.path.clone(),
+            source: errno.into(),
+        }
+    }
+
+    fn name(&self, file: BorrowedFd<'_>) -> Result<Option<&'static str>, Errno> {
+        match self.claim(file) {
+            Err(Errno::EXIST) => {}
+            claimed => return claimed.map(|()| None),
+        }
+        let taken = self.place.taken_by();
+        restrict(file, taken)?;
+        if self.naming == Naming::Unnamed {
+            link_once(&self.place, file, OsStr::new(&self.temporary))?;
+        }
+        self.rename_at_last(file)?;
+        self.placed.store(true, Ordering::Release);
+        Ok(taken.warning())
+    }
+
+    /// Gives `file` its name if nothing has it.
+    fn claim(&self, file: BorrowedFd<'_>) -> Result<(), Errno> {
+        if self.placed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        match self.naming {
+            Naming::Hidden => self.rename_to_free(file)?,
+            Naming::Unnamed => link_once(&self.place, file, &self.place.name)?,
+        }
+        self.placed.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Gives the file its name, whatever has it. No system call does that with an unnamed file, so that
+    /// each has another name by now, which is gone afterwards.
+    fn rename_at_last(&self, file: BorrowedFd<'_>) -> Result<(), Errno> {
+        self.settle(self.rename(), file)
+    }
+
+    /// What came of giving a file its last name. The answer alone may have failed: a file system on a
+    /// network asks once more when it has got none, and is then told that there is no such file. If the
+    /// answer is right, nothing is left.
+    fn settle(&self, renamed: Result<(), Errno>, file: BorrowedFd<'_>) -> Result<(), Errno> {
+        let Err(errno) = renamed else {
+            return Ok(());
+        };
+        match unlink(&self.place, &self.temporary) {
+            Err(Errno::NOENT) if self.leads_to(file) => Ok(()),
+            _ => Err(errno),
+        }
+    }
+
+    /// Whether the name is one of `file`. No path can be looked at in the sandbox, but a file has one
+    /// name more if it is linked by this one.
+    fn leads_to(&self, file: BorrowedFd<'_>) -> bool {
+        let (folder, names) = (&self.place.folder, || fstat(file).map(|stat| stat.st_nlink));
+        let before = names();
+        let (name, other) = (&self.place.name, self.temporary.as_str());
+        if linkat(folder, name, folder, other, AtFlags::empty()).is_err() {
+            return false;
+        }
+        let after = names();
+        self.remove();
+        before.is_ok_and(|before| after == Ok(before + 1))
+    }
+
+    fn rename(&self) -> Result<(), Errno> {
+        let folder = &self.place.folder;
+        renameat(folder, self.temporary.as_str(), folder, &self.place.name)
+    }
+
+    fn rename_to_free(&self, file: BorrowedFd<'_>) -> Result<(), Errno> {
+        let folder = &self.place.folder;
+        match rename_to_free(folder, self.temporary.as_str(), folder, &self.place.name) {
+            // A file system that cannot do that replaces what is there.
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                if self.place.existing.is_some() {
+                    restrict(file, self.place.taken_by())?;
+                }
+                self.rename_at_last(file)
+            }
+            Err(Errno::EXIST) => Err(Errno::EXIST),
+            renamed => self.settle(renamed, file),
+        }
+    }
+
+    pub(super) fn remove(&self) {
+        // There is nobody left to tell, and the name says what it is.
+        let _ = unlink(&self.place, &self.temporary);
+    }
+}
+
+/// Takes from `file` what the file does not allow that it is to replace.
+fn restrict(file: BorrowedFd<'_>, taken: Taken) -> Result<(), Errno> {
+    if taken == Taken::AsBefore {
+        return Ok(());
+    }
+    let mode = fstat(file)?.st_mode & 0o777;
+    permissions::fchmod_to(file, taken.mode(mode))
+}
+
+/// Whether a file that is open has a name, as far as the system knows.
+fn has_name(file: BorrowedFd<'_>) -> bool {
+    fstat(file).is_ok_and(|stat| stat.st_nlink > 0)
+}
+
+/// Gives an unnamed file a name. A file system on a network may have done so when it says that it has
+/// not, or that something has the name.
+pub(super) fn link_once(place: &Place, file: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
+    match link(place, file, name) {
+        Err(_) if has_name(file) => Ok(()),
+        linked => linked,
+    }
+}
