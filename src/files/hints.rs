@@ -3,6 +3,7 @@
 use std::io;
 
 use super::error::Role;
+use crate::limits;
 
 pub(super) fn wanted(role: Role) -> &'static str {
     match role {
@@ -25,6 +26,14 @@ pub(super) fn open_hint(role: Role, error: &io::Error) -> &'static str {
         (Role::Output, io::ErrorKind::ResourceBusy) => {
             "; unmount it, or stop what uses it, or give --force if you know better"
         }
+        _ => limit_hint(error),
+    }
+}
+
+/// What to do about a limit of the process or of the host that opening a file has met.
+fn limit_hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(errno @ (libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => limits::hint(errno),
         _ => "",
     }
 }
@@ -49,7 +58,7 @@ pub(super) fn space_hint(error: &io::Error) -> &'static str {
             "; raise the limit of file sizes (ulimit -f) if there is one, or choose a file system \
              that makes files so large"
         }
-        _ => "",
+        _ => limit_hint(error),
     }
 }
 

@@ -36,6 +36,7 @@ mod probe;
 mod staging;
 mod sync;
 mod system;
+mod taken;
 mod target;
 mod vectored;
 mod zeroing;

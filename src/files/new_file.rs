@@ -74,8 +74,12 @@ impl NewFile {
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         let notes = self.staging.as_ref().map(Staging::notes);
-        let line = |note| format!("{} {}: {note}", self.role, quote_path(&self.path));
-        notes.unwrap_or_default().into_iter().map(line).collect()
+        let notes = notes.unwrap_or_default();
+        notes.iter().map(|note| self.line(note)).collect()
+    }
+
+    fn line(&self, note: &str) -> String {
+        format!("{} {}: {note}", self.role, quote_path(&self.path))
     }
 
     /// What else must not be this file.
@@ -92,13 +96,14 @@ impl NewFile {
         }
     }
 
-    /// Writes the whole content and gives the file its name. To be called once.
+    /// Writes the whole content and gives the file its name. To be called once. Returns a warning if
+    /// what is replaced was changed meanwhile.
     ///
     /// # Errors
     ///
     /// It could not be written or named, or was saved before. What had the name before has it
     /// still.
-    pub fn save(&self, content: &[u8]) -> Result<(), FileError> {
+    pub fn save(&self, content: &[u8]) -> Result<Option<String>, FileError> {
         if self.saved.swap(true, Ordering::SeqCst) {
             return Err(FileError::Sealed {
                 role: self.role,
@@ -123,10 +128,11 @@ impl NewFile {
         }
         // What has come to its name meanwhile may be the copy itself, by a name that the file system
         // takes for the same.
-        if let Some(staging) = &self.staging {
-            staging.put_in_free_place(self.file.as_fd())?;
-        }
-        Ok(())
+        let Some(staging) = &self.staging else {
+            return Ok(None);
+        };
+        let warning = staging.put_in_free_place(self.file.as_fd())?;
+        Ok(warning.map(|warning| self.line(warning)))
     }
 }
 

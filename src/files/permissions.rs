@@ -29,7 +29,7 @@ const LARGEST_VALUE: usize = 64 * 1024;
 const OF_THE_CONTENT: [&[u8]; 3] = [b"security.capability", b"security.ima", b"security.evm"];
 
 /// Gives `file`, which is new, empty and private, what `existing` has, which is at `place`;
-/// returns what the user should know.
+/// returns what the user should know, and whether that has an access control list or may have one.
 ///
 /// # Errors
 ///
@@ -38,7 +38,7 @@ pub(super) fn keep(
     file: BorrowedFd<'_>,
     place: &Place,
     existing: &Stat,
-) -> io::Result<Vec<String>> {
+) -> io::Result<(Vec<String>, bool)> {
     let mut notes = Vec::new();
     // A folder's default list has given the file one, which the mode would bring to life.
     remove_acl(file)?;
@@ -46,6 +46,7 @@ pub(super) fn keep(
     // First, since it takes permission to write the file.
     old.copy_attributes(file, &mut notes);
     let mut acl = old.acl();
+    let has_list = !matches!(acl, OldAcl::None);
     let mode = existing.st_mode & 0o777;
     if existing.st_mode & 0o6000 != 0 {
         notes.push("its set-user-ID and set-group-ID bits are not kept".into());
@@ -62,7 +63,7 @@ pub(super) fn keep(
         OldAcl::Known(list) => {
             match fsetxattr(file, acl::ATTRIBUTE, list.value(), XattrFlags::empty()) {
                 // This has set the mode as well.
-                Ok(()) => return Ok(notes),
+                Ok(()) => return Ok((notes, has_list)),
                 Err(errno) => {
                     notes.push(format!(
                         "its access control list cannot be kept ({}); whom it names gets no access",
@@ -80,7 +81,7 @@ pub(super) fn keep(
         }
     };
     fchmod_to(file, mode)?;
-    Ok(notes)
+    Ok((notes, has_list))
 }
 
 /// The access control list of the old file.
@@ -108,9 +109,17 @@ fn change_owner(
 ) -> io::Result<bool> {
     // One at a time: a user may often change the group, but never the owner. The group first,
     // since who has given the file away may not change it any more.
+    let own = Uid::from_raw(fstat(file)?.st_uid);
     let _ = fchown(file, None, Some(Gid::from_raw(existing.st_gid)));
     let _ = fchown(file, Some(Uid::from_raw(existing.st_uid)), None);
-    let now = fstat(file)?;
+    let mut now = fstat(file)?;
+    // Who may give files away but not change those of others (CAP_CHOWN without CAP_FOWNER) could give
+    // it neither its mode nor, in the end, its name.
+    if now.st_uid != own.as_raw() && fchmod(file, Mode::from_raw_mode(now.st_mode & 0o777)).is_err()
+    {
+        fchown(file, Some(own), None)?;
+        now = fstat(file)?;
+    }
     if now.st_uid != existing.st_uid {
         notes.push(format!(
             "its owner, user {}, cannot be kept; it will belong to user {}",

@@ -15,7 +15,7 @@ use super::error::{FileError, Role};
 use super::identity::{Identity, Known};
 use super::kernel_made::is_kernel_made;
 use super::open::open_failed;
-use super::system::{accessat, fstat, open, openat, readlinkat, statx};
+use super::system::{accessat, fstat, open, openat, readlinkat, statat, statx};
 use super::target::wrong_kind;
 
 /// As many links as the kernel follows in a path (MAXSYMLINKS).
@@ -41,7 +41,10 @@ pub(super) struct Place {
     /// The file that is replaced.
     pub(super) existing: Option<Stat>,
     /// That file, open only to be looked at again.
-    handle: Option<OwnedFd>,
+    pub(super) handle: Option<OwnedFd>,
+    /// The folder of the process's descriptors (proc(5)), from which an unnamed file gets its name also
+    /// where /proc is gone by then.
+    pub(super) descriptors: Option<OwnedFd>,
 }
 
 impl Place {
@@ -53,75 +56,6 @@ impl Place {
             path: &self.path,
             identity: self.existing.as_ref().map(Identity::of),
             entry: folder.map(|folder| (Identity::of(&folder), self.name.as_os_str())),
-        }
-    }
-
-    /// What the file that has the name now allows less than the new one, which got what the old file
-    /// had when the run began.
-    pub(super) fn taken_by(&self) -> Taken {
-        let (Some(before), Some(handle)) = (&self.existing, &self.handle) else {
-            return Taken::ByAnother { had: false };
-        };
-        match fstat(handle) {
-            // It has one name less.
-            Ok(now) if now.st_nlink < before.st_nlink => Taken::ByAnother { had: true },
-            Ok(now) if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid) => {
-                Taken::Changed { allows: OWNER }
-            }
-            Ok(now) if now.st_mode != before.st_mode => Taken::Changed {
-                allows: now.st_mode,
-            },
-            _ => Taken::AsBefore,
-        }
-    }
-}
-
-/// What has the name that a new file is to get.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Taken {
-    /// The file that was there, as it was.
-    AsBefore,
-    /// That file, with another owner, group or mode: nobody may do more than this mode allows.
-    Changed {
-        /// A mode, as in stat(2).
-        allows: u32,
-    },
-    /// A file of which nothing is known.
-    ByAnother {
-        /// Whether another one was there when the run began.
-        had: bool,
-    },
-}
-
-/// The mode bits of the owner alone.
-const OWNER: u32 = 0o700;
-
-impl Taken {
-    /// The mode that a new file with the mode `new` may have.
-    pub(super) fn mode(self, new: u32) -> u32 {
-        match self {
-            Self::AsBefore => new,
-            Self::Changed { allows } => new & allows,
-            Self::ByAnother { .. } => new & OWNER,
-        }
-    }
-
-    /// What the user should know of it.
-    pub(super) fn warning(self) -> Option<&'static str> {
-        match self {
-            Self::AsBefore => None,
-            Self::Changed { .. } => Some(
-                "the permissions of the old file were changed during the run; the new one allows \
-                 only what the old one allowed before and after that",
-            ),
-            Self::ByAnother { had: false } => Some(
-                "a file that had come to its name during the run was replaced; only the owner may \
-                 use the new one",
-            ),
-            Self::ByAnother { had: true } => Some(
-                "the old file had been exchanged for another one during the run, which was \
-                 replaced; only the owner may use the new one",
-            ),
         }
     }
 }
@@ -180,6 +114,12 @@ pub(super) fn find_place(
         name,
         existing,
         handle: None,
+        descriptors: open(
+            "/proc/self/fd",
+            OFlags::PATH | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .ok(),
     };
     if let Some(stat) = place.existing {
         place.handle = Some(check_replaceable(&place, &stat)?);
@@ -190,7 +130,8 @@ pub(super) fn find_place(
 /// The path that a new file must have so that `path`, if it is a link, leads to it.
 fn follow_links(role: Role, path: &Path) -> Result<PathBuf, FileError> {
     let mut followed = path.to_owned();
-    for _ in 0..MAX_LINKS {
+    // Once more than there may be links, to see what the last one leads to.
+    for _ in 0..=MAX_LINKS {
         let link = match readlinkat(CWD, &followed) {
             Ok(link) => link,
             // It is no link, or there is nothing: this is the place.
@@ -230,8 +171,10 @@ fn check_replaceable(place: &Place, existing: &Stat) -> Result<OwnedFd, FileErro
         })
     };
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let handle = match openat(&place.folder, &place.name, flags, Mode::empty()) {
-        Ok(handle) if fstat(&handle).is_ok_and(|here| is_same(&here, existing)) => handle,
+    let opened = openat(&place.folder, &place.name, flags, Mode::empty());
+    let looked = opened.and_then(|handle| Ok((fstat(&handle)?, handle)));
+    let handle = match looked {
+        Ok((here, handle)) if is_same(&here, existing) => handle,
         Ok(_) | Err(Errno::NOENT) => {
             return refused(
                 Errno::NOENT,
@@ -262,10 +205,10 @@ fn check_replaceable(place: &Place, existing: &Stat) -> Result<OwnedFd, FileErro
         Access::WRITE_OK,
         AtFlags::EACCESS,
     ) {
-        let advice = if errno == Errno::ROFS {
-            "choose another file system"
-        } else {
-            "make it writable (chmod u+w) or choose another path"
+        let advice = match errno {
+            Errno::ROFS => "choose another file system",
+            Errno::ACCESS | Errno::PERM => "make it writable (chmod u+w) or choose another path",
+            _ => "choose another path",
         };
         return refused(errno, advice);
     }
@@ -273,6 +216,12 @@ fn check_replaceable(place: &Place, existing: &Stat) -> Result<OwnedFd, FileErro
         return refused(
             Errno::PERM,
             "only its owner may replace it in that folder; choose another",
+        );
+    }
+    if is_swap_space(existing) {
+        return refused(
+            Errno::BUSY,
+            "it is swap space in use; end that (swapoff) or choose another path",
         );
     }
     if is_mount_point(place) {
@@ -316,6 +265,19 @@ fn may_act_as(owner: u32) -> bool {
     let all_known = users.split_whitespace().eq(["0", "0", "4294967295"]);
     let unknown = read("sys/kernel/overflowuid").trim().parse().ok();
     users.is_empty() || all_known || Some(owner) != unknown
+}
+
+/// Whether the system swaps to this file (proc_swaps(5)).
+fn is_swap_space(existing: &Stat) -> bool {
+    let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
+    let paths = swaps
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split_whitespace().next());
+    // Spaces and other such characters of a path are three octal digits.
+    paths.map(|path| path.replace("\\040", " ")).any(|path| {
+        statat(CWD, path.as_str(), AtFlags::empty()).is_ok_and(|other| is_same(&other, existing))
+    })
 }
 
 /// A file that is mounted by itself (as containers do) has a name that cannot be given to another.

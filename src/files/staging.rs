@@ -5,14 +5,13 @@
 
 use std::ffi::OsStr;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use super::error::FileError;
-use super::open::descriptor_path;
 use super::permissions;
 use super::place::Place;
 use super::system::{fstat, linkat, openat, statat, unlinkat};
@@ -40,8 +39,12 @@ pub(super) struct Staging {
     /// a moment when it replaces another.
     temporary: String,
     placed: AtomicBool,
+    /// Whose the file is when it is made.
+    user: Uid,
     /// What cannot be kept of the file that is replaced.
     lost: Vec<String>,
+    /// Whether that has an access control list.
+    has_list: bool,
 }
 
 impl Staging {
@@ -56,13 +59,18 @@ impl Staging {
         let temporary = temporary_name();
         let made = make(&place, naming, &temporary);
         let (naming, file) = made.map_err(|trouble| trouble.of(&place, &temporary))?;
+        let user = fstat(&file).map_or(rustix::process::geteuid(), |stat| {
+            Uid::from_raw(stat.st_uid)
+        });
         Ok((
             Self {
                 place,
                 naming,
                 temporary,
                 placed: AtomicBool::new(false),
+                user,
                 lost: Vec::new(),
+                has_list: false,
             },
             file,
         ))
@@ -78,7 +86,7 @@ impl Staging {
             return Ok(());
         };
         let kept = permissions::keep(file, &self.place, existing);
-        self.lost = kept.map_err(|source| FileError::Replace {
+        (self.lost, self.has_list) = kept.map_err(|source| FileError::Replace {
             role: self.place.role,
             path: self.place.path.clone(),
             source,
@@ -186,8 +194,14 @@ fn make(place: &Place, naming: Naming, temporary: &str) -> Result<(Naming, Owned
 /// Links an unnamed file by way of /proc. By its descriptor alone (`AT_EMPTY_PATH`) that would take a
 /// privilege, or the rights with which the file was opened, which the sandbox gives up.
 fn link(place: &Place, file: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
-    let (source, follow) = (descriptor_path(file), AtFlags::SYMLINK_FOLLOW);
-    linkat(CWD, &source, &place.folder, name, follow)
+    let follow = AtFlags::SYMLINK_FOLLOW;
+    match &place.descriptors {
+        Some(descriptors) => {
+            let source = file.as_raw_fd().to_string();
+            linkat(descriptors, &source, &place.folder, name, follow)
+        }
+        None => Err(Errno::NOENT),
+    }
 }
 
 fn unlink(place: &Place, name: &str) -> Result<(), Errno> {
@@ -215,7 +229,9 @@ fn open_unnamed(place: &Place, mode: Mode) -> Result<OwnedFd, Errno> {
 fn can_be_named(place: &Place, file: BorrowedFd<'_>, temporary: &str) -> Result<bool, Trouble> {
     if place.append_only {
         // In such a folder a name cannot be removed again, so that only half of this can be tried out.
-        return Ok(statat(CWD, &descriptor_path(file), AtFlags::empty()).is_ok());
+        let path = file.as_raw_fd().to_string();
+        let found = |folder: &OwnedFd| statat(folder, &path, AtFlags::empty()).is_ok();
+        return Ok(place.descriptors.as_ref().is_some_and(found));
     }
     let Ok(file) = open_unnamed(place, Mode::RUSR | Mode::WUSR) else {
         return Ok(false);

@@ -123,8 +123,8 @@ fn tell_stats(
         Some(OutputFormat::Json) => console.line(&stats.to_object()),
         None => {}
     }
-    let saved = file.map_or(Ok(()), |file| file.save(stats.to_json().as_bytes()));
-    if let Err(error) = saved {
-        console.warn(&error.to_string());
+    match file.map_or(Ok(None), |file| file.save(stats.to_json().as_bytes())) {
+        Ok(warning) => warning.iter().for_each(|line| console.warn(line)),
+        Err(error) => console.warn(&error.to_string()),
     }
 }

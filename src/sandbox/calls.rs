@@ -83,6 +83,7 @@ pub fn place_file(folder: RawFd, file: RawFd) -> Calls {
         )
         // It takes access away if what it replaces has changed meanwhile.
         .allow_with(libc::SYS_fchmod, &[(0, file)])
+        .allow_with(libc::SYS_fchown, &[(0, file)])
         // No flags: a file, not a folder.
         .allow_with(libc::SYS_unlinkat, &[(0, folder), (2, 0)])
         .allow(libc::SYS_fsync)

@@ -173,3 +173,20 @@ fn what_has_come_to_the_name_meanwhile_is_not_replaced() {
         std::fs::remove_file(&path).unwrap();
     }
 }
+
+#[test]
+fn a_file_that_was_exchanged_meanwhile_is_not_replaced() {
+    let folder = folder();
+    let path = folder.path().join("statistics");
+    for naming in [Naming::Unnamed, Naming::Hidden] {
+        std::fs::write(&path, "old").unwrap();
+        let file = NewFile::create_named(Role::Statistics, &path, naming).unwrap();
+        std::fs::write(folder.path().join("other"), "other").unwrap();
+        std::fs::rename(folder.path().join("other"), &path).unwrap();
+        let error = file.save(b"statistics").unwrap_err().to_string();
+        assert!(error.contains("something has come to its name"), "{error}");
+        drop(file);
+        assert_eq!(std::fs::read(&path).unwrap(), b"other");
+        assert_eq!(names(&folder), ["statistics"]);
+    }
+}

@@ -2,7 +2,7 @@
 //! name meanwhile.
 
 use std::ffi::OsStr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
 
 use rustix::fs::AtFlags;
@@ -10,9 +10,9 @@ use rustix::io::Errno;
 
 use super::{Naming, Staging, link, unlink};
 use crate::files::error::FileError;
-use crate::files::permissions;
-use crate::files::place::{Place, Taken};
+use crate::files::place::Place;
 use crate::files::system::{fstat, linkat, rename_to_free, renameat};
+use crate::files::taken::Taken;
 
 impl Staging {
     /// Gives `file`, which was created with this, its name; what has that name is replaced. To ask
@@ -29,7 +29,7 @@ impl Staging {
         self.name(file).map_err(|errno| self.failed(errno))
     }
 
-    /// The same, unless something has got the name that was free before: then nothing is done.
+    /// The same, unless another file has got the name than the one from before: then nothing is done.
     ///
     /// # Errors
     ///
@@ -37,10 +37,31 @@ impl Staging {
     pub(in crate::files) fn put_in_free_place(
         &self,
         file: BorrowedFd<'_>,
-    ) -> Result<(), FileError> {
-        match self.place.existing {
-            Some(_) => self.put_in_place(file).map(drop),
-            None => self.claim(file).map_err(|errno| self.failed(errno)),
+    ) -> Result<Option<&'static str>, FileError> {
+        match self.taken() {
+            Taken::ByAnother { had: true } => Err(self.failed(Errno::EXIST)),
+            Taken::ByAnother { had: false } => {
+                let claimed = self.claim(file).map(|()| None);
+                claimed.map_err(|errno| self.failed(errno))
+            }
+            _ => self.put_in_place(file),
+        }
+    }
+
+    /// What has the name, if something has it.
+    fn taken(&self) -> Taken {
+        let taken = Taken::at(&self.place, self.has_list);
+        let leads = || {
+            let handle = self.place.handle.as_ref()?;
+            self.leads_to(handle.as_fd())
+        };
+        match taken {
+            // To give a file another name changes it too, in a way that is not seen here.
+            Taken::Touched if leads() != Some(true) => Taken::ByAnother { had: true },
+            Taken::Changed { .. } | Taken::GivenAway if leads() == Some(false) => {
+                Taken::ByAnother { had: true }
+            }
+            _ => taken,
         }
     }
 
@@ -57,8 +78,8 @@ impl Staging {
             Err(Errno::EXIST) => {}
             claimed => return claimed.map(|()| None),
         }
-        let taken = self.place.taken_by();
-        restrict(file, taken)?;
+        let taken = self.taken();
+        taken.restrict(file, self.user)?;
         if self.naming == Naming::Unnamed {
             link_once(&self.place, file, OsStr::new(&self.temporary))?;
         }
@@ -94,23 +115,22 @@ impl Staging {
             return Ok(());
         };
         match unlink(&self.place, &self.temporary) {
-            Err(Errno::NOENT) if self.leads_to(file) => Ok(()),
+            Err(Errno::NOENT) if self.leads_to(file) == Some(true) => Ok(()),
             _ => Err(errno),
         }
     }
 
-    /// Whether the name is one of `file`. No path can be looked at in the sandbox, but a file has one
-    /// name more if it is linked by this one.
-    fn leads_to(&self, file: BorrowedFd<'_>) -> bool {
-        let (folder, names) = (&self.place.folder, || fstat(file).map(|stat| stat.st_nlink));
-        let before = names();
-        let (name, other) = (&self.place.name, self.temporary.as_str());
-        if linkat(folder, name, folder, other, AtFlags::empty()).is_err() {
-            return false;
-        }
+    /// Whether the name is one of `file`, if that can be found out. No path can be looked at in the
+    /// sandbox, but a file has one name more if it is linked by this one.
+    fn leads_to(&self, file: BorrowedFd<'_>) -> Option<bool> {
+        let (folder, name) = (&self.place.folder, &self.place.name);
+        let names = || fstat(file).map(|stat| stat.st_nlink);
+        let another = format!("{}~", self.temporary);
+        let before = names().ok()?;
+        linkat(folder, name, folder, &another, AtFlags::empty()).ok()?;
         let after = names();
-        self.remove();
-        before.is_ok_and(|before| after == Ok(before + 1))
+        let _ = unlink(&self.place, &another);
+        Some(after == Ok(before + 1))
     }
 
     fn rename(&self) -> Result<(), Errno> {
@@ -124,7 +144,7 @@ impl Staging {
             // A file system that cannot do that replaces what is there.
             Err(Errno::INVAL | Errno::NOSYS) => {
                 if self.place.existing.is_some() {
-                    restrict(file, self.place.taken_by())?;
+                    self.taken().restrict(file, self.user)?;
                 }
                 self.rename_at_last(file)
             }
@@ -137,15 +157,6 @@ impl Staging {
         // There is nobody left to tell, and the name says what it is.
         let _ = unlink(&self.place, &self.temporary);
     }
-}
-
-/// Takes from `file` what the file does not allow that it is to replace.
-fn restrict(file: BorrowedFd<'_>, taken: Taken) -> Result<(), Errno> {
-    if taken == Taken::AsBefore {
-        return Ok(());
-    }
-    let mode = fstat(file)?.st_mode & 0o777;
-    permissions::fchmod_to(file, taken.mode(mode))
 }
 
 /// Whether a file that is open has a name, as far as the system knows.

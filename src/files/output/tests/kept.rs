@@ -165,6 +165,169 @@ fn permissions_that_are_changed_during_the_copy_are_a_warning_and_nobody_gets_mo
     }
 }
 
+#[test]
+fn what_is_done_to_the_old_file_during_the_copy_gives_nobody_more() {
+    let only_owner = "only the owner may use the new one";
+    let only_user = "only the user who ran vmm may use the new one";
+    type Act = fn(&Path);
+    let acts: [(&str, Act, &str); 4] = [
+        (
+            "a list of access loses an entry",
+            |path| set_list(path, &list(6, 0, 4, 4, 4, 0)),
+            only_owner,
+        ),
+        (
+            "another file takes its name, and it gets another",
+            |path| {
+                fs::rename(path, path.with_extension("old")).unwrap();
+                fs::write(path, "another").unwrap();
+                set_mode(path, 0o600);
+            },
+            only_user,
+        ),
+        (
+            "another file is renamed over it",
+            |path| {
+                let other = path.with_extension("other");
+                fs::write(&other, "another").unwrap();
+                fs::rename(&other, path).unwrap();
+            },
+            only_user,
+        ),
+        (
+            "it gets another name as well",
+            |path| fs::hard_link(path, path.with_extension("link")).unwrap(),
+            only_owner,
+        ),
+    ];
+    for (naming, (what, act, expected)) in BOTH.into_iter().flat_map(|n| acts.map(|act| (n, act))) {
+        let setup = Setup::new(700);
+        let path = setup.path("copy");
+        fs::write(&path, "old").unwrap();
+        set_mode(&path, 0o644);
+        if what.contains("list") && !set(&path, ATTRIBUTE, list(6, 4, 4, 4, 4, 0).value()) {
+            continue;
+        }
+        let output = setup.create_named("copy", naming);
+        copy(&output, 700).unwrap();
+        // The times of a file may count in hundredths of a second.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        act(&path);
+        let warnings = output.commit().unwrap();
+        assert!(warnings[0].contains(expected), "{what}: {warnings:?}");
+        assert_eq!(mode(&path), 0o600, "{what}");
+        assert_eq!(fs::read(&path).unwrap(), content(700));
+        assert!(!setup.names().iter().any(|name| name.starts_with('.')));
+    }
+}
+
+fn set_list(path: &Path, acl: &Acl) {
+    assert!(set(path, ATTRIBUTE, acl.value()));
+}
+
+#[test]
+fn who_writes_to_the_old_file_during_the_copy_changes_nothing_else() {
+    let setup = Setup::new(700);
+    let path = setup.path("copy");
+    fs::write(&path, "old").unwrap();
+    set_mode(&path, 0o644);
+    let output = setup.create_named("copy", Naming::Unnamed);
+    copy(&output, 700).unwrap();
+    fs::write(&path, "older").unwrap();
+    assert_eq!(output.commit().unwrap(), [""; 0]);
+    assert_eq!(mode(&path), 0o644);
+}
+
+#[test]
+fn an_owner_who_loses_the_old_file_during_the_copy_does_not_get_the_new_one() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root gives files away");
+        return;
+    }
+    for naming in BOTH {
+        let setup = Setup::new(700);
+        let path = setup.path("copy");
+        fs::write(&path, "old").unwrap();
+        std::os::unix::fs::chown(&path, Some(40_003), None).unwrap();
+        let output = setup.create_named("copy", naming);
+        copy(&output, 700).unwrap();
+        std::os::unix::fs::chown(&path, Some(40_001), None).unwrap();
+        let warnings = output.commit().unwrap();
+        assert!(
+            warnings[0].contains("belongs to the user who ran vmm"),
+            "{warnings:?}"
+        );
+        assert_eq!(
+            (fs::metadata(&path).unwrap().uid(), mode(&path)),
+            (0, 0o600)
+        );
+    }
+}
+
+/// Only who may give files away, but not change those of others, meets this: the test runs itself
+/// again so.
+#[test]
+#[ignore = "run by who_may_not_change_files_of_others_keeps_the_copy_and_its_mode"]
+fn replace_without_a_capability() {
+    let Some(folder) = std::env::var_os("VMM_TEST_FOLDER") else {
+        return;
+    };
+    let mut setup = Setup::new(700);
+    setup.folder = folder.into();
+    let notes = replace(&setup, Naming::Unnamed).join("\n");
+    assert!(
+        notes.contains("its owner, user 40003, cannot be kept"),
+        "{notes}"
+    );
+}
+
+#[test]
+fn who_may_not_change_files_of_others_keeps_the_copy_and_its_mode() {
+    const CAP_DAC_OVERRIDE: libc::c_ulong = 1;
+    const CAP_DAC_READ_SEARCH: libc::c_ulong = 2;
+    const CAP_FOWNER: libc::c_ulong = 3;
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root has capabilities to drop");
+        return;
+    }
+    for dropped in [
+        &[CAP_FOWNER][..],
+        &[CAP_FOWNER, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH],
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("copy");
+        fs::write(&path, "old").unwrap();
+        std::os::unix::fs::chown(&path, Some(40_003), None).unwrap();
+        set_mode(&path, 0o666);
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .args([
+                "--exact",
+                "files::output::tests::kept::replace_without_a_capability",
+            ])
+            .args(["--ignored", "--nocapture"])
+            .env("VMM_TEST_FOLDER", folder.path());
+        // SAFETY: between fork and exec it makes system calls and nothing else.
+        unsafe {
+            command.pre_exec(move || {
+                for capability in dropped {
+                    // SAFETY: the call takes numbers.
+                    if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, *capability) } != 0 {
+                        return Err(std::io::Error::last_os_error());
+                    }
+                }
+                Ok(())
+            })
+        };
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(
+            (fs::metadata(&path).unwrap().uid(), mode(&path)),
+            (0, 0o666)
+        );
+    }
+}
+
 /// Only another user can lose the owner: the test runs itself again as one.
 #[test]
 #[ignore = "run by an_owner_and_group_that_cannot_be_kept_are_told_and_nobody_gets_more"]
