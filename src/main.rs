@@ -1,7 +1,7 @@
 //! The `vmm` program: arguments in, exit status out. Everything else is in the library.
 
 use std::ffi::OsString;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use rustix::io::retry_on_intr;
 use vmm::cli::{self, Command};
 use vmm::operations::{check, convert, copy, inspect};
 use vmm::reason::reason;
-use vmm::report::{Exits, RunEnd, RunResult, last_words, result_object};
+use vmm::report::{Exits, RunEnd, RunResult, last_words};
 use vmm::runtime::{self, EXIT_USAGE, Heap};
 
 /// The host failed, as it does when a run meets a file that cannot be written.
@@ -28,39 +28,22 @@ fn main() -> ExitCode {
     runtime::fail_writes();
     runtime::describe_panics();
     let status = runtime::check_stack().and_then(|()| runtime::catch(run));
-    status.unwrap_or_else(|error| fail(&error.to_string(), error.exit_code()))
+    status.unwrap_or_else(|error| fail(&error.to_string(), RunEnd::HostError, error.exit_code()))
 }
 
 fn run() -> ExitCode {
-    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    match cli::parse(&arguments) {
+    match cli::parse(&arguments()) {
         Ok(Command::Print(text)) => print(&text),
         Ok(Command::Check(wanted)) => ExitCode::from(check::run(&wanted)),
         Ok(Command::Run(config)) => ExitCode::from(copy::run(&config)),
         Ok(Command::Convert(config)) => ExitCode::from(convert::run(&config)),
         Ok(Command::Image(config)) => ExitCode::from(inspect::run(&config)),
-        Err(error) => {
-            if cli::wants_json(&arguments) {
-                // Without a reader there is still the line on standard error.
-                let _ = io::stdout().write_all(usage_result(&error).as_bytes());
-            }
-            fail(&error, EXIT_USAGE)
-        }
+        Err(error) => fail(&error, RunEnd::Usage, EXIT_USAGE),
     }
 }
 
-/// The last object, and the only one, of a run with a wrong command line.
-fn usage_result(error: &str) -> String {
-    result_object(&RunResult {
-        outcome: RunEnd::Usage,
-        status: EXIT_USAGE,
-        error: Some(error.to_owned()),
-        bytes: 0,
-        sectors: 0,
-        seconds: 0.0,
-        exits: Exits::default(),
-        digest: None,
-    })
+fn arguments() -> Vec<OsString> {
+    std::env::args_os().skip(1).collect()
 }
 
 /// Prints what was asked for. A reader who has gone away has read enough, but a text that got
@@ -69,6 +52,7 @@ fn print(text: &str) -> ExitCode {
     match write_out(text.as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => fail(
             &format!("cannot write to standard output: {}", reason(&error)),
+            RunEnd::HostError,
             EXIT_HOST,
         ),
         _ => ExitCode::SUCCESS,
@@ -85,7 +69,19 @@ fn write_out(mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn fail(error: &str, status: u8) -> ExitCode {
-    last_words(error, Duration::from_secs(1));
+/// Says why nothing was run. For a program that wants JSON the last object, and the only one, says so
+/// too.
+fn fail(error: &str, outcome: RunEnd, status: u8) -> ExitCode {
+    let result = cli::wants_json(&arguments()).then(|| RunResult {
+        outcome,
+        status,
+        error: Some(error.to_owned()),
+        bytes: 0,
+        sectors: 0,
+        seconds: 0.0,
+        exits: Exits::default(),
+        digest: None,
+    });
+    last_words(error, result.as_ref(), Duration::from_secs(1));
     ExitCode::from(status)
 }

@@ -210,6 +210,30 @@ fn ctrl_c_and_other_signals_end_the_run_and_give_the_terminal_back() {
 }
 
 #[test]
+fn signals_that_end_a_process_at_once_give_the_terminal_back_before() {
+    needs_kvm!();
+    for signal in [
+        Signal::QUIT,
+        Signal::ABORT,
+        Signal::ALARM,
+        Signal::USR1,
+        Signal::USR2,
+        Signal::XCPU,
+        Signal::VTALARM,
+        Signal::PROF,
+    ] {
+        let mut files = Files::random(512);
+        let terminal = Terminal::open();
+        let before = terminal.settings();
+        let running = terminal.attach_stdin(echoing(&mut files)).start();
+        soon(&running, || terminal.settings() != before);
+        running.signal(signal);
+        assert_eq!(running.finish().code(), Some(128 + signal.as_raw()));
+        assert_eq!(terminal.settings(), before);
+    }
+}
+
+#[test]
 fn a_forbidden_system_call_gives_the_terminal_back_as_well() {
     needs_kvm!();
     // The disks' threads read with this, and nobody else does.

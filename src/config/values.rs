@@ -206,7 +206,7 @@ pub(crate) fn parse_timeout(text: &str) -> Result<Duration, String> {
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .filter(|limit| !limit.is_zero())
         .ok_or_else(|| {
-            "give a number of seconds above 0 and below 10^19, such as 90 or 0.5".to_owned()
+            "give a number of seconds above 0 and up to 10^19, such as 90 or 0.5".to_owned()
         })
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::ending;
 use crate::machine::Vcpu;
 use crate::report::{Console, ConsoleOptions};
-use crate::runtime::{Deadline, RunError, Runner, Signals, Watch, Watched, Worker};
+use crate::runtime::{Deadline, RunError, Runner, Signals, Watch, Watched, Worker, check_memory};
 use crate::sandbox::Calls;
 
 /// A run that opens what it reads. Its time limit counts already, and a watcher ends the process where
@@ -23,6 +23,7 @@ impl Beginning {
     /// Starts the time limit, and the watcher. Whether the time is over is the watcher's to see until
     /// there is a runner.
     pub(super) fn new(timeout: Option<Duration>, watched: Watched) -> Result<Self, RunError> {
+        check_memory()?;
         let deadline = timeout.and_then(Deadline::after);
         let watch = Watch::start(Watched {
             deadline,

@@ -52,20 +52,27 @@ pub struct Console {
     text_lines: TextLines,
 }
 
-/// Shows on standard error why a program that has no console ends, and waits no longer than
-/// `patience` for a terminal or a pipe that takes nothing. It opens standard error once more: a
-/// process that is already confined must use the console that it has.
-pub fn last_words(text: &str, patience: Duration) {
+/// Shows on standard error why a program that has no console ends, and to a program that reads what is
+/// said also the `result`. It waits no longer than `patience` for a terminal or a pipe that takes
+/// nothing, and opens the standard streams once more: a process that is already confined must use the
+/// console that it has.
+pub fn last_words(text: &str, result: Option<&RunResult>, patience: Duration) {
     let mut console = Console::open(ConsoleOptions {
         quiet: true,
         verbose: false,
         debug: false,
-        format: OutputFormat::Text,
+        format: match result {
+            Some(_) => OutputFormat::Json,
+            None => OutputFormat::Text,
+        },
         raw_text: false,
         total: None,
         verb: "done",
     });
     console.error(text);
+    if let Some(result) = result {
+        console.result(result);
+    }
     let now = Instant::now();
     let give_up = now.checked_add(patience).unwrap_or(now);
     console.drain_unless(give_up, patience, None);

@@ -195,7 +195,7 @@ pub fn main(run: impl FnOnce() -> Result<(), RunError>) -> ExitCode {
     match catch(run).and_then(|result| result) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            last_words(&error.to_string(), GOODBYE_PATIENCE);
+            last_words(&error.to_string(), None, GOODBYE_PATIENCE);
             ExitCode::from(error.exit_code())
         }
     }

@@ -54,9 +54,21 @@ pub enum RunError {
         /// The system's reason.
         source: io::Error,
     },
-    /// The limit on the stack, and what is needed, in units of 1024 bytes.
-    #[error("the stack may only have {0} KiB, and a run needs {1}; raise the limit: ulimit -s {1}")]
-    Stack(u64, u64),
+    /// A limit on the memory of the process is too low.
+    #[error(
+        "{what} may only have {limit} KiB, and a run needs {needed}; raise the limit: ulimit \
+         -{option} {needed}"
+    )]
+    Limited {
+        /// What is limited.
+        what: &'static str,
+        /// To how much, in units of 1024 bytes.
+        limit: u64,
+        /// How much is needed, in units of 1024 bytes.
+        needed: u64,
+        /// The option of the shell's command for limits.
+        option: char,
+    },
     /// A thread of the VMM panicked.
     #[error("fault of vmm: {0}; please report it")]
     Died(String),
@@ -102,7 +114,7 @@ impl RunError {
             | Self::Load { .. }
             | Self::Sandbox(_)
             | Self::Died(_)
-            | Self::Stack(..)
+            | Self::Limited { .. }
             | Self::Host { .. } => EXIT_HOST,
             Self::TimedOut(_) => EXIT_TIMEOUT,
             Self::Signal(number) => EXIT_SIGNAL + number,

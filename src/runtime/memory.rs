@@ -15,6 +15,10 @@ use crate::stack_line::StackLine;
 /// again.
 const STACK: u64 = 160 << 10;
 
+/// So much address space, and of it so much data, the smallest run needs, in bytes.
+const ADDRESS_SPACE: u64 = 24 << 20;
+const DATA: u64 = 12 << 20;
+
 /// The system's allocator, for the whole program: one that ends the process with a line and the
 /// status of a failed host where there is no memory.
 ///
@@ -85,8 +89,34 @@ pub(super) fn end_for_want_of_memory(mut line: StackLine) -> ! {
 ///
 /// How large it may become, and what to do.
 pub fn check_stack() -> Result<(), RunError> {
-    match limit(libc::RLIMIT_STACK) {
-        Some(limit) if limit < STACK => Err(RunError::Stack(limit >> 10, STACK >> 10)),
+    check("the stack", limit(libc::RLIMIT_STACK), STACK, 's')
+}
+
+/// Fails if the process may not have as much memory as the smallest run needs. What the C library does
+/// where it has none is to end the process in its own way.
+///
+/// # Errors
+///
+/// How much it may have, and what to do.
+pub(crate) fn check_memory() -> Result<(), RunError> {
+    let (space, data) = (limit(libc::RLIMIT_AS), limit(libc::RLIMIT_DATA));
+    check("the address space", space, ADDRESS_SPACE, 'v')?;
+    check("the data of the process", data, DATA, 'd')
+}
+
+fn check(
+    what: &'static str,
+    limit: Option<u64>,
+    needed: u64,
+    option: char,
+) -> Result<(), RunError> {
+    match limit {
+        Some(limit) if limit < needed => Err(RunError::Limited {
+            what,
+            limit: limit >> 10,
+            needed: needed >> 10,
+            option,
+        }),
         _ => Ok(()),
     }
 }

@@ -30,6 +30,7 @@ pub use crew::{Subscriber, Worker};
 pub use deadline::Deadline;
 pub use end::{Outcome, main, say_goodbye};
 pub use error::{EXIT_USAGE, RunError};
+pub(crate) use memory::check_memory;
 pub use memory::{Heap, check_stack};
 pub use operation::{GuestEnd, JustRun, Operation, ReportSource};
 pub use panics::{catch, describe_panics};

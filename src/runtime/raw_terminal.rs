@@ -3,8 +3,8 @@
 //!
 //! Only Ctrl-C keeps its meaning, so that a run can be ended; a key that would stop the process, or
 //! end it without a chance to give the terminal back, is a key like others. The settings are
-//! restored when this is dropped, however the run ends, and before a forbidden system call ends the
-//! process.
+//! restored when this is dropped, however the run ends, and before a signal or a forbidden system call
+//! ends the process.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -14,6 +14,19 @@ use crate::sandbox::{self, Calls, calls};
 
 /// What puts the terminal back when the process ends within a signal's handler: one in a process.
 static SAVED: OnceLock<(RawFd, libc::termios2)> = OnceLock::new();
+
+/// The signals that end a process by themselves, but for those that are taken over, those that tell of
+/// a fault of the process, and SIGKILL.
+const AT_ONCE: [libc::c_int; 8] = [
+    libc::SIGQUIT,
+    libc::SIGABRT,
+    libc::SIGALRM,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGXCPU,
+    libc::SIGVTALRM,
+    libc::SIGPROF,
+];
 
 /// A terminal whose settings are to be restored.
 pub(super) struct RawTerminal {
@@ -61,6 +74,7 @@ impl RawTerminal {
         let terminal = Self { fd, saved };
         let _ = SAVED.set((fd, saved));
         sandbox::before_a_violation_ends(restore_saved);
+        restore_before_signals_end();
         set(fd, &raw)?;
         Ok(Taken::Raw(terminal))
     }
@@ -85,6 +99,26 @@ impl Drop for RawTerminal {
 fn restore_saved() {
     if let Some((fd, saved)) = SAVED.get() {
         let _ = set(*fd, saved);
+    }
+}
+
+/// Has each signal that would end the process at once give the terminal back first. Such a signal may
+/// not be sent again in the sandbox, so that the process ends with the status that a shell gives it.
+fn restore_before_signals_end() {
+    extern "C" fn end(signal: libc::c_int) {
+        restore_saved();
+        // SAFETY: ends the process at once.
+        unsafe { libc::_exit(128 + signal) }
+    }
+    for signal in AT_ONCE {
+        let handler = end as extern "C" fn(libc::c_int) as libc::sighandler_t;
+        // SAFETY: the handler makes system calls that are safe there, and nothing else.
+        let before = unsafe { libc::signal(signal, handler) };
+        if before == libc::SIG_IGN {
+            // Whoever started the process wants that.
+            // SAFETY: ignoring a signal installs no code of ours.
+            unsafe { libc::signal(signal, libc::SIG_IGN) };
+        }
     }
 }
 

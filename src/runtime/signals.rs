@@ -89,6 +89,16 @@ pub(super) fn with_ending_blocked<T>(work: impl FnOnce() -> T) -> io::Result<T> 
     Ok(done)
 }
 
+/// Lets the ending signals end the process, as they do unless they are ignored: whoever started it may
+/// have blocked them.
+///
+/// # Errors
+///
+/// The system's reason.
+pub(super) fn unblock_ending() -> io::Result<()> {
+    change_mask(libc::SIG_UNBLOCK, &set_of(ENDING)).map(drop)
+}
+
 /// Lets this thread receive `signal`, and gives that its usual meaning, whatever the process has
 /// inherited.
 ///

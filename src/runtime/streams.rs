@@ -7,16 +7,34 @@ const NOTHING: &CStr = c"/dev/null";
 
 /// Opens for reading only what is closed of standard input and output. A write to standard output then
 /// fails with the reason that it has ("Bad file descriptor"), and no file that is opened later gets its
-/// number. Rust's runtime would open it for writing too, so that an answer is lost without a word.
+/// number. Rust's runtime would open it for writing too, so that an answer is lost without a word, and
+/// would end the process where there is no such file to open.
 ///
 /// To be called before that runtime begins, and so it uses the system's calls and nothing else.
 pub extern "C" fn hold_closed_streams() {
-    for stream in [libc::STDIN_FILENO, libc::STDOUT_FILENO] {
+    for (stream, mode) in [
+        (libc::STDIN_FILENO, libc::O_RDONLY),
+        (libc::STDOUT_FILENO, libc::O_RDONLY),
+        (libc::STDERR_FILENO, libc::O_WRONLY),
+    ] {
         // SAFETY: the call takes numbers.
-        if unsafe { libc::fcntl(stream, libc::F_GETFD) } < 0 {
-            // The lowest free number is this one. What cannot be opened is left to Rust's runtime.
-            // SAFETY: the path is a valid string.
-            unsafe { libc::open(NOTHING.as_ptr(), libc::O_RDONLY) };
+        if unsafe { libc::fcntl(stream, libc::F_GETFD) } >= 0 {
+            continue;
         }
+        // Whatever is opened gets the lowest free number, which is this one.
+        // SAFETY: the path is a valid string.
+        if unsafe { libc::open(NOTHING.as_ptr(), mode) } < 0 {
+            hold_without_file();
+        }
+    }
+}
+
+/// Has the lowest free number stand for a pipe that nothing is written to.
+fn hold_without_file() {
+    let mut ends = [-1; 2];
+    // SAFETY: `ends` has room for both.
+    if unsafe { libc::pipe(ends.as_mut_ptr()) } == 0 {
+        // SAFETY: the descriptor is this function's own.
+        unsafe { libc::close(ends[1]) };
     }
 }

@@ -25,7 +25,7 @@ pub use patience::Stage;
 
 use super::crew::{eventfd, install};
 use super::ready;
-use super::signals::{let_through, with_ending_blocked};
+use super::signals::{let_through, unblock_ending, with_ending_blocked};
 use super::{Deadline, RunError, Signals};
 use crate::sandbox::{self, Calls, Filter, calls};
 use crate::stack_line::{StackLine, write_if_room};
@@ -114,6 +114,8 @@ impl Watch {
         with_ending_blocked(|| thread.spawn(work))
             .and_then(|started| started.map(drop))
             .map_err(RunError::host("start a thread"))?;
+        // The watcher does not look at signals before they are taken over.
+        unblock_ending().map_err(RunError::host("unblock signals"))?;
         Ok(Self(Some(shared)))
     }
 

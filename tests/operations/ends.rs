@@ -133,6 +133,17 @@ fn a_signal_that_was_ignored_at_the_start_ends_no_operation() {
     }
 }
 
+/// Blocks all signals, as the parent of a process may have done.
+fn block_all() -> io::Result<()> {
+    // SAFETY: a set is plain data, for which all zeros are valid.
+    let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `all` is valid for writing.
+    unsafe { libc::sigfillset(&raw mut all) };
+    // SAFETY: `all` is a set, and the old mask is not wanted.
+    unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut()) };
+    Ok(())
+}
+
 #[test]
 fn signals_that_were_blocked_at_the_start_keep_no_operation_from_its_end() {
     needs_kvm!();
@@ -141,19 +152,27 @@ fn signals_that_were_blocked_at_the_start_keep_no_operation_from_its_end() {
             return;
         };
         let files = Operation::files();
-        let block = || {
-            // SAFETY: a set is plain data, for which all zeros are valid.
-            let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
-            // SAFETY: `all` is valid for writing.
-            unsafe { libc::sigfillset(&raw mut all) };
-            // SAFETY: `all` is a set, and the old mask is not wanted.
-            unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut()) };
-            Ok(())
-        };
         let vmm = of(operation, &hanging.file(), &files.output()).args(&["--timeout", "0.5"]);
         let begun = Instant::now();
-        let ended = status(vmm.before_start(block).start(), begun);
+        let ended = status(vmm.before_start(block_all).start(), begun);
         assert_eq!(ended, Some(TIMED_OUT), "{operation:?}");
+        files.assert_untouched();
+    }
+}
+
+#[test]
+fn signals_that_were_blocked_at_the_start_end_a_run_that_does_not_get_its_input_open() {
+    needs_kvm!();
+    for operation in Operation::ALL {
+        let Some(hanging) = hanging(Silence::Lookups) else {
+            return;
+        };
+        let files = Operation::files();
+        let vmm = of(operation, &hanging.file(), &files.output());
+        let running = vmm.before_start(block_all).start();
+        wait_until_it_hangs(&running);
+        running.signal(Signal::TERM);
+        assert_eq!(status(running, Instant::now()), Some(143), "{operation:?}");
         files.assert_untouched();
     }
 }
@@ -189,6 +208,18 @@ fn a_reader_that_sleeps_keeps_no_operation_beyond_its_time_and_costs_only_an_ans
         assert_eq!(status(running, Instant::now()), Some(143), "{operation:?}");
         files.assert_untouched();
     }
+}
+
+#[test]
+fn a_reader_that_sleeps_keeps_neither_a_refusal_nor_the_look_at_the_host() {
+    needs_kvm!();
+    let (_reader, writer) = full_pipe();
+    let vmm = Vmm::bare().args(&["--format", "json", "--bogus"]);
+    let finished = vmm.stdout(writer).start().finish();
+    finished.assert_failed(2, "--bogus");
+    let (_reader, writer) = full_pipe();
+    let finished = Vmm::bare().arg("--check").stdout(writer).start().finish();
+    finished.assert_failed(HOST_FAILED, "nobody reads it");
 }
 
 #[test]

@@ -110,6 +110,47 @@ fn a_limit_on_the_size_of_files_matters_only_to_those_who_write() {
 }
 
 #[test]
+fn the_look_at_the_host_finds_the_limits_that_a_copy_meets() {
+    needs_kvm!();
+    for (resource, limits) in [
+        (libc::RLIMIT_NOFILE, [28, 31, 33, 34, 36, 48]),
+        (
+            libc::RLIMIT_AS,
+            [12, 16, 18, 20, 24, 32].map(|limit| limit << 20),
+        ),
+        (
+            libc::RLIMIT_DATA,
+            [8, 10, 11, 12, 16, 32].map(|limit| limit << 20),
+        ),
+    ] {
+        for limit in limits {
+            let files = Files::random(512);
+            let limited = |vmm: Vmm| vmm.with_limit(resource, limit).run();
+            let (checked, copied) = (limited(Vmm::bare().arg("--check")), limited(files.vmm()));
+            // A copy may do with a little less than is looked for.
+            let fails_unseen = checked.code() == Some(0) && copied.code() != Some(0);
+            assert!(!fails_unseen, "{resource:?} {limit}: {copied:?}");
+            assert!(checked.code() == Some(0) || limit < 48 << 20, "{checked:?}");
+        }
+    }
+}
+
+#[test]
+fn a_program_is_told_of_limits_that_no_run_begins_with() {
+    for (resource, limit) in [(libc::RLIMIT_STACK, 64 << 10), (libc::RLIMIT_AS, 16 << 20)] {
+        let files = Files::random(512);
+        let vmm = files.vmm().args(&["--format", "json"]);
+        let finished = vmm.with_limit(resource, limit).run();
+        assert_eq!(finished.code(), Some(HOST_FAILED), "{finished:?}");
+        let last = finished.stdout.lines().last().unwrap_or_default();
+        assert!(
+            last.starts_with(r#"{"type":"result","outcome":"host_error""#),
+            "{finished:?}"
+        );
+    }
+}
+
+#[test]
 fn every_limit_on_open_files_is_enough_or_a_reason() {
     needs_kvm!();
     for operation in [Operation::Convert, Operation::Info] {

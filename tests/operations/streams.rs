@@ -6,8 +6,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 
 use crate::HOST_FAILED;
-use crate::common::process::Terminal;
-use crate::common::{Operation, Vmm, needs_kvm, test};
+use crate::common::process::{Terminal, binary};
+use crate::common::{Files, Operation, Vmm, is_root, needs_kvm, test};
 
 #[test]
 fn any_of_the_standard_streams_may_be_closed_but_an_answer_needs_its_own() {
@@ -35,6 +35,23 @@ fn any_of_the_standard_streams_may_be_closed_but_an_answer_needs_its_own() {
                 );
             }
         }
+    }
+    // Where there is nothing to open in their place either.
+    let files = Files::random(512);
+    let script =
+        r#"mount -t tmpfs none /dev && mknod /dev/kvm c 10 232 && exec "$@" 0<&- 1>&- 2>&-"#;
+    let mut command = std::process::Command::new("unshare");
+    command
+        .args(["--mount", "sh", "-c", script, "sh"])
+        .arg(binary());
+    let ended = command
+        .arg("-q")
+        .arg(files.input())
+        .arg(files.output())
+        .status();
+    if is_root() && ended.is_ok() {
+        assert_eq!(ended.unwrap().code(), Some(0));
+        files.assert_copied();
     }
     for word in ["--help", "--version", "--check"] {
         let finished = Vmm::bare().arg(word).closed(1).run();

@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::config::{HostCheck, OutputFormat};
 use crate::machine::{self, Severity};
 use crate::operations::beginning::{self, Beginning};
-use crate::report::{self, Console, ConsoleOptions, check_object, finding_object};
+use crate::report::{self, Console, ConsoleOptions, Drained, check_object, finding_object};
 use crate::runtime::{Watched, say_goodbye};
 
 /// A copy would fail here, as it does where the host fails it.
@@ -87,7 +87,7 @@ pub fn run(check: &HostCheck) -> u8 {
     match Beginning::new(None, watched) {
         Ok(beginning) => look(check, &beginning),
         Err(error) => {
-            report::last_words(&error.to_string(), PATIENCE);
+            report::last_words(&error.to_string(), None, PATIENCE);
             error.exit_code()
         }
     }
@@ -100,7 +100,7 @@ fn look(check: &HostCheck, beginning: &Beginning) -> u8 {
     let signals = match beginning.take_over_signals() {
         Ok(signals) => signals,
         Err(error) => {
-            report::last_words(&error.to_string(), PATIENCE);
+            report::last_words(&error.to_string(), None, PATIENCE);
             return error.exit_code();
         }
     };
@@ -118,7 +118,12 @@ fn look(check: &HostCheck, beginning: &Beginning) -> u8 {
     found.for_each(|finding| talk.tell(&finding));
     // All of this is shown before the process is confined: what goes wrong then may end it.
     let give_up = Instant::now() + PATIENCE;
-    talk.console.drain(give_up, PATIENCE, signals.as_fd());
+    let drained = talk.console.drain(give_up, PATIENCE, signals.as_fd());
+    if matches!(drained, Drained::GaveUp { .. }) {
+        let lost = "cannot write the answer to standard output: nobody reads it";
+        report::last_words(lost, None, PATIENCE);
+        return EXIT_HOST;
+    }
 
     let (mut talk, signals) = if has_kvm {
         match trial::boot(talk, signals, &beginning.watch) {

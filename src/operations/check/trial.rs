@@ -1,14 +1,21 @@
 //! A guest that does nothing but end, booted as a copy's guest is: in a machine of its own, on a
 //! confined thread, watched by a confined main loop.
 
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use guest_abi::ports::EXIT;
 
 use super::{EXIT_HOST, Finding, State, Talk};
 use crate::machine::{self, Machine, Vcpu};
+use crate::operations::disk::{DiskShape, INPUT, OUTPUT};
+use crate::operations::ports::SerialPorts;
 use crate::report::{Console, last_words};
-use crate::runtime::{Deadline, JustRun, Outcome, RunError, Runner, Signals, Watch};
+use crate::runtime::{Deadline, JustRun, Outcome, RunError, Runner, Signals, Watch, Worker};
+use crate::sandbox::Calls;
+use crate::storage::MemoryStorage;
 
 /// What the finding is about.
 pub(super) const WHAT: &str = "guest";
@@ -18,6 +25,11 @@ const GUEST: [u8; 7] = {
     let [low, high] = EXIT.to_le_bytes();
     [0x66, 0xba, low, high, 0xb0, 0x00, 0xee]
 };
+/// The names of the disks of a copy, and how long theirs are here, in bytes.
+const DISKS: [&str; 2] = [INPUT, OUTPUT];
+const SECTOR: u32 = 512;
+/// How many files a copy has open that are none of the machine's.
+const FILES: usize = 6;
 /// How long the guest may take. It takes milliseconds, or seconds on a host that is itself emulated.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -33,14 +45,14 @@ pub(super) fn boot(talk: Talk, signals: Signals, watch: &Watch) -> Result<(Talk,
         missing,
     } = talk;
     let begun = Instant::now();
-    let ran = match machine() {
-        Ok(vcpu) => Runner::new(vcpu)
+    let ran = Trial::new().and_then(|trial| {
+        let runner = Runner::new(trial.vcpu)
             .signals(signals)
             .watched_by(watch)
-            .deadline(Deadline::after(LIMIT))
-            .run(&mut JustRun, console),
-        Err(error) => Err(error),
-    };
+            .deadline(Deadline::after(LIMIT));
+        let runner = trial.workers.into_iter().fold(runner, Runner::worker);
+        trial.ports.listen(runner).run(&mut JustRun, console)
+    });
     let (console, signals, result) = match ran {
         Ok(Outcome {
             result,
@@ -56,7 +68,7 @@ pub(super) fn boot(talk: Talk, signals: Signals, watch: &Watch) -> Result<(Talk,
         }
     };
     if let Err(error @ RunError::Signal(_)) = &result {
-        last_words(&error.to_string(), Duration::from_secs(1));
+        last_words(&error.to_string(), None, Duration::from_secs(1));
         return Err(error.exit_code());
     }
     let mut talk = Talk {
@@ -76,8 +88,45 @@ pub(super) fn boot(talk: Talk, signals: Signals, watch: &Watch) -> Result<(Talk,
     Ok((talk, signals))
 }
 
-fn machine() -> Result<Vcpu, RunError> {
-    let mut machine = Machine::new(machine::open_kvm()?, 0)?;
-    machine.add_exit_port(EXIT)?;
-    Ok(machine.boot(&GUEST)?)
+/// What a copy has: as many open files, threads and devices, so that limits on them show here.
+struct Trial {
+    vcpu: Vcpu,
+    ports: SerialPorts,
+    workers: Vec<Worker>,
+    /// As many as the input, the output and its folder take.
+    _files: Vec<OwnedFd>,
+}
+
+impl Trial {
+    fn new() -> Result<Self, RunError> {
+        let mut machine = Machine::new(machine::open_kvm()?, DISKS.len())?;
+        let (mut slots, mut workers) = (Vec::new(), Vec::new());
+        for name in DISKS {
+            let shape = DiskShape {
+                name,
+                length: SECTOR.into(),
+                sector_size: SECTOR,
+                read_only: false,
+                zeroes: false,
+            };
+            let storage = Arc::new(MemoryStorage::new(vec![0; SECTOR as usize]));
+            let disk = shape.disk(&storage, &machine)?;
+            slots.push(machine.add_virtio(disk.clone())?);
+            workers.push(Worker {
+                name,
+                subscriber: disk,
+                calls: Calls::new(),
+            });
+        }
+        let ports = SerialPorts::new(&[])?;
+        let files = (0..FILES).map(|_| File::open("/dev/null").map(OwnedFd::from));
+        Ok(Self {
+            vcpu: ports.boot(machine, slots, &GUEST)?,
+            ports,
+            workers,
+            _files: files
+                .collect::<Result<_, _>>()
+                .map_err(RunError::host("open a file"))?,
+        })
+    }
 }

@@ -311,8 +311,7 @@ fn who_may_not_change_files_of_others_keeps_the_copy_and_its_mode() {
         unsafe {
             command.pre_exec(move || {
                 for capability in dropped {
-                    // SAFETY: the call takes numbers.
-                    if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, *capability) } != 0 {
+                    if libc::prctl(libc::PR_CAPBSET_DROP, *capability) != 0 {
                         return Err(std::io::Error::last_os_error());
                     }
                 }
