@@ -21,8 +21,10 @@ use crate::workspace::remove;
 
 /// Copy and digest together, of the digest's time alone.
 const WITH_DIGEST: f64 = 1.15;
-/// Runs take milliseconds: more of them cost nothing and make the median steadier.
+/// Runs are short: more of them cost nothing and make the median steadier. Those of a file without data
+/// take milliseconds.
 const RUNS_FACTOR: u32 = 3;
+const EMPTY_RUNS_FACTOR: u32 = 10;
 /// The unit of a file's blocks (stat(2)).
 const BLOCK: u64 = 512;
 
@@ -34,6 +36,16 @@ pub(crate) struct Shape {
     pub(crate) pieces: u64,
     /// Bytes of each.
     pub(crate) piece: u64,
+}
+
+impl Shape {
+    /// How often each command is run on it.
+    fn runs(&self, settings: &Settings) -> u32 {
+        settings.runs.saturating_mul(match self.pieces {
+            0 => EMPTY_RUNS_FACTOR,
+            _ => RUNS_FACTOR,
+        })
+    }
 }
 
 const SHAPES: [Shape; 3] = [
@@ -110,8 +122,7 @@ pub(crate) fn measure(runner: &Runner, settings: &Settings) -> Result<String, Me
             continue;
         }
         let mut contenders = copies(runner);
-        let runs = settings.runs.saturating_mul(RUNS_FACTOR);
-        in_turns(runner, runs, &mut contenders, &input, true)?;
+        in_turns(runner, shape.runs(settings), &mut contenders, &input, true)?;
         verdicts.extend(sparse_targets(shape, &contenders));
         rows.extend(
             contenders
@@ -132,9 +143,11 @@ pub(crate) fn measure(runner: &Runner, settings: &Settings) -> Result<String, Me
     );
     Ok(format!(
         "## Disk images\n\n{}\nThe inputs with holes are sparse files, each command {} times in \
-         turns; the digest is of {} of random bytes, each {} times. Blocks have 512 bytes.\n\n{}",
+         turns, and {} times where there is no data; the digest is of {} of random bytes, each {} \
+         times. Blocks have 512 bytes.\n\n{}",
         targets(&verdicts),
         settings.runs.saturating_mul(RUNS_FACTOR),
+        settings.runs.saturating_mul(EMPTY_RUNS_FACTOR),
         crate::figures::bytes(settings.bytes),
         settings.runs,
         markdown(
