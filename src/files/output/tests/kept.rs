@@ -307,17 +307,17 @@ fn who_may_not_change_files_of_others_keeps_the_copy_and_its_mode() {
             ])
             .args(["--ignored", "--nocapture"])
             .env("VMM_TEST_FOLDER", folder.path());
-        // SAFETY: between fork and exec it makes system calls and nothing else.
-        unsafe {
-            command.pre_exec(move || {
-                for capability in dropped {
-                    if libc::prctl(libc::PR_CAPBSET_DROP, *capability) != 0 {
-                        return Err(std::io::Error::last_os_error());
-                    }
+        let without = move || {
+            for capability in dropped {
+                // SAFETY: the call takes numbers.
+                if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, *capability) } != 0 {
+                    return Err(io::Error::last_os_error());
                 }
-                Ok(())
-            })
+            }
+            Ok(())
         };
+        // SAFETY: between fork and exec it makes system calls and nothing else.
+        unsafe { command.pre_exec(without) };
         let output = command.output().unwrap();
         assert!(output.status.success(), "{output:?}");
         assert_eq!(
