@@ -345,6 +345,26 @@ fn an_output_that_hangs_when_it_gets_its_name_does_not_keep_the_run() {
 }
 
 #[test]
+fn a_folder_that_hangs_when_the_output_is_in_place_costs_a_warning_alone() {
+    needs_kvm!();
+    for signal in [true, false] {
+        let Some(hanging) = hanging(Silence::FolderSyncs, true) else {
+            return;
+        };
+        let files = files();
+        let vmm = new_output(&files, &hanging)
+            .arg("--fsync")
+            .args(limit(signal));
+        let finished = ended(vmm.start(), &hanging, signal, PATIENCE_FOR_A_COMMIT);
+        assert_eq!(finished.code(), Some(0), "{finished:?}");
+        let line = &finished.stderr;
+        assert!(line.starts_with("vmm: warning: "), "{finished:?}");
+        let what = "the system call fsync; the output is complete and in place\n";
+        assert!(line.ends_with(what), "{finished:?}");
+    }
+}
+
+#[test]
 fn a_name_that_was_given_although_the_answer_says_no_is_no_failure() {
     needs_kvm!();
     let Some(hanging) = hanging(Silence::LostAnswers, true) else {

@@ -68,7 +68,8 @@ pub(super) fn place_hint(error: &io::Error) -> &'static str {
         io::ErrorKind::IsADirectory => "; a directory has taken its name",
         io::ErrorKind::AlreadyExists => "; something has come to its name, and is left there",
         io::ErrorKind::PermissionDenied => {
-            "; a directory has taken its name, or its folder may not be written any more"
+            "; a directory has taken its name, or what has its name, or its folder, may not be changed \
+             any more"
         }
         _ => space_hint(error),
     }

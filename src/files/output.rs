@@ -249,7 +249,6 @@ impl OutputFile {
             }
             let warning = staging.put_in_place(self.file.as_fd())?;
             warnings.extend(warning.map(|warning| self.line(warning)));
-            warnings.extend(self.sync_name(staging.place()));
         }
         Ok(warnings)
     }
@@ -263,9 +262,10 @@ impl OutputFile {
         }
     }
 
-    /// Makes the output's name durable, if that was asked for; returns a warning if it is not.
-    /// The copy is in place by now, so that nothing can make it a failure any more.
-    fn sync_name(&self, place: &Place) -> Option<String> {
+    /// Makes the output's name durable, if that was asked for; returns a warning if it is not. To be
+    /// called when the output is in place, so that nothing can make it a failure any more.
+    pub fn sync_name(&self) -> Option<String> {
+        let place = self.staging.as_ref()?.place();
         if !self.fsync || !place.folder_syncs {
             return None;
         }

@@ -84,6 +84,7 @@ pub(super) fn finish(
             watch.enter(Stage::Committing);
             let mut warnings = operation.commit()?;
             watch.has_committed();
+            warnings.extend(operation.make_durable());
             warnings.extend(dropped_lines(dropped + also));
             Ok(warnings)
         });

@@ -117,6 +117,12 @@ pub trait Operation {
     fn commit(&mut self) -> Result<Vec<String>, RunError> {
         Ok(Vec::new())
     }
+
+    /// Waits until the final result would also be there after a power cut, if that was asked for.
+    /// Nothing can make the run a failure any more. Returns warnings for the user.
+    fn make_durable(&mut self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// An operation that asks for nothing but exit status 0.

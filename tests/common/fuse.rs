@@ -36,6 +36,7 @@ const RELEASE: u32 = 18;
 const GETXATTR: u32 = 22;
 const FLUSH: u32 = 25;
 const INIT: u32 = 26;
+const FSYNCDIR: u32 = 30;
 const CREATE: u32 = 35;
 const INTERRUPT: u32 = 36;
 const BATCH_FORGET: u32 = 42;
@@ -76,6 +77,8 @@ pub(crate) enum Silence {
     RenamesInTheEnd,
     /// Closing a file, once something has been written.
     ClosesInTheEnd,
+    /// Making the names in a folder durable.
+    FolderSyncs,
     /// Nothing; but what gives a file a name, or another one, is done and answered with an error.
     LostAnswers,
 }
@@ -94,6 +97,7 @@ impl Silence {
             Self::LinksInTheEnd => (LINK, true),
             Self::RenamesInTheEnd => (RENAME, true),
             Self::ClosesInTheEnd => (FLUSH, true),
+            Self::FolderSyncs => (FSYNCDIR, true),
         }
     }
 

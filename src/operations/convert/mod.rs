@@ -251,4 +251,8 @@ impl Operation for Conversion {
     fn commit(&mut self) -> Result<Vec<String>, RunError> {
         self.files.commit()
     }
+
+    fn make_durable(&mut self) -> Vec<String> {
+        self.files.output.sync_name().into_iter().collect()
+    }
 }

@@ -200,4 +200,8 @@ impl Operation for Copy {
     fn commit(&mut self) -> Result<Vec<String>, RunError> {
         Ok(self.files.commit(&self.input.data)?)
     }
+
+    fn make_durable(&mut self) -> Vec<String> {
+        self.files.output.sync_name().into_iter().collect()
+    }
 }
