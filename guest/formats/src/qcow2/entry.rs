@@ -10,6 +10,8 @@ const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 pub(super) const COPIED: u64 = 1 << 63;
 /// Bit 62 of an L2 entry: the cluster is compressed.
 const COMPRESSED: u64 = 1 << 62;
+/// In which units the length of a compressed cluster is given, in bytes.
+const SECTOR: u64 = 512;
 /// Bit 0 of an L2 entry that is not extended: the cluster reads as zeros.
 const ZERO: u64 = 1;
 
@@ -82,13 +84,20 @@ pub(super) fn check_bitmap(entry: Entry, bitmap: u64, at: u64) -> Result<(), Err
     ensure(holds, reason, at + 8, bitmap)
 }
 
+/// Whether a compressed cluster of `length` bytes at `offset` lies in a file of `size` bytes. The file
+/// may end within the last sector of the cluster, since a writer need not fill it up.
+pub(super) fn is_inside(offset: u64, length: u64, size: u64) -> bool {
+    let end = offset.saturating_add(length);
+    offset < size && end.saturating_sub(size) < SECTOR
+}
+
 fn compressed(header: &Header, entry: u64, at: u64) -> Result<Entry, Error> {
     ensure(entry & COPIED == 0, Reason::ReservedBits, at, entry)?;
     // The low bits are the offset. The bits above, up to bit 61, are the number of further sectors.
     let bits = 62 - (header.cluster_bits - 8);
     let offset = entry & ((1 << bits) - 1);
     let further = (entry & !(COMPRESSED | COPIED)) >> bits;
-    let length = (further + 1) * 512 - offset % 512;
+    let length = (further + 1) * SECTOR - offset % SECTOR;
     ensure(offset != 0, Reason::BadEntry, at, entry)?;
     Ok(Entry::Compressed { offset, length })
 }

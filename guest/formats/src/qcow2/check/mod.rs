@@ -120,6 +120,8 @@ pub struct Check {
     header: Header,
     window: Window,
     most_entries: u64,
+    /// How many bytes the file has.
+    size: u64,
     /// How many clusters the file has. The last one may be cut off.
     clusters: u64,
     tables: Cache,
@@ -142,6 +144,7 @@ impl Check {
             window: Window::new(u64::from(options.window.max(1)).min(clusters.max(1))),
             header,
             most_entries: options.most_entries,
+            size: source.size(),
             clusters,
             tables: Cache::new(4),
             inner: Cache::with_lines(1, PIECE),

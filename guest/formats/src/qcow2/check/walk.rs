@@ -46,7 +46,12 @@ impl Check {
         }
         let bits = self.header.cluster_bits;
         let last = offset.saturating_add(bytes - 1) >> bits;
-        if last >= self.clusters {
+        let beyond = match kind {
+            // The file may end within the last cluster of data.
+            Use::Data => last >= self.clusters,
+            Use::Single | Use::Table => offset.saturating_add(bytes) > self.size,
+        };
+        if beyond {
             self.fault(Reason::BeyondEnd, at, offset);
         }
         let first = offset >> bits;
@@ -223,14 +228,17 @@ impl Check {
         let decoded = entry::decode(header, value, at);
         if bytes > 0 {
             let sums = &mut self.report.contents;
-            sums.add_cluster(header, decoded, bitmap, bytes, source.size());
+            sums.add_cluster(header, decoded, bitmap, bytes, self.size);
         }
         match decoded {
             Err(Error::Refused(finding)) => self.fault(finding.reason, at, value),
             Err(error) => return Err(error),
             Ok(Entry::Compressed { offset, length }) => {
-                let length = length.min(source.size().saturating_sub(offset).max(1));
-                self.mark(offset, length, Use::Data, at)?;
+                if !entry::is_inside(offset, length, self.size) {
+                    self.fault(Reason::BeyondEnd, at, offset);
+                }
+                let there = length.min(self.size.saturating_sub(offset));
+                self.mark(offset, there, Use::Data, at)?;
                 self.report.allocated += count;
                 self.report.compressed += count;
             }
