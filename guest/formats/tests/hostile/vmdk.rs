@@ -101,6 +101,11 @@ const VMDK: &[Case] = &[
         |b| le32(b, 3072, 2),
         Reason::Overlap,
     ),
+    (
+        "a grain that the file ends in",
+        |b| b.truncate(b.len() - 1),
+        Reason::BeyondEnd,
+    ),
     ("half a header", |b| b.truncate(256), Reason::Truncated),
     (
         "a descriptor of zeros",
