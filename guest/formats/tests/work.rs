@@ -14,7 +14,7 @@ use guest_formats::{Error, Image, Reason, Survey};
 use support::Put::{Compressed, Data, Hole};
 use support::bytes::{be16, be32, be64, le32, le64, put};
 use support::qcow2::Qcow2;
-use support::vmdk::Vmdk;
+use support::vmdk::{Vmdk, descriptor};
 use support::{Counting, open, open_qcow2, pattern};
 
 /// As how many table entries it counts to read a piece of a table.
@@ -137,7 +137,10 @@ fn a_table_of_snapshots_is_read_in_large_pieces_and_not_for_ever() {
 #[test]
 fn grain_tables_in_any_order_count_as_what_it_takes_to_read_them() {
     let tables = 8192_usize;
-    let mut bytes = Vmdk::new(false, &[Hole], 512, 512).build();
+    let mut image = Vmdk::new(false, &[Hole], 512, 512);
+    let extent = format!("RW {tables} SPARSE \"disk.vmdk\"");
+    image.descriptor = descriptor("monolithicSparse", &extent);
+    let mut bytes = image.build();
     let directory = bytes.len().next_multiple_of(512);
     let first = (directory + tables * 4).div_ceil(512);
     for index in 0..tables {
