@@ -9,7 +9,7 @@ use crate::cache::Cache;
 use crate::error::{Error, ensure};
 use crate::info::{Info, Options, ReferenceKind};
 use crate::mapping::{Content, Mapping, join};
-use crate::reason::Reason;
+use crate::reason::{Finding, Reason};
 use crate::source::{ReadAt, prefix};
 use crate::survey::{Entry, Units};
 
@@ -34,6 +34,8 @@ pub struct Vdi {
     extra: u64,
     /// How many blocks the file has.
     allocated: u32,
+    /// How many entries the map has behind those for the disk.
+    spare: u64,
     cache: Cache,
 }
 
@@ -101,6 +103,7 @@ pub(crate) fn inspect(
         block_size,
         extra,
         allocated,
+        spare: u64::from(blocks) - needed,
         cache: Cache::new(1),
     })
 }
@@ -179,6 +182,18 @@ impl Vdi {
         let mapping = self.piece(source, offset)?;
         let at = self.entry_at(offset);
         Ok(Entry::block(at, self.block_size, self.extra, mapping))
+    }
+
+    /// What is wrong with the header's number of blocks, if `named` is how many of them the entries
+    /// for the disk name. Other entries may name the rest.
+    pub(crate) fn miscount(&self, named: u64) -> Option<Finding> {
+        let allocated = u64::from(self.allocated);
+        let fits = (named..=named + self.spare).contains(&allocated);
+        (!fits).then_some(Finding {
+            reason: Reason::BadHeader,
+            at: 388,
+            value: allocated,
+        })
     }
 
     /// The offset in the file of the entry for the block that has the byte `offset` of the disk.

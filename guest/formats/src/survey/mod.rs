@@ -98,6 +98,8 @@ pub struct Survey {
     pub findings: Vec<Finding>,
     /// The work that was done, counted in table entries.
     pub entries: u64,
+    /// How many entries name a block of the file.
+    blocks: u64,
     at: u64,
     first_pass: bool,
     claims: Option<Claims>,
@@ -123,6 +125,7 @@ impl Survey {
             faults: 0,
             findings: Vec::new(),
             entries: 0,
+            blocks: 0,
             at: 0,
             first_pass: true,
             claims: units.map(|units| Claims::new(units, source.size(), window)),
@@ -155,6 +158,12 @@ impl Survey {
         while self.entries < until {
             if self.at >= size {
                 if !self.claims.as_mut().is_some_and(Claims::advance) {
+                    // A fault that was found before may be why the numbers differ.
+                    if let Some(finding) = image.miscount(self.blocks)
+                        && self.faults == 0
+                    {
+                        self.fault(finding);
+                    }
                     return Ok(true);
                 }
                 self.first_pass = false;
@@ -210,7 +219,10 @@ impl Survey {
         if self.first_pass {
             let there = entry.mapping.length.min(length);
             let sum = match entry.mapping.content {
-                Content::Data { .. } => &mut self.data,
+                Content::Data { .. } => {
+                    self.blocks += 1;
+                    &mut self.data
+                }
                 Content::Zero => &mut self.zero,
                 Content::Compressed(_) => &mut self.compressed,
                 Content::Backing => &mut self.backing,
