@@ -65,7 +65,7 @@ pub(crate) fn inspect(
     info.version = Some(1);
     let log = log::replay(source, &header)?;
     info.log_replayed = !log.is_empty();
-    let regions = header::read_regions(source, &header, &log)?;
+    let regions = header::read_regions(source, &header, &log, info)?;
     let mut patched = log.over(source);
     let metadata = metadata::read_metadata(&mut patched, regions.metadata, info, options)?;
     let needed = metadata.bat_entries() * 8;
