@@ -71,6 +71,71 @@ fn l2_tables_that_are_far_apart_count_as_what_it_takes_to_read_them() {
     assert!(work > LOAD * 64, "{work}");
 }
 
+/// Each table names clusters that lie together, those of the first one compressed.
+#[test]
+fn a_pass_of_a_check_reads_only_the_tables_that_name_something_in_its_window() {
+    const CLUSTER: usize = 65536;
+    let good = Qcow2::new(16, &[Hole]).build();
+    let mut bytes = good.bytes;
+    let (tables, each) = (16, 8);
+    let first = bytes.len();
+    let clusters = first / CLUSTER + tables;
+    bytes.resize((clusters + tables * each) * CLUSTER, 0);
+    be64(&mut bytes, 24, (tables * 8192 * CLUSTER) as u64);
+    be32(&mut bytes, 36, tables as u32);
+    for table in 0..tables {
+        let at = first + table * CLUSTER;
+        be64(&mut bytes, good.l1 + table * 8, at as u64 | 1 << 63);
+        for index in 0..each {
+            let cluster = (clusters + table * each + index) * CLUSTER;
+            let entry = match table {
+                0 => cluster as u64 | 1 << 62,
+                _ => cluster as u64 | 1 << 63,
+            };
+            be64(&mut bytes, at + (index * 1000) * 8, entry);
+        }
+    }
+    for cluster in 4..clusters + tables * each {
+        be16(&mut bytes, good.first_block + cluster * 2, 1);
+    }
+    // The table that was there is not used any more, and one cluster is counted twice.
+    be16(
+        &mut bytes,
+        good.first_block + (good.first_l2 / CLUSTER) * 2,
+        0,
+    );
+    be16(&mut bytes, good.first_block + (clusters + 60) * 2, 2);
+    let look = |window| {
+        let options = CheckOptions {
+            window,
+            ..CheckOptions::default()
+        };
+        let mut source = Counting::new(&bytes);
+        let mut check = Check::new(&open_qcow2(&bytes), &source, &options);
+        while !check.step(&mut source).unwrap() {}
+        let report = CheckReport {
+            entries: 0,
+            ..check.report().clone()
+        };
+        (report, source.read_bytes / CLUSTER as u64)
+    };
+    let (whole, once) = look(1 << 16);
+    assert_eq!((whole.errors, whole.leaks), (1, 1), "{whole:?}");
+    let (in_passes, read) = look(each as u32);
+    assert_eq!(in_passes.contents, whole.contents);
+    assert_eq!(
+        (in_passes.errors, in_passes.leaks),
+        (whole.errors, whole.leaks)
+    );
+    // There are 19 passes, and each table is in two windows at the most, beside the first.
+    let tables = tables as u64;
+    assert!(once >= tables, "{once} clusters");
+    assert!(
+        read < once + 3 * tables,
+        "{read} clusters, {once} in one pass"
+    );
+}
+
 /// Clusters in a random order, in a file whose refcounts no cache holds.
 #[test]
 fn flags_of_clusters_in_any_order_are_compared_without_looking_for_each_refcount() {

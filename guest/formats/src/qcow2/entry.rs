@@ -1,5 +1,7 @@
 //! Takes entries of the L1 and L2 tables apart ("Cluster mapping" in qcow2.txt).
 
+use core::ops::Range;
+
 use crate::error::{Error, ensure};
 use crate::qcow2::header::Header;
 use crate::reason::Reason;
@@ -71,6 +73,25 @@ pub(super) fn decode(header: &Header, entry: u64, at: u64) -> Result<Entry, Erro
     })
 }
 
+/// The bytes of the file that an L2 entry names, whatever else is wrong with it: at least these. Nothing
+/// if it names none.
+pub(super) fn named(header: &Header, entry: u64) -> Option<Range<u64>> {
+    let (offset, length) = match entry & COMPRESSED {
+        0 => (entry & OFFSET, header.cluster_size()),
+        // The number of sectors has so many bits that there may be twice as many bytes as in a cluster.
+        _ => (
+            entry & ((1 << offset_bits(header)) - 1),
+            2 * header.cluster_size(),
+        ),
+    };
+    (offset != 0).then(|| offset..offset + length)
+}
+
+/// How many bits the offset of a compressed cluster has.
+fn offset_bits(header: &Header) -> u32 {
+    62 - (header.cluster_bits - 8)
+}
+
 /// Checks the bitmap of an extended entry that lies at `at` ("Extended L2 Entries"): bit x says
 /// that subcluster x is allocated, bit 32 + x that it reads as zero.
 pub(super) fn check_bitmap(entry: Entry, bitmap: u64, at: u64) -> Result<(), Error> {
@@ -94,7 +115,7 @@ pub(super) fn is_inside(offset: u64, length: u64, size: u64) -> bool {
 fn compressed(header: &Header, entry: u64, at: u64) -> Result<Entry, Error> {
     ensure(entry & COPIED == 0, Reason::ReservedBits, at, entry)?;
     // The low bits are the offset. The bits above, up to bit 61, are the number of further sectors.
-    let bits = 62 - (header.cluster_bits - 8);
+    let bits = offset_bits(header);
     let offset = entry & ((1 << bits) - 1);
     let further = (entry & !(COMPRESSED | COPIED)) >> bits;
     let length = (further + 1) * SECTOR - offset % SECTOR;

@@ -2,11 +2,12 @@
 //! amount of memory ("Host cluster management" in qcow2.txt).
 //!
 //! To count all clusters at once would take memory that grows with the image. Instead there are
-//! several passes. Each goes through all tables, and counts only the clusters of its window, a part
-//! of the file.
+//! several passes. Each goes through the tables, and counts only the clusters of its window, a part
+//! of the file. The first one notes which L2 tables the others can leave out.
 
 mod bitmaps;
 mod contents;
+mod reach;
 mod walk;
 mod window;
 
@@ -19,6 +20,7 @@ use crate::qcow2::header::Header;
 use crate::reason::Reason;
 use crate::source::ReadAt;
 pub use contents::Contents;
+use reach::Reach;
 use window::Window;
 
 /// The most problems that are kept. All of them are counted.
@@ -127,6 +129,8 @@ pub struct Check {
     tables: Cache,
     inner: Cache,
     refcounts: Cache,
+    /// Which L2 tables a pass may leave out.
+    reach: Reach,
     /// The entries of the piece of an L2 table that is gone through.
     line: Vec<u64>,
     /// The work that was done, without that of reading.
@@ -149,6 +153,7 @@ impl Check {
             tables: Cache::new(4),
             inner: Cache::with_lines(1, PIECE),
             refcounts: Cache::new(4),
+            reach: Reach::new(),
             line: Vec::new(),
             entries: 0,
             report: CheckReport::default(),
@@ -163,6 +168,7 @@ impl Check {
     /// image is no error, and is in the report.
     pub fn step(&mut self, source: &mut dyn ReadAt) -> Result<bool, Error> {
         self.stored(source)?;
+        self.reach.restart();
         self.walk(source)?;
         self.compare(source)?;
         self.window.advance();

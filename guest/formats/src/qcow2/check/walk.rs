@@ -173,8 +173,8 @@ impl Check {
         Ok(())
     }
 
-    /// Goes through an L2 table. `bytes` of the disk, from the first cluster of the table on, are to
-    /// be summed up.
+    /// Goes through an L2 table, unless it names nothing in this pass's window. `bytes` of the disk,
+    /// from the first cluster of the table on, are to be summed up, in the first pass.
     fn l2(
         &mut self,
         source: &mut dyn ReadAt,
@@ -183,6 +183,14 @@ impl Check {
         active: bool,
         mut bytes: u64,
     ) -> Result<(), Error> {
+        let first_pass = self.first_pass();
+        let cluster = header.cluster_size();
+        let window = self.window.start() * cluster..self.window.end().saturating_mul(cluster);
+        if !first_pass && !self.reach.meet(self.window.number_of(self.window.start())) {
+            return Ok(());
+        }
+        // The first byte of the file that an entry names, and the end of what all of them name.
+        let (mut first, mut last) = (u64::MAX, 0);
         let step = header.l2_entry_size();
         let words = to_usize(step / 8);
         let end = table + header.cluster_size();
@@ -198,6 +206,14 @@ impl Check {
             for (at, entry) in (at..).step_by(to_usize(step)).zip(line.chunks(words)) {
                 let here = bytes.min(header.cluster_size());
                 bytes -= here;
+                let value = entry.first().copied().unwrap_or_default();
+                let named = entry::named(header, value).unwrap_or_default();
+                if !first_pass && (named.end <= window.start || named.start >= window.end) {
+                    continue;
+                }
+                if !named.is_empty() {
+                    (first, last) = (first.min(named.start), last.max(named.end));
+                }
                 // An extended entry has 16 bytes, and the second half of them is a bitmap.
                 match *entry {
                     [0] | [0, 0] => self.report.contents.add_hole(header, here),
@@ -212,6 +228,11 @@ impl Check {
             at += length;
         }
         self.line = line;
+        if first_pass {
+            let number = |offset: u64| self.window.number_of(offset / cluster);
+            let windows = (first < last).then(|| number(first)..number(last - 1) + 1);
+            self.reach.note(windows);
+        }
         Ok(())
     }
 
