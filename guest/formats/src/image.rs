@@ -207,6 +207,17 @@ impl Image {
         }
     }
 
+    /// Has tables be read in long pieces from now on, for who goes through all of them.
+    pub(crate) fn read_in_order(&mut self) {
+        match self {
+            Self::Raw(_) | Self::Qcow2(_) => {}
+            Self::Vmdk(image) => image.read_in_order(),
+            Self::Vhd(image) => image.read_in_order(),
+            Self::Vhdx(image) => image.read_in_order(),
+            Self::Vdi(image) => image.read_in_order(),
+        }
+    }
+
     /// What one table entry says of the bytes at `offset`.
     fn piece(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Mapping, Error> {
         match self {

@@ -5,7 +5,7 @@
 //! cache line of memory.
 
 use crate::bytes::{has, le32, le64};
-use crate::cache::Cache;
+use crate::cache::{Cache, LONG_LINE};
 use crate::error::{Error, ensure};
 use crate::info::{Info, Options, ReferenceKind};
 use crate::mapping::{Content, Mapping, join};
@@ -163,6 +163,11 @@ impl Vdi {
         offset: u64,
     ) -> Result<(Mapping, u64), Error> {
         join(offset, self.virtual_size, |at| self.piece(source, at))
+    }
+
+    /// Has tables be read in long pieces from now on.
+    pub(crate) fn read_in_order(&mut self) {
+        self.cache.set_length(LONG_LINE);
     }
 
     /// How many lines of its tables were read so far.

@@ -153,6 +153,7 @@ impl Survey {
         source: &mut dyn ReadAt,
         entries: u64,
     ) -> Result<bool, Error> {
+        image.read_in_order();
         let size = image.virtual_size();
         let until = self.entries.saturating_add(entries);
         while self.entries < until {

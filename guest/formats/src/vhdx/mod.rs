@@ -12,7 +12,7 @@ mod patches;
 pub use log::{LONGEST_LOG, MOST_CHANGES};
 pub use patches::MOST_PATCHES;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, LONG_LINE};
 use crate::error::{Error, ensure};
 use crate::info::{Info, Options};
 use crate::mapping::{Content, Mapping, join};
@@ -121,6 +121,11 @@ impl Vhdx {
         join(offset, self.metadata.virtual_size, |at| {
             self.piece(source, at)
         })
+    }
+
+    /// Has tables be read in long pieces from now on.
+    pub(crate) fn read_in_order(&mut self) {
+        self.cache.set_length(LONG_LINE);
     }
 
     /// How many lines of its tables were read so far.

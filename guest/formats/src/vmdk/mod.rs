@@ -11,7 +11,7 @@ mod map;
 pub use descriptor::LONGEST_DESCRIPTOR;
 
 use crate::bytes::has;
-use crate::cache::Cache;
+use crate::cache::{Cache, LONG_LINE};
 use crate::error::Error;
 use crate::info::{Info, Options};
 use crate::mapping::{Mapping, join};
@@ -128,6 +128,11 @@ impl Vmdk {
     #[must_use]
     pub fn grain_size(&self) -> u64 {
         self.header.grain_size
+    }
+
+    /// Has tables be read in long pieces from now on.
+    pub(crate) fn read_in_order(&mut self) {
+        self.tables.set_length(LONG_LINE);
     }
 
     /// How many lines of its tables were read so far.

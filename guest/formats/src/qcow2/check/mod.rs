@@ -13,7 +13,7 @@ mod window;
 
 use alloc::vec::Vec;
 
-use crate::cache::{Cache, LOAD};
+use crate::cache::{Cache, LOAD, LONG_LINE};
 use crate::error::{Error, ensure};
 use crate::qcow2::Qcow2;
 use crate::qcow2::header::Header;
@@ -25,9 +25,6 @@ use window::Window;
 
 /// The most problems that are kept. All of them are counted.
 const MOST_PROBLEMS: usize = 64;
-
-/// How many bytes of L1 and L2 tables are read at once. They are read from one end to the other.
-const PIECE: u64 = 64 << 10;
 
 /// How much memory and time a check may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,7 +148,7 @@ impl Check {
             size: source.size(),
             clusters,
             tables: Cache::new(4),
-            inner: Cache::with_lines(1, PIECE),
+            inner: Cache::with_lines(1, LONG_LINE),
             refcounts: Cache::new(4),
             reach: Reach::new(),
             line: Vec::new(),
