@@ -222,6 +222,41 @@ fn grain_tables_in_any_order_count_as_what_it_takes_to_read_them() {
 }
 
 #[test]
+fn a_pass_of_a_survey_goes_through_the_parts_of_the_disk_that_take_something_of_its_window() {
+    let grains = 64 * 512;
+    let mut bytes = Vmdk::new(false, &vec![Data; grains], 512, grains * 512).build();
+    let look = |bytes: &[u8], window| {
+        let mut image = open(bytes).unwrap();
+        let mut source = Counting::new(bytes);
+        let mut survey = Survey::new(&image, &source, window);
+        while !survey.step(&mut image, &mut source, 1000).unwrap() {}
+        assert_eq!(survey.data, (grains * 512) as u64);
+        let looked_at = survey.entries - LOAD * source.reads.min(survey.entries / LOAD);
+        (survey.findings, looked_at)
+    };
+    let (found, once) = look(&bytes, 1 << 20);
+    assert_eq!((found.len(), once < 34_000), (0, true), "{once} entries");
+    // There are 17 passes.
+    let (found, entries) = look(&bytes, 2048);
+    assert_eq!(found, []);
+    assert!(entries < 5 * once, "{entries} entries, {once} in one pass");
+    // A grain at the end of the disk that is one at its start as well.
+    let directory = 5 * 512;
+    let table = |index: usize| {
+        let at = directory + index / 512 * 4;
+        let table = u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+        table as usize * 512 + index % 512 * 4
+    };
+    let (first, last) = (table(100), table(grains - 10));
+    bytes.copy_within(first..first + 4, last);
+    for window in [64, 2048, 1 << 20] {
+        let (found, _) = look(&bytes, window);
+        let found: Vec<_> = found.iter().map(|f| (f.reason, f.at)).collect();
+        assert_eq!(found, [(Reason::Overlap, last as u64)], "{window}");
+    }
+}
+
+#[test]
 fn the_marker_of_one_grain_is_read_once_however_many_entries_name_it() {
     let mut image = Vmdk::new(true, &[Compressed; 512], 512, 512 * 512);
     image.disk = pattern(1, 512 * 512);
