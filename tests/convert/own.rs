@@ -10,6 +10,7 @@ use vmm::config::ConvertConfig;
 
 use crate::common::{Loop, Vmm, needs_kvm, test};
 use crate::support::Put::{Compressed, Data, Hole, Zero, ZeroAllocated};
+use crate::support::bytes::{be32, be64, put};
 use crate::support::mutate::images;
 use crate::support::qcow2::Qcow2;
 use crate::support::vhd::Vhd;
@@ -113,6 +114,30 @@ fn what_an_image_lacks_comes_from_the_backing_files_in_their_order() {
         .run();
     assert_eq!(surplus.code(), Some(REFUSED[0]), "{}", surplus.stderr);
     assert!(surplus.stderr.contains("needs no backing file"));
+}
+
+#[test]
+fn a_backing_file_has_the_format_that_the_image_declares_by_either_name() {
+    needs_kvm!();
+    let vhd = Vhd::new(false, &[Data, Hole, Data], 65536, 3 * 65536);
+    let qcow2 = Qcow2::new(16, &[Data, Hole, Data]).build().bytes;
+    for name in ["vpc", "vhd"] {
+        let mut top = Qcow2::new(16, &[Hole, Hole, Hole]);
+        top.backing = Some("base");
+        let mut top = top.build().bytes;
+        // The extension that declares the format, the one that ends the list, and the backing file.
+        be32(&mut top, 112, 0xe279_2aca);
+        be32(&mut top, 116, 3);
+        put(&mut top, 120, b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0base");
+        put(&mut top, 120, name.as_bytes());
+        be64(&mut top, 8, 136);
+        let good = Conversion::of(&top).backing("base", &vhd.build());
+        assert_same(&good.convert(), &vhd.disk, name);
+        for other in [&qcow2, &pattern(3, 3 * 65536)] {
+            let said = Conversion::of(&top).backing("base", other).run();
+            said.assert_failed(REFUSED[0], "other-format");
+        }
+    }
 }
 
 #[test]

@@ -358,13 +358,9 @@ fn remedies<P: Ports, R: Registers>(
 }
 
 /// The format that an image says its backing file has. It counts as a claim of the user: a file of
-/// another format is refused.
+/// another format is refused. Most images are written by QEMU, which has names of its own.
 fn backing_format(info: &Info) -> Option<Format> {
     let of_backing = |kind| kind == ReferenceKind::BackingFormat;
     let reference = info.references.iter().find(|r| of_backing(r.kind))?;
-    let name = core::str::from_utf8(&reference.name).ok()?;
-    Format::ALL
-        .iter()
-        .copied()
-        .find(|format| format.name() == name)
+    Format::from_name(core::str::from_utf8(&reference.name).ok()?)
 }

@@ -16,6 +16,8 @@ use crate::source::{ReadAt, len64, read, to_usize};
 
 /// Bytes of a line, a power of two.
 pub(crate) const LINE: u64 = 8192;
+/// Bytes of a line for who goes through a table from one end to the other, a power of two.
+pub(crate) const LONG_LINE: u64 = 64 << 10;
 /// As how many table entries it counts to read a line, wherever work is limited: how many could be
 /// looked at in the same time if they were in memory. An image can be made so that each entry leads
 /// to a place that no cache has.
@@ -60,6 +62,14 @@ impl Cache {
             length,
             clock: 0,
             loads: 0,
+        }
+    }
+
+    /// Has the lines from now on have `length` bytes, as for [`with_lines`](Self::with_lines).
+    pub(crate) fn set_length(&mut self, length: u64) {
+        if self.length != length {
+            self.lines.clear();
+            self.length = length;
         }
     }
 

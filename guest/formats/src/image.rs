@@ -7,7 +7,7 @@ use crate::info::{Info, Options};
 use crate::mapping::{Content, Mapping, join};
 use crate::probe::{Probe, file_system, partition_table};
 use crate::qcow2::Qcow2;
-use crate::reason::Reason;
+use crate::reason::{Finding, Reason};
 use crate::source::{ReadAt, ReadError, len64, to_usize};
 use crate::survey::{Entry, Table, Units};
 use crate::vdi::Vdi;
@@ -207,6 +207,17 @@ impl Image {
         }
     }
 
+    /// Has tables be read in long pieces from now on, for who goes through all of them.
+    pub(crate) fn read_in_order(&mut self) {
+        match self {
+            Self::Raw(_) | Self::Qcow2(_) => {}
+            Self::Vmdk(image) => image.read_in_order(),
+            Self::Vhd(image) => image.read_in_order(),
+            Self::Vhdx(image) => image.read_in_order(),
+            Self::Vdi(image) => image.read_in_order(),
+        }
+    }
+
     /// What one table entry says of the bytes at `offset`.
     fn piece(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Mapping, Error> {
         match self {
@@ -239,6 +250,15 @@ impl Image {
             Self::Vhd(image) => image.units(),
             Self::Vhdx(image) => Some(image.units()),
             Self::Vdi(image) => Some(image.units()),
+        }
+    }
+
+    /// What is wrong with a number of blocks that the header gives, if a survey has met `named` of
+    /// them. Only a VDI gives one.
+    pub(crate) fn miscount(&self, named: u64) -> Option<Finding> {
+        match self {
+            Self::Vdi(image) => image.miscount(named),
+            _ => None,
         }
     }
 

@@ -5,11 +5,11 @@
 //! cache line of memory.
 
 use crate::bytes::{has, le32, le64};
-use crate::cache::Cache;
+use crate::cache::{Cache, LONG_LINE};
 use crate::error::{Error, ensure};
 use crate::info::{Info, Options, ReferenceKind};
 use crate::mapping::{Content, Mapping, join};
-use crate::reason::Reason;
+use crate::reason::{Finding, Reason};
 use crate::source::{ReadAt, prefix};
 use crate::survey::{Entry, Units};
 
@@ -34,6 +34,8 @@ pub struct Vdi {
     extra: u64,
     /// How many blocks the file has.
     allocated: u32,
+    /// How many entries the map has behind those for the disk.
+    spare: u64,
     cache: Cache,
 }
 
@@ -101,6 +103,7 @@ pub(crate) fn inspect(
         block_size,
         extra,
         allocated,
+        spare: u64::from(blocks) - needed,
         cache: Cache::new(1),
     })
 }
@@ -162,6 +165,11 @@ impl Vdi {
         join(offset, self.virtual_size, |at| self.piece(source, at))
     }
 
+    /// Has tables be read in long pieces from now on.
+    pub(crate) fn read_in_order(&mut self) {
+        self.cache.set_length(LONG_LINE);
+    }
+
     /// How many lines of its tables were read so far.
     pub(crate) fn loads(&self) -> u64 {
         self.cache.loads()
@@ -179,6 +187,18 @@ impl Vdi {
         let mapping = self.piece(source, offset)?;
         let at = self.entry_at(offset);
         Ok(Entry::block(at, self.block_size, self.extra, mapping))
+    }
+
+    /// What is wrong with the header's number of blocks, if `named` is how many of them the entries
+    /// for the disk name. Other entries may name the rest.
+    pub(crate) fn miscount(&self, named: u64) -> Option<Finding> {
+        let allocated = u64::from(self.allocated);
+        let fits = (named..=named + self.spare).contains(&allocated);
+        (!fits).then_some(Finding {
+            reason: Reason::BadHeader,
+            at: 388,
+            value: allocated,
+        })
     }
 
     /// The offset in the file of the entry for the block that has the byte `offset` of the disk.

@@ -14,7 +14,7 @@ use guest_formats::{Error, Image, Reason, Survey};
 use support::Put::{Compressed, Data, Hole};
 use support::bytes::{be16, be32, be64, le32, le64, put};
 use support::qcow2::Qcow2;
-use support::vmdk::Vmdk;
+use support::vmdk::{Vmdk, descriptor};
 use support::{Counting, open, open_qcow2, pattern};
 
 /// As how many table entries it counts to read a piece of a table.
@@ -69,6 +69,71 @@ fn l2_tables_that_are_far_apart_count_as_what_it_takes_to_read_them() {
     let mut image = open(&bytes).unwrap();
     let (_, work) = image.map_counted(&mut source, 0).unwrap();
     assert!(work > LOAD * 64, "{work}");
+}
+
+/// Each table names clusters that lie together, those of the first one compressed.
+#[test]
+fn a_pass_of_a_check_reads_only_the_tables_that_name_something_in_its_window() {
+    const CLUSTER: usize = 65536;
+    let good = Qcow2::new(16, &[Hole]).build();
+    let mut bytes = good.bytes;
+    let (tables, each) = (16, 8);
+    let first = bytes.len();
+    let clusters = first / CLUSTER + tables;
+    bytes.resize((clusters + tables * each) * CLUSTER, 0);
+    be64(&mut bytes, 24, (tables * 8192 * CLUSTER) as u64);
+    be32(&mut bytes, 36, tables as u32);
+    for table in 0..tables {
+        let at = first + table * CLUSTER;
+        be64(&mut bytes, good.l1 + table * 8, at as u64 | 1 << 63);
+        for index in 0..each {
+            let cluster = (clusters + table * each + index) * CLUSTER;
+            let entry = match table {
+                0 => cluster as u64 | 1 << 62,
+                _ => cluster as u64 | 1 << 63,
+            };
+            be64(&mut bytes, at + (index * 1000) * 8, entry);
+        }
+    }
+    for cluster in 4..clusters + tables * each {
+        be16(&mut bytes, good.first_block + cluster * 2, 1);
+    }
+    // The table that was there is not used any more, and one cluster is counted twice.
+    be16(
+        &mut bytes,
+        good.first_block + (good.first_l2 / CLUSTER) * 2,
+        0,
+    );
+    be16(&mut bytes, good.first_block + (clusters + 60) * 2, 2);
+    let look = |window| {
+        let options = CheckOptions {
+            window,
+            ..CheckOptions::default()
+        };
+        let mut source = Counting::new(&bytes);
+        let mut check = Check::new(&open_qcow2(&bytes), &source, &options);
+        while !check.step(&mut source).unwrap() {}
+        let report = CheckReport {
+            entries: 0,
+            ..check.report().clone()
+        };
+        (report, source.read_bytes / CLUSTER as u64)
+    };
+    let (whole, once) = look(1 << 16);
+    assert_eq!((whole.errors, whole.leaks), (1, 1), "{whole:?}");
+    let (in_passes, read) = look(each as u32);
+    assert_eq!(in_passes.contents, whole.contents);
+    assert_eq!(
+        (in_passes.errors, in_passes.leaks),
+        (whole.errors, whole.leaks)
+    );
+    // There are 19 passes, and each table is in two windows at the most, beside the first.
+    let tables = tables as u64;
+    assert!(once >= tables, "{once} clusters");
+    assert!(
+        read < once + 3 * tables,
+        "{read} clusters, {once} in one pass"
+    );
 }
 
 /// Clusters in a random order, in a file whose refcounts no cache holds.
@@ -137,11 +202,14 @@ fn a_table_of_snapshots_is_read_in_large_pieces_and_not_for_ever() {
 #[test]
 fn grain_tables_in_any_order_count_as_what_it_takes_to_read_them() {
     let tables = 8192_usize;
-    let mut bytes = Vmdk::new(false, &[Hole], 512, 512).build();
+    let mut image = Vmdk::new(false, &[Hole], 512, 512);
+    let extent = format!("RW {tables} SPARSE \"disk.vmdk\"");
+    image.descriptor = descriptor("monolithicSparse", &extent);
+    let mut bytes = image.build();
     let directory = bytes.len().next_multiple_of(512);
     let first = (directory + tables * 4).div_ceil(512);
     for index in 0..tables {
-        let table = first + index * 37 % tables;
+        let table = first + index * 301 % tables;
         le32(&mut bytes, directory + index * 4, table as u32);
     }
     bytes.resize((first + tables) * 512, 0);
@@ -151,6 +219,41 @@ fn grain_tables_in_any_order_count_as_what_it_takes_to_read_them() {
     let (reads, work) = survey(&bytes);
     assert!(reads > 8000, "{reads} reads");
     assert!(work > LOAD * reads - 8 * LOAD, "{work} for {reads} reads");
+}
+
+#[test]
+fn a_pass_of_a_survey_goes_through_the_parts_of_the_disk_that_take_something_of_its_window() {
+    let grains = 64 * 512;
+    let mut bytes = Vmdk::new(false, &vec![Data; grains], 512, grains * 512).build();
+    let look = |bytes: &[u8], window| {
+        let mut image = open(bytes).unwrap();
+        let mut source = Counting::new(bytes);
+        let mut survey = Survey::new(&image, &source, window);
+        while !survey.step(&mut image, &mut source, 1000).unwrap() {}
+        assert_eq!(survey.data, (grains * 512) as u64);
+        let looked_at = survey.entries - LOAD * source.reads.min(survey.entries / LOAD);
+        (survey.findings, looked_at)
+    };
+    let (found, once) = look(&bytes, 1 << 20);
+    assert_eq!((found.len(), once < 34_000), (0, true), "{once} entries");
+    // There are 17 passes.
+    let (found, entries) = look(&bytes, 2048);
+    assert_eq!(found, []);
+    assert!(entries < 5 * once, "{entries} entries, {once} in one pass");
+    // A grain at the end of the disk that is one at its start as well.
+    let directory = 5 * 512;
+    let table = |index: usize| {
+        let at = directory + index / 512 * 4;
+        let table = u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+        table as usize * 512 + index % 512 * 4
+    };
+    let (first, last) = (table(100), table(grains - 10));
+    bytes.copy_within(first..first + 4, last);
+    for window in [64, 2048, 1 << 20] {
+        let (found, _) = look(&bytes, window);
+        let found: Vec<_> = found.iter().map(|f| (f.reason, f.at)).collect();
+        assert_eq!(found, [(Reason::Overlap, last as u64)], "{window}");
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Takes entries of the L1 and L2 tables apart ("Cluster mapping" in qcow2.txt).
 
+use core::ops::Range;
+
 use crate::error::{Error, ensure};
 use crate::qcow2::header::Header;
 use crate::reason::Reason;
@@ -10,6 +12,8 @@ const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 pub(super) const COPIED: u64 = 1 << 63;
 /// Bit 62 of an L2 entry: the cluster is compressed.
 const COMPRESSED: u64 = 1 << 62;
+/// In which units the length of a compressed cluster is given, in bytes.
+const SECTOR: u64 = 512;
 /// Bit 0 of an L2 entry that is not extended: the cluster reads as zeros.
 const ZERO: u64 = 1;
 
@@ -69,6 +73,25 @@ pub(super) fn decode(header: &Header, entry: u64, at: u64) -> Result<Entry, Erro
     })
 }
 
+/// The bytes of the file that an L2 entry names, whatever else is wrong with it: at least these. Nothing
+/// if it names none.
+pub(super) fn named(header: &Header, entry: u64) -> Option<Range<u64>> {
+    let (offset, length) = match entry & COMPRESSED {
+        0 => (entry & OFFSET, header.cluster_size()),
+        // The number of sectors has so many bits that there may be twice as many bytes as in a cluster.
+        _ => (
+            entry & ((1 << offset_bits(header)) - 1),
+            2 * header.cluster_size(),
+        ),
+    };
+    (offset != 0).then(|| offset..offset + length)
+}
+
+/// How many bits the offset of a compressed cluster has.
+fn offset_bits(header: &Header) -> u32 {
+    62 - (header.cluster_bits - 8)
+}
+
 /// Checks the bitmap of an extended entry that lies at `at` ("Extended L2 Entries"): bit x says
 /// that subcluster x is allocated, bit 32 + x that it reads as zero.
 pub(super) fn check_bitmap(entry: Entry, bitmap: u64, at: u64) -> Result<(), Error> {
@@ -82,13 +105,20 @@ pub(super) fn check_bitmap(entry: Entry, bitmap: u64, at: u64) -> Result<(), Err
     ensure(holds, reason, at + 8, bitmap)
 }
 
+/// Whether a compressed cluster of `length` bytes at `offset` lies in a file of `size` bytes. The file
+/// may end within the last sector of the cluster, since a writer need not fill it up.
+pub(super) fn is_inside(offset: u64, length: u64, size: u64) -> bool {
+    let end = offset.saturating_add(length);
+    offset < size && end.saturating_sub(size) < SECTOR
+}
+
 fn compressed(header: &Header, entry: u64, at: u64) -> Result<Entry, Error> {
     ensure(entry & COPIED == 0, Reason::ReservedBits, at, entry)?;
     // The low bits are the offset. The bits above, up to bit 61, are the number of further sectors.
-    let bits = 62 - (header.cluster_bits - 8);
+    let bits = offset_bits(header);
     let offset = entry & ((1 << bits) - 1);
     let further = (entry & !(COMPRESSED | COPIED)) >> bits;
-    let length = (further + 1) * 512 - offset % 512;
+    let length = (further + 1) * SECTOR - offset % SECTOR;
     ensure(offset != 0, Reason::BadEntry, at, entry)?;
     Ok(Entry::Compressed { offset, length })
 }

@@ -294,6 +294,14 @@ impl Header {
         ensure(!meets, Reason::Overlap, at, start)
     }
 
+    /// Fails if an L2 table does not lie in the file as a whole, or overlaps what the header names.
+    pub(super) fn check_l2(&self, source: &dyn ReadAt, table: u64, at: u64) -> Result<(), Error> {
+        let end = table.checked_add(self.cluster_size());
+        let inside = end.is_some_and(|end| end <= source.size());
+        ensure(inside, Reason::BeyondEnd, at, table)?;
+        self.check_apart(table, table + self.cluster_size(), at)
+    }
+
     /// Fails if a cluster begins behind the end of the file or overlaps metadata.
     pub(super) fn check_cluster(
         &self,

@@ -29,7 +29,7 @@ impl Qcow2 {
         let Some(table) = entry::l2_table(&self.header, l1_entry, at)? else {
             return Ok(self.hole(per_table - offset % per_table));
         };
-        self.header.check_cluster(source, table, at)?;
+        self.header.check_l2(source, table, at)?;
         let within = offset % per_table;
         let size = self.header.l2_entry_size();
         let at = table + within / cluster_size * size;
@@ -73,8 +73,8 @@ impl Qcow2 {
         at: u64,
     ) -> Result<Mapping, Error> {
         let size = source.size();
-        ensure(offset < size, Reason::BeyondEnd, at, offset)?;
-        // The file may end within the last sector.
+        let inside = entry::is_inside(offset, length, size);
+        ensure(inside, Reason::BeyondEnd, at, offset)?;
         let length = length.min(size - offset);
         self.header.check_apart(offset, offset + length, at)?;
         let cluster_size = self.header.cluster_size();

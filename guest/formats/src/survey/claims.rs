@@ -58,6 +58,22 @@ impl Claims {
         bytes.start.saturating_sub(base) / unit..end.div_ceil(unit)
     }
 
+    /// Whether nothing within `parts`, at whose ends something is taken, can be in the window. Then
+    /// another pass is noted as necessary if there is anything behind it.
+    pub(super) fn pass_over(&mut self, parts: &[Range<u64>; 2]) -> bool {
+        let there = || parts.iter().filter(|part| !part.is_empty());
+        let apart = there().all(|part| {
+            let units = self.units(part);
+            units.start >= self.end() || units.end <= self.start
+        });
+        if apart {
+            there().for_each(|part| {
+                self.concerns(part);
+            });
+        }
+        apart
+    }
+
     /// Whether any of these bytes are in the window. If some are behind it, another pass is noted
     /// as necessary.
     pub(super) fn concerns(&mut self, bytes: &Range<u64>) -> bool {

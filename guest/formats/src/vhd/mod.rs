@@ -8,7 +8,7 @@
 mod dynamic;
 mod footer;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, LONG_LINE};
 use crate::error::{Error, ensure};
 use crate::info::{Info, Options};
 use crate::mapping::{Content, Mapping, join};
@@ -98,6 +98,11 @@ impl Vhd {
         join(offset, size, |at| {
             dynamic.piece(source, &mut self.cache, at)
         })
+    }
+
+    /// Has tables be read in long pieces from now on.
+    pub(crate) fn read_in_order(&mut self) {
+        self.cache.set_length(LONG_LINE);
     }
 
     /// How many lines of its tables were read so far.

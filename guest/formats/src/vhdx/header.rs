@@ -3,7 +3,8 @@
 use crate::bytes::{guid, has, le16, le32, le64};
 use crate::cache::Cache;
 use crate::error::{Error, ensure};
-use crate::reason::Reason;
+use crate::info::Info;
+use crate::reason::{Finding, Reason};
 use crate::source::{ReadAt, array};
 use crate::vhdx::patches::Log;
 use crate::vhdx::{MIB, checksum};
@@ -39,7 +40,7 @@ pub(super) const fn guid_of(a: u32, b: u16, c: u16, d: u64) -> [u8; 16] {
 }
 
 /// What the rest of the module needs of the header that is valid.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     sequence: u64,
     pub(super) log_guid: [u8; 16],
@@ -75,7 +76,7 @@ impl Region {
 }
 
 /// Where the BAT, the metadata and the log are in the file.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Regions {
     log: Region,
     pub(super) bat: Region,
@@ -91,7 +92,8 @@ impl Regions {
     }
 }
 
-/// The header that is valid and has the higher sequence number (section 2.2.2).
+/// The header that is valid and has the higher sequence number (section 2.2.2). The other one need
+/// not be valid: a writer that was stopped leaves it half written.
 pub(super) fn read_header(source: &mut dyn ReadAt) -> Result<Header, Error> {
     let size = source.size();
     ensure(size >= MIB, Reason::Truncated, size, size)?;
@@ -102,7 +104,11 @@ pub(super) fn read_header(source: &mut dyn ReadAt) -> Result<Header, Error> {
             Ok(header) if newest.is_none_or(|other| header.sequence > other.sequence) => {
                 newest = Some(header);
             }
-            Ok(_) => {}
+            Ok(header) => {
+                let same = |other: Header| other == header || other.sequence != header.sequence;
+                let good = newest.is_none_or(same);
+                ensure(good, Reason::CopiesDiffer, at + 8, header.sequence)?;
+            }
             Err(error @ Error::Read { .. }) => return Err(error),
             Err(error) => fault = error,
         }
@@ -145,17 +151,31 @@ fn decode_header(source: &mut dyn ReadAt, at: u64) -> Result<Header, Error> {
     })
 }
 
-/// The regions that the first valid table tells of (section 2.2.3).
+/// The regions that both tables tell of (section 2.2.3). No writer changes one of them alone, so that
+/// it is a fault if one is destroyed, and the other one is read all the same.
 pub(super) fn read_regions(
     source: &mut dyn ReadAt,
     header: &Header,
     log: &Log,
+    info: &mut Info,
 ) -> Result<Regions, Error> {
-    match decode_regions(source, REGION_TABLES[0], header, log) {
-        Err(Error::Refused(finding)) if finding.reason == Reason::BadChecksum => {
-            decode_regions(source, REGION_TABLES[1], header, log)
+    let [first, second] = REGION_TABLES.map(|table| decode_regions(source, table, header, log));
+    let destroyed = |finding: &Finding| finding.reason == Reason::BadChecksum;
+    match (first, second) {
+        (Ok(regions), Err(Error::Refused(finding)))
+        | (Err(Error::Refused(finding)), Ok(regions))
+            if destroyed(&finding) =>
+        {
+            info.find(finding.reason, finding.at, finding.value);
+            Ok(regions)
         }
-        other => other,
+        (Ok(first), Ok(second)) => {
+            // Some programs read the first table, and others may read the second one.
+            let at = REGION_TABLES[1];
+            ensure(first == second, Reason::CopiesDiffer, at, second.bat.start)?;
+            Ok(first)
+        }
+        (Err(error), _) | (_, Err(error)) => Err(error),
     }
 }
 

@@ -12,7 +12,7 @@ mod patches;
 pub use log::{LONGEST_LOG, MOST_CHANGES};
 pub use patches::MOST_PATCHES;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, LONG_LINE};
 use crate::error::{Error, ensure};
 use crate::info::{Info, Options};
 use crate::mapping::{Content, Mapping, join};
@@ -65,7 +65,7 @@ pub(crate) fn inspect(
     info.version = Some(1);
     let log = log::replay(source, &header)?;
     info.log_replayed = !log.is_empty();
-    let regions = header::read_regions(source, &header, &log)?;
+    let regions = header::read_regions(source, &header, &log, info)?;
     let mut patched = log.over(source);
     let metadata = metadata::read_metadata(&mut patched, regions.metadata, info, options)?;
     let needed = metadata.bat_entries() * 8;
@@ -121,6 +121,11 @@ impl Vhdx {
         join(offset, self.metadata.virtual_size, |at| {
             self.piece(source, at)
         })
+    }
+
+    /// Has tables be read in long pieces from now on.
+    pub(crate) fn read_in_order(&mut self) {
+        self.cache.set_length(LONG_LINE);
     }
 
     /// How many lines of its tables were read so far.

@@ -27,6 +27,8 @@ pub(super) struct Described {
     pub(super) tells_of_parent: bool,
     /// The size of all extents in bytes.
     pub(super) size: u64,
+    /// Whether the one extent is the file in which the descriptor lies.
+    pub(super) is_own: bool,
 }
 
 /// The text of `length` bytes at `at`, up to its first zero byte.
@@ -72,7 +74,8 @@ pub(super) fn parse(text: &[u8], embedded: bool, info: &mut Info) -> Result<Desc
     if disk.has_parent {
         info.find(Reason::BackingFile, 0, 0);
     }
-    if whole && extents == 1 {
+    disk.is_own = whole && extents == 1;
+    if disk.is_own {
         let other = |kind| kind != ReferenceKind::Extent;
         info.references.retain(|reference| other(reference.kind));
     } else if extents > 0 {

@@ -94,7 +94,8 @@ impl Vmdk {
             return self.compressed(source, grain, u64::from(next) * SECTOR, offset, at);
         }
         header.check_apart(grain, grain + header.grain_size, at)?;
-        Mapping::data(grain, skip, length, source.size())
+        let (size, disk) = (header.grain_size, header.virtual_size);
+        Mapping::whole(at, grain, size, offset, disk, source.size())
     }
 
     fn hole(&self, length: u64) -> Mapping {

@@ -11,7 +11,7 @@ mod map;
 pub use descriptor::LONGEST_DESCRIPTOR;
 
 use crate::bytes::has;
-use crate::cache::Cache;
+use crate::cache::{Cache, LONG_LINE};
 use crate::error::Error;
 use crate::info::{Info, Options};
 use crate::mapping::{Mapping, join};
@@ -52,9 +52,19 @@ pub(crate) fn inspect(
     // The file is a descriptor alone, and all its extents are other files.
     let size = source.size();
     let text = descriptor::read_text(source, 0, size)?;
-    let disk = descriptor::parse(&text, false, info)?;
-    info.set_size(disk.size, 0, options);
-    Err(Error::refused(Reason::ExternalExtent, 0, 0))
+    Err(elsewhere(&text, 0, info, options))
+}
+
+/// Reads the descriptor at `at`, all of whose extents are other files, into `info`. Returns why the
+/// image is refused.
+fn elsewhere(text: &[u8], at: u64, info: &mut Info, options: &Options) -> Error {
+    match descriptor::parse(text, false, info) {
+        Ok(disk) => {
+            info.set_size(disk.size, at, options);
+            Error::refused(Reason::ExternalExtent, at, 0)
+        }
+        Err(error) => error,
+    }
 }
 
 fn sparse(source: &mut dyn ReadAt, info: &mut Info, options: &Options) -> Result<Vmdk, Error> {
@@ -62,8 +72,18 @@ fn sparse(source: &mut dyn ReadAt, info: &mut Info, options: &Options) -> Result
     let mut has_parent = false;
     if let Some((at, length)) = header.descriptor {
         let text = descriptor::read_text(source, at, length)?;
+        if header.virtual_size == 0 {
+            // Such a header only holds the descriptor, as QEMU sees it too.
+            return Err(elsewhere(&text, at, info, options));
+        }
         let disk = descriptor::parse(&text, true, info)?;
         has_parent = disk.has_parent;
+        // Some programs take the size from here, and others from the header. Some writers fill up
+        // the last grain in one of the places.
+        let grains = |size: u64| size.div_ceil(header.grain_size);
+        if disk.is_own && grains(disk.size) != grains(header.virtual_size) {
+            info.find(Reason::BadHeader, 12, header.virtual_size / SECTOR);
+        }
         if !disk.tells_of_parent {
             info.find(Reason::BadDescriptor, at, length);
         }
@@ -108,6 +128,11 @@ impl Vmdk {
     #[must_use]
     pub fn grain_size(&self) -> u64 {
         self.header.grain_size
+    }
+
+    /// Has tables be read in long pieces from now on.
+    pub(crate) fn read_in_order(&mut self) {
+        self.tables.set_length(LONG_LINE);
     }
 
     /// How many lines of its tables were read so far.

@@ -1,6 +1,6 @@
 //! qcow2 images whose tables lie.
 
-use guest_formats::qcow2::{Check, CheckOptions};
+use guest_formats::qcow2::{Check, CheckOptions, CheckReport};
 use guest_formats::{Options, Reason};
 
 use super::qcow2::{FAR, L1, L2, good};
@@ -244,4 +244,66 @@ fn shared_compressed_clusters_are_read_right() {
     let read = disk(&bytes, &Options::default()).unwrap();
     assert_eq!(read[..512], image.disk[..512]);
     assert_eq!(read[512..], image.disk[..512]);
+}
+
+#[test]
+fn what_is_lost_at_the_end_of_the_file_is_an_error() {
+    const CLUSTER: usize = 65536;
+    let good = Qcow2::new(16, &[Data, Hole]).build();
+    let (end, block) = (good.bytes.len(), good.first_block);
+    let last_cluster = |b: &mut Vec<u8>, length: usize| {
+        be16(b, block + end / CLUSTER * 2, 1);
+        b.resize(length, 1);
+    };
+    // A compressed cluster of six sectors behind all else, of which the last one may be cut off.
+    let offset = end + 1024;
+    let packed = |length: usize| {
+        spoilt(&good.bytes, |b| {
+            be64(b, PACKED, 1 << 62 | 5 << 54 | offset as u64);
+            last_cluster(b, length);
+        })
+    };
+    for length in [offset + 3072, offset + 2561] {
+        let report = check(&packed(length));
+        assert_eq!((report.problems, report.errors), (Vec::new(), 0));
+        assert_eq!(report.contents.compressed, CLUSTER as u64);
+    }
+    for length in [offset + 2560, offset + 1, offset, offset - 512, end] {
+        let name = format!("packed, cut at {}", length - end);
+        let bytes = packed(length);
+        judge_check(&name, &bytes, "beyond-end");
+        judge(&name, &bytes, &Options::default(), Some(Reason::BeyondEnd));
+        assert_eq!(check(&bytes).contents.lost, CLUSTER as u64, "{name}");
+    }
+    // A table that the file ends in, whatever the entries say that are left.
+    let table = spoilt(&good.bytes, |b| {
+        be64(b, L1, end as u64 | 1 << 63);
+        last_cluster(b, end + CLUSTER - 1);
+        b[end..].fill(0);
+    });
+    judge_check("a cut table", &table, "beyond-end");
+    let beyond = Some(Reason::BeyondEnd);
+    judge("a cut table", &table, &Options::default(), beyond);
+    assert_eq!(check(&table).contents.lost, 2 * CLUSTER as u64);
+    // The directory of a bitmap, in which its name is missing.
+    let directory = spoilt(&good.bytes, |b| {
+        be64(b, 88, 1);
+        for (at, value) in [(112, 0x2385_2875), (116, 24), (120, 1)] {
+            be32(b, at, value);
+        }
+        be64(b, 128, 32);
+        be64(b, 136, end as u64);
+        last_cluster(b, end + 24);
+        b[end..].fill(0);
+        be16(b, end + 18, 8);
+    });
+    judge_check("a cut directory", &directory, "beyond-end");
+}
+
+fn check(bytes: &[u8]) -> CheckReport {
+    let image = open_qcow2(bytes);
+    let mut source = Counting::new(bytes);
+    let mut check = Check::new(&image, &source, &CheckOptions::default());
+    while !check.step(&mut source).unwrap() {}
+    check.report().clone()
 }

@@ -1,8 +1,8 @@
 //! VDI images that lie.
 
-use guest_formats::{Image, Options, ReadAt, ReadError, Reason};
+use guest_formats::{Image, Options, ReadAt, ReadError, Reason, Survey};
 
-use super::{Case, judge_all};
+use super::{Case, judge_all, judge_check, spoilt};
 use crate::support::Put::{Data, Hole, Zero};
 use crate::support::bytes::{le32, le64};
 use crate::support::vdi;
@@ -91,6 +91,28 @@ fn vdis_that_lie_are_refused() {
         &vdi::build(false, &[Data, Zero, Data, Data], 65536, 4 * 65536),
         VDI,
     );
+}
+
+#[test]
+fn a_vdi_whose_map_names_not_as_many_blocks_as_its_header_is_an_error() {
+    let good = vdi::build(false, &[Data, Zero, Data, Data], 65536, 4 * 65536);
+    let lost = spoilt(&good, |b| le32(b, 520, u32::MAX));
+    judge_check("a block that no entry names", &lost, "bad-header");
+    let more = spoilt(&good, |b| le32(b, 388, 4));
+    judge_check("a block more than there are", &more, "bad-header");
+    // A map may have more entries than the disk needs, and they may name blocks.
+    let shorter = spoilt(&good, |b| le64(b, 368, 3 * 65536));
+    assert_eq!(problems(&shorter), [""; 0]);
+}
+
+/// The names of what a check finds.
+fn problems(bytes: &[u8]) -> Vec<&'static str> {
+    let mut source = bytes;
+    let (mut image, _) = Image::open(&mut source, &Options::default()).unwrap();
+    let mut survey = Survey::new(&image, &source, 1 << 16);
+    while !survey.step(&mut image, &mut source, 1000).unwrap() {}
+    let findings = survey.findings.iter();
+    findings.map(|finding| finding.reason.name()).collect()
 }
 
 /// A file of any length: some bytes, and the same byte from there on.

@@ -78,6 +78,39 @@ const VHDX: &[Case] = &[
         Reason::BadLog,
     ),
     (
+        "headers of one number that differ",
+        |b| {
+            headers(b, |b, at| le64(b, at + 8, 7));
+            sealed(b, 128 << 10, 4096, |b| le64(b, (128 << 10) + 72, 8 * MIB));
+        },
+        Reason::CopiesDiffer,
+    ),
+    (
+        "the first region table wrong",
+        |b| b[0x3_0000] = b'X',
+        Reason::BadChecksum,
+    ),
+    (
+        "the second region table wrong",
+        |b| b[0x4_ffff] = 1,
+        Reason::BadChecksum,
+    ),
+    (
+        "region tables that differ",
+        |b| {
+            sealed(b, 256 << 10, 64 << 10, |b| {
+                le64(b, (256 << 10) + 32, 8 * MIB);
+            });
+            b.resize(9 << 20, 0);
+        },
+        Reason::CopiesDiffer,
+    ),
+    (
+        "a second region table without regions",
+        |b| sealed(b, 256 << 10, 64 << 10, |b| le32(b, (256 << 10) + 8, 0)),
+        Reason::BadHeader,
+    ),
+    (
         "both region tables wrong",
         |b| (b[0x3_0100], b[0x4_0100]) = (1, 1),
         Reason::BadChecksum,
@@ -254,8 +287,16 @@ const VHDX: &[Case] = &[
 fn vhdxs_that_lie_are_refused() {
     let good = Vhdx::new(&[Data, Hole, Data], 1 << 20, 3 << 20);
     judge_all(&good.build(), VHDX);
-    // One copy of each is enough.
-    let half = spoilt(&good.build(), |b| (b[0x1_0100], b[0x3_0100]) = (1, 1));
-    judge("one copy", &half, &Options::default(), None);
-    assert!(disk(&half, &Options::default()).unwrap() == good.disk);
+    // One header is enough, and so are two of one number that are the same.
+    type Change = fn(&mut Vec<u8>);
+    let changes: [Change; 3] = [
+        |b| b[0x1_0100] = 1,
+        |b| b[0x2_0100] = 1,
+        |b| headers(b, |b, at| le64(b, at + 8, 7)),
+    ];
+    for change in changes {
+        let bytes = spoilt(&good.build(), change);
+        judge("headers", &bytes, &Options::default(), None);
+        assert!(disk(&bytes, &Options::default()).unwrap() == good.disk);
+    }
 }

@@ -2,10 +2,10 @@
 
 use guest_formats::{Codec, Compressed, Marker, Options, Reason};
 
-use super::{Case, judge_all, judge_check, spoilt};
+use super::{Case, judge, judge_all, judge_check, spoilt};
 use crate::support::Put::{Data, Hole, Zero};
 use crate::support::bytes::{le16, le32, le64, put};
-use crate::support::vmdk::Vmdk;
+use crate::support::vmdk::{Vmdk, descriptor};
 use crate::support::{disk, pattern};
 
 /// The directory is at sector 5, the one table behind it, and grains begin at sector 128.
@@ -13,6 +13,26 @@ const VMDK: &[Case] = &[
     ("version 9", |b| le32(b, 4, 9), Reason::UnsupportedVersion),
     ("2^63 sectors", |b| le64(b, 12, 1 << 63), Reason::BadHeader),
     ("2^50 bytes", |b| le64(b, 12, 1 << 41), Reason::VirtualSize),
+    (
+        "a disk of no bytes, with a descriptor",
+        |b| le64(b, 12, 0),
+        Reason::ExternalExtent,
+    ),
+    (
+        "a disk smaller than its descriptor says",
+        |b| le64(b, 12, 3 * 128),
+        Reason::BadHeader,
+    ),
+    (
+        "a disk larger than its descriptor says",
+        |b| le64(b, 12, 4 * 128 + 1),
+        Reason::BadHeader,
+    ),
+    (
+        "an extent without a size",
+        |b| put(b, 512, b"parentCID=ffffffff\nRW x SPARSE \"disk.vmdk\"\n\0"),
+        Reason::BadHeader,
+    ),
     (
         "grains of 0 sectors",
         |b| le64(b, 20, 0),
@@ -101,6 +121,11 @@ const VMDK: &[Case] = &[
         |b| le32(b, 3072, 2),
         Reason::Overlap,
     ),
+    (
+        "a grain that the file ends in",
+        |b| b.truncate(b.len() - 1),
+        Reason::BeyondEnd,
+    ),
     ("half a header", |b| b.truncate(256), Reason::Truncated),
     (
         "a descriptor of zeros",
@@ -164,6 +189,19 @@ fn vmdks_that_lie_are_refused() {
         &Vmdk::new(true, &[Data, Hole, Zero, Data], 65536, 4 << 16).build(),
         STREAM,
     );
+}
+
+#[test]
+fn the_header_and_the_descriptor_of_a_vmdk_may_differ_by_less_than_a_grain() {
+    for sectors in [3 * 128 + 1, 4 * 128] {
+        let mut image = Vmdk::new(false, &[Data, Hole, Zero, Data], 65536, 4 << 16);
+        image.descriptor = descriptor(
+            "monolithicSparse",
+            &format!("RW {sectors} SPARSE \"disk.vmdk\""),
+        );
+        let name = format!("{sectors} sectors in the descriptor");
+        judge(&name, &image.build(), &Options::default(), None);
+    }
 }
 
 #[test]

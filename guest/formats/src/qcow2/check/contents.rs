@@ -46,7 +46,8 @@ impl Contents {
         let sum = match decoded {
             Err(_) => &mut self.lost,
             Ok(entry) if fault(entry) => &mut self.lost,
-            Ok(Entry::Compressed { offset, .. } | Entry::Allocated(offset)) if offset >= end => {
+            Ok(Entry::Allocated(offset)) if offset >= end => &mut self.lost,
+            Ok(Entry::Compressed { offset, length }) if !entry::is_inside(offset, length, end) => {
                 &mut self.lost
             }
             Ok(Entry::Compressed { .. }) => &mut self.compressed,

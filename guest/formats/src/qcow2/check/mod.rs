@@ -2,30 +2,29 @@
 //! amount of memory ("Host cluster management" in qcow2.txt).
 //!
 //! To count all clusters at once would take memory that grows with the image. Instead there are
-//! several passes. Each goes through all tables, and counts only the clusters of its window, a part
-//! of the file.
+//! several passes. Each goes through the tables, and counts only the clusters of its window, a part
+//! of the file. The first one notes which L2 tables the others can leave out.
 
 mod bitmaps;
 mod contents;
+mod reach;
 mod walk;
 mod window;
 
 use alloc::vec::Vec;
 
-use crate::cache::{Cache, LOAD};
+use crate::cache::{Cache, LOAD, LONG_LINE};
 use crate::error::{Error, ensure};
 use crate::qcow2::Qcow2;
 use crate::qcow2::header::Header;
 use crate::reason::Reason;
 use crate::source::ReadAt;
 pub use contents::Contents;
+use reach::Reach;
 use window::Window;
 
 /// The most problems that are kept. All of them are counted.
 const MOST_PROBLEMS: usize = 64;
-
-/// How many bytes of L1 and L2 tables are read at once. They are read from one end to the other.
-const PIECE: u64 = 64 << 10;
 
 /// How much memory and time a check may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,11 +119,15 @@ pub struct Check {
     header: Header,
     window: Window,
     most_entries: u64,
+    /// How many bytes the file has.
+    size: u64,
     /// How many clusters the file has. The last one may be cut off.
     clusters: u64,
     tables: Cache,
     inner: Cache,
     refcounts: Cache,
+    /// Which L2 tables a pass may leave out.
+    reach: Reach,
     /// The entries of the piece of an L2 table that is gone through.
     line: Vec<u64>,
     /// The work that was done, without that of reading.
@@ -142,10 +145,12 @@ impl Check {
             window: Window::new(u64::from(options.window.max(1)).min(clusters.max(1))),
             header,
             most_entries: options.most_entries,
+            size: source.size(),
             clusters,
             tables: Cache::new(4),
-            inner: Cache::with_lines(1, PIECE),
+            inner: Cache::with_lines(1, LONG_LINE),
             refcounts: Cache::new(4),
+            reach: Reach::new(),
             line: Vec::new(),
             entries: 0,
             report: CheckReport::default(),
@@ -160,6 +165,7 @@ impl Check {
     /// image is no error, and is in the report.
     pub fn step(&mut self, source: &mut dyn ReadAt) -> Result<bool, Error> {
         self.stored(source)?;
+        self.reach.restart();
         self.walk(source)?;
         self.compare(source)?;
         self.window.advance();

@@ -46,7 +46,12 @@ impl Check {
         }
         let bits = self.header.cluster_bits;
         let last = offset.saturating_add(bytes - 1) >> bits;
-        if last >= self.clusters {
+        let beyond = match kind {
+            // The file may end within the last cluster of data.
+            Use::Data => last >= self.clusters,
+            Use::Single | Use::Table => offset.saturating_add(bytes) > self.size,
+        };
+        if beyond {
             self.fault(Reason::BeyondEnd, at, offset);
         }
         let first = offset >> bits;
@@ -168,8 +173,8 @@ impl Check {
         Ok(())
     }
 
-    /// Goes through an L2 table. `bytes` of the disk, from the first cluster of the table on, are to
-    /// be summed up.
+    /// Goes through an L2 table, unless it names nothing in this pass's window. `bytes` of the disk,
+    /// from the first cluster of the table on, are to be summed up, in the first pass.
     fn l2(
         &mut self,
         source: &mut dyn ReadAt,
@@ -178,6 +183,14 @@ impl Check {
         active: bool,
         mut bytes: u64,
     ) -> Result<(), Error> {
+        let first_pass = self.first_pass();
+        let cluster = header.cluster_size();
+        let window = self.window.start() * cluster..self.window.end().saturating_mul(cluster);
+        if !first_pass && !self.reach.meet(self.window.number_of(self.window.start())) {
+            return Ok(());
+        }
+        // The first byte of the file that an entry names, and the end of what all of them name.
+        let (mut first, mut last) = (u64::MAX, 0);
         let step = header.l2_entry_size();
         let words = to_usize(step / 8);
         let end = table + header.cluster_size();
@@ -193,6 +206,14 @@ impl Check {
             for (at, entry) in (at..).step_by(to_usize(step)).zip(line.chunks(words)) {
                 let here = bytes.min(header.cluster_size());
                 bytes -= here;
+                let value = entry.first().copied().unwrap_or_default();
+                let named = entry::named(header, value).unwrap_or_default();
+                if !first_pass && (named.end <= window.start || named.start >= window.end) {
+                    continue;
+                }
+                if !named.is_empty() {
+                    (first, last) = (first.min(named.start), last.max(named.end));
+                }
                 // An extended entry has 16 bytes, and the second half of them is a bitmap.
                 match *entry {
                     [0] | [0, 0] => self.report.contents.add_hole(header, here),
@@ -207,6 +228,11 @@ impl Check {
             at += length;
         }
         self.line = line;
+        if first_pass {
+            let number = |offset: u64| self.window.number_of(offset / cluster);
+            let windows = (first < last).then(|| number(first)..number(last - 1) + 1);
+            self.reach.note(windows);
+        }
         Ok(())
     }
 
@@ -223,14 +249,17 @@ impl Check {
         let decoded = entry::decode(header, value, at);
         if bytes > 0 {
             let sums = &mut self.report.contents;
-            sums.add_cluster(header, decoded, bitmap, bytes, source.size());
+            sums.add_cluster(header, decoded, bitmap, bytes, self.size);
         }
         match decoded {
             Err(Error::Refused(finding)) => self.fault(finding.reason, at, value),
             Err(error) => return Err(error),
             Ok(Entry::Compressed { offset, length }) => {
-                let length = length.min(source.size().saturating_sub(offset).max(1));
-                self.mark(offset, length, Use::Data, at)?;
+                if !entry::is_inside(offset, length, self.size) {
+                    self.fault(Reason::BeyondEnd, at, offset);
+                }
+                let there = length.min(self.size.saturating_sub(offset));
+                self.mark(offset, there, Use::Data, at)?;
                 self.report.allocated += count;
                 self.report.compressed += count;
             }

@@ -49,6 +49,11 @@ impl Window {
         self.start.saturating_add(length)
     }
 
+    /// The number of the window in which a cluster is. Windows are counted from 0.
+    pub(super) fn number_of(&self, cluster: u64) -> u64 {
+        cluster / (self.end() - self.start).max(1)
+    }
+
     /// Moves the window on to the clusters behind it.
     pub(super) fn advance(&mut self) {
         self.start = self.end();
