@@ -368,3 +368,7 @@ fn backing_format(info: &Info) -> Option<Format> {
         .copied()
         .find(|format| format.name() == name)
 }
+
+#[cfg(test)]
+#[path = "backing_chain_tests.rs"]
+mod tests;
