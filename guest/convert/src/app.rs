@@ -243,3 +243,7 @@ fn attach<P: Ports, R: Registers>(
     }
     Ok(device)
 }
+
+#[cfg(test)]
+#[path = "app_tests.rs"]
+mod tests;

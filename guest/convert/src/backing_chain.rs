@@ -364,3 +364,7 @@ fn backing_format(info: &Info) -> Option<Format> {
     let reference = info.references.iter().find(|r| of_backing(r.kind))?;
     Format::from_name(core::str::from_utf8(&reference.name).ok()?)
 }
+
+#[cfg(test)]
+#[path = "backing_chain_tests.rs"]
+mod tests;

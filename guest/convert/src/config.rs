@@ -145,6 +145,19 @@ mod tests {
     }
 
     #[test]
+    fn as_many_backing_files_are_taken_as_a_machine_with_a_console_has_slots() {
+        let with = |backings, percent| {
+            decode(&ConvertConfig {
+                backing_lengths: vec![1; backings],
+                progress_percent: percent,
+                ..ConvertConfig::default()
+            })
+        };
+        assert_eq!(with(13, 100).unwrap().backing_lengths.len(), 13);
+        assert_eq!(with(14, 100), Err(ConfigError::Backings(14)));
+    }
+
+    #[test]
     fn nonsense_is_refused() {
         assert_eq!(Config::decode(&[0xff; 9]), Err(ConfigError::Malformed));
         let with = |change: fn(&mut ConvertConfig)| {

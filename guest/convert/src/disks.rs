@@ -316,3 +316,7 @@ impl<P: Ports, R: Registers> ReadAt for File<'_, '_, P, R> {
 fn output_failed(error: &BlockError) -> Failure {
     Failure::new(Op::Write, OUTPUT, error)
 }
+
+#[cfg(test)]
+#[path = "disks_tests.rs"]
+mod tests;

@@ -5,8 +5,9 @@ use std::rc::Rc;
 
 use guest_abi::layout::{CONSOLE_SLOT, INPUT_SLOT, OUTPUT_SLOT, registers};
 use guest_protocol::{
-    DeviceConfig, FrameDecoder, GuestMessage, Message, NO_STATUS, Protocol, Transport, VmmConfig,
-    capacity_message, complete_message, error_message, init_message, progress_message,
+    DeviceConfig, Digest, FrameDecoder, GuestMessage, Message, NO_STATUS, Protocol, Transport,
+    VmmConfig, capacity_message, complete_message, complete_with_digest, error_message,
+    init_message, progress_message,
 };
 
 use super::*;
@@ -133,6 +134,25 @@ fn a_copy_says_what_the_reference_shows() {
     assert_eq!(messages(&ports), expected);
     assert_eq!(status, EXIT_SUCCESS);
     assert_eq!(disks[0].get().data, disks[1].get().data);
+    assert!(disks.iter().all(|disk| disk.get().most_at_once > 1));
+}
+
+#[test]
+fn a_digest_that_is_wanted_is_told_at_the_end() {
+    let mut config = config();
+    config.digest = Digest::Sha256.into();
+    config.digest_length = 50 * 512 - 3;
+    let mut hasher = Hasher::new(config.digest_length);
+    hasher.data(0, &disks()[0].get().data);
+    let digest = hasher.finish();
+    let (status, ports) = start(&config, &disks());
+    let end = complete_with_digest("copy", 50, &digest, 0);
+    assert_eq!(messages(&ports).last(), Some(&end));
+    assert_eq!(status, EXIT_SUCCESS);
+    config.protocol = Protocol::Text.into();
+    let text = String::from_utf8(start(&config, &disks()).1.com1()).unwrap();
+    let digits: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert!(text.ends_with(&format!("Copy complete: 50 sectors\nsha256 {digits}\n")));
 }
 
 #[test]

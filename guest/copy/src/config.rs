@@ -228,6 +228,18 @@ mod tests {
     }
 
     #[test]
+    fn a_digest_is_of_as_many_bytes_as_the_file_has() {
+        let mut config = message(&[("input", 512), ("output", 512)]);
+        config.digest = Digest::Sha256.into();
+        config.digest_length = 777;
+        for verify in [false, true] {
+            config.verify = verify;
+            let config = decode(&config).unwrap();
+            assert_eq!((config.digest, config.verify), (Some(777), verify));
+        }
+    }
+
+    #[test]
     fn sector_sizes_other_than_powers_of_two_from_512_to_65536_are_refused() {
         for size in [0, 1, 256, 511, 513, 1000, 131_072, u32::MAX] {
             let error = decode(&message(&[("input", 512), ("output", size)])).unwrap_err();

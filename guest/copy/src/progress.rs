@@ -197,6 +197,9 @@ mod tests {
         let last = (1 << 33) - ((1 << 33) - 1) % 10;
         assert_eq!(rest(&mut schedule, 1 << 33), [last]);
         assert_eq!(rest(&mut schedule, last + 20), [last + 10, last + 20]);
+        // A short one behind a long one is a short one.
+        schedule.skip(last + 1020);
+        assert_eq!(rest(&mut schedule, last + 1020).len(), 100);
         schedule.skip(u64::MAX);
         assert_eq!(rest(&mut schedule, 1 << 34), [1 << 34]);
         schedule.skip(1 << 34);
@@ -204,6 +207,40 @@ mod tests {
         let mut schedule = Schedule::new(1 << 34, 10);
         schedule.skip(1 << 34);
         assert_eq!(rest(&mut schedule, 1 << 34).len(), 10);
+    }
+
+    #[test]
+    fn the_last_point_of_a_hole_is_not_beyond_it() {
+        for end in 10_000_000..10_000_011 {
+            let mut schedule = Schedule::new(1 << 34, 0);
+            schedule.skip(end);
+            assert_eq!(schedule.take(end), Some((end - 1) / 10 * 10 + 1));
+            assert_eq!(schedule.take(end), None);
+        }
+    }
+
+    #[test]
+    fn who_reports_is_told_of_a_long_hole_once() {
+        #[derive(Default)]
+        struct Points(Vec<u64>, usize);
+        impl Reports for Points {
+            fn progress(&mut self, current: u64, total: u64) {
+                assert_eq!(total, 1 << 34);
+                assert!(self.0.len() < 3, "each point of the hole is told");
+                self.0.push(current);
+            }
+
+            fn idle(&mut self) {
+                self.1 += 1;
+            }
+        }
+        let mut points = Points::default();
+        let mut scheduled = Scheduled::new(Schedule::new(1 << 34, 0), &mut points);
+        scheduled.done(1);
+        scheduled.skipped(10_000_000);
+        scheduled.done(10_000_000);
+        scheduled.idle();
+        assert_eq!((points.0, points.1), (vec![1, 9_999_991], 1));
     }
 
     #[test]

@@ -34,15 +34,12 @@ pub struct Parts<'a, P, R> {
 /// Runs the whole of it, and returns the status for the exit port.
 pub fn run<P: Ports, R: Registers>(parts: Parts<'_, P, R>) -> u8 {
     let mut reporter = Reporter::new(parts.ports);
-    let result = match configure(parts.ports) {
-        Ok(config) => look(parts, &config, &mut reporter).map(|()| config),
-        Err(failure) => Err(failure),
-    };
-    let operation = match &result {
+    let config = configure(parts.ports);
+    let operation = match &config {
         Ok(config) if config.task == InspectTask::Check => "check",
         _ => "info",
     };
-    let result = result.map(|_| ());
+    let result = config.and_then(|config| look(parts, &config, &mut reporter));
     reporter.end(operation, &result);
     match result {
         Ok(()) => EXIT_SUCCESS,

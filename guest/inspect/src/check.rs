@@ -115,16 +115,12 @@ fn most_entries(length: u64, cluster: u64, snapshots: u32) -> u64 {
     within((length / 8 / OF_A_SNAPSHOT).saturating_mul(walks), ENTRIES)
 }
 
-/// The same for the other formats. An entry has four bytes, and each pass meets it once; a format
-/// that counts in sectors takes the most passes. Markers of compressed grains are read once, and lie
-/// in the order of the disk: to read one, with all that are less than 8 KiB behind it, counts as 2,000
-/// entries.
+/// The same for the other formats. An entry has four bytes, and is met twice: files that take more
+/// than one pass are so large that the bound is the limit. Markers of compressed grains are read once,
+/// and lie in the order of the disk: to read one, with all that are less than 8 KiB behind it, counts
+/// as 2,000 entries.
 fn most_units(length: u64) -> u64 {
-    let passes = 1 + length / 512 / u64::from(UNITS);
-    within(
-        (length / 4).saturating_mul(passes.saturating_add(1)),
-        OTHER_ENTRIES,
-    )
+    within(length / 4 * 2, OTHER_ENTRIES)
 }
 
 fn within(number: u64, bounds: RangeInclusive<u64>) -> u64 {
@@ -192,6 +188,8 @@ mod tests {
         // A small file with as many snapshots as there can be takes little more than one without.
         assert_eq!(most_entries(5 << 20, cluster, 65_535), 1 << 25);
         assert!(most_entries(37 << 20, cluster, 65_535) < 1 << 26);
+        // As many clusters as take two passes.
+        assert_eq!(most_entries(1 << 28, 512, 0), 1 << 26);
         assert_eq!(most_entries(1 << 40, cluster, 0), 1 << 30);
         assert_eq!(most_entries(u64::MAX, 512, u32::MAX), 1 << 30);
         assert_eq!(most_units(0), 1 << 25);

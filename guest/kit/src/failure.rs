@@ -119,3 +119,26 @@ impl Failure {
         message
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_has_all_that_is_known_of_a_failure() {
+        let failure = Failure {
+            number: 2,
+            remedies: alloc::vec!["marked-dirty", "backing-file"],
+            ..Failure::answered(Op::Write, "backing", 77, 2)
+        };
+        let mut expected = error_message("write", "backing", 77, 2, "");
+        if let Some(Payload::Error(error)) = &mut expected.payload {
+            error.number = 2;
+            error.remedies = ["marked-dirty", "backing-file"].map(Into::into).into();
+        }
+        assert_eq!(failure.message(), expected);
+        let failure = Failure::new(Op::Room, "output", &"it is full");
+        let expected = error_message("room", "output", 0, NO_STATUS, "it is full");
+        assert_eq!(failure.message(), expected);
+    }
+}

@@ -42,7 +42,11 @@ fn main() -> ExitCode {
 fn run(list: &Path, root: &Path, results: &Path) -> Result<usize> {
     fs::create_dir_all(results)?;
     let mut survivors = 0;
-    for krate in list::read(list, root)? {
+    let crates = list::read(list, root)?;
+    if crates.is_empty() {
+        return Err("there is nothing to change in these files".into());
+    }
+    for krate in crates {
         let path = results.join(format!("{}.txt", krate.package));
         // Some tests are other users for a while, who have to get there.
         let folder = std::env::temp_dir().join(format!("mutants-{}", std::process::id()));
@@ -66,27 +70,27 @@ fn try_crate(
 ) -> Result<BTreeMap<usize, Outcome>> {
     let count = krate.changes.len();
     println!("{}: {count} changes", krate.package);
-    let program = program::build(krate, root)?;
-    let (woven, uncompiled) = (program.woven.len(), program.uncompiled.len());
+    let built = program::build(krate, root)?;
+    let (woven, uncompiled) = (built.woven.len(), built.uncompiled.len());
     println!("{woven} are in one build, and {uncompiled} do not compile");
     let place = Place {
         // As cargo does it.
         starts_in: root.join(&krate.folder),
         files: folder.to_owned(),
     };
-    let tests = Tests::survey(&program.path, count, &place)?;
-    let woven: Vec<usize> = program.woven.into_iter().collect();
+    let tests = Tests::survey(built.programs, count, &place)?;
+    let woven: Vec<usize> = built.woven.into_iter().collect();
     let mut outcomes = BTreeMap::new();
     let tried = trial::in_parallel(&woven, |id| tests.try_change(*id));
     for (id, outcome) in woven.iter().zip(tried) {
         outcomes.insert(*id, outcome?);
     }
     fs::write(results, lines(krate, &outcomes))?;
-    println!("{} are built by themselves", program.constant.len());
+    println!("{} are built by themselves", built.constant.len());
     program::restore(krate, root)?;
-    for id in program.constant {
-        if let Some(path) = program::build_one(krate, &krate.changes[id], root)? {
-            outcomes.insert(id, Tests::try_program(&path, &place)?);
+    for id in built.constant {
+        if let Some(programs) = program::build_one(krate, &krate.changes[id], root)? {
+            outcomes.insert(id, Tests::try_programs(programs, &place)?);
         }
         fs::write(results, lines(krate, &outcomes))?;
     }

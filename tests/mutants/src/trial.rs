@@ -40,6 +40,8 @@ pub enum Outcome {
 /// A test that passes without a change.
 #[derive(Debug)]
 pub struct Test {
+    /// The program that it is in, as an index.
+    program: usize,
     name: String,
     takes: Duration,
 }
@@ -53,9 +55,9 @@ pub struct Place {
     pub files: PathBuf,
 }
 
-/// The tests of a program.
+/// The tests of a crate.
 pub struct Tests {
-    program: String,
+    programs: Vec<String>,
     place: Place,
     /// For each change the tests that come to its place, the quickest first.
     reaching: BTreeMap<usize, Vec<Test>>,
@@ -69,30 +71,32 @@ enum End {
 }
 
 impl Tests {
-    /// Runs each test by itself without any of the `count` changes.
-    pub fn survey(program: &str, count: usize, place: &Place) -> Result<Self> {
-        let names = names(program)?;
+    /// Runs each test of the `programs` by itself without any of the `count` changes.
+    pub fn survey(programs: Vec<String>, count: usize, place: &Place) -> Result<Self> {
+        let mut all = Vec::new();
+        for (program, path) in programs.iter().enumerate() {
+            all.extend(names(path)?.into_iter().map(|name| (program, name)));
+        }
         let mut tests = Self {
-            program: program.to_owned(),
+            programs,
             place: place.clone(),
             reaching: BTreeMap::new(),
         };
-        for (name, surveyed) in names
-            .iter()
-            .zip(in_parallel(&names, |name| tests.visit(name, count)))
-        {
+        let surveyed = in_parallel(&all, |(program, name)| tests.visit(*program, name, count));
+        for ((program, name), surveyed) in all.iter().zip(surveyed) {
             let (end, takes, seen) = surveyed?;
             if !matches!(end, End::Passed) {
                 eprintln!("left out, as it fails without a change: {name} ({end:?})");
                 continue;
             }
             for id in seen {
-                let name = (*name).to_owned();
-                tests
-                    .reaching
-                    .entry(id)
-                    .or_default()
-                    .push(Test { name, takes });
+                let (program, name) = (*program, name.clone());
+                let reaching = tests.reaching.entry(id).or_default();
+                reaching.push(Test {
+                    program,
+                    name,
+                    takes,
+                });
             }
         }
         for reaching in tests.reaching.values_mut() {
@@ -102,13 +106,19 @@ impl Tests {
     }
 
     /// How a test ends, how long it takes and which changes it comes to.
-    fn visit(&self, name: &str, count: usize) -> Result<(End, Duration, Vec<usize>)> {
+    fn visit(
+        &self,
+        program: usize,
+        name: &str,
+        count: usize,
+    ) -> Result<(End, Duration, Vec<usize>)> {
         let seen = self.new_file();
         fs::write(&seen, vec![0; count])?;
         // Some tests are other users for a while.
         fs::set_permissions(&seen, Permissions::from_mode(0o666))?;
         let begun = Instant::now();
-        let end = self.run(&[name], "MUTANTS_SEEN", &seen.to_string_lossy(), LONGEST)?;
+        let seen_at = ("MUTANTS_SEEN", &*seen.to_string_lossy());
+        let end = self.run(program, &[name], seen_at, LONGEST)?;
         let takes = begun.elapsed();
         let marks = fs::read(&seen)?;
         fs::remove_file(&seen)?;
@@ -124,31 +134,42 @@ impl Tests {
         while !rest.is_empty() {
             let (now, later) = rest.split_at(size.min(rest.len()));
             (rest, size) = (later, MORE);
-            let names: Vec<&str> = now.iter().map(|test| test.name.as_str()).collect();
-            let takes: Duration = now.iter().map(|test| test.takes).sum();
-            let limit = PATIENCE + takes * TIMES_AS_LONG;
-            match self.run(&names, "MUTANT", &id.to_string(), limit)? {
-                End::Passed => {}
-                End::Failed(test) => return Ok(Outcome::Caught(test)),
-                End::Endless => return Ok(Outcome::Endless),
+            for program in 0..self.programs.len() {
+                let of_it = now.iter().filter(|test| test.program == program);
+                let takes: Duration = of_it.clone().map(|test| test.takes).sum();
+                let names: Vec<&str> = of_it.map(|test| test.name.as_str()).collect();
+                if names.is_empty() {
+                    // Without a name all of them would run.
+                    continue;
+                }
+                let limit = PATIENCE + takes * TIMES_AS_LONG;
+                match self.run(program, &names, ("MUTANT", &id.to_string()), limit)? {
+                    End::Passed => {}
+                    End::Failed(test) => return Ok(Outcome::Caught(test)),
+                    End::Endless => return Ok(Outcome::Endless),
+                }
             }
         }
         Ok(Outcome::Survived(reaching.len()))
     }
 
-    /// Tries a program that was built with a change, with all its tests.
-    pub fn try_program(program: &str, place: &Place) -> Result<Outcome> {
+    /// Tries programs that were built with a change, with all their tests.
+    pub fn try_programs(programs: Vec<String>, place: &Place) -> Result<Outcome> {
         let tests = Self {
-            program: program.to_owned(),
+            programs,
             place: place.clone(),
             reaching: BTreeMap::new(),
         };
-        let count = names(program)?.len();
-        Ok(match tests.run(&[], "MUTANT", "", LONGEST_OF_ALL)? {
-            End::Passed => Outcome::Survived(count),
-            End::Failed(test) => Outcome::Caught(test),
-            End::Endless => Outcome::Endless,
-        })
+        let mut count = 0;
+        for (program, path) in tests.programs.iter().enumerate() {
+            count += names(path)?.len();
+            match tests.run(program, &[], ("MUTANT", ""), LONGEST_OF_ALL)? {
+                End::Passed => {}
+                End::Failed(test) => return Ok(Outcome::Caught(test)),
+                End::Endless => return Ok(Outcome::Endless),
+            }
+        }
+        Ok(Outcome::Survived(count))
     }
 
     fn new_file(&self) -> PathBuf {
@@ -157,8 +178,14 @@ impl Tests {
         self.place.files.join(format!("mutants-{number}"))
     }
 
-    /// Runs tests, all there are if none are named, with a variable in the environment.
-    fn run(&self, names: &[&str], variable: &str, value: &str, limit: Duration) -> Result<End> {
+    /// Runs tests of a program, all there are if none are named, with a variable in the environment.
+    fn run(
+        &self,
+        program: usize,
+        names: &[&str],
+        (variable, value): (&str, &str),
+        limit: Duration,
+    ) -> Result<End> {
         let path = self.new_file();
         // A change may make a program ask for memory for ever.
         let child = Command::new("sh")
@@ -166,7 +193,7 @@ impl Tests {
                 "-c",
                 "ulimit -v 16000000; ulimit -c 0; exec \"$@\"",
                 "sh",
-                &self.program,
+                &self.programs[program],
             ])
             .args(["--exact", "--test-threads=2"])
             .args(names)

@@ -129,3 +129,28 @@ fn several_zstd_frames_make_a_cluster() {
     assert_eq!(at_once(Codec::Zstd, &input, 4096).unwrap(), bytes);
     assert_eq!(in_pieces(Codec::Zstd, &input, 4096, 7).unwrap(), bytes);
 }
+
+#[test]
+fn a_stream_that_ends_before_its_cluster_is_full_is_a_fault() {
+    for codec in CODECS {
+        let whole = compress(codec, &content(2000));
+        let cut = &whole[..whole.len() - 9];
+        for input in [cut, &[]] {
+            let mut pieces = Pieces::new(codec).unwrap();
+            let mut output = [0; 2000];
+            assert_eq!(pieces.take(input, &mut output, true), Ok(false));
+            assert_eq!(pieces.take(&[], &mut output, false), Err(Fault::Data));
+        }
+    }
+}
+
+#[test]
+fn a_library_that_lacks_memory_does_not_blame_the_image() {
+    let error = |number: zstd_safe::zstd_sys::ZSTD_ErrorCode| (number as usize).wrapping_neg();
+    use zstd_safe::zstd_sys::ZSTD_ErrorCode::{
+        ZSTD_error_corruption_detected, ZSTD_error_memory_allocation,
+    };
+    let fault = |number| super::zstd::fault(error(number));
+    assert_eq!(fault(ZSTD_error_memory_allocation), Fault::Memory);
+    assert_eq!(fault(ZSTD_error_corruption_detected), Fault::Data);
+}

@@ -298,3 +298,7 @@ impl Fetches {
         Some(place)
     }
 }
+
+#[cfg(test)]
+#[path = "block_tests.rs"]
+mod tests;

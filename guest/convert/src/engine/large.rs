@@ -233,3 +233,7 @@ fn resize(bytes: &mut Vec<u8>, len: usize) -> Result<(), Fault> {
     bytes.resize(len, 0);
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "large_tests.rs"]
+mod tests;

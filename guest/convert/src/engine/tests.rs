@@ -22,15 +22,16 @@ use guest_kit::virtio::block::{BlockDevice, F_WRITE_ZEROES, Purpose};
 use support::Put::{Compressed, Data, Hole, Zero};
 use support::mutate::images;
 use support::qcow2::Qcow2;
+use support::vmdk::Vmdk;
 
 use super::*;
 use crate::backing_chain::Wish;
 use crate::disks::Source;
 use crate::pool::PAGE;
 
-/// Records the counts, which must never fall.
+/// Records the counts, which must never fall, and those up to which there were holes.
 #[derive(Default)]
-struct Counts(Vec<u64>);
+struct Counts(Vec<u64>, Vec<u64>);
 
 impl Observer for Counts {
     fn done(&mut self, sectors: u64) {
@@ -38,7 +39,9 @@ impl Observer for Counts {
         self.0.push(sectors);
     }
 
-    fn skipped(&mut self, _: u64) {}
+    fn skipped(&mut self, sectors: u64) {
+        self.1.push(sectors);
+    }
 
     fn idle(&mut self) {}
 }
@@ -47,6 +50,8 @@ struct Trial {
     outcome: ConversionEnd,
     target: Rc<FakeDisk>,
     sectors: u64,
+    /// Up to which sectors there were holes.
+    skipped: Vec<u64>,
 }
 
 impl Trial {
@@ -72,68 +77,112 @@ fn run_to(
     seed: u64,
     prepare: impl Fn(&[Rc<FakeDisk>]),
 ) -> Trial {
-    let padded = |bytes: &[u8]| {
-        let mut bytes = bytes.to_vec();
-        bytes.resize(bytes.len().next_multiple_of(512), 0xaa);
-        bytes
+    let setup = Setup {
+        format,
+        zeros,
+        seed,
+        ..Setup::default()
     };
-    let mut disks: Vec<_> = files
-        .iter()
-        .enumerate()
-        .map(|(index, file)| FakeDisk::new(padded(file), 512, seed ^ index as u64))
-        .collect();
-    disks.push(FakeDisk::new(vec![0xee; 4 << 20], 512, seed ^ 77));
-    let target = Rc::clone(disks.last().unwrap());
-    if zeros {
-        target.get().features |= F_WRITE_ZEROES;
-        target.get().zero_limits = (64, 3);
-    }
-    prepare(&disks);
-    let devices = disks.iter().map(|disk| Rc::clone(disk) as Rc<dyn Device>);
-    let ports = ports_with(&[], devices, seed);
-    let open = |disk: &Rc<FakeDisk>, purpose| {
-        BlockDevice::init(Rc::clone(disk), leak(0x1_0000), purpose, SLOTS, |_| {}).unwrap()
-    };
-    let sources = disks.iter().zip(files).map(|(disk, file)| {
-        let device = open(disk, Purpose::Read);
-        Source::new(device, file.len() as u64)
-    });
-    let output = open(&target, Purpose::Write);
-    let mut disks = Disks::new(&ports, sources.collect(), output, leak(2 * PAGE));
-    let wish = Wish {
-        options: Options {
+    setup.run(files, prepare)
+}
+
+/// How a conversion is made.
+struct Setup {
+    format: ConvertFormat,
+    /// Whether the output takes declarations of zeros.
+    zeros: bool,
+    seed: u64,
+    digest: bool,
+    /// The memory for data on its way, in bytes.
+    memory: usize,
+    allowed: ReasonSet,
+    snapshot: &'static [u8],
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            format: ConvertFormat::Raw,
+            zeros: true,
+            seed: 1,
+            digest: true,
+            memory: (1 << 20) - 2 * PAGE,
             allowed: ReasonSet::EMPTY.with(Reason::UnknownFormat),
-            ..Options::default()
-        },
-        snapshot: b"",
-    };
-    let mut counts = Counts::default();
-    let mut sectors = 0;
-    let outcome = match BackingChain::open(&mut disks, &wish) {
-        Err(failure) => ConversionEnd {
-            count: 0,
-            length: 0,
-            result: Err(failure),
-        },
-        Ok(mut chain) => {
-            sectors = chain.size().div_ceil(SECTOR);
-            let mut pool = Pool::new(leak((1 << 20) - 2 * PAGE));
-            let hasher = Some(Hasher::new(chain.size()));
-            let (chain, disks, pool) = (&mut chain, &mut disks, &mut pool);
-            let room = target.get().data.len() as u64;
-            let output = Output { format, room };
-            let engine = Engine::new(chain, disks, pool, &mut counts, hasher, output);
-            let outcome = engine.unwrap().run();
-            if outcome.result.is_ok() {
-                assert_eq!(counts.0.last(), Some(&sectors));
-            }
-            outcome
+            snapshot: b"",
         }
-    };
-    Trial {
-        outcome,
-        target,
-        sectors,
+    }
+}
+
+impl Setup {
+    fn run(&self, files: &[&[u8]], prepare: impl Fn(&[Rc<FakeDisk>])) -> Trial {
+        let seed = self.seed;
+        let padded = |bytes: &[u8]| {
+            let mut bytes = bytes.to_vec();
+            bytes.resize(bytes.len().next_multiple_of(512), 0xaa);
+            bytes
+        };
+        let mut disks: Vec<_> = files
+            .iter()
+            .enumerate()
+            .map(|(index, file)| FakeDisk::new(padded(file), 512, seed ^ index as u64))
+            .collect();
+        disks.push(FakeDisk::new(vec![0xee; 4 << 20], 512, seed ^ 77));
+        let target = Rc::clone(disks.last().unwrap());
+        if self.zeros {
+            target.get().features |= F_WRITE_ZEROES;
+            target.get().zero_limits = (64, 3);
+        }
+        prepare(&disks);
+        let devices = disks.iter().map(|disk| Rc::clone(disk) as Rc<dyn Device>);
+        let ports = ports_with(&[], devices, seed);
+        let open = |disk: &Rc<FakeDisk>, purpose| {
+            BlockDevice::init(Rc::clone(disk), leak(0x1_0000), purpose, SLOTS, |_| {}).unwrap()
+        };
+        let sources = disks.iter().zip(files).map(|(disk, file)| {
+            let device = open(disk, Purpose::Read);
+            Source::new(device, file.len() as u64)
+        });
+        let output = open(&target, Purpose::Write);
+        let mut disks = Disks::new(&ports, sources.collect(), output, leak(2 * PAGE));
+        let wish = Wish {
+            options: Options {
+                allowed: self.allowed,
+                ..Options::default()
+            },
+            snapshot: self.snapshot,
+        };
+        let mut counts = Counts::default();
+        let mut sectors = 0;
+        let outcome = match BackingChain::open(&mut disks, &wish) {
+            Err(failure) => ConversionEnd {
+                count: 0,
+                length: 0,
+                result: Err(failure),
+            },
+            Ok(mut chain) => {
+                sectors = chain.size().div_ceil(SECTOR);
+                let mut pool = Pool::new(leak(self.memory));
+                let hasher = self.digest.then(|| Hasher::new(chain.size()));
+                let (chain, disks, pool) = (&mut chain, &mut disks, &mut pool);
+                let room = target.get().data.len() as u64;
+                let output = Output {
+                    format: self.format,
+                    room,
+                };
+                let engine = Engine::new(chain, disks, pool, &mut counts, hasher, output);
+                let outcome = engine.unwrap().run();
+                if outcome.result.is_ok() {
+                    assert_eq!(counts.0.last(), Some(&sectors));
+                }
+                outcome
+            }
+        };
+        Trial {
+            outcome,
+            target,
+            sectors,
+            skipped: counts.1,
+        }
     }
 }
 
@@ -158,16 +207,21 @@ fn qcow2(files: &[&[u8]], expected: &[u8], seed: u64, name: &str) -> Vec<u8> {
     let filling = disk.split_off(expected.len());
     assert!(disk == expected, "{name}");
     assert!(filling.len() < 512 && filling.iter().all(|&byte| byte == 0));
-    let mut source = &image[..];
-    let opened = support::open_qcow2(&image);
+    let clusters = expected.chunks(CLUSTER as usize);
+    let data = clusters.filter(|cluster| cluster.iter().any(|&byte| byte != 0));
+    assert_is_sound(&image, data.count() as u64, name);
+    image
+}
+
+/// The refcounts of an image are right, and so many clusters of its disk have a place.
+fn assert_is_sound(image: &[u8], allocated: u64, name: &str) {
+    let mut source = image;
+    let opened = support::open_qcow2(image);
     let mut check = Check::new(&opened, &source, &CheckOptions::default());
     while !check.step(&mut source).unwrap() {}
     let report = check.report();
     assert_eq!((report.errors, report.leaks), (0, 0), "{name}");
-    let clusters = expected.chunks(CLUSTER as usize);
-    let data = clusters.filter(|cluster| cluster.iter().any(|&byte| byte != 0));
-    assert_eq!(report.allocated, data.count() as u64, "{name}");
-    image
+    assert_eq!(report.allocated, allocated, "{name}");
 }
 
 /// Before anything else the place of the header is made zero, behind everything else it is written,
@@ -386,7 +440,8 @@ fn inflated_zeros_are_found_and_an_output_that_takes_no_declarations_gets_them_w
 
 #[test]
 fn a_disk_that_cannot_be_read_or_written_is_named() {
-    let built = Qcow2::new(16, &[Data, Data, Compressed]).build();
+    let disk = Qcow2::new(16, &[Data, Data, Compressed]);
+    let built = disk.build();
     let (image, entry) = (built.bytes, built.first_l2);
     let entry = u64::from_be_bytes(image[entry..entry + 8].try_into().unwrap());
     let failed = |run: Trial| run.outcome.result.unwrap_err();
@@ -395,10 +450,19 @@ fn a_disk_that_cannot_be_read_or_written_is_named() {
         disks[0].get().bad.insert(data);
     }));
     assert_eq!((failure.op, failure.device), (Op::Read, "input"));
-    let failure = failed(run(&[&image], true, 3, |disks| {
-        disks[1].get().bad.insert(70_000);
-    }));
-    assert_eq!((failure.op, failure.device), (Op::Write, "output"));
+    for seed in 0..8 {
+        let run = run(&[&image], true, seed, |disks| {
+            disks[1].get().bad.insert(140_000);
+        });
+        // Blocks have 128 KiB.
+        let (outcome, target) = (run.outcome, run.target.get());
+        let failure = outcome.result.unwrap_err();
+        assert_eq!((failure.op, failure.device), (Op::Write, "output"));
+        assert_eq!(failure.sector, 256);
+        // What is counted as converted is there.
+        let converted = outcome.count as usize * 512;
+        assert!(target.data[..converted] == disk.disk[..converted]);
+    }
     let failure = failed(run(&[&image], true, 4, |disks| {
         disks[0].get().bad.insert(0);
     }));
@@ -435,16 +499,16 @@ fn raw_disks_of_any_size_make_an_image_without_clusters_of_zeros() {
 #[test]
 fn an_image_that_does_not_fit_names_the_output_and_its_room() {
     let disk = support::pattern(1, 300_000);
-    for clusters in 0..10 {
+    // Also such as end within a cluster.
+    for room in (0..10 << 16).step_by(24 << 10) {
         let run = run_to(ConvertFormat::Qcow2, &[&disk], true, 1, |disks| {
-            disks[1].get().data.truncate((clusters as usize) << 16);
+            disks[1].get().data.truncate(room as usize);
         });
         // Header, refcount table, L1 table, five clusters, L2 table and refcounts.
         let Err(failure) = run.outcome.result else {
-            panic!("{clusters} clusters were enough");
+            panic!("{room} bytes were enough");
         };
         assert_eq!((failure.op, failure.device), (Op::Room, "output"));
-        let room = clusters << 16;
         assert!(failure.sector * 512 > room, "{failure:?} with {room}");
         assert!(failure.sector * 512 <= 10 << 16, "{failure:?}");
     }
@@ -504,5 +568,158 @@ fn a_table_that_cannot_be_written_fails_the_conversion() {
         });
         let failure = run.outcome.result.unwrap_err();
         assert_eq!((failure.op, failure.device), (Op::Write, "output"));
+        // A cluster of data is named by its sector of the disk, of which it is the first here.
+        let sector = if cluster == 4 { 0 } else { cluster * 128 };
+        assert_eq!(failure.sector, sector, "{cluster}");
     }
 }
+
+#[test]
+fn what_lies_in_the_file_as_it_is_goes_by_large_requests() {
+    let disk = support::pattern(3, (1 << 20) + 300);
+    let source = RefCell::new(None);
+    let run = run(&[&disk], true, 1, |disks| {
+        source.replace(Some(Rc::clone(&disks[0])));
+    });
+    assert_eq!(run.outcome.result.unwrap(), Some(digest_of(&disk)));
+    let source = source.take().unwrap();
+    // Nine for the disk, and some to find out what it is.
+    assert!(source.get().served < 32, "{}", source.get().served);
+}
+
+#[test]
+fn the_sectors_of_a_hole_are_passed_at_once() {
+    let image = Qcow2::new(16, &[Hole, Hole, Hole, Data, Hole]).build();
+    let run = run(&[&image.bytes], true, 1, |disks| {
+        disks[1].get().zero_limits = (u32::MAX, 256);
+    });
+    assert!(run.outcome.result.is_ok());
+    // The second one lies behind a block that is on its way, and is reported with it.
+    assert_eq!(run.skipped, [3 * 128]);
+}
+
+#[test]
+fn few_slots_on_the_disks_that_are_read_are_enough() {
+    let mut image = Qcow2::new(19, &[Compressed; 4]);
+    image.disk = support::pattern(4, 4 << 19);
+    let large = image.build().bytes;
+    let small = Qcow2::new(16, &[Data, Compressed, Hole, Compressed, Data]);
+    for (bytes, disk) in [(&large, &image.disk), (&small.build().bytes, &small.disk)] {
+        for queue in [8, 16] {
+            let run = run(&[bytes], true, 2, |disks| {
+                disks[0].get().queue_max = queue;
+            });
+            assert_eq!(run.outcome.result.unwrap(), Some(digest_of(disk)));
+            assert!(run.target.get().data[..disk.len()] == *disk);
+        }
+    }
+}
+
+#[test]
+fn blocks_behind_one_that_is_late_wait_until_there_is_a_number_for_them() {
+    // Each a block of its own, more than there can be at once.
+    let puts = [Hole, Data].repeat(80);
+    let image = Qcow2::new(12, &puts);
+    let built = image.build();
+    // Not the first one, which is looked at to find out what it is.
+    let entry = built.first_l2 + 5 * 8;
+    let entry = u64::from_be_bytes(built.bytes[entry..entry + 8].try_into().unwrap());
+    let late = entry & 0x00ff_ffff_ffff_fe00;
+    for seed in 0..8 {
+        let setup = Setup {
+            seed,
+            digest: false,
+            ..Setup::default()
+        };
+        let run = setup.run(&[&built.bytes], |disks| {
+            disks[0].get().late = Some((late, 66));
+            disks[1].get().zero_limits = (u32::MAX, 256);
+        });
+        assert_eq!(run.outcome.result, Ok(None));
+        assert!(
+            run.target.get().data[..image.disk.len()] == image.disk,
+            "{seed}"
+        );
+    }
+}
+
+#[test]
+fn much_memory_does_not_make_more_fetches_than_there_are() {
+    let mut image = Qcow2::new(16, &[Compressed; 40]);
+    image.disk = support::pattern(6, 40 << 16);
+    let bytes = image.build().bytes;
+    for seed in 0..4 {
+        let setup = Setup {
+            seed,
+            memory: 4 << 20,
+            ..Setup::default()
+        };
+        let run = setup.run(&[&bytes], |_| {});
+        assert_eq!(run.outcome.result, Ok(Some(digest_of(&image.disk))));
+        assert!(run.target.get().data[..image.disk.len()] == image.disk);
+    }
+}
+
+#[test]
+fn a_large_cluster_that_inflates_to_too_little_is_refused() {
+    let mut image = Qcow2::new(19, &[Compressed]);
+    image.disk = support::pattern(9, 1 << 19);
+    let built = image.build();
+    let entry = &built.bytes[built.first_l2..built.first_l2 + 8];
+    let entry = u64::from_be_bytes(entry.try_into().unwrap());
+    let offset = (entry & ((1 << (62 - (19 - 8))) - 1)) as usize;
+    let mut bytes = built.bytes;
+    let short = miniz_oxide::deflate::compress_to_vec(&[7; 300_000], 6);
+    bytes[offset..offset + short.len()].copy_from_slice(&short);
+    let failure = run(&[&bytes], true, 1, |_| {}).outcome.result.unwrap_err();
+    assert_eq!((failure.op, failure.device), (Op::Broken, "input"));
+}
+
+#[test]
+fn large_grains_are_found_behind_their_markers() {
+    let grain = 256 << 10;
+    let mut image = Vmdk::new(true, &[Compressed, Hole, Compressed], grain, 3 * grain);
+    image.disk[..grain].copy_from_slice(&support::pattern(1, grain));
+    image.disk[2 * grain..].copy_from_slice(&support::pattern(2, grain));
+    check(&[&image.build()], &image.disk, "large grains");
+}
+
+#[test]
+fn tables_of_data_that_lie_far_apart_are_all_written() {
+    // A disk of four L2 tables, each of 512 MiB, at the start of which is the same data.
+    let image = Qcow2::new(16, &[Data]);
+    let built = image.build();
+    let mut bytes = built.bytes;
+    bytes[24..32].copy_from_slice(&(1537_u64 << 20).to_be_bytes());
+    bytes[36..40].copy_from_slice(&4_u32.to_be_bytes());
+    for index in 1..4 {
+        bytes.copy_within(built.l1..built.l1 + 8, built.l1 + 8 * index);
+    }
+    for seed in 0..4 {
+        let setup = Setup {
+            format: ConvertFormat::Qcow2,
+            seed,
+            digest: false,
+            ..Setup::default()
+        };
+        let run = setup.run(&[&bytes], |_| {});
+        assert_eq!(run.outcome.result, Ok(None));
+        let made = run.output();
+        assert_is_sound(&made, 4, "far apart");
+        let mut opened = support::open(&made).unwrap();
+        // A table gets its place as soon as it is complete, so that the file is the same whatever
+        // comes first: behind the first cluster of the next table, and before that of the one after.
+        for (index, cluster) in (0..4).zip([3, 4, 6, 8]) {
+            let mapping = opened.map(&mut &made[..], index << 29).unwrap();
+            let guest_formats::Content::Data { offset } = mapping.content else {
+                panic!("{mapping:?}");
+            };
+            assert_eq!(offset, cluster * CLUSTER, "{index}");
+            let offset = offset as usize;
+            assert!(made[offset..offset + image.disk.len()] == image.disk);
+        }
+    }
+}
+
+#[path = "chain_tests.rs"]
+mod chain;

@@ -146,3 +146,51 @@ impl Zeros {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use guest_kit::testing::memory::leak;
+
+    use super::*;
+
+    fn zeros(sectors: u32, segments: u32) -> (Zeros, Pool) {
+        let mut pool = Pool::new(leak(2 * PAGE));
+        let limits = ZeroLimits { sectors, segments };
+        (Zeros::new(Some(limits), &mut pool), pool)
+    }
+
+    #[test]
+    fn a_part_ends_at_a_grain_and_a_full_list_takes_no_more() {
+        let (mut zeros, mut pool) = zeros(20, 2);
+        assert_eq!(zeros.add(0, 1 << 20), 16 * SECTOR);
+        assert!(!zeros.is_full() && zeros.request(&mut pool, false).is_none());
+        assert_eq!(zeros.add(1 << 20, 700), 700);
+        assert!(zeros.is_full());
+        assert_eq!(zeros.add(2 << 20, 4096), 0);
+        let request = zeros.request(&mut pool, false).map(|request| request.len);
+        assert_eq!(request, Some(2 * 16));
+        let segments = [zero_segment(0, 16), zero_segment(2048, 2)].concat();
+        assert_eq!(pool.bytes(0, 32), segments);
+        assert!(!zeros.is_quiet() && zeros.take(STATUS_OK).is_ok());
+        assert!(zeros.is_quiet());
+    }
+
+    #[test]
+    fn a_list_is_not_longer_than_its_memory_whatever_the_output_takes() {
+        let (mut zeros, mut pool) = zeros(8, u32::MAX);
+        let taken = (0..3000).filter(|part| zeros.add(part * 8192, 4096) == 4096);
+        assert_eq!(taken.count(), PAGE / ZERO_SEGMENT_LEN);
+        let request = zeros.request(&mut pool, false).map(|request| request.len);
+        assert_eq!(request, Some(to_u32(PAGE)));
+    }
+
+    #[test]
+    fn what_was_found_is_noted_in_parts_that_the_output_takes() {
+        let (mut zeros, _) = zeros(16, 1);
+        zeros.found(0, 40 * SECTOR - 100);
+        assert_eq!(zeros.parts, [(0, 16), (16, 16), (32, 8)]);
+        zeros.found(80 * SECTOR, 8 * SECTOR);
+        zeros.found(72 * SECTOR, 8 * SECTOR);
+        assert_eq!(zeros.parts[3..], [(72, 16)]);
+    }
+}

@@ -116,6 +116,7 @@ fn requests_are_as_large_as_both_devices_allow() {
     let size = |input, output| request_size(&config, &device(input), &device(output));
     assert_eq!(size(u32::MAX, u32::MAX), Ok(65536));
     assert_eq!(size(u32::MAX, 10_000), Ok(8192));
+    assert_eq!(size(4096, u32::MAX), Ok(4096));
     assert_eq!(
         size(4095, 4096),
         Err(PlanError::SizeMax(Side::Input, 4095, 4096))

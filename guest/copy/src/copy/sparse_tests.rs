@@ -50,6 +50,9 @@ fn a_hole_is_neither_read_nor_written() {
     assert_eq!(zeroed, LEN as u64 - 3 * 4096);
     // One request for all holes, one or two for each piece of data, a flush.
     assert_eq!(setup.target.get().served, 1 + 2 + 1);
+    let [first, data, second, ..] = LIST.map(|units| units * 8);
+    let skipped = [first, first + data + second, LEN as u64 / 512];
+    assert_eq!(*setup.skipped.borrow(), skipped);
 }
 
 #[test]
@@ -86,6 +89,79 @@ fn a_device_that_takes_little_gets_many_declarations() {
 }
 
 #[test]
+fn a_copy_that_begins_with_data_has_passed_nothing_when_it_begins() {
+    let setup = sparse(job_of(64 << 10), &[0, 2, 6, 8]);
+    setup.assert_copies_all();
+    assert_eq!(*setup.skipped.borrow(), [8 * 8]);
+}
+
+#[test]
+fn a_device_that_takes_less_than_a_sector_or_no_part_at_all_is_written() {
+    for (limits, taken) in [((7, 3), false), ((8, 3), true), ((64, 0), false)] {
+        let job = Job {
+            output: 4096,
+            ..job_of(64 << 10)
+        };
+        let setup = sparse(job, &[2, 2, 6, 1]);
+        setup.target.get().zero_limits = limits;
+        setup.assert_copies_all();
+        assert_eq!(!setup.target.get().zeroed.is_empty(), taken, "{limits:?}");
+    }
+}
+
+#[test]
+fn a_list_of_holes_is_as_long_as_the_memory_and_the_device_allow() {
+    // 550 parts of 16 bytes.
+    let holes = if cfg!(miri) { 60 } else { 550 };
+    for limited in [false, true] {
+        let job = Job {
+            request: 4096,
+            ..job_of(holes * 8192)
+        };
+        let mut setup = sparse(job, &[1].repeat(2 * holes));
+        setup.target.get().zero_limits = (u32::MAX, u32::MAX);
+        if limited {
+            setup.target.get().features |= F_SIZE_MAX;
+            setup.target.get().size_max = 8000;
+        } else {
+            setup.pool = 8192;
+        }
+        setup.assert_copies_all();
+        assert_eq!(setup.target.get().zeroed.len(), holes);
+    }
+}
+
+#[test]
+fn zeros_are_looked_for_in_a_piece_and_not_behind_it() {
+    // Seven pieces for four slots: behind the last one lies data of an earlier one.
+    let setup = |seed| {
+        let mut setup = Setup::new(Job {
+            seed,
+            ..job_of(7 * 8192)
+        });
+        setup.target.get().features |= F_WRITE_ZEROES;
+        setup.search = true;
+        setup.source.get().data[6 * 8192..][..4096].fill(0);
+        setup
+    };
+    for seed in 0..4 {
+        let setup = setup(seed);
+        setup.assert_copies_all();
+        assert_eq!(setup.target.get().zeroed, [(6 * 8192, 4096)]);
+    }
+}
+
+#[test]
+fn how_long_the_digest_takes_is_the_sum_of_its_parts() {
+    let mut setup = Setup::new(Job::default());
+    setup.digest = true;
+    let (outcome, _) = setup.run();
+    assert_eq!(outcome.digest, Some(digest_of(&setup)));
+    // Seven pieces and the end.
+    assert_eq!(outcome.digest_ticks, 8 * 3);
+}
+
+#[test]
 fn zeros_that_are_found_are_declared_only_if_that_is_wanted() {
     for search in [false, true] {
         let mut setup = sparse(job_of(LEN), &LIST);
@@ -118,6 +194,18 @@ fn an_output_that_cannot_be_read_back_fails_with_its_sector() {
     let failure = setup.run().0.result.unwrap_err();
     assert_eq!((failure.op, failure.sector), (Op::Verify, 8));
     assert_eq!(failure.status, 1);
+}
+
+#[test]
+fn an_output_that_fails_while_it_is_read_back_is_not_verified() {
+    let mut setup = Setup::new(Job::default());
+    (setup.digest, setup.verify) = (true, true);
+    // Seven writes, a flush and a read before it.
+    setup.target.get().mischief = Some((9, Mischief::NeedsReset));
+    let (outcome, _) = setup.run();
+    let failure = outcome.result.unwrap_err();
+    assert_eq!((failure.op, failure.device), (Op::Verify, "output"));
+    assert_eq!(outcome.digest, None);
 }
 
 proptest! {

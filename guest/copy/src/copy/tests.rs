@@ -1,6 +1,7 @@
 //! The whole copy, between two disks in memory.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::panic)]
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use digest::Hasher;
@@ -57,11 +58,15 @@ struct Setup {
     search: bool,
     digest: bool,
     verify: bool,
+    /// The memory for data on its way, in bytes.
+    pool: usize,
+    /// Up to which sectors there were holes, in the last copy.
+    skipped: RefCell<Vec<u64>>,
 }
 
-/// Records the counts, which must never fall.
+/// Records the counts, which must never fall, and those up to which there were holes.
 #[derive(Default)]
-struct Counts(Vec<u64>);
+struct Counts(Vec<u64>, Vec<u64>);
 
 impl Observer for Counts {
     fn done(&mut self, sectors: u64) {
@@ -69,7 +74,9 @@ impl Observer for Counts {
         self.0.push(sectors);
     }
 
-    fn skipped(&mut self, _: u64) {}
+    fn skipped(&mut self, sectors: u64) {
+        self.1.push(sectors);
+    }
 
     fn idle(&mut self) {}
 }
@@ -88,6 +95,8 @@ impl Setup {
             search: false,
             digest: false,
             verify: false,
+            pool: 1 << 20,
+            skipped: RefCell::default(),
         }
     }
 
@@ -98,6 +107,7 @@ impl Setup {
         };
         let devices: [Rc<dyn Device>; 2] = [self.source.clone(), self.target.clone()];
         let ports = ports_with(&[], devices, job.seed ^ 2);
+        ports.tick_by(3);
         let mut disks = Disks::new(
             &ports,
             open(&self.source, Purpose::Read),
@@ -122,7 +132,7 @@ impl Setup {
         let source = DiskShape::new(Side::Input, from, job.input).unwrap();
         let target = DiskShape::new(Side::Output, to, job.output).unwrap();
         let plan = Plan::new(source, target, request).unwrap();
-        let mut pool = leak(1 << 20);
+        let mut pool = leak(self.pool);
         let mut counts = Counts::default();
         let parts = match &self.list {
             Some(list) => Selection::new(plan, list),
@@ -138,7 +148,9 @@ impl Setup {
         };
         let copy = (plan, parts);
         let engine = Engine::new(copy, extras, &mut disks, &mut pool, &mut counts, job.depth);
-        (engine.run(), counts.0)
+        let outcome = engine.run();
+        self.skipped.replace(counts.1);
+        (outcome, counts.0)
     }
 
     fn sectors(&self) -> u64 {
@@ -262,6 +274,16 @@ fn a_flush_that_fails_fails_the_copy_with_everything_counted() {
             digest_ticks: 0,
         }
     );
+}
+
+#[test]
+fn an_output_that_fails_at_the_flush_has_not_been_flushed() {
+    let setup = Setup::new(Job::default());
+    setup.target.get().mischief = Some((7, Mischief::NeedsReset));
+    let (outcome, _) = setup.run();
+    let failure = outcome.result.unwrap_err();
+    assert_eq!((failure.op, failure.device), (Op::Flush, "output"));
+    assert_eq!(outcome.count, 50);
 }
 
 #[test]

@@ -52,6 +52,8 @@ pub struct DiskState {
     pub corrupt: Option<usize>,
     /// A byte that can be written but not read.
     pub unreadable: Option<u64>,
+    /// A read that begins at this byte is answered only when so many other requests have been.
+    pub late: Option<(u64, usize)>,
     /// Bytes that were read.
     pub bytes_read: u64,
     /// From this request on, this goes wrong.
@@ -97,6 +99,7 @@ impl FakeDisk {
             zeroed: Vec::new(),
             corrupt: None,
             unreadable: None,
+            late: None,
             bytes_read: 0,
             mischief: None,
             refuse_features: false,
@@ -134,7 +137,7 @@ impl Device for FakeDisk {
 
     fn is_busy(&self) -> bool {
         let disk = self.get();
-        !disk.heads.is_empty() && disk.status & status::DEVICE_NEEDS_RESET == 0
+        !disk.ready().is_empty() && disk.status & status::DEVICE_NEEDS_RESET == 0
     }
 
     fn work(&self) {
@@ -254,14 +257,30 @@ impl DiskState {
         self.most_at_once = self.most_at_once.max(self.heads.len());
     }
 
+    /// The indices of the requests that may be answered.
+    fn ready(&self) -> Vec<usize> {
+        let all = 0..self.heads.len();
+        all.filter(|index| !self.is_late(self.heads[*index]))
+            .collect()
+    }
+
+    fn is_late(&self, head: u16) -> bool {
+        let Some((byte, _)) = self.late.filter(|(_, others)| self.served < *others) else {
+            return false;
+        };
+        let header = self.descriptor(head).0;
+        load::<u32>(header) == 0 && 512 * load::<u64>(header + 8) == byte
+    }
+
     fn work(&mut self, count: usize) {
         let old = self.used;
         for _ in 0..count {
-            if self.heads.is_empty() {
+            let ready = self.ready();
+            if ready.is_empty() {
                 break;
             }
-            let index = self.choose.below(self.heads.len());
-            let head = self.heads.remove(index);
+            let index = self.choose.below(ready.len());
+            let head = self.heads.remove(ready[index]);
             let due = self.mischief.filter(|(from, _)| self.served >= *from);
             self.served += 1;
             if let Some((_, Mischief::NeedsReset)) = due {
@@ -356,6 +375,7 @@ impl DiskState {
     fn zero(&mut self, address: u64, len: u32) -> u8 {
         assert_ne!(self.accepted & F_WRITE_ZEROES, 0);
         let parts = u64::from(len / 16);
+        assert!(self.accepted & F_SIZE_MAX == 0 || len <= self.size_max);
         assert!(len.is_multiple_of(16) && (1..=u64::from(self.zero_limits.1)).contains(&parts));
         if let Some(status) = self.zeroes_fail {
             return status;
@@ -378,9 +398,10 @@ impl DiskState {
     /// Asks for a kick only if there is nothing left to do.
     fn ask_for_kicks(&self) {
         let ring = self.part(register::QUEUE_DEVICE);
+        let is_idle = self.ready().is_empty();
         if self.accepted & F_EVENT_IDX == 0 {
-            store(ring, u16::from(!self.heads.is_empty()));
-        } else if self.heads.is_empty() {
+            store(ring, u16::from(!is_idle));
+        } else if is_idle {
             store(ring + 4 + 8 * u64::from(self.queue_num), self.seen);
         }
     }

@@ -20,6 +20,8 @@ pub struct FakePorts {
     accesses: Cell<usize>,
     /// How often there is nothing to be received yet.
     late: Cell<usize>,
+    /// What the clock shows, and by how much it rises each time that it is read.
+    clock: Cell<(u64, u64)>,
     idle: RefCell<Box<dyn FnMut()>>,
 }
 
@@ -42,6 +44,7 @@ impl FakePorts {
             com2: RefCell::default(),
             accesses: Cell::default(),
             late: Cell::default(),
+            clock: Cell::default(),
             idle: RefCell::new(Box::new(idle)),
         }
     }
@@ -49,6 +52,11 @@ impl FakePorts {
     /// Sends nothing until the guest has looked so many times.
     pub fn hesitate(&self, times: usize) {
         self.late.set(times);
+    }
+
+    /// Has a clock, which rises by `step` each time that it is read.
+    pub fn tick_by(&self, step: u64) {
+        self.clock.set((0, step));
     }
 
     pub fn accesses(&self) -> usize {
@@ -86,6 +94,12 @@ impl FakePorts {
 }
 
 impl Ports for FakePorts {
+    fn ticks(&self) -> u64 {
+        let (now, step) = self.clock.get();
+        self.clock.set((now + step, step));
+        now
+    }
+
     fn read(&self, port: u16) -> u8 {
         self.count();
         match port {

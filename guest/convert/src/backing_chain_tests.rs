@@ -1,0 +1,120 @@
+//! What the tables of one image are asked for, and what reading it costs.
+#![allow(clippy::unwrap_used)]
+
+use guest_formats::{Codec, Marker};
+
+use super::*;
+
+/// A layer over a raw file, for what does not depend on its tables.
+fn layer() -> Layer {
+    let options = Options {
+        claimed: Some(Format::Raw),
+        ..Options::default()
+    };
+    let file = [0; 512];
+    let (image, _) = Image::open(&mut &file[..], &options).unwrap();
+    Layer::new(image, 512)
+}
+
+fn cluster(offset: u64, length: u64, skip: u32) -> Compressed {
+    Compressed {
+        offset,
+        length,
+        codec: Codec::Deflate,
+        least: 65536,
+        size: 65536,
+        skip,
+        marker: Marker::None,
+    }
+}
+
+#[test]
+fn a_compressed_cluster_costs_what_its_bytes_are_and_at_another_place_what_they_make() {
+    let mut layer = layer();
+    // Also one that lies far behind.
+    for offset in [61_000, 10 << 20] {
+        let mut cost = |skip, at| layer.cost(&cluster(offset, 2000, skip), at);
+        assert_eq!(cost(0, 65536), 2000 - 1024);
+        assert_eq!(cost(4096, 65536 + 4096), 2000 - 1024, "more of the same");
+        assert_eq!(cost(0, 131_072), 65536);
+        assert_eq!(cost(100, 196_708), 65536);
+    }
+    let large = Compressed {
+        size: 2 << 20,
+        ..cluster(5 << 20, 600, 0)
+    };
+    assert_eq!(layer.cost(&large, 0), 64, "no codec makes it from fewer");
+}
+
+#[test]
+fn clusters_that_lie_near_each_other_are_remembered_side_by_side() {
+    let mut layer = layer();
+    let near = [61_000, 61_061, 61_000 + 2560];
+    for (at, offset) in (1..).zip(near) {
+        assert_eq!(layer.cost(&cluster(offset, 2000, 0), at * 65536), 976);
+    }
+    for offset in near {
+        assert_eq!(layer.cost(&cluster(offset, 2000, 0), 0), 65536);
+    }
+    // One that is remembered in the place of another is none that was shown before.
+    let other = 61_000 + 61 * 256;
+    assert_eq!(layer.cost(&cluster(other, 2000, 0), 65536), 976);
+}
+
+#[test]
+fn what_is_left_of_an_answer_is_the_answer_for_what_is_behind() {
+    let data = Mapping {
+        length: 10_000,
+        content: Content::Data { offset: 7000 },
+    };
+    let compressed = Mapping {
+        length: 10_000,
+        content: Content::Compressed(cluster(7000, 2000, 100)),
+    };
+    let rest = |mapping, length| behind(mapping, length).map(|rest| (rest.length, rest.content));
+    let expected = Content::Data { offset: 16_999 };
+    assert_eq!(rest(data, 9999), Some((1, expected)));
+    let expected = Content::Compressed(cluster(7000, 2000, 4196));
+    assert_eq!(rest(compressed, 4096), Some((5904, expected)));
+    for mapping in [data, compressed] {
+        assert_eq!(rest(mapping, 0), Some((10_000, mapping.content)));
+        assert_eq!(rest(mapping, 10_000), None);
+        assert_eq!(rest(mapping, u64::MAX), None);
+    }
+}
+
+#[test]
+fn the_tables_are_asked_once_for_a_long_answer() {
+    let mut layer = layer();
+    let file = [0; 512];
+    let whole = layer.map(&mut &file[..], 100).unwrap();
+    assert_eq!(whole.length, 412);
+    let entries = layer.entries;
+    let part = layer.map(&mut &file[..], 300).unwrap();
+    assert_eq!(behind(whole, 200), Some(part));
+    assert_eq!(layer.entries, entries);
+    // What is before it is none of it.
+    assert_eq!(layer.map(&mut &file[..], 0).unwrap().length, 512);
+    assert!(layer.entries < entries);
+}
+
+#[test]
+fn work_is_done_as_long_as_there_is_any_left_of_what_may_be() {
+    let mut left = 100;
+    assert!(spend(&mut left, 60, 5).is_ok() && spend(&mut left, 40, 6).is_ok());
+    assert!(spend(&mut left, 0, 7).is_ok());
+    let error = spend(&mut left, 1, 8).unwrap_err();
+    let finding = Finding {
+        reason: Reason::TooMuchWork,
+        at: 0,
+        value: 8,
+    };
+    assert!(matches!(error, Error::Refused(found) if found == finding));
+    let budgets = |length| {
+        let layer = Layer::new(layer().image, length);
+        (layer.budget, layer.entries)
+    };
+    assert_eq!(budgets(512), (1 << 20, 1 << 22));
+    assert_eq!(budgets(1 << 30), (8 << 30, 1 << 30));
+    assert_eq!(budgets(u64::MAX), (u64::MAX, 1 << 32));
+}
