@@ -34,7 +34,8 @@ fn config() -> VmmConfig {
 }
 
 fn disks() -> [Rc<FakeDisk>; 2] {
-    let source = (0..SECTORS).flat_map(|byte| [byte; 512]).collect();
+    let sectors: Vec<_> = (0..SECTORS).map(|byte| [byte; 512]).collect();
+    let source = sectors.into_flattened();
     let disks = [
         FakeDisk::new(source, 512, 3),
         FakeDisk::new(vec![0; 512 * usize::from(SECTORS)], 512, 4),
