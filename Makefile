@@ -33,7 +33,7 @@ STATIC_VMM = $(TARGET_DIR)/$(STATIC_TARGET)/release/vmm
 
 .PHONY: all build run demo static install uninstall doc generated picture test test-static test-nested test-oracles \
   fresh-check coverage deny lint bench bench-reference fuzz fuzz-coverage \
-  miri mutants clean help
+  miri $(MIRI_PARTS) miri-toolchain mutants clean help
 
 all: build
 
@@ -164,14 +164,21 @@ fuzz-coverage:
 	fuzz/measure
 
 # Miri is a component of nightly toolchains, though not of each night's.
+# It interprets one test after the other: `make -j3 -Oline miri` has more than one processor at it.
 MIRI = $(CARGO) +nightly miri test --locked
-miri: export MIRIFLAGS = -Zmiri-disable-isolation -Zmiri-permissive-provenance -Zmiri-ignore-leaks
-miri: export PROPTEST_CASES = 4
-miri:
+MIRI_PARTS = miri-shared miri-guest miri-vmm
+miri: $(MIRI_PARTS)
+$(MIRI_PARTS): export MIRIFLAGS = -Zmiri-disable-isolation -Zmiri-permissive-provenance -Zmiri-ignore-leaks
+$(MIRI_PARTS): export PROPTEST_CASES = 4
+$(MIRI_PARTS): miri-toolchain
+miri-toolchain:
 	@$(CARGO) +nightly miri --version >/dev/null 2>&1 || { echo 'make miri needs a nightly toolchain with Miri: rustup toolchain install nightly --component miri' >&2; exit 2; }
+miri-shared:
 	$(MIRI) --package guest-abi --package guest-protocol
+miri-guest:
 	$(MIRI) --lib --manifest-path guest/Cargo.toml --package guest-kit --package guest-copy --package guest-inspect -- --skip machine::
-	$(MIRI) --lib --manifest-path guest/Cargo.toml --package guest-convert -- pool:: config:: engine::place::
+	$(MIRI) --lib --manifest-path guest/Cargo.toml --package guest-convert -- pool:: config::
+miri-vmm:
 	$(MIRI) --lib --package vmm -- --skip files:: virtio:: devices:: storage::
 
 # In a copy of the tree, since the guest's workspace needs what is beside it. FILES narrows it:
