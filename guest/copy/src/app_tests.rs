@@ -140,7 +140,9 @@ fn a_copy_says_what_the_reference_shows() {
 fn the_messages_are_the_same_however_requests_are_pipelined() {
     let (_, ports) = start(&config(), &disks());
     let expected = ports.com1();
-    for (request_size, queue_depth) in [(512, 1), (512, 0), (65536, 1), (1024, 3)] {
+    let all = [(1024, 3), (512, 0), (512, 1), (65536, 1)];
+    let some = if cfg!(miri) { &all[..2] } else { &all };
+    for &(request_size, queue_depth) in some {
         let mut config = config();
         config.request_size = request_size;
         config.queue_depth = queue_depth;
