@@ -165,8 +165,8 @@ fuzz-coverage:
 
 # Miri is a component of nightly toolchains, though not of each night's.
 # It interprets one test after the other: with `make -j2 -Oline miri` two processors do. Each part can
-# also be had alone.
-MIRI = $(CARGO) +nightly miri test --locked
+# also be had alone. What cargo starts has no use for make's own way to count jobs, and warns of it.
+MIRI = MAKEFLAGS= $(CARGO) +nightly miri test --locked
 MIRI_GUEST = $(MIRI) --lib --manifest-path guest/Cargo.toml --package
 MIRI_PARTS = miri-block miri-devices miri-copy miri-kit miri-inspect miri-convert miri-shared
 miri: $(MIRI_PARTS)
