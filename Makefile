@@ -33,7 +33,7 @@ STATIC_VMM = $(TARGET_DIR)/$(STATIC_TARGET)/release/vmm
 
 .PHONY: all build run demo static install uninstall doc generated picture test test-static test-nested test-oracles \
   fresh-check coverage deny lint bench bench-reference fuzz fuzz-coverage \
-  miri mutants clean help
+  miri $(MIRI_PARTS) miri-toolchain mutants clean help
 
 all: build
 
@@ -164,15 +164,31 @@ fuzz-coverage:
 	fuzz/measure
 
 # Miri is a component of nightly toolchains, though not of each night's.
-MIRI = $(CARGO) +nightly miri test --locked
-miri: export MIRIFLAGS = -Zmiri-disable-isolation -Zmiri-permissive-provenance -Zmiri-ignore-leaks
-miri: export PROPTEST_CASES = 4
-miri:
+# It interprets one test after the other: with `make -j2 -Oline miri` two processors do. Each part can
+# also be had alone. What cargo starts has no use for make's own way to count jobs, and warns of it.
+MIRI = MAKEFLAGS= $(CARGO) +nightly miri test --locked
+MIRI_GUEST = $(MIRI) --lib --manifest-path guest/Cargo.toml --package
+MIRI_PARTS = miri-block miri-devices miri-copy miri-kit miri-inspect miri-convert miri-shared
+miri: $(MIRI_PARTS)
+$(MIRI_PARTS): export MIRIFLAGS = -Zmiri-disable-isolation -Zmiri-permissive-provenance -Zmiri-ignore-leaks
+$(MIRI_PARTS): export PROPTEST_CASES = 4
+$(MIRI_PARTS): miri-toolchain
+miri-toolchain:
 	@$(CARGO) +nightly miri --version >/dev/null 2>&1 || { echo 'make miri needs a nightly toolchain with Miri: rustup toolchain install nightly --component miri' >&2; exit 2; }
+miri-shared:
 	$(MIRI) --package guest-abi --package guest-protocol
-	$(MIRI) --lib --manifest-path guest/Cargo.toml --package guest-kit --package guest-copy --package guest-inspect -- --skip machine::
-	$(MIRI) --lib --manifest-path guest/Cargo.toml --package guest-convert -- pool:: config:: engine::place::
-	$(MIRI) --lib --package vmm -- --skip files:: virtio:: devices:: storage::
+miri-kit:
+	$(MIRI_GUEST) guest-kit -- --skip machine::
+miri-copy:
+	$(MIRI_GUEST) guest-copy
+miri-inspect:
+	$(MIRI_GUEST) guest-inspect
+miri-convert:
+	$(MIRI_GUEST) guest-convert -- pool:: config::
+miri-block:
+	$(MIRI) --lib --package vmm -- virtio::block::
+miri-devices:
+	$(MIRI) --lib --package vmm -- --skip files:: --skip virtio::block:: virtio:: devices:: storage::
 
 # In a copy of the tree, since the guest's workspace needs what is beside it. FILES narrows it:
 # FILES='src/virtio/chain.rs src/files/*.rs'; files of the guest begin with guest/.

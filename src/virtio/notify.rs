@@ -232,6 +232,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri knows no signals")]
     fn a_signal_to_the_thread_interrupts_a_wait() {
         extern "C" fn nothing(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {}
         let signal = SIGRTMIN() + 1;
@@ -268,6 +269,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri knows no signals")]
     fn no_notification_is_lost_between_waits_that_signals_interrupt() {
         extern "C" fn nothing(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {}
         let signal = SIGRTMIN() + 2;

@@ -35,7 +35,8 @@ fn config() -> VmmConfig {
 }
 
 fn disks() -> [Rc<FakeDisk>; 2] {
-    let source = (0..SECTORS).flat_map(|byte| [byte; 512]).collect();
+    let sectors: Vec<_> = (0..SECTORS).map(|byte| [byte; 512]).collect();
+    let source = sectors.into_flattened();
     let disks = [
         FakeDisk::new(source, 512, 3),
         FakeDisk::new(vec![0; 512 * usize::from(SECTORS)], 512, 4),
@@ -159,7 +160,9 @@ fn a_digest_that_is_wanted_is_told_at_the_end() {
 fn the_messages_are_the_same_however_requests_are_pipelined() {
     let (_, ports) = start(&config(), &disks());
     let expected = ports.com1();
-    for (request_size, queue_depth) in [(512, 1), (512, 0), (65536, 1), (1024, 3)] {
+    let all = [(1024, 3), (512, 0), (512, 1), (65536, 1)];
+    let some = if cfg!(miri) { &all[..2] } else { &all };
+    for &(request_size, queue_depth) in some {
         let mut config = config();
         config.request_size = request_size;
         config.queue_depth = queue_depth;

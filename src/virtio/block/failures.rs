@@ -154,7 +154,7 @@ mod tests {
     fn what_is_left_of_one_error_is_no_more_than_can_be_remembered() {
         let failures = Failures::default();
         failures.add(failed(IoOperation::Write, 0, 1 << 20));
-        for sector in (1..2048).step_by(2) {
+        for sector in (1..4 * MAX_PIECES as u64).step_by(2) {
             failures.make_good(IoOperation::Write, extent(sector * 512, 512));
         }
         assert!(failures.lock().pieces.len() <= MAX_PIECES);

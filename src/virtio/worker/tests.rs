@@ -76,6 +76,7 @@ fn device(script: Script, features: u64) -> (Arc<QueueWorker<Scripted>>, Driver)
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "65,536 descriptors take Miri many minutes")]
 fn long_chains_are_work_that_another_round_goes_on_with() {
     let (device, mut driver) = device(Script::TakeOne, VERSION_1);
     // Many heads of the same chain, which has as many descriptors as there are.

@@ -74,11 +74,11 @@ mod tests {
 
     #[test]
     fn one_bit_anywhere_is_no_zero() {
-        let longest = if cfg!(miri) { 300 } else { 4096 };
+        let (longest, step) = if cfg!(miri) { (300, 17) } else { (4096, 1) };
         for len in [1, 15, 16, 255, 256, 257, longest] {
             let mut bytes = vec![0; len];
             assert!(is_zero(&bytes));
-            for at in 0..len {
+            for at in (0..len).rev().step_by(step) {
                 bytes[at] = 0x80 >> (at % 8);
                 assert!(!is_zero(&bytes), "{at} of {len}");
                 bytes[at] = 0;

@@ -46,7 +46,7 @@ fn a_driver_that_waits_for_each_request_is_helped_and_not_asked_to_kick() {
 #[test]
 fn who_has_no_helper_is_always_asked_to_kick() {
     let mut rig = Rig::new();
-    for _ in 0..100 {
+    for _ in 0..if cfg!(miri) { 30 } else { 100 } {
         one_by_kick(&mut rig);
         assert!(asks_for_kicks(&rig));
     }
@@ -104,7 +104,7 @@ fn a_helper_goes_back_to_a_driver_that_wanted_to_know_and_does_the_rest_when_it_
 
 #[test]
 fn every_request_is_answered_whoever_comes_and_goes() {
-    const REQUESTS: u16 = if cfg!(miri) { 100 } else { 20_000 };
+    const REQUESTS: u16 = if cfg!(miri) { 20 } else { 20_000 };
     let mut rig = Rig::with(512, false);
     rig.start(VERSION_1 | EVENT_IDX);
     let block = rig.block.clone();

@@ -13,7 +13,7 @@ mod zeroes;
 
 use std::io;
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use vm_memory::{Bytes, GuestAddress, VolatileSlice};
@@ -37,6 +37,11 @@ const STATUS: u64 = HEADERS + 16;
 const UNANSWERED: u8 = 0xff;
 
 const CAPACITY: u64 = 1 << 20;
+/// Each sector is filled with its number, less a multiple of 251.
+static CONTENTS: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let sectors = (0..CAPACITY / 512).map(|sector| [u8::try_from(sector % 251).unwrap(); 512]);
+    sectors.collect::<Vec<_>>().into_flattened()
+});
 const ID: &[u8; 20] = b"a-disk-of-the-tests\0";
 
 /// What the backend was asked for: offset, bytes, buffers.
@@ -135,12 +140,8 @@ impl Rig {
     }
 
     fn of(config: &BlockConfig) -> Self {
-        let mut contents = vec![0; usize::try_from(CAPACITY).unwrap()];
-        for (sector, bytes) in contents.chunks_mut(512).enumerate() {
-            bytes.fill(u8::try_from(sector % 251).unwrap());
-        }
         let backend = Recorder {
-            storage: MemoryStorage::new(contents),
+            storage: MemoryStorage::new(CONTENTS.clone()),
             calls: Mutex::default(),
             bad: Mutex::new(0..0),
         };

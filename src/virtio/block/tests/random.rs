@@ -138,7 +138,8 @@ fn random_drivers_neither_crash_nor_hang_the_disk() {
     };
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let mut runner = TestRunner::new_with_rng(config, rng);
-    let steps = prop::collection::vec(step(), 1..120);
+    let longest = if cfg!(miri) { 30 } else { 120 };
+    let steps = prop::collection::vec(step(), 1..longest);
     runner
         .run(&(steps, any::<bool>()), |(steps, read_only)| {
             let mut rig = Rig::with(512, read_only);
