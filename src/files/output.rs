@@ -25,7 +25,6 @@ use super::device;
 use super::error::{FileError, Role};
 use super::identity::{Identity, Known};
 use super::input::InputFile;
-use super::place::Place;
 use super::staging::{Naming, Staging};
 use super::sync::{Synced, sync_all};
 use super::system::fstat;
