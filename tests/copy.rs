@@ -305,7 +305,7 @@ fn a_file_that_comes_to_the_name_meanwhile_is_replaced_and_nobody_gets_more() {
         assert!(
             finished
                 .stderr
-                .contains("only the owner may use the new one"),
+                .contains("only the user who ran vmm may use the new one"),
             "{finished:?}"
         );
         assert_eq!(mode(&files.output()), 0o600);

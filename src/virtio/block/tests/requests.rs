@@ -26,6 +26,7 @@ fn the_device_says_what_it_is_and_what_it_offers() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "Miri knows no limits of a process")]
 fn a_host_without_another_descriptor_is_told_with_what_to_raise() {
     let source = io::Error::from_raw_os_error(libc::EMFILE);
     let told = NewBlockError::EventFd(source).to_string();
