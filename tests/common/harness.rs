@@ -39,7 +39,7 @@ pub(crate) fn main() -> ExitCode {
 /// The tests may have been started by something that ignores signals, as nohup(1) does. What they start
 /// would ignore them too.
 fn heed_signals() {
-    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+    for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGHUP] {
         // SAFETY: the default action needs no code of ours, and no other thread has been started.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }

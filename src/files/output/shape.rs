@@ -55,17 +55,16 @@ impl OutputFile {
         }
     }
 
-    /// Makes a new file `length` bytes long before anything is written, if its file system takes that
-    /// for a hole. XFS takes room behind the end of a file that grows, and keeps what has become a part
-    /// of the file, so that a file that grows over its holes would have room in them.
+    /// Makes a new file `length` bytes long that is not so long yet, if its file system takes that for a
+    /// hole. XFS takes room behind the end of a file that grows, and keeps what has become a part of the
+    /// file, so that a file that grows over its holes has room in them. So this is best done before
+    /// anything is written.
     ///
     /// # Errors
     ///
     /// Such a length is not possible there.
     pub fn expect_length(&self, length: u64) -> Result<(), FileError> {
-        let coverage = lock(&self.coverage);
-        let grows = self.staging.is_some() && !self.fills_holes && length <= self.most;
-        match grows && coverage.covered() == 0 {
+        match self.staging.is_some() && !self.fills_holes && length <= self.most {
             true => self.resize(length, |size| size < length),
             false => Ok(()),
         }
