@@ -264,6 +264,16 @@ fn an_owner_who_loses_the_old_file_during_the_copy_does_not_get_the_new_one() {
     }
 }
 
+/// A command that runs one ignored test of this file, from `program`, on what is in `folder`.
+fn again(program: &Path, test: &str, folder: &Path) -> Command {
+    let mut command = Command::new(program);
+    command
+        .args(["--exact", &format!("files::output::tests::kept::{test}")])
+        .args(["--ignored", "--nocapture"])
+        .env("VMM_TEST_FOLDER", folder);
+    command
+}
+
 /// Only who may give files away, but not change those of others, meets this: the test runs itself
 /// again so.
 #[test]
@@ -299,14 +309,8 @@ fn who_may_not_change_files_of_others_keeps_the_copy_and_its_mode() {
         fs::write(&path, "old").unwrap();
         std::os::unix::fs::chown(&path, Some(40_003), None).unwrap();
         set_mode(&path, 0o666);
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command
-            .args([
-                "--exact",
-                "files::output::tests::kept::replace_without_a_capability",
-            ])
-            .args(["--ignored", "--nocapture"])
-            .env("VMM_TEST_FOLDER", folder.path());
+        let program = std::env::current_exe().unwrap();
+        let mut command = again(&program, "replace_without_a_capability", folder.path());
         let without = move || {
             for capability in dropped {
                 // SAFETY: the call takes numbers.
@@ -363,17 +367,8 @@ fn an_owner_and_group_that_cannot_be_kept_are_told_and_nobody_gets_more() {
         fs::write(&path, "old").unwrap();
         std::os::unix::fs::chown(&path, Some(40_003), Some(40_004)).unwrap();
         set_mode(&path, old);
-        let output = Command::new(&tests)
-            .uid(40_001)
-            .gid(40_002)
-            .args([
-                "--exact",
-                "files::output::tests::kept::replace_as_another_user",
-            ])
-            .args(["--ignored", "--nocapture"])
-            .env("VMM_TEST_FOLDER", folder.path())
-            .output()
-            .unwrap();
+        let mut command = again(&tests, "replace_as_another_user", folder.path());
+        let output = command.uid(40_001).gid(40_002).output().unwrap();
         assert!(output.status.success(), "{output:?}");
         let now = fs::metadata(&path).unwrap();
         assert_eq!((now.uid(), now.gid()), (40_001, 40_002));
