@@ -190,3 +190,17 @@ fn a_file_that_was_exchanged_meanwhile_is_not_replaced() {
         assert_eq!(names(&folder), ["statistics"]);
     }
 }
+
+#[test]
+fn a_file_whose_old_one_was_removed_meanwhile_gets_the_free_name() {
+    let folder = folder();
+    let path = folder.path().join("statistics");
+    for naming in [Naming::Unnamed, Naming::Hidden] {
+        std::fs::write(&path, "old").unwrap();
+        let file = NewFile::create_named(Role::Statistics, &path, naming).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(file.save(b"statistics").unwrap(), None);
+        assert_eq!(std::fs::read(&path).unwrap(), b"statistics");
+        assert_eq!(names(&folder), ["statistics"]);
+    }
+}

@@ -26,7 +26,8 @@ impl Staging {
         &self,
         file: BorrowedFd<'_>,
     ) -> Result<Option<&'static str>, FileError> {
-        self.name(file).map_err(|errno| self.failed(errno))
+        self.name(file, |_| true)
+            .map_err(|errno| self.failed(errno))
     }
 
     /// The same, unless another file has got the name than the one from before: then nothing is done.
@@ -38,14 +39,8 @@ impl Staging {
         &self,
         file: BorrowedFd<'_>,
     ) -> Result<Option<&'static str>, FileError> {
-        match self.taken() {
-            Taken::ByAnother { had: true } => Err(self.failed(Errno::EXIST)),
-            Taken::ByAnother { had: false } => {
-                let claimed = self.claim(file).map(|()| None);
-                claimed.map_err(|errno| self.failed(errno))
-            }
-            _ => self.put_in_place(file),
-        }
+        let known = |taken| !matches!(taken, Taken::ByAnother { .. });
+        self.name(file, known).map_err(|errno| self.failed(errno))
     }
 
     /// What has the name, if something has it.
@@ -73,12 +68,20 @@ impl Staging {
         }
     }
 
-    fn name(&self, file: BorrowedFd<'_>) -> Result<Option<&'static str>, Errno> {
+    /// Gives `file` its name. What has it is replaced if that is `replaceable`.
+    fn name(
+        &self,
+        file: BorrowedFd<'_>,
+        replaceable: impl Fn(Taken) -> bool,
+    ) -> Result<Option<&'static str>, Errno> {
         match self.claim(file) {
             Err(Errno::EXIST) => {}
             claimed => return claimed.map(|()| None),
         }
         let taken = self.taken();
+        if !replaceable(taken) {
+            return Err(Errno::EXIST);
+        }
         taken.restrict(file, self.user)?;
         if self.naming == Naming::Unnamed {
             link_once(&self.place, file, OsStr::new(&self.temporary))?;
@@ -141,13 +144,10 @@ impl Staging {
     fn rename_to_free(&self, file: BorrowedFd<'_>) -> Result<(), Errno> {
         let folder = &self.place.folder;
         match rename_to_free(folder, self.temporary.as_str(), folder, &self.place.name) {
-            // A file system that cannot do that replaces what is there.
-            Err(Errno::INVAL | Errno::NOSYS) => {
-                if self.place.existing.is_some() {
-                    self.taken().restrict(file, self.user)?;
-                }
-                self.rename_at_last(file)
-            }
+            // A file system that cannot do that replaces what is there. If something was there when the run
+            // began, it is dealt with as if it still were.
+            Err(Errno::INVAL | Errno::NOSYS) if self.place.existing.is_some() => Err(Errno::EXIST),
+            Err(Errno::INVAL | Errno::NOSYS) => self.rename_at_last(file),
             Err(Errno::EXIST) => Err(Errno::EXIST),
             renamed => self.settle(renamed, file),
         }
