@@ -1,11 +1,10 @@
 //! The `vmm` program: arguments in, exit status out. Everything else is in the library.
 
 use std::ffi::OsString;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use rustix::io::retry_on_intr;
 use vmm::cli::{self, Command};
 use vmm::operations::{check, convert, copy, inspect};
 use vmm::reason::reason;
@@ -49,7 +48,7 @@ fn arguments() -> Vec<OsString> {
 /// Prints what was asked for. A reader who has gone away has read enough, but a text that got
 /// lost is a failure.
 fn print(text: &str) -> ExitCode {
-    match write_out(text.as_bytes()) {
+    match Stdout.write_all(text.as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => fail(
             &format!("cannot write to standard output: {}", reason(&error)),
             RunEnd::HostError,
@@ -59,14 +58,17 @@ fn print(text: &str) -> ExitCode {
     }
 }
 
-/// Writes all of it to standard output. Rust's own handle takes a closed stream for one that takes all.
-fn write_out(mut bytes: &[u8]) -> io::Result<()> {
-    let stdout = io::stdout();
-    while !bytes.is_empty() {
-        let written = retry_on_intr(|| rustix::io::write(&stdout, bytes))?;
-        bytes = &bytes[written..];
+/// Standard output as it is: Rust's own handle takes a closed stream for one that takes all.
+struct Stdout;
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::io::write(io::stdout(), bytes)?)
     }
-    Ok(())
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Says why nothing was run. For a program that wants JSON the last object, and the only one, says so

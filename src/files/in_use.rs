@@ -9,16 +9,17 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::identity::Identity;
-use super::layers::{Layers, folder_of, number};
+use super::layers::{Layers, folder_of, node_in, number};
 use super::system::open;
 
-/// Whether a file system is mounted that has bytes in common with the device that `layers` are of, or
-/// a device with such bytes is claimed, as swap space and volumes claim theirs. What cannot be found out
-/// is taken for no.
-pub(super) fn is_in_use(layers: &Layers, device: u64) -> bool {
+/// Whether a file system is mounted that has bytes in common with the device with this number, or a
+/// device with such bytes is claimed, as swap space and volumes claim theirs. What cannot be found out is
+/// taken for no.
+pub(super) fn is_in_use(device: u64) -> bool {
+    let layers = Layers::of(Identity::of_block_device(device));
     // A mounted device may have no name in /dev, as in a container.
-    let mounted = || mounted().into_iter().map(Identity::of_block_device);
-    mounted().any(|other| layers.share_with(other)) || is_claimed(layers, device)
+    let mut mounted = mounted().into_iter().map(Identity::of_block_device);
+    mounted.any(|other| layers.share_with(other)) || is_claimed(&layers, device)
 }
 
 /// The devices of all file systems that are mounted. The third field is the device
@@ -38,12 +39,9 @@ fn is_claimed(layers: &Layers, device: u64) -> bool {
     let own_disk = disk_of(device);
     let devices = fs::read_dir("/sys/class/block").into_iter().flatten();
     devices.flatten().any(|entry| {
-        let node = fs::read_to_string(entry.path().join("dev")).ok();
-        let Some(node) = node.and_then(|text| number(text.trim())) else {
-            return false;
-        };
-        disk_of(node) != own_disk
-            && layers.share_with(Identity::of_block_device(node))
+        let shares =
+            |node| disk_of(node) != own_disk && layers.share_with(Identity::of_block_device(node));
+        node_in(&entry.path()).is_some_and(shares)
             && cannot_be_claimed(&device_path(&entry.file_name().to_string_lossy()))
     })
 }

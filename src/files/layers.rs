@@ -133,11 +133,16 @@ fn directly_below(upper: Identity, range: Option<&Range<u64>>) -> Vec<Layer> {
 
 /// These bytes of the device with this folder.
 fn device(folder: &Path, range: Option<Range<u64>>) -> Option<Layer> {
-    let node = number(fs::read_to_string(folder.join("dev")).ok()?.trim())?;
+    let node = node_in(folder)?;
     Some(Layer {
         identity: Identity::of_block_device(node),
         range,
     })
+}
+
+/// The number of the device with this folder.
+pub(super) fn node_in(folder: &Path) -> Option<u64> {
+    number(fs::read_to_string(folder.join("dev")).ok()?.trim())
 }
 
 /// A device number, as `major:minor`.

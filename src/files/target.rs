@@ -11,7 +11,6 @@ use super::device;
 use super::error::{FileError, Role};
 use super::identity::{Identity, Known};
 use super::in_use::is_in_use;
-use super::layers::Layers;
 use super::open::{kind_name, open_failed};
 use super::place::{Place, find_place};
 use super::system::{fstat, open, statat};
@@ -90,12 +89,8 @@ fn open_block_device(
     if device::is_read_only(&device) {
         return Err(failed(Errno::ROFS));
     }
-    if !force {
-        let opened = Identity::of(&fstat(&device).map_err(failed)?);
-        let node = opened.block_device().unwrap_or(0);
-        if is_in_use(&Layers::of(opened), node) {
-            return Err(failed(Errno::BUSY));
-        }
+    if !force && is_in_use(fstat(&device).map_err(failed)?.st_rdev) {
+        return Err(failed(Errno::BUSY));
     }
     let size = device::size(&device).map_err(|source| FileError::Open {
         role,
