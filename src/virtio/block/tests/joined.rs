@@ -6,17 +6,18 @@ use vm_memory::GuestMemoryMmap;
 use super::*;
 use crate::virtio::testing::{DATA, MEMORY_SIZE, USED_RING};
 
+/// Has the first `count` sectors from sector 20 on read to one place after the other.
+fn push_neighbours(rig: &mut Rig, count: u16) {
+    for slot in 0..count {
+        let data = (DATA + u64::from(slot) * 512, 512);
+        rig.push(slot, IN, 20 + u64::from(slot), data);
+    }
+}
+
 #[test]
 fn neighbours_are_read_by_one_call_with_one_buffer() {
     let mut rig = Rig::new();
-    for slot in 0..10 {
-        rig.push(
-            slot,
-            IN,
-            20 + u64::from(slot),
-            (DATA + u64::from(slot) * 512, 512),
-        );
-    }
+    push_neighbours(&mut rig, 10);
     rig.work();
     assert_eq!(rig.calls(), [(IoOperation::Read, 20 * 512, 5120, 1)]);
     assert_eq!(rig.driver.used_index(), 10);
@@ -165,14 +166,7 @@ fn a_run_has_no_more_segments_than_its_limit_wherever_in_the_batch_it_is() {
 fn when_a_run_fails_only_the_bad_request_gets_ioerr() {
     let mut rig = Rig::new();
     *rig.block.storage().bad.lock().unwrap() = 22 * 512..22 * 512 + 1;
-    for slot in 0..4 {
-        rig.push(
-            slot,
-            IN,
-            20 + u64::from(slot),
-            (DATA + u64::from(slot) * 512, 512),
-        );
-    }
+    push_neighbours(&mut rig, 4);
     rig.work();
     let status = |slot: u64| rig.driver.byte(HEADERS + slot * 32 + 16);
     assert_eq!([0, 1, 2, 3].map(status), [OK, OK, IOERR, OK]);
