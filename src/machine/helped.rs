@@ -87,10 +87,8 @@ impl Helped {
         };
         self.sign.store(sign, Ordering::Relaxed);
         match sign {
-            0 => self.works.store(false, Ordering::Relaxed),
-            SURE if !self.works.swap(true, Ordering::Relaxed) => {
-                self.each(|device| device.serve_by_kicks());
-            }
+            0 => self.works.store(false, Ordering::SeqCst),
+            SURE if !self.works.swap(true, Ordering::SeqCst) => self.leave_to_kicks(),
             _ => {}
         }
     }
@@ -98,10 +96,24 @@ impl Helped {
     /// Serves the queues of these devices. Returns whether any buffer was used.
     pub(super) fn serve(&self) -> bool {
         let mut any = false;
-        if self.helps.load(Ordering::Relaxed) && !self.works.load(Ordering::Relaxed) {
+        if self.is_on() {
             self.each(|device| any |= device.serve_here());
+            // Another thread may have ended helping before one of the queues was served, which then
+            // took this for the beginning of more help.
+            if !self.is_on() {
+                self.leave_to_kicks();
+            }
         }
         any
+    }
+
+    /// Whether the devices are helped at present.
+    fn is_on(&self) -> bool {
+        self.helps.load(Ordering::SeqCst) && !self.works.load(Ordering::SeqCst)
+    }
+
+    fn leave_to_kicks(&self) {
+        self.each(|device| device.serve_by_kicks());
     }
 
     /// Notes that the guest has just been served.
@@ -114,8 +126,8 @@ impl Helped {
     pub(super) fn look_after_guest(&self) {
         let ended = self.last().ended;
         if self.serve() && ended.elapsed() >= ABSENCE {
-            self.helps.store(false, Ordering::Relaxed);
-            self.each(|device| device.serve_by_kicks());
+            self.helps.store(false, Ordering::SeqCst);
+            self.leave_to_kicks();
         }
     }
 

@@ -7,7 +7,7 @@ use virtio_queue::{Queue, QueueT};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::lane::{LaneContext, Round};
+use super::lane::LaneContext;
 use super::{DeviceFault, QueueWorker, Service};
 use crate::virtio::notify::is_readable;
 use crate::virtio::{ActivateError, Notifier, VirtioDevice};
@@ -44,8 +44,8 @@ impl<S: Service> QueueWorker<S> {
         let (Some(lane), Some(kick)) = (self.lanes.get(index), self.kicks.get(index)) else {
             return false;
         };
-        // The order matters: a kick that is not there any more was taken by a thread that had set
-        // `busy` before. The first look spares the system call while the device works.
+        // The order matters: a kick that is not there any more was taken by a thread that counts as
+        // busy since before. The first look spares the system call while the device works.
         lane.is_busy() || is_readable(kick) || lane.is_busy()
     }
 }
@@ -109,13 +109,8 @@ impl<S: Service> VirtioDevice for QueueWorker<S> {
     }
 
     fn serve_here(&self) -> bool {
-        let help = |index: usize| {
-            let (round, used) = self.lanes[index].help(&self.context(index));
-            if round == Round::More {
-                self.look_again(index);
-            }
-            used
-        };
+        let help =
+            |index: usize| self.lanes[index].help(&self.context(index), || self.look_again(index));
         (0..self.lanes.len()).fold(false, |any, index| help(index) | any)
     }
 

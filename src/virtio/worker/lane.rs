@@ -4,7 +4,7 @@
 //! (see [`VirtioDevice::serve_here`](crate::virtio::VirtioDevice::serve_here)). All of a lane's
 //! state is behind one lock, so that there is no moment at which neither of them looks.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 
 use virtio_queue::{Queue, QueueT};
@@ -77,9 +77,10 @@ struct Active {
 #[derive(Debug, Default)]
 pub(super) struct Lane<R> {
     work: Mutex<Work<R>>,
-    /// Set before the kick is taken from its eventfd and cleared when the queue has been looked
-    /// at, so that at any time one of the two tells of work to come.
-    busy: AtomicBool,
+    /// How many threads are about to look at the queue or do so. Each counts itself before it takes
+    /// what has called it, a kick or the wish for help, and no longer once it has looked, so that at
+    /// any time one of the two tells of work to come.
+    busy: AtomicU32,
     /// What [`Habit::wants_help`] said after the last turn. A helper reads it without the lock.
     wants_help: AtomicBool,
     /// Whether a helper serves this queue again and again. As long as its help is wanted the driver
@@ -127,7 +128,7 @@ impl<R: Default + Send> Lane<R> {
     }
 
     pub(super) fn is_busy(&self) -> bool {
-        self.busy.load(Ordering::SeqCst)
+        self.busy.load(Ordering::SeqCst) != 0
     }
 
     /// Does what a kick asks for; `take_kick` makes the eventfd unreadable. Without an active queue
@@ -138,32 +139,44 @@ impl<R: Default + Send> Lane<R> {
         take_kick: impl FnOnce(),
         look_again: impl FnOnce(),
     ) {
-        self.busy.store(true, Ordering::SeqCst);
+        self.busy.fetch_add(1, Ordering::SeqCst);
         take_kick();
         self.counts.kicks.fetch_add(1, Ordering::Relaxed);
         if self.round(&mut self.lock(), context, Thread::OfDevice) == Round::More {
             look_again();
         }
-        self.busy.store(false, Ordering::SeqCst);
+        self.busy.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Does what the queue asks for on the thread of a helper, if it wants help. The second value
-    /// says whether that used any chains.
-    pub(super) fn help<S: Service<Room = R>>(&self, context: &LaneContext<'_, S>) -> (Round, bool) {
+    /// Does what the queue asks for on the thread of a helper, if it wants help. Returns whether
+    /// that used any chains.
+    pub(super) fn help<S: Service<Room = R>>(
+        &self,
+        context: &LaneContext<'_, S>,
+        look_again: impl FnOnce(),
+    ) -> bool {
         self.has_helper.store(true, Ordering::SeqCst);
         if !self.wants_help.load(Ordering::SeqCst) {
-            return (Round::Done, false);
+            return false;
         }
-        let mut work = match self.work.try_lock() {
-            Ok(work) => work,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            // The device's thread works on the queue. It may have looked at it for the last time
-            // already.
-            Err(TryLockError::WouldBlock) => return (Round::More, false),
-        };
+        // Another helper no longer comes here once this round has found that help is not wanted. It
+        // sees then that someone is at work.
+        self.busy.fetch_add(1, Ordering::SeqCst);
         let before = self.counters().used;
-        let round = self.round(&mut work, context, Thread::OfHelper);
-        (round, self.counters().used != before)
+        let round = match self.work.try_lock() {
+            Ok(mut work) => self.round(&mut work, context, Thread::OfHelper),
+            Err(TryLockError::Poisoned(poisoned)) => {
+                self.round(&mut poisoned.into_inner(), context, Thread::OfHelper)
+            }
+            // Another thread works on the queue. It may have looked at it for the last time already.
+            Err(TryLockError::WouldBlock) => Round::More,
+        };
+        let used = self.counters().used != before;
+        if round == Round::More {
+            look_again();
+        }
+        self.busy.fetch_sub(1, Ordering::SeqCst);
+        used
     }
 
     /// Leaves the queue to the device's thread. Returns whether a helper had it until now.

@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
 
 use super::*;
 use crate::virtio::VirtioDevice;
@@ -145,4 +148,75 @@ fn a_service_without_features_of_its_own_offers_those_of_its_queues() {
         device.device_features(),
         VERSION_1 | EVENT_IDX | INDIRECT_DESC
     );
+}
+
+/// Serves two chains a turn at most. Once the gate is closed, each chain whose descriptor may be written
+/// says that it has been taken, and waits for the gate.
+struct Gated {
+    closed: AtomicBool,
+    taken: Sender<()>,
+    gate: Mutex<Receiver<()>>,
+}
+
+impl Service for Gated {
+    type Room = ();
+
+    fn device_type(&self) -> u32 {
+        4
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        &[SIZE]
+    }
+
+    fn serve(&self, turn: &mut Turn<'_>, (): &mut ()) -> Result<(), QueueFault> {
+        for _ in 0..2 {
+            let Some(mut chain) = turn.next_chain()? else {
+                break;
+            };
+            let head = chain.head();
+            let first = chain.next_descriptor().map_err(QueueFault::chain(head))?;
+            if self.closed.load(Ordering::SeqCst) && first.unwrap().is_write_only() {
+                self.taken.send(()).unwrap();
+                self.gate.lock().unwrap().recv().unwrap();
+            }
+            turn.complete(head, 0);
+        }
+        Ok(())
+    }
+}
+
+/// A helper may be another thread than the one that asks, as the poller is. What it does must be seen
+/// even after its round has found that the queue no longer wants help.
+#[test]
+fn what_a_helper_works_on_is_in_flight_to_the_end_of_its_round() {
+    let (memory, line) = (memory(), Arc::new(NotificationLine::new().unwrap()));
+    let ((taken, wait_until_taken), (open, gate)) = (channel(), channel());
+    let service = Gated {
+        closed: AtomicBool::new(false),
+        taken,
+        gate: Mutex::new(gate),
+    };
+    let device = Arc::new(QueueWorker::serving(service, memory.clone(), line).unwrap());
+    let mut driver = Driver::new(device.clone(), memory);
+    driver.start(VERSION_1, SIZE);
+    for _ in 0..20 {
+        let head = driver.chain(&[(DATA, 1, 0)]);
+        driver.make_available(head);
+        device.handle_kick(0);
+    }
+    device.service().closed.store(true, Ordering::SeqCst);
+    for flags in [0, 0, WRITE] {
+        let head = driver.chain(&[(DATA, 1, flags)]);
+        driver.make_available(head);
+    }
+    thread::scope(|scope| {
+        scope.spawn(|| device.serve_here());
+        wait_until_taken.recv().unwrap();
+        assert!(!device.serve_here(), "help is no longer wanted");
+        assert!(device.in_flight());
+        open.send(()).unwrap();
+    });
+    assert!(!device.in_flight());
+    assert_eq!(driver.used_index(), 23);
 }
