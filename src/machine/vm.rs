@@ -25,9 +25,13 @@ use crate::virtio::{MmioTransport, NotificationLine, VirtioDevice};
 
 /// Offset of the QueueNotify register (virtio 1.2, section 4.2.2).
 const QUEUE_NOTIFY: u64 = 0x50;
+/// Offset of the InterruptACK register.
+const INTERRUPT_ACK: u64 = 0x64;
+/// How long a register is, in bytes.
+const REGISTER: u64 = 4;
 /// Offset of the configuration space, behind the last register.
 const CONFIG_SPACE: u64 = 0x100;
-/// Address of three pages that VMX needs for its own use (KVM API, section 4.35). It is far from
+/// Address of three pages that VMX needs for its own use (KVM API, section 4.36). It is far from
 /// all memory and registers of the guest.
 const TSS_ADDRESS: usize = 0xfffb_d000;
 
@@ -292,7 +296,7 @@ impl Machine {
     /// Puts `device` behind a virtio-mmio transport in the next slot, and lets the guest's writes
     /// to QueueNotify fire the queues' eventfds without leaving for user space. A KVM without
     /// ioeventfd leaves for each of them, and the transport fires the eventfd. Writes of other
-    /// registers are collected, where KVM can, until something is read.
+    /// registers than InterruptACK are collected, where KVM can, until something is read.
     ///
     /// # Errors
     ///
@@ -308,9 +312,13 @@ impl Machine {
         if has(&self.vm, Cap::CoalescedMmio)? {
             // QueueNotify is left out, so that a kick can arrive before register writes that the
             // guest made earlier. That does no harm, since a device looks at its queues when it is
-            // activated.
-            let behind = QUEUE_NOTIFY + size_of::<u32>() as u64;
-            for (start, end) in [(0, QUEUE_NOTIFY), (behind, CONFIG_SPACE)] {
+            // activated. InterruptACK is left out because it speaks of what the driver has seen so
+            // far: carried out late, it would clear a notification that came after it.
+            for (start, end) in [
+                (0, QUEUE_NOTIFY),
+                (QUEUE_NOTIFY + REGISTER, INTERRUPT_ACK),
+                (INTERRUPT_ACK + REGISTER, CONFIG_SPACE),
+            ] {
                 let size = u32::try_from(end - start).unwrap_or_default();
                 ask("coalesced register writes", || {
                     self.vm.register_coalesced_mmio(address(start), size)

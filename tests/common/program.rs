@@ -216,6 +216,12 @@ impl Program {
             .raw(&[0xeb, (len(compare) + len(&idle) + 4).wrapping_neg()])
     }
 
+    /// Spins for as long as the byte at `address` is `value`, without ever leaving the guest.
+    pub(crate) fn spin_while8(self, address: u64, value: u8) -> Self {
+        // je back to the comparison
+        self.address(address).raw(&[0x80, 0x3f, value, 0x74, 0xfb])
+    }
+
     /// Exits with [`NOT_SEEN`] unless the byte at `address` is `value`.
     pub(crate) fn expect8(self, address: u64, value: u8) -> Self {
         self.address(address)

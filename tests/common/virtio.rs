@@ -13,6 +13,8 @@ use super::program::Program;
 
 pub(crate) const STATUS: u64 = 0x70;
 pub(crate) const QUEUE_NOTIFY: u64 = 0x50;
+pub(crate) const INTERRUPT_STATUS: u64 = 0x60;
+pub(crate) const INTERRUPT_ACK: u64 = 0x64;
 pub(crate) const QUEUE_NUM: u64 = 0x38;
 pub(crate) const QUEUE_READY: u64 = 0x44;
 pub(crate) const QUEUE_SEL: u64 = 0x30;

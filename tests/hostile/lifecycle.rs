@@ -5,8 +5,8 @@ use guest_abi::layout::DMA_POOL;
 
 use crate::common::program::Program;
 use crate::common::virtio::{
-    DRIVER_OK, Disk, IN, INPUT, OK, OUT, OUTPUT, QUEUE_READY, QUEUE_SEL, SECTOR, SIZE, STATUS,
-    VERSION_1,
+    DRIVER_OK, Disk, IN, INPUT, INTERRUPT_ACK, INTERRUPT_STATUS, OK, OUT, OUTPUT, QUEUE_READY,
+    QUEUE_SEL, SECTOR, SIZE, STATUS, VERSION_1,
 };
 use crate::common::{Files, needs_kvm, test};
 use crate::{Attack, GUEST_FAILED, INPUT_LEN, SECTORS, seen};
@@ -36,6 +36,25 @@ fn a_reset_with_a_request_in_flight_leaves_nothing_behind() {
             .repeat(20, &round)
             .start_disk(INPUT)
             .then(&read(INPUT)),
+    );
+}
+
+#[test]
+fn an_acknowledgement_clears_no_notification_that_comes_after_it() {
+    let acknowledge = Program::new()
+        .expect32(INPUT.register(INTERRUPT_STATUS), 1)
+        .store32(INPUT.register(INTERRUPT_ACK), 1);
+    seen(
+        Program::new()
+            .start_disk(INPUT)
+            .then(&read(INPUT))
+            .then(&acknowledge)
+            .request(INPUT, 1, IN, (0, DMA_POOL, SECTOR))
+            // Not one exit to the VMM may lie between the acknowledgement and the notification.
+            .spin_while8(INPUT.used() + 2, 1)
+            .idle()
+            .then(&acknowledge)
+            .expect32(INPUT.register(INTERRUPT_STATUS), 0),
     );
 }
 
