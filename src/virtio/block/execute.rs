@@ -191,8 +191,10 @@ impl<'t, 'm, B: Storage> Execution<'t, 'm, B> {
         self.counters.requests += 1;
         self.counters.errors += u64::from(status != Status::Ok);
         self.unpublished += u64::from(moved);
-        // The status byte is written too.
-        self.turn.complete(request.head, written + 1);
+        // What the driver is told is written without a gap from the beginning (section 2.7.8.2). The
+        // status byte lies behind the data, and counts only if all of the data was written.
+        let all = u64::from(written) == request.writable;
+        self.turn.complete(request.head, written + u32::from(all));
         Ok(())
     }
 }

@@ -82,6 +82,8 @@ pub(super) struct Request {
     pub(super) operation: Operation,
     /// Where in the list of segments its data is.
     pub(super) segments: Range<usize>,
+    /// How many bytes of that the device may write.
+    pub(super) writable: u64,
     pub(super) status: GuestAddress,
 }
 
@@ -143,10 +145,10 @@ pub(super) fn parse(
             return Err(fault);
         }
     };
-    let operation = parts.operation(geometry, first);
     Ok(Request {
         head,
-        operation,
+        operation: parts.operation(geometry, first),
+        writable: parts.writable,
         segments: first..segments.len(),
         status,
     })
