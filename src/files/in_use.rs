@@ -1,16 +1,19 @@
-//! Whether somebody uses a block device by way of another one. To open a device for oneself alone
+//! Whether the system uses a file as swap space, and whether somebody uses a block device by way of
+//! another one. To open a device for oneself alone
 //! (O_EXCL, open(2)) tells of its file systems, swap space and volumes; it does not tell of those on a
 //! loop device that lies on it, since a loop device does not claim what it lies on.
 
+use std::ffi::OsString;
 use std::fs;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::identity::Identity;
 use super::layers::{Layers, folder_of, node_in, number};
-use super::system::open;
+use super::system::{open, statat};
 
 /// Whether a file system is mounted that has bytes in common with the device with this number, or a
 /// device with such bytes is claimed, as swap space and volumes claim theirs. What cannot be found out is
@@ -65,9 +68,48 @@ fn disk_of(node: u64) -> Option<PathBuf> {
     }
 }
 
+/// Whether the system swaps to this file (proc_swaps(5)).
+pub(super) fn is_swap_file(file: &Stat) -> bool {
+    let swaps = fs::read("/proc/swaps").unwrap_or_default();
+    // The first line says what is in the others.
+    swaps.split(|&byte| byte == b'\n').skip(1).any(|line| {
+        let path = line.split(|&byte| byte == b' ').next().unwrap_or_default();
+        statat(CWD, &unescape(path), AtFlags::empty())
+            .is_ok_and(|other| Identity::of(&other) == Identity::of(file))
+    })
+}
+
+/// The path that a file of /proc gives, which stands for white space and backslashes by a backslash and
+/// three octal digits.
+fn unescape(mut escaped: &[u8]) -> OsString {
+    let mut path = Vec::with_capacity(escaped.len());
+    while let Some((&first, mut rest)) = escaped.split_first() {
+        let mut byte = first;
+        if let (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', ..]) = (first, rest) {
+            byte = (a - b'0') << 6 | (b - b'0') << 3 | (c - b'0');
+            rest = &rest[3..];
+        }
+        path.push(byte);
+        escaped = rest;
+    }
+    OsString::from_vec(path)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paths_of_proc_have_their_own_characters_again() {
+        for (escaped, path) in [
+            (&b"/swap"[..], &b"/swap"[..]),
+            (br"/a\040b\011c\012d\134040", b"/a b\tc\nd\\040"),
+            (b"/\xff\\400\\08", b"/\xff\\400\\08"),
+            (b"\\", b"\\"),
+        ] {
+            assert_eq!(unescape(escaped).into_vec(), path);
+        }
+    }
 
     #[test]
     fn names_of_devices_in_folders_become_paths() {

@@ -13,9 +13,10 @@ use rustix::io::Errno;
 
 use super::error::{FileError, Role};
 use super::identity::{Identity, Known};
+use super::in_use::is_swap_file;
 use super::kernel_made::is_kernel_made;
 use super::open::open_failed;
-use super::system::{accessat, fstat, open, openat, readlinkat, statat, statx};
+use super::system::{accessat, fstat, open, openat, readlinkat, statx};
 use super::target::wrong_kind;
 
 /// As many links as the kernel follows in a path (MAXSYMLINKS).
@@ -174,7 +175,7 @@ fn check_replaceable(place: &Place, existing: &Stat) -> Result<OwnedFd, FileErro
     let opened = openat(&place.folder, &place.name, flags, Mode::empty());
     let looked = opened.and_then(|handle| Ok((fstat(&handle)?, handle)));
     let handle = match looked {
-        Ok((here, handle)) if is_same(&here, existing) => handle,
+        Ok((here, handle)) if Identity::of(&here) == Identity::of(existing) => handle,
         Ok(_) | Err(Errno::NOENT) => {
             return refused(
                 Errno::NOENT,
@@ -218,7 +219,7 @@ fn check_replaceable(place: &Place, existing: &Stat) -> Result<OwnedFd, FileErro
             "only its owner may replace it in that folder; choose another",
         );
     }
-    if is_swap_space(existing) {
+    if is_swap_file(existing) {
         return refused(
             Errno::BUSY,
             "it is swap space in use; end that (swapoff) or choose another path",
@@ -231,10 +232,6 @@ fn check_replaceable(place: &Place, existing: &Stat) -> Result<OwnedFd, FileErro
         );
     }
     Ok(handle)
-}
-
-fn is_same(one: &Stat, other: &Stat) -> bool {
-    Identity::of(one) == Identity::of(other)
 }
 
 /// Whether the file may be replaced: in a folder with the sticky bit, as /tmp has it, only by the
@@ -265,19 +262,6 @@ fn may_act_as(owner: u32) -> bool {
     let all_known = users.split_whitespace().eq(["0", "0", "4294967295"]);
     let unknown = read("sys/kernel/overflowuid").trim().parse().ok();
     users.is_empty() || all_known || Some(owner) != unknown
-}
-
-/// Whether the system swaps to this file (proc_swaps(5)).
-fn is_swap_space(existing: &Stat) -> bool {
-    let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
-    let paths = swaps
-        .lines()
-        .skip(1)
-        .filter_map(|line| line.split_whitespace().next());
-    // Spaces and other such characters of a path are three octal digits.
-    paths.map(|path| path.replace("\\040", " ")).any(|path| {
-        statat(CWD, path.as_str(), AtFlags::empty()).is_ok_and(|other| is_same(&other, existing))
-    })
 }
 
 /// A file that is mounted by itself (as containers do) has a name that cannot be given to another.
