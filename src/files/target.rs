@@ -65,27 +65,22 @@ pub(super) fn find(
             find_place(role, path, existing).map(|place| Target::File(Box::new(place)))
         }
         Some(FileType::BlockDevice) if role == Role::Output => {
-            open_block_device(role, path, needed, force).map(Target::Device)
+            open_block_device(&found, needed, force).map(Target::Device)
         }
         Some(FileType::CharacterDevice) => {
             let node = existing.map_or(0, |stat| stat.st_rdev);
-            open_character_device(role, path, node).map(Target::Device)
+            open_character_device(&found, node).map(Target::Device)
         }
         Some(other) => Err(wrong_kind(role, path, kind_name(other))),
     }
 }
 
-fn open_block_device(
-    role: Role,
-    path: &Path,
-    needed: u64,
-    force: bool,
-) -> Result<OwnedFd, FileError> {
+fn open_block_device(found: &Known<'_>, needed: u64, force: bool) -> Result<OwnedFd, FileError> {
+    let (role, path) = (found.role, found.path);
     // O_EXCL refuses a device that is mounted or in use otherwise.
     let exclusive = if force { OFlags::empty() } else { OFlags::EXCL };
-    let flags = OFlags::RDWR | exclusive | OFlags::CLOEXEC;
     let failed = |errno| open_failed(role, path, errno);
-    let device = open(path, flags, Mode::empty()).map_err(failed)?;
+    let device = open_device(found, exclusive)?;
     if device::is_read_only(&device) {
         return Err(failed(Errno::ROFS));
     }
@@ -109,19 +104,33 @@ fn open_block_device(
 
 /// Opens one of the devices that throw away what is written to them. Others are not even opened, which
 /// may have effects of its own, and do not store anything at an offset, or store it where it does harm.
-fn open_character_device(role: Role, path: &Path, node: u64) -> Result<OwnedFd, FileError> {
+fn open_character_device(found: &Known<'_>, node: u64) -> Result<OwnedFd, FileError> {
+    let (role, path) = (found.role, found.path);
     match (major(node), minor(node)) {
         (MEMORY, NULL | ZERO | FULL) => {}
         (TTY | CONSOLE | FIRST_PTY..=LAST_PTY, _) => {
             return Err(wrong_kind(role, path, "a terminal"));
         }
         _ => {
-            let found = kind_name(FileType::CharacterDevice);
-            return Err(wrong_kind(role, path, found));
+            return Err(wrong_kind(role, path, kind_name(FileType::CharacterDevice)));
         }
     }
-    let flags = OFlags::RDWR | OFlags::CLOEXEC;
-    open(path, flags, Mode::empty()).map_err(|errno| open_failed(role, path, errno))
+    open_device(found, OFlags::empty())
+}
+
+/// Opens the device that was found. What has its name by then may be something else, such as a file,
+/// which must not be written in place.
+fn open_device(found: &Known<'_>, flags: OFlags) -> Result<OwnedFd, FileError> {
+    let (role, path) = (found.role, found.path);
+    let failed = |errno| open_failed(role, path, errno);
+    let flags = flags | OFlags::RDWR | OFlags::CLOEXEC;
+    let device = open(path, flags, Mode::empty()).map_err(failed)?;
+    let opened = Identity::of(&fstat(&device).map_err(failed)?);
+    if found.identity != Some(opened) {
+        let path = path.into();
+        return Err(FileError::Replaced { role, path });
+    }
+    Ok(device)
 }
 
 pub(super) fn wrong_kind(role: Role, path: &Path, found: &'static str) -> FileError {
