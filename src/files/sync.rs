@@ -41,18 +41,13 @@ fn outcome(synced: io::Result<()>) -> io::Result<Synced> {
 /// Whether the error number says that the file system does not know the call for this kind of
 /// file, and not that the call has failed.
 pub(super) fn is_unsupported(errno: Errno) -> bool {
-    // EINVAL and EROFS: "a special file which does not support synchronization" (fsync(2)). EBADF:
-    // some network file systems, for a folder, which cannot be open for writing. The descriptor
-    // itself is always good here. EISDIR: as EBADF. ENOTTY: unknown ioctl requests.
+    // EINVAL: "a special file which does not support synchronization" (fsync(2)). EBADF: some network
+    // file systems, for a folder, which cannot be open for writing. The descriptor itself is always
+    // good here. EISDIR: as EBADF. ENOTTY: unknown ioctl requests. EROFS is none of them, although
+    // fsync(2) names it beside EINVAL: file systems answer so that have gone read-only after an error.
     matches!(
         errno,
-        Errno::INVAL
-            | Errno::ROFS
-            | Errno::BADF
-            | Errno::ISDIR
-            | Errno::NOTTY
-            | Errno::NOSYS
-            | Errno::OPNOTSUPP
+        Errno::INVAL | Errno::BADF | Errno::ISDIR | Errno::NOTTY | Errno::NOSYS | Errno::OPNOTSUPP
     )
 }
 
@@ -65,10 +60,10 @@ mod tests {
     #[test]
     fn not_supported_is_told_from_failed() {
         let outcome = |errno: Errno| outcome(Err(errno.into()));
-        for errno in [Errno::INVAL, Errno::ROFS, Errno::OPNOTSUPP, Errno::NOSYS] {
+        for errno in [Errno::INVAL, Errno::OPNOTSUPP, Errno::NOSYS] {
             assert_eq!(outcome(errno).unwrap(), Synced::Unsupported);
         }
-        for errno in [Errno::IO, Errno::NOSPC, Errno::DQUOT] {
+        for errno in [Errno::IO, Errno::NOSPC, Errno::DQUOT, Errno::ROFS] {
             assert_eq!(
                 outcome(errno).unwrap_err().raw_os_error(),
                 Some(errno.raw_os_error())
