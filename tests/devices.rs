@@ -11,7 +11,8 @@ use std::process::Command;
 
 use common::files::assert_same_large;
 use common::loop_device::{Loop, Mounted};
-use common::{Files, Vmm, leave_out, needs_kvm, random, skip, test};
+use common::{Files, Finished, Vmm, leave_out, needs_kvm, random, skip, test};
+use rustix::process::Signal;
 
 fn main() -> std::process::ExitCode {
     common::harness::main()
@@ -328,4 +329,63 @@ fn a_device_that_is_set_to_be_read_only_is_refused_before_anything_is_read() {
     };
     let finished = Vmm::copying(&files.input(), device.path()).run();
     finished.assert_failed(3, "Read-only file system; choose another");
+}
+
+/// Copies `input` to `output` slowly, and gives the file below a device and the device itself another
+/// length in the middle of that.
+fn resized_during_a_copy(
+    (input, output): (&Path, &Path),
+    (below, device): (&Path, &Path),
+    length: u64,
+) -> Finished {
+    let running = Vmm::copying(input, output)
+        .args(&["--request-size", "512", "--queue-depth", "1"])
+        .start();
+    running.wait_for_guest();
+    running.signal(Signal::STOP);
+    assert!(!running.has_ended(), "the copy was too fast to be met");
+    let file = File::options().write(true).open(below).unwrap();
+    file.set_len(length).unwrap();
+    let mut losetup = Command::new("losetup");
+    let told = losetup.arg("--set-capacity").arg(device).status();
+    assert!(told.unwrap().success());
+    running.signal(Signal::CONT);
+    running.finish()
+}
+
+#[test]
+fn an_input_device_that_grows_during_the_copy_is_a_warning_and_one_that_shrinks_an_error() {
+    needs_kvm!();
+    let length = 32 * MIB as u64;
+    for (later, status, said) in [
+        (length * 2, 0, "has grown from 33554432 to 67108864 bytes"),
+        (length / 2, 3, "has shrunk since"),
+    ] {
+        let files = Files::new(&[]);
+        let below = backing(files.path("backing"), 32 * MIB);
+        let Some(device) = Loop::over(&below) else {
+            return;
+        };
+        let output = files.output();
+        let finished =
+            resized_during_a_copy((device.path(), &output), (&below, device.path()), later);
+        assert_eq!(finished.code(), Some(status), "{finished:?}");
+        assert!(finished.stderr.contains(said), "{finished:?}");
+    }
+}
+
+#[test]
+fn an_output_device_that_shrinks_during_the_copy_is_an_error_even_if_only_zeros_are_missing() {
+    needs_kvm!();
+    let files = Files::random(32 * MIB);
+    let input = File::options().write(true).open(files.input()).unwrap();
+    input.set_len(64 * MIB as u64).unwrap();
+    let below = backing(files.path("backing"), 64 * MIB);
+    let Some(device) = Loop::over(&below) else {
+        return;
+    };
+    let (input, shorter) = (files.input(), 48 * MIB as u64);
+    let copied = (input.as_path(), device.path());
+    let finished = resized_during_a_copy(copied, (&below, device.path()), shorter);
+    finished.assert_failed(3, "is too small: it has 50331648 bytes");
 }

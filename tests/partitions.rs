@@ -186,6 +186,8 @@ fn nothing_is_read_that_lies_on_what_is_written_or_below_it() {
         (&file, &two),
         (upper.path(), device.path()),
         (&file, upper.path()),
+        // What is replaced is not written, but a device that lies on it loses what it has.
+        (&two, &file),
     ] {
         // Whether there would be room is not asked: a conversion says that only in the end.
         let convert = Vmm::bare().args(&["convert", "--image-format", "raw", "--input"]);
@@ -204,10 +206,40 @@ fn nothing_is_read_that_lies_on_what_is_written_or_below_it() {
     let finished = convert.arg("--output").arg(&two).run();
     finished.assert_failed(HOST_FAILED, "share their bytes");
     assert!(fs::read(&file).unwrap() == before);
-    // What is replaced is not written, and two partitions have nothing in common.
+    let statistics = Vmm::copying(&two, &files.output());
+    let finished = statistics.arg("--stats-file").arg(&file).run();
+    finished.assert_failed(HOST_FAILED, "share their bytes");
+    assert!(fs::read(&file).unwrap() == before);
+    // Two partitions have nothing in common.
     Vmm::copying(upper.path(), &two).succeed();
-    Vmm::copying(&two, &file).succeed();
-    assert_eq!(fs::metadata(&file).unwrap().len(), LENGTH);
+}
+
+#[test]
+fn no_report_goes_to_a_device_that_has_bytes_of_the_input_or_the_output() {
+    needs_kvm!();
+    let mut files = Files::new(b"");
+    let Some((device, [one, two])) = device(&mut files) else {
+        return;
+    };
+    let file = files.path("disk.img");
+    let before = fs::read(&file).unwrap();
+    let to = |path: &Path| File::options().write(true).open(path).unwrap();
+    for (input, output, stream) in [
+        (file.as_path(), files.output().as_path(), device.path()),
+        (&one, &files.output(), device.path()),
+        (device.path(), &files.output(), &one),
+        (&files.input(), &two, device.path()),
+        (&files.input(), device.path(), &two),
+    ] {
+        let finished = Vmm::copying(input, output).stdout(to(stream)).run();
+        finished.assert_failed(HOST_FAILED, "the standard output goes to");
+    }
+    assert!(fs::read(&file).unwrap() == before);
+    // A log on the disk that is read is nobody's harm, and nor is one on another partition.
+    Vmm::copying(&one, &files.output())
+        .stdout(to(&two))
+        .succeed();
+    drop(files.expect("output.img"));
 }
 
 #[test]
@@ -277,6 +309,12 @@ fn a_device_with_the_file_system_that_has_the_input_is_no_output() {
         let finished = Vmm::copying(&input, lower.path()).arg(option).run();
         finished.assert_failed(HOST_FAILED, "share their bytes");
     }
+    // A device that lies beside the one with the file system, over the same bytes.
+    let Some(beside) = Loop::over(&disk) else {
+        return;
+    };
+    let finished = Vmm::copying(&input, beside.path()).arg("--force").run();
+    finished.assert_failed(HOST_FAILED, "share their bytes");
     assert!(fs::read(&disk).unwrap() == before);
 }
 

@@ -3,8 +3,11 @@
 use std::io;
 use std::os::fd::AsFd;
 
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
 use rustix::ioctl::{Getter, ioctl, opcode};
 
+use super::system::seek;
 use crate::repeat::interrupted;
 
 /// `BLKGETSIZE64`: the size in bytes.
@@ -35,6 +38,11 @@ pub(super) fn size(device: impl AsFd) -> io::Result<u64> {
         unsafe { ioctl(&device, getter) }
     })?;
     Ok(size)
+}
+
+/// The size of an open block device in bytes, as the sandbox allows to ask for it (lseek(2)).
+pub(super) fn size_now(device: impl AsFd) -> Result<u64, Errno> {
+    seek(device, SeekFrom::End(0))
 }
 
 /// The smallest that an open block device transfers, in bytes; `None` for anything else.

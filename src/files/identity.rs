@@ -47,6 +47,16 @@ impl Identity {
         self.kind == FileType::BlockDevice
     }
 
+    /// Whether writing this takes bytes from `other`. A device is written in place, and a file is
+    /// replaced by a new one, which only a device that lies on it can notice.
+    fn takes(self, other: Self) -> bool {
+        match (self.is_block_device(), other.is_block_device()) {
+            (true, _) => Layers::of(self).meet(&Layers::of(other)),
+            (false, true) => Layers::of(other).lie_on(&self),
+            (false, false) => false,
+        }
+    }
+
     /// The number of the device, if this is a block device.
     pub(super) fn block_device(&self) -> Option<u64> {
         self.is_block_device().then_some(self.node)
@@ -83,38 +93,26 @@ impl Known<'_> {
         &self,
         others: impl IntoIterator<Item = &'a Known<'a>>,
     ) -> Result<(), DistinctError> {
-        let layers = self.written_layers();
         for other in others {
             self.check_name(other)?;
-            self.check_layers(layers.as_ref(), other)?;
+            self.check_bytes(other)?;
         }
         Ok(())
     }
 
-    /// Where the bytes are that are written in place. Of files that are written only devices are.
-    fn written_layers(&self) -> Option<Layers> {
-        let device = self.identity.filter(Identity::is_block_device);
-        device.map(Layers::of)
-    }
-
-    /// Whether what is written to `layers`, those of this file, is nothing that `other` has.
-    fn check_layers(
-        &self,
-        layers: Option<&Layers>,
-        other: &Known<'_>,
-    ) -> Result<(), DistinctError> {
+    /// Whether what is written to this file is nothing that `other` has.
+    fn check_bytes(&self, other: &Known<'_>) -> Result<(), DistinctError> {
         // What is new lies in its folder.
-        let place = other.entry.as_ref().map(|(folder, _)| folder);
-        match (layers, other.identity.as_ref().or(place)) {
-            (Some(layers), Some(identity)) if layers.meet(&Layers::of(*identity)) => {
-                Err(DistinctError::SameBytes {
-                    role: self.role,
-                    path: self.path.to_owned(),
-                    other_role: other.role,
-                    other: other.path.to_owned(),
-                })
-            }
-            _ => Ok(()),
+        let place = other.entry.map(|(folder, _)| folder);
+        let takes = |identity: Identity| self.identity.is_some_and(|own| own.takes(identity));
+        match other.identity.or(place).is_some_and(takes) {
+            true => Err(DistinctError::SameBytes {
+                role: self.role,
+                path: self.path.to_owned(),
+                other_role: other.role,
+                other: other.path.to_owned(),
+            }),
+            false => Ok(()),
         }
     }
 
@@ -159,9 +157,7 @@ impl Known<'_> {
             let Some(own) = self.identity else {
                 continue;
             };
-            // Of two files neither lies on the other.
-            let has_device = [own, identity].iter().any(Identity::is_block_device);
-            if own.is_same(&identity) || has_device && Layers::of(own).lie_on(&identity) {
+            if own.is_same(&identity) || identity.takes(own) {
                 return Err(DistinctError::StandardStream {
                     role: self.role,
                     path: self.path.into(),
@@ -203,9 +199,9 @@ pub fn check_distinct(reads: &[Known<'_>], writes: &[Known<'_>]) -> Result<(), F
     }
     for (index, written) in writes.iter().enumerate() {
         written.check_against(reads.iter().chain(&writes[..index]))?;
-        // The other way round: a device that is written has none of the bytes of a file that is.
+        // The other way round.
         for other in &writes[..index] {
-            other.check_layers(other.written_layers().as_ref(), written)?;
+            other.check_bytes(written)?;
         }
     }
     Ok(())

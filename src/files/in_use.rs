@@ -28,7 +28,9 @@ pub(super) fn is_in_use(device: u64) -> bool {
 /// The devices of all file systems that are mounted. The third field is the device
 /// (proc_pid_mountinfo(5)).
 fn mounted() -> Vec<u64> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    // The paths in it need not be UTF-8.
+    let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let mounts = String::from_utf8_lossy(&mounts);
     let devices = mounts.lines().filter_map(|line| line.split(' ').nth(2));
     let mut devices: Vec<u64> = devices.filter_map(number).collect();
     devices.sort_unstable();

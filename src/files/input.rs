@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use guest_protocol::DataList;
 use rustix::fs::{FileType, OFlags, Stat};
+use rustix::io::Errno;
 use vm_memory::VolatileSlice;
 
 use super::descriptor::Descriptor;
@@ -123,8 +124,9 @@ impl InputFile {
     #[must_use]
     pub fn check_unchanged(&self) -> Option<String> {
         let (role, path) = (self.role, quote_path(&self.path));
-        let now = match fstat(&self.file) {
-            Ok(now) => now,
+        let looked = fstat(&self.file).and_then(|now| Ok((now, self.length_now()?)));
+        let (now, after) = match looked {
+            Ok(found) => found,
             Err(errno) => {
                 return Some(format!(
                     "cannot look at the {role} {path} again: {}",
@@ -132,10 +134,7 @@ impl InputFile {
                 ));
             }
         };
-        if FileType::from_raw_mode(now.st_mode) != FileType::RegularFile {
-            return None;
-        }
-        let (before, after) = (self.length, u64::try_from(now.st_size).unwrap_or(0));
+        let before = self.length;
         if after > before {
             return Some(format!(
                 "the {role} {path} has grown from {before} to {after} bytes during the copy; \
@@ -153,6 +152,15 @@ impl InputFile {
                 "the {role} {path} was written to during the copy; the copy may mix old and new"
             )
         })
+    }
+
+    fn length_now(&self) -> Result<u64, Errno> {
+        match FileType::from_raw_mode(self.stat.st_mode) {
+            FileType::RegularFile => {
+                fstat(&self.file).map(|now| u64::try_from(now.st_size).unwrap_or(0))
+            }
+            _ => device::size_now(&self.file),
+        }
     }
 
     /// The smallest that it transfers past the page cache, in bytes, if it is a block device. To be
@@ -180,20 +188,28 @@ impl InputFile {
     ///
     /// # Errors
     ///
-    /// There is data in one: the copy has zeros in its place.
+    /// There is data in one, or one is no longer part of the file: the copy has zeros in its place.
     pub fn check_holes(&self, list: &DataList<'_>) -> Result<(), FileError> {
-        match data_in_holes(self.file.as_fd(), self.length, list) {
-            Ok(None) => Ok(()),
-            Ok(Some(offset)) => Err(FileError::HoleFilled {
-                path: self.path.clone(),
-                offset,
+        let (role, path) = (self.role, self.path.clone());
+        let looked = data_in_holes(self.file.as_fd(), self.length, list)
+            .and_then(|data| Ok((data, self.length_now()?)));
+        let (data, length) = looked.map_err(|errno| FileError::Read {
+            role,
+            path: path.clone(),
+            offset: 0,
+            source: errno.into(),
+        })?;
+        if let Some(offset) = data {
+            return Err(FileError::HoleFilled { path, offset });
+        }
+        match list.holes(self.length).any(|hole| hole.end > length) {
+            true => Err(FileError::Shrank {
+                role,
+                path,
+                offset: length,
+                length: self.length,
             }),
-            Err(errno) => Err(FileError::Read {
-                role: Role::Input,
-                path: self.path.clone(),
-                offset: 0,
-                source: errno.into(),
-            }),
+            false => Ok(()),
         }
     }
 

@@ -30,20 +30,26 @@ pub(super) struct Layers {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Layer {
     identity: Identity,
-    /// Which bytes of it the device takes, unless the kernel tells nothing of that.
+    /// Which bytes of it the upper one takes, unless the kernel tells nothing of that.
     range: Option<Range<u64>>,
+    /// Whether it takes all of them. A file has only some of the bytes of its file system's device, and
+    /// the kernel does not tell which.
+    whole: bool,
 }
 
 impl Layers {
     /// What cannot be found out, without sysfs for example, is left out.
     pub(super) fn of(top: Identity) -> Self {
         let mut below: Vec<Layer> = Vec::new();
-        let all = top.block_device().and_then(size);
-        let mut next = vec![(top, all)];
-        while let Some((upper, range)) = next.pop() {
-            for layer in directly_below(upper, range.as_ref()) {
+        let mut next = vec![Layer {
+            identity: top,
+            range: top.block_device().and_then(size),
+            whole: true,
+        }];
+        while let Some(upper) = next.pop() {
+            for layer in directly_below(&upper) {
                 if below.len() < MOST && !below.contains(&layer) {
-                    next.push((layer.identity, layer.range.clone()));
+                    next.push(layer.clone());
                     below.push(layer);
                 }
             }
@@ -76,12 +82,14 @@ impl Layers {
 }
 
 impl Layer {
-    /// Volumes of one device have each a part of it of their own, as long as nothing else is known.
+    /// Volumes of one device have each a part of it of their own, as long as nothing else is known, and
+    /// so have the files of one file system.
     fn meets(&self, other: &Self) -> bool {
         let (Some(one), Some(two)) = (&self.range, &other.range) else {
             return false;
         };
-        self.identity.is_same(&other.identity) && one.start < two.end && two.start < one.end
+        let same = self.identity.is_same(&other.identity) && (self.whole || other.whole);
+        same && one.start < two.end && two.start < one.end
     }
 }
 
@@ -98,46 +106,47 @@ fn size(node: u64) -> Option<Range<u64>> {
     Some(0..count(&folder.join("size"))?.checked_mul(SECTOR)?)
 }
 
-/// What something lies on directly, and where these bytes of it are there.
-fn directly_below(upper: Identity, range: Option<&Range<u64>>) -> Vec<Layer> {
-    let Some(node) = upper.block_device() else {
+/// What something lies on directly, and where its bytes are there.
+fn directly_below(upper: &Layer) -> Vec<Layer> {
+    let Some(node) = upper.identity.block_device() else {
         // A file lies somewhere on the device of its file system. Some file systems have none, and
         // some have several, which they do not tell (stat(2), `st_dev`).
-        let identity = Identity::of_block_device(upper.device);
-        let range = None;
-        return Vec::from([Layer { identity, range }]);
+        let node = upper.identity.device;
+        return Vec::from([Layer {
+            identity: Identity::of_block_device(node),
+            range: size(node),
+            whole: false,
+        }]);
+    };
+    let layer = |identity, range| Layer {
+        identity,
+        range,
+        whole: upper.whole,
     };
     let behind = |start: u64| {
-        let range = range?;
+        let range = upper.range.as_ref()?;
         Some(start.checked_add(range.start)?..start.checked_add(range.end)?)
     };
     let mut layers = Vec::new();
     let folder = folder_of(node).ok();
     if let Some(folder) = &folder {
         let slaves = fs::read_dir(folder.join("slaves")).into_iter().flatten();
+        let device = |folder: &Path| node_in(folder).map(Identity::of_block_device);
         let slaves = slaves
             .flatten()
-            .filter_map(|slave| device(&slave.path(), None));
+            .filter_map(|slave| Some(layer(device(&slave.path())?, None)));
         let disk = count(&folder.join("start"))
             .filter(|_| folder.join("partition").exists())
-            .and_then(|start| device(folder.parent()?, behind(start.checked_mul(SECTOR)?)));
+            .and_then(|start| {
+                let range = behind(start.checked_mul(SECTOR)?);
+                Some(layer(device(folder.parent()?)?, range))
+            });
         layers.extend(slaves.chain(disk));
     }
     if let Some(backing) = loop_device::backing(node, folder.as_deref()) {
-        let range = behind(backing.offset);
-        let identity = backing.identity;
-        layers.push(Layer { identity, range });
+        layers.push(layer(backing.identity, behind(backing.offset)));
     }
     layers
-}
-
-/// These bytes of the device with this folder.
-fn device(folder: &Path, range: Option<Range<u64>>) -> Option<Layer> {
-    let node = node_in(folder)?;
-    Some(Layer {
-        identity: Identity::of_block_device(node),
-        range,
-    })
 }
 
 /// The number of the device with this folder.

@@ -2,7 +2,9 @@
 //! sysfs has may name nothing any more, or something else: the file may have been deleted, or lie in
 //! another mount namespace.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -81,8 +83,9 @@ fn path(node: u64, folder: Option<&Path>) -> PathBuf {
 
 /// What sysfs says, for somebody who may not open the device.
 fn look_up(folder: &Path) -> Option<Backing> {
-    let path = fs::read_to_string(folder.join("loop/backing_file")).ok()?;
-    let file = fs::metadata(path.strip_suffix('\n')?).ok()?;
+    let path = fs::read(folder.join("loop/backing_file")).ok()?;
+    let path = OsStr::from_bytes(path.strip_suffix(b"\n")?);
+    let file = fs::metadata(path).ok()?;
     let offset = fs::read_to_string(folder.join("loop/offset")).ok()?;
     Some(Backing {
         identity: Identity {

@@ -251,7 +251,9 @@ fn may_rename_over(place: &Place, existing: &Stat) -> bool {
 /// same. If it cannot be found out the answer is yes, and the rename will fail if that was wrong.
 fn may_act_as(owner: u32) -> bool {
     const CAP_FOWNER: u64 = 1 << 3;
-    let read = |name| fs::read_to_string(Path::new("/proc").join(name)).unwrap_or_default();
+    // The name of the program, which is in it too, need not be UTF-8.
+    let read = |name| fs::read(Path::new("/proc").join(name)).unwrap_or_default();
+    let read = |name| String::from_utf8_lossy(&read(name)).into_owned();
     let status = read("self/status");
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let effective = effective.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());

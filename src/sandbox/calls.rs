@@ -90,11 +90,11 @@ pub fn place_file(folder: RawFd, file: RawFd) -> Calls {
         .allow(libc::SYS_ftruncate)
 }
 
-/// Waiting until a file that is open is on stable storage: what is written in place needs nothing
-/// else in the end.
+/// Asking an open device for its size, and waiting until it is on stable storage: what is written in
+/// place needs nothing else in the end.
 #[must_use]
-pub fn sync_file() -> Calls {
-    Calls::new().allow(libc::SYS_fsync)
+pub fn finish_device() -> Calls {
+    Calls::new().allow(libc::SYS_lseek).allow(libc::SYS_fsync)
 }
 
 /// Looking for holes in a file that is open, and at what has come to be in one.

@@ -1,6 +1,8 @@
 //! Landlock (landlock(7)): no file can be opened, created or removed any more, but for giving the
 //! output its name in its folder; no socket can be bound or connected.
 
+use std::error::Error;
+use std::io;
 use std::os::fd::BorrowedFd;
 
 use ::landlock::{
@@ -11,8 +13,31 @@ use ::landlock::{
 /// The rights of this ABI are denied; a kernel that knows fewer denies those.
 const ABI_VERSION: ABI = ABI::V6;
 
-/// Restricts this thread and all that it starts later.
+/// Restricts this thread and all that it starts later, as far as the system lets it: seccomp forbids
+/// the same calls.
 pub(super) fn restrict(folders: &[BorrowedFd<'_>]) -> Result<(), RulesetError> {
+    match try_to_restrict(folders) {
+        Err(error) if is_refused(&error) => Ok(()),
+        tried => tried,
+    }
+}
+
+/// Whether the system offers Landlock and does not let this process have it: a container's own filter
+/// forbids one of its calls, or the process lies in as many restrictions as there can be (16,
+/// landlock(7)).
+fn is_refused(error: &RulesetError) -> bool {
+    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        let system = error.downcast_ref::<io::Error>();
+        if let Some(number) = system.and_then(io::Error::raw_os_error) {
+            return [libc::EPERM, libc::E2BIG, libc::ENOSYS].contains(&number);
+        }
+        next = error.source();
+    }
+    false
+}
+
+fn try_to_restrict(folders: &[BorrowedFd<'_>]) -> Result<(), RulesetError> {
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(ABI_VERSION))?
@@ -25,7 +50,7 @@ pub(super) fn restrict(folders: &[BorrowedFd<'_>]) -> Result<(), RulesetError> {
         let place = make_bitflags!(AccessFs::{MakeReg | RemoveFile | Refer});
         ruleset = ruleset.add_rule(PathBeneath::new(folder, place))?;
     }
-    // How much of it the kernel can enforce is its own affair: seccomp forbids the calls as well.
+    // How much of it the kernel can enforce is its own affair.
     ruleset.restrict_self()?;
     Ok(())
 }

@@ -1,13 +1,20 @@
 //! Block devices over files, where this user may make some.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+
 use super::{is_root, skip};
 
 /// A loop device. It goes when it is dropped.
-pub(crate) struct Loop(String);
+pub(crate) struct Loop {
+    path: String,
+    /// Nodes of partitions that were made here.
+    nodes: RefCell<Vec<PathBuf>>,
+}
 
 impl Loop {
     /// A device over the file at `path`. If there can be none the test is counted as ignored.
@@ -24,7 +31,10 @@ impl Loop {
         let arguments = [&["--find", "--show"], options].concat();
         let made = Command::new("losetup").args(arguments).arg(path).output();
         match made {
-            Ok(made) if made.status.success() => Some(Self(text(&made))),
+            Ok(made) if made.status.success() => Some(Self {
+                path: text(&made),
+                nodes: RefCell::default(),
+            }),
             failed => {
                 skip(&format!("no loop device can be made here: {failed:?}"));
                 None
@@ -33,7 +43,7 @@ impl Loop {
     }
 
     pub(crate) fn path(&self) -> &Path {
-        Path::new(&self.0)
+        Path::new(&self.path)
     }
 
     /// What the kernel says of the device's queue of requests (sysfs, `queue/`).
@@ -47,25 +57,45 @@ impl Loop {
     /// describes. A kernel that reads no such tables is told of its first block and its length, in
     /// blocks of 512 bytes.
     pub(crate) fn partition(&self, number: usize, start: u64, length: u64) -> Option<PathBuf> {
-        let path = PathBuf::from(format!("{}p{number}", self.0));
+        let path = PathBuf::from(format!("{}p{number}", self.path));
         if !path.exists() {
             let numbers = [number.to_string(), start.to_string(), length.to_string()];
-            let told = Command::new("addpart").arg(&self.0).args(numbers).output();
+            let told = Command::new("addpart")
+                .arg(&self.path)
+                .args(numbers)
+                .output();
             if !told.is_ok_and(|told| told.status.success()) {
                 skip("no partition can be made here");
                 return None;
             }
         }
         // The name may be made by a program that is told of the device.
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let patience = if Path::new("/run/udev").exists() { 5 } else { 0 };
+        let deadline = Instant::now() + Duration::from_secs(patience);
         while !path.exists() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(10));
         }
         if path.exists() {
             return Some(path);
         }
-        skip("a partition gets no name here");
-        None
+        let made = self.make_node(&path.file_name()?.to_string_lossy());
+        if made.is_none() {
+            skip("a partition gets no name here");
+        }
+        made
+    }
+
+    /// Makes a node for the partition that sysfs knows under this name, where nothing else does or may.
+    fn make_node(&self, name: &str) -> Option<PathBuf> {
+        let number = std::fs::read_to_string(format!("/sys/class/block/{name}/dev")).ok()?;
+        let (major, minor) = number.trim().split_once(':')?;
+        let device = makedev(major.parse().ok()?, minor.parse().ok()?);
+        let path = std::env::temp_dir().join(format!("{name}-of-{}", std::process::id()));
+        let mode = Mode::RUSR | Mode::WUSR;
+        mknodat(CWD, &path, FileType::BlockDevice, mode, device).ok()?;
+        self.nodes.borrow_mut().push(path.clone());
+        // A folder may be mounted so that no device in it can be opened.
+        std::fs::File::open(&path).is_ok().then_some(path)
     }
 }
 
@@ -73,10 +103,16 @@ impl Drop for Loop {
     fn drop(&mut self) {
         // What was written to a device reaches the file below when its last user closes it, and that
         // may be another program that looks at new devices.
-        if let Ok(device) = std::fs::File::open(&self.0) {
+        if let Ok(device) = std::fs::File::open(&self.path) {
             let _ = device.sync_all();
         }
-        let _ = Command::new("losetup").args(["--detach", &self.0]).status();
+        let nodes = self.nodes.take();
+        nodes.iter().for_each(|node| {
+            let _ = std::fs::remove_file(node);
+        });
+        let _ = Command::new("losetup")
+            .args(["--detach", &self.path])
+            .status();
     }
 }
 

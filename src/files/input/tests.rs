@@ -136,6 +136,24 @@ fn a_file_that_shrinks_is_an_error_and_never_zeros() {
 }
 
 #[test]
+fn a_file_that_loses_a_hole_that_was_not_read_is_an_error() {
+    let folder = folder();
+    let path = folder.path().join("input");
+    let file = fs::File::create(&path).unwrap();
+    file.write_all_at(&content(4096), 0).unwrap();
+    file.set_len(4 << 20).unwrap();
+    let input = InputFile::open(&path, false).unwrap();
+    let list = input.holes(ListBounds::MEMORY).list;
+    file.set_len(2 << 20).unwrap();
+    let error = input.check_holes(&list).unwrap_err();
+    assert!(
+        matches!(error, FileError::Shrank { offset, length, .. } if (offset, length) == (2 << 20, 4 << 20))
+    );
+    // Whoever was told of no hole has read all of it.
+    assert!(input.check_holes(&DataList::everything()).is_ok());
+}
+
+#[test]
 fn a_file_that_grows_is_a_warning_and_its_old_length_is_shown() {
     let folder = folder();
     let path = folder.path().join("input");

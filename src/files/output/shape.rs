@@ -70,12 +70,32 @@ impl OutputFile {
         }
     }
 
-    /// Gives a new file its length: zeros at its end were never written.
+    /// Gives a new file its length: zeros at its end were never written. A device must still have it:
+    /// to make zeros behind its end is no error (blkdev_fallocate() in Linux).
     pub(super) fn cut_to_length(&self) -> Result<(), FileError> {
         let length = self.length();
-        match self.staging {
-            Some(_) => self.resize(length, |size| size != length),
-            None => Ok(()),
+        match (&self.staging, self.room) {
+            (Some(_), _) => self.resize(length, |size| size != length),
+            (None, Some(_)) => self.check_size(length),
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// Refuses a device that has become too small.
+    fn check_size(&self, length: u64) -> Result<(), FileError> {
+        let path = self.path.clone();
+        match device::size_now(&self.file) {
+            Ok(size) if size < length => Err(FileError::TooSmall {
+                path,
+                size,
+                needed: length,
+            }),
+            Ok(_) => Ok(()),
+            Err(errno) => Err(FileError::Length {
+                path,
+                length,
+                source: errno.into(),
+            }),
         }
     }
 

@@ -56,6 +56,8 @@ impl Staging {
             Taken::Changed { .. } | Taken::GivenAway if leads() == Some(false) => {
                 Taken::ByAnother { had: true }
             }
+            // It had several names, and has lost another one of them.
+            Taken::ByAnother { had: true } if leads() == Some(true) => Taken::Touched,
             _ => taken,
         }
     }

@@ -119,7 +119,7 @@ fn start(config: &ConvertConfig, beginning: &Beginning) -> Result<(Conversion, O
     let placing = files.placing();
     let runner = beginning
         .runner(vcpu, &placing, disks.workers())
-        .main_calls(&calls::sync_file())
+        .main_calls(&calls::finish_device())
         .helping_calls(&calls::read_file())
         // The head of an image that was written is looked at.
         .main_calls(&calls::read_file())

@@ -109,7 +109,7 @@ fn start(config: &Config, beginning: &Beginning) -> Result<(Copy, Outcome), RunE
     let poller = vcpu.make_poller()?;
     let runner = beginning
         .runner(vcpu, &placing, disks.workers(poller))
-        .main_calls(&calls::find_holes().and(&calls::sync_file()))
+        .main_calls(&calls::find_holes().and(&calls::finish_device()))
         .helping_calls(&disks::calls())
         .signals(signals)
         .confined(config.sandbox);

@@ -170,7 +170,7 @@ fn what_is_done_to_the_old_file_during_the_copy_gives_nobody_more() {
     let only_owner = "only the owner may use the new one";
     let only_user = "only the user who ran vmm may use the new one";
     type Act = fn(&Path);
-    let acts: [(&str, Act, &str); 4] = [
+    let acts: [(&str, Act, &str); 5] = [
         (
             "a list of access loses an entry",
             |path| set_list(path, &list(6, 0, 4, 4, 4, 0)),
@@ -199,11 +199,17 @@ fn what_is_done_to_the_old_file_during_the_copy_gives_nobody_more() {
             |path| fs::hard_link(path, path.with_extension("link")).unwrap(),
             only_owner,
         ),
+        (
+            "it loses another name",
+            |path| fs::remove_file(path.with_extension("kept")).unwrap(),
+            only_owner,
+        ),
     ];
     for (naming, (what, act, expected)) in BOTH.into_iter().flat_map(|n| acts.map(|act| (n, act))) {
         let setup = Setup::new(700);
         let path = setup.path("copy");
         fs::write(&path, "old").unwrap();
+        fs::hard_link(&path, path.with_extension("kept")).unwrap();
         set_mode(&path, 0o644);
         if what.contains("list") && !set(&path, ATTRIBUTE, list(6, 4, 4, 4, 4, 0).value()) {
             continue;
