@@ -358,13 +358,15 @@ pub enum FileError {
         "cannot put the {role} {} in place: {}{}",
         quote_path(path),
         reason(source),
-        place_hint(source)
+        place_hint(source, left.as_deref())
     )]
     Place {
         /// Which file.
         role: Role,
         /// The file.
         path: PathBuf,
+        /// A name that it has instead, and that cannot be taken from it.
+        left: Option<PathBuf>,
         /// The system's reason.
         source: io::Error,
     },

@@ -1,9 +1,11 @@
 //! The end of a message: what the user can do about the system's reason.
 
 use std::io;
+use std::path::Path;
 
 use super::error::Role;
 use crate::limits;
+use crate::quote::quote_path;
 
 pub(super) fn wanted(role: Role) -> &'static str {
     match role {
@@ -62,7 +64,18 @@ pub(super) fn space_hint(error: &io::Error) -> &'static str {
     }
 }
 
-pub(super) fn place_hint(error: &io::Error) -> &'static str {
+/// Why a complete file could not get its name, and where it is if it has another one.
+pub(super) fn place_hint(error: &io::Error, left: Option<&Path>) -> String {
+    let left = left.map_or_else(String::new, |left| {
+        let left = quote_path(left);
+        format!(
+            "; all of it is in {left}, which cannot be removed: give it its name (mv) or remove it"
+        )
+    });
+    format!("{}{left}", why_not_placed(error))
+}
+
+fn why_not_placed(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::NotFound => "; its folder is gone",
         io::ErrorKind::IsADirectory => "; a directory has taken its name",
@@ -103,8 +116,9 @@ mod tests {
             (folder_hint(&error(libc::ENOSPC)), "make room"),
             (space_hint(&error(libc::EDQUOT)), "make room"),
             (space_hint(&error(libc::EFBIG)), "ulimit -f"),
-            (place_hint(&missing), "is gone"),
-            (place_hint(&error(libc::EISDIR)), "a directory"),
+            (&place_hint(&missing, None), "is gone"),
+            (&place_hint(&error(libc::EISDIR), None), "a directory"),
+            (&place_hint(&missing, Some(Path::new("a/.b"))), "is in a/.b"),
             (forgotten_hint(true), "too many scattered pieces"),
             (wanted(Role::Input), "block device"),
             (wanted(Role::Output), "/dev/null"),
@@ -118,7 +132,7 @@ mod tests {
         let broken = io::Error::from_raw_os_error(libc::EIO);
         assert_eq!(open_hint(Role::Input, &broken), "");
         assert_eq!(folder_hint(&broken), "");
-        assert_eq!(place_hint(&broken), "");
+        assert_eq!(place_hint(&broken, None), "");
         assert_eq!(forgotten_hint(false), "");
     }
 }

@@ -43,7 +43,10 @@ impl Layers {
         let mut below: Vec<Layer> = Vec::new();
         let mut next = vec![Layer {
             identity: top,
-            range: top.block_device().and_then(size),
+            // Without sysfs the end is not known, but that it takes all of itself is.
+            range: top
+                .block_device()
+                .map(|node| size(node).unwrap_or(0..u64::MAX)),
             whole: true,
         }];
         while let Some(upper) = next.pop() {
@@ -125,7 +128,7 @@ fn directly_below(upper: &Layer) -> Vec<Layer> {
     };
     let behind = |start: u64| {
         let range = upper.range.as_ref()?;
-        Some(start.checked_add(range.start)?..start.checked_add(range.end)?)
+        Some(start.checked_add(range.start)?..start.saturating_add(range.end))
     };
     let mut layers = Vec::new();
     let folder = folder_of(node).ok();

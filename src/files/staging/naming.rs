@@ -27,7 +27,7 @@ impl Staging {
         file: BorrowedFd<'_>,
     ) -> Result<Option<&'static str>, FileError> {
         self.name(file, |_| true)
-            .map_err(|errno| self.failed(errno))
+            .map_err(|errno| self.failed(file, errno))
     }
 
     /// The same, unless another file has got the name than the one from before: then nothing is done.
@@ -40,7 +40,8 @@ impl Staging {
         file: BorrowedFd<'_>,
     ) -> Result<Option<&'static str>, FileError> {
         let known = |taken| !matches!(taken, Taken::ByAnother { .. });
-        self.name(file, known).map_err(|errno| self.failed(errno))
+        self.name(file, known)
+            .map_err(|errno| self.failed(file, errno))
     }
 
     /// What has the name, if something has it.
@@ -62,10 +63,14 @@ impl Staging {
         }
     }
 
-    fn failed(&self, errno: Errno) -> FileError {
+    fn failed(&self, file: BorrowedFd<'_>, errno: Errno) -> FileError {
+        self.remove();
+        // The folder may have become one in which no name can be taken away.
+        let left = has_name(file).then(|| self.place.folder_path.join(&self.temporary));
         FileError::Place {
             role: self.place.role,
             path: self.place.path.clone(),
+            left,
             source: errno.into(),
         }
     }

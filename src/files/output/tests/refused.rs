@@ -79,6 +79,30 @@ fn a_new_file_in_an_append_only_folder_is_possible_and_leaves_nothing_else() {
 }
 
 #[test]
+fn a_copy_that_keeps_another_name_in_a_folder_that_becomes_append_only_is_pointed_to() {
+    for naming in BOTH {
+        let setup = Setup::new(700);
+        fs::write(setup.path("copy"), "old").unwrap();
+        let output = setup.create_named("copy", naming);
+        copy(&output, 700).unwrap();
+        let Some(_attribute) = Attribute::set(&setup.folder, 'a') else {
+            return;
+        };
+        let error = output.commit().unwrap_err().to_string();
+        drop(output);
+        let mut left = setup.names();
+        left.retain(|name| name != "copy");
+        assert_eq!(left.len(), 1);
+        assert!(error.contains(&format!(
+            "all of it is in {}",
+            setup.path(&left[0]).display()
+        )));
+        assert_eq!(fs::read(setup.path(&left[0])).unwrap(), content(700));
+        assert_eq!(fs::read(setup.path("copy")).unwrap(), b"old");
+    }
+}
+
+#[test]
 fn a_name_that_ends_in_a_dot_entry_is_no_name_of_a_file() {
     let setup = Setup::new(700);
     for name in ["new/.", "new//.", "new/./.", "new/..", "."] {
