@@ -23,7 +23,7 @@ use std::ffi::OsString;
 
 use argh::FromArgs;
 
-use crate::config::{Config, ConvertConfig, HostCheck, ImageConfig, RequestShape};
+use crate::config::{Config, ConvertConfig, HostCheck, ImageConfig, Protocol, RequestShape};
 use commands::{Task, Word};
 use files::positional;
 use options::{Cli, Opt};
@@ -160,6 +160,12 @@ fn copy(cli: Cli, positionals: &[String]) -> Result<Config, String> {
     }
     if cli.quiet && cli.verbose {
         return Err("--quiet and --verbose contradict each other: give one of them".to_owned());
+    }
+    if cli.quiet && cli.digest.is_some() && cli.protocol == Protocol::Text {
+        return Err(
+            "with --protocol text the digest is a line of the guest's text, which --quiet hides:              leave out --quiet"
+                .to_owned(),
+        );
     }
     let sectors = [cli.input_sector_size, cli.output_sector_size];
     Ok(Config {

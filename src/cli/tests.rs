@@ -194,7 +194,7 @@ fn the_first_command_lines_keep_their_meaning() {
 
 #[test]
 fn what_is_missing_contradicts_or_is_too_much_is_named() {
-    let cases: [(&[&str], &[&str]); 14] = [
+    let cases: [(&[&str], &[&str]); 15] = [
         (&[], &["SRC and DST are missing", "--input SRC"]),
         (&["a"], &["DST is missing"]),
         (&["--input", "a"], &["--output is missing"]),
@@ -215,6 +215,10 @@ fn what_is_missing_contradicts_or_is_too_much_is_named() {
             &["--input is given twice"],
         ),
         (&["-qv", "a", "b"], &["--quiet and --verbose"]),
+        (
+            &["-q", "--protocol=text", "--digest=sha256", "a", "b"],
+            &["the digest is a line", "leave out --quiet"],
+        ),
         (&["--check", "a", "b"], &["'b' is one argument too many"]),
         (
             &["--check", "--input", "a"],

@@ -70,7 +70,11 @@ impl Loop {
             }
         }
         // The name may be made by a program that is told of the device.
-        let patience = if Path::new("/run/udev").exists() { 5 } else { 0 };
+        let patience = if Path::new("/run/udev").exists() {
+            5
+        } else {
+            0
+        };
         let deadline = Instant::now() + Duration::from_secs(patience);
         while !path.exists() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(10));
