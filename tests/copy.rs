@@ -333,6 +333,8 @@ fn without_proc_a_copy_gets_its_name_all_the_same() {
         let finished = vmm.arg("--stats-file").arg(files.path("stats")).run();
         assert_eq!(finished.code(), Some(0), "{finished:?}");
         assert!(!finished.stderr.contains("cannot"), "{finished:?}");
+        let why = "without /proc no unnamed file can be named; if this run is killed it leaves";
+        assert!(finished.stderr.contains(why), "{finished:?}");
         assert!(fs::metadata(files.path("stats")).unwrap().len() > 0);
         assert!(fs::read(files.output()).unwrap() == fs::read(files.input()).unwrap());
     }

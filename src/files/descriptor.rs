@@ -57,6 +57,10 @@ impl Descriptor {
         let (direct, unavailable) = match direct.then(|| Direct::open(&cached, access)) {
             None => (None, None),
             Some(Ok(direct)) => (Some(direct), None),
+            // A file is opened again by way of /proc/self/fd.
+            Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => {
+                (None, Some("there is no /proc".to_owned()))
+            }
             Some(Err(error)) => (None, Some(reason(error))),
         };
         Self {

@@ -50,4 +50,5 @@ pub use new_file::NewFile;
 pub use open::{ImageFile, open_image};
 pub use output::{OutputFile, OutputOptions};
 pub use probe::{FolderProbe, probe_folder};
+pub use staging::WhyNamed;
 pub use zeros::padded_length;

@@ -10,7 +10,7 @@ use vm_memory::VolatileSlice;
 use super::descriptor::Descriptor;
 use super::error::{FileError, Role};
 use super::place::find_place;
-use super::staging::{Naming, Staging};
+use super::staging::{Naming, Staging, WhyNamed};
 use super::system::fstatfs;
 use crate::reason::reason;
 use crate::storage::Cancel;
@@ -24,8 +24,8 @@ struct Page([u8; PAGE]);
 /// What a folder's file system can do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FolderProbe {
-    /// Whether an unnamed file can be made and named later, so that a killed run leaves nothing.
-    pub unnamed: bool,
+    /// Why a new file has a name from the beginning, which a killed run leaves; `None` if it has none.
+    pub why_named: Option<WhyNamed>,
     /// Why a file cannot be written past the page cache; `None` if it can.
     pub not_direct: Option<String>,
 }
@@ -55,7 +55,7 @@ pub fn probe_folder(folder: &Path) -> Result<FolderProbe, FileError> {
         Ok(()) => descriptor.note(),
     };
     Ok(FolderProbe {
-        unnamed: staging.is_unnamed(),
+        why_named: staging.why_named(),
         not_direct,
     })
 }

@@ -108,18 +108,22 @@ impl Staging {
         &self.place
     }
 
-    /// Whether nothing is left of the file if the process is killed.
-    pub(super) fn is_unnamed(&self) -> bool {
-        self.naming == Naming::Unnamed
+    /// Why the file has a name from the beginning, which is left if the process is killed; `None` if it
+    /// has none.
+    pub(super) fn why_named(&self) -> Option<WhyNamed> {
+        match (self.naming, &self.place.descriptors) {
+            (Naming::Unnamed, _) => None,
+            (Naming::Hidden, Some(_)) => Some(WhyNamed::FileSystem),
+            (Naming::Hidden, None) => Some(WhyNamed::NoProc),
+        }
     }
 
     /// What the user should know before: what a killed run can leave, and what is not as it was.
     pub(super) fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
-        if self.naming == Naming::Hidden {
+        if let Some(why) = self.why_named() {
             notes.push(format!(
-                "the file system does not let unnamed files be named; if this run is killed it \
-                 leaves {}",
+                "{why}; if this run is killed it leaves {}",
                 quote_path(&self.place.folder_path.join(&self.temporary))
             ));
         }
@@ -136,6 +140,17 @@ impl Drop for Staging {
     fn drop(&mut self) {
         self.discard();
     }
+}
+
+/// Why a new file has a name from the beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WhyNamed {
+    /// Its file system knows no unnamed files, or lets them have no name later.
+    #[error("the file system does not let unnamed files be named")]
+    FileSystem,
+    /// An unnamed file is named by way of /proc/self/fd.
+    #[error("without /proc no unnamed file can be named")]
+    NoProc,
 }
 
 /// Why a file cannot be made.

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::{Finding, State};
-use crate::files::probe_folder;
+use crate::files::{WhyNamed, probe_folder};
 use crate::machine;
 use crate::quote::quote_path;
 use crate::sandbox::Support;
@@ -107,15 +107,21 @@ pub(super) fn folder(folder: &Path) -> Vec<Finding> {
             return vec![Finding::new(name, State::Missing, error.to_string())];
         }
     };
-    let unnamed = if probe.unnamed {
-        (
+    let unnamed = match probe.why_named {
+        None => (
             State::Ok,
             "a killed copy leaves nothing there (O_TMPFILE)".to_owned(),
-        )
-    } else {
-        let text = "its file system does not let unnamed files be named: a killed copy leaves a \
-                    file .vmm-*.tmp there; choose ext4, XFS, Btrfs or tmpfs if that matters";
-        (State::Weaker, text.to_owned())
+        ),
+        Some(why) => {
+            let remedy = match why {
+                WhyNamed::FileSystem => "choose ext4, XFS, Btrfs or tmpfs",
+                WhyNamed::NoProc => "mount /proc",
+            };
+            let text = format!(
+                "{why}: a killed copy leaves a file .vmm-*.tmp there; {remedy} if that matters"
+            );
+            (State::Weaker, text)
+        }
     };
     let direct = match probe.not_direct {
         None => (
