@@ -10,7 +10,7 @@ use argh::{ArgsInfo, FromArgs};
 use super::files::pair;
 use super::options::{self, DIGEST, LIMITS, More, Opt, file_of, names, output, plain, words};
 use super::paths::{disk, file};
-use super::{escape, read, superfluous};
+use super::{Parsed, escape, read, superfluous};
 use crate::config::{
     ConvertConfig, Digest, DiskFormat, ImageFormat, ImageReason, OutputFormat, ProgressPercent,
     parse_bytes, parse_timeout,
@@ -169,7 +169,9 @@ pub(super) fn groups() -> Vec<(&'static str, Vec<Opt>)> {
 
 /// What the arguments behind the command's name ask for; nothing if that is help.
 pub(super) fn parse(arguments: &[OsString]) -> Result<Option<ConvertConfig>, String> {
-    let Some((cli, positionals)) = read::<ConvertCli>(&["vmm", "convert"], arguments, groups())?
+    let Some(Parsed {
+        cli, positionals, ..
+    }) = read::<ConvertCli>(&["vmm", "convert"], arguments, groups())?
     else {
         return Ok(None);
     };

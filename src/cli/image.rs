@@ -7,7 +7,7 @@ use argh::{ArgsInfo, FromArgs};
 
 use super::files::positional;
 use super::options::{self, LIMITS, More, Opt, names, plain, words};
-use super::{paths, read, superfluous};
+use super::{Parsed, paths, read, superfluous};
 use crate::config::{
     ImageConfig, ImageFormat, ImageReason, ImageTask, OutputFormat, parse_bytes, parse_timeout,
 };
@@ -80,7 +80,10 @@ pub(super) fn parse(
         ImageTask::Info => "info",
         ImageTask::Check => "check",
     };
-    let Some((cli, positionals)) = read::<ImageCli>(&["vmm", word], arguments, groups())? else {
+    let Some(Parsed {
+        cli, positionals, ..
+    }) = read::<ImageCli>(&["vmm", word], arguments, groups())?
+    else {
         return Ok(None);
     };
     let image = match positionals.as_slice() {

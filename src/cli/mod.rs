@@ -87,9 +87,14 @@ fn worded(word: &Word, arguments: &[OsString]) -> Result<Command, String> {
 
 /// A copy, or what is asked for in place of one.
 fn wordless(arguments: &[OsString]) -> Result<Command, String> {
-    let Some((cli, positionals)) = read::<Cli>(&["vmm"], arguments, options::groups())? else {
+    let Some(parsed) = read::<Cli>(&["vmm"], arguments, options::groups())? else {
         return Ok(Command::Print(help::help(&text::COPY)));
     };
+    let Parsed {
+        cli,
+        positionals,
+        names,
+    } = parsed;
     if cli.version {
         return Ok(Command::Print(format!("vmm {VERSION}\n")));
     }
@@ -104,7 +109,7 @@ fn wordless(arguments: &[OsString]) -> Result<Command, String> {
         ));
     }
     if cli.check {
-        return check(&cli, &positionals).map(Command::Check);
+        return check(&cli, &positionals, &names).map(Command::Check);
     }
     if let Some(word) = positionals.first().filter(|_| cli.input.is_none())
         && let Some(meant) = commands::meant(word)
@@ -117,30 +122,49 @@ fn wordless(arguments: &[OsString]) -> Result<Command, String> {
     copy(cli, &positionals).map(|config| Command::Run(Box::new(config)))
 }
 
-/// What argh makes of the arguments of the command `name`, which has these options, and beside it
-/// the arguments that are no options. Nothing if help is asked for: its text is ours.
+/// What argh makes of the arguments of a command, and what it is not given.
+struct Parsed<C> {
+    cli: C,
+    /// The arguments that are no options.
+    positionals: Vec<String>,
+    /// The names of the options.
+    names: Vec<&'static str>,
+}
+
+/// Parses the arguments of the command `name`, which has these options. Nothing if help is asked for:
+/// its text is ours.
 fn read<C: FromArgs>(
     name: &[&str],
     arguments: &[OsString],
     groups: Vec<(&'static str, Vec<Opt>)>,
-) -> Result<Option<(C, Vec<String>)>, String> {
+) -> Result<Option<Parsed<C>>, String> {
     let known = groups.into_iter().flat_map(|(_, group)| group).collect();
     let Prepared {
         options,
+        names,
         positionals,
     } = prepare::prepare(arguments, known)?;
     let options: Vec<&str> = options.iter().map(String::as_str).collect();
     match C::from_args(name, &options) {
-        Ok(cli) => Ok(Some((cli, positionals))),
+        Ok(cli) => Ok(Some(Parsed {
+            cli,
+            positionals,
+            names,
+        })),
         // argh ends well only where help is asked for.
         Err(exit) if exit.status.is_ok() => Ok(None),
         Err(exit) => Err(reworded(&exit.output)),
     }
 }
 
-fn check(cli: &Cli, positionals: &[String]) -> Result<HostCheck, String> {
-    if cli.input.is_some() || cli.output.is_some() || cli.guest.is_some() {
-        return Err("--check copies nothing: give it a folder at most".to_owned());
+fn check(cli: &Cli, positionals: &[String], names: &[&str]) -> Result<HostCheck, String> {
+    if let Some(name) = names
+        .iter()
+        .find(|name| !["check", "format"].contains(*name))
+    {
+        return Err(format!(
+            "--check copies nothing and does not take --{name}: give it a folder and --format at most"
+        ));
     }
     let folder = match positionals {
         [] => None,

@@ -18,6 +18,8 @@ const SIMILAR: f64 = 0.8;
 pub(super) struct Prepared {
     /// The options, as argh takes them.
     pub(super) options: Vec<String>,
+    /// Their names.
+    pub(super) names: Vec<&'static str>,
     /// The arguments that are no options, in their order.
     pub(super) positionals: Vec<String>,
 }
@@ -51,12 +53,14 @@ pub(super) fn prepare(arguments: &[OsString], known: Vec<Opt>) -> Result<Prepare
         if let Some(option @ ("help" | "version")) = given.seen.last().copied() {
             return Ok(Prepared {
                 options: vec![format!("--{option}")],
+                names: vec![option],
                 positionals: Vec::new(),
             });
         }
     }
     Ok(Prepared {
         options: given.options,
+        names: given.seen,
         positionals,
     })
 }

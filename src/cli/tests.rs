@@ -194,7 +194,7 @@ fn the_first_command_lines_keep_their_meaning() {
 
 #[test]
 fn what_is_missing_contradicts_or_is_too_much_is_named() {
-    let cases: [(&[&str], &[&str]); 15] = [
+    let cases: [(&[&str], &[&str]); 17] = [
         (&[], &["SRC and DST are missing", "--input SRC"]),
         (&["a"], &["DST is missing"]),
         (&["--input", "a"], &["--output is missing"]),
@@ -224,6 +224,8 @@ fn what_is_missing_contradicts_or_is_too_much_is_named() {
             &["--check", "--input", "a"],
             &["--check copies nothing", "folder"],
         ),
+        (&["--check", "--timeout=1"], &["does not take --timeout"]),
+        (&["-q", "--check", "a"], &["does not take --quiet"]),
         (
             &["--request-size=3K", "a", "b", "--output-sector-size=4K"],
             &["3072", "a multiple of 4096"],

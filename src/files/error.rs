@@ -158,8 +158,7 @@ pub enum FileError {
 
     /// The block device that is the output does not hold what is to be written.
     #[error(
-        "the output {} is too small: it has {size} bytes, and {needed} are to be written; \
-         give a larger device",
+        "the output {} is too small: it has {size} bytes of {needed}; give a larger device",
         quote_path(path)
     )]
     TooSmall {

@@ -27,8 +27,6 @@ use crate::virtio::{MmioTransport, NotificationLine, VirtioDevice};
 const QUEUE_NOTIFY: u64 = 0x50;
 /// Offset of the InterruptACK register.
 const INTERRUPT_ACK: u64 = 0x64;
-/// How long a register is, in bytes.
-const REGISTER: u64 = 4;
 /// Offset of the configuration space, behind the last register.
 const CONFIG_SPACE: u64 = 0x100;
 /// Address of three pages that VMX needs for its own use (KVM API, section 4.36). It is far from
@@ -314,10 +312,11 @@ impl Machine {
             // guest made earlier. That does no harm, since a device looks at its queues when it is
             // activated. InterruptACK is left out because it speaks of what the driver has seen so
             // far: carried out late, it would clear a notification that came after it.
+            let after = |register| register + size_of::<u32>() as u64;
             for (start, end) in [
                 (0, QUEUE_NOTIFY),
-                (QUEUE_NOTIFY + REGISTER, INTERRUPT_ACK),
-                (INTERRUPT_ACK + REGISTER, CONFIG_SPACE),
+                (after(QUEUE_NOTIFY), INTERRUPT_ACK),
+                (after(INTERRUPT_ACK), CONFIG_SPACE),
             ] {
                 let size = u32::try_from(end - start).unwrap_or_default();
                 ask("coalesced register writes", || {
