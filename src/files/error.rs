@@ -106,8 +106,7 @@ pub enum FileError {
 
     /// The folder of a file that is written has been removed, and somebody still has it open.
     #[error(
-        "cannot create the {role} {} in the folder {}: that folder has been removed; choose one \
-         that exists",
+        "cannot create the {role} {} in the folder {}: it has been removed; choose another",
         quote_path(path),
         quote_path(folder)
     )]
@@ -158,7 +157,8 @@ pub enum FileError {
 
     /// The block device that is the output does not hold what is to be written.
     #[error(
-        "the output {} is too small: it has {size} bytes of {needed}; give a larger device",
+        "the output {} is too small: it has {size} bytes, and {needed} are to be written; \
+         give a larger device",
         quote_path(path)
     )]
     TooSmall {
