@@ -246,6 +246,20 @@ fn where_unnamed_files_cannot_be_named_there_is_a_second_way() {
 }
 
 #[test]
+fn a_mode_that_cannot_be_given_to_the_new_file_is_said() {
+    needs_kvm!();
+    let files = Files::random(5000).with_old_output(b"old");
+    fs::set_permissions(files.output(), fs::Permissions::from_mode(0o664)).unwrap();
+    let Some(finished) = with_fault(&files, "fchmod:error=EPERM", &[]) else {
+        return;
+    };
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    let said = "its mode 664 cannot be kept; it will be 600";
+    assert!(finished.stderr.contains(said), "{finished:?}");
+    files.assert_copied();
+}
+
+#[test]
 fn a_folder_that_cannot_be_synced_is_a_warning_behind_a_complete_copy() {
     needs_kvm!();
     for errno in ["EINVAL", "EIO"] {

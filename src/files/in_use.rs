@@ -15,14 +15,17 @@ use super::identity::Identity;
 use super::layers::{Layers, folder_of, node_in, number};
 use super::system::{open, statat};
 
-/// Whether a file system is mounted that has bytes in common with the device with this number, or a
-/// device with such bytes is claimed, as swap space and volumes claim theirs. What cannot be found out is
-/// taken for no.
+/// Whether a file system or swap space in use has bytes in common with the device with this number, or a
+/// device with such bytes is claimed, as volumes claim theirs. What cannot be found out is taken for no.
 pub(super) fn is_in_use(device: u64) -> bool {
     let layers = Layers::of(Identity::of_block_device(device));
-    // A mounted device may have no name in /dev, as in a container.
-    let mut mounted = mounted().into_iter().map(Identity::of_block_device);
-    mounted.any(|other| layers.share_with(other)) || is_claimed(&layers, device)
+    // A device in use may have no name in /dev, as in a container.
+    let mut used = mounted()
+        .into_iter()
+        .chain(btrfs_devices())
+        .chain(swap_devices());
+    used.any(|node| layers.share_with(Identity::of_block_device(node)))
+        || is_claimed(&layers, device)
 }
 
 /// The devices of all file systems that are mounted. The third field is the device
@@ -36,6 +39,24 @@ fn mounted() -> Vec<u64> {
     devices.sort_unstable();
     devices.dedup();
     devices
+}
+
+/// The devices of all Btrfs file systems that are mounted, which have a device number of their own there.
+fn btrfs_devices() -> impl Iterator<Item = u64> {
+    let folders = fs::read_dir("/sys/fs/btrfs").into_iter().flatten();
+    let folders = folders.flatten().map(|entry| entry.path().join("devices"));
+    let devices = folders.flat_map(|folder| fs::read_dir(folder).into_iter().flatten());
+    devices
+        .flatten()
+        .filter_map(|device| node_in(&device.path()))
+}
+
+/// The devices that the system swaps to.
+fn swap_devices() -> impl Iterator<Item = u64> {
+    swap_paths().into_iter().filter_map(|path| {
+        let name = path.file_name()?;
+        node_in(&Path::new("/sys/class/block").join(name))
+    })
 }
 
 /// Whether a device that has bytes in common with this one can be opened by nobody else. The parts of
@@ -70,15 +91,21 @@ fn disk_of(node: u64) -> Option<PathBuf> {
     }
 }
 
-/// Whether the system swaps to this file (proc_swaps(5)).
+/// Whether the system swaps to this file.
 pub(super) fn is_swap_file(file: &Stat) -> bool {
-    let swaps = fs::read("/proc/swaps").unwrap_or_default();
-    // The first line says what is in the others.
-    swaps.split(|&byte| byte == b'\n').skip(1).any(|line| {
-        let path = line.split(|&byte| byte == b' ').next().unwrap_or_default();
-        statat(CWD, &unescape(path), AtFlags::empty())
+    swap_paths().iter().any(|path| {
+        statat(CWD, path, AtFlags::empty())
             .is_ok_and(|other| Identity::of(&other) == Identity::of(file))
     })
+}
+
+/// The files and devices that the system swaps to (proc_swaps(5)).
+fn swap_paths() -> Vec<PathBuf> {
+    let swaps = fs::read("/proc/swaps").unwrap_or_default();
+    // The first line says what is in the others.
+    let lines = swaps.split(|&byte| byte == b'\n').skip(1);
+    let paths = lines.filter_map(|line| line.split(|&byte| byte == b' ').next());
+    paths.map(|path| unescape(path).into()).collect()
 }
 
 /// The path that a file of /proc gives, which stands for white space and backslashes by a backslash and

@@ -81,6 +81,12 @@ pub(super) fn keep(
         }
     };
     fchmod_to(file, mode)?;
+    let now = fstat(file)?.st_mode & 0o777;
+    if now != mode {
+        notes.push(format!(
+            "its mode {mode:03o} cannot be kept; it will be {now:03o}, with less access"
+        ));
+    }
     Ok((notes, has_list))
 }
 

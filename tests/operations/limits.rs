@@ -388,7 +388,7 @@ fn a_current_folder_that_is_gone_matters_only_to_paths_within_it() {
         let arguments = operation.arguments_of(&files.image(), "relative".as_ref());
         let vmm = arguments.into_iter().fold(Vmm::bare(), Vmm::arg);
         let finished = in_a_folder_that_is_gone(vmm, &files).run();
-        finished.assert_failed(HOST_FAILED, "that folder has been removed");
+        finished.assert_failed(HOST_FAILED, "it has been removed; choose another");
         files.assert_untouched();
     }
 }
