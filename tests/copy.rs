@@ -220,7 +220,14 @@ fn with_fault(files: &Files, fault: &str, options: &[&str]) -> Option<Finished> 
         return None;
     }
     let vmm = Vmm::of("strace".as_ref())
-        .args(&["-f", "-qq", "-o", "/dev/null", "-e", "trace=linkat,fsync"])
+        .args(&[
+            "-f",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            "trace=linkat,fsync,fchmod",
+        ])
         .arg("-e")
         .arg(format!("inject={fault}"))
         .arg(binary())
