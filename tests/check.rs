@@ -102,6 +102,19 @@ fn a_folder_that_takes_no_copy_is_missing() {
 }
 
 #[test]
+fn a_folder_in_which_not_one_byte_can_be_written_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = Vmm::bare().arg("--check").arg(folder.path());
+    let check = check.with_file_size_limit(0).run();
+    assert_eq!(check.code(), Some(3), "{check:?}");
+    assert!(
+        check.stdout.contains("cannot write the output"),
+        "{check:?}"
+    );
+    assert!(check.stdout.contains("ulimit -f"), "{check:?}");
+}
+
+#[test]
 fn a_host_without_kvm_is_told_so_with_what_to_do() {
     let Some(output) = without_kvm(&binary(), &["--check", "/tmp"], "false") else {
         return;

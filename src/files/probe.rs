@@ -12,7 +12,6 @@ use super::error::{FileError, Role};
 use super::place::find_place;
 use super::staging::{Naming, Staging, WhyNamed};
 use super::system::fstatfs;
-use crate::reason::reason;
 use crate::storage::Cancel;
 
 /// As direct transfers want their memory, on any disk.
@@ -40,7 +39,7 @@ fn is_memory(file: impl AsFd) -> bool {
 ///
 /// # Errors
 ///
-/// No file can be made there.
+/// No file can be made there, or not one byte be written to one.
 pub fn probe_folder(folder: &Path) -> Result<FolderProbe, FileError> {
     // A name that the folder may well have: it is not looked at, and nothing gets it.
     let place = find_place(Role::Output, &folder.join("copy.img"), None)?;
@@ -48,11 +47,17 @@ pub fn probe_folder(folder: &Path) -> Result<FolderProbe, FileError> {
     let descriptor = Descriptor::new(file, true, OFlags::RDWR, Cancel::new());
     let mut page = Page([0; PAGE]);
     let slice = VolatileSlice::from(page.0.as_mut_slice());
+    // What cannot be written past the page cache is written through it.
     let written = descriptor.write(0, &[slice], PAGE as u64);
-    let not_direct = match written {
-        _ if is_memory(&descriptor) => Some("its files are in memory".to_owned()),
-        Err(partial) => Some(reason(partial.source)),
-        Ok(()) => descriptor.note(),
+    written.map_err(|partial| FileError::Write {
+        role: Role::Output,
+        path: staging.place().path.clone(),
+        offset: partial.done,
+        source: partial.source,
+    })?;
+    let not_direct = match is_memory(&descriptor) {
+        true => Some("its files are in memory".to_owned()),
+        false => descriptor.note(),
     };
     Ok(FolderProbe {
         why_named: staging.why_named(),

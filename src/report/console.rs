@@ -339,8 +339,8 @@ impl Console {
         self.streams.drain(give_up, patience, interrupt)
     }
 
-    /// Drops what waits for a reader that takes nothing, and what comes later for it. Returns how
-    /// many bytes waited.
+    /// Writes what can be written without waiting, and drops what then waits for a reader that takes
+    /// nothing, and what comes later for it. Returns how many bytes waited.
     pub fn give_up(&mut self) -> usize {
         self.streams.give_up()
     }

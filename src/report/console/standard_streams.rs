@@ -247,9 +247,11 @@ impl StandardStreams {
         interrupts.any(|entry| entry.revents().contains(PollFlags::IN))
     }
 
-    /// Drops what waits for a reader that takes nothing, and what comes later for it. Returns how
-    /// many bytes waited.
+    /// Writes what can be written without waiting, and drops what then waits for a reader that takes
+    /// nothing, and what comes later for it. Returns how many bytes waited.
     pub(super) fn give_up(&mut self) -> usize {
+        // What waits may not have been offered to its reader yet.
+        self.write();
         let waiting = self.all_mut().filter(|stream| !stream.is_empty());
         waiting.map(Stream::give_up).sum()
     }

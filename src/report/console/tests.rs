@@ -112,6 +112,16 @@ fn screen(written: &str) -> Vec<String> {
 }
 
 #[test]
+fn a_reader_who_reads_gets_what_waits_when_the_time_is_over() {
+    let (mut console, mut out, mut err) = on_pipes(options());
+    console.message(&init_message("probe", "input", 1));
+    assert_eq!(console.give_up(), 0);
+    say_a_line_and_an_error(&mut console);
+    assert_eq!(read(&mut out), format!("{LINE}\n{LINE}\n"));
+    assert!(read(&mut err).contains(ERROR));
+}
+
+#[test]
 fn on_pipes_there_are_lines_on_stdout_and_no_bar() {
     let (mut console, mut out, mut err) = on_pipes(options());
     assert!(console.wants_reports());
