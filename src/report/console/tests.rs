@@ -116,9 +116,12 @@ fn a_reader_who_reads_gets_what_waits_when_the_time_is_over() {
     let (mut console, mut out, mut err) = on_pipes(options());
     console.message(&init_message("probe", "input", 1));
     assert_eq!(console.give_up(), 0);
-    say_a_line_and_an_error(&mut console);
-    assert_eq!(read(&mut out), format!("{LINE}\n{LINE}\n"));
-    assert!(read(&mut err).contains(ERROR));
+    assert_eq!(read(&mut out), format!("{LINE}\n"));
+    console.message(&error_message("read", "input", 5, 1, ""));
+    console.warn("late");
+    console.flush();
+    assert_eq!(read(&mut out), format!("{ERROR}\n"));
+    assert!(read(&mut err).contains("late"));
 }
 
 #[test]
