@@ -25,7 +25,10 @@ struct Inner {
 #[derive(Debug)]
 struct Shared {
     inner: Mutex<Inner>,
-    changed: Condvar,
+    /// For the gate's owner: one more has arrived.
+    arrival: Condvar,
+    /// For all that have arrived: the gate is no longer closed.
+    decision: Condvar,
 }
 
 impl Shared {
@@ -38,7 +41,7 @@ impl Shared {
         if inner.state == State::Closed {
             inner.state = state;
         }
-        self.changed.notify_all();
+        self.decision.notify_all();
     }
 
     fn arrive(&self, result: Result<(), RunError>) {
@@ -47,7 +50,7 @@ impl Shared {
         if let Err(error) = result {
             inner.failure.get_or_insert(error);
         }
-        self.changed.notify_all();
+        self.arrival.notify_all();
     }
 }
 
@@ -72,7 +75,8 @@ impl Gate {
                 arrived: 0,
                 failure: None,
             }),
-            changed: Condvar::new(),
+            arrival: Condvar::new(),
+            decision: Condvar::new(),
         }))
     }
 
@@ -93,7 +97,7 @@ impl Gate {
         let inner = self.0.lock();
         let mut inner = self
             .0
-            .changed
+            .arrival
             .wait_while(inner, |inner| inner.arrived < threads)
             .unwrap_or_else(PoisonError::into_inner);
         inner.failure.take().map_or(Ok(()), Err)
@@ -124,7 +128,7 @@ impl Entrance {
         self.shared.arrive(prepared);
         let inner = self
             .shared
-            .changed
+            .decision
             .wait_while(self.shared.lock(), |inner| inner.state == State::Closed)
             .unwrap_or_else(PoisonError::into_inner);
         inner.state == State::Open
