@@ -20,6 +20,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use super::RunError;
 use super::gate::Gate;
 use super::member::{Member, PATIENCE, Stop, Stopper};
+use super::processors::{Place, Processors};
 use crate::machine::{Nudger, SpentMachine, Vcpu, VcpuReport, WithPoller};
 use crate::sandbox::{Calls, Filter, calls};
 use crate::virtio::{QueueWorker, Service};
@@ -88,6 +89,8 @@ pub(super) struct Crew {
     members: Vec<Member>,
     /// Fires when a thread dies.
     alarm: Arc<EventFd>,
+    /// Where the threads begin, if that is not left to the scheduler.
+    processors: Option<Processors>,
     confined: bool,
     /// What each of them may do beside its own work.
     common: Calls,
@@ -101,6 +104,7 @@ impl Crew {
             gate: Gate::new(),
             members: Vec::new(),
             alarm: Arc::new(eventfd()?),
+            processors: Processors::two(),
             confined,
             common,
         })
@@ -129,7 +133,11 @@ impl Crew {
         }
         let filter = self.filter(&calls::event_loop().and(&worker.calls))?;
         let entrance = self.gate.entrance();
+        let processors = self.processors;
         let work = move || {
+            if let Some(processors) = processors {
+                processors.begin_at(Place::Devices);
+            }
             if !entrance.pass(install(filter)) {
                 return Ok(());
             }
@@ -161,7 +169,11 @@ impl Crew {
         let nudger = stopper.nudger.clone();
         let filter = self.filter(&calls::vcpu().and(helping))?;
         let entrance = self.gate.entrance();
+        let processors = self.processors;
         let work = move || {
+            if let Some(processors) = processors {
+                processors.begin_at(Place::Vcpu);
+            }
             let prepared = prepare_vcpu(&nudger).and_then(|()| install(filter));
             if entrance.pass(prepared) {
                 let _ = report_sender.send(vcpu.run());

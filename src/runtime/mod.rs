@@ -14,6 +14,7 @@ mod member;
 mod memory;
 mod operation;
 mod panics;
+mod processors;
 mod raw_terminal;
 mod ready;
 mod room;

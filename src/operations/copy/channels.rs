@@ -8,7 +8,6 @@ use guest_abi::layout::DMA_POOL;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::configuration::{InputFacts, Reports, config_frame};
-use super::disks::Disks;
 use crate::config::Config;
 use crate::devices::ByteQueue;
 use crate::machine::{Machine, Slot, Vcpu};
@@ -68,7 +67,7 @@ impl Channels {
     pub(super) fn boot(
         &self,
         machine: Machine,
-        helped: [Slot; Disks::COUNT],
+        helped: impl IntoIterator<Item = Slot>,
         image: &[u8],
     ) -> Result<Vcpu, RunError> {
         self.ports.boot(machine, helped, image)

@@ -60,6 +60,13 @@ pub fn run(config: &Config) -> u8 {
     beginning::run(config.timeout, watched(config), options, start, finish)
 }
 
+/// Whether the vCPU's thread may do the work of the disks while the guest waits. It takes longer for a
+/// digest than they take for theirs, and would only be kept from it, unless they work in turns anyway.
+fn may_be_helped(config: &Config) -> bool {
+    let computes = config.digest.is_some() || config.verify;
+    !computes || config.requests.depth == 1
+}
+
 /// What the watcher has to know.
 fn watched(config: &Config) -> Watched {
     Watched {
@@ -93,7 +100,8 @@ fn start(config: &Config, beginning: &Beginning) -> Result<(Copy, Outcome), RunE
     let slots = Disks::COUNT + usize::from(reports.are_by_console());
     let mut machine = Machine::new(machine::open_kvm()?, slots)?;
     let disks = Disks::new(config, &files, &machine)?;
-    let helped = disks.add_to(&mut machine)?;
+    let slots = disks.add_to(&mut machine)?;
+    let helped = slots.into_iter().filter(|_| may_be_helped(config));
     let channels = Channels::new(config, reports, &input_facts, &mut machine)?;
     let booted = channels.boot(machine, helped, image.as_deref().unwrap_or(GUEST));
     let vcpu = booted.map_err(|error| with_path(error, config.guest.as_deref()))?;

@@ -1,0 +1,79 @@
+//! On which processor the threads of a run begin (sched_setaffinity(2)).
+//!
+//! The vCPU and the disks work at the same time, and each wakes the other again and again. Where there
+//! are two processors, a scheduler that wakes a thread on the processor of the one that woke it, as it
+//! does where it takes the idle one for one that its hypervisor does not run, lets them take turns on
+//! one of the two for tenths of a second. Threads that began apart stay apart. With more processors
+//! there is no need to know better than the scheduler.
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+/// Whose processor it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The guest's.
+    Vcpu,
+    /// That of all devices.
+    Devices,
+}
+
+/// The two processors that this process may use.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Processors {
+    allowed: CpuSet,
+    vcpu: usize,
+}
+
+impl Processors {
+    /// `None` if there are not just two.
+    pub(super) fn two() -> Option<Self> {
+        let allowed = sched_getaffinity(None).ok()?;
+        let vcpu = (0..CpuSet::MAX_CPU).find(|&cpu| allowed.is_set(cpu))?;
+        (allowed.count() == 2).then_some(Self { allowed, vcpu })
+    }
+
+    /// Has this thread go on at `place`; from there it may go where the scheduler wants it. If the
+    /// system does not allow that, it stays where it is.
+    pub(super) fn begin_at(&self, place: Place) {
+        let mut there = self.allowed;
+        match place {
+            Place::Devices => there.unset(self.vcpu),
+            Place::Vcpu => {
+                there.clear();
+                there.set(self.vcpu);
+            }
+        }
+        if sched_setaffinity(None, &there).is_ok() {
+            // It cannot fail for processors that were allowed before.
+            let _ = sched_setaffinity(None, &self.allowed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+    use rustix::thread::sched_getcpu;
+
+    use super::*;
+
+    #[test]
+    fn threads_begin_apart_and_may_go_anywhere_from_there() {
+        let Some(processors) = Processors::two() else {
+            eprintln!("skipped: this process may not use just two processors");
+            return;
+        };
+        for place in [Place::Vcpu, Place::Devices] {
+            let began_there = std::thread::spawn(move || {
+                // The scheduler may move it at once, but hardly each time.
+                (0..100).any(|_| {
+                    processors.begin_at(place);
+                    assert_eq!(sched_getaffinity(None).unwrap(), processors.allowed);
+                    (sched_getcpu() == processors.vcpu) == (place == Place::Vcpu)
+                })
+            });
+            assert!(began_there.join().unwrap());
+        }
+    }
+}
