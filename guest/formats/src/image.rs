@@ -35,8 +35,8 @@ pub enum Image {
 
 /// Says what can be said of an image from its headers, and what speaks against using it.
 ///
-/// Faults of the image are findings, not errors. It makes a few hundred small reads at most. Only
-/// the log of a VHDX takes more: of it, at most eight times its length is read.
+/// Faults of the image are findings, not errors. It makes a few hundred small reads at most. Only the
+/// log of a VHDX, of which at most eight times its length is read, and a list of snapshots take more.
 ///
 /// # Errors
 ///

@@ -239,6 +239,11 @@ impl Header {
             self.check_table(source, self.snapshots_at, least, 64)?;
             self.claim(self.snapshots_at, least, 64)?;
         }
+        // A list that is damaged speaks against the image whether or not a snapshot is asked for.
+        match snapshot::walk(source, self, &mut |_| {}) {
+            Err(Error::Refused(finding)) => info.find(finding.reason, finding.at, finding.value),
+            other => other?,
+        }
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! qcow2 images whose tables lie.
 
-use guest_formats::qcow2::{Check, CheckOptions, CheckReport};
-use guest_formats::{Options, Reason};
+use guest_formats::qcow2::{Check, CheckOptions, CheckReport, ProblemKind};
+use guest_formats::{Image, Options, Reason, examine};
 
 use super::qcow2::{FAR, L1, L2, good};
 use super::{Case, judge, judge_all, judge_check, spoilt};
@@ -167,10 +167,7 @@ fn snapshots_that_lie_are_refused_when_they_are_looked_for() {
     let good = image.build();
     let table = good.snapshots;
     type Change = fn(&mut Vec<u8>, usize);
-    let cases: [(Change, Reason); 6] = [
-        (|b, at| be16(b, at + 12, u16::MAX), Reason::BadSnapshot),
-        (|b, at| be16(b, at + 14, u16::MAX), Reason::BadSnapshot),
-        (|b, at| be32(b, at + 36, u32::MAX), Reason::BadSnapshot),
+    let cases: [(Change, Reason); 3] = [
         (|b, at| be32(b, at + 8, u32::MAX), Reason::TableSize),
         (|b, at| be64(b, at, 513), Reason::Unaligned),
         (|b, at| be64(b, at + 48, u64::MAX), Reason::VirtualSize),
@@ -188,6 +185,58 @@ fn snapshots_that_lie_are_refused_when_they_are_looked_for() {
         while !check.step(&mut source).unwrap() {}
         let blind = reason == Reason::VirtualSize;
         assert_eq!(check.report().errors > 0, !blind, "case {case}");
+    }
+}
+
+/// The snapshot table is at 3, and the L1 table of the snapshot behind it.
+#[test]
+fn lists_of_snapshots_that_lie_are_refused_even_if_no_snapshot_is_looked_for() {
+    const LIST: usize = 0x3_0000;
+    let mut image = Qcow2::new(16, &[Data]);
+    image.snapshots = vec![("1", "one")];
+    let good = image.build();
+    assert_eq!(good.snapshots, LIST);
+    let cases: &[Case] = &[
+        (
+            "a long id",
+            |b| be16(b, LIST + 12, u16::MAX),
+            Reason::BadSnapshot,
+        ),
+        (
+            "a long name",
+            |b| be16(b, LIST + 14, u16::MAX),
+            Reason::BadSnapshot,
+        ),
+        (
+            "much extra data",
+            |b| be32(b, LIST + 36, 16 << 20),
+            Reason::BadSnapshot,
+        ),
+        (
+            "a name behind the end",
+            |b| {
+                let end = b.len().next_multiple_of(0x1_0000);
+                b.resize(end + 40, 0);
+                be16(b, end + 14, 1);
+                be64(b, 64, end as u64);
+            },
+            Reason::BeyondEnd,
+        ),
+    ];
+    judge_all(&good.bytes, cases);
+    // Such an image is checked all the same.
+    for (name, change, reason) in cases {
+        let bytes = spoilt(&good.bytes, change);
+        let mut source = Counting::new(&bytes);
+        let (_, image) = examine(&mut source, &Options::default()).unwrap();
+        let Some(Image::Qcow2(image)) = image else {
+            panic!("{name}: there is no image to check");
+        };
+        let mut check = Check::new(&image, &source, &CheckOptions::default());
+        while !check.step(&mut source).unwrap() {}
+        let mut problems = check.report().problems.iter();
+        let expected = ProblemKind::Entry(*reason);
+        assert!(problems.any(|found| found.kind == expected), "{name}");
     }
 }
 
