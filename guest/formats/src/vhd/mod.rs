@@ -35,7 +35,9 @@ pub(crate) fn inspect(
     info: &mut Info,
     options: &Options,
 ) -> Result<Vhd, Error> {
-    let (footer, at) = footer::find(source, info)?;
+    let (footer, end) = footer::find(source, info)?;
+    // A disk that is not fixed has the same at the start.
+    let at = if footer.kind == Kind::Fixed { end } else { 0 };
     info.version = Some(1);
     info.set_size(footer.virtual_size(), at + 48, options);
     let virtual_size = footer.virtual_size();
@@ -46,7 +48,7 @@ pub(crate) fn inspect(
             None
         }
         Kind::Dynamic | Kind::Differencing => {
-            let header = dynamic::inspect(source, &footer, info)?;
+            let header = dynamic::inspect(source, &footer, end, info)?;
             Some(header)
         }
     };
