@@ -238,6 +238,17 @@ impl Image {
         }
     }
 
+    /// How many bytes of a disk the tables have entries for, at least those of this one.
+    pub(crate) fn covered(&self) -> u64 {
+        match self {
+            Self::Vmdk(image) => image.covered(),
+            Self::Vhd(image) => image.covered(),
+            Self::Vdi(image) => image.covered(),
+            // The region of a VHDX that has its table is filled up, and says nothing behind the disk.
+            Self::Raw(_) | Self::Qcow2(_) | Self::Vhdx(_) => self.virtual_size(),
+        }
+    }
+
     /// In which units a survey counts the parts of the file that table entries take. A qcow2 image
     /// has none, since it has refcounts.
     pub(crate) fn units(&self) -> Option<Units> {

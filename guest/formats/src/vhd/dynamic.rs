@@ -123,6 +123,11 @@ fn parents(source: &mut dyn ReadAt, bytes: &[u8], info: &mut Info) -> Result<(),
 }
 
 impl Dynamic {
+    /// How many bytes of a disk the table has entries for.
+    pub(super) fn covered(self) -> u64 {
+        (self.table_end - self.table) / 4 * self.block_size
+    }
+
     /// What the entry for the block at `offset` says. The bitmap before the block belongs to it.
     pub(super) fn entry(
         &self,

@@ -112,6 +112,11 @@ impl Vhd {
         self.cache.loads()
     }
 
+    /// How many bytes of a disk the table has entries for.
+    pub(crate) fn covered(&self) -> u64 {
+        self.dynamic.map_or(self.virtual_size, Dynamic::covered)
+    }
+
     /// In which units a survey counts. The blocks of a dynamic disk begin at any sector; a fixed
     /// disk has none.
     pub(crate) fn units(&self) -> Option<Units> {

@@ -119,6 +119,7 @@ impl Vmdk {
     ) -> Result<Mapping, Error> {
         let size = self.header.grain_size;
         let skip = offset % size;
+        let rest = self.header.virtual_size.saturating_sub(offset - skip);
         let most = (GRAIN_MARKER + size * 2).next_multiple_of(SECTOR);
         let mut length = most.min(source.size() - grain);
         if next > grain {
@@ -133,7 +134,7 @@ impl Vmdk {
             offset: grain,
             length,
             codec: Codec::Zlib,
-            least: small(size.min(self.header.virtual_size - (offset - skip))),
+            least: small(size.min(rest)),
             size: small(size),
             skip: small(skip),
             marker: Marker::Grain {

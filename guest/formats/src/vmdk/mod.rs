@@ -130,6 +130,13 @@ impl Vmdk {
         self.header.grain_size
     }
 
+    /// How many bytes of a disk the grain tables have entries for: the last table may have some behind
+    /// the disk.
+    pub(crate) fn covered(&self) -> u64 {
+        let tables = self.header.directory_bytes / 4;
+        tables.saturating_mul(self.header.per_table())
+    }
+
     /// Has tables be read in long pieces from now on.
     pub(crate) fn read_in_order(&mut self) {
         self.tables.set_length(LONG_LINE);

@@ -56,6 +56,28 @@ fn blocks_of_a_vhd_that_overlap_are_found() {
     );
 }
 
+/// Tables may have more entries than the disk needs. Here the fourth one is behind its end.
+#[test]
+fn entries_behind_the_end_of_the_disk_are_looked_at() {
+    let mut vhd = Vhd::new(false, &[Data, Hole, Data, Data], 65536, 4 * 65536);
+    vhd.size = 3 * 65536;
+    let good = vhd.build();
+    judge_overlaps("VHD", &good, &[("behind the disk", |b| be32(b, 1548, 4))]);
+    let outside = spoilt(&good, |b| be32(b, 1548, 1 << 20));
+    judge_check("VHD: outside, behind the disk", &outside, "beyond-end");
+    let good = Vmdk::new(false, &[Data, Hole, Data], 65536, 3 << 16).build();
+    judge_overlaps(
+        "VMDK",
+        &good,
+        &[("behind the disk", |b| le32(b, 3084, 128))],
+    );
+    // In a stream its marker has to be there.
+    let good = Vmdk::new(true, &[Data, Hole, Data], 65536, 3 << 16).build();
+    let entries = good.len() - (3 + 1 + 1 + 4) * 512;
+    let stray = spoilt(&good, |b| le32(b, entries + 12, 128));
+    judge_check("VMDK: a stream, behind the disk", &stray, "bad-marker");
+}
+
 #[test]
 fn blocks_of_a_vhdx_that_overlap_are_found() {
     let good = Vhdx::new(&[Data, Hole, Data], 2 << 20, 6 << 20).build();
