@@ -121,13 +121,14 @@ impl Vmdk {
         let skip = offset % size;
         let rest = self.header.virtual_size.saturating_sub(offset - skip);
         let most = (GRAIN_MARKER + size * 2).next_multiple_of(SECTOR);
-        let mut length = most.min(source.size() - grain);
+        self.header
+            .check_apart(grain, grain + GRAIN_MARKER + 1, at)?;
+        let end = self.header.end.min(source.size());
+        let mut length = most.min(end - grain);
         if next > grain {
             length = length.min(next - grain);
         }
         ensure(length > GRAIN_MARKER, Reason::BeyondEnd, at, grain)?;
-        self.header
-            .check_apart(grain, grain + GRAIN_MARKER + 1, at)?;
         // A grain has at most 2 MiB.
         let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
         let content = Content::Compressed(Compressed {

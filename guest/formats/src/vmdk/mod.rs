@@ -12,7 +12,7 @@ pub use descriptor::LONGEST_DESCRIPTOR;
 
 use crate::bytes::has;
 use crate::cache::{Cache, LONG_LINE};
-use crate::error::Error;
+use crate::error::{Error, ensure};
 use crate::info::{Info, Options};
 use crate::mapping::{Mapping, join};
 use crate::reason::Reason;
@@ -72,6 +72,8 @@ fn sparse(source: &mut dyn ReadAt, info: &mut Info, options: &Options) -> Result
     let mut has_parent = false;
     if let Some((at, length)) = header.descriptor {
         let text = descriptor::read_text(source, at, length)?;
+        // A part of a disk in several files has room for a descriptor, which is in yet another file.
+        ensure(!text.is_empty(), Reason::FormatNotRead, at, length)?;
         if header.virtual_size == 0 {
             // Such a header only holds the descriptor, as QEMU sees it too.
             return Err(elsewhere(&text, at, info, options));

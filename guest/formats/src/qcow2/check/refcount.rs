@@ -22,6 +22,8 @@ pub(super) fn read(block: &[u8], index: u64, order: u32) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use super::*;
 
     #[test]
