@@ -238,6 +238,18 @@ impl Image {
         }
     }
 
+    /// A copy of the same table for who writes, if the format has such copies.
+    pub(crate) fn second_table(
+        &mut self,
+        source: &mut dyn ReadAt,
+        offset: u64,
+    ) -> Result<Option<Table>, Error> {
+        match self {
+            Self::Vmdk(image) => image.second_table(source, offset),
+            _ => Ok(None),
+        }
+    }
+
     /// How many bytes of a disk the tables have entries for, at least those of this one.
     pub(crate) fn covered(&self) -> u64 {
         match self {

@@ -195,6 +195,14 @@ impl Survey {
             let loads = image.loads() + self.markers.loads();
             self.entries += LOAD * (loads - self.loads);
             self.loads = loads;
+            match image.second_table(source, self.at) {
+                Ok(Some(table)) if !self.take_table(&table.takes) => {
+                    self.overlap(table.at, table.takes.start);
+                }
+                Err(Error::Refused(finding)) if self.first_pass => self.fault(finding),
+                Ok(_) | Err(Error::Refused(_)) => {}
+                Err(error) => return Err(error),
+            }
             if let Some(table) = image.table(source, self.at)?
                 && !self.take_table(&table.takes)
             {

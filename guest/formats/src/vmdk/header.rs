@@ -36,7 +36,7 @@ pub(super) struct Header {
     pub(super) directory_bytes: u64,
     /// The offset and the length of the second grain directory, if there is one. Who only reads needs
     /// none, but nothing else may lie there.
-    second_directory: Option<(u64, u64)>,
+    pub(super) second_directory: Option<(u64, u64)>,
     /// Where everything has to end if there is a footer: before that and its marker.
     pub(super) end: u64,
     /// The offset of the descriptor in the file and its length, in bytes.

@@ -1,7 +1,7 @@
 //! VMDK in one sparse file: monolithicSparse and streamOptimized (VMware's Virtual Disk Format
 //! 5.0).
 //!
-//! An open VMDK takes one cache line for the grain directory and one for grain tables. While the
+//! An open VMDK takes a cache line for each grain directory and one for grain tables. While the
 //! image is opened its descriptor is in memory too, at most [`LONGEST_DESCRIPTOR`] bytes of it.
 
 mod descriptor;
@@ -24,7 +24,7 @@ use header::Header;
 pub struct Vmdk {
     header: Header,
     has_parent: bool,
-    directory: Cache,
+    directories: Cache,
     tables: Cache,
 }
 
@@ -96,7 +96,7 @@ fn sparse(source: &mut dyn ReadAt, info: &mut Info, options: &Options) -> Result
     Ok(Vmdk {
         header,
         has_parent,
-        directory: Cache::new(1),
+        directories: Cache::new(2),
         tables: Cache::new(1),
     })
 }
@@ -146,7 +146,7 @@ impl Vmdk {
 
     /// How many lines of its tables were read so far.
     pub(crate) fn loads(&self) -> u64 {
-        self.directory.loads() + self.tables.loads()
+        self.directories.loads() + self.tables.loads()
     }
 
     /// Where the bytes at `offset` of the virtual disk come from, and how many table entries were

@@ -1,7 +1,9 @@
 //! Images in which two table entries have the same bytes of the file. Each entry by itself is one that
 //! a reader can follow, so that only a check finds them.
 
-use super::{judge_check, spoilt};
+use guest_formats::Options;
+
+use super::{judge, judge_check, spoilt};
 use crate::support::Put::{Data, Hole};
 use crate::support::bytes::{be32, le32, le64, put};
 use crate::support::vdi;
@@ -134,6 +136,34 @@ fn grains_and_tables_of_a_vmdk_that_overlap_are_found() {
             }),
         ],
     );
+}
+
+/// A second directory behind the grains, and its one table some sectors further on.
+#[test]
+fn tables_of_a_second_directory_that_overlap_are_found() {
+    const DIRECTORY: u32 = 512;
+    const TABLE: u32 = DIRECTORY + 8;
+    const END: u32 = DIRECTORY + 129;
+    const ENTRY: usize = DIRECTORY as usize * 512;
+    let mut good = Vmdk::new(false, &[Data, Hole, Data], 65536, 3 << 16).build();
+    good.resize(END as usize * 512, 0);
+    good[8] |= 2;
+    le32(&mut good, 48, DIRECTORY);
+    le32(&mut good, ENTRY, TABLE);
+    judge("a second directory", &good, &Options::default(), None);
+    judge_overlaps(
+        "VMDK",
+        &good,
+        &[
+            ("a grain on a second table", |b| {
+                le32(b, 3072, DIRECTORY + 1)
+            }),
+            ("a second table on the first", |b| le32(b, ENTRY, 6)),
+            ("a second table in the descriptor", |b| le32(b, ENTRY, 1)),
+        ],
+    );
+    let outside = spoilt(&good, |b| le32(b, ENTRY, END - 3));
+    judge_check("VMDK: a second table outside", &outside, "beyond-end");
 }
 
 #[test]
