@@ -146,6 +146,32 @@ fn snapshots_are_found_by_id_and_then_by_name() {
 }
 
 #[test]
+fn of_long_names_of_snapshots_the_start_is_kept_and_they_are_not_confused() {
+    let long = "y".repeat(1024).leak();
+    let mut image = Qcow2::new(16, &ALL);
+    image.snapshots = vec![("1", long), ("2", &long[1..])];
+    let mut bytes = image.build().bytes;
+    let list = u64::from_be_bytes(bytes[64..72].try_into().unwrap()) as usize;
+    // The second one goes on in the bytes behind it, as far as a name can.
+    let second = list + (56 + 1 + 1024_usize).next_multiple_of(8);
+    for (length, kept) in [(1023, 1023), (1024, 1024), (60_000, 1024)] {
+        be16(&mut bytes, second + 14, length);
+        let mut seen = Vec::new();
+        let mut opened = open_qcow2(&bytes);
+        let mut source = &bytes[..];
+        opened
+            .snapshots(&mut source, &mut |snapshot| seen.push(snapshot))
+            .unwrap();
+        assert_eq!((seen.len(), seen[1].name.len()), (2, kept));
+        let mut select =
+            |name: &str| opened.select_snapshot(&mut source, name.as_bytes(), &Options::default());
+        assert_eq!(select("2"), Ok(()));
+        assert_eq!(select(&long[1..]).is_ok(), length == 1023);
+        assert!(select(long).is_err());
+    }
+}
+
+#[test]
 fn refcounts_of_every_width_are_right_in_every_window() {
     for order in 0..=6 {
         for bits in [9, 12, 16] {

@@ -20,7 +20,7 @@ fn good() -> Vec<u8> {
 
 #[test]
 fn bitmaps_that_lie_are_found() {
-    let cases: [(&str, Change, &str); 19] = [
+    let cases: [(&str, Change, &str); 20] = [
         (
             "an extension of 26 bytes",
             |b| be32(b, 116, 26),
@@ -60,6 +60,11 @@ fn bitmaps_that_lie_are_found() {
         (
             "a table of no entries",
             |b| be32(b, DIRECTORY + 8, 0),
+            "bad-entry",
+        ),
+        (
+            "a table of more entries than the disk needs",
+            |b| be32(b, DIRECTORY + 8, 2),
             "bad-entry",
         ),
         (

@@ -96,13 +96,12 @@ impl Check {
             .header
             .virtual_size
             .div_ceil(1 << u8_at(entry, 17).min(COARSEST));
-        let needed = match flags & IN_USE {
-            0 => bits.div_ceil(cluster * 8).max(1),
-            _ => 1,
+        let fits = match flags & IN_USE {
+            0 => u64::from(entries) == bits.div_ceil(cluster * 8),
+            _ => entries > 0,
         };
         let aligned = table.is_multiple_of(cluster);
         let end = table.saturating_add(u64::from(entries) * 8);
-        let fits = u64::from(entries) >= needed;
         if !aligned || !fits || entries > MOST_ENTRIES || end > source.size() {
             self.fault(Reason::BadEntry, at, table);
             return Ok(());
