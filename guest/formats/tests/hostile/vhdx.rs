@@ -83,6 +83,16 @@ const VHDX: &[Case] = &[
         Reason::Unaligned,
     ),
     (
+        "a log of version 7 in the newer header",
+        |b| {
+            sealed(b, 128 << 10, 4096, |b| {
+                put(b, (128 << 10) + 48, &[1; 16]);
+                le16(b, (128 << 10) + 64, 7);
+            });
+        },
+        Reason::UnsupportedVersion,
+    ),
+    (
         "version 2 in the newer header",
         |b| sealed(b, 128 << 10, 4096, |b| le16(b, (128 << 10) + 66, 2)),
         Reason::UnsupportedVersion,
