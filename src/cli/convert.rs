@@ -119,12 +119,23 @@ struct ConvertCli {
     no_sandbox: bool,
 }
 
+/// Of a name in an image not more bytes than these are kept, so that one that is as long may be cut.
+const TOO_LONG: usize = 1024;
+
 /// Reads the id or the name of a snapshot, which may be any bytes.
 fn snapshot(text: &str) -> Result<OsString, String> {
     match text {
         // A variable of a shell that was never set must not name the disk as it is, nor a snapshot.
         "" => Err("give the id or the name of a snapshot; one without a name has an id".to_owned()),
-        _ => Ok(escape::decode(text)),
+        _ => {
+            let name = escape::decode(text);
+            match name.len() {
+                ..TOO_LONG => Ok(name),
+                _ => Err(format!(
+                    "a name of {TOO_LONG} bytes or more is not compared; give the id"
+                )),
+            }
+        }
     }
 }
 
@@ -275,6 +286,17 @@ mod tests {
             assert!(error.contains("--snapshot"), "{error}");
             assert!(error.contains("id or the name of a snapshot"), "{error}");
         }
+    }
+
+    #[test]
+    fn the_name_of_a_snapshot_is_shorter_than_what_is_kept_of_it() {
+        let longest = "y".repeat(1023);
+        let config = parsed(&["--snapshot", &longest, "a", "b"])
+            .unwrap()
+            .unwrap();
+        assert_eq!(config.snapshot.as_deref(), Some(OsStr::new(&longest)));
+        let error = parsed(&["--snapshot", &format!("{longest}y"), "a", "b"]).unwrap_err();
+        assert!(error.contains("give the id"), "{error}");
     }
 
     #[test]

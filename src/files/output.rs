@@ -183,11 +183,11 @@ impl OutputFile {
         Ok(())
     }
 
-    /// How many different bytes of the output have been written or declared zero. It never falls,
-    /// and costs no more than a load.
+    /// How many different bytes of the output have been written or declared zero, without what fills up
+    /// the last sector. It only falls when the length is declared, and costs no more than two loads.
     #[must_use]
     pub fn bytes_written(&self) -> u64 {
-        self.covered.load(Ordering::Relaxed)
+        self.covered.load(Ordering::Relaxed).min(self.length())
     }
 
     /// The folder in which [`commit`](Self::commit) gives the output its name, for a sandbox that

@@ -35,8 +35,8 @@ pub enum Image {
 
 /// Says what can be said of an image from its headers, and what speaks against using it.
 ///
-/// Faults of the image are findings, not errors. It makes a few hundred small reads at most. Only
-/// the log of a VHDX takes more: of it, at most eight times its length is read.
+/// Faults of the image are findings, not errors. It makes a few hundred small reads at most. Only the
+/// log of a VHDX, of which at most eight times its length is read, and a list of snapshots take more.
 ///
 /// # Errors
 ///
@@ -235,6 +235,29 @@ impl Image {
         match self {
             Self::Vmdk(image) => image.whole_table(source, offset),
             _ => Ok(None),
+        }
+    }
+
+    /// A copy of the same table for who writes, if the format has such copies.
+    pub(crate) fn second_table(
+        &mut self,
+        source: &mut dyn ReadAt,
+        offset: u64,
+    ) -> Result<Option<Table>, Error> {
+        match self {
+            Self::Vmdk(image) => image.second_table(source, offset),
+            _ => Ok(None),
+        }
+    }
+
+    /// How many bytes of a disk the tables have entries for, at least those of this one.
+    pub(crate) fn covered(&self) -> u64 {
+        match self {
+            Self::Vmdk(image) => image.covered(),
+            Self::Vhd(image) => image.covered(),
+            Self::Vdi(image) => image.covered(),
+            // The region of a VHDX that has its table is filled up, and says nothing behind the disk.
+            Self::Raw(_) | Self::Qcow2(_) | Self::Vhdx(_) => self.virtual_size(),
         }
     }
 

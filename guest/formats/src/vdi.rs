@@ -34,8 +34,8 @@ pub struct Vdi {
     extra: u64,
     /// How many blocks the file has.
     allocated: u32,
-    /// How many entries the map has behind those for the disk.
-    spare: u64,
+    /// How many entries the map has, at least those for the disk.
+    blocks: u32,
     cache: Cache,
 }
 
@@ -103,7 +103,7 @@ pub(crate) fn inspect(
         block_size,
         extra,
         allocated,
-        spare: u64::from(blocks) - needed,
+        blocks,
         cache: Cache::new(1),
     })
 }
@@ -175,6 +175,11 @@ impl Vdi {
         self.cache.loads()
     }
 
+    /// How many bytes of a disk the map has entries for.
+    pub(crate) fn covered(&self) -> u64 {
+        u64::from(self.blocks) * self.block_size
+    }
+
     pub(crate) fn units(&self) -> Units {
         Units {
             base: self.data,
@@ -189,12 +194,10 @@ impl Vdi {
         Ok(Entry::block(at, self.block_size, self.extra, mapping))
     }
 
-    /// What is wrong with the header's number of blocks, if `named` is how many of them the entries
-    /// for the disk name. Other entries may name the rest.
+    /// What is wrong with the header's number of blocks, if the map names `named` of them.
     pub(crate) fn miscount(&self, named: u64) -> Option<Finding> {
         let allocated = u64::from(self.allocated);
-        let fits = (named..=named + self.spare).contains(&allocated);
-        (!fits).then_some(Finding {
+        (named != allocated).then_some(Finding {
             reason: Reason::BadHeader,
             at: 388,
             value: allocated,

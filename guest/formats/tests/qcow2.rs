@@ -10,8 +10,8 @@ mod support;
 use guest_formats::qcow2::{Check, CheckOptions, CheckReport, Contents, ProblemKind};
 use guest_formats::{Content, Image, Options, Reason};
 use support::Put::{Compressed, Data, Hole, Zero, ZeroAllocated};
-use support::bytes::{be16, be64};
-use support::qcow2::Qcow2;
+use support::bytes::{be16, be32, be64, put};
+use support::qcow2::{Qcow2, add_bitmap};
 use support::{Put, allowing, contents, disk, info, open_qcow2, open_with};
 
 const ALL: [Put; 12] = [
@@ -146,6 +146,32 @@ fn snapshots_are_found_by_id_and_then_by_name() {
 }
 
 #[test]
+fn of_long_names_of_snapshots_the_start_is_kept_and_they_are_not_confused() {
+    let long = "y".repeat(1024).leak();
+    let mut image = Qcow2::new(16, &ALL);
+    image.snapshots = vec![("1", long), ("2", &long[1..])];
+    let mut bytes = image.build().bytes;
+    let list = u64::from_be_bytes(bytes[64..72].try_into().unwrap()) as usize;
+    // The second one goes on in the bytes behind it, as far as a name can.
+    let second = list + (56 + 1 + 1024_usize).next_multiple_of(8);
+    for (length, kept) in [(1023, 1023), (1024, 1024), (60_000, 1024)] {
+        be16(&mut bytes, second + 14, length);
+        let mut seen = Vec::new();
+        let mut opened = open_qcow2(&bytes);
+        let mut source = &bytes[..];
+        opened
+            .snapshots(&mut source, &mut |snapshot| seen.push(snapshot))
+            .unwrap();
+        assert_eq!((seen.len(), seen[1].name.len()), (2, kept));
+        let mut select =
+            |name: &str| opened.select_snapshot(&mut source, name.as_bytes(), &Options::default());
+        assert_eq!(select("2"), Ok(()));
+        assert_eq!(select(&long[1..]).is_ok(), length == 1023);
+        assert!(select(long).is_err());
+    }
+}
+
+#[test]
 fn refcounts_of_every_width_are_right_in_every_window() {
     for order in 0..=6 {
         for bits in [9, 12, 16] {
@@ -252,19 +278,40 @@ fn a_check_says_what_each_byte_of_the_disk_is() {
 
 #[test]
 fn bitmaps_count_only_if_the_image_says_that_they_fit_it() {
-    let mut bytes = Qcow2::new(16, &ALL).build().bytes;
-    let end = bytes.len() as u64;
-    // One bitmap, whose directory is behind all else and has no refcount.
-    support::bytes::be32(&mut bytes, 112, 0x2385_2875);
-    support::bytes::be32(&mut bytes, 116, 24);
-    support::bytes::be32(&mut bytes, 120, 1);
-    be64(&mut bytes, 128, 32);
-    be64(&mut bytes, 136, end);
-    bytes.resize(bytes.len() + 65536, 0);
-    assert_eq!(check(&bytes, 64).problems, []);
-    be64(&mut bytes, 88, 1);
-    let kinds: Vec<_> = check(&bytes, 64).problems.iter().map(|p| p.kind).collect();
-    assert_eq!(kinds, [ProblemKind::RefcountTooLow]);
+    let mut image = Qcow2::new(16, &ALL).build();
+    add_bitmap(&mut image);
+    assert_eq!(check(&image.bytes, 64).problems, []);
+    // Without the bit nothing uses what they have.
+    be64(&mut image.bytes, 88, 0);
+    let report = check(&image.bytes, 64);
+    assert_eq!((report.errors, report.leaks), (0, 2));
+}
+
+#[test]
+fn bitmaps_may_be_all_that_the_format_allows() {
+    const EXTENSION: usize = 120;
+    type Change = fn(&mut Vec<u8>, usize, usize);
+    let changes: [Change; 4] = [
+        // All bits are set.
+        |b, _, table| be64(b, table, 1),
+        // It was in use, with a bit for each byte of a disk of another size.
+        |b, directory, _| (b[directory + 15], b[directory + 17]) = (1, 0),
+        // The whole disk is less than a granule.
+        |b, directory, _| b[directory + 17] = 63,
+        // Extra data before the name, which may be left alone.
+        |b, directory, _| {
+            be64(b, EXTENSION + 8, 40);
+            be32(b, directory + 12, 4);
+            be32(b, directory + 20, 8);
+            put(b, directory + 32, b"a bitmap");
+        },
+    ];
+    for (case, change) in changes.into_iter().enumerate() {
+        let mut image = Qcow2::new(16, &ALL).build();
+        let directory = add_bitmap(&mut image);
+        change(&mut image.bytes, directory, directory + 65536);
+        assert_eq!(check(&image.bytes, 64).problems, [], "case {case}");
+    }
 }
 
 #[test]
@@ -300,7 +347,7 @@ fn snapshots_that_lack_the_size_of_their_disk_are_errors_in_version_3() {
             .retain(|put| !matches!(put, Zero | ZeroAllocated));
         let mut bytes = image.build().bytes;
         // There are two, and behind them zeros, which say that they have no extra data.
-        support::bytes::be32(&mut bytes, 60, 50);
+        be32(&mut bytes, 60, 50);
         let report = check(&bytes, 64);
         assert_eq!((report.errors, report.leaks), (errors, 0), "{report:?}");
         let bad = ProblemKind::Entry(Reason::BadSnapshot);
@@ -335,7 +382,7 @@ fn an_empty_disk_of_terabytes_takes_few_reads() {
     let l1 = bytes.len().next_multiple_of(65536);
     bytes.resize(l1 + 16384 * 8, 0);
     be64(&mut bytes, 40, l1 as u64);
-    support::bytes::be32(&mut bytes, 36, 16384);
+    be32(&mut bytes, 36, 16384);
     let mut source = support::Counting::new(&bytes);
     let (mut image, _) = Image::open(&mut source, &Options::default()).unwrap();
     let mut at = 0;

@@ -10,7 +10,7 @@
 mod support;
 
 use guest_formats::qcow2::{Check, CheckOptions, CheckReport};
-use guest_formats::{Error, Image, Reason, Survey};
+use guest_formats::{Error, Image, Options, Reason, Survey, inspect};
 use support::Put::{Compressed, Data, Hole};
 use support::bytes::{be16, be32, be64, le32, le64, put};
 use support::qcow2::Qcow2;
@@ -191,9 +191,8 @@ fn a_table_of_snapshots_is_read_in_large_pieces_and_not_for_ever() {
         be32(&mut bytes, 60, count as u32);
         be64(&mut bytes, 64, table as u64);
         let mut source = Counting::new(&bytes);
-        let read = open_qcow2(&bytes).snapshots(&mut source, &mut |_| {});
-        let reason = read.err().and_then(|error| error.reason());
-        assert_eq!(reason, (!good).then_some(Reason::BadSnapshot));
+        let info = inspect(&mut source, &Options::default()).unwrap();
+        assert_eq!(info.findings.has(Reason::BadSnapshot), !good);
         assert!(source.reads < 2100, "{} reads", source.reads);
     }
 }

@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use guest_formats::qcow2::{Qcow2, Snapshot};
-use guest_formats::{Error, Feature, FeatureKind, Finding, Image, Info, Options, ReadAt};
+use guest_formats::{Error, Feature, FeatureKind, Image, Info, Options, ReadAt};
 use guest_kit::hardware::Ports;
 use guest_protocol::{FeatureMessage, ImageMessage, Payload, ReferenceMessage, SnapshotMessage};
 
@@ -32,26 +32,22 @@ pub fn report<P: Ports>(
             name: reference.name.clone(),
         }));
     }
-    let more = match image {
-        Some(Image::Qcow2(image)) => snapshots(image, source, reporter)?,
-        _ => None,
-    };
+    if let Some(Image::Qcow2(image)) = image {
+        snapshots(image, source, reporter)?;
+    }
     for finding in info.findings.iter() {
         let allowed = info.findings.overrides(finding, options.allowed);
         reporter.finding(finding, allowed);
     }
-    if let Some(finding) = more.filter(|finding| !info.findings.has(finding.reason)) {
-        reporter.finding(&finding, false);
-    }
     Ok(())
 }
 
-/// Reports the first snapshots. Returns what is wrong with their table, if anything is.
+/// Reports the first snapshots, up to the one at which their list is wrong, if it is.
 fn snapshots<P: Ports>(
     image: &Qcow2,
     source: &mut dyn ReadAt,
     reporter: &mut Reporter<'_, P>,
-) -> Result<Option<Finding>, Error> {
+) -> Result<(), Error> {
     let mut left = MOST_SNAPSHOTS_TOLD;
     let walked = image.snapshots(source, &mut |snapshot| {
         if left > 0 {
@@ -60,9 +56,9 @@ fn snapshots<P: Ports>(
         }
     });
     match walked {
-        Ok(()) => Ok(None),
-        Err(Error::Refused(finding)) => Ok(Some(finding)),
-        Err(error) => Err(error),
+        // What is wrong is among the findings.
+        Err(Error::Refused(_)) => Ok(()),
+        other => other,
     }
 }
 

@@ -479,3 +479,21 @@ fn hard_links_and_hidden_names_are_told_to_the_user() {
     let notes = setup.create_named("new", Naming::Hidden).notes();
     assert!(notes[0].contains("/.vmm-"), "{notes:?}");
 }
+
+#[test]
+fn what_fills_up_the_last_sector_does_not_count_once_the_length_is_known() {
+    let setup = Setup::new(10);
+    let options = OutputOptions {
+        open_ended: true,
+        max_length: Some(4096),
+        ..OutputOptions::default()
+    };
+    let path = setup.path("output");
+    let output = OutputFile::create(&path, &setup.input, options).unwrap();
+    write(&output, 0, &content(1024)).unwrap();
+    assert_eq!(output.bytes_written(), 1024);
+    output.declare_length(1001).unwrap();
+    assert_eq!(output.bytes_written(), 1001);
+    output.commit().unwrap();
+    assert_eq!(fs::metadata(path).unwrap().len(), 1001);
+}

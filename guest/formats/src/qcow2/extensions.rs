@@ -18,8 +18,8 @@ const MOST: usize = 64;
 /// What the extensions say that a check of refcounts has to know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Extensions {
-    /// The directory of bitmaps: its offset, bytes and entries.
-    pub bitmaps: Option<(u64, u64, u32)>,
+    /// What the extension for bitmaps has: where in the file it lies, and its bytes.
+    pub bitmaps: Option<(u64, u64)>,
     /// The encryption header: its offset and bytes.
     pub encryption: Option<(u64, u64)>,
 }
@@ -40,20 +40,15 @@ pub(super) fn walk(
         let head: [u8; 8] = array(source, at)?;
         let (kind, length) = (be32(&head, 0), u64::from(be32(&head, 4)));
         let data = at + 8;
+        ensure(length <= end - data, Reason::BadHeader, at + 4, length)?;
         match kind {
             END => return Ok(found),
-            _ => ensure(length <= end - data, Reason::BadHeader, at + 4, length)?,
-        }
-        match kind {
             BACKING_FORMAT => name(source, data, length, ReferenceKind::BackingFormat, info)?,
             DATA_FILE => {
                 name(source, data, length, ReferenceKind::Data, info)?;
                 info.find(Reason::DataFile, at, length);
             }
-            BITMAPS if length >= 24 => {
-                let bytes: [u8; 24] = array(source, data)?;
-                found.bitmaps = Some((be64(&bytes, 16), be64(&bytes, 8), be32(&bytes, 0)));
-            }
+            BITMAPS => found.bitmaps = Some((data, length)),
             ENCRYPTION if length >= 16 => {
                 let bytes: [u8; 16] = array(source, data)?;
                 found.encryption = Some((be64(&bytes, 0), be64(&bytes, 8)));

@@ -28,6 +28,11 @@ const COMPRESSION_TYPE: u64 = 1 << 3;
 const EXTENDED_L2: u64 = 1 << 4;
 /// The autoclear bit that says that the bitmaps fit what is in the image.
 const BITMAPS: u64 = 1;
+/// The one that says that the external data file can be read as a raw disk.
+const RAW_DATA_FILE: u64 = 1 << 1;
+/// The values of the field for encryption.
+const AES: u32 = 1;
+const LUKS: u32 = 2;
 
 /// The names of the feature bits, from bit 0 on.
 const INCOMPATIBLE: &[&str] = &[
@@ -106,8 +111,13 @@ pub(crate) fn inspect(
     // A program that does not know bitmaps clears the bit when it writes to the image. Then the
     // extension means nothing any more, and its clusters may have been used for something else.
     let bitmaps = version >= 3 && be64(&bytes, 88) & BITMAPS != 0;
-    encryption(be32(&bytes, 32), info);
+    let method = be32(&bytes, 32);
+    encryption(method, info);
     header.references(source, &bytes, length, info)?;
+    // LUKS has an extension of its own, and nothing else has it.
+    if header.extensions.encryption.is_some() != (method == LUKS) {
+        info.find(Reason::BadHeader, 32, u64::from(method));
+    }
     if !bitmaps {
         header.extensions.bitmaps = None;
     }
@@ -133,13 +143,14 @@ fn header_length(bytes: &[u8], version: u32, size: u64, cluster_bits: u32) -> Re
 }
 
 fn encryption(method: u32, info: &mut Info) {
-    info.encryption = match method {
+    let (name, reason) = match method {
         0 => return,
-        1 => Some("aes"),
-        2 => Some("luks"),
-        _ => Some("unknown"),
+        AES => ("aes", Reason::Encrypted),
+        LUKS => ("luks", Reason::Encrypted),
+        _ => ("unknown", Reason::UnknownFeature),
     };
-    info.find(Reason::Encrypted, 32, u64::from(method));
+    info.encryption = Some(name);
+    info.find(reason, 32, u64::from(method));
 }
 
 impl Header {
@@ -158,10 +169,10 @@ impl Header {
     }
 
     fn version_3(&mut self, bytes: &[u8], length: u64, info: &mut Info) -> Result<(), Error> {
-        let incompatible = be64(bytes, 72);
+        let (incompatible, autoclear) = (be64(bytes, 72), be64(bytes, 88));
         features(incompatible, FeatureKind::Incompatible, INCOMPATIBLE, info);
         features(be64(bytes, 80), FeatureKind::Compatible, COMPATIBLE, info);
-        features(be64(bytes, 88), FeatureKind::Autoclear, AUTOCLEAR, info);
+        features(autoclear, FeatureKind::Autoclear, AUTOCLEAR, info);
         for (bit, reason) in [
             (DIRTY, Reason::DirtyBit),
             (CORRUPT, Reason::CorruptBit),
@@ -171,6 +182,9 @@ impl Header {
             if incompatible & bit != 0 {
                 info.find(reason, 72, incompatible);
             }
+        }
+        if autoclear & RAW_DATA_FILE != 0 && incompatible & DATA_FILE == 0 {
+            info.find(Reason::BadHeader, 88, autoclear);
         }
         self.refcount_order = be32(bytes, 96);
         let order = u64::from(self.refcount_order);
@@ -230,6 +244,7 @@ impl Header {
         self.claim(at, bytes, 48)?;
         self.check_l1(source, self.l1, self.virtual_size, 40)?;
         self.claim(self.l1.offset, self.l1.entries * 8, 40)?;
+        self.check_aligned(self.snapshots_at, 64)?;
         if self.snapshots > 0 {
             let many = u64::from(self.snapshots);
             let good = self.snapshots <= MOST_SNAPSHOTS;
@@ -238,6 +253,11 @@ impl Header {
             let least = many * snapshot::FIXED;
             self.check_table(source, self.snapshots_at, least, 64)?;
             self.claim(self.snapshots_at, least, 64)?;
+        }
+        // A list that is damaged speaks against the image whether or not a snapshot is asked for.
+        match snapshot::walk(source, self, &mut |_| {}) {
+            Err(Error::Refused(finding)) => info.find(finding.reason, finding.at, finding.value),
+            other => other?,
         }
         Ok(())
     }
@@ -255,9 +275,15 @@ impl Header {
         let good = l1.entries >= needed && l1.entries * 8 <= LARGEST_L1;
         ensure(good, Reason::TableSize, at, l1.entries)?;
         match l1.entries {
-            0 => Ok(()),
+            0 => self.check_aligned(l1.offset, at),
             entries => self.check_table(source, l1.offset, entries * 8, at),
         }
+    }
+
+    /// A table begins with a cluster, even one that is empty.
+    fn check_aligned(&self, offset: u64, at: u64) -> Result<(), Error> {
+        let aligned = offset.is_multiple_of(self.cluster_size());
+        ensure(aligned, Reason::Unaligned, at, offset)
     }
 
     pub(super) fn check_table(
@@ -267,8 +293,7 @@ impl Header {
         bytes: u64,
         at: u64,
     ) -> Result<(), Error> {
-        let aligned = offset.is_multiple_of(self.cluster_size());
-        ensure(aligned, Reason::Unaligned, at, offset)?;
+        self.check_aligned(offset, at)?;
         let end = offset.checked_add(bytes);
         let inside = end.is_some_and(|end| end <= source.size());
         ensure(inside, Reason::BeyondEnd, at, offset)
@@ -322,41 +347,5 @@ fn features(bits: u64, kind: FeatureKind, names: &[&'static str], info: &mut Inf
             bit,
             name: name.copied(),
         });
-    }
-}
-
-/// Reads the refcount number `index`, of `1 << order` bits, from its block. Where a byte has
-/// several, the first one has its lowest bits.
-pub(super) fn refcount(block: &[u8], index: u64, order: u32) -> u64 {
-    let at = |width: u64| usize::try_from(index * width).unwrap_or(usize::MAX);
-    match order {
-        0..=2 => {
-            let per_byte = 8_u64 >> order;
-            let byte = usize::try_from(index / per_byte).unwrap_or(usize::MAX);
-            let shift = (index % per_byte) << order;
-            u64::from(u8_at(block, byte)) >> shift & ((1 << (1 << order)) - 1)
-        }
-        3 => u64::from(u8_at(block, at(1))),
-        4 => u64::from(crate::bytes::be16(block, at(2))),
-        5 => u64::from(be32(block, at(4))),
-        _ => be64(block, at(8)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn refcounts_narrower_than_a_byte_begin_with_its_lowest_bits() {
-        let block = [0b1110_0100, 0b0000_0001];
-        let two_bits: Vec<u64> = (0..5).map(|index| refcount(&block, index, 1)).collect();
-        assert_eq!(two_bits, [0, 1, 2, 3, 1]);
-        let one_bit: Vec<u64> = (0..9).map(|index| refcount(&block, index, 0)).collect();
-        assert_eq!(one_bit, [0, 0, 1, 0, 0, 1, 1, 1, 1]);
-        assert_eq!(refcount(&block, 0, 2), 4);
-        assert_eq!(refcount(&block, 1, 2), 14);
-        assert_eq!(refcount(&block, 1, 3), 1);
-        assert_eq!(refcount(&block, 0, 4), 0xe401);
     }
 }

@@ -13,14 +13,14 @@ mod writer;
 use alloc::vec::Vec;
 
 pub use check::{Check, CheckOptions, CheckReport, Contents, Problem, ProblemKind};
-pub use snapshot::{LARGEST_SNAPSHOT_TABLE, LONGEST_SNAPSHOT_NAME, MOST_SNAPSHOTS, Snapshot};
+pub use snapshot::{LARGEST_SNAPSHOT_TABLE, MOST_SNAPSHOTS, Snapshot};
 pub use writer::{CLUSTER, TooLarge, Writer};
 
 pub(crate) use header::inspect;
 
 use crate::cache::Cache;
 use crate::error::{Error, ensure};
-use crate::info::{Info, Options};
+use crate::info::{Info, LONGEST_NAME, Options};
 use crate::mapping::{Codec, Mapping, join};
 use crate::reason::Reason;
 use crate::source::ReadAt;
@@ -143,7 +143,7 @@ impl Qcow2 {
     }
 
     /// Has all further reads see the disk of a snapshot: the one whose id is `selector`, or else
-    /// whose name is.
+    /// whose name is. It has to be shorter than [`LONGEST_NAME`], since longer ones are not kept whole.
     ///
     /// # Errors
     ///
@@ -177,6 +177,9 @@ impl Qcow2 {
         selector: &[u8],
     ) -> Result<Option<Snapshot>, Error> {
         let (mut by_id, mut by_name) = (None, None);
+        if selector.len() >= LONGEST_NAME {
+            return Ok(None);
+        }
         self.snapshots(source, &mut |snapshot| {
             if snapshot.id == selector && by_id.is_none() {
                 by_id = Some(snapshot);

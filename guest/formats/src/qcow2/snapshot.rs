@@ -7,16 +7,15 @@ use alloc::vec::Vec;
 use crate::bytes::{be16, be32, be64};
 use crate::cache::Cache;
 use crate::error::{Error, ensure};
+use crate::info::LONGEST_NAME;
 use crate::qcow2::header::Header;
 use crate::reason::Reason;
 use crate::source::{ReadAt, to_usize};
 
 /// The most snapshots that an image may have. QEMU has the same limit.
 pub const MOST_SNAPSHOTS: u32 = 65536;
-/// The longest id or name that is accepted, in bytes. QEMU writes at most 255.
-pub const LONGEST_SNAPSHOT_NAME: u16 = 1024;
 /// The most extra data that an entry may have, in bytes. QEMU has the same limit.
-const MOST_EXTRA: u32 = 1024;
+const MOST_EXTRA: u64 = 1024;
 /// The longest table that is read, in bytes. QEMU has the same limit.
 pub const LARGEST_SNAPSHOT_TABLE: u64 = 64 << 20;
 /// How many bytes of the table are read at once.
@@ -27,7 +26,8 @@ pub(super) const FIXED: u64 = 40;
 /// A snapshot inside an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Its id, as it lies in the image: usually a decimal number.
+    /// Its id, as it lies in the image: usually a decimal number. Of an id or a name at most
+    /// [`LONGEST_NAME`] bytes are kept; QEMU writes at most 255.
     pub id: Vec<u8>,
     /// Its name, as it lies in the image.
     pub name: Vec<u8>,
@@ -60,16 +60,6 @@ pub(super) fn walk(
     Ok(())
 }
 
-/// The lengths of the id, the name and the extra data in bytes. Fails if one is over its limit.
-fn lengths(fixed: &[u8; 40], at: u64) -> Result<[u64; 3], Error> {
-    let (id, name, extra) = (be16(fixed, 12), be16(fixed, 14), be32(fixed, 36));
-    let long = id.max(name);
-    let bad = Reason::BadSnapshot;
-    ensure(long <= LONGEST_SNAPSHOT_NAME, bad, at, u64::from(long))?;
-    ensure(extra <= MOST_EXTRA, bad, at, u64::from(extra))?;
-    Ok([u64::from(id), u64::from(name), u64::from(extra)])
-}
-
 /// The entry at `at`.
 pub(super) fn entry(
     cache: &mut Cache,
@@ -82,7 +72,9 @@ pub(super) fn entry(
     ensure(fits, Reason::BadSnapshot, at, before)?;
     let mut fixed = [0; 40];
     cache.copy(source, at, &mut fixed)?;
-    let [id, name, extra] = lengths(&fixed, at)?;
+    let (id, name) = (u64::from(be16(&fixed, 12)), u64::from(be16(&fixed, 14)));
+    let extra = u64::from(be32(&fixed, 36));
+    ensure(extra <= MOST_EXTRA, Reason::BadSnapshot, at, extra)?;
     let mut known = [0; 16];
     let there = to_usize(extra.min(16));
     let room = known.get_mut(..there).unwrap_or_default();
@@ -104,14 +96,14 @@ pub(super) fn entry(
     })
 }
 
-/// `length` bytes, which are at most [`LONGEST_SNAPSHOT_NAME`].
+/// An id or a name of `length` bytes, cut if it is too long.
 fn bytes(
     cache: &mut Cache,
     source: &mut dyn ReadAt,
     at: u64,
     length: u64,
 ) -> Result<Vec<u8>, Error> {
-    let mut bytes = vec![0; to_usize(length)];
+    let mut bytes = vec![0; to_usize(length).min(LONGEST_NAME)];
     cache.copy(source, at, &mut bytes)?;
     Ok(bytes)
 }

@@ -103,6 +103,10 @@ pub struct Survey {
     pub entries: u64,
     /// How many entries name a block of the file.
     blocks: u64,
+    /// How many bytes the disk has.
+    size: u64,
+    /// How many bytes there are table entries for: some tables have more than the disk needs.
+    end: u64,
     at: u64,
     first_pass: bool,
     claims: Option<Claims>,
@@ -120,6 +124,7 @@ impl Survey {
     #[must_use]
     pub fn new(image: &Image, source: &dyn ReadAt, window: u32) -> Self {
         let units = image.units();
+        let end = image.covered();
         Self {
             data: 0,
             zero: 0,
@@ -130,10 +135,12 @@ impl Survey {
             findings: Vec::new(),
             entries: 0,
             blocks: 0,
+            size: image.virtual_size(),
+            end,
             at: 0,
             first_pass: true,
             claims: units.map(|units| Claims::new(units, source.size(), window)),
-            groups: Groups::new(image.virtual_size(), image.cluster_size().unwrap_or(STRIDE)),
+            groups: Groups::new(end, image.cluster_size().unwrap_or(STRIDE)),
             markers: Cache::new(1),
             loads: image.loads(),
         }
@@ -142,7 +149,7 @@ impl Survey {
     /// How many bytes of the virtual disk this pass has gone through.
     #[must_use]
     pub fn seen(&self) -> u64 {
-        self.at
+        self.at.min(self.size)
     }
 
     /// Goes on for work that counts as `entries` table entries; the last one may take more. Returns
@@ -159,10 +166,9 @@ impl Survey {
         entries: u64,
     ) -> Result<bool, Error> {
         image.read_in_order();
-        let size = image.virtual_size();
         let until = self.entries.saturating_add(entries);
         while self.entries < until {
-            if self.at >= size {
+            if self.at >= self.end {
                 if !self.claims.as_mut().is_some_and(Claims::advance) {
                     // A fault that was found before may be why the numbers differ.
                     if let Some(finding) = image.miscount(self.blocks)
@@ -189,22 +195,30 @@ impl Survey {
             let loads = image.loads() + self.markers.loads();
             self.entries += LOAD * (loads - self.loads);
             self.loads = loads;
+            match image.second_table(source, self.at) {
+                Ok(Some(table)) if !self.take_table(&table.takes) => {
+                    self.overlap(table.at, table.takes.start);
+                }
+                Err(Error::Refused(finding)) if self.first_pass => self.fault(finding),
+                Ok(_) | Err(Error::Refused(_)) => {}
+                Err(error) => return Err(error),
+            }
             if let Some(table) = image.table(source, self.at)?
                 && !self.take_table(&table.takes)
             {
                 // The entries of this table were looked at when it was met for the first time.
                 self.overlap(table.at, table.takes.start);
-                self.lose(table.length.min(size - self.at));
+                self.lose(table.length);
                 continue;
             }
             match image.entry(source, self.at) {
-                Ok(entry) => self.entry(source, entry, size)?,
+                Ok(entry) => self.entry(source, entry)?,
                 Err(Error::Refused(finding)) => {
                     if self.first_pass {
                         self.fault(finding);
                     }
                     let unit = image.cluster_size().unwrap_or(STRIDE);
-                    self.lose((unit - self.at % unit).min(size - self.at));
+                    self.lose(unit - self.at % unit);
                 }
                 Err(error) => return Err(error),
             }
@@ -212,16 +226,22 @@ impl Survey {
         Ok(false)
     }
 
-    /// Passes over `length` bytes of the disk whose entry leads nowhere.
+    /// Goes on behind an entry that is for `length` bytes. Returns how many of them the disk has.
+    fn pass(&mut self, length: u64) -> u64 {
+        let there = length.min(self.size.saturating_sub(self.at));
+        self.at = self.at.saturating_add(length);
+        there
+    }
+
+    /// Passes over `length` bytes whose entry leads nowhere.
     fn lose(&mut self, length: u64) {
+        let length = self.pass(length);
         if self.first_pass {
             self.lost += length;
         }
-        self.at += length;
     }
 
-    fn entry(&mut self, source: &mut dyn ReadAt, mut entry: Entry, size: u64) -> Result<(), Error> {
-        let rest = size - self.at;
+    fn entry(&mut self, source: &mut dyn ReadAt, mut entry: Entry) -> Result<(), Error> {
         self.note(&entry.takes, false);
         if let Content::Compressed(compressed) = entry.mapping.content {
             self.measure(source, &compressed, &mut entry.takes)?;
@@ -229,7 +249,7 @@ impl Survey {
         if !self.take(&entry.takes) {
             self.overlap(entry.at, entry.takes.start);
         }
-        let length = entry.length.min(rest);
+        let length = self.pass(entry.length);
         if self.first_pass {
             let there = entry.mapping.length.min(length);
             let sum = match entry.mapping.content {
@@ -244,7 +264,6 @@ impl Survey {
             *sum += there;
             self.zero += length - there;
         }
-        self.at += length;
         Ok(())
     }
 

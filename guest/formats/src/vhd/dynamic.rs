@@ -29,11 +29,15 @@ pub(super) struct Dynamic {
     /// The offset of the dynamic disk header in the file, in bytes. No block may lie there.
     header: u64,
     table_end: u64,
+    /// Where everything has to end: the offset of the footer at the end of the file, in bytes.
+    end: u64,
 }
 
+/// Reads the header into `info`. `end` is where the footer at the end of the file begins.
 pub(super) fn inspect(
     source: &mut dyn ReadAt,
     footer: &Footer,
+    end: u64,
     info: &mut Info,
 ) -> Result<Dynamic, Error> {
     let at = footer.data_offset;
@@ -78,6 +82,7 @@ pub(super) fn inspect(
     let table_end = table_end.ok_or(beyond)?;
     let header = at + 1024;
     let apart = table >= header || (table >= SECTOR && table_end <= at);
+    let apart = apart && header <= end && table_end <= end;
     ensure(apart, Reason::Overlap, at + 16, table)?;
     Ok(Dynamic {
         virtual_size: footer.virtual_size(),
@@ -86,6 +91,7 @@ pub(super) fn inspect(
         bitmap: (block_size / SECTOR / 8).next_multiple_of(SECTOR),
         header: at,
         table_end,
+        end,
     })
 }
 
@@ -117,6 +123,11 @@ fn parents(source: &mut dyn ReadAt, bytes: &[u8], info: &mut Info) -> Result<(),
 }
 
 impl Dynamic {
+    /// How many bytes of a disk the table has entries for.
+    pub(super) fn covered(self) -> u64 {
+        (self.table_end - self.table) / 4 * self.block_size
+    }
+
     /// What the entry for the block at `offset` says. The bitmap before the block belongs to it.
     pub(super) fn entry(
         &self,
@@ -151,21 +162,19 @@ impl Dynamic {
         let block = u64::from(sector) * SECTOR;
         let data = block + self.bitmap;
         let end = data + self.block_size;
+        // Of the disk's last block, too, writers store all of it.
+        ensure(end <= source.size(), Reason::BeyondEnd, at, block)?;
         let header = block < self.header + 1024 && self.header < end;
         let table = block < self.table_end && self.table < end;
-        ensure(
-            block >= SECTOR && !header && !table,
-            Reason::Overlap,
-            at,
-            block,
-        )?;
+        let apart = block >= SECTOR && !header && !table && end <= self.end;
+        ensure(apart, Reason::Overlap, at, block)?;
         Mapping::whole(
             at,
             data,
             self.block_size,
             offset,
             self.virtual_size,
-            source.size(),
+            self.end,
         )
     }
 }

@@ -59,7 +59,8 @@ pub(super) fn checksum(bytes: &[u8], at: usize) -> u32 {
     !bytes.fold(0, |sum: u32, (_, byte)| sum.wrapping_add(u32::from(*byte)))
 }
 
-/// The footer, and its offset in the file: the one at the end or the copy at the start.
+/// The footer, and where the rest of the file ends: at the footer, or with the file if the footer at
+/// its end is missing.
 pub(super) fn find(source: &mut dyn ReadAt, info: &mut Info) -> Result<(Footer, u64), Error> {
     let size = source.size();
     ensure(size >= LENGTH - 1, Reason::Truncated, size, size)?;
@@ -75,14 +76,14 @@ pub(super) fn find(source: &mut dyn ReadAt, info: &mut Info) -> Result<(Footer, 
             // All fields that are used must be the same. Others, such as the time stamp, may
             // differ.
             ensure(copy == footer, Reason::CopiesDiffer, at, 0)?;
-            Ok((copy, 0))
+            Ok((footer, at))
         }
         (None, Some((_, at))) => Err(Error::refused(Reason::CopiesDiffer, 0, at)),
         (Some(copy), None) => {
             // A fixed disk begins with its first sector, and no copy of a footer belongs there.
             ensure(copy.kind != Kind::Fixed, Reason::BadHeader, 60, 2)?;
             info.find(Reason::NoFooter, size - LENGTH, 0);
-            Ok((copy, 0))
+            Ok((copy, size))
         }
         (None, None) => Err(Error::refused(Reason::BadHeader, 0, 0)),
     }

@@ -35,7 +35,9 @@ pub(crate) fn inspect(
     info: &mut Info,
     options: &Options,
 ) -> Result<Vhd, Error> {
-    let (footer, at) = footer::find(source, info)?;
+    let (footer, end) = footer::find(source, info)?;
+    // A disk that is not fixed has the same at the start.
+    let at = if footer.kind == Kind::Fixed { end } else { 0 };
     info.version = Some(1);
     info.set_size(footer.virtual_size(), at + 48, options);
     let virtual_size = footer.virtual_size();
@@ -46,7 +48,7 @@ pub(crate) fn inspect(
             None
         }
         Kind::Dynamic | Kind::Differencing => {
-            let header = dynamic::inspect(source, &footer, info)?;
+            let header = dynamic::inspect(source, &footer, end, info)?;
             Some(header)
         }
     };
@@ -108,6 +110,11 @@ impl Vhd {
     /// How many lines of its tables were read so far.
     pub(crate) fn loads(&self) -> u64 {
         self.cache.loads()
+    }
+
+    /// How many bytes of a disk the table has entries for.
+    pub(crate) fn covered(&self) -> u64 {
+        self.dynamic.map_or(self.virtual_size, Dynamic::covered)
     }
 
     /// In which units a survey counts. The blocks of a dynamic disk begin at any sector; a fixed

@@ -93,7 +93,8 @@ impl Regions {
 }
 
 /// The header that is valid and has the higher sequence number (section 2.2.2). The other one need
-/// not be valid: a writer that was stopped leaves it half written.
+/// not be valid: a writer that was stopped leaves it half written. One whose checksum is right was
+/// written as a whole, so that its fields have to be right, too.
 pub(super) fn read_header(source: &mut dyn ReadAt) -> Result<Header, Error> {
     let size = source.size();
     ensure(size >= MIB, Reason::Truncated, size, size)?;
@@ -109,8 +110,10 @@ pub(super) fn read_header(source: &mut dyn ReadAt) -> Result<Header, Error> {
                 let good = newest.is_none_or(same);
                 ensure(good, Reason::CopiesDiffer, at + 8, header.sequence)?;
             }
-            Err(error @ Error::Read { .. }) => return Err(error),
-            Err(error) => fault = error,
+            Err(error) => match error.reason() {
+                Some(Reason::BadHeader | Reason::BadChecksum) => fault = error,
+                _ => return Err(error),
+            },
         }
     }
     newest.ok_or(fault)

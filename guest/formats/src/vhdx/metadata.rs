@@ -59,6 +59,7 @@ pub(super) fn read_metadata(
     let at = region.start + 10;
     ensure(count <= MOST_ITEMS, Reason::BadHeader, at, u64::from(count))?;
     let (mut block, mut size, mut sector, mut locator) = (None, None, None, None);
+    let (mut physical, mut id) = (None, None);
     // An item is read only if its meaning is known, and each of those comes once.
     let mut cache = Cache::new(1);
     for index in 0..u64::from(count) {
@@ -77,12 +78,14 @@ pub(super) fn read_metadata(
                 let bytes: [u8; 4] = array(source, item)?;
                 once(&mut sector, u64::from(le32(&bytes, 0)), at)?;
             }
-            DISK_ID | PHYSICAL_SIZE => {}
+            // What these say does not matter to who reads the disk, but there is no disk without them.
+            PHYSICAL_SIZE if length >= 4 => once(&mut physical, length, at)?,
+            DISK_ID if length >= 16 => once(&mut id, length, at)?,
             PARENT => {
                 once(&mut locator, length, at)?;
                 parent(source, item, length, info)?;
             }
-            FILE_PARAMETERS | DISK_SIZE | SECTOR_SIZE => {
+            FILE_PARAMETERS | DISK_SIZE | SECTOR_SIZE | PHYSICAL_SIZE | DISK_ID => {
                 return Err(Error::refused(Reason::BadHeader, at + 20, length));
             }
             _ => {
@@ -94,6 +97,7 @@ pub(super) fn read_metadata(
     let missing = Error::refused(Reason::BadHeader, region.start, u64::from(count));
     let (block, size) = (block.ok_or(missing)?, size.ok_or(missing)?);
     let sector_size = sector.ok_or(missing)?;
+    physical.and(id).ok_or(missing)?;
     decode(block, size, sector_size, region.start, info, options)
 }
 

@@ -10,9 +10,11 @@ use crate::vmdk::SECTOR;
 
 /// The value in place of the grain directory's offset that says that the footer has it.
 const AT_END: u64 = u64::MAX;
-/// The flags of the header: the line end bytes are to be checked; an entry of a grain table may say
-/// that its grain is zero; grains are compressed; markers lie before grains and tables.
+/// The flags of the header: the line end bytes are to be checked; there is a second grain directory; an
+/// entry of a grain table may say that its grain is zero; grains are compressed; markers lie before
+/// grains and tables.
 const NEWLINES: u32 = 1;
+const SECOND_DIRECTORY: u32 = 1 << 1;
 const ZERO_GRAINS: u32 = 1 << 2;
 const COMPRESSED: u32 = 1 << 16;
 const MARKERS: u32 = 1 << 17;
@@ -32,6 +34,11 @@ pub(super) struct Header {
     /// The offset of the grain directory in the file, and then its length, in bytes.
     pub(super) directory: u64,
     pub(super) directory_bytes: u64,
+    /// The offset and the length of the second grain directory, if there is one. Who only reads needs
+    /// none, but nothing else may lie there.
+    pub(super) second_directory: Option<(u64, u64)>,
+    /// Where everything has to end if there is a footer: before that and its marker.
+    pub(super) end: u64,
     /// The offset of the descriptor in the file and its length, in bytes.
     pub(super) descriptor: Option<(u64, u64)>,
     pub(super) zero_grains: bool,
@@ -134,37 +141,65 @@ fn decode(
         table_entries: u64::from(le32(bytes, 44)),
         directory: 0,
         directory_bytes: 0,
+        second_directory: None,
+        end: at.checked_sub(SECTOR).unwrap_or(u64::MAX),
         descriptor: None,
         zero_grains: flags & ZERO_GRAINS != 0,
         compressed,
     };
-    header.places(source, bytes, at)?;
+    header.places(source, bytes, flags, at)?;
     Ok(header)
 }
 
 impl Header {
-    fn places(&mut self, source: &dyn ReadAt, bytes: &[u8], at: u64) -> Result<(), Error> {
+    fn places(
+        &mut self,
+        source: &dyn ReadAt,
+        bytes: &[u8],
+        flags: u32,
+        at: u64,
+    ) -> Result<(), Error> {
         let entries = self.table_entries;
         let good = TABLE_ENTRIES.contains(&entries);
         ensure(good, Reason::TableSize, at + 44, entries)?;
         let sectors = |field: usize| le64(bytes, field).saturating_mul(SECTOR);
-        self.directory = sectors(56);
         let tables = self.virtual_size.div_ceil(entries * self.grain_size);
-        self.directory_bytes = tables * 4;
-        let end = self.directory.checked_add(self.directory_bytes);
-        let inside = end.is_some_and(|end| end <= source.size());
-        ensure(inside, Reason::BeyondEnd, at + 56, self.directory)?;
-        let apart = self.directory >= SECTOR;
-        ensure(apart, Reason::Overlap, at + 56, self.directory)?;
+        let (directory, length) = (sectors(56), tables * 4);
+        self.check_part(source, directory, length, at + 56)?;
+        (self.directory, self.directory_bytes) = (directory, length);
+        let second = sectors(48);
+        if flags & SECOND_DIRECTORY != 0 && second != 0 {
+            self.check_part(source, second, length, at + 48)?;
+            self.second_directory = Some((second, length));
+        }
         let (start, length) = (sectors(28), sectors(36));
         if start != 0 && length != 0 {
-            let end = start.checked_add(length);
-            let inside = end.is_some_and(|end| end <= source.size());
-            ensure(inside, Reason::BeyondEnd, at + 28, start)?;
-            ensure(start >= SECTOR, Reason::Overlap, at + 28, start)?;
+            self.check_part(source, start, length, at + 28)?;
             self.descriptor = Some((start, length));
         }
-        Ok(())
+        // So many bytes at the start are not for grains, and writers make the file so long at least.
+        let metadata = sectors(64);
+        ensure(
+            metadata <= source.size(),
+            Reason::BeyondEnd,
+            at + 64,
+            metadata,
+        )
+    }
+
+    /// Fails if the `length` bytes at `start`, of which the field at `at` tells, do not lie in the file,
+    /// or overlap what was found before.
+    fn check_part(
+        &self,
+        source: &dyn ReadAt,
+        start: u64,
+        length: u64,
+        at: u64,
+    ) -> Result<(), Error> {
+        let end = start.checked_add(length);
+        let end = end.filter(|end| *end <= source.size());
+        let end = end.ok_or(Error::refused(Reason::BeyondEnd, at, start))?;
+        self.check_apart(start, end, at)
     }
 
     /// How many bytes of the disk a grain table is for.
@@ -172,14 +207,15 @@ impl Header {
         self.table_entries * self.grain_size
     }
 
-    /// Fails if the bytes from `start` to `end` overlap the header, the descriptor or the grain
-    /// directory.
+    /// Fails if the bytes from `start` to `end` overlap the header, the footer, the descriptor or a
+    /// grain directory.
     pub(super) fn check_apart(&self, start: u64, end: u64, at: u64) -> Result<(), Error> {
-        let meets = |from: u64, length: u64| start < from + length && from < end;
-        let descriptor = self.descriptor.unwrap_or((0, 0));
-        let overlaps = start < SECTOR
-            || meets(descriptor.0, descriptor.1)
-            || meets(self.directory, self.directory_bytes);
-        ensure(!overlaps, Reason::Overlap, at, start)
+        let directory = (self.directory, self.directory_bytes);
+        let mut parts = [Some(directory), self.second_directory, self.descriptor]
+            .into_iter()
+            .flatten();
+        let meets = parts.any(|(from, length)| start < from + length && from < end);
+        let apart = start >= SECTOR && end <= self.end && !meets;
+        ensure(apart, Reason::Overlap, at, start)
     }
 }

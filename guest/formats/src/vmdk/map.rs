@@ -41,25 +41,65 @@ impl Vmdk {
         source: &mut dyn ReadAt,
         offset: u64,
     ) -> Result<Option<Table>, Error> {
-        let per_table = self.header.per_table();
-        if !offset.is_multiple_of(per_table) {
+        if !offset.is_multiple_of(self.header.per_table()) {
             return Ok(None);
         }
         let (at, table) = self.table(source, offset)?;
-        let end = table + self.header.table_entries * 4;
-        let followed = table != 0 && end <= source.size();
-        Ok(followed.then_some(Table {
+        let table = self.described(at, table);
+        Ok(table.filter(|table| table.takes.end <= source.size()))
+    }
+
+    /// The same table of the second grain directory, if there is one. Writers keep it like the first one,
+    /// so that it has to lie in the file, apart from what the header names.
+    pub(crate) fn second_table(
+        &mut self,
+        source: &mut dyn ReadAt,
+        offset: u64,
+    ) -> Result<Option<Table>, Error> {
+        let second = self.header.second_directory;
+        let Some((directory, _)) =
+            second.filter(|_| offset.is_multiple_of(self.header.per_table()))
+        else {
+            return Ok(None);
+        };
+        let (at, table) = self.named(source, directory, offset)?;
+        let table = self.described(at, table);
+        if let Some(Table { takes, .. }) = &table {
+            ensure(
+                takes.end <= source.size(),
+                Reason::BeyondEnd,
+                at,
+                takes.start,
+            )?;
+            self.header.check_apart(takes.start, takes.end, at)?;
+        }
+        Ok(table)
+    }
+
+    /// The table at `table`, which the entry at `at` names, or nothing if that is 0.
+    fn described(&self, at: u64, table: u64) -> Option<Table> {
+        (table != 0).then(|| Table {
             at,
-            takes: table..end,
-            length: per_table,
-        }))
+            takes: table..table + self.header.table_entries * 4,
+            length: self.header.per_table(),
+        })
     }
 
     /// The offset in the file of the directory's entry for `offset`, and that of the table that it
     /// names, or 0 if it names none.
     fn table(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<(u64, u64), Error> {
-        let at = self.header.directory + offset / self.header.per_table() * 4;
-        let table = u64::from(self.directory.le32(source, at)?) * SECTOR;
+        self.named(source, self.header.directory, offset)
+    }
+
+    /// The same of the directory at `directory`.
+    fn named(
+        &mut self,
+        source: &mut dyn ReadAt,
+        directory: u64,
+        offset: u64,
+    ) -> Result<(u64, u64), Error> {
+        let at = directory + offset / self.header.per_table() * 4;
+        let table = u64::from(self.directories.le32(source, at)?) * SECTOR;
         Ok((at, table))
     }
 
@@ -119,21 +159,23 @@ impl Vmdk {
     ) -> Result<Mapping, Error> {
         let size = self.header.grain_size;
         let skip = offset % size;
+        let rest = self.header.virtual_size.saturating_sub(offset - skip);
         let most = (GRAIN_MARKER + size * 2).next_multiple_of(SECTOR);
-        let mut length = most.min(source.size() - grain);
+        self.header
+            .check_apart(grain, grain + GRAIN_MARKER + 1, at)?;
+        let end = self.header.end.min(source.size());
+        let mut length = most.min(end - grain);
         if next > grain {
             length = length.min(next - grain);
         }
         ensure(length > GRAIN_MARKER, Reason::BeyondEnd, at, grain)?;
-        self.header
-            .check_apart(grain, grain + GRAIN_MARKER + 1, at)?;
         // A grain has at most 2 MiB.
         let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
         let content = Content::Compressed(Compressed {
             offset: grain,
             length,
             codec: Codec::Zlib,
-            least: small(size.min(self.header.virtual_size - (offset - skip))),
+            least: small(size.min(rest)),
             size: small(size),
             skip: small(skip),
             marker: Marker::Grain {

@@ -1,7 +1,7 @@
 //! VMDK in one sparse file: monolithicSparse and streamOptimized (VMware's Virtual Disk Format
 //! 5.0).
 //!
-//! An open VMDK takes one cache line for the grain directory and one for grain tables. While the
+//! An open VMDK takes a cache line for each grain directory and one for grain tables. While the
 //! image is opened its descriptor is in memory too, at most [`LONGEST_DESCRIPTOR`] bytes of it.
 
 mod descriptor;
@@ -12,7 +12,7 @@ pub use descriptor::LONGEST_DESCRIPTOR;
 
 use crate::bytes::has;
 use crate::cache::{Cache, LONG_LINE};
-use crate::error::Error;
+use crate::error::{Error, ensure};
 use crate::info::{Info, Options};
 use crate::mapping::{Mapping, join};
 use crate::reason::Reason;
@@ -24,7 +24,7 @@ use header::Header;
 pub struct Vmdk {
     header: Header,
     has_parent: bool,
-    directory: Cache,
+    directories: Cache,
     tables: Cache,
 }
 
@@ -72,6 +72,8 @@ fn sparse(source: &mut dyn ReadAt, info: &mut Info, options: &Options) -> Result
     let mut has_parent = false;
     if let Some((at, length)) = header.descriptor {
         let text = descriptor::read_text(source, at, length)?;
+        // A part of a disk in several files has room for a descriptor, which is in yet another file.
+        ensure(!text.is_empty(), Reason::FormatNotRead, at, length)?;
         if header.virtual_size == 0 {
             // Such a header only holds the descriptor, as QEMU sees it too.
             return Err(elsewhere(&text, at, info, options));
@@ -94,7 +96,7 @@ fn sparse(source: &mut dyn ReadAt, info: &mut Info, options: &Options) -> Result
     Ok(Vmdk {
         header,
         has_parent,
-        directory: Cache::new(1),
+        directories: Cache::new(2),
         tables: Cache::new(1),
     })
 }
@@ -130,6 +132,13 @@ impl Vmdk {
         self.header.grain_size
     }
 
+    /// How many bytes of a disk the grain tables have entries for: the last table may have some behind
+    /// the disk.
+    pub(crate) fn covered(&self) -> u64 {
+        let tables = self.header.directory_bytes / 4;
+        tables.saturating_mul(self.header.per_table())
+    }
+
     /// Has tables be read in long pieces from now on.
     pub(crate) fn read_in_order(&mut self) {
         self.tables.set_length(LONG_LINE);
@@ -137,7 +146,7 @@ impl Vmdk {
 
     /// How many lines of its tables were read so far.
     pub(crate) fn loads(&self) -> u64 {
-        self.directory.loads() + self.tables.loads()
+        self.directories.loads() + self.tables.loads()
     }
 
     /// Where the bytes at `offset` of the virtual disk come from, and how many table entries were

@@ -2,6 +2,7 @@
 //! its own `judge`, which holds one image against the reason for which it is to be refused, and
 //! `judge_check`, for what only a check of the tables can find.
 
+mod bitmaps;
 mod known;
 mod overlaps;
 mod polyglots;

@@ -1,7 +1,9 @@
 //! Images in which two table entries have the same bytes of the file. Each entry by itself is one that
 //! a reader can follow, so that only a check finds them.
 
-use super::{judge_check, spoilt};
+use guest_formats::Options;
+
+use super::{judge, judge_check, spoilt};
 use crate::support::Put::{Data, Hole};
 use crate::support::bytes::{be32, le32, le64, put};
 use crate::support::vdi;
@@ -54,6 +56,28 @@ fn blocks_of_a_vhd_that_overlap_are_found() {
             ("the bitmap of another", |b| be32(b, 1536, 4 + 1)),
         ],
     );
+}
+
+/// Tables may have more entries than the disk needs. Here the fourth one is behind its end.
+#[test]
+fn entries_behind_the_end_of_the_disk_are_looked_at() {
+    let mut vhd = Vhd::new(false, &[Data, Hole, Data, Data], 65536, 4 * 65536);
+    vhd.size = 3 * 65536;
+    let good = vhd.build();
+    judge_overlaps("VHD", &good, &[("behind the disk", |b| be32(b, 1548, 4))]);
+    let outside = spoilt(&good, |b| be32(b, 1548, 1 << 20));
+    judge_check("VHD: outside, behind the disk", &outside, "beyond-end");
+    let good = Vmdk::new(false, &[Data, Hole, Data], 65536, 3 << 16).build();
+    judge_overlaps(
+        "VMDK",
+        &good,
+        &[("behind the disk", |b| le32(b, 3084, 128))],
+    );
+    // In a stream its marker has to be there.
+    let good = Vmdk::new(true, &[Data, Hole, Data], 65536, 3 << 16).build();
+    let entries = good.len() - (3 + 1 + 1 + 4) * 512;
+    let stray = spoilt(&good, |b| le32(b, entries + 12, 128));
+    judge_check("VMDK: a stream, behind the disk", &stray, "bad-marker");
 }
 
 #[test]
@@ -112,6 +136,34 @@ fn grains_and_tables_of_a_vmdk_that_overlap_are_found() {
             }),
         ],
     );
+}
+
+/// A second directory behind the grains, and its one table some sectors further on.
+#[test]
+fn tables_of_a_second_directory_that_overlap_are_found() {
+    const DIRECTORY: u32 = 512;
+    const TABLE: u32 = DIRECTORY + 8;
+    const END: u32 = DIRECTORY + 129;
+    const ENTRY: usize = DIRECTORY as usize * 512;
+    let mut good = Vmdk::new(false, &[Data, Hole, Data], 65536, 3 << 16).build();
+    good.resize(END as usize * 512, 0);
+    good[8] |= 2;
+    le32(&mut good, 48, DIRECTORY);
+    le32(&mut good, ENTRY, TABLE);
+    judge("a second directory", &good, &Options::default(), None);
+    judge_overlaps(
+        "VMDK",
+        &good,
+        &[
+            ("a grain on a second table", |b| {
+                le32(b, 3072, DIRECTORY + 1)
+            }),
+            ("a second table on the first", |b| le32(b, ENTRY, 6)),
+            ("a second table in the descriptor", |b| le32(b, ENTRY, 1)),
+        ],
+    );
+    let outside = spoilt(&good, |b| le32(b, ENTRY, END - 3));
+    judge_check("VMDK: a second table outside", &outside, "beyond-end");
 }
 
 #[test]

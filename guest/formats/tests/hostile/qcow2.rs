@@ -61,9 +61,32 @@ const HEADERS: &[Case] = &[
     ("encrypted by AES", |b| be32(b, 32, 1), Reason::Encrypted),
     ("encrypted by LUKS", |b| be32(b, 32, 2), Reason::Encrypted),
     (
+        "an extension for LUKS without LUKS",
+        |b| {
+            be32(b, 112, 0x0537_be77);
+            be32(b, 116, 16);
+        },
+        Reason::BadHeader,
+    ),
+    (
+        "an end of extensions that is longer than the header",
+        |b| be32(b, 116, 1 << 20),
+        Reason::BadHeader,
+    ),
+    (
+        "a raw data file that is none",
+        |b| be64(b, 88, 2),
+        Reason::BadHeader,
+    ),
+    (
+        "no snapshots at an unaligned place",
+        |b| be64(b, 64, 513),
+        Reason::Unaligned,
+    ),
+    (
         "encrypted by method 77",
         |b| be32(b, 32, 77),
-        Reason::Encrypted,
+        Reason::UnknownFeature,
     ),
     (
         "an L1 table of 2^32 - 1 entries",

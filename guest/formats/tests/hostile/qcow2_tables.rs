@@ -1,6 +1,6 @@
 //! qcow2 images whose tables lie.
 
-use guest_formats::qcow2::{Check, CheckOptions, CheckReport};
+use guest_formats::qcow2::{Check, CheckOptions, CheckReport, ProblemKind};
 use guest_formats::{Options, Reason};
 
 use super::qcow2::{FAR, L1, L2, good};
@@ -8,7 +8,7 @@ use super::{Case, judge, judge_all, judge_check, spoilt};
 use crate::support::Put::{Compressed, Data, Hole};
 use crate::support::bytes::{be16, be32, be64, put};
 use crate::support::qcow2::Qcow2;
-use crate::support::{Counting, disk, open_qcow2};
+use crate::support::{Counting, disk, examine_qcow2, open_qcow2};
 
 /// The entry of the compressed cluster.
 const PACKED: usize = L2 + 8;
@@ -167,10 +167,7 @@ fn snapshots_that_lie_are_refused_when_they_are_looked_for() {
     let good = image.build();
     let table = good.snapshots;
     type Change = fn(&mut Vec<u8>, usize);
-    let cases: [(Change, Reason); 6] = [
-        (|b, at| be16(b, at + 12, u16::MAX), Reason::BadSnapshot),
-        (|b, at| be16(b, at + 14, u16::MAX), Reason::BadSnapshot),
-        (|b, at| be32(b, at + 36, u32::MAX), Reason::BadSnapshot),
+    let cases: [(Change, Reason); 3] = [
         (|b, at| be32(b, at + 8, u32::MAX), Reason::TableSize),
         (|b, at| be64(b, at, 513), Reason::Unaligned),
         (|b, at| be64(b, at + 48, u64::MAX), Reason::VirtualSize),
@@ -188,6 +185,45 @@ fn snapshots_that_lie_are_refused_when_they_are_looked_for() {
         while !check.step(&mut source).unwrap() {}
         let blind = reason == Reason::VirtualSize;
         assert_eq!(check.report().errors > 0, !blind, "case {case}");
+    }
+}
+
+/// The snapshot table is at 3, and the L1 table of the snapshot behind it.
+#[test]
+fn lists_of_snapshots_that_lie_are_refused_even_if_no_snapshot_is_looked_for() {
+    const LIST: usize = 0x3_0000;
+    let mut image = Qcow2::new(16, &[Data]);
+    image.snapshots = vec![("1", "one")];
+    let good = image.build();
+    assert_eq!(good.snapshots, LIST);
+    let cases: &[Case] = &[
+        (
+            "much extra data",
+            |b| be32(b, LIST + 36, 16 << 20),
+            Reason::BadSnapshot,
+        ),
+        (
+            "a name behind the end",
+            |b| {
+                let end = b.len().next_multiple_of(0x1_0000);
+                b.resize(end + 40, 0);
+                be16(b, end + 14, 1);
+                be64(b, 64, end as u64);
+            },
+            Reason::BeyondEnd,
+        ),
+    ];
+    judge_all(&good.bytes, cases);
+    // Such an image is checked all the same.
+    for (name, change, reason) in cases {
+        let bytes = spoilt(&good.bytes, change);
+        let mut source = Counting::new(&bytes);
+        let image = examine_qcow2(&bytes);
+        let mut check = Check::new(&image, &source, &CheckOptions::default());
+        while !check.step(&mut source).unwrap() {}
+        let mut problems = check.report().problems.iter();
+        let expected = ProblemKind::Entry(*reason);
+        assert!(problems.any(|found| found.kind == expected), "{name}");
     }
 }
 

@@ -100,9 +100,20 @@ fn a_vdi_whose_map_names_not_as_many_blocks_as_its_header_is_an_error() {
     judge_check("a block that no entry names", &lost, "bad-header");
     let more = spoilt(&good, |b| le32(b, 388, 4));
     judge_check("a block more than there are", &more, "bad-header");
-    // A map may have more entries than the disk needs, and they may name blocks.
+    // A map may have more entries than the disk needs, and they may name blocks, if these are there.
     let shorter = spoilt(&good, |b| le64(b, 368, 3 * 65536));
     assert_eq!(problems(&shorter), [""; 0]);
+    for (name, block, problem) in [
+        ("a block of another entry, behind the disk", 1, "overlap"),
+        (
+            "a block that is not there, behind the disk",
+            99,
+            "bad-entry",
+        ),
+        ("a block less, behind the disk", u32::MAX, "bad-header"),
+    ] {
+        judge_check(name, &spoilt(&shorter, |b| le32(b, 524, block)), problem);
+    }
 }
 
 /// The names of what a check finds.

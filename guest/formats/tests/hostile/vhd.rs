@@ -170,7 +170,17 @@ const VHD: &[Case] = &[
         |b| be32(b, 1536, 3),
         Reason::Overlap,
     ),
+    (
+        "a block over the footer at the end",
+        |b| be32(b, 1536, last_block(b) + 1),
+        Reason::Overlap,
+    ),
 ];
+
+/// The sector at which the last block of 64 KiB begins, with its bitmap, if the footer follows it.
+fn last_block(bytes: &[u8]) -> u32 {
+    (bytes.len() / 512 - 1 - 129) as u32
+}
 
 #[test]
 fn vhds_that_lie_are_refused() {
@@ -184,6 +194,33 @@ fn vhds_that_lie_are_refused() {
         &fixed.build(),
         &Options::default(),
         Some(Reason::BeyondEnd),
+    );
+}
+
+#[test]
+fn no_part_of_a_block_may_be_missing_even_if_the_disk_ends_before() {
+    // The disk has the first sector of its second block.
+    let good = Vhd::new(false, &[Data, Data], 65536, 65536 + 512);
+    judge_all(
+        &good.build(),
+        &[
+            (
+                "a block cut off behind the end of the disk",
+                |b| be32(b, 1540, last_block(b) + 2),
+                Reason::BeyondEnd,
+            ),
+            (
+                "a table over the footer",
+                |b| {
+                    let table = b.len() as u64 - 512 - 1024;
+                    dynamic(b, |h| {
+                        be64(h, 16, table);
+                        be32(h, 28, 300);
+                    });
+                },
+                Reason::Overlap,
+            ),
+        ],
     );
 }
 

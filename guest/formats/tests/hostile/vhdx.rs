@@ -78,6 +78,26 @@ const VHDX: &[Case] = &[
         Reason::BadLog,
     ),
     (
+        "a log of half a mebibyte in the newer header",
+        |b| sealed(b, 128 << 10, 4096, |b| le32(b, (128 << 10) + 68, 512 << 10)),
+        Reason::Unaligned,
+    ),
+    (
+        "a log of version 7 in the newer header",
+        |b| {
+            sealed(b, 128 << 10, 4096, |b| {
+                put(b, (128 << 10) + 48, &[1; 16]);
+                le16(b, (128 << 10) + 64, 7);
+            });
+        },
+        Reason::UnsupportedVersion,
+    ),
+    (
+        "version 2 in the newer header",
+        |b| sealed(b, 128 << 10, 4096, |b| le16(b, (128 << 10) + 66, 2)),
+        Reason::UnsupportedVersion,
+    ),
+    (
         "headers of one number that differ",
         |b| {
             headers(b, |b, at| le64(b, at + 8, 7));
@@ -173,6 +193,15 @@ const VHDX: &[Case] = &[
         Reason::BadHeader,
     ),
     ("no size", |b| le16(b, TABLE + 10, 1), Reason::BadHeader),
+    (
+        "no size of physical sectors",
+        |b| {
+            b.copy_within(TABLE + 160..TABLE + 192, TABLE + 128);
+            le16(b, TABLE + 10, 4);
+        },
+        Reason::BadHeader,
+    ),
+    ("no id", |b| le16(b, TABLE + 10, 4), Reason::BadHeader),
     (
         "two sizes",
         |b| b.copy_within(TABLE + 64..TABLE + 80, TABLE + 96),

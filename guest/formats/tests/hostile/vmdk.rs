@@ -60,7 +60,10 @@ const VMDK: &[Case] = &[
     ),
     (
         "a descriptor of 100 KiB",
-        |b| le64(b, 36, 200),
+        |b| {
+            le64(b, 28, 129);
+            le64(b, 36, 200);
+        },
         Reason::BadDescriptor,
     ),
     ("tables of 0 entries", |b| le32(b, 44, 0), Reason::TableSize),
@@ -83,6 +86,31 @@ const VMDK: &[Case] = &[
         "a directory in the header",
         |b| le64(b, 56, 0),
         Reason::Overlap,
+    ),
+    (
+        "a directory in the descriptor",
+        |b| le64(b, 56, 4),
+        Reason::Overlap,
+    ),
+    (
+        "a second directory nowhere",
+        |b| second_directory(b, 1 << 40),
+        Reason::BeyondEnd,
+    ),
+    (
+        "a second directory in the first",
+        |b| second_directory(b, 5),
+        Reason::Overlap,
+    ),
+    (
+        "a grain in the second directory",
+        |b| second_directory(b, 128 + 127),
+        Reason::Overlap,
+    ),
+    (
+        "more metadata than there are bytes",
+        |b| le64(b, 64, b.len() as u64 / 512 + 1),
+        Reason::BeyondEnd,
     ),
     ("not closed", |b| b[72] = 1, Reason::DirtyBit),
     ("taken for text", |b| b[75] = b'\n', Reason::BadHeader),
@@ -128,9 +156,9 @@ const VMDK: &[Case] = &[
     ),
     ("half a header", |b| b.truncate(256), Reason::Truncated),
     (
-        "a descriptor of zeros",
+        "a descriptor of zeros, as a part of a disk has it",
         |b| b[512..2560].fill(0),
-        Reason::BadDescriptor,
+        Reason::FormatNotRead,
     ),
     (
         "a descriptor of noise",
@@ -144,7 +172,43 @@ const VMDK: &[Case] = &[
     ),
 ];
 
+/// Sets the flag for a second grain directory, and its sector.
+fn second_directory(bytes: &mut Vec<u8>, sector: u64) {
+    bytes[8] |= 2;
+    le64(bytes, 48, sector);
+}
+
+/// The sector of the table of a stream with one table: behind it lie a marker, the directory, and three
+/// sectors with the footer.
+fn stream_table(bytes: &[u8]) -> usize {
+    bytes.len() / 512 - 3 - 1 - 1 - 4
+}
+
 const STREAM: &[Case] = &[
+    (
+        "a grain in the marker of the footer",
+        |b| {
+            let (table, marker) = (stream_table(b), b.len() / 512 - 3);
+            le32(b, table * 512, marker as u32);
+        },
+        Reason::Overlap,
+    ),
+    (
+        "a table that ends in the footer",
+        |b| {
+            let (table, footer) = (stream_table(b), b.len() / 512 - 2);
+            le32(b, (table + 5) * 512, footer as u32 - 3);
+        },
+        Reason::Overlap,
+    ),
+    (
+        "a directory in the footer",
+        |b| {
+            let footer = b.len() - 1024;
+            le64(b, footer + 56, footer as u64 / 512);
+        },
+        Reason::Overlap,
+    ),
     (
         "no footer",
         |b| b.truncate(b.len() - 1024),
@@ -219,6 +283,16 @@ fn markers_of_compressed_grains_that_lie_are_refused() {
         assert_eq!(error.reason(), Some(Reason::BadMarker), "{name}");
         judge_check(name, &bytes, Reason::BadMarker.name());
     }
+    // One before the directory that says that it ends in the marker of the footer.
+    let bytes = spoilt(&good, |b| {
+        let (table, last) = (stream_table(b), b.len() / 512 - 5);
+        le32(b, table * 512 + 4, last as u32);
+        le64(b, last * 512, 128);
+        le32(b, last * 512 + 8, 1024 - 12 + 1);
+    });
+    let reason = disk(&bytes, &Options::default()).map_err(|error| error.reason());
+    assert_eq!(reason.err(), Some(Some(Reason::BadMarker)));
+    judge_check("into the footer", &bytes, Reason::BadMarker.name());
     let compressed = Compressed {
         offset: 0,
         length: 5,

@@ -24,7 +24,7 @@ use std::io::{Read, Write};
 use guest_formats::qcow2::Qcow2;
 use guest_formats::{
     Codec, Compressed, Content, Error, Image, Info, Options, ReadAt, ReadError, Reason, ReasonSet,
-    inspect,
+    examine, inspect,
 };
 
 /// An image in memory that counts what is read of it.
@@ -95,6 +95,14 @@ pub(crate) fn open_qcow2(image: &[u8]) -> Qcow2 {
     match open(image).unwrap() {
         Image::Qcow2(image) => image,
         other => panic!("{other:?} is no qcow2"),
+    }
+}
+
+/// A qcow2 image for a check, whatever speaks against using it.
+pub(crate) fn examine_qcow2(image: &[u8]) -> Qcow2 {
+    match examine(&mut { image }, &Options::default()).unwrap() {
+        (_, Some(Image::Qcow2(image))) => image,
+        (info, _) => panic!("{info:?} cannot be checked"),
     }
 }
 

@@ -311,3 +311,29 @@ fn deflate(data: &[u8]) -> Vec<u8> {
     };
     data.chunks(WINDOW).enumerate().flat_map(pack).collect()
 }
+
+/// Adds a bitmap to an image with clusters of 64 KiB. Its directory lies behind all else, and a table
+/// of one entry behind that. Returns where the directory is.
+pub(crate) fn add_bitmap(image: &mut Built) -> usize {
+    const CLUSTER: usize = 65536;
+    let bytes = &mut image.bytes;
+    let directory = bytes.len();
+    let table = directory + CLUSTER;
+    bytes.resize(table + CLUSTER, 0);
+    for at in [directory, table] {
+        be16(bytes, image.first_block + at / CLUSTER * 2, 1);
+    }
+    be64(bytes, 88, 1);
+    for (at, value) in [(112, 0x2385_2875), (116, 24), (120, 1)] {
+        be32(bytes, at, value);
+    }
+    be64(bytes, 128, 32);
+    be64(bytes, 136, directory as u64);
+    be64(bytes, directory, table as u64);
+    be32(bytes, directory + 8, 1);
+    // A dirty tracking bitmap with a bit for 64 KiB.
+    (bytes[directory + 16], bytes[directory + 17]) = (1, 16);
+    be16(bytes, directory + 18, 8);
+    put(bytes, directory + 24, b"a bitmap");
+    directory
+}

@@ -8,6 +8,7 @@
 mod bitmaps;
 mod contents;
 mod reach;
+mod refcount;
 mod walk;
 mod window;
 
@@ -242,7 +243,7 @@ impl Check {
         let byte = block + bit / 64 * 8;
         let bytes = self.refcounts.bytes(source, byte, 8)?;
         let within = cluster % per_block % (64 >> order);
-        Ok(super::header::refcount(bytes, within, order))
+        Ok(refcount::read(bytes, within, order))
     }
 
     /// Why a refcount block cannot be used, if so.
@@ -275,6 +276,13 @@ impl Check {
     fn fault(&mut self, reason: Reason, at: u64, entry: u64) {
         if self.first_pass() {
             self.problem(ProblemKind::Entry(reason), at, entry, 0);
+        }
+    }
+
+    /// Notes a fault unless `holds`.
+    fn expect(&mut self, holds: bool, reason: Reason, at: u64, found: u64) {
+        if !holds {
+            self.fault(reason, at, found);
         }
     }
 

@@ -24,10 +24,12 @@ impl Check {
         self.l1(source, &header, header.l1, true, 40)?;
         self.snapshots(source, &header)?;
         if let Some((offset, bytes)) = header.extensions.encryption {
+            let aligned = offset.is_multiple_of(cluster);
+            self.expect(aligned, Reason::Unaligned, 0, offset);
             self.mark(offset, bytes, Use::Single, 0)?;
         }
-        if let Some((offset, bytes, count)) = header.extensions.bitmaps {
-            self.bitmaps(source, offset, bytes, count)?;
+        if let Some((at, length)) = header.extensions.bitmaps {
+            self.bitmaps(source, at, length)?;
         }
         Ok(())
     }
@@ -99,10 +101,9 @@ impl Check {
                 offset: found.l1_offset,
                 entries: u64::from(found.l1_entries),
             };
-            if header.version >= 3 && found.disk_size.is_none() {
-                // Version 3 wants the size of the disk in each entry.
-                self.fault(Reason::BadSnapshot, at, 0);
-            }
+            // Version 3 wants the size of the disk in each entry.
+            let sized = header.version < 3 || found.disk_size.is_some();
+            self.expect(sized, Reason::BadSnapshot, at, 0);
             match header.check_l1(source, l1, 0, at) {
                 Err(Error::Refused(finding)) => self.fault(finding.reason, at, l1.offset),
                 Ok(()) if l1.entries > room => self.fault(Reason::Overlap, at, l1.offset),
