@@ -216,6 +216,33 @@ fn a_device_that_is_mounted_is_refused_unless_that_is_forced() {
 }
 
 #[test]
+fn a_device_over_a_file_is_no_part_of_the_file_system_that_the_file_is_on() {
+    needs_kvm!();
+    let files = sparse(2 * MIB);
+    let below = backing(files.path("backing"), 64 * MIB);
+    let Some(device) = Loop::over(&below) else {
+        return;
+    };
+    let mut mkfs = Command::new("mkfs.ext4");
+    let made = mkfs.args(["-q", "-F"]).arg(device.path()).output();
+    if !made.is_ok_and(|made| made.status.success()) {
+        return skip("there is no mkfs.ext4");
+    }
+    let folder = files.path("mounted");
+    let Some(mounted) = Mounted::with("rw", "ext4", device.path(), &folder) else {
+        return;
+    };
+    let upper = backing(folder.join("file"), 3 * MIB);
+    let Some(output) = Loop::over(&upper) else {
+        return;
+    };
+    Vmm::copying(&files.input(), output.path()).succeed();
+    drop(output);
+    assert_holds(&std::fs::read(&upper).unwrap(), &files);
+    drop(mounted);
+}
+
+#[test]
 fn with_direct_transfers_the_sector_size_that_suits_a_device_is_said_and_any_works() {
     needs_kvm!();
     for (block, sector, suits) in [

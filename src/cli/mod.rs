@@ -187,7 +187,8 @@ fn copy(cli: Cli, positionals: &[String]) -> Result<Config, String> {
     }
     if cli.quiet && cli.digest.is_some() && cli.protocol == Protocol::Text {
         return Err(
-            "with --protocol text the digest is a line of the guest's text, which --quiet hides:              leave out --quiet"
+            "with --protocol text the digest is a line of the guest's text, which --quiet hides: \
+             leave out --quiet"
                 .to_owned(),
         );
     }

@@ -77,10 +77,13 @@ impl Layers {
         self.top.is_same(other) || self.below.iter().any(is_it)
     }
 
-    /// Whether the device `other` lies on this one or has bytes in common with it.
+    /// Whether the device `other` lies on this one or has bytes in common with it. A device over a file
+    /// has none in common with that of the file's own file system, which knows what is the file's.
     pub(super) fn share_with(&self, other: Identity) -> bool {
         let other = Self::of(other);
-        other.lie_on(&self.top) || other.overlap(self)
+        let mut own = self.below.iter().filter(|layer| layer.whole);
+        let meets = |layer: &Layer| other.below.iter().any(|lower| layer.meets(lower));
+        other.lie_on(&self.top) || own.any(meets)
     }
 }
 

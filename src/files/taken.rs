@@ -38,22 +38,41 @@ pub(super) enum Taken {
 
 impl Taken {
     /// Looks at what has the name at `place`. `has_list` says whether the file that had it when the run
-    /// began has an access control list.
-    pub(super) fn at(place: &Place, has_list: bool) -> Self {
+    /// began has an access control list. `leads` finds out whether the name is still one of that file's,
+    /// if that can be found out; it is asked only if that is in doubt.
+    pub(super) fn at(place: &Place, has_list: bool, leads: impl FnOnce() -> Option<bool>) -> Self {
         let (Some(before), Some(handle)) = (&place.existing, &place.handle) else {
             return Self::ByAnother { had: false };
         };
-        fstat(handle).map_or(Self::AsBefore, |now| Self::compare(before, &now, has_list))
+        let Ok(now) = fstat(handle) else {
+            return Self::AsBefore;
+        };
+        let has_lost_a_name = now.st_nlink < before.st_nlink;
+        let found = match Self::compare(before, &now, has_list) {
+            // To take a name away changes the file, and what else has changed it is not seen any more.
+            Self::AsBefore if has_lost_a_name => Self::Touched,
+            found => found,
+        };
+        let is_another = match found {
+            Self::AsBefore => false,
+            // To give a file another name changes it too, in a way that is not seen here.
+            Self::Touched => leads() != Some(true),
+            _ if has_lost_a_name => leads() != Some(true),
+            _ => leads() == Some(false),
+        };
+        if is_another {
+            Self::ByAnother { had: true }
+        } else {
+            found
+        }
     }
 
+    /// What has become of the file with these properties, if it still has the name.
     fn compare(before: &Stat, now: &Stat, has_list: bool) -> Self {
         let changed = (now.st_ctime, now.st_ctime_nsec);
         // Who writes changes both times.
         let written = changed == (now.st_mtime, now.st_mtime_nsec);
-        // It has one name less.
-        if now.st_nlink < before.st_nlink {
-            Self::ByAnother { had: true }
-        } else if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid) {
+        if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid) {
             Self::GivenAway
         } else if now.st_mode != before.st_mode {
             let allows = if has_list { OWNER } else { now.st_mode };

@@ -46,21 +46,10 @@ impl Staging {
 
     /// What has the name, if something has it.
     fn taken(&self) -> Taken {
-        let taken = Taken::at(&self.place, self.has_list);
-        let leads = || {
+        Taken::at(&self.place, self.has_list, || {
             let handle = self.place.handle.as_ref()?;
             self.leads_to(handle.as_fd())
-        };
-        match taken {
-            // To give a file another name changes it too, in a way that is not seen here.
-            Taken::Touched if leads() != Some(true) => Taken::ByAnother { had: true },
-            Taken::Changed { .. } | Taken::GivenAway if leads() == Some(false) => {
-                Taken::ByAnother { had: true }
-            }
-            // It had several names, and has lost another one of them.
-            Taken::ByAnother { had: true } if leads() == Some(true) => Taken::Touched,
-            _ => taken,
-        }
+        })
     }
 
     fn failed(&self, file: BorrowedFd<'_>, errno: Errno) -> FileError {

@@ -250,14 +250,18 @@ fn an_owner_who_loses_the_old_file_during_the_copy_does_not_get_the_new_one() {
         eprintln!("skipped: only root gives files away");
         return;
     }
-    for naming in BOTH {
+    for (naming, loses_a_name) in BOTH.into_iter().flat_map(|n| [(n, false), (n, true)]) {
         let setup = Setup::new(700);
         let path = setup.path("copy");
         fs::write(&path, "old").unwrap();
+        fs::hard_link(&path, path.with_extension("kept")).unwrap();
         std::os::unix::fs::chown(&path, Some(40_003), None).unwrap();
         let output = setup.create_named("copy", naming);
         copy(&output, 700).unwrap();
         std::os::unix::fs::chown(&path, Some(40_001), None).unwrap();
+        if loses_a_name {
+            fs::remove_file(path.with_extension("kept")).unwrap();
+        }
         let warnings = output.commit().unwrap();
         assert!(
             warnings[0].contains("belongs to the user who ran vmm"),
