@@ -31,6 +31,9 @@ INSTALL ?= install
 STATIC_TARGET ?= x86_64-unknown-linux-gnu
 STATIC_VMM = $(TARGET_DIR)/$(STATIC_TARGET)/release/vmm
 
+# Named up here, since what is phony is read at once.
+MIRI_PARTS = miri-block miri-devices miri-copy miri-kit miri-inspect miri-convert miri-shared
+
 .PHONY: all build run demo static install uninstall doc generated picture test test-static test-nested test-oracles \
   fresh-check coverage deny lint bench bench-reference fuzz fuzz-coverage \
   miri $(MIRI_PARTS) miri-toolchain mutants clean help
@@ -168,7 +171,6 @@ fuzz-coverage:
 # also be had alone. What cargo starts has no use for make's own way to count jobs, and warns of it.
 MIRI = MAKEFLAGS= $(CARGO) +nightly miri test --locked
 MIRI_GUEST = $(MIRI) --lib --manifest-path guest/Cargo.toml --package
-MIRI_PARTS = miri-block miri-devices miri-copy miri-kit miri-inspect miri-convert miri-shared
 miri: $(MIRI_PARTS)
 $(MIRI_PARTS): export MIRIFLAGS = -Zmiri-disable-isolation -Zmiri-permissive-provenance -Zmiri-ignore-leaks
 $(MIRI_PARTS): export PROPTEST_CASES = 4

@@ -232,7 +232,10 @@ fn no_report_goes_to_a_device_that_has_bytes_of_the_input_or_the_output() {
         (&files.input(), device.path(), &two),
     ] {
         let finished = Vmm::copying(input, output).stdout(to(stream)).run();
-        finished.assert_failed(HOST_FAILED, "the standard output goes to");
+        finished.assert_failed(
+            HOST_FAILED,
+            "with the device that the standard output goes to",
+        );
     }
     assert!(fs::read(&file).unwrap() == before);
     // A log on the disk that is read is nobody's harm, and nor is one on another partition.

@@ -157,12 +157,12 @@ impl Known<'_> {
             let Some(own) = self.identity else {
                 continue;
             };
-            if own.is_same(&identity) || identity.takes(own) {
-                return Err(DistinctError::StandardStream {
-                    role: self.role,
-                    path: self.path.into(),
-                    stream,
-                });
+            let (role, path) = (self.role, self.path.into());
+            if own.is_same(&identity) {
+                return Err(DistinctError::StandardStream { role, path, stream });
+            }
+            if identity.takes(own) {
+                return Err(DistinctError::BytesOfStream { role, path, stream });
             }
         }
         Ok(())

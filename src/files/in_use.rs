@@ -53,9 +53,20 @@ fn btrfs_devices() -> impl Iterator<Item = u64> {
 
 /// The devices that the system swaps to.
 fn swap_devices() -> impl Iterator<Item = u64> {
-    swap_paths().into_iter().filter_map(|path| {
-        let name = path.file_name()?;
-        node_in(&Path::new("/sys/class/block").join(name))
+    swaps().into_iter().filter_map(|swap| {
+        let below = swap
+            .path
+            .strip_prefix("/dev")
+            .ok()
+            .filter(|_| !swap.is_file)?;
+        match statat(CWD, &swap.path, AtFlags::empty()) {
+            Ok(found) => Identity::of(&found).block_device(),
+            // In a container it may have no name.
+            Err(_) => {
+                let name = below.to_string_lossy().replace('/', "!");
+                node_in(&Path::new("/sys/class/block").join(name))
+            }
+        }
     })
 }
 
@@ -93,19 +104,31 @@ fn disk_of(node: u64) -> Option<PathBuf> {
 
 /// Whether the system swaps to this file.
 pub(super) fn is_swap_file(file: &Stat) -> bool {
-    swap_paths().iter().any(|path| {
-        statat(CWD, path, AtFlags::empty())
+    swaps().iter().any(|swap| {
+        statat(CWD, &swap.path, AtFlags::empty())
             .is_ok_and(|other| Identity::of(&other) == Identity::of(file))
     })
 }
 
-/// The files and devices that the system swaps to (proc_swaps(5)).
-fn swap_paths() -> Vec<PathBuf> {
+/// A file or device that the system swaps to.
+struct Swap {
+    path: PathBuf,
+    is_file: bool,
+}
+
+/// All that the system swaps to (proc_swaps(5)).
+fn swaps() -> Vec<Swap> {
     let swaps = fs::read("/proc/swaps").unwrap_or_default();
     // The first line says what is in the others.
     let lines = swaps.split(|&byte| byte == b'\n').skip(1);
-    let paths = lines.filter_map(|line| line.split(|&byte| byte == b' ').next());
-    paths.map(|path| unescape(path).into()).collect()
+    let swap = |line: &[u8]| {
+        let mut fields = line.split(u8::is_ascii_whitespace);
+        let path = unescape(fields.next()?).into();
+        let kind = fields.find(|field| !field.is_empty())?;
+        let is_file = kind == b"file";
+        Some(Swap { path, is_file })
+    };
+    lines.filter_map(swap).collect()
 }
 
 /// The path that a file of /proc gives, which stands for white space and backslashes by a backslash and

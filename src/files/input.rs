@@ -2,7 +2,7 @@
 //! sector is filled with zeros. A file that loses bytes during the copy is an error, one that
 //! gains some a warning: neither is silently copied wrong.
 //!
-//! System calls after [`InputFile::open`]: `preadv` for the disk, `fstat` for
+//! System calls after [`InputFile::open`]: `preadv` for the disk, `fstat` and `lseek` for
 //! [`InputFile::check_unchanged`], `lseek` for [`InputFile::holes`], and `lseek` and `pread` for
 //! [`InputFile::check_holes`].
 

@@ -6,7 +6,7 @@
 //! dropped and reads as zeros.
 //!
 //! System calls after [`OutputFile::create`]: `preadv`, `pwritev` and `fallocate` for the disk, and
-//! `fdatasync` for its flush if durability was asked for; `close`, `fsync`, `fstat`, `ftruncate`,
+//! `fdatasync` for its flush if durability was asked for; `close`, `fsync`, `fstat`, `lseek`, `ftruncate`,
 //! `fchmod`, `fchown`, `linkat`, `renameat`, `renameat2` and `unlinkat`, all relative to descriptors that are
 //! open, in [`OutputFile::commit`]; `unlinkat` and `close` when it is dropped. The program must ignore
 //! SIGXFSZ: otherwise a limit of the file size kills the process instead of failing the write.

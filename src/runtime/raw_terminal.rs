@@ -16,8 +16,8 @@ use crate::sandbox::{self, Calls, calls};
 static SAVED: OnceLock<(RawFd, libc::termios2)> = OnceLock::new();
 
 /// The signals that end a process by themselves, but for those that are taken over, those that tell of
-/// a fault of the process, and SIGKILL.
-const AT_ONCE: [libc::c_int; 8] = [
+/// a fault of the process, those of real time (signal(7)), and SIGKILL.
+const AT_ONCE: [libc::c_int; 11] = [
     libc::SIGQUIT,
     libc::SIGABRT,
     libc::SIGALRM,
@@ -26,6 +26,9 @@ const AT_ONCE: [libc::c_int; 8] = [
     libc::SIGXCPU,
     libc::SIGVTALRM,
     libc::SIGPROF,
+    libc::SIGIO,
+    libc::SIGPWR,
+    libc::SIGSTKFLT,
 ];
 
 /// A terminal whose settings are to be restored.
@@ -110,7 +113,7 @@ fn restore_before_signals_end() {
         // SAFETY: ends the process at once.
         unsafe { libc::_exit(128 + signal) }
     }
-    for signal in AT_ONCE {
+    for signal in AT_ONCE.into_iter().chain(libc::SIGRTMIN()..=libc::SIGRTMAX()) {
         let handler = end as extern "C" fn(libc::c_int) as libc::sighandler_t;
         // SAFETY: the handler makes system calls that are safe there, and nothing else.
         let before = unsafe { libc::signal(signal, handler) };

@@ -135,7 +135,10 @@ pub const ANY_THREAD: &[AnyThread] = &[
         libc::SYS_writev,
         "musl writes its streams with it, and so does the standard library",
     ),
-    any(libc::SYS_lseek, "musl's streams find out where they are"),
+    any(
+        libc::SYS_lseek,
+        "musl's streams find out where they are, and devices are asked for their size",
+    ),
     any(
         libc::SYS_fstat,
         "C libraries look what kind of file a stream is",

@@ -27,8 +27,8 @@ pub enum DistinctError {
         other: PathBuf,
     },
 
-    /// A device that is written in place has bytes in common with something that is read: a disk and
-    /// one of its partitions, a loop device and its file, two loop devices over one file.
+    /// What is written has bytes in common with something else that is read or written: a disk and one
+    /// of its partitions, a loop device and its file, two loop devices over one file.
     #[error(
         "the {role} {} and the {other_role} {} share their bytes, as they meet in one disk or file; \
          choose another {role}",
@@ -71,6 +71,21 @@ pub enum DistinctError {
     )]
     StandardStream {
         /// What is written.
+        role: Role,
+        /// Its path.
+        path: PathBuf,
+        /// Which stream.
+        stream: &'static str,
+    },
+
+    /// The standard output or standard error goes to a device that has bytes of a file of the run.
+    #[error(
+        "the {role} {} shares its bytes with the device that the {stream} goes to; choose another \
+         {role}",
+        quote_path(path)
+    )]
+    BytesOfStream {
+        /// What is read or written.
         role: Role,
         /// Its path.
         path: PathBuf,

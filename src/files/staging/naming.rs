@@ -53,9 +53,12 @@ impl Staging {
     }
 
     fn failed(&self, file: BorrowedFd<'_>, errno: Errno) -> FileError {
-        self.remove();
-        // The folder may have become one in which no name can be taken away.
-        let left = has_name(file).then(|| self.place.folder_path.join(&self.temporary));
+        // The folder may have become one in which no name can be taken away. A file that is open can have
+        // another name although this one was taken away (NFS).
+        let is_there =
+            matches!(unlink(&self.place, &self.temporary), Err(errno) if errno != Errno::NOENT);
+        let left = is_there && has_name(file);
+        let left = left.then(|| self.place.folder_path.join(&self.temporary));
         FileError::Place {
             role: self.place.role,
             path: self.place.path.clone(),
