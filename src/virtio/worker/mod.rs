@@ -47,12 +47,14 @@ use lane::Lane;
 ///         while let Some(mut chain) = turn.next_chain()? {
 ///             let head = chain.head();
 ///             let first = chain.next_descriptor().map_err(QueueFault::chain(head))?;
-///             if let Some(part) = first {
-///                 let memory = turn.memory();
-///                 let filled = memory.write_obj(0_u8, part.addr());
+///             // One byte is enough for a request, but it must be one that the device may write.
+///             let may_fill = first.filter(|part| part.is_write_only() && part.len() > 0);
+///             if let Some(part) = may_fill {
+///                 let filled = turn.memory().write_obj(0_u8, part.addr());
 ///                 filled.map_err(QueueFault::chain(head))?;
 ///             }
-///             turn.complete(head, 1);
+///             turn.count_bytes(may_fill.map_or(0, |_| 1));
+///             turn.complete(head, may_fill.map_or(0, |_| 1));
 ///         }
 ///         Ok(())
 ///     }
