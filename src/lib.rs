@@ -28,13 +28,14 @@
 //!
 //! | module | what it is |
 //! | --- | --- |
-//! | [`cli`], [`config`] | the command line, and values that are valid because they exist |
+//! | [`cli`] | the command line |
 //! | [`operations`] | what a run is for: a copy, a conversion, a look into an image, a check of the host |
+//! | [`config`] | what the command line may ask for: values that are valid because they exist |
 //! | [`runtime`] | threads, the main loop and the end of a run, whatever it is for |
 //! | [`machine`] | KVM, memory, the table of devices, the vCPU |
 //! | [`files`] | what lies behind disks, and the output's way to its name |
 //! | [`virtio`], [`devices`] | the transport, the queues' worker and the virtio devices; port devices |
-//! | [`report`], [`stats`] | what people and programs see of a run |
+//! | [`report`] | what people and programs see of a run |
 //! | [`storage`], [`sandbox`] | a disk's storage; confinement |
 //! | [`quote`], [`reason`] | text that cannot be trusted; the system's reasons |
 
@@ -52,6 +53,5 @@ pub mod report;
 pub mod runtime;
 pub mod sandbox;
 mod stack_line;
-pub mod stats;
 pub mod storage;
 pub mod virtio;

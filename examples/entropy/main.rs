@@ -3,55 +3,18 @@
 //!
 //!     cargo run --example entropy
 
+mod device;
 #[path = "../guests/mod.rs"]
 mod guests;
 
 use std::fs::File;
 use std::sync::Arc;
 
-use vm_memory::GuestMemoryBackend;
-use vm_memory::io::ReadVolatile;
+use device::Entropy;
 use vmm::machine::{Machine, Ports, open_kvm};
 use vmm::report::Console;
 use vmm::runtime::{GuestEnd, Operation, ReportSource, RunError, Runner, SerialPort, Worker};
 use vmm::sandbox::Calls;
-use vmm::virtio::{QueueFault, Service, Turn};
-
-/// The device: everything that devices have in common is done by the worker around it.
-struct Entropy {
-    source: File,
-}
-
-impl Service for Entropy {
-    type Room = ();
-
-    fn device_type(&self) -> u32 {
-        4
-    }
-
-    fn queue_sizes(&self) -> &[u16] {
-        &[8]
-    }
-
-    fn serve(&self, turn: &mut Turn<'_>, (): &mut ()) -> Result<(), QueueFault> {
-        let memory = turn.memory();
-        while let Some(mut chain) = turn.next_chain()? {
-            let head = chain.head();
-            let mut filled = 0;
-            while let Some(part) = chain.next_descriptor().map_err(QueueFault::chain(head))? {
-                // The whole pool at most: a guest cannot keep the thread for long.
-                let size = part.len().min(1 << 20) as usize;
-                let buffer = memory.get_slice(part.addr(), size);
-                let mut buffer = buffer.map_err(QueueFault::chain(head))?;
-                if part.is_write_only() && (&self.source).read_exact_volatile(&mut buffer).is_ok() {
-                    filled += part.len().min(1 << 20);
-                }
-            }
-            turn.complete(head, filled);
-        }
-        Ok(())
-    }
-}
 
 /// What the guest has taken.
 struct Sixteen(Vec<u8>);
@@ -80,8 +43,9 @@ fn main() -> std::process::ExitCode {
         machine.add_exit_port(0xf4)?;
         machine.add_idle_port(0xf5, None)?;
         let source = File::open("/dev/urandom").map_err(RunError::host("open /dev/urandom"))?;
+        let device = Entropy { source };
         let (memory, line) = (machine.memory().clone(), machine.line());
-        let entropy = vmm::virtio::QueueWorker::serving(Entropy { source }, memory, line);
+        let entropy = vmm::virtio::QueueWorker::serving(device, memory, line);
         let entropy = Arc::new(entropy.map_err(RunError::host("make an eventfd"))?);
         machine.add_virtio(entropy.clone())?;
         let worker = Worker {

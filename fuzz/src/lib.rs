@@ -20,7 +20,7 @@ use std::thread::LocalKey;
 /// An input that was made on purpose, with the name of its file.
 pub type Seed = (&'static str, Vec<u8>);
 
-/// Most inputs that one rig serves. What a device remembers over resets, such as its first fault,
+/// Most inputs that one rig serves. What a device remembers over resets, such as its counters,
 /// is then new again.
 const RIG_INPUTS: u32 = 512;
 

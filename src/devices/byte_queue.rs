@@ -294,6 +294,10 @@ mod tests {
             let queue = queue.clone();
             move || queue.push(b"abc")
         });
+        // The lock with which the first byte is put in is given up only in the wait for room.
+        while queue.is_empty() {
+            thread::yield_now();
+        }
         queue.close();
         writer.join().unwrap();
     }

@@ -212,28 +212,37 @@ mod tests {
         assert_eq!(partial.done, (512 << 10) - 4096);
     }
 
+    /// A character device, which knows no fallocate.
+    fn character_device(path: &str) -> File {
+        File::options().read(true).write(true).open(path).unwrap()
+    }
+
     #[test]
     fn what_takes_no_such_calls_is_written() {
-        // A character device knows no fallocate.
-        let null = File::options()
-            .read(true)
-            .write(true)
-            .open("/dev/null")
-            .unwrap();
-        make_zero(&descriptor(&null, &Cancel::new()), 10, 10 << 20, true).unwrap();
-        free(&descriptor(&null, &Cancel::new()), 0, 1 << 20).unwrap();
+        let null = descriptor(&character_device("/dev/null"), &Cancel::new());
+        make_zero(&null, 10, 10 << 20, true).unwrap();
+        free(&null, 0, 1 << 20).unwrap();
+        // This one fails each write, so that there must have been one.
+        for (start, end) in [(0, 4096), (4096, 10 << 20)] {
+            let full = descriptor(&character_device("/dev/full"), &Cancel::new());
+            let partial = make_zero(&full, start, end, true).unwrap_err();
+            assert_eq!(partial.source.kind(), io::ErrorKind::StorageFull);
+            assert_eq!(partial.done, 0);
+        }
+        // In memory only holes are punched, so that what is to keep its room is written.
+        let file = File::from(memfd_create("in memory", MemfdFlags::CLOEXEC).unwrap());
+        file.write_all_at(&[7; 40_000], 0).unwrap();
+        make_zero(&descriptor(&file, &Cancel::new()), 5000, 30_000, false).unwrap();
+        let mut bytes = vec![1; 40_000];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        assert!(bytes == [vec![7; 5000], vec![0; 25_000], vec![7; 10_000]].concat());
     }
 
     #[test]
     fn a_run_that_is_over_ends_the_zeroing() {
         let cancel = Cancel::new();
         cancel.cancel();
-        let null = File::options()
-            .read(true)
-            .write(true)
-            .open("/dev/null")
-            .unwrap();
-        for file in [full(1 << 20), null] {
+        for file in [full(1 << 20), character_device("/dev/null")] {
             let partial = make_zero(&descriptor(&file, &cancel), 0, 1 << 40, true).unwrap_err();
             assert_eq!(partial.source.kind(), io::ErrorKind::Interrupted);
             assert_eq!(partial.done, 0);

@@ -1,9 +1,10 @@
 //! Says where and why a guest faulted, as far as KVM tells.
 //!
 //! There is no interrupt descriptor table, so that any exception is a triple fault, which KVM
-//! reports as a shutdown without a reason (Intel SDM volume 3, sections 6.9 and 6.15). What is
-//! left are the registers, the instruction and the processor's tables: [`page`] looks at a page
-//! fault's address, [`instruction`] at everything else.
+//! reports as a shutdown without a reason (Intel SDM volume 3, "Interrupt Descriptor
+//! Table (IDT)" and "Exception and Interrupt Reference"). What is left are the registers, the
+//! instruction and the processor's tables: [`page`] looks at a page fault's address, [`instruction`]
+//! at everything else.
 
 mod instruction;
 mod page;

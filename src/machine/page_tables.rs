@@ -1,5 +1,6 @@
 //! The page tables that confine the guest: 4 KiB pages, each mapped to itself with exactly the
-//! permissions of the address map (Intel SDM volume 3, section 4.5). docs/boot.md shows them.
+//! permissions of the address map (Intel SDM volume 3, "4-Level Paging and 5-Level
+//! Paging"). docs/boot.md shows them.
 //!
 //! The accessed and dirty bits are set in advance, so that the processor has no reason to write
 //! to a table.

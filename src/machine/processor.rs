@@ -1,4 +1,4 @@
-//! The processor that the guest finds: what CPUID says of it (Intel SDM volume 2, CPUID; KVM API,
+//! The processor that the guest finds: what CPUID says of it (Intel SDM volume 2, "CPUID"; KVM API,
 //! section 4.20).
 //!
 //! It says what a program in ring 3 can use here, and nothing else: no state that XSAVE would have

@@ -1,6 +1,6 @@
 //! The processor's state at the guest's first instruction: 64-bit mode, paging on, ring 3 (Intel
-//! SDM volume 3, sections 2.2, 2.5 and 10.8.5). The guest starts in this state and never changes
-//! it. docs/boot.md gives the reason for each bit.
+//! SDM volume 3, "Modes of Operation", "Control Registers" and "Initializing IA-32e Mode"). The guest
+//! starts in this state and never changes it. docs/boot.md gives the reason for each bit.
 
 use guest_abi::layout::{PAGE_TABLES, STACK_TOP};
 use kvm_bindings::{CpuId, kvm_regs, kvm_sregs};

@@ -1,6 +1,7 @@
 //! The processor's segments: a global descriptor table for ring 3, and a task state segment whose
-//! I/O permission bitmap opens the guest's few ports (Intel SDM volume 3, sections 3.4.5, 7.2.3
-//! and 7.7; volume 1, section 19.5.2).
+//! I/O permission bitmap opens the guest's few ports (Intel SDM volume 3, "Segment
+//! Descriptors", "TSS Descriptor in 64-bit mode" and "Task Management in 64-bit Mode"; volume 1,
+//! "I/O Permission Bit Map").
 
 use guest_abi::layout::{GDT, IMAGE, TSS};
 use kvm_bindings::{kvm_dtable, kvm_segment, kvm_sregs};
@@ -16,9 +17,10 @@ const TSS_SELECTOR: u16 = 0x18;
 /// has 16 bytes.
 const GDT_ENTRIES: usize = 5;
 
-/// Segment types (Intel SDM volume 3, tables 3-1 and 3-2): code that may be executed and read, and
-/// data that may be read and written, both accessed; and a busy 64-bit TSS, which is the type that
-/// the processor has in TR once a TSS is loaded.
+/// Segment types (Intel SDM volume 3, "Code- and Data-Segment Descriptor Types" and "System
+/// Descriptor Types"): code that may be executed and read, and data that may be read and written,
+/// both accessed; and a busy 64-bit TSS, which is the type that the processor has in TR once a TSS is
+/// loaded.
 const TYPE_CODE: u8 = 11;
 const TYPE_DATA: u8 = 3;
 const TYPE_BUSY_TSS: u8 = 11;

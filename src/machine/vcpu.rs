@@ -33,9 +33,10 @@ pub struct Vcpu {
     ender: Ender,
     exits: ExitCounts,
     retries: Retries,
-    ram: GuestRam,
     /// The VM, which is closed together with its vCPU and not before.
     _vm: (VmFd, Teardown),
+    /// The memory that the vCPU reads and writes while it runs, given back after it is closed.
+    ram: GuestRam,
 }
 
 /// A machine whose run is over. Dropping it closes what belongs to KVM, which the vCPU's own thread
@@ -69,8 +70,8 @@ impl Vcpu {
             ender,
             exits: ExitCounts::default(),
             retries: Retries::default(),
-            ram,
             _vm: vm,
+            ram,
         }
     }
 

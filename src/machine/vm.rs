@@ -168,8 +168,8 @@ impl Machine {
                 userspace_addr: region.as_ptr() as u64,
             };
             ask("the guest's memory", || {
-                // SAFETY: the region is a mapping of that size, and lives as long as the VM: both
-                // `Machine` and `Vcpu` keep the RAM beside the file descriptors.
+                // SAFETY: the region is a mapping of that size. KVM uses it only while the one vCPU
+                // runs, which `Vcpu` closes before it gives the RAM back.
                 unsafe { vm.set_user_memory_region(slot) }
             })?;
         }

@@ -59,7 +59,7 @@ impl DiskShape {
 
 /// What the guest's driver did wrong with a disk, if it did.
 pub(super) fn driver_fault(name: &str, disk: &dyn VirtioDevice) -> Option<String> {
-    Some(match disk.fault()? {
+    Some(match &*disk.fault()? {
         DeviceFault::NotStarted(why) => format!("the {name} disk did not start: {why}"),
         DeviceFault::Queue(fault) => {
             format!("the guest's driver broke the {name} disk's queue: {fault}")

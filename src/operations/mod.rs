@@ -11,4 +11,5 @@ mod frames;
 pub mod inspect;
 mod ports;
 mod session;
+pub(crate) mod stats;
 mod written;

@@ -1,6 +1,6 @@
-//! What a copy's and a conversion's session hold the guest to, whatever the work is: messages are
-//! bounded in number, progress only rises and ends at the true total, and behind the completion,
-//! which brings a digest if one is wanted, nothing follows.
+//! What a guest may not say, whatever the work is; and what a copy's and a conversion's session hold it
+//! to: messages are bounded in number, progress only rises and ends at the true total, and behind the
+//! completion, which brings a digest if one is wanted, nothing follows.
 
 use guest_protocol::{CompleteMessage, FrameError, GuestMessage, Level, ProgressMessage};
 
@@ -45,6 +45,9 @@ pub enum ProtocolError {
         /// How many sectors there are.
         sectors: u64,
     },
+    /// Of an image: a word that is too long, or not a word, or not one that exists.
+    #[error("the guest sent a word that means nothing for {0}")]
+    Word(&'static str),
     /// A second length, of a conversion's disk or output.
     #[error("the guest said twice how long the output is, or how large the disk")]
     Length,

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::ending;
+use super::stats::Stats;
 use crate::config::OutputFormat;
 use crate::files::{
     FileError, InputFile, Known, NewFile, OutputFile, OutputOptions, Role, check_distinct,
@@ -13,7 +14,6 @@ use crate::files::{
 use crate::report::{Console, RunResult};
 use crate::runtime::{Outcome, RunError, say_goodbye};
 use crate::sandbox::{Calls, calls};
-use crate::stats::Stats;
 use crate::virtio::block::BlockCounters;
 
 /// Prepares the output at `path` for what `input` has, and the file at `stats`. Nothing that is there

@@ -41,7 +41,7 @@ pub struct Exits {
     pub mmio_write: u64,
     /// Reads of the idle port.
     pub idle: u64,
-    /// Anything else, such as a kick that asks the guest to look again.
+    /// Anything else, such as a nudge that interrupts the guest.
     pub other: u64,
     /// All of them.
     pub total: u64,

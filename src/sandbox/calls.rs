@@ -51,7 +51,7 @@ pub fn vcpu() -> Calls {
         })
 }
 
-/// The main loop: it waits for events, changes what it waits for, kicks the thread `vcpu` of this
+/// The main loop: it waits for events, changes what it waits for, nudges the thread `vcpu` of this
 /// process, `process`, with `signal`, and asks what the run has cost.
 #[must_use]
 pub fn main_loop(process: libc::pid_t, vcpu: libc::pid_t, signal: libc::c_int) -> Calls {

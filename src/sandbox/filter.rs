@@ -96,7 +96,12 @@ mod tests {
     fn all_lists_compile() {
         let all = calls::main_loop(1, 2, 3)
             .and(&calls::vcpu())
+            .and(&calls::watcher())
             .and(&calls::place_file(7, 8))
+            .and(&calls::finish_device())
+            .and(&calls::find_holes())
+            .and(&calls::read_socket(9))
+            .and(&calls::restore_terminal(0))
             .and(&calls::read_file())
             .and(&calls::write_file());
         Filter::new(&all).unwrap();

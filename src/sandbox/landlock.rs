@@ -45,9 +45,10 @@ fn try_to_restrict(folders: &[BorrowedFd<'_>]) -> Result<(), RulesetError> {
         .scope(Scope::from_all(ABI_VERSION))?
         .create()?;
     for folder in folders {
-        // A link or a rename makes an entry, and replacing one removes the old. `Refer` is for the
-        // link out of /proc/self/fd, which counts as another folder.
-        let place = make_bitflags!(AccessFs::{MakeReg | RemoveFile | Refer});
+        // A link or a rename makes an entry, and replacing one removes the old. What is linked out of
+        // /proc/self/fd was made in the same folder, and counts as lying there whether it has a name or
+        // not, so that nothing has to move between folders (`Refer`).
+        let place = make_bitflags!(AccessFs::{MakeReg | RemoveFile});
         ruleset = ruleset.add_rule(PathBeneath::new(folder, place))?;
     }
     // How much of it the kernel can enforce is its own affair.

@@ -2,6 +2,8 @@
 //! `&self`: a device is shared by the thread that traps its registers and the thread that works
 //! on its queues, and locks no more than the two have in common.
 
+use std::sync::Arc;
+
 use thiserror::Error;
 use virtio_queue::Queue;
 use vmm_sys_util::eventfd::EventFd;
@@ -135,8 +137,9 @@ pub trait VirtioDevice: Send + Sync {
     /// The transport calls this when the driver has set DRIVER_OK without having set the device up.
     fn refuse_start(&self, _why: ActivateError) {}
 
-    /// What the driver did wrong, if that has stopped the device.
-    fn fault(&self) -> Option<&DeviceFault> {
+    /// What the driver did wrong, if that has stopped the device, or kept it from being started, and it
+    /// has not been started since.
+    fn fault(&self) -> Option<Arc<DeviceFault>> {
         None
     }
 

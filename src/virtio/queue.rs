@@ -1,5 +1,5 @@
 //! What virtio-queue leaves to its user: to publish many used buffers with one update of the index,
-//! and to decide once for all of them whether to notify (virtio 1.2, sections 2.7.8 and 2.7.10).
+//! and to decide once for all of them whether to notify (virtio 1.2, sections 2.7.7 and 2.7.8).
 //! Both work on a [`virtio_queue::Queue`], whose state stays right.
 
 use std::sync::atomic::{Ordering, fence};

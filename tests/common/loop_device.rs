@@ -131,22 +131,31 @@ impl Mounted {
         Self::with(options, kind, source, target)
     }
 
-    /// Mounts `source` on `target` with these options.
+    /// Mounts `source` on `target` with these options. If that is not possible the test is counted as
+    /// ignored.
     pub(crate) fn with(options: &str, kind: &str, source: &Path, target: &Path) -> Option<Self> {
+        Self::tried(options, kind, source, target)
+            .map_err(|reason| skip(&reason))
+            .ok()
+    }
+
+    /// The same, or why it is not possible.
+    pub(crate) fn tried(
+        options: &str,
+        kind: &str,
+        source: &Path,
+        target: &Path,
+    ) -> Result<Self, String> {
         if !is_root() {
-            skip("only root mounts");
-            return None;
+            return Err("only root mounts".into());
         }
         std::fs::create_dir_all(target).unwrap();
         let mut mount = Command::new("mount");
         mount.args(["-t", kind, "-o", options]);
         let mounted = mount.arg(source).arg(target).output();
         match mounted {
-            Ok(mounted) if mounted.status.success() => Some(Self(target.into())),
-            failed => {
-                skip(&format!("{kind} cannot be mounted here: {failed:?}"));
-                None
-            }
+            Ok(mounted) if mounted.status.success() => Ok(Self(target.into())),
+            failed => Err(format!("{kind} cannot be mounted here: {failed:?}")),
         }
     }
 }

@@ -30,6 +30,9 @@ const BYTES: u64 = SECTORS * 512;
 /// Behind the guest's image in a device's view of memory: what the programs write lies there.
 const DATA: u64 = DMA_POOL;
 const WRITE_ZEROES: u32 = 13;
+/// How long the images are that programs write, in bytes.
+const IMAGE: u64 = 5 * 65536;
+const TO_QCOW2: &[&str] = &["--output-format", "qcow2"];
 
 /// The product, with a place in it for another guest.
 struct Product {
@@ -404,35 +407,67 @@ fn what_a_guest_says_of_an_image_ends_the_run_and_is_shown_on_one_line() {
     }
 }
 
+/// The head of an image of a disk of `size` bytes, as this product writes it.
+fn header(size: u64) -> Vec<u8> {
+    let mut writer = guest_formats::qcow2::Writer::new(size).unwrap();
+    writer.finish();
+    let mut table = vec![0; 65536];
+    while writer.take_table(&mut table) != Some(0) {}
+    table[..128].to_vec()
+}
+
+/// Writes an image with this head, and declares a disk of `disk` bytes and an output of `output`.
+fn image(header: &[u8], disk: u64, output: u64) -> Program {
+    let words = header.chunks_exact(8).zip(0_u64..);
+    let program = words.fold(start(), |program, (bytes, index)| {
+        let word = u64::from_le_bytes(bytes.try_into().unwrap());
+        program.store64(DATA + 8 * index, word)
+    });
+    let written = write(declare(program, disk, output), 0, 0, IMAGE / 512);
+    done(written, disk.div_ceil(512))
+}
+
+#[test]
+fn the_disk_of_an_image_is_no_larger_than_the_user_allows() {
+    needs_kvm!();
+    let Some(mut product) = Product::new() else {
+        return;
+    };
+    let limited = [TO_QCOW2, &["--max-output-size", "327680"]].concat();
+    let allowed = [&limited[..], &["--allow", "virtual-size-too-large"]].concat();
+    for (disk, options) in [
+        (IMAGE, &limited),
+        (IMAGE + 512, &allowed),
+        (1 << 50, &allowed),
+    ] {
+        let finished = product.run(&image(&header(disk), disk, IMAGE), options);
+        assert_eq!(finished.code(), Some(0), "{disk}: {finished:?}");
+        product.files.restore_output();
+    }
+    for disk in [IMAGE + 1, IMAGE + 512, 1 << 50] {
+        let reason = format!("an image of a disk of {disk} bytes, more than the 327680");
+        let guest = image(&header(disk), disk, IMAGE);
+        product.fails(&guest, &limited, GUEST_FAILED, &reason);
+    }
+    // The disk that is declared is the one in the image.
+    let guest = image(&header(1 << 50), IMAGE, IMAGE);
+    product.fails(
+        &guest,
+        &limited,
+        GUEST_FAILED,
+        "a header that it may not have",
+    );
+}
+
 #[test]
 fn an_image_that_a_guest_writes_has_the_one_header_that_is_harmless() {
     needs_kvm!();
     let Some(mut product) = Product::new() else {
         return;
     };
-    let to_qcow2 = &["--output-format", "qcow2"][..];
-    let length = 5 * 65536;
-    // A header as this product writes it, and what can be done to it.
-    let good = {
-        let mut writer = guest_formats::qcow2::Writer::new(BYTES).unwrap();
-        writer.finish();
-        let mut table = vec![0; 65536];
-        while writer.take_table(&mut table) != Some(0) {}
-        table[..128].to_vec()
-    };
-    let guest = |header: &[u8], output: u64| {
-        let program =
-            header
-                .chunks_exact(8)
-                .zip(0_u64..)
-                .fold(start(), |program, (bytes, index)| {
-                    let word = u64::from_le_bytes(bytes.try_into().unwrap());
-                    program.store64(DATA + 8 * index, word)
-                });
-        let written = write(declare(program, BYTES, output), 0, 0, 640);
-        done(written, SECTORS)
-    };
-    let finished = product.run(&guest(&good, length), to_qcow2);
+    let good = header(BYTES);
+    let guest = |header: &[u8], output| image(header, BYTES, output);
+    let finished = product.run(&guest(&good, IMAGE), TO_QCOW2);
     assert_eq!(finished.code(), Some(0), "{finished:?}");
     product.files.restore_output();
     let changed = |at: usize, bytes: &[u8]| {
@@ -449,11 +484,11 @@ fn an_image_that_a_guest_writes_has_the_one_header_that_is_harmless() {
         changed(112, &[0xe2, 0x79, 0x2a, 0xca, 0, 0, 0, 4]),
     ] {
         let reason = "a header that it may not have";
-        product.fails(&guest(&header, length), to_qcow2, GUEST_FAILED, reason);
+        product.fails(&guest(&header, IMAGE), TO_QCOW2, GUEST_FAILED, reason);
     }
     // One that is cut off by the declared length.
     for length in [0, 1, 100] {
-        let finished = product.run(&guest(&good, length), to_qcow2);
+        let finished = product.run(&guest(&good, length), TO_QCOW2);
         assert_ne!(finished.code(), Some(HOST_FAILED), "{finished:?}");
         if finished.code() == Some(0) {
             let output = fs::read(product.files.output()).unwrap();

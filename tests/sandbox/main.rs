@@ -9,6 +9,7 @@ mod common;
 mod audit;
 mod conditions;
 mod confinement;
+mod naming;
 mod stress;
 mod surroundings;
 

@@ -5,4 +5,5 @@
 
 mod block;
 mod console;
+mod entropy;
 mod guest;

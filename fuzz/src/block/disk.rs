@@ -187,7 +187,7 @@ impl Disk {
         let zeroed = storage.zeroed.load(Ordering::Relaxed);
         assert_eq!(counters.bytes_zeroed, zeroed);
         assert!(counters.errors <= counters.requests);
-        if let Some(fault) = device.first_fault() {
+        if let Some(fault) = device.fault() {
             assert!(fault.to_string().len() < MAX_FAULT, "{fault}");
         }
     }

@@ -207,7 +207,7 @@ impl Rig {
     }
 
     pub fn check(&self) {
-        if let Some(fault) = self.probe.device.first_fault() {
+        if let Some(fault) = self.probe.device.fault() {
             assert!(fault.to_string().len() < MAX_FAULT, "{fault}");
         }
     }

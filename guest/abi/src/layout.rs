@@ -8,7 +8,7 @@ pub const RAM_SIZE: u64 = 0x80_0000;
 /// Size of a page, the granularity of every permission.
 pub const PAGE_SIZE: u64 = 0x1000;
 
-/// Global descriptor table (Intel SDM volume 3, section 3.5.1).
+/// Global descriptor table (Intel SDM volume 3, "Segment Descriptor Tables").
 pub const GDT: u64 = 0x1000;
 /// Root of the page tables, the PML4; the PDPT and the page directory follow it, a page each.
 pub const PAGE_TABLES: u64 = 0x2000;

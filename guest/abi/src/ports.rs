@@ -1,5 +1,5 @@
 //! The I/O ports that a guest may use, and no others: the I/O permission bitmap of the task state
-//! segment forbids the rest (Intel SDM volume 1, section 19.5.2).
+//! segment forbids the rest (Intel SDM volume 1, "I/O Permission Bit Map").
 
 /// First port of COM1, which carries framed Protocol Buffers both ways.
 ///

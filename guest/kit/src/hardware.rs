@@ -1,5 +1,5 @@
 //! What a program needs of the machine: I/O ports and device registers (Intel SDM volume 1,
-//! section 19; virtio 1.2, section 4.2.2). Every call leaves the virtual machine and costs
+//! "Input/Output"; virtio 1.2, section 4.2.2). Every call leaves the virtual machine and costs
 //! microseconds, so each is one instruction and the callers count them.
 
 use crate::dma::DmaRegion;

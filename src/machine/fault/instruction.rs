@@ -1,6 +1,6 @@
 //! Explains an exception that is no page fault by the instruction that caused it: decodes it, and
 //! looks whether its ports are open, its addresses canonical and its divisor zero (Intel SDM
-//! volume 3, section 6.15, and volume 2 for each instruction).
+//! volume 3, "Exception and Interrupt Reference", and volume 2 for each instruction).
 
 use guest_abi::layout::{IMAGE, MMIO, MMIO_END};
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};

@@ -1,5 +1,5 @@
 //! Explains a page fault by what the page tables say of its address, and by where that lies in the
-//! address map (Intel SDM volume 3, section 4.7).
+//! address map (Intel SDM volume 3, "Page-Fault Exceptions").
 
 use guest_abi::layout::{GDT, PAGE_SIZE, PAGE_TABLES, STACK, STACK_GUARD_SIZE, STACK_TOP};
 

@@ -1,5 +1,5 @@
 //! The ports of an instruction, and whether the guest may use them: held against the I/O permission
-//! bitmap as the processor does it (Intel SDM volume 1, section 19.5.2).
+//! bitmap as the processor does it (Intel SDM volume 1, "I/O Permission Bit Map").
 
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 

@@ -3,7 +3,7 @@
 //! All parsing and inflating is done by the guest. The host opens the files that the user named,
 //! and nothing that an image names; it holds the guest to the limit of the output's length, and
 //! puts the output in place only if every byte of it was written or declared zero, and if the header
-//! of an image names no other file.
+//! of an image names no other file, and no larger disk than it may.
 
 mod advice;
 mod disks;
@@ -41,6 +41,8 @@ struct Conversion {
     is_raw: bool,
     /// How many bytes the user allows the output.
     limit: u64,
+    /// How many bytes the user allows the disk of an image that is written.
+    largest_disk: u64,
     reports: Reports,
     shows_total: bool,
     /// Whether the output has been told how long it is to be.
@@ -131,6 +133,7 @@ fn start(config: &ConvertConfig, beginning: &Beginning) -> Result<(Conversion, O
         disks,
         is_raw: config.output_format == DiskFormat::Raw,
         limit: config.max_output_size,
+        largest_disk: config.largest_disk(),
         reports,
         shows_total: false,
         knows_length: false,
@@ -238,14 +241,23 @@ impl Operation for Conversion {
         // It was told how long the output may be, and has a disk that ends there.
         let declared = self.files.output.declare_length(length);
         declared.map_err(|error| RunError::Guest(format!("the conversion failed: {error}")))?;
-        let size = self.session.disk().unwrap_or(0);
-        if !self.is_raw && !header::is_harmless(&*self.files.output, size).map_err(storage)? {
-            return Err(RunError::Guest(
-                "the conversion failed: the guest wrote an image with a header that it may not have"
-                    .to_owned(),
-            ));
+        if self.is_raw {
+            return Ok(());
         }
-        Ok(())
+        // A few bytes can be the image of a disk of any size.
+        let size = self.session.disk().unwrap_or(0);
+        let wrong = if size > self.largest_disk {
+            let limit = self.largest_disk;
+            format!(
+                "of a disk of {size} bytes, more than the {limit} that --max-output-size allows"
+            )
+        } else if header::is_harmless(&*self.files.output, size).map_err(storage)? {
+            return Ok(());
+        } else {
+            "with a header that it may not have".to_owned()
+        };
+        let text = format!("the conversion failed: the guest wrote an image {wrong}");
+        Err(RunError::Guest(text))
     }
 
     fn commit(&mut self) -> Result<Vec<String>, RunError> {

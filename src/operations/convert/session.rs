@@ -111,14 +111,12 @@ impl Session {
         bytes: &[u8],
         mut show: impl FnMut(&GuestMessage),
     ) -> Result<(), ProtocolError> {
-        let mut decoder = std::mem::take(&mut self.decoder);
-        let result = frames::receive(&mut decoder, bytes, |message| {
-            self.check(&message)?;
+        let take = |session: &mut Self, message: GuestMessage| {
+            session.check(&message)?;
             show(&message);
             Ok(())
-        });
-        self.decoder = decoder;
-        result
+        };
+        frames::receive(self, |session| &mut session.decoder, bytes, take)
     }
 
     fn check(&mut self, message: &GuestMessage) -> Result<(), ProtocolError> {

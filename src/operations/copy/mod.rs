@@ -167,7 +167,8 @@ impl Operation for Copy {
         console: &mut Console,
     ) -> Result<(), RunError> {
         if self.session.protocol() == Protocol::Text {
-            self.session.take_text(bytes.len())?;
+            let taken = self.session.take_text(bytes.len());
+            taken.map_err(session::breach)?;
             console.text(bytes);
             return Ok(());
         }
@@ -181,7 +182,8 @@ impl Operation for Copy {
                 console.digest("sha256", &complete.digest);
             }
         };
-        Ok(self.session.receive(source, bytes, show)?)
+        let received = self.session.receive(source, bytes, show);
+        received.map_err(session::breach)
     }
 
     /// A verification goes over each byte once more, and so it is half of the work.

@@ -21,14 +21,13 @@ const TEXT_PER_SECTOR: u64 = 64;
 /// What is said of a guest that stopped too early, as a part of a sentence.
 const NO_COMPLETION: &str = "the guest ended without a completion";
 
-impl From<ProtocolError> for RunError {
-    fn from(error: ProtocolError) -> Self {
-        let advice = match error {
-            ProtocolError::Frame(_) => "; if it speaks plain text, that takes --protocol text",
-            _ => "",
-        };
-        Self::Guest(format!("the copy failed: {error}{advice}"))
-    }
+/// What a breach of the protocol means for a copy.
+pub(super) fn breach(error: ProtocolError) -> RunError {
+    let advice = match error {
+        ProtocolError::Frame(_) => "; if it speaks plain text, that takes --protocol text",
+        _ => "",
+    };
+    RunError::Guest(format!("the copy failed: {error}{advice}"))
 }
 
 /// One run's conversation.
@@ -112,14 +111,12 @@ impl Session {
             ReportSource::Serial => 0,
             ReportSource::Console => 1,
         };
-        let mut decoder = std::mem::take(&mut self.decoders[index]);
-        let result = frames::receive(&mut decoder, bytes, |message| {
-            self.check(&message)?;
+        let take = |session: &mut Self, message: GuestMessage| {
+            session.check(&message)?;
             show(&message);
             Ok(())
-        });
-        self.decoders[index] = decoder;
-        result
+        };
+        frames::receive(self, |session| &mut session.decoders[index], bytes, take)
     }
 
     fn check(&mut self, message: &GuestMessage) -> Result<(), ProtocolError> {

@@ -1,6 +1,6 @@
-//! The processor's time stamp counter (Intel SDM volume 3, section 19.17), in which the guest says
-//! how long it has computed. How fast it runs follows from the run itself, during which the host
-//! has seen the same counter.
+//! The processor's time stamp counter (Intel SDM volume 3, "Time-Stamp Counter"), in which the
+//! guest says how long it has computed. How fast it runs follows from the run itself, during which
+//! the host has seen the same counter.
 
 use std::time::Duration;
 

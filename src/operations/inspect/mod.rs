@@ -15,8 +15,9 @@ use std::sync::Arc;
 
 use guest_protocol::{InspectConfig, InspectTask};
 
+pub use super::session::ProtocolError;
 pub use answer::{Answer, EXIT_BROKEN, EXIT_LEAKS, EXIT_REFUSED, FileSize, Verdict};
-pub use session::{ProtocolError, Session};
+pub use session::Session;
 
 use crate::config::{ImageConfig, ImageTask};
 use crate::files::{InputFile, check_distinct};

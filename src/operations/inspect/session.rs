@@ -4,11 +4,12 @@
 //! plain, names of formats and reasons are those that exist, and nothing follows the completion,
 //! which counts what came before it.
 
-use guest_protocol::{FrameDecoder, FrameError, GuestMessage, ImageMessage, Level, Payload};
+use guest_protocol::{FrameDecoder, GuestMessage, ImageMessage, Level, Payload};
 
 use super::answer::Answer;
 use crate::config::{ImageFormat, ImageReason, ImageTask};
 use crate::operations::frames;
+use crate::operations::session::ProtocolError;
 use crate::report::message_line;
 
 /// How often each kind of message may come: what the parsers keep at most.
@@ -21,26 +22,6 @@ const LONGEST_WORD: usize = 40;
 const LONGEST_TEXT: usize = 200;
 /// The longest name of a file or a snapshot, in bytes.
 const LONGEST_NAME: usize = 1024;
-
-/// The guest said what it may not say.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ProtocolError {
-    /// The bytes are not frames.
-    #[error("the guest sent what is not a message: {0}")]
-    Frame(#[from] FrameError),
-    /// A message without content, with the level of another kind, or one that has no place here.
-    #[error("the guest sent a message that has no place in what is said of an image")]
-    Shape,
-    /// A word that is too long, or not a word, or not one that exists.
-    #[error("the guest sent a word that means nothing for {0}")]
-    Word(&'static str),
-    /// More than there can be to say.
-    #[error("the guest sent more messages than there can be to say of an image")]
-    Flood,
-    /// Something behind the completion.
-    #[error("the guest sent a message after its completion")]
-    AfterCompletion,
-}
 
 /// One run's conversation.
 #[derive(Debug)]
@@ -73,10 +54,7 @@ impl Session {
     ///
     /// The first breach of the protocol, which ends the conversation.
     pub fn receive(&mut self, bytes: &[u8]) -> Result<(), ProtocolError> {
-        let mut decoder = std::mem::take(&mut self.decoder);
-        let result = frames::receive(&mut decoder, bytes, |message| self.take(message));
-        self.decoder = decoder;
-        result
+        frames::receive(self, |session| &mut session.decoder, bytes, Self::take)
     }
 
     /// What was said of the image.
@@ -227,7 +205,7 @@ fn name(bytes: &[u8], what: &'static str) -> Result<(), ProtocolError> {
 
 fn push<T>(list: &mut Vec<T>, item: T, most: usize) -> Result<(), ProtocolError> {
     if list.len() == most {
-        return Err(ProtocolError::Flood);
+        return Err(ProtocolError::Flood("a look into an image"));
     }
     list.push(item);
     Ok(())

@@ -131,7 +131,8 @@ fn each_kind_of_message_comes_so_often_and_no_more() {
     let finding = Payload::Finding(finding("truncated"));
     for (payload, most) in [(reference, 16), (snapshot, 256), (finding, 64)] {
         assert_eq!(info(vec![payload.clone(); most]).1, None);
-        assert_eq!(info(vec![payload; most + 1]).1, Some(ProtocolError::Flood));
+        let flood = ProtocolError::Flood("a look into an image");
+        assert_eq!(info(vec![payload; most + 1]).1, Some(flood));
     }
     let long = Payload::Reference(ReferenceMessage {
         kind: "backing".to_owned(),

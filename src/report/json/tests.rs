@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::machine::ExitCounts;
-use crate::stats::Stats;
+use crate::operations::stats::Stats;
 use crate::virtio::block::BlockCounters;
 
 const DOCUMENTATION: &str = include_str!("../../../docs/json.md");

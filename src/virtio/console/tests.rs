@@ -222,7 +222,7 @@ fn a_buffer_for_the_other_direction_or_out_of_reach_stops_the_device() {
         rig.console.send_input(b"123");
         rig.offer(&[part]);
         assert!(rig.console.notifier().needs_reset());
-        let fault = rig.console.first_fault().unwrap().to_string();
+        let fault = rig.console.fault().unwrap().to_string();
         assert!(fault.contains(reason), "{fault}");
         assert!(!rig.console.in_flight());
     }

@@ -1,5 +1,7 @@
 //! A worker as the transport, the event loop and the idle port see it.
 
+use std::sync::Arc;
+
 use event_manager::{EventOps, EventSubscriber, Events};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
@@ -84,6 +86,8 @@ impl<S: Service> VirtioDevice for QueueWorker<S> {
         if let Some(index) = missing {
             return Err(ActivateError::QueueNotReady(index));
         }
+        // No queue is at work before it is started, so that no fault of this start is lost.
+        self.fault.clear();
         let indirect = driver_features & (1 << VIRTIO_RING_F_INDIRECT_DESC) != 0;
         for (lane, queue) in self.lanes.iter().zip(queues) {
             lane.start(queue, indirect);
@@ -132,11 +136,11 @@ impl<S: Service> VirtioDevice for QueueWorker<S> {
     }
 
     fn refuse_start(&self, why: ActivateError) {
-        let _ = self.fault.set(DeviceFault::NotStarted(why));
+        self.fault.set(DeviceFault::NotStarted(why));
     }
 
-    fn fault(&self) -> Option<&DeviceFault> {
-        self.first_fault()
+    fn fault(&self) -> Option<Arc<DeviceFault>> {
+        self.fault.get()
     }
 }
 

@@ -5,13 +5,14 @@
 //! state is behind one lock, so that there is no moment at which neither of them looks.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestMemoryMmap;
 
+use super::fault::FirstFault;
 use super::habit::Habit;
-use super::{DeviceFault, QueueFault, Service, Turn};
+use super::{QueueFault, Service, Turn};
 use crate::virtio::{DescriptorTable, Notifier, QueueError, UsedElement};
 
 /// A round ends after so many bytes, so that the device's thread comes back to its event loop,
@@ -95,7 +96,7 @@ pub(super) struct LaneContext<'a, S> {
     pub(super) service: &'a S,
     pub(super) memory: &'a GuestMemoryMmap,
     pub(super) notifier: &'a Notifier,
-    pub(super) fault: &'a OnceLock<DeviceFault>,
+    pub(super) fault: &'a FirstFault,
 }
 
 impl<R: Default + Send> Lane<R> {
@@ -196,7 +197,7 @@ impl<R: Default + Send> Lane<R> {
             work.active = None;
             work.used.clear();
             context.service.stopped(context.index);
-            let _ = context.fault.set(fault.into());
+            context.fault.set(fault.into());
             context.notifier.set_needs_reset();
             Round::Done
         })

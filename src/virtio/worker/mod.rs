@@ -4,6 +4,7 @@
 //! [`QueueWorker`] makes a [`VirtioDevice`] and an event subscriber of it.
 
 mod device;
+mod fault;
 mod habit;
 mod lane;
 mod turn;
@@ -15,6 +16,7 @@ use thiserror::Error;
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use fault::FirstFault;
 pub use lane::QueueCounters;
 pub use turn::Turn;
 
@@ -47,12 +49,14 @@ use lane::Lane;
 ///         while let Some(mut chain) = turn.next_chain()? {
 ///             let head = chain.head();
 ///             let first = chain.next_descriptor().map_err(QueueFault::chain(head))?;
-///             if let Some(part) = first {
-///                 let memory = turn.memory();
-///                 let filled = memory.write_obj(0_u8, part.addr());
+///             // One byte is enough for a request, but it must be one that the device may write.
+///             let may_fill = first.filter(|part| part.is_write_only() && part.len() > 0);
+///             if let Some(part) = may_fill {
+///                 let filled = turn.memory().write_obj(0_u8, part.addr());
 ///                 filled.map_err(QueueFault::chain(head))?;
 ///             }
-///             turn.complete(head, 1);
+///             turn.count_bytes(may_fill.map_or(0, |_| 1));
+///             turn.complete(head, may_fill.map_or(0, |_| 1));
 ///         }
 ///         Ok(())
 ///     }
@@ -151,8 +155,7 @@ pub struct QueueWorker<S: Service> {
     notifier: Notifier,
     kicks: Vec<EventFd>,
     lanes: Vec<Lane<S::Room>>,
-    /// Only the first fault is kept: a guest can reset the device and cause as many as it likes.
-    fault: OnceLock<DeviceFault>,
+    fault: FirstFault,
     /// Why a kick is not watched.
     unwatched: OnceLock<event_manager::Error>,
 }
@@ -176,7 +179,7 @@ impl<S: Service> QueueWorker<S> {
             notifier: Notifier::new(line),
             kicks: kicks.collect::<Result<_, _>>()?,
             lanes: (0..queues).map(|_| Lane::default()).collect(),
-            fault: OnceLock::new(),
+            fault: FirstFault::default(),
             unwatched: OnceLock::new(),
             service,
         })
@@ -194,12 +197,6 @@ impl<S: Service> QueueWorker<S> {
         self.lanes
             .get(index)
             .map_or_else(QueueCounters::default, Lane::counters)
-    }
-
-    /// The first fault of the driver that has stopped the device, if any.
-    #[must_use]
-    pub fn first_fault(&self) -> Option<&DeviceFault> {
-        self.fault.get()
     }
 
     /// Why the event loop that this was added to does not watch the kicks of all queues, if that is

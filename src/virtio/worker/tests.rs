@@ -129,8 +129,45 @@ fn indirect_tables_are_followed_only_if_the_driver_has_chosen_them() {
         device.handle_kick(0);
         assert_eq!(driver.pop_used().is_some(), is_served);
         assert_eq!(device.notifier().needs_reset(), !is_served);
-        assert_eq!(device.first_fault().is_none(), is_served);
+        assert_eq!(device.fault().is_none(), is_served);
     }
+}
+
+#[test]
+fn a_fault_is_told_of_until_the_device_has_been_started_again() {
+    let (device, mut driver) = device(Script::TakeOne, VERSION_1);
+    let told = || device.fault().map(|fault| fault.to_string());
+    let broken = |driver: &mut Driver, head: u16| {
+        driver.make_available(head);
+        device.handle_kick(0);
+        let index = format!("descriptor {head} is outside");
+        assert!(told().unwrap().contains(&index), "{:?}", told());
+    };
+    assert_eq!(told(), None);
+    broken(&mut driver, SIZE);
+    driver.write(0x70, 0);
+    assert!(told().is_some(), "nothing works yet");
+    driver.start(VERSION_1, SIZE);
+    assert_eq!(told(), None);
+    // What comes then is told of like the first.
+    broken(&mut driver, SIZE + 1);
+}
+
+#[test]
+fn of_several_refusals_to_start_the_first_is_told_of_until_one_start_succeeds() {
+    let (device, mut driver) = device(Script::TakeOne, VERSION_1);
+    let told = || device.fault().map(|fault| fault.to_string());
+    // DRIVER_OK by itself, and then with all that has to come before it but no queue.
+    driver.write(0x70, 0);
+    driver.write(0x70, 4);
+    let first = told().unwrap();
+    assert!(first.contains("without a status of FEATURES_OK"), "{first}");
+    driver.negotiate(VERSION_1);
+    driver.write(0x70, 15);
+    assert!(device.notifier().needs_reset());
+    assert_eq!(told(), Some(first));
+    driver.start(VERSION_1, SIZE);
+    assert_eq!(told(), None);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Port I/O (Intel SDM volume 1, section 19.3). The guest runs in ring 3: the I/O permission
+//! Port I/O (Intel SDM volume 1, "I/O Address Space"). The guest runs in ring 3: the I/O permission
 //! bitmap allows exactly the ports of `guest_abi::ports`, and any other one faults.
 
 use core::arch::asm;

@@ -16,7 +16,7 @@ impl Rig {
         assert_eq!(self.driver.status(), 0x4f);
         assert_eq!(self.block.notifier().status() & 2, 2);
         assert!(self.line.take());
-        assert!(self.block.first_fault().is_some());
+        assert!(self.block.fault().is_some());
         let used = self.driver.used_index();
         self.work();
         assert_eq!(self.driver.used_index(), used, "a stopped disk works on");

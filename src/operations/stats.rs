@@ -30,7 +30,7 @@ struct DiskStatistics {
 
 /// All of it, ready to be shown.
 #[derive(Clone, Debug, Serialize)]
-pub struct Stats {
+pub(crate) struct Stats {
     success: bool,
     /// Different bytes of the output that were written; of a copy, all.
     bytes: u64,
@@ -51,7 +51,7 @@ pub struct Stats {
 impl Stats {
     /// The statistics of a run that wrote `bytes` different bytes of its output and took `wall`.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         success: bool,
         bytes: u64,
         wall: Duration,
@@ -89,7 +89,7 @@ impl Stats {
 
     /// The same statistics with the time for which the guest computed a digest, in seconds.
     #[must_use]
-    pub fn with_digest_seconds(self, digest_seconds: Option<f64>) -> Self {
+    pub(crate) fn with_digest_seconds(self, digest_seconds: Option<f64>) -> Self {
         Self {
             digest_seconds,
             ..self
@@ -98,14 +98,14 @@ impl Stats {
 
     /// One JSON object on one line.
     #[must_use]
-    pub fn to_json(&self) -> String {
+    pub(crate) fn to_json(&self) -> String {
         // Numbers and names cannot fail to be written.
         serde_json::to_string(self).unwrap_or_default() + "\n"
     }
 
     /// The same JSON object with a type, as the objects of a run have it, and without a line break.
     #[must_use]
-    pub fn to_object(&self) -> String {
+    pub(crate) fn to_object(&self) -> String {
         let object = Object {
             kind: "stats",
             stats: self,
