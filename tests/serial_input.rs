@@ -221,6 +221,8 @@ fn signals_that_end_a_process_at_once_give_the_terminal_back_before() {
         Signal::XCPU,
         Signal::VTALARM,
         Signal::PROF,
+        Signal::IO,
+        Signal::POWER,
     ] {
         let mut files = Files::random(512);
         let terminal = Terminal::open();

@@ -113,7 +113,10 @@ fn restore_before_signals_end() {
         // SAFETY: ends the process at once.
         unsafe { libc::_exit(128 + signal) }
     }
-    for signal in AT_ONCE.into_iter().chain(libc::SIGRTMIN()..=libc::SIGRTMAX()) {
+    for signal in AT_ONCE
+        .into_iter()
+        .chain(libc::SIGRTMIN()..=libc::SIGRTMAX())
+    {
         let handler = end as extern "C" fn(libc::c_int) as libc::sighandler_t;
         // SAFETY: the handler makes system calls that are safe there, and nothing else.
         let before = unsafe { libc::signal(signal, handler) };

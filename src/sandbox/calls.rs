@@ -66,9 +66,9 @@ pub fn main_loop(process: libc::pid_t, vcpu: libc::pid_t, signal: libc::c_int) -
         )
 }
 
-/// Giving the file that is open as `file` its name in the folder that is open as `folder`: nothing can
-/// be linked, renamed or removed but from there and to there, and no other file's mode be changed.
-/// Paths cannot be looked at; see the threat model.
+/// Giving the file that is open as `file` its name in the folder that is open as `folder`: no relative
+/// path can be linked, renamed or removed but from there and to there, and no other file's mode be
+/// changed. The paths themselves cannot be looked at, which is Landlock's part; see the threat model.
 #[must_use]
 pub fn place_file(folder: RawFd, file: RawFd) -> Calls {
     let (folder, file) = (word(folder), word(file));

@@ -13,12 +13,22 @@ use ::landlock::{
 /// The rights of this ABI are denied; a kernel that knows fewer denies those.
 const ABI_VERSION: ABI = ABI::V6;
 
-/// Restricts this thread and all that it starts later, as far as the system lets it: seccomp forbids
-/// the same calls.
-pub(super) fn restrict(folders: &[BorrowedFd<'_>]) -> Result<(), RulesetError> {
+/// What came of the wish to restrict a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// As far as the kernel can.
+    Restricted,
+    /// The system does not let this process have it. Seccomp confines it all the same; the threat model
+    /// says what is possible then.
+    Refused,
+}
+
+/// Restricts this thread and all that it starts later.
+pub(super) fn restrict(folders: &[BorrowedFd<'_>]) -> Result<Outcome, RulesetError> {
     match try_to_restrict(folders) {
-        Err(error) if is_refused(&error) => Ok(()),
-        tried => tried,
+        Ok(()) => Ok(Outcome::Restricted),
+        Err(error) if is_refused(&error) => Ok(Outcome::Refused),
+        Err(error) => Err(error),
     }
 }
 

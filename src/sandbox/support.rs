@@ -1,7 +1,10 @@
-//! What this kernel offers for a sandbox, asked for without confining anything (landlock(7),
-//! seccomp(2)).
+//! What this kernel offers for a sandbox, asked for without confining anything but a thread that is made
+//! for that (landlock(7), seccomp(2)).
 
 use std::ptr::null;
+use std::thread;
+
+use super::landlock;
 
 /// `LANDLOCK_CREATE_RULESET_VERSION` (landlock_create_ruleset(2)).
 const RULESET_VERSION: libc::c_ulong = 1;
@@ -11,6 +14,8 @@ const RULESET_VERSION: libc::c_ulong = 1;
 pub struct Support {
     /// The version of Landlock's interface; `None` if the kernel has no Landlock, or it is off.
     pub landlock: Option<u32>,
+    /// Whether this process is given it.
+    pub gives_landlock: bool,
     /// Whether system calls can be filtered as the sandbox does it: trapped, or answered with an
     /// error.
     pub seccomp: bool,
@@ -29,13 +34,22 @@ impl Support {
                 RULESET_VERSION,
             )
         };
+        let landlock = u32::try_from(version).ok().filter(|version| *version > 0);
         Self {
-            landlock: u32::try_from(version).ok().filter(|version| *version > 0),
+            landlock,
+            gives_landlock: landlock.is_some() && is_given_landlock(),
             seccomp: [libc::SECCOMP_RET_TRAP, libc::SECCOMP_RET_ERRNO]
                 .into_iter()
                 .all(is_available),
         }
     }
+}
+
+/// Tries it, on a thread of its own, which is all that it holds for.
+fn is_given_landlock() -> bool {
+    let tried = thread::Builder::new().spawn(|| landlock::restrict(&[]));
+    let tried = tried.ok().and_then(|thread| thread.join().ok());
+    matches!(tried, Some(Ok(landlock::Outcome::Restricted)))
 }
 
 /// Whether filters may answer with `action`.

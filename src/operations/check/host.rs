@@ -61,19 +61,24 @@ fn group_name(groups: &str, id: u32) -> String {
 
 /// What the sandbox is made of.
 pub(super) fn sandbox() -> Vec<Finding> {
-    let Support { landlock, seccomp } = Support::of_this_kernel();
-    vec![landlock_finding(landlock), seccomp_finding(seccomp)]
+    let support = Support::of_this_kernel();
+    let landlock = landlock_finding(support.landlock, support.gives_landlock);
+    vec![landlock, seccomp_finding(support.seccomp)]
 }
 
-fn landlock_finding(version: Option<u32>) -> Finding {
+fn landlock_finding(version: Option<u32>, is_given: bool) -> Finding {
     let (state, text) = match version {
+        Some(version) if !is_given => (
+            State::Weaker,
+            format!(
+                "there is version {version}, and this process is not given it, as by a container's \
+                 filter or because it lies in 16 restrictions already: seccomp confines alone"
+            ),
+        ),
         Some(version) if version >= LANDLOCK_COMPLETE => (State::Ok, format!("version {version}")),
         Some(version) => (
             State::Weaker,
-            format!(
-                "version {version}, of which {LANDLOCK_COMPLETE} denies more (Linux 6.12); \
-                 seccomp forbids the system calls as well"
-            ),
+            format!("version {version}, of which {LANDLOCK_COMPLETE} denies more (Linux 6.12)"),
         ),
         None => (
             State::Weaker,
@@ -170,11 +175,16 @@ mod tests {
 
     #[test]
     fn what_a_kernel_lacks_for_the_sandbox_says_what_it_takes() {
-        assert_eq!(landlock_finding(Some(LANDLOCK_COMPLETE)).state, State::Ok);
-        for version in [Some(1), None] {
-            let found = landlock_finding(version);
+        let complete = Some(LANDLOCK_COMPLETE);
+        assert_eq!(landlock_finding(complete, true).state, State::Ok);
+        for (version, is_given, says) in [
+            (Some(1), true, "Linux "),
+            (None, false, "Linux "),
+            (complete, false, "seccomp confines alone"),
+        ] {
+            let found = landlock_finding(version, is_given);
             assert_eq!(found.state, State::Weaker);
-            assert!(found.text.contains("Linux "), "{found:?}");
+            assert!(found.text.contains(says), "{found:?}");
         }
         let found = seccomp_finding(false);
         assert_eq!(found.state, State::Missing);
