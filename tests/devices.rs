@@ -239,6 +239,11 @@ fn a_device_over_a_file_is_no_part_of_the_file_system_that_the_file_is_on() {
     Vmm::copying(&files.input(), output.path()).succeed();
     drop(output);
     assert_holds(&std::fs::read(&upper).unwrap(), &files);
+    // The other way round: where the lines of the run go is not written over either.
+    let log = File::create(folder.join("log")).unwrap();
+    let onto = Vmm::copying(&files.input(), device.path()).arg("--force");
+    let finished = onto.stdout(log).run();
+    finished.assert_failed(3, "shares its bytes with what the standard output goes to");
     drop(mounted);
 }
 

@@ -234,7 +234,7 @@ fn no_report_goes_to_a_device_that_has_bytes_of_the_input_or_the_output() {
         let finished = Vmm::copying(input, output).stdout(to(stream)).run();
         finished.assert_failed(
             HOST_FAILED,
-            "with the device that the standard output goes to",
+            "shares its bytes with what the standard output goes to",
         );
     }
     assert!(fs::read(&file).unwrap() == before);

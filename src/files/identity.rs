@@ -151,8 +151,13 @@ impl Known<'_> {
     }
 
     /// Whether this file, which is read or written, is none that the standard streams go to, and lies
-    /// on none. A device such as /dev/null can take both; a file would lose one of them.
-    fn check_streams(&self, streams: &[(Identity, &'static str)]) -> Result<(), DistinctError> {
+    /// on none, and whether none lies on it if it is written. A device such as /dev/null can take both; a
+    /// file would lose one of them.
+    fn check_streams(
+        &self,
+        is_written: bool,
+        streams: &[(Identity, &'static str)],
+    ) -> Result<(), DistinctError> {
         for &(identity, stream) in streams {
             let Some(own) = self.identity else {
                 continue;
@@ -161,7 +166,7 @@ impl Known<'_> {
             if own.is_same(&identity) {
                 return Err(DistinctError::StandardStream { role, path, stream });
             }
-            if identity.takes(own) {
+            if identity.takes(own) || is_written && own.takes(identity) {
                 return Err(DistinctError::BytesOfStream { role, path, stream });
             }
         }
@@ -194,8 +199,10 @@ fn written_to(stream: impl AsFd) -> Option<Identity> {
 /// [`FileError::Distinct`].
 pub fn check_distinct(reads: &[Known<'_>], writes: &[Known<'_>]) -> Result<(), FileError> {
     let streams: Vec<_> = standard_streams().collect();
-    for known in reads.iter().chain(writes) {
-        known.check_streams(&streams)?;
+    for (files, are_written) in [(reads, false), (writes, true)] {
+        for known in files {
+            known.check_streams(are_written, &streams)?;
+        }
     }
     for (index, written) in writes.iter().enumerate() {
         written.check_against(reads.iter().chain(&writes[..index]))?;

@@ -78,10 +78,10 @@ pub enum DistinctError {
         stream: &'static str,
     },
 
-    /// The standard output or standard error goes to a device that has bytes of a file of the run.
+    /// The standard output or standard error goes to something that has bytes in common with a file of
+    /// the run.
     #[error(
-        "the {role} {} shares its bytes with the device that the {stream} goes to; choose another \
-         {role}",
+        "the {role} {} shares its bytes with what the {stream} goes to; choose another {role}",
         quote_path(path)
     )]
     BytesOfStream {
