@@ -15,19 +15,19 @@ const ABI_VERSION: ABI = ABI::V6;
 
 /// What came of the wish to restrict a thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum Held {
     /// As far as the kernel can.
-    Restricted,
+    AsFarAsPossible,
     /// The system does not let this process have it. Seccomp confines it all the same; the threat model
     /// says what is possible then.
     Refused,
 }
 
 /// Restricts this thread and all that it starts later.
-pub(super) fn restrict(folders: &[BorrowedFd<'_>]) -> Result<Outcome, RulesetError> {
+pub(super) fn restrict(folders: &[BorrowedFd<'_>]) -> Result<Held, RulesetError> {
     match try_to_restrict(folders) {
-        Ok(()) => Ok(Outcome::Restricted),
-        Err(error) if is_refused(&error) => Ok(Outcome::Refused),
+        Ok(()) => Ok(Held::AsFarAsPossible),
+        Err(error) if is_refused(&error) => Ok(Held::Refused),
         Err(error) => Err(error),
     }
 }

@@ -45,11 +45,13 @@ impl Support {
     }
 }
 
-/// Tries it, on a thread of its own, which is all that it holds for.
+/// Tries it, on a thread of its own, which is all that it holds for. Where there can be no thread, that is
+/// for others to tell.
 fn is_given_landlock() -> bool {
-    let tried = thread::Builder::new().spawn(|| landlock::restrict(&[]));
+    let thread = thread::Builder::new().stack_size(64 * 1024);
+    let tried = thread.spawn(|| landlock::restrict(&[]));
     let tried = tried.ok().and_then(|thread| thread.join().ok());
-    matches!(tried, Some(Ok(landlock::Outcome::Restricted)))
+    !matches!(tried, Some(Ok(landlock::Held::Refused)))
 }
 
 /// Whether filters may answer with `action`.
