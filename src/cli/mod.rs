@@ -61,7 +61,13 @@ pub fn parse(arguments: &[OsString]) -> Result<Command, String> {
         ),
         None => (wordless(arguments), "vmm --help".to_owned()),
     };
-    parsed.map_err(|error| format!("{}; try: {help}", escape::printable(error.trim_end())))
+    parsed.map_err(|error| {
+        let error = escape::printable(error.trim_end());
+        match error.ends_with('?') {
+            true => format!("{error} See {help}"),
+            false => format!("{error}; try: {help}"),
+        }
+    })
 }
 
 /// Whether the arguments, right or wrong, ask for JSON.

@@ -146,6 +146,10 @@ impl InputFile {
                 "the {role} {path} has shrunk from {before} to {after} bytes after it was copied"
             ));
         }
+        // That of a device is its node's, which says nothing of what the device holds.
+        if FileType::from_raw_mode(now.st_mode) != FileType::RegularFile {
+            return None;
+        }
         let modified = |stat: &Stat| (stat.st_mtime, stat.st_mtime_nsec);
         (modified(&self.stat) != modified(&now)).then(|| {
             format!(

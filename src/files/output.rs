@@ -11,9 +11,10 @@
 //! open, in [`OutputFile::commit`]; `unlinkat` and `close` when it is dropped. The program must ignore
 //! SIGXFSZ: otherwise a limit of the file size kills the process instead of failing the write.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::OFlags;
@@ -33,8 +34,10 @@ use crate::quote::quote_path;
 use crate::reason::reason;
 
 mod disk;
+mod seal;
 mod shape;
 
+use seal::Seal;
 use shape::{check_length, fills_holes, room};
 
 /// How the output is written.
@@ -72,8 +75,8 @@ pub struct OutputFile {
     fsync: bool,
     coverage: Mutex<Coverage>,
     covered: AtomicU64,
-    /// Set when the output is to be put in place: from then on it cannot be written.
-    sealed: AtomicBool,
+    /// Set when the output is to be judged: from then on it cannot be written.
+    seal: Seal,
     late_errors: Mutex<Option<CloseErrors>>,
 }
 
@@ -149,7 +152,7 @@ impl OutputFile {
             fsync: options.fsync,
             coverage: Mutex::new(Coverage::new()),
             covered: AtomicU64::new(0),
-            sealed: AtomicBool::new(false),
+            seal: Seal::default(),
             late_errors: Mutex::new(Some(late_errors)),
         };
         if !options.open_ended {
@@ -226,18 +229,36 @@ impl OutputFile {
         }
     }
 
-    /// Checks that the copy is complete and puts it in place. No write may be under way; later
-    /// ones are refused. After a failure the copy is given up: there is nothing to try again.
+    /// Lets nothing be written from now on, so that what is found to be good stays so.
+    ///
+    /// # Errors
+    ///
+    /// A write is still under way.
+    pub fn seal(&self) -> Result<(), FileError> {
+        match self.seal.set() {
+            true => Ok(()),
+            false => Err(FileError::Sync {
+                role: Role::Output,
+                path: self.path.clone(),
+                source: io::Error::other(
+                    "a write to it has not come back; look whether its file system is well",
+                ),
+            }),
+        }
+    }
+
+    /// Checks that the copy is complete and puts it in place, [sealed](Self::seal). After a failure the
+    /// copy is given up: there is nothing to try again.
     ///
     /// Returns warnings for the user: what is not as it was asked for, although the copy is
     /// complete and has its name.
     ///
     /// # Errors
     ///
-    /// A byte was never written, what was written could not be stored, or the name could not be
-    /// given. What had the name before still has it.
+    /// A byte was never written or is being written, what was written could not be stored, or the name
+    /// could not be given. What had the name before still has it.
     pub fn commit(&self) -> Result<Vec<String>, FileError> {
-        self.sealed.store(true, Ordering::SeqCst);
+        self.seal()?;
         self.check_complete()?;
         self.cut_to_length()?;
         let synced = self.settle()?;
@@ -255,7 +276,7 @@ impl OutputFile {
     /// Gives the copy up: nothing of it is left, even while a thread that hangs in a write keeps
     /// this object alive. What had the name before still has it.
     pub fn discard(&self) {
-        self.sealed.store(true, Ordering::SeqCst);
+        self.seal.set();
         if let Some(staging) = &self.staging {
             staging.discard();
         }

@@ -5,10 +5,11 @@ use guest_abi::ports::EXIT;
 use guest_protocol::{capacity_message, complete_message, error_message, progress_message};
 
 use crate::common::needs_kvm;
+use crate::common::process::{Vmm, binary};
 use crate::common::program::Program;
 use crate::common::virtio::{IN, INPUT, OK, OUT, OUTPUT, SECTOR};
-use crate::common::{Files, test};
-use crate::{Attack, GUEST_FAILED, INPUT_LEN, SECTORS, refused};
+use crate::common::{Files, skip, strace_is_usable, test};
+use crate::{Attack, GUEST_FAILED, HOST_FAILED, INPUT_LEN, SECTORS, refused};
 
 fn program() -> Program {
     Program::new()
@@ -36,6 +37,32 @@ fn a_program_that_copies_everything_and_says_so_succeeds() {
     let finished = files.vmm().arg(guest).succeed();
     assert_eq!(finished.stderr, "");
     files.assert_copied();
+}
+
+/// A thread that hangs in a write is left behind at the end, and what it writes may still come.
+#[test]
+fn a_write_that_is_under_way_at_the_end_changes_nothing_that_has_been_judged() {
+    needs_kvm!();
+    if !strace_is_usable() {
+        return skip("strace is not installed, or may not trace");
+    }
+    let len = u32::try_from(INPUT_LEN).unwrap();
+    let hasty = copy(SECTORS)
+        .request(OUTPUT, 1, OUT, (0, DMA_POOL + u64::from(len), SECTOR))
+        .claim_success(SECTORS)
+        .exit(0);
+    let mut files = Files::random(INPUT_LEN).with_old_output(b"what was there before");
+    let guest = files.add("guest", &hasty.build());
+    let late = "inject=pwritev:delay_enter=6000000:when=2";
+    let strace = Vmm::of("strace".as_ref()).args(&["-f", "-qq", "-o", "/dev/null", "-e", late]);
+    let vmm = strace.arg(binary()).arg("--no-sandbox").arg("--quiet");
+    let vmm = vmm.arg(files.input()).arg(files.output()).arg(guest);
+    // The last words are strace's.
+    let finished = vmm.run();
+    assert_eq!(finished.code(), Some(HOST_FAILED), "{finished:?}");
+    let reason = "a write to it has not come back";
+    assert!(finished.stderr.contains(reason), "{finished:?}");
+    files.assert_untouched();
 }
 
 #[test]

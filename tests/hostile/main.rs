@@ -29,6 +29,7 @@ fn main() -> std::process::ExitCode {
 }
 
 /// Exit statuses of the VMM.
+const HOST_FAILED: i32 = 3;
 const GUEST_FAILED: i32 = 4;
 const TIMED_OUT: i32 = 124;
 

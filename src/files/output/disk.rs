@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use vm_memory::VolatileSlice;
 
+use super::seal::Writing;
 use super::{OutputFile, lock};
 use crate::files::error::{FileError, Role};
 use crate::files::sync::{Synced, sync_data};
@@ -35,7 +36,7 @@ impl Storage for OutputFile {
     }
 
     fn write_at(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<()> {
-        self.check_open(offset)?;
+        let _writing = self.begin_write(offset)?;
         let stored = zeros::clip(offset, buffers, self.length());
         let written = self.file.write(offset, buffers, stored);
         let done = written
@@ -72,16 +73,13 @@ impl Storage for OutputFile {
 }
 
 impl OutputFile {
-    /// Refuses to change what is in place.
-    pub(super) fn check_open(&self, offset: u64) -> Result<(), FileError> {
-        if self.sealed.load(Ordering::SeqCst) {
-            return Err(FileError::Sealed {
-                role: Role::Output,
-                path: self.path.clone(),
-                offset,
-            });
-        }
-        Ok(())
+    /// Begins a write at `offset`, unless the output is sealed.
+    pub(super) fn begin_write(&self, offset: u64) -> Result<Writing<'_>, FileError> {
+        self.seal.begin_write().ok_or_else(|| FileError::Sealed {
+            role: Role::Output,
+            path: self.path.clone(),
+            offset,
+        })
     }
 
     /// The error of a write that failed at `offset`.

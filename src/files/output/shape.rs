@@ -116,7 +116,7 @@ impl OutputFile {
     /// Makes a part of the output zero, as [`Storage::write_zeroes`](crate::storage::Storage::write_zeroes)
     /// says.
     pub(super) fn zero_part(&self, offset: u64, length: u64, unmap: bool) -> io::Result<()> {
-        self.check_open(offset)?;
+        let _writing = self.begin_write(offset)?;
         let end = offset.saturating_add(length).min(self.length());
         if offset >= end {
             return Ok(());
@@ -138,7 +138,7 @@ impl OutputFile {
 
     /// Gives the room of a part back, as [`Storage::discard`](crate::storage::Storage::discard) says.
     pub(super) fn free_part(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.check_open(offset)?;
+        let _writing = self.begin_write(offset)?;
         let end = offset.saturating_add(length).min(self.length());
         if offset >= end {
             return Ok(());

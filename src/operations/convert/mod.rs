@@ -237,7 +237,9 @@ impl Operation for Conversion {
     }
 
     fn judge(&mut self, end: GuestEnd<'_>) -> Result<(), RunError> {
+        let sealed = self.files.output.seal();
         let length = end::judge(end, self)?;
+        sealed?;
         // It was told how long the output may be, and has a disk that ends there.
         let declared = self.files.output.declare_length(length);
         declared.map_err(|error| RunError::Guest(format!("the conversion failed: {error}")))?;

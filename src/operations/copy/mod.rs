@@ -200,11 +200,13 @@ impl Operation for Copy {
     }
 
     fn judge(&mut self, end: GuestEnd<'_>) -> Result<(), RunError> {
+        let sealed = self.files.output.seal();
         let driver_fault = || {
             let fault = self.disks.driver_fault();
             fault.or_else(|| self.channels.driver_fault())
         };
-        end::judge(end, &self.session, &self.disks, driver_fault)
+        end::judge(end, &self.session, &self.disks, driver_fault)?;
+        Ok(sealed?)
     }
 
     fn commit(&mut self) -> Result<Vec<String>, RunError> {
