@@ -9,10 +9,7 @@ use vmm::cli::{self, Command};
 use vmm::operations::{check, convert, copy, inspect};
 use vmm::reason::reason;
 use vmm::report::{Exits, RunEnd, RunResult, last_words};
-use vmm::runtime::{self, EXIT_USAGE, Heap};
-
-/// The host failed, as it does when a run meets a file that cannot be written.
-const EXIT_HOST: u8 = 3;
+use vmm::runtime::{self, Heap, exit_status};
 
 #[global_allocator]
 static HEAP: Heap = Heap;
@@ -37,7 +34,7 @@ fn run() -> ExitCode {
         Ok(Command::Run(config)) => ExitCode::from(copy::run(&config)),
         Ok(Command::Convert(config)) => ExitCode::from(convert::run(&config)),
         Ok(Command::Image(config)) => ExitCode::from(inspect::run(&config)),
-        Err(error) => fail(&error, RunEnd::Usage, EXIT_USAGE),
+        Err(error) => fail(&error, RunEnd::Usage, exit_status::USAGE),
     }
 }
 
@@ -52,7 +49,7 @@ fn print(text: &str) -> ExitCode {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => fail(
             &format!("cannot write to standard output: {}", reason(&error)),
             RunEnd::HostError,
-            EXIT_HOST,
+            exit_status::HOST,
         ),
         _ => ExitCode::SUCCESS,
     }

@@ -1,6 +1,7 @@
 //! What the help text and the man page say beside the options.
 
 use super::options::{self, Opt};
+use crate::runtime::exit_status;
 
 /// What is said of one command.
 pub(super) struct Page {
@@ -86,19 +87,25 @@ pub(super) const EXAMPLES: [(&str, &str); 5] = [
 ];
 
 // What more than one command can end with.
-const COMMAND_LINE: (u8, &str) = (2, "the command line is wrong");
-const HOST: (u8, &str) = (3, "the host failed: a file, memory, KVM");
-const GUEST: (u8, &str) = (4, "the guest failed: it faulted or broke the protocol");
+const COMMAND_LINE: (u8, &str) = (exit_status::USAGE, "the command line is wrong");
+const HOST: (u8, &str) = (exit_status::HOST, "the host failed: a file, memory, KVM");
+const GUEST: (u8, &str) = (
+    exit_status::GUEST,
+    "the guest failed: it faulted or broke the protocol",
+);
 const SIGSYS: (u8, &str) = (
     159,
     "a thread made a system call that the sandbox forbids (SIGSYS)",
 );
 const REFUSED: (u8, &str) = (
-    5,
+    exit_status::REFUSED,
     "refused: the image may be whole, but using it is not safe or not possible",
 );
-const BROKEN: (u8, &str) = (6, "broken: the image contradicts itself or its format");
-const TIME_LIMIT: (u8, &str) = (124, "the time limit ended the run");
+const BROKEN: (u8, &str) = (
+    exit_status::BROKEN,
+    "broken: the image contradicts itself or its format",
+);
+const TIME_LIMIT: (u8, &str) = (exit_status::TIMEOUT, "the time limit ended the run");
 const SIGHUP: (u8, &str) = (129, "SIGHUP ended the run");
 const SIGINT: (u8, &str) = (130, "SIGINT (Ctrl-C) ended the run");
 const SIGTERM: (u8, &str) = (143, "SIGTERM ended the run");
@@ -107,9 +114,12 @@ const SIGTERM: (u8, &str) = (143, "SIGTERM ended the run");
 const STATUSES: [(u8, &str); 9] = [
     (0, "the output is a complete copy"),
     COMMAND_LINE,
-    (3, "the host failed: a file, a disk, memory, KVM"),
     (
-        4,
+        exit_status::HOST,
+        "the host failed: a file, a disk, memory, KVM",
+    ),
+    (
+        exit_status::GUEST,
         "the guest failed: it reported an error, faulted, broke the protocol or left the copy \
          incomplete",
     ),
@@ -156,9 +166,15 @@ pub(super) const STATUSES_OF_CHECK: [(u8, &str); 12] = [
     COMMAND_LINE,
     HOST,
     GUEST,
-    (5, "refused: the image cannot be checked, or not to its end"),
-    (6, "broken: there are errors"),
-    (7, "leaks: clusters are lost, and nothing else is wrong"),
+    (
+        exit_status::REFUSED,
+        "refused: the image cannot be checked, or not to its end",
+    ),
+    (exit_status::BROKEN, "broken: there are errors"),
+    (
+        exit_status::LEAKS,
+        "leaks: clusters are lost, and nothing else is wrong",
+    ),
     TIME_LIMIT,
     SIGHUP,
     SIGINT,

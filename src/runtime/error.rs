@@ -4,24 +4,12 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::exit_status;
 use crate::limits;
 use crate::machine::{KvmError, LoadError, MachineError};
 use crate::quote::quote_path;
 use crate::reason::reason;
 use crate::sandbox::{FilterError, SandboxError};
-
-/// Exit status for a wrong command line.
-pub const EXIT_USAGE: u8 = 2;
-pub(super) const EXIT_HOST: u8 = 3;
-const EXIT_GUEST: u8 = 4;
-/// Exit status: the image may be whole, but is not to be used.
-const EXIT_REFUSED: u8 = 5;
-/// Exit status: the image contradicts itself.
-const EXIT_BROKEN: u8 = 6;
-/// As timeout(1) has it.
-const EXIT_TIMEOUT: u8 = 124;
-/// As shells have it: 128 and the signal's number.
-const EXIT_SIGNAL: u8 = 128;
 
 /// Why a run has no good end. Each message is one line.
 #[derive(Debug, thiserror::Error)]
@@ -105,9 +93,9 @@ impl RunError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Guest(_) => EXIT_GUEST,
-            Self::Refused(_) => EXIT_REFUSED,
-            Self::Broken(_) => EXIT_BROKEN,
+            Self::Guest(_) => exit_status::GUEST,
+            Self::Refused(_) => exit_status::REFUSED,
+            Self::Broken(_) => exit_status::BROKEN,
             Self::Storage(_)
             | Self::Kvm(_)
             | Self::Machine(_)
@@ -115,9 +103,9 @@ impl RunError {
             | Self::Sandbox(_)
             | Self::Died(_)
             | Self::Limited { .. }
-            | Self::Host { .. } => EXIT_HOST,
-            Self::TimedOut(_) => EXIT_TIMEOUT,
-            Self::Signal(number) => EXIT_SIGNAL + number,
+            | Self::Host { .. } => exit_status::HOST,
+            Self::TimedOut(_) => exit_status::TIMEOUT,
+            Self::Signal(number) => exit_status::SIGNAL + number,
         }
     }
 }

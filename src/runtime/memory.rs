@@ -6,7 +6,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::RunError;
-use super::error::EXIT_HOST;
+use super::exit_status;
 use crate::limits::limit;
 use crate::sandbox;
 use crate::stack_line::StackLine;
@@ -79,7 +79,7 @@ pub(super) fn end_for_want_of_memory(mut line: StackLine) -> ! {
     line.write();
     sandbox::last_act();
     // SAFETY: ends the process at once.
-    unsafe { libc::_exit(EXIT_HOST.into()) }
+    unsafe { libc::_exit(exit_status::HOST.into()) }
 }
 
 /// Fails if the stack of this thread, which is the first one of the process, may not become large

@@ -16,10 +16,8 @@ use crate::config::{HostCheck, OutputFormat};
 use crate::machine::{self, Severity};
 use crate::operations::beginning::{self, Beginning};
 use crate::report::{self, Console, ConsoleOptions, Drained, check_object, finding_object};
-use crate::runtime::{Watched, say_goodbye};
+use crate::runtime::{Watched, exit_status, say_goodbye};
 
-/// A copy would fail here, as it does where the host fails it.
-const EXIT_HOST: u8 = 3;
 /// How long a reader is waited for before the guest is booted.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -122,7 +120,7 @@ fn look(check: &HostCheck, beginning: &Beginning) -> u8 {
     if matches!(drained, Drained::GaveUp { .. }) {
         let lost = "cannot write the answer to standard output: nobody reads it";
         report::last_words(lost, None, PATIENCE);
-        return EXIT_HOST;
+        return exit_status::HOST;
     }
 
     let (mut talk, signals) = if has_kvm {
@@ -142,7 +140,7 @@ fn look(check: &HostCheck, beginning: &Beginning) -> u8 {
     say_goodbye(&mut talk.console, None, signals.as_fd());
     // What was found is all that this is for.
     match talk.console.failure() {
-        Some(_) => EXIT_HOST,
+        Some(_) => exit_status::HOST,
         None => talk.status(),
     }
 }
@@ -177,7 +175,7 @@ impl Talk {
     }
 
     const fn status(&self) -> u8 {
-        if self.missing { EXIT_HOST } else { 0 }
+        if self.missing { exit_status::HOST } else { 0 }
     }
 }
 

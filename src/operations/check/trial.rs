@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use guest_abi::ports::EXIT;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::{EXIT_HOST, Finding, State, Talk};
+use super::{Finding, State, Talk};
 use crate::machine::{self, Machine, Vcpu};
 use crate::operations::disk::{DiskShape, INPUT, OUTPUT};
 use crate::operations::ports::SerialPorts;
 use crate::report::{Console, last_words};
+use crate::runtime::exit_status;
 use crate::runtime::{Deadline, JustRun, Outcome, RunError, Runner, Signals, Watch, Worker};
 use crate::sandbox::Calls;
 use crate::storage::MemoryStorage;
@@ -60,7 +61,7 @@ pub(super) fn boot(talk: Talk, signals: Signals, watch: &Watch) -> Result<(Talk,
             ..
         }) => (console, signals, result.map(drop)),
         Err(error) => {
-            let signals = watch.take_over_signals().map_err(|_| EXIT_HOST)?;
+            let signals = watch.take_over_signals().map_err(|_| exit_status::HOST)?;
             let mut console = Console::open(super::options());
             console.count_beats(watch.beats());
             (console, signals, Err(error))

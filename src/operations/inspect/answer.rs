@@ -6,13 +6,7 @@ use guest_protocol::{
 
 use super::{json, text};
 use crate::config::{ImageConfig, OutputFormat};
-
-/// Exit status: the image may be whole, but is not to be used, or cannot be checked.
-pub const EXIT_REFUSED: u8 = 5;
-/// Exit status: the image contradicts itself.
-pub const EXIT_BROKEN: u8 = 6;
-/// Exit status: a check found nothing but space that is lost.
-pub const EXIT_LEAKS: u8 = 7;
+use crate::runtime::exit_status;
 
 /// All that the guest has said, within its bounds.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,9 +64,9 @@ impl Verdict {
     pub const fn status(self) -> u8 {
         match self {
             Self::Safe => 0,
-            Self::Refused => EXIT_REFUSED,
-            Self::Broken => EXIT_BROKEN,
-            Self::Leaks => EXIT_LEAKS,
+            Self::Refused => exit_status::REFUSED,
+            Self::Broken => exit_status::BROKEN,
+            Self::Leaks => exit_status::LEAKS,
         }
     }
 }

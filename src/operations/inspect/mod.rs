@@ -16,7 +16,7 @@ use std::sync::Arc;
 use guest_protocol::{InspectConfig, InspectTask};
 
 pub use super::session::ProtocolError;
-pub use answer::{Answer, EXIT_BROKEN, EXIT_LEAKS, EXIT_REFUSED, FileSize, Verdict};
+pub use answer::{Answer, FileSize, Verdict};
 pub use session::Session;
 
 use crate::config::{ImageConfig, ImageTask};
