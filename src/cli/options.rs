@@ -11,7 +11,7 @@ use argh::{ArgsInfo, FlagInfo, FlagInfoKind, FromArgs, Optionality};
 use super::paths::{disk, file};
 use crate::config::{
     Digest, OutputFormat, ProgressPercent, Protocol, SectorSize, Sparse, Transport, parse_bytes,
-    parse_count, parse_timeout,
+    parse_depth, parse_timeout,
 };
 
 /// copies a disk inside a virtual machine
@@ -38,7 +38,7 @@ pub(super) struct Cli {
     pub(super) request_size: Option<u64>,
 
     /// requests under way at once; 1 is one at a time
-    #[argh(option, arg_name = "N", from_str_fn(parse_count))]
+    #[argh(option, arg_name = "N", from_str_fn(parse_depth))]
     pub(super) queue_depth: Option<u32>,
 
     /// bypass the page cache (O_DIRECT) where the files allow it

@@ -273,7 +273,7 @@ fn an_error_says_the_value_once_with_its_option_and_what_would_be_right() {
         ),
         ("--progress-percent", "101", "0 to 100"),
         ("--request-size", "1KB", "K, M, G or T"),
-        ("--queue-depth", "few", "from 1 to 4294967295"),
+        ("--queue-depth", "few", "from 1 to 682"),
         ("--timeout", "soon", "above 0"),
         ("--format", "xml", "text or json"),
         ("--timeout", "it's ' with value '7': x", "above 0"),

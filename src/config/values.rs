@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use guest_abi::limits::{MAX_SECTOR_SIZE, MIN_SECTOR_SIZE, is_sector_size};
+use guest_abi::limits::{MAX_QUEUE_DEPTH, MAX_SECTOR_SIZE, MIN_SECTOR_SIZE, is_sector_size};
 
 use super::size;
 use crate::report::OutputFormat;
@@ -183,12 +183,12 @@ impl FromStr for OutputFormat {
     }
 }
 
-/// Reads a number of things, at least 1.
-pub(crate) fn parse_count(text: &str) -> Result<u32, String> {
+/// Reads a number of requests, at least 1.
+pub(crate) fn parse_depth(text: &str) -> Result<u32, String> {
     text.parse()
         .ok()
         .filter(|number| *number > 0)
-        .ok_or_else(|| format!("give a whole number from 1 to {}", u32::MAX))
+        .ok_or_else(|| format!("give a whole number from 1 to {MAX_QUEUE_DEPTH}"))
 }
 
 /// Reads a number of bytes, at least 1.
