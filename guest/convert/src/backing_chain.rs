@@ -14,10 +14,10 @@ use guest_kit::hardware::{Ports, Registers};
 use crate::disks::Disks;
 use crate::failure::{Failure, Op, failed, unreadable};
 
-/// How many bytes of a file may be read, as a multiple of its length. Each byte is needed once. If
-/// an image and its backing file have clusters of different sizes, a compressed cluster may be read
-/// once for each piece that is taken from it. Much more than that is needed only if the image shows
-/// one cluster at many places, so that a few bytes make a disk of any size.
+/// How many bytes of a file may be read, as a multiple of its length. Each byte is needed once. A
+/// compressed cluster of which only pieces are needed is read again if pieces of another one were
+/// needed between two of them. Much more than that is needed only if the image shows one cluster at
+/// many places, so that a few bytes make a disk of any size.
 const MOST_READ: u64 = 8;
 /// How many bytes of any file may be read, however short it is.
 const ALWAYS_READ: u64 = 1 << 20;
@@ -141,14 +141,13 @@ impl Layer {
         Ok(mapping)
     }
 
-    /// How many bytes count as read for a piece of a compressed cluster, which begins at `offset`
-    /// of the disk. How many of the bytes that the cluster takes are padding is not known, and
+    /// How many bytes count as read for a compressed cluster that begins at `begins` of the disk.
+    /// How many of the bytes that the cluster takes are padding is not known, and
     /// neighbours share a sector. So a cluster counts as the fewest bytes from which the best codec
     /// could make it. No honest image shows a cluster at two places of the disk: at the second place
     /// it counts as the bytes that it makes.
-    fn cost(&mut self, cluster: &Compressed, offset: u64) -> u64 {
+    fn cost(&mut self, cluster: &Compressed, begins: u64) -> u64 {
         let size = u64::from(cluster.size);
-        let begins = offset.saturating_sub(u64::from(cluster.skip));
         let place = crate::to_usize(cluster.offset / 61) % REMEMBERED;
         if let Some(shown) = self.shown.get_mut(place) {
             let before = core::mem::replace(shown, (cluster.offset, begins));
@@ -255,7 +254,8 @@ impl BackingChain {
         self.layers.first().map_or(0, |layer| layer.size)
     }
 
-    /// The piece that begins at `offset` of the disk. The offset must lie within the disk.
+    /// The piece that begins at `offset` of the disk. The offset must lie within the disk. Data
+    /// counts as read from here on; who reads a compressed cluster calls [`charge`](Self::charge).
     ///
     /// # Errors
     ///
@@ -273,21 +273,40 @@ impl BackingChain {
             let mapping = layer.map(&mut disks.file(source), offset);
             let mapping = mapping.map_err(|error| explain(disks, source, &error))?;
             length = length.min(mapping.length);
-            let (origin, cost) = match mapping.content {
+            let origin = match mapping.content {
                 Content::Backing => continue,
                 Content::Zero => break,
-                Content::Data { offset } => (Origin::Data { source, offset }, length),
-                Content::Compressed(cluster) => {
-                    let cost = layer.cost(&cluster, offset);
-                    (Origin::Compressed { source, cluster }, cost)
+                Content::Data { offset: at } => {
+                    let spent = spend(&mut layer.budget, length, offset);
+                    spent.map_err(|error| unreadable(source, &error))?;
+                    Origin::Data { source, offset: at }
                 }
+                Content::Compressed(cluster) => Origin::Compressed { source, cluster },
             };
-            let spent = spend(&mut layer.budget, cost, offset);
-            spent.map_err(|error| unreadable(source, &error))?;
             return Ok(Piece { length, origin });
         }
         let origin = Origin::Zero;
         Ok(Piece { length, origin })
+    }
+
+    /// Counts a compressed cluster on the disk `source` as read, which begins at `begins` of the
+    /// disk that is made.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] if no more may be read of this file.
+    pub fn charge(
+        &mut self,
+        source: usize,
+        cluster: &Compressed,
+        begins: u64,
+    ) -> Result<(), Failure> {
+        let Some(layer) = self.layers.get_mut(source) else {
+            return Ok(());
+        };
+        let cost = layer.cost(cluster, begins);
+        let spent = spend(&mut layer.budget, cost, begins);
+        spent.map_err(|error| unreadable(source, &error))
     }
 }
 
