@@ -675,6 +675,21 @@ fn a_large_cluster_that_inflates_to_too_little_is_refused() {
     assert_eq!((failure.op, failure.device), (Op::Broken, "input"));
 }
 
+/// How long they are only their markers tell. If each counted as the most that there can be, it would
+/// be more than may be read.
+#[test]
+fn short_grains_before_holes_are_no_more_work_than_others() {
+    let grain = 65536;
+    let mut image = Vmdk::new(true, &[Compressed, Hole].repeat(32), grain, 64 * grain);
+    for start in (0..64 * grain).step_by(2 * grain) {
+        image.disk[start..start + grain].fill(7);
+        image.disk[start..start + 600].copy_from_slice(&support::pattern(3, 600));
+    }
+    let bytes = image.build();
+    assert!(32 * 2 * grain > 8 * bytes.len());
+    check_raw(&[&bytes], &image.disk, "grains and holes");
+}
+
 #[test]
 fn large_grains_are_found_behind_their_markers() {
     let grain = 256 << 10;

@@ -1,8 +1,9 @@
 //! VMDK in one sparse file: monolithicSparse and streamOptimized (VMware's Virtual Disk Format
 //! 5.0).
 //!
-//! An open VMDK takes a cache line for each grain directory and one for grain tables. While the
-//! image is opened its descriptor is in memory too, at most [`LONGEST_DESCRIPTOR`] bytes of it.
+//! An open VMDK takes a cache line for each grain directory, one for grain tables, and one for
+//! markers of grains. While the image is opened its descriptor is in memory too, at most
+//! [`LONGEST_DESCRIPTOR`] bytes of it.
 
 mod descriptor;
 mod header;
@@ -26,6 +27,7 @@ pub struct Vmdk {
     has_parent: bool,
     directories: Cache,
     tables: Cache,
+    markers: Cache,
 }
 
 /// The size of a sector in bytes.
@@ -98,6 +100,7 @@ fn sparse(source: &mut dyn ReadAt, info: &mut Info, options: &Options) -> Result
         has_parent,
         directories: Cache::new(2),
         tables: Cache::new(1),
+        markers: Cache::new(1),
     })
 }
 
@@ -144,9 +147,9 @@ impl Vmdk {
         self.tables.set_length(LONG_LINE);
     }
 
-    /// How many lines of its tables were read so far.
+    /// How many lines of its tables and of markers were read so far.
     pub(crate) fn loads(&self) -> u64 {
-        self.directories.loads() + self.tables.loads()
+        self.directories.loads() + self.tables.loads() + self.markers.loads()
     }
 
     /// Where the bytes at `offset` of the virtual disk come from, and how many table entries were
@@ -157,7 +160,7 @@ impl Vmdk {
         offset: u64,
     ) -> Result<(Mapping, u64), Error> {
         join(offset, self.header.virtual_size, |at| {
-            self.piece(source, at)
+            self.measured(source, at)
         })
     }
 }
