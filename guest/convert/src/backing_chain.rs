@@ -241,6 +241,13 @@ impl BackingChain {
                 let surplus = "the image needs no backing file, and one was given; leave it out";
                 return Err(failed(Op::Refused, index, &surplus));
             }
+            if let Some(above) = layers.last()
+                && !above.image.may_be_over(&image)
+            {
+                let other = "it is not the parent that the image over it names by its content id \
+                             (CID, parentCID); give that one, as it was when the image was made";
+                return Err(failed(Op::Refused, index, &other));
+            }
             claimed = backing_format(&info);
             let length = disks.length(index);
             layers.push(Layer::new(image, length));

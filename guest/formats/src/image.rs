@@ -155,6 +155,16 @@ impl Image {
         }
     }
 
+    /// Whether `backing` may be what the image lacks, as far as the image says what that has to be. Only
+    /// a VMDK does.
+    #[must_use]
+    pub fn may_be_over(&self, backing: &Self) -> bool {
+        match self {
+            Self::Vmdk(image) => image.is_over(backing),
+            _ => true,
+        }
+    }
+
     /// Where the bytes at `offset` of the virtual disk come from. The answer reaches as far as they
     /// come from the same place, but it joins at most 4,096 table entries, so that its cost is
     /// bounded. How many answers a whole disk takes is bounded by the virtual size alone.

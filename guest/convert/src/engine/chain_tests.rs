@@ -167,6 +167,27 @@ fn a_backing_file_has_the_format_that_the_image_says() {
 }
 
 #[test]
+fn a_vmdk_is_read_over_the_parent_whose_content_id_it_names_and_over_no_other() {
+    let base = Vmdk::new(false, &[Data, Data], 65536, 131_072);
+    let mut top = Vmdk::new(false, &[Hole, Data], 65536, 131_072);
+    top.descriptor = top.descriptor.replace("=ffffffff", "=FFFFFFFE");
+    top.descriptor.push_str("parentFileNameHint=\"base\"\n");
+    let expected = [&base.disk[..65536], &top.disk[65536..]].concat();
+    let top = top.build();
+    check_raw(&[&top, &base.build()], &expected, "its parent");
+    let mut changed = Vmdk::new(false, &[Data, Data], 65536, 131_072);
+    changed.descriptor = changed.descriptor.replace("CID=fffffffe", "CID=1");
+    let mut unnamed = Vmdk::new(false, &[Data, Data], 65536, 131_072);
+    unnamed.descriptor = unnamed.descriptor.replace("\nCID=fffffffe", "");
+    for other in [changed.build(), unnamed.build(), base.disk] {
+        let failure = run(&[&top, &other], true, 1, |_| {});
+        let failure = failure.outcome.result.unwrap_err();
+        assert_eq!((failure.op, failure.device), (Op::Refused, "backing"));
+        assert!(failure.detail.contains("parentCID"), "{failure:?}");
+    }
+}
+
+#[test]
 fn a_backing_file_that_nothing_refers_to_is_told() {
     let image = Qcow2::new(12, &[Data]).build().bytes;
     let failure = run(&[&image, &image], true, 1, |_| {})

@@ -17,12 +17,16 @@ use crate::vmdk::SECTOR;
 /// The longest descriptor that is read, in bytes. VMware writes less than 2 KiB.
 pub const LONGEST_DESCRIPTOR: u64 = 65536;
 /// The content id that stands for "there is no parent".
-const NO_PARENT: &[u8] = b"ffffffff";
+const NO_PARENT: u32 = u32::MAX;
 
 /// What a descriptor says.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Described {
     pub(super) has_parent: bool,
+    /// The content id of the disk, which changes when it is written, and the one that its parent had
+    /// when the disk was made.
+    pub(super) content_id: Option<u32>,
+    pub(super) parent_content_id: Option<u32>,
     /// Whether it says anything of a parent, be it that there is none. Every descriptor does.
     pub(super) tells_of_parent: bool,
     /// The size of all extents in bytes.
@@ -65,7 +69,10 @@ pub(super) fn parse(text: &[u8], embedded: bool, info: &mut Info) -> Result<Desc
             info.variant = Some(known_type(value));
         } else if key.eq_ignore_ascii_case(b"parentCID") {
             disk.tells_of_parent = true;
-            disk.has_parent |= !value.eq_ignore_ascii_case(NO_PARENT);
+            disk.parent_content_id = content_id(value);
+            disk.has_parent |= disk.parent_content_id != Some(NO_PARENT);
+        } else if key.eq_ignore_ascii_case(b"CID") {
+            disk.content_id = content_id(value);
         } else if key.eq_ignore_ascii_case(b"parentFileNameHint") {
             disk.has_parent = true;
             info.refer(ReferenceKind::Parent, value);
@@ -125,6 +132,11 @@ fn assignment(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let value = line.get(equals + 1..)?.trim_ascii();
     let value = value.strip_prefix(b"\"").unwrap_or(value);
     Some((key, value.strip_suffix(b"\"").unwrap_or(value)))
+}
+
+/// Reads a content id, which is a hexadecimal number.
+fn content_id(value: &[u8]) -> Option<u32> {
+    u32::from_str_radix(core::str::from_utf8(value).ok()?, 16).ok()
 }
 
 fn has_folder(name: &[u8]) -> bool {

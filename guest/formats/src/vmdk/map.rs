@@ -139,7 +139,7 @@ impl Vmdk {
     }
 
     fn hole(&self, length: u64) -> Mapping {
-        let content = match self.has_parent {
+        let content = match self.has_backing() {
             true => Content::Backing,
             false => Content::Zero,
         };

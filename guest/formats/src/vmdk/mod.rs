@@ -14,17 +14,19 @@ pub use descriptor::LONGEST_DESCRIPTOR;
 use crate::bytes::has;
 use crate::cache::{Cache, LONG_LINE};
 use crate::error::{Error, ensure};
+use crate::image::Image;
 use crate::info::{Info, Options};
 use crate::mapping::{Mapping, join};
 use crate::reason::Reason;
 use crate::source::{ReadAt, prefix};
+use descriptor::Described;
 use header::Header;
 
 /// An open VMDK.
 #[derive(Debug)]
 pub struct Vmdk {
     header: Header,
-    has_parent: bool,
+    described: Described,
     directories: Cache,
     tables: Cache,
     markers: Cache,
@@ -71,7 +73,7 @@ fn elsewhere(text: &[u8], at: u64, info: &mut Info, options: &Options) -> Error 
 
 fn sparse(source: &mut dyn ReadAt, info: &mut Info, options: &Options) -> Result<Vmdk, Error> {
     let header = header::read(source, info, options)?;
-    let mut has_parent = false;
+    let mut described = Described::default();
     if let Some((at, length)) = header.descriptor {
         let text = descriptor::read_text(source, at, length)?;
         // A part of a disk in several files has room for a descriptor, which is in yet another file.
@@ -80,15 +82,14 @@ fn sparse(source: &mut dyn ReadAt, info: &mut Info, options: &Options) -> Result
             // Such a header only holds the descriptor, as QEMU sees it too.
             return Err(elsewhere(&text, at, info, options));
         }
-        let disk = descriptor::parse(&text, true, info)?;
-        has_parent = disk.has_parent;
+        described = descriptor::parse(&text, true, info)?;
         // Some programs take the size from here, and others from the header. Some writers fill up
         // the last grain in one of the places.
         let grains = |size: u64| size.div_ceil(header.grain_size);
-        if disk.is_own && grains(disk.size) != grains(header.virtual_size) {
+        if described.is_own && grains(described.size) != grains(header.virtual_size) {
             info.find(Reason::BadHeader, 12, header.virtual_size / SECTOR);
         }
-        if !disk.tells_of_parent {
+        if !described.tells_of_parent {
             info.find(Reason::BadDescriptor, at, length);
         }
     }
@@ -97,7 +98,7 @@ fn sparse(source: &mut dyn ReadAt, info: &mut Info, options: &Options) -> Result
     }
     Ok(Vmdk {
         header,
-        has_parent,
+        described,
         directories: Cache::new(2),
         tables: Cache::new(1),
         markers: Cache::new(1),
@@ -126,7 +127,16 @@ impl Vmdk {
     /// Whether the image names a parent, from which it takes what it lacks.
     #[must_use]
     pub fn has_backing(&self) -> bool {
-        self.has_parent
+        self.described.has_parent
+    }
+
+    /// Whether `image` is the parent that the image was made over, as its content id says ("The Header"
+    /// in the specification). A parent that was written since has another one.
+    #[must_use]
+    pub fn is_over(&self, image: &Image) -> bool {
+        let wanted = self.described.parent_content_id;
+        matches!(image, Image::Vmdk(parent)
+            if wanted.is_some() && parent.described.content_id == wanted)
     }
 
     /// The size of a grain in bytes.
