@@ -232,6 +232,7 @@ impl Image {
     fn piece(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Mapping, Error> {
         match self {
             Self::Qcow2(image) if offset < image.virtual_size() => image.piece(source, offset),
+            Self::Vhd(image) if offset < image.virtual_size() => image.piece(source, offset),
             _ => self.entry(source, offset).map(|entry| entry.mapping),
         }
     }
@@ -292,6 +293,20 @@ impl Image {
         match self {
             Self::Vdi(image) => image.miscount(named),
             _ => None,
+        }
+    }
+
+    /// What is wrong with the block at `offset`, which has `length` bytes of the disk, although its
+    /// entry is sound.
+    pub(crate) fn contradiction(
+        &mut self,
+        source: &mut dyn ReadAt,
+        offset: u64,
+        length: u64,
+    ) -> Result<Option<Finding>, Error> {
+        match self {
+            Self::Vhd(image) => image.contradiction(source, offset, length),
+            _ => Ok(None),
         }
     }
 

@@ -62,6 +62,33 @@ fn the_size_of_a_vhd_depends_on_its_creator() {
     }
 }
 
+/// Whoever takes their bytes as they are sees the same disk.
+#[test]
+fn sectors_of_a_vhd_that_were_never_written_are_zero() {
+    // The second bitmap is longer than what is read of it at once.
+    for (block, size) in [(65536, 131_072), (64 << 20, 64 << 20)] {
+        let mut image = Vhd::new(false, &vec![Data; size / block], block, size);
+        let sectors = size / 512;
+        let unwritten = [2, 3, 9, 40, 41, 42, sectors - 2];
+        for sector in unwritten {
+            image.disk[sector * 512..(sector + 1) * 512].fill(0);
+        }
+        let mut bytes = image.build();
+        let bitmap = (block / 4096).next_multiple_of(512);
+        for sector in unwritten {
+            let (number, within) = (sector * 512 / block, sector * 512 % block / 512);
+            bytes[2048 + number * (bitmap + block) + within / 8] &= !(0x80 >> (within % 8));
+        }
+        assert_reads(&bytes, &image.disk, Format::Vhd);
+        let mut opened = support::open(&bytes).unwrap();
+        let zero = opened.map(&mut &bytes[..], 40 * 512 + 100).unwrap();
+        assert_eq!((zero.length, zero.content), (3 * 512 - 100, Content::Zero));
+        let mut survey = Survey::new(&opened, &&bytes[..], 1 << 20);
+        while !survey.step(&mut opened, &mut &bytes[..], 1000).unwrap() {}
+        assert_eq!((survey.faults, survey.data), (0, size as u64));
+    }
+}
+
 #[test]
 fn dynamic_and_static_vdis_are_read() {
     let puts = [Data, Hole, Zero, Data, Data];

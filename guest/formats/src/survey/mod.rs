@@ -212,7 +212,7 @@ impl Survey {
                 continue;
             }
             match image.entry(source, self.at) {
-                Ok(entry) => self.entry(source, entry)?,
+                Ok(entry) => self.entry(image, source, entry)?,
                 Err(Error::Refused(finding)) => {
                     if self.first_pass {
                         self.fault(finding);
@@ -241,13 +241,22 @@ impl Survey {
         }
     }
 
-    fn entry(&mut self, source: &mut dyn ReadAt, mut entry: Entry) -> Result<(), Error> {
+    fn entry(
+        &mut self,
+        image: &mut Image,
+        source: &mut dyn ReadAt,
+        mut entry: Entry,
+    ) -> Result<(), Error> {
         self.note(&entry.takes, false);
         if let Content::Compressed(compressed) = entry.mapping.content {
             self.measure(source, &compressed, &mut entry.takes)?;
         }
         if !self.take(&entry.takes) {
             self.overlap(entry.at, entry.takes.start);
+        } else if self.first_pass
+            && let Some(finding) = image.contradiction(source, self.at, entry.mapping.length)?
+        {
+            self.fault(finding);
         }
         let length = self.pass(entry.length);
         if self.first_pass {
