@@ -99,6 +99,8 @@ pub struct Survey {
     pub faults: u64,
     /// The first faults.
     pub findings: Vec<Finding>,
+    /// The last fault, which need not be one of those that are kept.
+    last: Option<Finding>,
     /// The work that was done, counted in table entries.
     pub entries: u64,
     /// How many entries name a block of the file.
@@ -133,6 +135,7 @@ impl Survey {
             lost: 0,
             faults: 0,
             findings: Vec::new(),
+            last: None,
             entries: 0,
             blocks: 0,
             size: image.virtual_size(),
@@ -337,7 +340,7 @@ impl Survey {
 
     fn fault(&mut self, finding: Finding) {
         // An entry of an upper table stands for many pieces of the disk, and its fault is one.
-        if self.findings.last() == Some(&finding) {
+        if self.last.replace(finding) == Some(finding) {
             return;
         }
         self.faults += 1;
