@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 use core::ops::RangeInclusive;
 
 use guest_formats::{
-    Compressed, Content, Error, Finding, Format, Image, Info, Mapping, Options, ReadAt, Reason,
-    ReferenceKind,
+    Compressed, Content, Error, Finding, Format, Image, Info, LOAD, Mapping, Options, ReadAt,
+    Reason, ReferenceKind,
 };
 use guest_kit::hardware::{Ports, Registers};
 
@@ -22,8 +22,9 @@ const MOST_READ: u64 = 8;
 /// How many bytes of any file may be read, however short it is.
 const ALWAYS_READ: u64 = 1 << 20;
 /// How many table entries may be looked at for each byte of a file. An entry has at least four
-/// bytes, and is looked at twice at most. Much more than that is needed only if a table is used at
-/// many places.
+/// bytes, and is looked at twice at most. To read a table counts as [`LOAD`] besides, and each one
+/// that lies alone has a cluster of data behind it. Much more than that is needed only if a table
+/// is used at many places.
 const MOST_ENTRIES: u64 = 1;
 /// How many table entries may be looked at in any file, which takes a tenth of a second, and how
 /// many at the most.
@@ -116,11 +117,9 @@ impl Layer {
     fn new(image: Image, length: u64) -> Self {
         Self {
             size: image.virtual_size(),
-            image,
             budget: length.saturating_mul(MOST_READ).max(ALWAYS_READ),
-            entries: length
-                .saturating_mul(MOST_ENTRIES)
-                .clamp(*ENTRIES.start(), *ENTRIES.end()),
+            entries: most_entries(length, image.cluster_size()),
+            image,
             known: None,
             shown: vec![(0, 0); REMEMBERED],
         }
@@ -186,6 +185,14 @@ fn behind(mapping: Mapping, length: u64) -> Option<Mapping> {
 fn skipped(cluster: &Compressed, length: u64) -> u32 {
     let length = u32::try_from(length).unwrap_or(u32::MAX);
     cluster.skip.saturating_add(length)
+}
+
+/// How many table entries may be looked at in a file of `length` bytes with such clusters.
+fn most_entries(length: u64, cluster: Option<u64>) -> u64 {
+    let tables = cluster.map_or(0, |cluster| length / cluster / 2);
+    let entries = length.saturating_mul(MOST_ENTRIES);
+    let entries = entries.saturating_add(tables.saturating_mul(LOAD));
+    entries.clamp(*ENTRIES.start(), *ENTRIES.end())
 }
 
 /// Takes `cost` from what is `left`, or fails with [`Reason::TooMuchWork`] if that is not enough.

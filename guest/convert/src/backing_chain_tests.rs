@@ -117,4 +117,7 @@ fn work_is_done_as_long_as_there_is_any_left_of_what_may_be() {
     assert_eq!(budgets(512), (1 << 20, 1 << 22));
     assert_eq!(budgets(1 << 30), (8 << 30, 1 << 30));
     assert_eq!(budgets(u64::MAX), (u64::MAX, 1 << 32));
+    // Of every two clusters one may be a table that has to be read by itself.
+    assert_eq!(most_entries(64 << 20, Some(512)), (64 << 20) + (2000 << 16));
+    assert_eq!(most_entries(u64::MAX, Some(512)), 1 << 32);
 }
