@@ -135,7 +135,7 @@ impl Layer {
             return Ok(mapping);
         }
         let (mapping, entries) = self.image.map_counted(file, offset)?;
-        spend(&mut self.entries, entries, offset)?;
+        spend(&mut self.entries, entries, 0)?;
         self.known = Some((offset, mapping));
         Ok(mapping)
     }
@@ -195,13 +195,14 @@ fn most_entries(length: u64, cluster: Option<u64>) -> u64 {
     entries.clamp(*ENTRIES.start(), *ENTRIES.end())
 }
 
-/// Takes `cost` from what is `left`, or fails with [`Reason::TooMuchWork`] if that is not enough.
-fn spend(left: &mut u64, cost: u64, offset: u64) -> Result<(), Error> {
+/// Takes `cost` from what is `left`, or fails with [`Reason::TooMuchWork`] if that is not enough. What
+/// takes so much lies at `at` in the file.
+fn spend(left: &mut u64, cost: u64, at: u64) -> Result<(), Error> {
     let rest = left.checked_sub(cost);
     *left = rest.ok_or(Error::Refused(Finding {
         reason: Reason::TooMuchWork,
-        at: 0,
-        value: offset,
+        at,
+        value: cost,
     }))?;
     Ok(())
 }
@@ -291,7 +292,7 @@ impl BackingChain {
                 Content::Backing => continue,
                 Content::Zero => break,
                 Content::Data { offset: at } => {
-                    let spent = spend(&mut layer.budget, length, offset);
+                    let spent = spend(&mut layer.budget, length, at);
                     spent.map_err(|error| unreadable(source, &error))?;
                     Origin::Data { source, offset: at }
                 }
@@ -319,7 +320,7 @@ impl BackingChain {
             return Ok(());
         };
         let cost = layer.cost(cluster, begins);
-        let spent = spend(&mut layer.budget, cost, begins);
+        let spent = spend(&mut layer.budget, cost, cluster.offset);
         spent.map_err(|error| unreadable(source, &error))
     }
 }

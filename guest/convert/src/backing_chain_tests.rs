@@ -106,8 +106,8 @@ fn work_is_done_as_long_as_there_is_any_left_of_what_may_be() {
     let error = spend(&mut left, 1, 8).unwrap_err();
     let finding = Finding {
         reason: Reason::TooMuchWork,
-        at: 0,
-        value: 8,
+        at: 8,
+        value: 1,
     };
     assert!(matches!(error, Error::Refused(found) if found == finding));
     let budgets = |length| {

@@ -117,6 +117,38 @@ fn sparse_and_streamed_vmdks_are_read() {
 }
 
 #[test]
+fn what_is_found_is_told_with_the_byte_of_the_file_that_it_is_about() {
+    let found = |bytes: &[u8]| {
+        let report = info(bytes);
+        let findings = report.findings.iter();
+        findings
+            .map(|found| (found.reason, found.at))
+            .collect::<Vec<_>>()
+    };
+    let place = |bytes: &[u8], part: &[u8]| {
+        let mut places = bytes.windows(part.len());
+        places.position(|window| window == part).unwrap() as u64
+    };
+    let mut image = Vmdk::new(false, &[Data], 65536, 65536);
+    image.descriptor = image
+        .descriptor
+        .replace("parentCID=ffffffff", "parentCID=1");
+    let bytes = image.build();
+    let line = place(&bytes, b"parentCID");
+    assert_eq!(found(&bytes), [(Reason::BackingFile, line)]);
+    let mut image = Vmdk::new(false, &[Data], 65536, 65536);
+    image.descriptor = image.descriptor.replace("SPARSE", "FLAT");
+    let bytes = image.build();
+    let line = place(&bytes, b"RW 128");
+    assert_eq!(found(&bytes), [(Reason::ExternalExtent, line)]);
+    let size = 77_u64 << 20;
+    let mut bytes = Vhdx::new(&[Hole; 77], 1 << 20, size as usize).build();
+    let item = place(&bytes, &size.to_le_bytes());
+    bytes[item as usize] = 1;
+    assert_eq!(found(&bytes), [(Reason::BadHeader, item)]);
+}
+
+#[test]
 fn a_grain_entry_of_one_is_zero_only_where_the_header_says_so() {
     let mut image = Vmdk::new(false, &[Zero], 65536, 65536);
     image.zero_grains = false;

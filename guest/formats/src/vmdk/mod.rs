@@ -62,7 +62,7 @@ pub(crate) fn inspect(
 /// Reads the descriptor at `at`, all of whose extents are other files, into `info`. Returns why the
 /// image is refused.
 fn elsewhere(text: &[u8], at: u64, info: &mut Info, options: &Options) -> Error {
-    match descriptor::parse(text, false, info) {
+    match descriptor::parse(text, at, false, info) {
         Ok(disk) => {
             info.set_size(disk.size, at, options);
             Error::refused(Reason::ExternalExtent, at, 0)
@@ -82,7 +82,7 @@ fn sparse(source: &mut dyn ReadAt, info: &mut Info, options: &Options) -> Result
             // Such a header only holds the descriptor, as QEMU sees it too.
             return Err(elsewhere(&text, at, info, options));
         }
-        described = descriptor::parse(&text, true, info)?;
+        described = descriptor::parse(&text, at, true, info)?;
         // Some programs take the size from here, and others from the header. Some writers fill up
         // the last grain in one of the places.
         let grains = |size: u64| size.div_ceil(header.grain_size);
