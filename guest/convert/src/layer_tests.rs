@@ -1,7 +1,7 @@
 //! What the tables of one image are asked for, and what reading it costs.
 #![allow(clippy::unwrap_used)]
 
-use guest_formats::{Codec, Marker};
+use guest_formats::{Codec, Format, Marker, Options};
 
 use super::*;
 
