@@ -151,6 +151,7 @@ impl ImageReason {
         "bad-compressed-data",
         "bad-descriptor",
         "bad-log",
+        "stale-sectors",
     ];
 
     /// Its name.

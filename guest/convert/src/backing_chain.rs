@@ -1,35 +1,16 @@
 //! Makes one disk of the images of a conversion: of the input, and of the backing files that the
 //! user has given, each of which has what the image before it lacks.
 
-use alloc::vec;
 use alloc::vec::Vec;
-use core::ops::RangeInclusive;
 
 use guest_formats::{
-    Compressed, Content, Error, Finding, Format, Image, Info, Mapping, Options, ReadAt, Reason,
-    ReferenceKind,
+    Compressed, Content, Error, Finding, Format, Image, Info, Options, Reason, ReferenceKind,
 };
 use guest_kit::hardware::{Ports, Registers};
 
 use crate::disks::Disks;
 use crate::failure::{Failure, Op, failed, unreadable};
-
-/// How many bytes of a file may be read, as a multiple of its length. Each byte is needed once. If
-/// an image and its backing file have clusters of different sizes, a compressed cluster may be read
-/// once for each piece that is taken from it. Much more than that is needed only if the image shows
-/// one cluster at many places, so that a few bytes make a disk of any size.
-const MOST_READ: u64 = 8;
-/// How many bytes of any file may be read, however short it is.
-const ALWAYS_READ: u64 = 1 << 20;
-/// How many table entries may be looked at for each byte of a file. An entry has at least four
-/// bytes, and is looked at twice at most. Much more than that is needed only if a table is used at
-/// many places.
-const MOST_ENTRIES: u64 = 1;
-/// How many table entries may be looked at in any file, which takes a tenth of a second, and how
-/// many at the most.
-const ENTRIES: RangeInclusive<u64> = 1 << 22..=1 << 32;
-/// How many compressed clusters are remembered, of those that were met last.
-const REMEMBERED: usize = 256;
+use crate::layer::{Layer, skipped, spend};
 
 /// A piece of the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,110 +77,6 @@ pub struct Wish<'a> {
     pub snapshot: &'a [u8],
 }
 
-#[derive(Debug)]
-struct Layer {
-    image: Image,
-    size: u64,
-    /// How many bytes of the file may still be read.
-    budget: u64,
-    /// How many table entries may still be looked at.
-    entries: u64,
-    /// The last answer of the tables: the offset on the disk for which it was given, and the
-    /// answer.
-    known: Option<(u64, Mapping)>,
-    /// The compressed clusters that were met last: where in the file each lies, and where on the
-    /// disk it was shown.
-    shown: Vec<(u64, u64)>,
-}
-
-impl Layer {
-    fn new(image: Image, length: u64) -> Self {
-        Self {
-            size: image.virtual_size(),
-            image,
-            budget: length.saturating_mul(MOST_READ).max(ALWAYS_READ),
-            entries: length
-                .saturating_mul(MOST_ENTRIES)
-                .clamp(*ENTRIES.start(), *ENTRIES.end()),
-            known: None,
-            shown: vec![(0, 0); REMEMBERED],
-        }
-    }
-
-    /// Where the bytes at `offset` come from. The tables are asked once for a long answer, even if
-    /// it is used in many small pieces.
-    fn map(&mut self, file: &mut dyn ReadAt, offset: u64) -> Result<Mapping, Error> {
-        if let Some(mapping) = self.known.and_then(|(start, mapping)| {
-            let before = offset.checked_sub(start)?;
-            behind(mapping, before)
-        }) {
-            return Ok(mapping);
-        }
-        let (mapping, entries) = self.image.map_counted(file, offset)?;
-        spend(&mut self.entries, entries, offset)?;
-        self.known = Some((offset, mapping));
-        Ok(mapping)
-    }
-
-    /// How many bytes count as read for a piece of a compressed cluster, which begins at `offset`
-    /// of the disk. How many of the bytes that the cluster takes are padding is not known, and
-    /// neighbours share a sector. So a cluster counts as the fewest bytes from which the best codec
-    /// could make it. No honest image shows a cluster at two places of the disk: at the second place
-    /// it counts as the bytes that it makes.
-    fn cost(&mut self, cluster: &Compressed, offset: u64) -> u64 {
-        let size = u64::from(cluster.size);
-        let begins = offset.saturating_sub(u64::from(cluster.skip));
-        let place = crate::to_usize(cluster.offset / 61) % REMEMBERED;
-        if let Some(shown) = self.shown.get_mut(place) {
-            let before = core::mem::replace(shown, (cluster.offset, begins));
-            if before.0 == cluster.offset && before.1 != begins {
-                return size;
-            }
-        }
-        let least = size / 32_768;
-        cluster.length.saturating_sub(2 * crate::SECTOR).max(least)
-    }
-}
-
-/// The mapping without its first `length` bytes, or nothing if it is not longer than that.
-fn behind(mapping: Mapping, length: u64) -> Option<Mapping> {
-    let rest = mapping
-        .length
-        .checked_sub(length)
-        .filter(|rest| *rest > 0)?;
-    let content = match mapping.content {
-        Content::Data { offset } => Content::Data {
-            offset: offset + length,
-        },
-        Content::Compressed(cluster) => Content::Compressed(Compressed {
-            skip: skipped(&cluster, length),
-            ..cluster
-        }),
-        content @ (Content::Zero | Content::Backing) => content,
-    };
-    Some(Mapping {
-        length: rest,
-        content,
-    })
-}
-
-/// How many bytes of the cluster lie before a piece that begins `length` bytes behind this one.
-fn skipped(cluster: &Compressed, length: u64) -> u32 {
-    let length = u32::try_from(length).unwrap_or(u32::MAX);
-    cluster.skip.saturating_add(length)
-}
-
-/// Takes `cost` from what is `left`, or fails with [`Reason::TooMuchWork`] if that is not enough.
-fn spend(left: &mut u64, cost: u64, offset: u64) -> Result<(), Error> {
-    let rest = left.checked_sub(cost);
-    *left = rest.ok_or(Error::Refused(Finding {
-        reason: Reason::TooMuchWork,
-        at: 0,
-        value: offset,
-    }))?;
-    Ok(())
-}
-
 /// All images, the input first.
 #[derive(Debug)]
 pub struct BackingChain {
@@ -242,6 +119,13 @@ impl BackingChain {
                 let surplus = "the image needs no backing file, and one was given; leave it out";
                 return Err(failed(Op::Refused, index, &surplus));
             }
+            if let Some(above) = layers.last()
+                && !above.image.may_be_over(&image)
+            {
+                let other = "it is not the parent that the image over it names by its content id \
+                             (CID, parentCID); give that one, as it was when the image was made";
+                return Err(failed(Op::Refused, index, &other));
+            }
             claimed = backing_format(&info);
             let length = disks.length(index);
             layers.push(Layer::new(image, length));
@@ -255,7 +139,8 @@ impl BackingChain {
         self.layers.first().map_or(0, |layer| layer.size)
     }
 
-    /// The piece that begins at `offset` of the disk. The offset must lie within the disk.
+    /// The piece that begins at `offset` of the disk. The offset must lie within the disk. Data
+    /// counts as read from here on; who reads a compressed cluster calls [`charge`](Self::charge).
     ///
     /// # Errors
     ///
@@ -273,21 +158,40 @@ impl BackingChain {
             let mapping = layer.map(&mut disks.file(source), offset);
             let mapping = mapping.map_err(|error| explain(disks, source, &error))?;
             length = length.min(mapping.length);
-            let (origin, cost) = match mapping.content {
+            let origin = match mapping.content {
                 Content::Backing => continue,
                 Content::Zero => break,
-                Content::Data { offset } => (Origin::Data { source, offset }, length),
-                Content::Compressed(cluster) => {
-                    let cost = layer.cost(&cluster, offset);
-                    (Origin::Compressed { source, cluster }, cost)
+                Content::Data { offset: at } => {
+                    let spent = spend(&mut layer.budget, length, at);
+                    spent.map_err(|error| unreadable(source, &error))?;
+                    Origin::Data { source, offset: at }
                 }
+                Content::Compressed(cluster) => Origin::Compressed { source, cluster },
             };
-            let spent = spend(&mut layer.budget, cost, offset);
-            spent.map_err(|error| unreadable(source, &error))?;
             return Ok(Piece { length, origin });
         }
         let origin = Origin::Zero;
         Ok(Piece { length, origin })
+    }
+
+    /// Counts a compressed cluster on the disk `source` as read, which begins at `begins` of the
+    /// disk that is made.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] if no more may be read of this file.
+    pub fn charge(
+        &mut self,
+        source: usize,
+        cluster: &Compressed,
+        begins: u64,
+    ) -> Result<(), Failure> {
+        let Some(layer) = self.layers.get_mut(source) else {
+            return Ok(());
+        };
+        let cost = layer.cost(cluster, begins);
+        let spent = spend(&mut layer.budget, cost, cluster.offset);
+        spent.map_err(|error| unreadable(source, &error))
     }
 }
 
@@ -364,7 +268,3 @@ fn backing_format(info: &Info) -> Option<Format> {
     let reference = info.references.iter().find(|r| of_backing(r.kind))?;
     Format::from_name(core::str::from_utf8(&reference.name).ok()?)
 }
-
-#[cfg(test)]
-#[path = "backing_chain_tests.rs"]
-mod tests;

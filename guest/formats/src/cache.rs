@@ -18,10 +18,10 @@ use crate::source::{ReadAt, len64, read, to_usize};
 pub(crate) const LINE: u64 = 8192;
 /// Bytes of a line for who goes through a table from one end to the other, a power of two.
 pub(crate) const LONG_LINE: u64 = 64 << 10;
-/// As how many table entries it counts to read a line, wherever work is limited: how many could be
-/// looked at in the same time if they were in memory. An image can be made so that each entry leads
-/// to a place that no cache has.
-pub(crate) const LOAD: u64 = 2000;
+/// As how many table entries it counts to read a piece of a table, wherever work is limited: how many
+/// could be looked at in the same time if they were in memory. An image can be made so that each entry
+/// leads to a place that no cache has.
+pub const LOAD: u64 = 2000;
 
 #[derive(Clone, PartialEq, Eq)]
 struct CacheLine {

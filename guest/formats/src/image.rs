@@ -155,6 +155,16 @@ impl Image {
         }
     }
 
+    /// Whether `backing` may be what the image lacks, as far as the image says what that has to be. Only
+    /// a VMDK does.
+    #[must_use]
+    pub fn may_be_over(&self, backing: &Self) -> bool {
+        match self {
+            Self::Vmdk(image) => image.is_over(backing),
+            _ => true,
+        }
+    }
+
     /// Where the bytes at `offset` of the virtual disk come from. The answer reaches as far as they
     /// come from the same place, but it joins at most 4,096 table entries, so that its cost is
     /// bounded. How many answers a whole disk takes is bounded by the virtual size alone.
@@ -222,6 +232,7 @@ impl Image {
     fn piece(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Mapping, Error> {
         match self {
             Self::Qcow2(image) if offset < image.virtual_size() => image.piece(source, offset),
+            Self::Vhd(image) if offset < image.virtual_size() => image.piece(source, offset),
             _ => self.entry(source, offset).map(|entry| entry.mapping),
         }
     }
@@ -282,6 +293,20 @@ impl Image {
         match self {
             Self::Vdi(image) => image.miscount(named),
             _ => None,
+        }
+    }
+
+    /// What is wrong with the block at `offset`, which has `length` bytes of the disk, although its
+    /// entry is sound.
+    pub(crate) fn contradiction(
+        &mut self,
+        source: &mut dyn ReadAt,
+        offset: u64,
+        length: u64,
+    ) -> Result<Option<Finding>, Error> {
+        match self {
+            Self::Vhd(image) => image.contradiction(source, offset, length),
+            _ => Ok(None),
         }
     }
 

@@ -8,7 +8,7 @@
 //!
 //! # Bounds
 //!
-//! - Memory: an open image has at most three cache lines of 8 KiB. A VHDX with a log takes at most 160
+//! - Memory: an open image has at most four cache lines of 8 KiB. A VHDX with a log takes at most 160
 //!   KiB more, and a VMDK takes 64 KiB more while its descriptor is read. A check of refcounts takes 224
 //!   KiB and the memory for its window ([`qcow2::CheckOptions`]). A [`Survey`] has its window and 128
 //!   KiB, and makes a line 64 KiB long. No image can make it more.
@@ -52,6 +52,7 @@ pub mod vhd;
 pub mod vhdx;
 pub mod vmdk;
 
+pub use cache::LOAD;
 pub use error::Error;
 pub use format::{Format, FormatSet};
 pub use image::{Image, examine, inspect};

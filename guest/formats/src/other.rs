@@ -24,7 +24,7 @@ pub(crate) fn inspect(
             info.set_size(le64(&bytes, 48), 48, options);
             let (at, length) = (le32(&bytes, 56), le32(&bytes, 60));
             if le64(&bytes, 16) & 1 != 0 {
-                backing(source, u64::from(at), length, info)?;
+                backing(source, 56, u64::from(at), length, info)?;
             }
         }
         // Described by block/qcow.c of QEMU's sources.
@@ -33,7 +33,7 @@ pub(crate) fn inspect(
             info.cluster_size = 1_u64.checked_shl(u32::from(u8_at(&bytes, 32)));
             info.set_size(be64(&bytes, 24), 24, options);
             if be64(&bytes, 8) != 0 {
-                backing(source, be64(&bytes, 8), be32(&bytes, 16), info)?;
+                backing(source, 8, be64(&bytes, 8), be32(&bytes, 16), info)?;
             }
             if be32(&bytes, 36) != 0 {
                 info.encryption = Some("aes");
@@ -74,8 +74,15 @@ pub(crate) fn inspect(
     Ok(())
 }
 
-fn backing(source: &mut dyn ReadAt, at: u64, length: u32, info: &mut Info) -> Result<(), Error> {
-    info.find(Reason::BackingFile, 0, at);
+/// Notes the backing file, whose name lies at `at`, as the field at `field` says.
+fn backing(
+    source: &mut dyn ReadAt,
+    field: u64,
+    at: u64,
+    length: u32,
+    info: &mut Info,
+) -> Result<(), Error> {
+    info.find(Reason::BackingFile, field, at);
     let mut name = [0; LONGEST_NAME];
     let kept = to_usize(u64::from(length)).min(LONGEST_NAME);
     let name = name.get_mut(..kept).unwrap_or_default();

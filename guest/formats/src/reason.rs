@@ -134,6 +134,8 @@ reasons! {
         "The text that describes the image is not understood.";
     BadLog "bad-log" Broken no
         "The log does not hold the changes that it has to hold.";
+    StaleSectors "stale-sectors" Refused no
+        "Sectors that count as never written hold data, so that two programs may see two different disks.";
 }
 
 /// A reason for a refusal, and the place in the image that gave it.

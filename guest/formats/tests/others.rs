@@ -62,6 +62,33 @@ fn the_size_of_a_vhd_depends_on_its_creator() {
     }
 }
 
+/// Whoever takes their bytes as they are sees the same disk.
+#[test]
+fn sectors_of_a_vhd_that_were_never_written_are_zero() {
+    // The second bitmap is longer than what is read of it at once.
+    for (block, size) in [(65536, 131_072), (64 << 20, 64 << 20)] {
+        let mut image = Vhd::new(false, &vec![Data; size / block], block, size);
+        let sectors = size / 512;
+        let unwritten = [2, 3, 9, 40, 41, 42, sectors - 2];
+        for sector in unwritten {
+            image.disk[sector * 512..(sector + 1) * 512].fill(0);
+        }
+        let mut bytes = image.build();
+        let bitmap = (block / 4096).next_multiple_of(512);
+        for sector in unwritten {
+            let (number, within) = (sector * 512 / block, sector * 512 % block / 512);
+            bytes[2048 + number * (bitmap + block) + within / 8] &= !(0x80 >> (within % 8));
+        }
+        assert_reads(&bytes, &image.disk, Format::Vhd);
+        let mut opened = support::open(&bytes).unwrap();
+        let zero = opened.map(&mut &bytes[..], 40 * 512 + 100).unwrap();
+        assert_eq!((zero.length, zero.content), (3 * 512 - 100, Content::Zero));
+        let mut survey = Survey::new(&opened, &&bytes[..], 1 << 20);
+        while !survey.step(&mut opened, &mut &bytes[..], 1000).unwrap() {}
+        assert_eq!((survey.faults, survey.data), (0, size as u64));
+    }
+}
+
 #[test]
 fn dynamic_and_static_vdis_are_read() {
     let puts = [Data, Hole, Zero, Data, Data];
@@ -87,6 +114,38 @@ fn sparse_and_streamed_vmdks_are_read() {
             assert_reads(&image.build(), &image.disk, Format::Vmdk);
         }
     }
+}
+
+#[test]
+fn what_is_found_is_told_with_the_byte_of_the_file_that_it_is_about() {
+    let found = |bytes: &[u8]| {
+        let report = info(bytes);
+        let findings = report.findings.iter();
+        findings
+            .map(|found| (found.reason, found.at))
+            .collect::<Vec<_>>()
+    };
+    let place = |bytes: &[u8], part: &[u8]| {
+        let mut places = bytes.windows(part.len());
+        places.position(|window| window == part).unwrap() as u64
+    };
+    let mut image = Vmdk::new(false, &[Data], 65536, 65536);
+    image.descriptor = image
+        .descriptor
+        .replace("parentCID=ffffffff", "parentCID=1");
+    let bytes = image.build();
+    let line = place(&bytes, b"parentCID");
+    assert_eq!(found(&bytes), [(Reason::BackingFile, line)]);
+    let mut image = Vmdk::new(false, &[Data], 65536, 65536);
+    image.descriptor = image.descriptor.replace("SPARSE", "FLAT");
+    let bytes = image.build();
+    let line = place(&bytes, b"RW 128");
+    assert_eq!(found(&bytes), [(Reason::ExternalExtent, line)]);
+    let size = 77_u64 << 20;
+    let mut bytes = Vhdx::new(&[Hole; 77], 1 << 20, size as usize).build();
+    let item = place(&bytes, &size.to_le_bytes());
+    bytes[item as usize] = 1;
+    assert_eq!(found(&bytes), [(Reason::BadHeader, item)]);
 }
 
 #[test]

@@ -220,6 +220,21 @@ fn grain_tables_in_any_order_count_as_what_it_takes_to_read_them() {
     assert!(work > LOAD * reads - 8 * LOAD, "{work} for {reads} reads");
 }
 
+/// Each stands for many grains.
+#[test]
+fn entries_of_a_grain_directory_that_lead_nowhere_count_once_however_many_they_are() {
+    let count = 100;
+    let mut bytes = Vmdk::new(false, &vec![Hole; count * 512], 512, count << 18).build();
+    for index in 0..count {
+        le32(&mut bytes, 5 * 512 + index * 4, 0x1000_0000 + index as u32);
+    }
+    let mut image = open(&bytes).unwrap();
+    let mut source = Counting::new(&bytes);
+    let mut survey = Survey::new(&image, &source, 1 << 20);
+    while !survey.step(&mut image, &mut source, 1000).unwrap() {}
+    assert_eq!((survey.faults, survey.findings.len()), (count as u64, 64));
+}
+
 #[test]
 fn a_pass_of_a_survey_goes_through_the_parts_of_the_disk_that_take_something_of_its_window() {
     let grains = 64 * 512;

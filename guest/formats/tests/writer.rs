@@ -191,6 +191,9 @@ fn the_largest_disk_is_the_one_that_qemu_still_reads() {
     for size in [2 * pib + 1, 4 * pib, u64::MAX] {
         assert_eq!(refused(size), TooLarge { size });
     }
+    // The refcounts of a full one have to fit, too.
+    let short = |gib: u64| Writer::new(2 * pib - (gib << 30));
+    assert!(short(319).is_err() && short(321).is_ok());
     verify(2 * pib - 4 * (1 << 40), &[(3, 1)]);
 }
 

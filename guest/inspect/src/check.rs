@@ -8,7 +8,7 @@
 use core::ops::RangeInclusive;
 
 use guest_formats::qcow2::{Check, CheckOptions, Problem, Qcow2};
-use guest_formats::{Class, Error, Finding, Image, Info, Options, ReadAt, Reason, Survey};
+use guest_formats::{Class, Error, Finding, Image, Info, LOAD, Options, ReadAt, Reason, Survey};
 use guest_kit::hardware::Ports;
 use guest_protocol::{CheckMessage, Payload, ProblemMessage};
 
@@ -28,11 +28,9 @@ const ENTRIES: RangeInclusive<u64> = 1 << 25..=1 << 30;
 const OTHER_ENTRIES: RangeInclusive<u64> = 1 << 25..=1 << 32;
 /// How many of those are looked at in one step of a survey.
 const AT_ONCE: u64 = 1 << 14;
-/// For how many snapshots the limit on the work allows to look at tables once more, and at which part
-/// of all that could be in the file. A snapshot shares most of its tables with the disk, and tables
-/// are a small part of a file with data.
+/// For how many snapshots the limit on the work allows to look at all tables once more. A snapshot
+/// shares most of its tables with the disk, and on a disk with little data they are most of the file.
 const MOST_SNAPSHOTS: u64 = 64;
-const OF_A_SNAPSHOT: u64 = 8;
 
 /// Checks the image, and reports what was found. Does nothing if there is nothing to check.
 ///
@@ -106,13 +104,16 @@ fn refcounts<P: Ports>(
 }
 
 /// How many entries are looked at of a qcow2 image whose file has `length` bytes. In a sound image
-/// each pass meets each table once, and some of them once more for each snapshot. An image that uses
-/// tables many times over would take more, and its check gives up.
+/// each pass meets each table once, and once more for each snapshot. Small writes here
+/// and there leave a table and a cluster of data behind it, so that every second cluster may be a
+/// table that has to be read by itself. An image that uses tables many times over would take more,
+/// and its check gives up.
 fn most_entries(length: u64, cluster: u64, snapshots: u32) -> u64 {
     let passes = 1 + length / cluster / u64::from(WINDOW);
     let snapshots = u64::from(snapshots).min(MOST_SNAPSHOTS);
-    let walks = passes * (OF_A_SNAPSHOT + snapshots);
-    within((length / 8 / OF_A_SNAPSHOT).saturating_mul(walks), ENTRIES)
+    let walks = passes * (1 + snapshots);
+    let once = (length / 8).saturating_add((length / cluster / 2).saturating_mul(LOAD));
+    within(once.saturating_mul(walks), ENTRIES)
 }
 
 /// The same for the other formats. An entry has four bytes, and is met twice: files that take more
@@ -182,14 +183,18 @@ mod tests {
     fn what_an_honest_image_may_take_grows_with_its_file_and_has_bounds() {
         let cluster = 65536;
         assert_eq!(most_entries(0, cluster, 0), 1 << 25);
-        assert_eq!(most_entries(1 << 30, cluster, 0), 1 << 27);
-        assert_eq!(most_entries(1 << 30, cluster, 1), 9 << 24);
-        assert_eq!(most_entries(1 << 28, cluster, 64), 72 << 22);
-        // A small file with as many snapshots as there can be takes little more than one without.
-        assert_eq!(most_entries(5 << 20, cluster, 65_535), 1 << 25);
-        assert!(most_entries(37 << 20, cluster, 65_535) < 1 << 26);
+        // An eighth of the bytes, and 2,000 for each two clusters.
+        let once = (1 << 27) + (2000 << 13);
+        assert_eq!(most_entries(1 << 30, cluster, 0), once);
+        assert_eq!(most_entries(1 << 30, cluster, 1), once * 2);
+        assert_eq!(most_entries(1 << 26, cluster, 6), once / 16 * 7);
+        assert_eq!(most_entries(1 << 26, cluster, 65_535), once / 16 * 65);
+        assert_eq!(
+            most_entries(200 << 20, 4096, 0),
+            (25 << 20) + 2000 * (25 << 10)
+        );
         // As many clusters as take two passes.
-        assert_eq!(most_entries(1 << 28, 512, 0), 1 << 26);
+        assert_eq!(most_entries(1 << 28, 512, 0), 1 << 30);
         assert_eq!(most_entries(1 << 40, cluster, 0), 1 << 30);
         assert_eq!(most_entries(u64::MAX, 512, u32::MAX), 1 << 30);
         assert_eq!(most_units(0), 1 << 25);

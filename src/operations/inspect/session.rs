@@ -75,6 +75,7 @@ impl Session {
         let error = self.error_line.as_ref();
         let suffix = error.map_or_else(String::new, |line| format!(": {line}"));
         match self.completion {
+            Some((_, true)) if error.is_some() => Err(format!("the guest failed{suffix}")),
             Some((count, true)) if count == self.messages && self.answer.is_some() => Ok(()),
             Some((count, true)) => Err(format!(
                 "the guest claimed to have sent {count} messages, and {} came",

@@ -75,6 +75,12 @@ fn a_guest_that_gives_up_is_asked_why() {
         error.contains("gave up") && error.contains("on fire"),
         "{error}"
     );
+    // What it has said is not the whole answer, whatever it claims.
+    let (mut session, _) = info(Vec::new());
+    session.receive(&frame(&failure)).unwrap();
+    complete(&mut session, 2, true);
+    let error = session.verdict().unwrap_err();
+    assert!(error.contains("failed: ") && error.contains("on fire"));
 }
 
 #[test]

@@ -9,7 +9,8 @@ use guest_formats::Compressed;
 use crate::pool::Place;
 use crate::{to_u64, to_usize};
 
-/// The most blocks at once: one for each page that the pool can have.
+/// The most blocks at once, fewer than the output has slots. There is memory for fewer; those whose
+/// memory was given back count until all before them are written.
 const MOST_BLOCKS: usize = 64;
 /// The most fetches at once.
 const MOST_FETCHES: usize = 8;

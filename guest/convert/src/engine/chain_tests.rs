@@ -167,6 +167,27 @@ fn a_backing_file_has_the_format_that_the_image_says() {
 }
 
 #[test]
+fn a_vmdk_is_read_over_the_parent_whose_content_id_it_names_and_over_no_other() {
+    let base = Vmdk::new(false, &[Data, Data], 65536, 131_072);
+    let mut top = Vmdk::new(false, &[Hole, Data], 65536, 131_072);
+    top.descriptor = top.descriptor.replace("=ffffffff", "=FFFFFFFE");
+    top.descriptor.push_str("parentFileNameHint=\"base\"\n");
+    let expected = [&base.disk[..65536], &top.disk[65536..]].concat();
+    let top = top.build();
+    check_raw(&[&top, &base.build()], &expected, "its parent");
+    let mut changed = Vmdk::new(false, &[Data, Data], 65536, 131_072);
+    changed.descriptor = changed.descriptor.replace("CID=fffffffe", "CID=1");
+    let mut unnamed = Vmdk::new(false, &[Data, Data], 65536, 131_072);
+    unnamed.descriptor = unnamed.descriptor.replace("\nCID=fffffffe", "");
+    for other in [changed.build(), unnamed.build(), base.disk] {
+        let failure = run(&[&top, &other], true, 1, |_| {});
+        let failure = failure.outcome.result.unwrap_err();
+        assert_eq!((failure.op, failure.device), (Op::Refused, "backing"));
+        assert!(failure.detail.contains("parentCID"), "{failure:?}");
+    }
+}
+
+#[test]
 fn a_backing_file_that_nothing_refers_to_is_told() {
     let image = Qcow2::new(12, &[Data]).build().bytes;
     let failure = run(&[&image, &image], true, 1, |_| {})
@@ -176,10 +197,32 @@ fn a_backing_file_that_nothing_refers_to_is_told() {
     assert_eq!((failure.op, failure.device), (Op::Refused, "input"));
 }
 
-/// A few bytes that are to be a whole disk: the work that they ask for has a limit.
+/// The cluster is inflated once for all of its pieces, and counts as read once.
+#[test]
+fn a_compressed_cluster_may_be_needed_in_any_number_of_pieces() {
+    let mut base = Qcow2::new(19, &[Compressed]);
+    base.disk[..1 << 18].copy_from_slice(&support::pattern(4, 1 << 18));
+    let base_bytes = base.build().bytes;
+    let mut top = Qcow2::new(9, &[Data, Hole].repeat(512));
+    top.backing = Some("base");
+    let top_bytes = top.build().bytes;
+    // What would be read if each of the pieces counted is more than may be.
+    assert!(512 * (1 << 18) > 8 * base_bytes.len());
+    let mut expected = base.disk;
+    for start in (0..1 << 19).step_by(1024) {
+        expected[start..start + 512].copy_from_slice(&top.disk[start..start + 512]);
+    }
+    check_raw(&[&top_bytes, &base_bytes], &expected, "pieces");
+}
+
+/// A few bytes that are to be a whole disk: the work that they ask for has a limit, also if only
+/// pieces of a cluster are needed.
 #[test]
 fn an_image_may_show_the_same_bytes_at_some_places_and_not_at_any_number() {
-    for put in [Data, Compressed] {
+    let mut top = Qcow2::new(9, &[Hole, Hole, Zero, Hole].repeat(1024));
+    top.backing = Some("base");
+    let top = top.build().bytes;
+    for (put, in_pieces) in [(Data, false), (Compressed, false), (Compressed, true)] {
         let mut puts = vec![Hole; 512];
         puts[0] = put;
         let image = Qcow2::new(12, &puts);
@@ -190,13 +233,25 @@ fn an_image_may_show_the_same_bytes_at_some_places_and_not_at_any_number() {
             for index in 1..times {
                 bytes.copy_within(entry.clone(), entry.start + 8 * index);
             }
-            run(&[&bytes], true, 1, |_| {}).outcome.result
+            let files: &[&[u8]] = if in_pieces {
+                &[&top, &bytes]
+            } else {
+                &[&bytes]
+            };
+            run(files, true, 1, |_| {}).outcome.result
         };
-        let mut expected = image.disk[..4096].repeat(250);
+        let mut expected = image.disk[..4096].to_vec();
+        if in_pieces {
+            expected
+                .chunks_exact_mut(2048)
+                .for_each(|chunk| chunk[1024..1536].fill(0));
+        }
+        let mut expected = expected.repeat(250);
         expected.resize(image.disk.len(), 0);
         assert_eq!(shown(250), Ok(Some(digest_of(&expected))));
         let failure = shown(270).unwrap_err();
-        assert_eq!((failure.op, failure.device), (Op::Refused, "input"));
+        let device = if in_pieces { "backing" } else { "input" };
+        assert_eq!((failure.op, failure.device), (Op::Refused, device));
         assert!(failure.detail.contains("work"), "{failure:?}");
         assert_eq!(failure.remedies, [""; 0]);
     }

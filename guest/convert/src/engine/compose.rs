@@ -221,6 +221,7 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
                 self.fetches.begin(source, bytes, place)
             }
         };
+        self.chain.charge(source, &cluster, self.next)?;
         let at = self.blocks.get(index).len;
         self.fetches.add(Item {
             source,
@@ -243,8 +244,9 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         cluster: &Compressed,
         length: u64,
     ) -> Result<Step, Failure> {
-        let Some(bytes) = self.large.cluster(source, cluster) else {
-            return self.inflate_large(source, cluster);
+        let begins = self.next.saturating_sub(u64::from(cluster.skip));
+        let Some(bytes) = self.large.cluster(source, cluster, begins) else {
+            return self.inflate_large(source, cluster, begins);
         };
         let taken = least(length, room).min(bytes.len());
         let block = self.blocks.get(index);
@@ -258,8 +260,15 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
 
     /// Goes on with such a cluster. It asks for as much of it as there is room for, and inflates
     /// the next piece that has come.
-    fn inflate_large(&mut self, source: usize, cluster: &Compressed) -> Result<Step, Failure> {
-        self.large.begin(source, cluster)?;
+    fn inflate_large(
+        &mut self,
+        source: usize,
+        cluster: &Compressed,
+        begins: u64,
+    ) -> Result<Step, Failure> {
+        if self.large.begin(source, cluster, begins)? {
+            self.chain.charge(source, cluster, begins)?;
+        }
         let mut asked = false;
         while let Some(slot) = self.disks.take_slot(source) {
             let Some(wanted) = self.large.next_read(self.pool) else {

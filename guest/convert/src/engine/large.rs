@@ -27,8 +27,10 @@ const HEAD: u64 = 12;
 /// The last cluster that was inflated this way, and the one that is being inflated.
 #[derive(Debug, Default)]
 pub(super) struct Large {
-    /// Which cluster is in memory: the number of its disk, and its offset there.
-    of: Option<(usize, u64)>,
+    /// Which cluster is in memory: the number of its disk, its offset there, and where it begins on
+    /// the disk that is made. At another place the same bytes count as another cluster: they have to
+    /// be charged there, and a marker that is right here is wrong there.
+    of: Option<(usize, u64, u64)>,
     bytes: Vec<u8>,
     stream: Option<Stream>,
 }
@@ -38,6 +40,8 @@ pub(super) struct Large {
 struct Stream {
     source: usize,
     cluster: Compressed,
+    /// Where it begins on the disk that is made.
+    begins: u64,
     pieces: Pieces,
     /// Which bytes of the file are the compressed ones. The first piece tells that.
     payload: Option<Range<u64>>,
@@ -73,9 +77,15 @@ pub(super) struct Wanted {
 }
 
 impl Large {
-    /// The bytes of a cluster from its `skip` on, if the cluster is in memory.
-    pub(super) fn cluster(&self, source: usize, cluster: &Compressed) -> Option<&[u8]> {
-        let there = self.of == Some((source, cluster.offset));
+    /// The bytes of a cluster that begins at `begins` of the disk from its `skip` on, if the cluster
+    /// is in memory.
+    pub(super) fn cluster(
+        &self,
+        source: usize,
+        cluster: &Compressed,
+        begins: u64,
+    ) -> Option<&[u8]> {
+        let there = self.of == Some((source, cluster.offset, begins));
         let bytes = || self.bytes.get(to_usize(cluster.skip)..).unwrap_or_default();
         there.then(bytes)
     }
@@ -88,10 +98,15 @@ impl Large {
     }
 
     /// Begins to inflate a cluster, unless it is being inflated already. Does nothing while pieces
-    /// of the cluster before it are being read.
-    pub(super) fn begin(&mut self, source: usize, cluster: &Compressed) -> Result<(), Failure> {
+    /// of the cluster before it are being read. Returns true if it has begun.
+    pub(super) fn begin(
+        &mut self,
+        source: usize,
+        cluster: &Compressed,
+        begins: u64,
+    ) -> Result<bool, Failure> {
         if self.stream.is_some() {
-            return Ok(());
+            return Ok(false);
         }
         let bad = |fault| super::bad_data(source, cluster.offset, fault);
         self.of = None;
@@ -99,6 +114,7 @@ impl Large {
         self.stream = Some(Stream {
             source,
             cluster: *cluster,
+            begins,
             pieces: Pieces::new(cluster.codec).map_err(bad)?,
             payload: None,
             asked: cluster.offset - cluster.offset % SECTOR,
@@ -106,7 +122,7 @@ impl Large {
             first: 0,
             done: false,
         });
-        Ok(())
+        Ok(true)
     }
 
     /// The next piece to read, if there is memory for it. The caller must ask the disk for it.
@@ -174,7 +190,7 @@ impl Large {
         pool.give(read.place);
         if inflated? {
             stream.done = true;
-            self.of = Some((stream.source, stream.cluster.offset));
+            self.of = Some((stream.source, stream.cluster.offset, stream.begins));
             self.drain(pool);
         }
         Ok(true)

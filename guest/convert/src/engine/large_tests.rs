@@ -20,7 +20,8 @@ fn a_cluster_is_read_in_pieces_of_whole_sectors_and_nothing_behind_it() {
     let mut pool = Pool::new(leak(2 << 20));
     let mut large = Large::default();
     assert!(large.is_quiet() && large.next_read(&mut pool).is_none());
-    large.begin(3, &cluster).unwrap();
+    assert!(large.begin(3, &cluster, 0).unwrap());
+    assert!(!large.begin(3, &cluster, 0).unwrap(), "it has begun");
     let mut next = 512;
     for number in 0..MOST_READS {
         let wanted = large.next_read(&mut pool).unwrap();

@@ -675,13 +675,36 @@ fn a_large_cluster_that_inflates_to_too_little_is_refused() {
     assert_eq!((failure.op, failure.device), (Op::Broken, "input"));
 }
 
+/// How long they are only their markers tell. If each counted as the most that there can be, it would
+/// be more than may be read.
+#[test]
+fn short_grains_before_holes_are_no_more_work_than_others() {
+    let grain = 65536;
+    let mut image = Vmdk::new(true, &[Compressed, Hole].repeat(32), grain, 64 * grain);
+    for start in (0..64 * grain).step_by(2 * grain) {
+        image.disk[start..start + grain].fill(7);
+        image.disk[start..start + 600].copy_from_slice(&support::pattern(3, 600));
+    }
+    let bytes = image.build();
+    assert!(32 * 2 * grain > 8 * bytes.len());
+    check_raw(&[&bytes], &image.disk, "grains and holes");
+}
+
 #[test]
 fn large_grains_are_found_behind_their_markers() {
     let grain = 256 << 10;
     let mut image = Vmdk::new(true, &[Compressed, Hole, Compressed], grain, 3 * grain);
     image.disk[..grain].copy_from_slice(&support::pattern(1, grain));
     image.disk[2 * grain..].copy_from_slice(&support::pattern(2, grain));
-    check(&[&image.build()], &image.disk, "large grains");
+    let mut bytes = image.build();
+    check(&[&bytes], &image.disk, "large grains");
+    // The first grain is shown in the place of the second, too, which is not what its marker says.
+    let field = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;
+    let directory = field(bytes.len() - 1024 + 56) * 512;
+    let table = (field(directory) & 0xffff_ffff) * 512;
+    bytes.copy_within(table..table + 4, table + 4);
+    let failure = run(&[&bytes], true, 1, |_| {}).outcome.result.unwrap_err();
+    assert_eq!((failure.op, failure.device), (Op::Broken, "input"));
 }
 
 #[test]

@@ -143,7 +143,8 @@ impl Writer {
     ///
     /// # Errors
     ///
-    /// [`TooLarge`] if the disk has 2 PiB or more.
+    /// [`TooLarge`] if the disk has more than 320 GiB less than 2 PiB: the refcounts of a full one would
+    /// take more than QEMU reads.
     pub fn new(size: u64) -> Result<Self, TooLarge> {
         let layout = Layout::new(size).ok_or(TooLarge { size })?;
         Ok(Self {

@@ -99,6 +99,8 @@ pub struct Survey {
     pub faults: u64,
     /// The first faults.
     pub findings: Vec<Finding>,
+    /// The last fault, which need not be one of those that are kept.
+    last: Option<Finding>,
     /// The work that was done, counted in table entries.
     pub entries: u64,
     /// How many entries name a block of the file.
@@ -133,6 +135,7 @@ impl Survey {
             lost: 0,
             faults: 0,
             findings: Vec::new(),
+            last: None,
             entries: 0,
             blocks: 0,
             size: image.virtual_size(),
@@ -212,7 +215,7 @@ impl Survey {
                 continue;
             }
             match image.entry(source, self.at) {
-                Ok(entry) => self.entry(source, entry)?,
+                Ok(entry) => self.entry(image, source, entry)?,
                 Err(Error::Refused(finding)) => {
                     if self.first_pass {
                         self.fault(finding);
@@ -241,13 +244,22 @@ impl Survey {
         }
     }
 
-    fn entry(&mut self, source: &mut dyn ReadAt, mut entry: Entry) -> Result<(), Error> {
+    fn entry(
+        &mut self,
+        image: &mut Image,
+        source: &mut dyn ReadAt,
+        mut entry: Entry,
+    ) -> Result<(), Error> {
         self.note(&entry.takes, false);
         if let Content::Compressed(compressed) = entry.mapping.content {
             self.measure(source, &compressed, &mut entry.takes)?;
         }
         if !self.take(&entry.takes) {
             self.overlap(entry.at, entry.takes.start);
+        } else if self.first_pass
+            && let Some(finding) = image.contradiction(source, self.at, entry.mapping.length)?
+        {
+            self.fault(finding);
         }
         let length = self.pass(entry.length);
         if self.first_pass {
@@ -328,7 +340,7 @@ impl Survey {
 
     fn fault(&mut self, finding: Finding) {
         // An entry of an upper table stands for many pieces of the disk, and its fault is one.
-        if self.findings.last() == Some(&finding) {
+        if self.last.replace(finding) == Some(finding) {
             return;
         }
         self.faults += 1;

@@ -7,7 +7,7 @@ use crate::error::{Error, ensure};
 use crate::info::{Info, LONGEST_NAME, ReferenceKind};
 use crate::mapping::{Content, Mapping};
 use crate::reason::Reason;
-use crate::source::{ReadAt, array, read, to_usize};
+use crate::source::{ReadAt, array, len64, read, to_usize};
 use crate::survey::Entry;
 use crate::vhd::SECTOR;
 use crate::vhd::footer::{Footer, Kind, checksum};
@@ -26,6 +26,9 @@ pub(super) struct Dynamic {
     pub(super) block_size: u64,
     /// The length of the sector bitmap before each block, in bytes.
     bitmap: u64,
+    /// Whether a sector that the bitmap lacks was never written. In a differencing disk it may be the
+    /// parent's.
+    is_alone: bool,
     /// The offset of the dynamic disk header in the file, in bytes. No block may lie there.
     header: u64,
     table_end: u64,
@@ -89,6 +92,7 @@ pub(super) fn inspect(
         table,
         block_size,
         bitmap: (block_size / SECTOR / 8).next_multiple_of(SECTOR),
+        is_alone: footer.kind == Kind::Dynamic,
         header: at,
         table_end,
         end,
@@ -135,7 +139,7 @@ impl Dynamic {
         cache: &mut Cache,
         offset: u64,
     ) -> Result<Entry, Error> {
-        let mapping = self.piece(source, cache, offset)?;
+        let mapping = self.block(source, cache, offset)?;
         let at = self.entry_at(offset);
         Ok(Entry::block(at, self.block_size, self.bitmap, mapping))
     }
@@ -145,8 +149,50 @@ impl Dynamic {
         self.table + offset / self.block_size * 4
     }
 
-    /// The piece at `offset`, to the end of its block.
+    /// The piece at `offset`, as far as the bitmap of its block says the same of all its sectors. One
+    /// that was never written is zero. Some readers go by that, and others take its bytes as they
+    /// are, so that they have to be zero, too.
     pub(super) fn piece(
+        &self,
+        source: &mut dyn ReadAt,
+        cache: &mut Cache,
+        sectors: &mut Cache,
+        offset: u64,
+    ) -> Result<Mapping, Error> {
+        let mapping = self.block(source, cache, offset)?;
+        let Content::Data { offset: data } = mapping.content else {
+            return Ok(mapping);
+        };
+        if !self.is_alone {
+            return Ok(mapping);
+        }
+        let skip = offset % self.block_size;
+        let first = skip / SECTOR;
+        let at = data - skip - self.bitmap + first / 8;
+        let bits = sectors.bytes(source, at, 1)?;
+        let written = |sector: u64| {
+            let byte = bits.get(to_usize(sector / 8 - first / 8))?;
+            Some(byte & 0x80 >> (sector % 8) != 0)
+        };
+        let is_written = written(first) == Some(true);
+        let last = (first..self.block_size / SECTOR)
+            .take_while(|sector| written(*sector) == Some(is_written))
+            .last();
+        let end = (last.unwrap_or(first) + 1) * SECTOR;
+        let length = mapping.length.min(end - skip);
+        if is_written {
+            return Ok(Mapping::new(length, mapping.content));
+        }
+        let bytes = sectors.bytes(source, data, 1)?;
+        let length = length.min(len64(bytes));
+        let mut bytes = bytes.iter().take(to_usize(length));
+        let is_zero = bytes.all(|byte| *byte == 0);
+        ensure(is_zero, Reason::StaleSectors, at, data)?;
+        Ok(Mapping::new(length, Content::Zero))
+    }
+
+    /// The bytes at `offset`, to the end of their block, as they lie in the file.
+    fn block(
         &self,
         source: &mut dyn ReadAt,
         cache: &mut Cache,

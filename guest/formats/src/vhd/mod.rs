@@ -1,9 +1,9 @@
 //! VHD, fixed and dynamic (Microsoft's Virtual Hard Disk Image Format Specification, 1.0).
 //!
 //! A fixed disk is its bytes and a footer. A dynamic disk has a copy of the footer at the start, a
-//! block allocation table (BAT), and blocks, each with a bitmap of its sectors before it. The
-//! bitmaps of a dynamic disk are not looked at: writers fill a block with zeros when they allocate
-//! it, and other readers take its bytes as they are. An open VHD takes one cache line of memory.
+//! block allocation table (BAT), and blocks, each with a bitmap of its sectors before it. An open
+//! VHD takes three cache lines of memory: one for the table, and two for bitmaps and for what they
+//! say was never written.
 
 mod dynamic;
 mod footer;
@@ -12,7 +12,7 @@ use crate::cache::{Cache, LONG_LINE};
 use crate::error::{Error, ensure};
 use crate::info::{Info, Options};
 use crate::mapping::{Content, Mapping, join};
-use crate::reason::Reason;
+use crate::reason::{Finding, Reason};
 use crate::source::ReadAt;
 use crate::survey::{Entry, Units};
 use dynamic::Dynamic;
@@ -24,6 +24,7 @@ pub struct Vhd {
     virtual_size: u64,
     dynamic: Option<Dynamic>,
     cache: Cache,
+    sectors: Cache,
 }
 
 /// The size of a sector in bytes.
@@ -56,6 +57,7 @@ pub(crate) fn inspect(
         virtual_size,
         dynamic,
         cache: Cache::new(1),
+        sectors: Cache::new(2),
     })
 }
 
@@ -91,15 +93,36 @@ impl Vhd {
         source: &mut dyn ReadAt,
         offset: u64,
     ) -> Result<(Mapping, u64), Error> {
-        let size = self.virtual_size;
-        let Some(dynamic) = &self.dynamic else {
-            // A fixed disk lies in the file as it is.
-            let data = |at| Ok(Mapping::new(size - at, Content::Data { offset: at }));
-            return join(offset, size, data);
-        };
-        join(offset, size, |at| {
-            dynamic.piece(source, &mut self.cache, at)
-        })
+        join(offset, self.virtual_size, |at| self.piece(source, at))
+    }
+
+    /// The piece at `offset`, which lies on the disk. A fixed disk is one piece.
+    pub(crate) fn piece(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Mapping, Error> {
+        match &self.dynamic {
+            Some(dynamic) => dynamic.piece(source, &mut self.cache, &mut self.sectors, offset),
+            None => {
+                let length = self.virtual_size - offset;
+                Ok(Mapping::new(length, Content::Data { offset }))
+            }
+        }
+    }
+
+    /// What is wrong with the bitmap of the block at `offset`, in its first `length` bytes.
+    pub(crate) fn contradiction(
+        &mut self,
+        source: &mut dyn ReadAt,
+        offset: u64,
+        length: u64,
+    ) -> Result<Option<Finding>, Error> {
+        let mut seen = 0;
+        while seen < length {
+            match self.piece(source, offset + seen) {
+                Ok(piece) => seen += piece.length,
+                Err(Error::Refused(finding)) => return Ok(Some(finding)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
     /// Has tables be read in long pieces from now on.
@@ -107,9 +130,9 @@ impl Vhd {
         self.cache.set_length(LONG_LINE);
     }
 
-    /// How many lines of its tables were read so far.
+    /// How many lines of its table and of its blocks were read so far.
     pub(crate) fn loads(&self) -> u64 {
-        self.cache.loads()
+        self.cache.loads() + self.sectors.loads()
     }
 
     /// How many bytes of a disk the table has entries for.

@@ -76,13 +76,13 @@ pub(super) fn read_metadata(
             DISK_SIZE if length >= 8 => once(&mut size, number(source, item)?, at)?,
             SECTOR_SIZE if length >= 4 => {
                 let bytes: [u8; 4] = array(source, item)?;
-                once(&mut sector, u64::from(le32(&bytes, 0)), at)?;
+                once(&mut sector, (item, u64::from(le32(&bytes, 0))), at)?;
             }
             // What these say does not matter to who reads the disk, but there is no disk without them.
-            PHYSICAL_SIZE if length >= 4 => once(&mut physical, length, at)?,
-            DISK_ID if length >= 16 => once(&mut id, length, at)?,
+            PHYSICAL_SIZE if length >= 4 => once(&mut physical, (item, length), at)?,
+            DISK_ID if length >= 16 => once(&mut id, (item, length), at)?,
             PARENT => {
-                once(&mut locator, length, at)?;
+                once(&mut locator, (item, length), at)?;
                 parent(source, item, length, info)?;
             }
             FILE_PARAMETERS | DISK_SIZE | SECTOR_SIZE | PHYSICAL_SIZE | DISK_ID => {
@@ -96,48 +96,51 @@ pub(super) fn read_metadata(
     }
     let missing = Error::refused(Reason::BadHeader, region.start, u64::from(count));
     let (block, size) = (block.ok_or(missing)?, size.ok_or(missing)?);
-    let sector_size = sector.ok_or(missing)?;
+    let sector = sector.ok_or(missing)?;
     physical.and(id).ok_or(missing)?;
-    decode(block, size, sector_size, region.start, info, options)
+    decode(block, size, sector, info, options)
 }
+
+/// What an item says: where that lies in the file, and the number that it is.
+type Said = (u64, u64);
 
 /// The number of eight bytes at `at`.
-fn number(source: &mut dyn ReadAt, at: u64) -> Result<u64, Error> {
+fn number(source: &mut dyn ReadAt, at: u64) -> Result<Said, Error> {
     let bytes: [u8; 8] = array(source, at)?;
-    Ok(le64(&bytes, 0))
+    Ok((at, le64(&bytes, 0)))
 }
 
-fn once(slot: &mut Option<u64>, value: u64, at: u64) -> Result<(), Error> {
-    ensure(slot.is_none(), Reason::BadHeader, at, value)?;
-    *slot = Some(value);
+/// Notes what the item says whose entry lies at `at`.
+fn once(slot: &mut Option<Said>, said: Said, at: u64) -> Result<(), Error> {
+    ensure(slot.is_none(), Reason::BadHeader, at, said.1)?;
+    *slot = Some(said);
     Ok(())
 }
 
 fn decode(
-    parameters: u64,
-    virtual_size: u64,
-    sector_size: u64,
-    at: u64,
+    (block_at, parameters): Said,
+    (size_at, virtual_size): Said,
+    (sector_at, sector_size): Said,
     info: &mut Info,
     options: &Options,
 ) -> Result<Metadata, Error> {
     let block_size = parameters & 0xffff_ffff;
     let good = block_size.is_power_of_two() && (MIB..=256 * MIB).contains(&block_size);
-    ensure(good, Reason::ClusterSize, at, block_size)?;
+    ensure(good, Reason::ClusterSize, block_at, block_size)?;
     let good = matches!(sector_size, 512 | 4096);
-    ensure(good, Reason::BadHeader, at, sector_size)?;
+    ensure(good, Reason::BadHeader, sector_at, sector_size)?;
     let whole = virtual_size.is_multiple_of(sector_size);
-    ensure(whole, Reason::BadHeader, at, virtual_size)?;
+    ensure(whole, Reason::BadHeader, size_at, virtual_size)?;
     // No disk of this format is larger than 64 TiB, whatever the caller would accept.
     let possible = virtual_size <= Options::LARGEST_DISK;
-    ensure(possible, Reason::BadHeader, at, virtual_size)?;
-    info.set_size(virtual_size, at, options);
+    ensure(possible, Reason::BadHeader, size_at, virtual_size)?;
+    info.set_size(virtual_size, size_at, options);
     info.cluster_size = Some(block_size);
     let flags = parameters >> 32;
     info.variant = Some(if flags & 1 != 0 { "fixed" } else { "dynamic" });
     if flags & u64::from(HAS_PARENT) != 0 {
         info.variant = Some("differencing");
-        info.find(Reason::Differencing, at, flags);
+        info.find(Reason::Differencing, block_at, flags);
     }
     Ok(Metadata {
         virtual_size,

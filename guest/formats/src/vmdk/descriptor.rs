@@ -11,18 +11,22 @@ use alloc::vec::Vec;
 use crate::error::{Error, ensure};
 use crate::info::{Info, ReferenceKind};
 use crate::reason::Reason;
-use crate::source::{ReadAt, read, to_usize};
+use crate::source::{ReadAt, len64, read, to_usize};
 use crate::vmdk::SECTOR;
 
 /// The longest descriptor that is read, in bytes. VMware writes less than 2 KiB.
 pub const LONGEST_DESCRIPTOR: u64 = 65536;
 /// The content id that stands for "there is no parent".
-const NO_PARENT: &[u8] = b"ffffffff";
+const NO_PARENT: u32 = u32::MAX;
 
 /// What a descriptor says.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Described {
     pub(super) has_parent: bool,
+    /// The content id of the disk, which changes when it is written, and the one that its parent had
+    /// when the disk was made.
+    pub(super) content_id: Option<u32>,
+    pub(super) parent_content_id: Option<u32>,
     /// Whether it says anything of a parent, be it that there is none. Every descriptor does.
     pub(super) tells_of_parent: bool,
     /// The size of all extents in bytes.
@@ -42,14 +46,25 @@ pub(super) fn read_text(source: &mut dyn ReadAt, at: u64, length: u64) -> Result
     Ok(text)
 }
 
-/// Reads the lines into `info`.
-pub(super) fn parse(text: &[u8], embedded: bool, info: &mut Info) -> Result<Described, Error> {
+/// Reads the lines, of which the first lies at `at` in the file, into `info`.
+pub(super) fn parse(
+    text: &[u8],
+    at: u64,
+    embedded: bool,
+    info: &mut Info,
+) -> Result<Described, Error> {
     let mut disk = Described::default();
     let mut extents = 0_u32;
     let mut whole = embedded;
+    // Where the first extent, and what tells of the parent, lies.
+    let (mut first, mut parent) = (None, None);
+    let mut next = at;
     for line in text.split(|byte| *byte == b'\n') {
+        let at = next;
+        next += len64(line) + 1;
         let line = line.trim_ascii();
         if let Some(extent) = extent(line) {
+            first = first.or(Some(at));
             extents += 1;
             disk.size = disk
                 .size
@@ -65,23 +80,29 @@ pub(super) fn parse(text: &[u8], embedded: bool, info: &mut Info) -> Result<Desc
             info.variant = Some(known_type(value));
         } else if key.eq_ignore_ascii_case(b"parentCID") {
             disk.tells_of_parent = true;
-            disk.has_parent |= !value.eq_ignore_ascii_case(NO_PARENT);
+            disk.parent_content_id = content_id(value);
+            if disk.parent_content_id != Some(NO_PARENT) {
+                parent = parent.or(Some(at));
+            }
+        } else if key.eq_ignore_ascii_case(b"CID") {
+            disk.content_id = content_id(value);
         } else if key.eq_ignore_ascii_case(b"parentFileNameHint") {
-            disk.has_parent = true;
+            parent = parent.or(Some(at));
             info.refer(ReferenceKind::Parent, value);
         }
     }
-    if disk.has_parent {
-        info.find(Reason::BackingFile, 0, 0);
+    disk.has_parent = parent.is_some();
+    if let Some(at) = parent {
+        info.find(Reason::BackingFile, at, 0);
     }
     disk.is_own = whole && extents == 1;
     if disk.is_own {
         let other = |kind| kind != ReferenceKind::Extent;
         info.references.retain(|reference| other(reference.kind));
-    } else if extents > 0 {
-        info.find(Reason::ExternalExtent, 0, u64::from(extents));
+    } else if let Some(at) = first {
+        info.find(Reason::ExternalExtent, at, u64::from(extents));
     } else if !embedded {
-        return Err(Error::refused(Reason::BadDescriptor, 0, 0));
+        return Err(Error::refused(Reason::BadDescriptor, at, 0));
     }
     Ok(disk)
 }
@@ -125,6 +146,11 @@ fn assignment(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let value = line.get(equals + 1..)?.trim_ascii();
     let value = value.strip_prefix(b"\"").unwrap_or(value);
     Some((key, value.strip_suffix(b"\"").unwrap_or(value)))
+}
+
+/// Reads a content id, which is a hexadecimal number.
+fn content_id(value: &[u8]) -> Option<u32> {
+    u32::from_str_radix(core::str::from_utf8(value).ok()?, 16).ok()
 }
 
 fn has_folder(name: &[u8]) -> bool {

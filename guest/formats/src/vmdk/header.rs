@@ -196,6 +196,10 @@ impl Header {
         length: u64,
         at: u64,
     ) -> Result<(), Error> {
+        if length == 0 {
+            // The directory of a disk without bytes.
+            return Ok(());
+        }
         let end = start.checked_add(length);
         let end = end.filter(|end| *end <= source.size());
         let end = end.ok_or(Error::refused(Reason::BeyondEnd, at, start))?;

@@ -139,16 +139,44 @@ impl Vmdk {
     }
 
     fn hole(&self, length: u64) -> Mapping {
-        let content = match self.has_parent {
+        let content = match self.has_backing() {
             true => Content::Backing,
             false => Content::Zero,
         };
         Mapping::new(length, content)
     }
 
-    /// A compressed grain. Its marker tells how many bytes it takes, and is read only together with
-    /// them, so that it is taken to have as many as it can have. If the `next` grain lies closer
-    /// behind, as in stream-optimised files, this one ends there.
+    /// The same for who reads the grain. If no other grain limits what a compressed one takes, its
+    /// marker is read here, so that a short grain before a hole is not read as if it were as long as
+    /// it can be. Whoever inflates a grain compares its marker, so that a wrong one is passed over.
+    pub(super) fn measured(
+        &mut self,
+        source: &mut dyn ReadAt,
+        offset: u64,
+    ) -> Result<Mapping, Error> {
+        let mut mapping = self.piece(source, offset)?;
+        if let Content::Compressed(grain) = &mut mapping.content
+            && grain.length == self.most(source, grain.offset)
+        {
+            let mut head = [0; 12];
+            self.markers.copy(source, grain.offset, &mut head)?;
+            if let Ok(payload) = grain.payload_within(&head, grain.length) {
+                grain.length = payload.end;
+            }
+        }
+        Ok(mapping)
+    }
+
+    /// The most bytes that a compressed grain at `grain` can take.
+    fn most(&self, source: &dyn ReadAt, grain: u64) -> u64 {
+        let most = (GRAIN_MARKER + self.header.grain_size * 2).next_multiple_of(SECTOR);
+        let end = self.header.end.min(source.size());
+        most.min(end.saturating_sub(grain))
+    }
+
+    /// A compressed grain. Only its marker tells how many bytes it takes, and that is not read here, so
+    /// that it is taken to have as many as it can have. If the `next` grain lies closer behind, as in
+    /// stream-optimised files, this one ends there.
     fn compressed(
         &self,
         source: &dyn ReadAt,
@@ -160,11 +188,9 @@ impl Vmdk {
         let size = self.header.grain_size;
         let skip = offset % size;
         let rest = self.header.virtual_size.saturating_sub(offset - skip);
-        let most = (GRAIN_MARKER + size * 2).next_multiple_of(SECTOR);
         self.header
             .check_apart(grain, grain + GRAIN_MARKER + 1, at)?;
-        let end = self.header.end.min(source.size());
-        let mut length = most.min(end - grain);
+        let mut length = self.most(source, grain);
         if next > grain {
             length = length.min(next - grain);
         }

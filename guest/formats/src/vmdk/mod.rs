@@ -1,8 +1,9 @@
 //! VMDK in one sparse file: monolithicSparse and streamOptimized (VMware's Virtual Disk Format
 //! 5.0).
 //!
-//! An open VMDK takes a cache line for each grain directory and one for grain tables. While the
-//! image is opened its descriptor is in memory too, at most [`LONGEST_DESCRIPTOR`] bytes of it.
+//! An open VMDK takes a cache line for each grain directory, one for grain tables, and one for
+//! markers of grains. While the image is opened its descriptor is in memory too, at most
+//! [`LONGEST_DESCRIPTOR`] bytes of it.
 
 mod descriptor;
 mod header;
@@ -13,19 +14,22 @@ pub use descriptor::LONGEST_DESCRIPTOR;
 use crate::bytes::has;
 use crate::cache::{Cache, LONG_LINE};
 use crate::error::{Error, ensure};
+use crate::image::Image;
 use crate::info::{Info, Options};
 use crate::mapping::{Mapping, join};
 use crate::reason::Reason;
 use crate::source::{ReadAt, prefix};
+use descriptor::Described;
 use header::Header;
 
 /// An open VMDK.
 #[derive(Debug)]
 pub struct Vmdk {
     header: Header,
-    has_parent: bool,
+    described: Described,
     directories: Cache,
     tables: Cache,
+    markers: Cache,
 }
 
 /// The size of a sector in bytes.
@@ -58,7 +62,7 @@ pub(crate) fn inspect(
 /// Reads the descriptor at `at`, all of whose extents are other files, into `info`. Returns why the
 /// image is refused.
 fn elsewhere(text: &[u8], at: u64, info: &mut Info, options: &Options) -> Error {
-    match descriptor::parse(text, false, info) {
+    match descriptor::parse(text, at, false, info) {
         Ok(disk) => {
             info.set_size(disk.size, at, options);
             Error::refused(Reason::ExternalExtent, at, 0)
@@ -69,7 +73,7 @@ fn elsewhere(text: &[u8], at: u64, info: &mut Info, options: &Options) -> Error 
 
 fn sparse(source: &mut dyn ReadAt, info: &mut Info, options: &Options) -> Result<Vmdk, Error> {
     let header = header::read(source, info, options)?;
-    let mut has_parent = false;
+    let mut described = Described::default();
     if let Some((at, length)) = header.descriptor {
         let text = descriptor::read_text(source, at, length)?;
         // A part of a disk in several files has room for a descriptor, which is in yet another file.
@@ -78,15 +82,14 @@ fn sparse(source: &mut dyn ReadAt, info: &mut Info, options: &Options) -> Result
             // Such a header only holds the descriptor, as QEMU sees it too.
             return Err(elsewhere(&text, at, info, options));
         }
-        let disk = descriptor::parse(&text, true, info)?;
-        has_parent = disk.has_parent;
+        described = descriptor::parse(&text, at, true, info)?;
         // Some programs take the size from here, and others from the header. Some writers fill up
         // the last grain in one of the places.
         let grains = |size: u64| size.div_ceil(header.grain_size);
-        if disk.is_own && grains(disk.size) != grains(header.virtual_size) {
+        if described.is_own && grains(described.size) != grains(header.virtual_size) {
             info.find(Reason::BadHeader, 12, header.virtual_size / SECTOR);
         }
-        if !disk.tells_of_parent {
+        if !described.tells_of_parent {
             info.find(Reason::BadDescriptor, at, length);
         }
     }
@@ -95,9 +98,10 @@ fn sparse(source: &mut dyn ReadAt, info: &mut Info, options: &Options) -> Result
     }
     Ok(Vmdk {
         header,
-        has_parent,
+        described,
         directories: Cache::new(2),
         tables: Cache::new(1),
+        markers: Cache::new(1),
     })
 }
 
@@ -123,7 +127,16 @@ impl Vmdk {
     /// Whether the image names a parent, from which it takes what it lacks.
     #[must_use]
     pub fn has_backing(&self) -> bool {
-        self.has_parent
+        self.described.has_parent
+    }
+
+    /// Whether `image` is the parent that the image was made over, as its content id says ("The Header"
+    /// in the specification). A parent that was written since has another one.
+    #[must_use]
+    pub fn is_over(&self, image: &Image) -> bool {
+        let wanted = self.described.parent_content_id;
+        matches!(image, Image::Vmdk(parent)
+            if wanted.is_some() && parent.described.content_id == wanted)
     }
 
     /// The size of a grain in bytes.
@@ -144,9 +157,9 @@ impl Vmdk {
         self.tables.set_length(LONG_LINE);
     }
 
-    /// How many lines of its tables were read so far.
+    /// How many lines of its tables and of markers were read so far.
     pub(crate) fn loads(&self) -> u64 {
-        self.directories.loads() + self.tables.loads()
+        self.directories.loads() + self.tables.loads() + self.markers.loads()
     }
 
     /// Where the bytes at `offset` of the virtual disk come from, and how many table entries were
@@ -157,7 +170,7 @@ impl Vmdk {
         offset: u64,
     ) -> Result<(Mapping, u64), Error> {
         join(offset, self.header.virtual_size, |at| {
-            self.piece(source, at)
+            self.measured(source, at)
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use guest_formats::{Options, Reason};
 
-use super::{Case, judge, judge_all, spoilt};
+use super::{Case, judge, judge_all, judge_check, spoilt};
 use crate::support::Put::{Data, Hole};
 use crate::support::bytes::{be32, be64, put};
 use crate::support::vhd::{Vhd, seal};
@@ -146,6 +146,11 @@ const VHD: &[Case] = &[
         Reason::UnsupportedVersion,
     ),
     (
+        "a sector with data that counts as never written",
+        |b| b[2048 + 3] &= !1,
+        Reason::StaleSectors,
+    ),
+    (
         "a block nowhere",
         |b| be32(b, 1536, 0xffff_fff0),
         Reason::BeyondEnd,
@@ -186,6 +191,8 @@ fn last_block(bytes: &[u8]) -> u32 {
 fn vhds_that_lie_are_refused() {
     let good = Vhd::new(false, &[Data, Hole, Data], 65536, 3 * 65536);
     judge_all(&good.build(), VHD);
+    let stale = spoilt(&good.build(), |b| b[2048 + 10] = 0);
+    judge_check("stale sectors", &stale, Reason::StaleSectors.name());
     // A fixed disk that is longer than its file.
     let mut fixed = Vhd::new(true, &[Data], 65536, 65536);
     fixed.size = 1 << 20;

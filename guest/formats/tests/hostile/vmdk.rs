@@ -19,6 +19,14 @@ const VMDK: &[Case] = &[
         Reason::ExternalExtent,
     ),
     (
+        "a disk of no bytes, with a descriptor and no directory",
+        |b| {
+            le64(b, 12, 0);
+            le64(b, 56, 0);
+        },
+        Reason::ExternalExtent,
+    ),
+    (
         "a disk smaller than its descriptor says",
         |b| le64(b, 12, 3 * 128),
         Reason::BadHeader,

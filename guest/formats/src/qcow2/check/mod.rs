@@ -14,7 +14,7 @@ mod window;
 
 use alloc::vec::Vec;
 
-use crate::cache::{Cache, LOAD, LONG_LINE};
+use crate::cache::{Cache, LINE, LOAD, LONG_LINE};
 use crate::error::{Error, ensure};
 use crate::qcow2::Qcow2;
 use crate::qcow2::header::Header;
@@ -141,7 +141,8 @@ impl Check {
     #[must_use]
     pub fn new(image: &Qcow2, source: &dyn ReadAt, options: &CheckOptions) -> Self {
         let header = image.header.clone();
-        let clusters = source.size().div_ceil(header.cluster_size());
+        let cluster_size = header.cluster_size();
+        let clusters = source.size().div_ceil(cluster_size);
         Self {
             window: Window::new(u64::from(options.window.max(1)).min(clusters.max(1))),
             header,
@@ -149,7 +150,8 @@ impl Check {
             size: source.size(),
             clusters,
             tables: Cache::new(4),
-            inner: Cache::with_lines(1, LONG_LINE),
+            // Behind a table that is short lies something else.
+            inner: Cache::with_lines(1, cluster_size.clamp(LINE, LONG_LINE)),
             refcounts: Cache::new(4),
             reach: Reach::new(),
             line: Vec::new(),

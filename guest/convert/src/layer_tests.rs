@@ -1,7 +1,7 @@
 //! What the tables of one image are asked for, and what reading it costs.
 #![allow(clippy::unwrap_used)]
 
-use guest_formats::{Codec, Marker};
+use guest_formats::{Codec, Format, Marker, Options};
 
 use super::*;
 
@@ -33,11 +33,11 @@ fn a_compressed_cluster_costs_what_its_bytes_are_and_at_another_place_what_they_
     let mut layer = layer();
     // Also one that lies far behind.
     for offset in [61_000, 10 << 20] {
-        let mut cost = |skip, at| layer.cost(&cluster(offset, 2000, skip), at);
-        assert_eq!(cost(0, 65536), 2000 - 1024);
-        assert_eq!(cost(4096, 65536 + 4096), 2000 - 1024, "more of the same");
-        assert_eq!(cost(0, 131_072), 65536);
-        assert_eq!(cost(100, 196_708), 65536);
+        let mut cost = |begins| layer.cost(&cluster(offset, 2000, 0), begins);
+        assert_eq!(cost(65536), 2000 - 1024);
+        assert_eq!(cost(65536), 2000 - 1024, "once more at the same place");
+        assert_eq!(cost(131_072), 65536);
+        assert_eq!(cost(196_608), 65536);
     }
     let large = Compressed {
         size: 2 << 20,
@@ -106,8 +106,8 @@ fn work_is_done_as_long_as_there_is_any_left_of_what_may_be() {
     let error = spend(&mut left, 1, 8).unwrap_err();
     let finding = Finding {
         reason: Reason::TooMuchWork,
-        at: 0,
-        value: 8,
+        at: 8,
+        value: 1,
     };
     assert!(matches!(error, Error::Refused(found) if found == finding));
     let budgets = |length| {
@@ -117,4 +117,7 @@ fn work_is_done_as_long_as_there_is_any_left_of_what_may_be() {
     assert_eq!(budgets(512), (1 << 20, 1 << 22));
     assert_eq!(budgets(1 << 30), (8 << 30, 1 << 30));
     assert_eq!(budgets(u64::MAX), (u64::MAX, 1 << 32));
+    // Of every two clusters one may be a table that has to be read by itself.
+    assert_eq!(most_entries(64 << 20, Some(512)), (64 << 20) + (2000 << 16));
+    assert_eq!(most_entries(u64::MAX, Some(512)), 1 << 32);
 }
