@@ -1,7 +1,7 @@
 //! Whether the system uses a file as swap space, and whether somebody uses a block device by way of
-//! another one. To open a device for oneself alone
-//! (O_EXCL, open(2)) tells of its file systems, swap space and volumes; it does not tell of those on a
-//! loop device that lies on it, since a loop device does not claim what it lies on.
+//! another one. To open a device for oneself alone (O_EXCL, open(2)) tells of its file systems, swap
+//! space and volumes; it does not tell of those on a loop device that lies on it, since a loop device
+//! does not claim what it lies on.
 
 use std::ffi::OsString;
 use std::fs;
