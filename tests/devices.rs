@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::files::assert_same_large;
-use common::loop_device::{Loop, Mounted};
+use common::loop_device::{Loop, Mounted, make_ext4};
 use common::{Files, Finished, Vmm, leave_out, needs_kvm, random, skip, test};
 use rustix::process::Signal;
 
@@ -186,11 +186,9 @@ fn a_device_that_is_mounted_is_refused_unless_that_is_forced() {
     let Some(device) = Loop::over(&below) else {
         return;
     };
-    let mut mkfs = Command::new("mkfs.ext4");
-    let made = mkfs.args(["-q", "-F"]).arg(device.path()).output();
-    if !made.is_ok_and(|made| made.status.success()) {
-        return skip("there is no mkfs.ext4");
-    }
+    let Some(()) = make_ext4(device.path(), None) else {
+        return;
+    };
     // To read only, so that the file system writes nothing either.
     let target = files.path("mounted");
     let Some(mounted) = Mounted::new("ext4", device.path(), &target) else {
@@ -223,11 +221,9 @@ fn a_device_over_a_file_is_no_part_of_the_file_system_that_the_file_is_on() {
     let Some(device) = Loop::over(&below) else {
         return;
     };
-    let mut mkfs = Command::new("mkfs.ext4");
-    let made = mkfs.args(["-q", "-F"]).arg(device.path()).output();
-    if !made.is_ok_and(|made| made.status.success()) {
-        return skip("there is no mkfs.ext4");
-    }
+    let Some(()) = make_ext4(device.path(), None) else {
+        return;
+    };
     let folder = files.path("mounted");
     let Some(mounted) = Mounted::with("rw", "ext4", device.path(), &folder) else {
         return;

@@ -9,10 +9,9 @@ use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use common::loop_device::{Loop, Mounted};
-use common::{Files, Vmm, needs_kvm, random, skip, test};
+use common::loop_device::{Loop, Mounted, make_ext4};
+use common::{Files, Vmm, needs_kvm, random, test};
 
 fn main() -> std::process::ExitCode {
     common::harness::main()
@@ -141,11 +140,9 @@ fn a_neighbour_that_is_mounted_forbids_the_disk_and_not_the_partition() {
     let Some((device, [one, two])) = device(&mut files) else {
         return;
     };
-    let mut mkfs = Command::new("mkfs.ext4");
-    let made = mkfs.args(["-q", "-F"]).arg(&two).output();
-    if !made.is_ok_and(|made| made.status.success()) {
-        return skip("there is no mkfs.ext4");
-    }
+    let Some(()) = make_ext4(&two, None) else {
+        return;
+    };
     let Some(_mounted) = Mounted::new("ext4", &two, &files.path("mounted")) else {
         return;
     };
@@ -296,11 +293,9 @@ fn a_device_with_the_file_system_that_has_the_input_is_no_output() {
     let folder = files.path("content");
     fs::create_dir(&folder).unwrap();
     fs::write(folder.join("file"), common::random(100_000, 1)).unwrap();
-    let mut mkfs = Command::new("mkfs.ext4");
-    let made = mkfs.args(["-q", "-F", "-d"]).arg(&folder).arg(upper.path());
-    if !made.output().is_ok_and(|made| made.status.success()) {
-        return skip("there is no mkfs.ext4 that takes a folder");
-    }
+    let Some(()) = make_ext4(upper.path(), Some(&folder)) else {
+        return;
+    };
     let Some(_mounted) = Mounted::new("ext4", upper.path(), &files.path("mounted")) else {
         return;
     };

@@ -124,8 +124,7 @@ impl InputFile {
     #[must_use]
     pub fn check_unchanged(&self) -> Option<String> {
         let (role, path) = (self.role, quote_path(&self.path));
-        let looked = fstat(&self.file).and_then(|now| Ok((now, self.length_now()?)));
-        let (now, after) = match looked {
+        let (now, after) = match self.look_again() {
             Ok(found) => found,
             Err(errno) => {
                 return Some(format!(
@@ -158,13 +157,14 @@ impl InputFile {
         })
     }
 
-    fn length_now(&self) -> Result<u64, Errno> {
-        match FileType::from_raw_mode(self.stat.st_mode) {
-            FileType::RegularFile => {
-                fstat(&self.file).map(|now| u64::try_from(now.st_size).unwrap_or(0))
-            }
-            _ => device::size_now(&self.file),
-        }
+    /// What the system says of the file now, and how many bytes it has.
+    fn look_again(&self) -> Result<(Stat, u64), Errno> {
+        let now = fstat(&self.file)?;
+        let length = match FileType::from_raw_mode(now.st_mode) {
+            FileType::RegularFile => u64::try_from(now.st_size).unwrap_or(0),
+            _ => device::size_now(&self.file)?,
+        };
+        Ok((now, length))
     }
 
     /// The smallest that it transfers past the page cache, in bytes, if it is a block device. To be
@@ -196,8 +196,8 @@ impl InputFile {
     pub fn check_holes(&self, list: &DataList<'_>) -> Result<(), FileError> {
         let (role, path) = (self.role, self.path.clone());
         let looked = data_in_holes(self.file.as_fd(), self.length, list)
-            .and_then(|data| Ok((data, self.length_now()?)));
-        let (data, length) = looked.map_err(|errno| FileError::Read {
+            .and_then(|data| Ok((data, self.look_again()?)));
+        let (data, (_, length)) = looked.map_err(|errno| FileError::Read {
             role,
             path: path.clone(),
             offset: 0,

@@ -67,8 +67,12 @@ impl Layers {
 
     /// Whether some bytes are in a third file or device, and in the same place there.
     fn overlap(&self, other: &Self) -> bool {
-        let meets = |layer: &Layer| other.below.iter().any(|lower| layer.meets(lower));
-        self.below.iter().any(meets)
+        self.below.iter().any(|layer| other.is_met_by(layer))
+    }
+
+    /// Whether bytes of `layer` are in what this lies on.
+    fn is_met_by(&self, layer: &Layer) -> bool {
+        self.below.iter().any(|lower| layer.meets(lower))
     }
 
     /// Whether the bytes are in `other`, or it is what they are the bytes of.
@@ -81,9 +85,8 @@ impl Layers {
     /// has none in common with that of the file's own file system, which knows what is the file's.
     pub(super) fn share_with(&self, other: Identity) -> bool {
         let other = Self::of(other);
-        let mut own = self.below.iter().filter(|layer| layer.whole);
-        let meets = |layer: &Layer| other.below.iter().any(|lower| layer.meets(lower));
-        other.lie_on(&self.top) || own.any(meets)
+        let meets = |layer: &Layer| layer.whole && other.is_met_by(layer);
+        other.lie_on(&self.top) || self.below.iter().any(meets)
     }
 }
 

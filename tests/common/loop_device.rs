@@ -120,6 +120,22 @@ impl Drop for Loop {
     }
 }
 
+/// Makes a file system on `device`, with what is in the folder `content`, if that is given. If that is not
+/// possible the test is counted as ignored.
+pub(crate) fn make_ext4(device: &Path, content: Option<&Path>) -> Option<()> {
+    let mut mkfs = Command::new("mkfs.ext4");
+    mkfs.args(["-q", "-F"]);
+    if let Some(content) = content {
+        mkfs.arg("-d").arg(content);
+    }
+    let made = mkfs.arg(device).output();
+    if !made.is_ok_and(|made| made.status.success()) {
+        skip("there is no mkfs.ext4, or it cannot do that");
+        return None;
+    }
+    Some(())
+}
+
 /// Something that is mounted. It is unmounted when it is dropped.
 pub(crate) struct Mounted(PathBuf);
 
