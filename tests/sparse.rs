@@ -167,6 +167,44 @@ fn zeros_that_take_room_become_holes_only_if_that_is_wanted() {
 }
 
 #[test]
+fn zeros_become_holes_whatever_the_size_of_the_requests() {
+    needs_kvm!();
+    let mut content = random(100 * 12_288, 1);
+    for piece in content.chunks_mut(12_288) {
+        piece[4096..].fill(0);
+    }
+    for size in ["512", "1536", "5120", "64000", "128K"] {
+        let files = Files::new(&content);
+        let options = ["--sparse", "always", "--request-size", size];
+        files.vmm().args(&options).succeed();
+        files.assert_copied();
+        let most = 100 * 4096 / 512 + 8;
+        assert!(
+            blocks(&files.output()) <= most,
+            "{size}: {}",
+            blocks(&files.output())
+        );
+    }
+}
+
+#[test]
+fn what_fills_up_the_last_sector_is_no_less_of_a_hole() {
+    needs_kvm!();
+    let files = sparse(64 * 1024 + 1, &[64 * 1024..64 * 1024 + 1]);
+    if !has_holes(&sparse(MIB, &[])) {
+        return;
+    }
+    for size in ["512", "64K"] {
+        let options = ["--input-sector-size", size, "--output-sector-size", size];
+        let finished = files.vmm().args(&options).arg("--stats").succeed();
+        assert!(
+            finished.stderr.contains(", 65536 of them skipped"),
+            "{finished:?}"
+        );
+    }
+}
+
+#[test]
 fn very_many_small_pieces_of_data_come_out_the_same_and_as_small() {
     needs_kvm!();
     let data: Vec<_> = (0..3000)

@@ -9,6 +9,7 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use guest_protocol::DataList;
 use rustix::fs::{FileType, OFlags, Stat};
@@ -37,6 +38,8 @@ pub struct InputFile {
     file: Descriptor,
     stat: Stat,
     length: u64,
+    /// Bytes behind the end that reads have filled with zeros.
+    filled: AtomicU64,
 }
 
 impl InputFile {
@@ -79,6 +82,7 @@ impl InputFile {
             file,
             stat: opened.stat,
             length: opened.length,
+            filled: AtomicU64::new(0),
         })
     }
 
@@ -102,6 +106,12 @@ impl InputFile {
         u64::try_from(self.stat.st_blocks)
             .unwrap_or(0)
             .saturating_mul(512)
+    }
+
+    /// How many bytes reads have got so far that lie behind the end, in the last sector.
+    #[must_use]
+    pub fn filled(&self) -> u64 {
+        self.filled.load(Ordering::Relaxed)
     }
 
     /// Whether there is nothing to copy.
@@ -261,7 +271,10 @@ impl Storage for InputFile {
         self.file
             .read(offset, buffers, stored)
             .map_err(|partial| self.read_failed(offset, partial))?;
-        zeros::fill(buffers, stored);
+        let filled = zeros::fill(buffers, stored);
+        if filled > 0 {
+            self.filled.fetch_add(filled, Ordering::Relaxed);
+        }
         Ok(())
     }
 

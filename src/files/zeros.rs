@@ -23,16 +23,18 @@ pub(super) fn clip(offset: u64, buffers: &[VolatileSlice<'_>], length: u64) -> u
     total.min(length.saturating_sub(offset))
 }
 
-/// Sets all bytes of `buffers` to zero but the first `keep`.
-pub(super) fn fill(buffers: &[VolatileSlice<'_>], keep: u64) {
-    let mut skip = keep;
+/// Sets all bytes of `buffers` to zero but the first `keep`, and returns how many those are.
+pub(super) fn fill(buffers: &[VolatileSlice<'_>], keep: u64) -> u64 {
+    let (mut skip, mut filled) = (keep, 0);
     for buffer in buffers {
         let size = buffer.len() as u64;
         if skip < size {
             clear(buffer, usize::try_from(skip).unwrap_or(usize::MAX));
+            filled += size - skip;
         }
         skip = skip.saturating_sub(size);
     }
+    filled
 }
 
 fn clear(buffer: &VolatileSlice<'_>, from: usize) {
@@ -69,7 +71,7 @@ mod tests {
             let mut memory = vec![1_u8; 10_000];
             {
                 let buffers: Vec<_> = memory.chunks_mut(5000).map(VolatileSlice::from).collect();
-                fill(&buffers, keep);
+                assert_eq!(fill(&buffers, keep), 10_000_u64.saturating_sub(keep));
             }
             for (offset, byte) in memory.iter().enumerate() {
                 assert_eq!(

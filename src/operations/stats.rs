@@ -49,11 +49,13 @@ pub(crate) struct Stats {
 }
 
 impl Stats {
-    /// The statistics of a run that wrote `bytes` different bytes of its output and took `wall`.
+    /// The statistics of a run that wrote `bytes` different bytes of its output and took `wall`. Of
+    /// what its guest read of the input, `filled` bytes lie behind the input's end.
     #[must_use]
     pub(crate) fn new(
         success: bool,
         bytes: u64,
+        filled: u64,
         wall: Duration,
         exits: &ExitCounts,
         disks: &[(&'static str, BlockCounters)],
@@ -67,7 +69,7 @@ impl Stats {
             disks.get(index).map_or(0, |(_, counters)| count(counters))
         };
         // The input comes first, then the output. What is compressed is read as fewer bytes, too.
-        let read = counted(0, |input| input.bytes_read);
+        let read = counted(0, |input| input.bytes_read).saturating_sub(filled);
         let zeroed = counted(1, |output| output.bytes_zeroed);
         Self {
             success,
@@ -235,12 +237,12 @@ mod tests {
             ..BlockCounters::default()
         };
         let disks = [("input", counters), ("output", counters)];
-        Stats::new(true, 2 << 20, Duration::from_millis(500), &exits, &disks)
+        Stats::new(true, 2 << 20, 0, Duration::from_millis(500), &exits, &disks)
     }
 
     #[test]
     fn only_what_was_made_zero_without_being_read_is_skipped() {
-        let skipped = |bytes_read, bytes_zeroed| {
+        let skipped = |bytes_read, filled, bytes_zeroed| {
             let input = BlockCounters {
                 bytes_read,
                 ..BlockCounters::default()
@@ -251,13 +253,14 @@ mod tests {
             };
             let disks = [("input", input), ("output", output)];
             let exits = ExitCounts::default();
-            let stats = Stats::new(true, 1000, Duration::from_secs(1), &exits, &disks);
+            let stats = Stats::new(true, 1000, filled, Duration::from_secs(1), &exits, &disks);
             stats.bytes_skipped
         };
-        assert_eq!(skipped(400, 600), 600, "a hole");
-        assert_eq!(skipped(1000, 600), 0, "zeros that were found");
-        assert_eq!(skipped(10, 0), 0, "what was compressed");
-        assert_eq!(skipped(1200, 600), 0);
+        assert_eq!(skipped(400, 0, 600), 600, "a hole");
+        assert_eq!(skipped(512, 112, 600), 600, "the last sector was read");
+        assert_eq!(skipped(1000, 0, 600), 0, "zeros that were found");
+        assert_eq!(skipped(10, 0, 0), 0, "what was compressed");
+        assert_eq!(skipped(1200, 0, 600), 0);
     }
 
     #[test]
@@ -298,6 +301,7 @@ mod tests {
     fn an_empty_copy_divides_by_nothing() {
         let stats = Stats::new(
             true,
+            0,
             0,
             Duration::ZERO,
             &ExitCounts::default(),

@@ -61,6 +61,8 @@ pub(super) struct Written<'a> {
     pub(super) stats_format: Option<OutputFormat>,
     /// What each disk has counted, with its name.
     pub(super) counters: &'a [(&'static str, BlockCounters)],
+    /// Bytes that the guest read of the input's last sector and that are not the input's.
+    pub(super) filled: u64,
     /// Bytes of a sector in which the result counts.
     pub(super) sector_size: u32,
     /// The digest, as hexadecimal digits, if a success has one to tell.
@@ -87,7 +89,8 @@ pub(super) fn finish(written: Written<'_>, outcome: Outcome, elapsed: Duration) 
         console.explain(&debug);
     }
     let bytes = written.output.bytes_written();
-    let stats = Stats::new(succeeded, bytes, elapsed, &exits, written.counters)
+    let (filled, counters) = (written.filled, written.counters);
+    let stats = Stats::new(succeeded, bytes, filled, elapsed, &exits, counters)
         .with_digest_seconds(written.digest_seconds);
     tell_stats(
         &stats,

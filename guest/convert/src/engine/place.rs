@@ -47,7 +47,7 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
             let bytes = self.pool.bytes(block.place.offset() + given, rest);
             let (len, zeros) = match &mut self.target {
                 Target::Raw(zeros) if zeros.are_taken() => {
-                    let stretch = Search::HOLES.stretch(bytes);
+                    let stretch = Search::HOLES.stretch(at, bytes);
                     (stretch.len, stretch.zero.then_some(zeros))
                 }
                 _ => (rest, None),

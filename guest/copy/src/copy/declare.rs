@@ -77,7 +77,7 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         };
         let start = buffer + to_usize(from);
         let rest = self.pool.bytes(start, to_usize(piece.write_len - from));
-        let stretch = search.stretch(rest);
+        let stretch = search.stretch(piece.offset + u64::from(from), rest);
         // It is not longer than what is left of the piece.
         let len = u32::try_from(stretch.len).unwrap_or(piece.write_len - from);
         let part = Piece {

@@ -165,6 +165,31 @@ fn zeros_are_looked_for_in_a_piece_and_not_behind_it() {
 }
 
 #[test]
+fn blocks_of_zeros_are_found_whatever_the_size_of_the_requests() {
+    for request in [512, 1536, 3072, 5120, 64_000] {
+        let mut setup = Setup::new(Job {
+            request,
+            ..job_of(64 << 10)
+        });
+        setup.target.get().features |= F_WRITE_ZEROES;
+        setup.search = true;
+        // Three whole blocks of 4096 bytes, and a part of one on each side.
+        setup.source.get().data[3000..18_000].fill(0);
+        setup.assert_copies_all();
+        let zeroed = setup.target.get().zeroed.clone();
+        let covered: Vec<_> = (4096..16_384)
+            .step_by(512)
+            .filter(|at| {
+                zeroed
+                    .iter()
+                    .any(|(start, len)| (*start..start + len).contains(at))
+            })
+            .collect();
+        assert_eq!(covered.len(), 3 * 8, "{request}: {zeroed:?}");
+    }
+}
+
+#[test]
 fn how_long_the_digest_takes_is_the_sum_of_its_parts() {
     let mut setup = Setup::new(Job::default());
     setup.digest = true;

@@ -38,18 +38,22 @@ impl Search {
     pub fn new(plan: &Plan, limits: Option<ZeroLimits>) -> Option<Self> {
         let limits = limits?;
         let sectors = plan.request_size() / guest_kit::virtio::block::WIRE_SECTOR;
-        let granule = GRANULE.max(plan.block()).min(plan.request_size());
+        let granule = GRANULE.max(plan.block());
         (limits.segments > 0 && limits.sectors >= sectors).then_some(Self {
             granule: super::engine::to_usize(granule),
         })
     }
 
-    /// How far `bytes`, which are not empty, are all data or all zeros.
+    /// How far `bytes`, which lie at `offset` on the disk and are not empty, are all data or all zeros.
+    ///
+    /// A piece is where a file system can make a hole: at multiples of its length on the disk. What is
+    /// in `bytes` of the first and of the last one may be less.
     #[must_use]
-    pub fn stretch(self, bytes: &[u8]) -> Stretch {
-        let mut granules = bytes.chunks(self.granule);
-        let first = granules.next().unwrap_or_default();
+    pub fn stretch(self, offset: u64, bytes: &[u8]) -> Stretch {
+        let before = usize::try_from(offset % self.granule as u64).unwrap_or(0);
+        let (first, rest) = bytes.split_at(bytes.len().min(self.granule - before));
         let zero = is_zero(first);
+        let granules = rest.chunks(self.granule);
         let more = granules.take_while(|granule| is_zero(granule) == zero);
         let len = first.len() + more.map(<[u8]>::len).sum::<usize>();
         Stretch { len, zero }
@@ -94,13 +98,13 @@ mod tests {
             len: 2148,
             zero: true,
         };
-        assert_eq!(search.stretch(&bytes), all);
+        assert_eq!(search.stretch(0, &bytes), all);
         bytes[1500] = 1;
         let stretches = |bytes: &[u8]| {
             let mut from = 0;
             std::iter::from_fn(|| {
                 let rest = bytes.get(from..).filter(|rest| !rest.is_empty())?;
-                let stretch = search.stretch(rest);
+                let stretch = search.stretch(from as u64, rest);
                 from += stretch.len;
                 Some((stretch.len, stretch.zero))
             })
@@ -112,5 +116,19 @@ mod tests {
             stretches(&bytes),
             [(1024, true), (512, false), (512, true), (100, false)]
         );
+    }
+
+    #[test]
+    fn pieces_lie_where_the_disk_has_them_and_not_where_the_bytes_begin() {
+        let search = Search { granule: 512 };
+        let mut bytes = [0; 1024];
+        bytes[..100].fill(1);
+        // The piece around the offset has 300 bytes before it.
+        let first = search.stretch(4 * 512 + 300, &bytes);
+        assert_eq!((first.len, first.zero), (212, false));
+        let second = search.stretch(5 * 512, &bytes[first.len..]);
+        assert_eq!((second.len, second.zero), (812, true));
+        let short = search.stretch(300, &bytes[..50]);
+        assert_eq!((short.len, short.zero), (50, false));
     }
 }
