@@ -6,6 +6,7 @@
 //! instruction and the processor's tables: [`page`] looks at a page fault's address, [`instruction`]
 //! at everything else.
 
+mod float;
 mod instruction;
 mod page;
 mod ports;
@@ -17,6 +18,7 @@ use kvm_ioctls::VcpuFd;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use crate::repeat::interrupted;
+pub(super) use float::FloatState;
 
 /// Paging is on for as long as the guest runs; a processor without it has been reset.
 const CR0_PAGING: u64 = 1 << 31;
@@ -57,8 +59,14 @@ impl Fault {
         if sregs.cr0 & CR0_PAGING == 0 {
             return Self::Unknown;
         }
+        let area = interrupted(|| vcpu.get_xsave());
+        let float = area.as_ref().map(FloatState::new).unwrap_or_default();
         let page_fault = (sregs.cr2 != NO_PAGE_FAULT).then_some(sregs.cr2);
-        Self::explain(&Scene::new(regs, &sregs, memory), page_fault)
+        let scene = Scene {
+            float,
+            ..Scene::new(regs, &sregs, memory)
+        };
+        Self::explain(&scene, page_fault)
     }
 
     /// Explains a fault from what there was at its end, `page_fault` being the address of one.
@@ -86,6 +94,7 @@ impl fmt::Display for Fault {
 /// What is known of a guest that has faulted.
 pub(super) struct Scene<'a> {
     pub(super) regs: kvm_regs,
+    pub(super) float: FloatState,
     /// Address and limit of the task state segment.
     pub(super) tss: u64,
     pub(super) tss_limit: u32,
@@ -96,6 +105,7 @@ impl<'a> Scene<'a> {
     fn new(regs: kvm_regs, sregs: &kvm_sregs, memory: &'a GuestMemoryMmap) -> Self {
         Self {
             regs,
+            float: FloatState::default(),
             tss: sregs.tr.base,
             tss_limit: sregs.tr.limit,
             memory,

@@ -10,7 +10,7 @@ use guest_abi::ports::{COM1, COM2, EXIT, IDLE, UART_PORTS};
 use kvm_bindings::kvm_regs;
 use vm_memory::{Bytes, GuestAddress};
 
-use super::fault::Scene;
+use super::fault::{FloatState, Scene};
 use super::helped::Devices;
 use super::page_tables::{self, IMAGE_PAGES};
 use super::{GuestRam, PagePermissions, segments};
@@ -57,6 +57,7 @@ impl Scenery {
                 rflags: 2,
                 ..Default::default()
             },
+            float: FloatState::default(),
             tss: TSS,
             tss_limit: segments::TSS_LIMIT,
             memory: self.0.all(),

@@ -10,9 +10,10 @@ use super::Calls;
 /// `_IO(KVMIO, 0x80)` (KVM API, section 4.10): the one call that the vCPU's thread makes of KVM
 /// while the guest runs.
 const KVM_RUN: u64 = 0xae80;
-/// Reading the registers of a guest that has faulted (KVM API, sections 4.11 and 4.13).
+/// Reading the registers of a guest that has faulted (KVM API, sections 4.11, 4.13 and 4.42).
 const KVM_GET_REGS: u64 = 0x8090_ae81;
 const KVM_GET_SREGS: u64 = 0x8138_ae83;
+const KVM_GET_XSAVE: u64 = 0x9000_aea4;
 
 /// Changing a terminal's settings, and asking whose it is (asm-generic/ioctls.h).
 const TCSETS2: u64 = 0x402c_542b;
@@ -44,7 +45,7 @@ pub fn watcher() -> Calls {
 /// Running the guest.
 #[must_use]
 pub fn vcpu() -> Calls {
-    [KVM_RUN, KVM_GET_REGS, KVM_GET_SREGS]
+    [KVM_RUN, KVM_GET_REGS, KVM_GET_SREGS, KVM_GET_XSAVE]
         .into_iter()
         .fold(Calls::new(), |calls, request| {
             calls.allow_with(libc::SYS_ioctl, &[(1, request)])

@@ -42,6 +42,32 @@ fn an_invalid_instruction_faults_and_says_where() {
 }
 
 #[test]
+fn a_floating_point_error_that_the_guest_wants_to_know_of_is_told_as_one() {
+    // MXCSR = 0, by way of the stack; 0 divided by 0.
+    let sse = [
+        &[0xc7, 0x44, 0x24, 0xf8, 0, 0, 0, 0][..], // mov dword ptr [rsp - 8], 0
+        &[0x0f, 0xae, 0x54, 0x24, 0xf8],           // ldmxcsr [rsp - 8]
+        &[0x0f, 0x57, 0xc0],                       // xorps xmm0, xmm0
+        &[0xf3, 0x0f, 0x5e, 0xc0],                 // divss xmm0, xmm0
+    ];
+    code_faults(
+        &sse.concat(),
+        "at 0x10010: a floating-point error that the guest has not masked (divss)",
+    );
+    let x87 = [
+        &[0xdb, 0xe3][..],                     // fninit
+        &[0x66, 0xc7, 0x44, 0x24, 0xf8, 0, 0], // mov word ptr [rsp - 8], 0
+        &[0xd9, 0x6c, 0x24, 0xf8],             // fldcw [rsp - 8]
+        &[0xd9, 0xe8, 0xd9, 0xee, 0xde, 0xf9], // fld1; fldz; fdivp
+        &[0x9b],                               // wait
+    ];
+    code_faults(
+        &x87.concat(),
+        "a floating-point error that the guest has not masked (wait)",
+    );
+}
+
+#[test]
 fn privileged_instructions_fault() {
     let instructions: [&[u8]; 9] = [
         &[0xf4],                   // hlt

@@ -10,6 +10,8 @@ use super::{MAX_INSTRUCTION, PLAIN_MOVES, Scene};
 
 /// Single-step: the processor raises an exception behind each instruction.
 const RFLAGS_TRAP: u64 = 1 << 8;
+/// Alignment check: the processor raises an exception at data that is not aligned to its own size.
+const RFLAGS_ALIGNMENT_CHECK: u64 = 1 << 18;
 /// How far before an instruction it is looked for the one before it: far enough that decoding,
 /// begun at any byte, has come to the guest's own instructions.
 const LOOK_BEHIND: u64 = 64;
@@ -125,6 +127,14 @@ fn uncertain_cause(scene: &Scene, instruction: Option<Instruction>) -> String {
              {PLAIN_MOVES}"
         );
     }
+    if scene.float.explains(&instruction) {
+        return format!("a floating-point error that the guest has not masked ({name})");
+    }
+    if let Some(address) = unaligned(scene, &instruction) {
+        return format!(
+            "access to {address:#x}, which is not aligned, with the alignment check on ({name})"
+        );
+    }
     match instruction.mnemonic() {
         Mnemonic::Iret
         | Mnemonic::Iretd
@@ -199,7 +209,9 @@ fn is_canonical(address: u64) -> bool {
 /// The address of the instruction's operand in memory. A string instruction has up to two; the
 /// first that is not canonical decides, or else the first.
 fn address(scene: &Scene, instruction: &Instruction) -> Option<u64> {
-    let operands = 0..instruction.op_count();
+    // The decoder's address of what is no memory is 0.
+    let in_memory = |operand: &u32| is_memory(instruction.op_kind(*operand));
+    let operands = (0..instruction.op_count()).filter(in_memory);
     let mut addresses = operands.filter_map(|operand| {
         instruction.virtual_address(operand, 0, |register, _, _| register_value(scene, register))
     });
@@ -215,6 +227,22 @@ fn address(scene: &Scene, instruction: &Instruction) -> Option<u64> {
             .chain(addresses)
             .find(|address| !is_canonical(*address))
             .unwrap_or(first),
+    )
+}
+
+fn is_memory(kind: OpKind) -> bool {
+    matches!(
+        kind,
+        OpKind::Memory
+            | OpKind::MemorySegSI
+            | OpKind::MemorySegESI
+            | OpKind::MemorySegRSI
+            | OpKind::MemorySegDI
+            | OpKind::MemorySegEDI
+            | OpKind::MemorySegRDI
+            | OpKind::MemoryESDI
+            | OpKind::MemoryESEDI
+            | OpKind::MemoryESRDI
     )
 }
 
@@ -292,6 +320,14 @@ fn misaligned(scene: &Scene, instruction: &Instruction) -> Option<String> {
         let name = name(instruction);
         format!("access to {address:#x}, which is not aligned to 16 bytes ({name})")
     })
+}
+
+/// The address of data that is not aligned to its own size, if the guest has that checked.
+fn unaligned(scene: &Scene, instruction: &Instruction) -> Option<u64> {
+    let size = instruction.memory_size().size() as u64;
+    let checked = scene.regs.rflags & RFLAGS_ALIGNMENT_CHECK != 0 && size > 1;
+    let address = address(scene, instruction).filter(|_| checked)?;
+    (address % size != 0).then_some(address)
 }
 
 /// A jump, call or return to an address that is none.

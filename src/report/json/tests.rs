@@ -40,7 +40,14 @@ fn success() -> RunResult {
 fn stats() -> Stats {
     let disks = ["input", "output"].map(|name| (name, BlockCounters::default()));
     let exits = ExitCounts::default();
-    Stats::new(true, 512, std::time::Duration::from_secs(1), &exits, &disks)
+    Stats::new(
+        true,
+        512,
+        0,
+        std::time::Duration::from_secs(1),
+        &exits,
+        &disks,
+    )
 }
 
 /// Every kind of object, with each of its values at least once null and once not.

@@ -54,6 +54,29 @@ fn instructions_that_ring_3_may_not_use_are_named() {
 }
 
 #[test]
+fn what_the_guest_has_unmasked_itself_is_told_as_that() {
+    // divss xmm0, xmm0
+    let scenery = Scenery::with(&[0xf3, 0x0f, 0x5e, 0xc0]);
+    let mut scene = scenery.scene();
+    scene.float.mxcsr = 0x1f01;
+    let what = "a floating-point error that the guest has not masked (divss)";
+    assert_eq!(explain(&scene).1, what);
+    // mov ecx, [rax]
+    let scenery = Scenery::with(&[0x8b, 0x08]);
+    for (rax, flags, told) in [
+        (DMA_POOL + 2, 1 << 18, true),
+        (DMA_POOL + 4, 1 << 18, false),
+        (DMA_POOL + 2, 0, false),
+    ] {
+        let mut scene = scenery.scene();
+        (scene.regs.rax, scene.regs.rflags) = (rax, flags | 2);
+        let cause = explain(&scene).1;
+        let what = "access to 0x200002, which is not aligned, with the alignment check on (mov)";
+        assert_eq!(cause == what, told, "{cause}");
+    }
+}
+
+#[test]
 fn a_forbidden_port_is_told_wherever_the_instruction_has_it_from() {
     for (code, rdx, port) in [
         (&[0xe6, 0x80][..], 0x3f8, "0x80"),
@@ -241,11 +264,13 @@ fn a_move_or_jump_without_segments_is_no_change_of_one() {
 
 #[test]
 fn memory_that_is_not_aligned_is_told_for_the_instructions_that_need_it() {
-    // movaps [rsi], xmm0
-    assert_eq!(
-        told(&[0x0f, 0x29, 0x06], 0, 0, DMA_POOL + 8),
-        "access to 0x200008, which is not aligned to 16 bytes (movaps)"
-    );
+    // movaps [rsi], xmm0; movaps xmm0, [rsi]
+    for code in [&[0x0f, 0x29, 0x06], &[0x0f, 0x28, 0x06]] {
+        assert_eq!(
+            told(code, 0, 0, DMA_POOL + 8),
+            "access to 0x200008, which is not aligned to 16 bytes (movaps)"
+        );
+    }
     // cmpxchg16b [rsi]
     assert_eq!(
         told(&[0x48, 0x0f, 0xc7, 0x0e], 0, 0, DMA_POOL + 8),
@@ -264,10 +289,30 @@ fn memory_that_is_not_aligned_is_told_for_the_instructions_that_need_it() {
 
 #[test]
 fn registers_of_devices_want_plain_moves() {
-    // fld dword [rsi]
-    let told = told(&[0xd9, 0x06], 0, 0, MMIO + 8);
-    assert!(told.contains("device registers"), "{told}");
-    assert!(told.contains("(fld); use plain moves"), "{told}");
+    // fld dword [rsi]; movups xmm0, [rsi]; movups [rsi], xmm0
+    for (code, name) in [
+        (&[0xd9, 0x06][..], "fld"),
+        (&[0x0f, 0x10, 0x06], "movups"),
+        (&[0x0f, 0x11, 0x06], "movups"),
+    ] {
+        let told = told(code, 0, 0, MMIO + 8);
+        assert!(told.contains("device registers"), "{told}");
+        assert!(
+            told.contains(&format!("({name}); use plain moves")),
+            "{told}"
+        );
+    }
+}
+
+#[test]
+fn a_stack_whose_address_is_none_is_told_whatever_is_pushed() {
+    for code in [&[0x50][..], &[0x9c], &[0x6a, 0x01]] {
+        let scenery = Scenery::with(code);
+        let mut scene = scenery.scene();
+        scene.regs.rsp = 1 << 47;
+        let told = explain(&scene).1;
+        assert!(told.contains("which is no address"), "{code:x?}: {told}");
+    }
 }
 
 /// What is said of `code` when rip is `behind` bytes behind its start, and where.
