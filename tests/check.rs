@@ -130,6 +130,29 @@ fn a_host_without_kvm_is_told_so_with_what_to_do() {
     assert!(said.contains("docs/troubleshooting.md"), "{said}");
 }
 
+#[test]
+fn a_device_file_that_something_else_than_its_permissions_forbids_is_told_as_that() {
+    needs_kvm!();
+    if !common::is_root() {
+        return skip("only root can make a device file");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let script = r#"mount -t tmpfs -o nodev none "$1" && mknod -m 666 "$1/kvm" c 10 232 &&
+        mount --bind "$1/kvm" /dev/kvm && exec "$0" --check /tmp"#;
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script]);
+    command.arg(binary()).arg(folder.path());
+    let output = command.env_remove("container").output().unwrap();
+    let said = text(&output.stdout);
+    if !said.contains("missing  /dev/kvm: ") {
+        let why = text(&output.stderr).trim();
+        return skip(&format!("no file system can be mounted nodev: {why}"));
+    }
+    // In a container there is other advice, which is right as well.
+    let told = said.contains("mounted nodev") || said.contains("this is a container");
+    assert!(told && !said.contains("group kvm?"), "{said}");
+}
+
 /// Runs one test of this very program on a host without KVM.
 fn own_test(ci: &str) -> Option<Output> {
     let name = "a_program_gets_the_same_as_objects";

@@ -9,6 +9,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use kvm_ioctls::{Cap, Kvm};
+use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use super::repeat::capability;
 use crate::reason::reason;
@@ -40,9 +41,9 @@ pub enum KvmError {
     /// There is a device file, and no driver behind it.
     #[error("cannot open /dev/kvm: no driver answers behind it; {}", .0.why_no_driver())]
     NoDriver(Surroundings),
-    /// No permission.
-    #[error("cannot open /dev/kvm: permission denied; {}", .0.why_no_permission())]
-    Permission(Surroundings),
+    /// No permission, although those of the file allow it or since they do not.
+    #[error("cannot open /dev/kvm: permission denied; {}", .0.why_no_permission(*.1))]
+    Permission(Surroundings, bool),
     /// A file of that name that is something else.
     #[error(
         "/dev/kvm is not KVM but {0}; remove it and let udev make it again (udevadm trigger \
@@ -81,7 +82,9 @@ fn open_at(path: &CStr) -> Result<Kvm, KvmError> {
     let kvm = interrupted(|| Kvm::new_with_path(path)).map_err(|error| match error.errno() {
         libc::ENOENT => KvmError::Missing(Surroundings::of_this_host()),
         libc::ENODEV | libc::ENXIO => KvmError::NoDriver(Surroundings::of_this_host()),
-        libc::EACCES | libc::EPERM => KvmError::Permission(Surroundings::of_this_host()),
+        libc::EACCES | libc::EPERM => {
+            KvmError::Permission(Surroundings::of_this_host(), may_open(path))
+        }
         libc::EISDIR => KvmError::NotKvm("a folder"),
         _ => KvmError::Open(error),
     })?;
@@ -100,6 +103,12 @@ fn open_at(path: &CStr) -> Result<Kvm, KvmError> {
         }
     }
     Ok(kvm)
+}
+
+/// Whether the permissions of the file at `path` allow this process to open it.
+fn may_open(path: &CStr) -> bool {
+    let wanted = Access::READ_OK | Access::WRITE_OK;
+    accessat(CWD, path, wanted, AtFlags::EACCESS).is_ok()
 }
 
 /// What kind of file `path` names, for a person.

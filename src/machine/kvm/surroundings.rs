@@ -84,11 +84,17 @@ impl Surroundings {
         }
     }
 
-    /// Why this process may not open it, and what to do.
-    pub(super) const fn why_no_permission(self) -> &'static str {
+    /// Why this process may not open it, and what to do. `allows` says whether the permissions of the
+    /// file allow it.
+    pub(super) const fn why_no_permission(self, allows: bool) -> &'static str {
         if self.container {
             return "this is a container: start it with --device /dev/kvm, and with --group-add \
                     and the number of the host's group kvm if its user is not root";
+        }
+        if allows {
+            return "the permissions of the file allow it, so something else forbids it: a file \
+                    system that is mounted nodev, a control group without the device, or a \
+                    security module";
         }
         "is your user in the group kvm? (try: sudo usermod -aG kvm $USER, then log in again)"
     }
@@ -130,10 +136,14 @@ mod tests {
     }
 
     #[test]
-    fn permission_is_a_matter_of_the_group_or_of_the_container() {
+    fn permission_is_a_matter_of_the_group_or_of_the_container_or_of_neither() {
         let host = Surroundings::from(INTEL, LINUX, false);
-        assert!(host.why_no_permission().contains("group kvm?"));
+        assert!(host.why_no_permission(false).contains("group kvm?"));
+        assert!(host.why_no_permission(true).contains("nodev"));
         let container = Surroundings::from(INTEL, LINUX, true);
-        assert!(container.why_no_permission().contains("--device /dev/kvm"));
+        for allows in [false, true] {
+            let told = container.why_no_permission(allows);
+            assert!(told.contains("--device /dev/kvm"));
+        }
     }
 }

@@ -15,7 +15,10 @@ use serde::Serialize;
 use crate::config::{HostCheck, OutputFormat};
 use crate::machine::{self, Severity};
 use crate::operations::beginning::{self, Beginning};
-use crate::report::{self, Console, ConsoleOptions, Drained, check_object, finding_object};
+use crate::reason::reason;
+use crate::report::{
+    self, ANSWER_PIECE, Console, ConsoleOptions, Drained, check_object, finding_object,
+};
 use crate::runtime::{Watched, exit_status, say_goodbye};
 
 /// How long a reader is waited for before the guest is booted.
@@ -118,9 +121,7 @@ fn look(check: &HostCheck, beginning: &Beginning) -> u8 {
     let give_up = Instant::now() + PATIENCE;
     let drained = talk.console.drain(give_up, PATIENCE, signals.as_fd());
     if matches!(drained, Drained::GaveUp { .. }) {
-        let lost = "cannot write the answer to standard output: nobody reads it";
-        report::last_words(lost, None, PATIENCE);
-        return exit_status::HOST;
+        return unanswered("nobody reads it");
     }
 
     let (mut talk, signals) = if has_kvm {
@@ -140,9 +141,16 @@ fn look(check: &HostCheck, beginning: &Beginning) -> u8 {
     say_goodbye(&mut talk.console, None, signals.as_fd());
     // What was found is all that this is for.
     match talk.console.failure() {
-        Some(_) => exit_status::HOST,
+        Some(errno) => unanswered(&reason(errno)),
         None => talk.status(),
     }
+}
+
+/// Says that nobody gets the answer, and returns the exit status.
+fn unanswered(reason: &str) -> u8 {
+    let text = format!("cannot write the answer to standard output: {reason}");
+    report::last_words(&text, None, PATIENCE);
+    exit_status::HOST
 }
 
 /// The conversation with the user.
@@ -160,7 +168,7 @@ impl Talk {
             OutputFormat::Text => format!("{:8} {what}: {text}\n", state.name()),
             OutputFormat::Json => finding_object(what, state.name(), text),
         };
-        self.console.text(line.as_bytes());
+        self.show(&line);
     }
 
     fn conclude(&mut self) {
@@ -171,7 +179,12 @@ impl Talk {
                 docs/troubleshooting.md says more.\n"
                 .to_owned(),
         };
-        self.console.text(line.as_bytes());
+        self.show(&line);
+    }
+
+    fn show(&mut self, line: &str) {
+        let pieces = line.as_bytes().chunks(ANSWER_PIECE);
+        pieces.for_each(|piece| self.console.answer(piece));
     }
 
     const fn status(&self) -> u8 {
