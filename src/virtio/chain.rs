@@ -17,9 +17,9 @@ pub enum ChainError {
     /// An indirect descriptor that says that the chain goes on.
     #[error("an indirect descriptor has a next one")]
     IndirectHasNext,
-    /// An indirect table that is empty, that does not consist of whole descriptors, or that is
-    /// longer than the queue. No chain may be longer than the queue.
-    #[error("an indirect table has {0} bytes")]
+    /// An indirect table that is empty, that does not consist of whole descriptors, or that has more
+    /// of them than an index reaches. It may be longer than the queue, but no chain in it may.
+    #[error("an indirect table has {0} bytes; it takes 1 to 65535 descriptors of 16 bytes each")]
     IndirectLength(u32),
     /// An indirect descriptor within an indirect table.
     #[error("an indirect table refers to another one")]
@@ -89,6 +89,7 @@ impl<'m> DescriptorTable<'m> {
             slice: self.slice,
             size: self.size,
             next: Some(head),
+            limit: self.size,
             left: self.size,
             in_indirect: false,
         }
@@ -103,6 +104,8 @@ pub struct Chain<'m, 't> {
     slice: VolatileSlice<'m>,
     size: u16,
     next: Option<u16>,
+    /// How many descriptors it may have in all.
+    limit: u16,
     left: u16,
     in_indirect: bool,
 }
@@ -134,7 +137,7 @@ impl Chain<'_, '_> {
         self.left = self
             .left
             .checked_sub(1)
-            .ok_or(ChainError::TooLong(self.size))?;
+            .ok_or(ChainError::TooLong(self.limit))?;
         self.next = descriptor.has_next().then(|| descriptor.next());
         Ok(Some(descriptor))
     }
@@ -167,14 +170,14 @@ impl Chain<'_, '_> {
         }
         let bytes = descriptor.len();
         let size = match u16::try_from(bytes / DESCRIPTOR_SIZE) {
-            Ok(size) if size > 0 && size <= self.size && bytes.is_multiple_of(DESCRIPTOR_SIZE) => {
-                size
-            }
+            Ok(size) if size > 0 && bytes.is_multiple_of(DESCRIPTOR_SIZE) => size,
             _ => return Err(ChainError::IndirectLength(bytes)),
         };
         self.slice = table(self.table.memory, descriptor.addr(), bytes)?;
         self.size = size;
-        self.left = self.left.min(size);
+        if size < self.left {
+            (self.limit, self.left) = (size, size);
+        }
         self.in_indirect = true;
         Ok(())
     }

@@ -128,11 +128,28 @@ fn an_indirect_descriptor_must_have_been_negotiated() {
 }
 
 #[test]
-fn an_indirect_table_has_whole_descriptors_and_no_more_than_the_queue() {
-    for bytes in [0, 8, 17, 16 * 9, u32::MAX, 1 << 20, 0xffff_fff0] {
+fn an_indirect_table_has_whole_descriptors() {
+    for bytes in [0, 8, 17, u32::MAX, 1 << 20, 0xffff_fff0] {
         let table = Table::new(&[(DESC_TABLE, 0, TABLE, bytes, INDIRECT, 0)]);
         assert_eq!(table.walk(0), Err(ChainError::IndirectLength(bytes)));
     }
+}
+
+#[test]
+fn an_indirect_table_may_be_longer_than_the_queue_but_no_chain_in_it_may() {
+    let last = SIZE + 3;
+    let table = Table::new(&[
+        (DESC_TABLE, 0, TABLE, 16 * u32::from(last + 1), INDIRECT, 0),
+        (TABLE, 0, 0x10, 1, NEXT, last),
+        (TABLE, last, 0x20, 1, 0, 0),
+    ]);
+    assert_eq!(table.walk(0).unwrap(), [0x10, 0x20]);
+
+    let chain = (0..last).map(|index| (TABLE, index, 0x10, 1, NEXT, index + 1));
+    let head = (DESC_TABLE, 0, TABLE, 16 * u32::from(last + 1), INDIRECT, 0);
+    let descriptors: Vec<_> = std::iter::once(head).chain(chain).collect();
+    let table = Table::new(&descriptors);
+    assert_eq!(table.walk(0), Err(ChainError::TooLong(SIZE)));
 }
 
 #[test]
