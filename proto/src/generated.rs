@@ -50,7 +50,7 @@ pub struct DeviceConfig {
     pub sector_size: u32,
 }
 /// VMM to guest, once, for the guest that converts a disk image.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ConvertConfig {
     #[prost(enumeration = "Transport", tag = "1")]
     pub transport: i32,
@@ -80,6 +80,17 @@ pub struct ConvertConfig {
     /// What is computed of the bytes of the disk in the image.
     #[prost(enumeration = "Digest", tag = "10")]
     pub digest: i32,
+    /// The image's file and the backing files, in the order of the disks. Those that are not here may have
+    /// data everywhere.
+    #[prost(message, repeated, tag = "11")]
+    pub data: ::prost::alloc::vec::Vec<FileData>,
+}
+/// Where a file may have data.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FileData {
+    /// As in VmmConfig.data.
+    #[prost(uint64, repeated, tag = "1")]
+    pub lengths: ::prost::alloc::vec::Vec<u64>,
 }
 /// Guest to VMM.
 #[derive(Clone, PartialEq, ::prost::Message)]

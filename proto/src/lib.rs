@@ -19,9 +19,9 @@ pub use frame::{FrameDecoder, FrameError, HEADER_LEN, MAX_MESSAGE_LEN, encode_fr
 pub use generated::guest_message::Payload;
 pub use generated::{
     CapacityMessage, CheckMessage, CompleteMessage, ConvertConfig, ConvertFormat, DeviceConfig,
-    Digest, ErrorMessage, FeatureKind, FeatureMessage, FindingMessage, GuestMessage, ImageMessage,
-    InitMessage, InspectConfig, InspectTask, Level, ProblemMessage, ProgressMessage, Protocol,
-    ReferenceMessage, SnapshotMessage, Sparse, Transport, VmmConfig,
+    Digest, ErrorMessage, FeatureKind, FeatureMessage, FileData, FindingMessage, GuestMessage,
+    ImageMessage, InitMessage, InspectConfig, InspectTask, Level, ProblemMessage, ProgressMessage,
+    Protocol, ReferenceMessage, SnapshotMessage, Sparse, Transport, VmmConfig,
 };
 pub use messages::{
     NO_STATUS, capacity_message, complete_message, complete_with_digest, error_message,

@@ -36,6 +36,15 @@ impl ListBounds {
         ranges: 512,
         bytes: 3072,
     };
+    /// For a message that has room for no more than so many bytes of a list.
+    #[must_use]
+    pub const fn in_message(bytes: usize) -> Self {
+        Self {
+            bytes,
+            ..Self::MESSAGE
+        }
+    }
+
     /// For the guest's memory, where a range costs next to nothing.
     pub const MEMORY: Self = Self {
         smallest_hole: DATA_UNIT,

@@ -15,6 +15,7 @@ mod codecs;
 #[path = "../common/mod.rs"]
 mod common;
 mod guests;
+mod holes;
 mod hostile;
 mod opens;
 mod oracles;

@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::disks::{Disks, OUTPUT, Source, source_name};
 use crate::engine::{Engine, Output, SLOTS, no_room};
 use crate::failure::{Failure, Op, refused};
+use crate::holes::FileHoles;
 use crate::pool::{PAGE, Pool};
 use crate::report::Reporter;
 
@@ -140,7 +141,9 @@ where
     let mut sources = Vec::new();
     for (index, (place, length)) in places.into_iter().zip(lengths).enumerate() {
         let device = attach(source_name(index), place, Purpose::Read, reporter)?;
-        sources.push(Source::new(device, length));
+        let list = config.data.get(index);
+        let holes = list.map(|list| FileHoles::new(list, length));
+        sources.push(Source::new(device, length, holes.unwrap_or_default()));
     }
     let output = attach(OUTPUT, output, Purpose::Write, reporter)?;
     let mut disks = Disks::new(ports, sources, output, parser_memory);

@@ -158,6 +158,13 @@ impl BackingChain {
             let mapping = layer.map(&mut disks.file(source), offset);
             let mapping = mapping.map_err(|error| explain(disks, source, &error))?;
             length = length.min(mapping.length);
+            if let Content::Data { offset: at } = mapping.content {
+                let (stretch, is_hole) = disks.holes(source).stretch(at, length);
+                length = stretch;
+                if is_hole {
+                    break;
+                }
+            }
             let origin = match mapping.content {
                 Content::Backing => continue,
                 Content::Zero => break,

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use guest_abi::layout::{MAX_SLOTS, backing_slot};
 use guest_formats::{Format, Options, Reason};
-use guest_protocol::{ConvertConfig, ConvertFormat, Digest, Message, Transport};
+use guest_protocol::{ConvertConfig, ConvertFormat, DataList, Digest, Message, Transport};
 use thiserror::Error;
 
 /// The most backing files for which a machine has slots.
@@ -46,6 +46,8 @@ pub struct Config {
     pub input_length: u64,
     /// The lengths of the backing files in bytes.
     pub backing_lengths: Vec<u64>,
+    /// Where the files may have data, the input's first. There may be fewer lists than files.
+    pub data: Vec<DataList<'static>>,
     /// How to open the input.
     pub options: Options,
     /// The name or id of the snapshot to read. Empty if the disk is to be read as it is now.
@@ -84,6 +86,11 @@ impl Config {
             progress_percent: message.progress_percent,
             input_length: message.input_length,
             backing_lengths: message.backing_lengths,
+            data: message
+                .data
+                .iter()
+                .map(|file| DataList::from_message(&file.lengths))
+                .collect(),
             options,
             snapshot: message.snapshot,
             output_format: ConvertFormat::try_from(message.output_format)
@@ -116,6 +123,8 @@ fn reason(name: &str) -> Result<Reason, ConfigError> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use guest_protocol::FileData;
+
     use super::*;
 
     fn decode(message: &ConvertConfig) -> Result<Config, ConfigError> {
@@ -127,6 +136,9 @@ mod tests {
         let config = decode(&ConvertConfig {
             input_length: 7,
             backing_lengths: vec![5, 6],
+            data: vec![FileData {
+                lengths: vec![3, 4],
+            }],
             input_format: "qcow2".to_string(),
             allow: vec!["marked-dirty".to_string()],
             largest_disk: 1 << 40,
@@ -140,6 +152,7 @@ mod tests {
         assert!(config.options.allowed.contains(Reason::DirtyBit));
         assert!(!config.options.allowed.contains(Reason::CorruptBit));
         assert_eq!(config.backing_lengths, [5, 6]);
+        assert_eq!(config.data, [DataList::from_message(&[3, 4])]);
         assert!(config.digest);
         assert_eq!(config.output_format, ConvertFormat::Qcow2);
     }

@@ -13,6 +13,7 @@ use guest_kit::virtio::requests::{Completion, Kind, Request, STATUS_OK};
 use guest_kit::waiting::{DeviceFault, Devices, Waiter, Wake};
 
 use crate::failure::{Failure, Op, answered, failed};
+use crate::holes::FileHoles;
 use crate::{SECTOR, to_u32, to_u64, to_usize};
 
 /// The slot that a parser's reads have on each disk; the pipeline has the others.
@@ -40,6 +41,8 @@ pub struct Source<R> {
     device: BlockDevice<R>,
     /// Length of the file behind it.
     length: u64,
+    /// Where that file has no data.
+    holes: FileHoles,
     /// Slots that the pipeline may use.
     free: Vec<u16>,
     /// What came back for the pipeline while a parser waited.
@@ -47,13 +50,14 @@ pub struct Source<R> {
 }
 
 impl<R: Registers> Source<R> {
-    /// The disk over a file of `length` bytes.
+    /// The disk over a file of `length` bytes, which has these `holes`.
     #[must_use]
-    pub fn new(device: BlockDevice<R>, length: u64) -> Self {
+    pub fn new(device: BlockDevice<R>, length: u64, holes: FileHoles) -> Self {
         let capacity = device.config().capacity.saturating_mul(SECTOR);
         Self {
             // The disk is the file, filled up to a whole sector.
             length: length.min(capacity),
+            holes,
             free: (OWN_SLOT + 1..device.slots()).rev().collect(),
             early: VecDeque::new(),
             device,
@@ -106,6 +110,12 @@ impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
     #[must_use]
     pub fn length(&self, index: usize) -> u64 {
         self.sources[index].length
+    }
+
+    /// Where the file behind a disk that is read has no data.
+    #[must_use]
+    pub fn holes(&self, index: usize) -> &FileHoles {
+        &self.sources[index].holes
     }
 
     /// A slot for a request of the pipeline on the disk `index`, if one is free.

@@ -21,7 +21,7 @@ fn disks<'a>(
     length: u64,
     memory: usize,
 ) -> Disks<'a, FakePorts, Rc<FakeDisk>> {
-    let source = Source::new(open(input, Purpose::Read), length);
+    let source = Source::new(open(input, Purpose::Read), length, FileHoles::default());
     let output = open(output, Purpose::Write);
     Disks::new(ports, vec![source], output, leak(memory))
 }

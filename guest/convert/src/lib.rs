@@ -15,6 +15,7 @@ pub mod config;
 pub mod disks;
 pub mod engine;
 pub mod failure;
+pub mod holes;
 mod layer;
 pub mod pool;
 pub mod report;

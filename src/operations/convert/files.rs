@@ -5,6 +5,8 @@
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use guest_protocol::DataList;
+
 use crate::config::{ConvertConfig, DiskFormat};
 use crate::files::{InputFile, NewFile, OutputFile, OutputOptions};
 use crate::operations::written;
@@ -93,8 +95,11 @@ impl Files {
         self.cancel.cancel();
     }
 
-    /// Puts the output in place; returns warnings.
-    pub(super) fn commit(&self) -> Result<Vec<String>, RunError> {
+    /// Puts the output in place; returns warnings. `data` is where what was read was said to have data.
+    pub(super) fn commit(&self, data: &[DataList<'_>]) -> Result<Vec<String>, RunError> {
+        for (input, data) in self.inputs.iter().zip(data) {
+            input.check_holes(data)?;
+        }
         // Once the output is in place there is as little as possible that could keep the run.
         let inputs = self.inputs.iter();
         let grown: Vec<_> = inputs.filter_map(|input| input.check_unchanged()).collect();

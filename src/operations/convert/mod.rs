@@ -6,15 +6,14 @@
 //! of an image names no other file, and no larger disk than it may.
 
 mod advice;
+mod configuration;
 mod disks;
 mod end;
 mod files;
 mod header;
 mod session;
 
-use std::os::unix::ffi::OsStringExt;
-
-use guest_protocol::Payload;
+use guest_protocol::{DataList, Payload};
 
 pub use super::session::ProtocolError;
 pub use session::{Complaint, ComplaintKind, Session};
@@ -22,10 +21,11 @@ pub use session::{Complaint, ComplaintKind, Session};
 use crate::config::{ConvertConfig, DiskFormat, ProgressPercent};
 use crate::machine::{self, Machine};
 use crate::operations::beginning::{self, Beginning};
-use crate::operations::ports::{SerialPorts, configuration_frame, does_not_fit};
+use crate::operations::ports::SerialPorts;
 use crate::report::{Console, ConsoleOptions, OutputFormat};
 use crate::runtime::{GuestEnd, Operation, Outcome, ReportSource, RunError, Watched};
 use crate::sandbox::calls;
+use configuration::Configuration;
 use disks::Disks;
 use files::Files;
 
@@ -35,6 +35,8 @@ pub static GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/convert.elf"
 /// What has to be read or written when a run has ended, whatever came of it.
 struct Conversion {
     files: Files,
+    /// Where the files that are read were said to have data.
+    data: Vec<DataList<'static>>,
     disks: Disks,
     session: Session,
     /// Whether the output has as many bytes as the disk, so that those written tell how much is done.
@@ -115,19 +117,21 @@ fn start(config: &ConvertConfig, beginning: &Beginning) -> Result<(Conversion, O
     let disks = Disks::new(&files, &machine)?;
     let helped = disks.add_to(&mut machine)?;
     let reports = Reports::new(config, &console);
-    let ports = SerialPorts::new(&frame(config, &files, reports)?)?;
+    let Configuration { frame, data } = Configuration::new(config, &files.inputs, reports)?;
+    let ports = SerialPorts::new(&frame)?;
     let vcpu = ports.boot(machine, Some(helped), GUEST)?;
 
     let placing = files.placing();
     let runner = beginning
         .runner(vcpu, &placing, disks.workers())
-        .main_calls(&calls::finish_device())
+        .main_calls(&calls::find_holes().and(&calls::finish_device()))
         .helping_calls(&calls::read_file())
         // The head of an image that was written is looked at.
         .main_calls(&calls::read_file())
         .signals(signals)
         .confined(config.sandbox);
     let mut conversion = Conversion {
+        data,
         session: Session::new(config.digest.is_some()),
         files: files.share(),
         disks,
@@ -140,36 +144,6 @@ fn start(config: &ConvertConfig, beginning: &Beginning) -> Result<(Conversion, O
     };
     let outcome = ports.listen(runner).run(&mut conversion, console)?;
     Ok((conversion, outcome))
-}
-
-/// What the guest is told.
-fn frame(config: &ConvertConfig, files: &Files, reports: Reports) -> Result<Vec<u8>, RunError> {
-    let mut lengths = files.inputs.iter().map(|input| input.len());
-    let message = guest_protocol::ConvertConfig {
-        transport: guest_protocol::Transport::Serial.into(),
-        progress_percent: reports.progress.percent().into(),
-        input_length: lengths.next().unwrap_or(0),
-        backing_lengths: lengths.collect(),
-        input_format: config.claimed.map_or("", |format| format.name()).to_owned(),
-        allow: config
-            .allowed
-            .iter()
-            .map(|reason| reason.name().to_owned())
-            .collect(),
-        largest_disk: config.max_output_size,
-        snapshot: config.snapshot.clone().unwrap_or_default().into_vec(),
-        output_format: match config.output_format {
-            DiskFormat::Raw => guest_protocol::ConvertFormat::Raw,
-            DiskFormat::Qcow2 => guest_protocol::ConvertFormat::Qcow2,
-        }
-        .into(),
-        digest: match config.digest {
-            Some(_) => guest_protocol::Digest::Sha256,
-            None => guest_protocol::Digest::None,
-        }
-        .into(),
-    };
-    configuration_frame(&message).map_err(does_not_fit)
 }
 
 fn console_options(config: &ConvertConfig) -> ConsoleOptions {
@@ -263,7 +237,7 @@ impl Operation for Conversion {
     }
 
     fn commit(&mut self) -> Result<Vec<String>, RunError> {
-        self.files.commit()
+        self.files.commit(&self.data)
     }
 
     fn make_durable(&mut self) -> Vec<String> {

@@ -19,6 +19,7 @@ use guest_kit::testing::disk::{Change, FakeDisk};
 use guest_kit::testing::memory::leak;
 use guest_kit::testing::ports_with;
 use guest_kit::virtio::block::{BlockDevice, F_WRITE_ZEROES, Purpose};
+use guest_protocol::DataList;
 use support::Put::{Compressed, Data, Hole, Zero};
 use support::mutate::images;
 use support::qcow2::Qcow2;
@@ -27,6 +28,7 @@ use support::vmdk::Vmdk;
 use super::*;
 use crate::backing_chain::Wish;
 use crate::disks::Source;
+use crate::holes::FileHoles;
 use crate::pool::PAGE;
 
 /// Records the counts, which must never fall, and those up to which there were holes.
@@ -97,6 +99,8 @@ struct Setup {
     memory: usize,
     allowed: ReasonSet,
     snapshot: &'static [u8],
+    /// Where the files may have data. Those without a list may have it everywhere.
+    lists: Vec<DataList<'static>>,
 }
 
 impl Default for Setup {
@@ -109,6 +113,7 @@ impl Default for Setup {
             memory: (1 << 20) - 2 * PAGE,
             allowed: ReasonSet::EMPTY.with(Reason::UnknownFormat),
             snapshot: b"",
+            lists: Vec::new(),
         }
     }
 }
@@ -138,9 +143,12 @@ impl Setup {
         let open = |disk: &Rc<FakeDisk>, purpose| {
             BlockDevice::init(Rc::clone(disk), leak(0x1_0000), purpose, SLOTS, |_| {}).unwrap()
         };
-        let sources = disks.iter().zip(files).map(|(disk, file)| {
-            let device = open(disk, Purpose::Read);
-            Source::new(device, file.len() as u64)
+        let sources = disks.iter().zip(files).enumerate();
+        let sources = sources.map(|(index, (disk, file))| {
+            let (device, length) = (open(disk, Purpose::Read), file.len() as u64);
+            let list = self.lists.get(index);
+            let holes = list.map(|list| FileHoles::new(list, length));
+            Source::new(device, length, holes.unwrap_or_default())
         });
         let output = open(&target, Purpose::Write);
         let mut disks = Disks::new(&ports, sources.collect(), output, leak(2 * PAGE));
@@ -746,3 +754,6 @@ fn tables_of_data_that_lie_far_apart_are_all_written() {
 
 #[path = "chain_tests.rs"]
 mod chain;
+
+#[path = "hole_tests.rs"]
+mod holes;

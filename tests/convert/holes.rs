@@ -1,0 +1,95 @@
+//! Files with holes: what an image shows as data and its file has a hole for is zero, and is not read.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::process::Command;
+
+use crate::common::{Finished, needs_kvm, random, skip, test};
+use crate::{Conversion, assert_same};
+
+const MIB: u64 = 1 << 20;
+const DATA: usize = 100_000;
+
+/// A file of `length` bytes with data at `at` alone. Returns false where the file system makes no holes.
+fn make_sparse(path: &Path, length: u64, at: u64) -> bool {
+    let file = File::create(path).unwrap();
+    file.set_len(length).unwrap();
+    file.write_all_at(&random(DATA, 3), at).unwrap();
+    let has_holes = file.metadata().unwrap().blocks() < length / 1024;
+    if !has_holes {
+        skip("the file system makes no holes");
+    }
+    has_holes
+}
+
+/// How many bytes of the image a run has read.
+fn bytes_read(finished: &Finished) -> u64 {
+    let lines = finished.stdout.lines();
+    let objects = lines.map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let mut stats = objects.filter(|object| object["type"] == "stats");
+    stats.next().unwrap()["disks"][0]["bytes_read"]
+        .as_u64()
+        .unwrap()
+}
+
+fn with_stats(conversion: Conversion) -> Conversion {
+    ["--stats", "--format", "json"]
+        .into_iter()
+        .fold(conversion, Conversion::arg)
+}
+
+#[test]
+fn a_raw_disk_of_a_tebibyte_is_converted_without_its_holes_being_read() {
+    needs_kvm!();
+    let at = 700 * 1024 * MIB + 5000;
+    for format in ["raw", "qcow2"] {
+        let conversion = with_stats(Conversion::new())
+            .arg("--image-format")
+            .arg("raw");
+        if !make_sparse(&conversion.image(), 1024 * 1024 * MIB, at) {
+            return;
+        }
+        let conversion = conversion.arg("--output-format").arg(format);
+        let finished = conversion.run();
+        assert_eq!(finished.code(), Some(0), "{finished:?}");
+        let read = bytes_read(&finished);
+        assert!(read < MIB, "{format}: {read}");
+        if format == "raw" {
+            let mut found = vec![0; DATA];
+            let disk = File::open(conversion.disk()).unwrap();
+            disk.read_exact_at(&mut found, at).unwrap();
+            assert_same(&found, &random(DATA, 3), format);
+        }
+    }
+}
+
+#[test]
+fn room_that_an_image_has_taken_ahead_is_not_read_and_is_zero() {
+    needs_kvm!();
+    let version = Command::new("qemu-img").arg("--version").output();
+    if !version.is_ok_and(|version| version.status.success()) {
+        return skip("there is no qemu-img");
+    }
+    for preallocation in ["metadata", "falloc"] {
+        let conversion = with_stats(Conversion::new());
+        let raw = conversion.path("raw");
+        if !make_sparse(&raw, 64 * MIB, 20 * MIB) {
+            return;
+        }
+        let made = Command::new("qemu-img")
+            .args(["convert", "-O", "qcow2", "-o"])
+            .arg(format!("preallocation={preallocation}"))
+            .args([&raw, &conversion.image()])
+            .status();
+        assert!(made.unwrap().success());
+        let image = File::open(conversion.image()).unwrap();
+        image.sync_all().unwrap();
+        let finished = conversion.run();
+        assert_eq!(finished.code(), Some(0), "{finished:?}");
+        let (found, expected) = (fs::read(conversion.disk()), fs::read(&raw));
+        assert_same(&found.unwrap(), &expected.unwrap(), preallocation);
+        let read = bytes_read(&finished);
+        assert!(read < 4 * MIB, "{preallocation}: {read}");
+    }
+}
