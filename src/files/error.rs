@@ -306,9 +306,9 @@ pub enum FileError {
         offset: u64,
     },
 
-    /// A file was written to after it had been put in place.
+    /// A file was written to after the run had finished it or given it up, in place or not.
     #[error(
-        "cannot write the {role} {} at offset {offset}: it is complete and in place",
+        "cannot write the {role} {} at offset {offset}: it has been finished or given up",
         quote_path(path)
     )]
     Sealed {
