@@ -122,7 +122,7 @@ pub enum FileError {
     /// In the folder of a file that is written names can be made and not taken away.
     #[error(
         "cannot create the {role} {}: the empty file {}, which was made to try out its folder, \
-         cannot be removed: {}; remove it, and choose another folder",
+         cannot be removed: {}; choose another folder, and remove it once this one allows that",
         quote_path(path),
         quote_path(left),
         reason(source)
