@@ -5,12 +5,13 @@
 mod common;
 
 use std::fs::File;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::files::assert_same_large;
-use common::loop_device::{Loop, Mounted, make_ext4};
+use common::loop_device::{Loop, Mounted, claim, make_ext4};
+use common::memory_device::MemoryDevice;
 use common::{Files, Finished, Vmm, leave_out, needs_kvm, random, skip, test};
 use rustix::process::Signal;
 
@@ -147,13 +148,7 @@ fn a_device_that_is_in_use_is_refused_unless_that_is_forced() {
     let Some(upper) = Loop::over(device.path()) else {
         return;
     };
-    // As a file system, swap space or device-mapper would hold it.
-    let hold = |path: String| {
-        let mut options = File::options();
-        options.read(true).custom_flags(libc::O_EXCL);
-        options.open(path).unwrap()
-    };
-    let holder = hold(upper.path().display().to_string());
+    let holder = claim(upper.path());
     let refused = || {
         let finished = Vmm::copying(&files.input(), device.path()).run();
         finished.assert_failed(3, "unmount it, or stop what uses it, or give --force");
@@ -161,7 +156,7 @@ fn a_device_that_is_in_use_is_refused_unless_that_is_forced() {
     refused();
     drop(holder);
     drop(upper);
-    let holder = hold(device.path().display().to_string());
+    let holder = claim(device.path());
     refused();
     assert!(
         std::fs::read(&below)
@@ -211,6 +206,93 @@ fn a_device_that_is_mounted_is_refused_unless_that_is_forced() {
     }
     drop(mounted);
     assert!(holds_input());
+}
+
+/// Swap space in use, until it is dropped.
+struct Swap<'a>(&'a Path);
+
+impl<'a> Swap<'a> {
+    fn on(path: &'a Path) -> Option<Self> {
+        let succeeds = |program: &str| {
+            let output = Command::new(program).arg(path).output();
+            output.is_ok_and(|output| output.status.success())
+        };
+        if !succeeds("mkswap") || !succeeds("swapon") {
+            skip("nothing can be swapped to here");
+            return None;
+        }
+        Some(Self(path))
+    }
+}
+
+impl Drop for Swap<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("swapoff").arg(self.0).status();
+    }
+}
+
+#[test]
+fn a_device_over_one_that_is_in_use_is_refused_unless_that_is_forced() {
+    needs_kvm!();
+    let files = sparse(2 * MIB);
+    // It lies on nothing in which it could be seen that both have bytes in common.
+    let Some(memory) = MemoryDevice::new(16 * MIB) else {
+        return;
+    };
+    let Some(middle) = Loop::over(memory.path()) else {
+        return;
+    };
+    let Some(upper) = Loop::over(middle.path()) else {
+        return;
+    };
+    let is_refused = || {
+        let before = std::fs::read(memory.path()).unwrap();
+        for device in [memory.path(), middle.path(), upper.path()] {
+            let finished = Vmm::copying(&files.input(), device).run();
+            finished.assert_failed(3, "unmount it, or stop what uses it, or give --force");
+        }
+        assert!(std::fs::read(memory.path()).unwrap() == before);
+    };
+    let Some(()) = make_ext4(memory.path(), None) else {
+        return;
+    };
+    let target = files.path("mounted");
+    let Some(mounted) = Mounted::new("ext4", memory.path(), &target) else {
+        return;
+    };
+    is_refused();
+    drop(mounted);
+    let Some(swap) = Swap::on(memory.path()) else {
+        return;
+    };
+    is_refused();
+    drop(swap);
+    let holder = claim(memory.path());
+    is_refused();
+    let vmm = Vmm::copying(&files.input(), upper.path());
+    vmm.args(&["--force", "--fsync"]).succeed();
+    drop(holder);
+    let input = std::fs::read(files.input()).unwrap();
+    assert!(std::fs::read(memory.path()).unwrap().starts_with(&input));
+    Vmm::copying(&files.input(), upper.path()).succeed();
+}
+
+#[test]
+fn a_device_over_a_swap_file_in_use_is_refused() {
+    needs_kvm!();
+    let files = sparse(2 * MIB);
+    let below = backing(files.path("backing"), 4 * MIB);
+    std::fs::set_permissions(&below, PermissionsExt::from_mode(0o600)).unwrap();
+    let Some(device) = Loop::over(&below) else {
+        return;
+    };
+    let Some(swap) = Swap::on(&below) else {
+        return;
+    };
+    let finished = Vmm::copying(&files.input(), device.path()).run();
+    finished.assert_failed(3, "unmount it, or stop what uses it, or give --force");
+    drop(swap);
+    Vmm::copying(&files.input(), device.path()).succeed();
 }
 
 #[test]
@@ -344,11 +426,7 @@ fn a_partition_is_written_within_its_bounds() {
     let finished = Vmm::copying(&files.input(), &partition).run();
     finished.assert_failed(3, "is too small: it has 4194304 bytes");
     // What has a partition that is in use is in use as a whole.
-    let holder = File::options()
-        .read(true)
-        .custom_flags(libc::O_EXCL)
-        .open(&partition)
-        .unwrap();
+    let holder = claim(&partition);
     let finished = Vmm::copying(&files.input(), device.path()).run();
     finished.assert_failed(3, "or give --force");
     drop(holder);

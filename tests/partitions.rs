@@ -10,8 +10,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use common::loop_device::{Loop, Mounted, make_ext4};
-use common::{Files, Vmm, needs_kvm, random, test};
+use common::loop_device::{Loop, Mounted, claim, make_ext4};
+use common::{Files, Vmm, leave_out, needs_kvm, random, test};
 
 fn main() -> std::process::ExitCode {
     common::harness::main()
@@ -161,6 +161,47 @@ fn a_neighbour_that_is_mounted_forbids_the_disk_and_not_the_partition() {
     // To read what is mounted is nobody's harm.
     Vmm::copying(&two, &one).succeed();
     assert!(fs::read(&one).unwrap() == fs::read(&two).unwrap());
+}
+
+#[test]
+fn a_device_over_a_partition_is_in_use_as_the_partition_is_and_not_as_its_neighbour() {
+    needs_kvm!();
+    let mut files = Files::random(100_000);
+    let Some((device, [one, two])) = device(&mut files) else {
+        return;
+    };
+    let over = |start: u64| {
+        let [start, length] = [start, LENGTH].map(|bytes| bytes.to_string());
+        Loop::with(device.path(), &["--offset", &start, "--sizelimit", &length])
+    };
+    let over = (
+        [Loop::over(&one), over(STARTS[0]), Loop::over(device.path())],
+        [Loop::over(&two), over(STARTS[1])],
+        over(DISK - LENGTH),
+    );
+    let ([Some(a), Some(b), Some(all)], [Some(c), Some(d)], Some(behind)) = over else {
+        return;
+    };
+    let is_refused = |device: &Loop| {
+        let before = bytes(&files.path("disk.img"), 0, DISK);
+        let finished = Vmm::copying(&files.input(), device.path()).run();
+        finished.assert_failed(HOST_FAILED, "unmount it, or stop what uses it");
+        assert!(bytes(&files.path("disk.img"), 0, DISK) == before);
+    };
+    let holder = claim(&one);
+    [&a, &b, &all].into_iter().for_each(is_refused);
+    if two.starts_with("/dev") {
+        for device in [&c, &d, &behind] {
+            Vmm::copying(&files.input(), device.path()).succeed();
+        }
+    } else {
+        leave_out("neighbours of a partition in use: a partition gets no name in /dev here");
+    }
+    drop(holder);
+    let _holder = claim(device.path());
+    for device in [&a, &b, &c, &d, &all, &behind] {
+        is_refused(device);
+    }
 }
 
 #[test]

@@ -122,7 +122,7 @@ pub enum FileError {
     /// In the folder of a file that is written names can be made and not taken away.
     #[error(
         "cannot create the {role} {}: the empty file {}, which was made to try out its folder, \
-         cannot be removed: {}; remove it, and choose another folder",
+         cannot be removed: {}; choose another folder, and remove it once this one allows that",
         quote_path(path),
         quote_path(left),
         reason(source)
@@ -306,9 +306,9 @@ pub enum FileError {
         offset: u64,
     },
 
-    /// A file was written to after it had been put in place.
+    /// A file was written to after the run had finished it or given it up, in place or not.
     #[error(
-        "cannot write the {role} {} at offset {offset}: it is complete and in place",
+        "cannot write the {role} {} at offset {offset}: it has been finished or given up",
         quote_path(path)
     )]
     Sealed {

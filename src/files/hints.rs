@@ -69,7 +69,8 @@ pub(super) fn place_hint(error: &io::Error, left: Option<&Path>) -> String {
     let left = left.map_or_else(String::new, |left| {
         let left = quote_path(left);
         format!(
-            "; all of it is in {left}, which cannot be removed: give it its name (mv) or remove it"
+            "; all of it is in {left}, which cannot be removed now: once its folder allows that (chattr \
+             -ia, if it has become append-only or immutable), give it its name (mv) or remove it"
         )
     });
     format!("{}{left}", why_not_placed(error))
@@ -122,6 +123,7 @@ mod tests {
             (forgotten_hint(true), "too many scattered pieces"),
             (wanted(Role::Input), "block device"),
             (wanted(Role::Output), "/dev/null"),
+            (&place_hint(&denied, Some(Path::new("b"))), "chattr -ia"),
         ] {
             assert!(hint.contains(part), "{hint} does not say {part}");
         }

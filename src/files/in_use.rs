@@ -3,7 +3,7 @@
 //! space and volumes; it does not tell of those on a loop device that lies on it, since a loop device
 //! does not claim what it lies on.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,8 @@ use super::layers::{Layers, folder_of, node_in, number};
 use super::system::{open, statat};
 
 /// Whether a file system or swap space in use has bytes in common with the device with this number, or a
-/// device with such bytes is claimed, as volumes claim theirs. What cannot be found out is taken for no.
+/// device with such bytes is claimed, as volumes claim theirs: one that lies on this device, that this
+/// device lies on, or that lies in the same place as this one. What cannot be found out is taken for no.
 pub(super) fn is_in_use(device: u64) -> bool {
     let layers = Layers::of(Identity::of_block_device(device));
     // A device in use may have no name in /dev, as in a container.
@@ -25,6 +26,7 @@ pub(super) fn is_in_use(device: u64) -> bool {
         .chain(btrfs_devices())
         .chain(swap_devices());
     used.any(|node| layers.share_with(Identity::of_block_device(node)))
+        || swap_files().any(|file| layers.lie_on(&file))
         || is_claimed(&layers, device)
 }
 
@@ -79,8 +81,17 @@ fn is_claimed(layers: &Layers, device: u64) -> bool {
         let shares =
             |node| disk_of(node) != own_disk && layers.share_with(Identity::of_block_device(node));
         node_in(&entry.path()).is_some_and(shares)
-            && cannot_be_claimed(&device_path(&entry.file_name().to_string_lossy()))
+            && claim(&entry.file_name()) == Err(Errno::BUSY)
+            && !has_free_part(&entry.path())
     })
+}
+
+/// Whether a disk has a partition that can be claimed. Then whoever has claimed the disk has claimed
+/// another of its partitions, which is a device of its own here, and none of what lies between them.
+fn has_free_part(disk: &Path) -> bool {
+    let entries = fs::read_dir(disk).into_iter().flatten().flatten();
+    let mut parts = entries.filter(|entry| entry.path().join("partition").exists());
+    parts.any(|part| claim(&part.file_name()).is_ok())
 }
 
 /// The path of the device that sysfs has under this name, which stands for slashes by exclamation marks.
@@ -88,9 +99,10 @@ fn device_path(name: &str) -> PathBuf {
     Path::new("/dev").join(name.replace('!', "/"))
 }
 
-fn cannot_be_claimed(device: &Path) -> bool {
+/// Claims the device that sysfs has under this name for a moment.
+fn claim(name: &OsStr) -> Result<(), Errno> {
     let flags = OFlags::RDONLY | OFlags::EXCL | OFlags::CLOEXEC;
-    matches!(open(device, flags, Mode::empty()), Err(Errno::BUSY))
+    open(&device_path(&name.to_string_lossy()), flags, Mode::empty()).map(drop)
 }
 
 /// The folder of the whole disk that the device with this number is or is a partition of.
@@ -104,10 +116,14 @@ fn disk_of(node: u64) -> Option<PathBuf> {
 
 /// Whether the system swaps to this file.
 pub(super) fn is_swap_file(file: &Stat) -> bool {
-    swaps().iter().any(|swap| {
-        statat(CWD, &swap.path, AtFlags::empty())
-            .is_ok_and(|other| Identity::of(&other) == Identity::of(file))
-    })
+    swap_files().any(|other| other == Identity::of(file))
+}
+
+/// The files that the system swaps to.
+fn swap_files() -> impl Iterator<Item = Identity> {
+    let files = swaps().into_iter().filter(|swap| swap.is_file);
+    let found = files.filter_map(|swap| statat(CWD, &swap.path, AtFlags::empty()).ok());
+    found.map(|file| Identity::of(&file))
 }
 
 /// A file or device that the system swaps to.

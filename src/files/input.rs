@@ -3,8 +3,8 @@
 //! gains some a warning: neither is silently copied wrong.
 //!
 //! System calls after [`InputFile::open`]: `preadv` for the disk, `fstat` and `lseek` for
-//! [`InputFile::check_unchanged`], `lseek` for [`InputFile::holes`], and `lseek` and `pread` for
-//! [`InputFile::check_holes`].
+//! [`InputFile::check_unchanged`], `lseek` for [`InputFile::holes`], and `fstat`, `lseek` and
+//! `pread` for [`InputFile::check_holes`].
 
 use std::io;
 use std::os::fd::AsFd;

@@ -35,6 +35,8 @@ struct Layer {
     /// Whether it takes all of them. A file has only some of the bytes of its file system's device, and
     /// the kernel does not tell which.
     whole: bool,
+    /// Whether what lies on it has claimed it, as volumes claim their devices. A loop device does not.
+    held: bool,
 }
 
 impl Layers {
@@ -48,6 +50,7 @@ impl Layers {
                 .block_device()
                 .map(|node| size(node).unwrap_or(0..u64::MAX)),
             whole: true,
+            held: false,
         }];
         while let Some(upper) = next.pop() {
             for layer in directly_below(&upper) {
@@ -81,11 +84,13 @@ impl Layers {
         self.top.is_same(other) || self.below.iter().any(is_it)
     }
 
-    /// Whether the device `other` lies on this one or has bytes in common with it. A device over a file
-    /// has none in common with that of the file's own file system, which knows what is the file's.
+    /// Whether somebody who uses the device `other` uses bytes of this one. A device over a file has none
+    /// in common with that of the file's own file system, which knows what is the file's; and who uses a
+    /// device that this one has claimed is this one.
     pub(super) fn share_with(&self, other: Identity) -> bool {
         let other = Self::of(other);
-        let meets = |layer: &Layer| layer.whole && other.is_met_by(layer);
+        let is_other = |layer: &Layer| !layer.held && layer.identity.is_same(&other.top);
+        let meets = |layer: &Layer| layer.whole && (is_other(layer) || other.is_met_by(layer));
         other.lie_on(&self.top) || self.below.iter().any(meets)
     }
 }
@@ -125,12 +130,14 @@ fn directly_below(upper: &Layer) -> Vec<Layer> {
             identity: Identity::of_block_device(node),
             range: size(node),
             whole: false,
+            held: false,
         }]);
     };
-    let layer = |identity, range| Layer {
+    let layer = |identity, range, held| Layer {
         identity,
         range,
         whole: upper.whole,
+        held,
     };
     let behind = |start: u64| {
         let range = upper.range.as_ref()?;
@@ -143,17 +150,18 @@ fn directly_below(upper: &Layer) -> Vec<Layer> {
         let device = |folder: &Path| node_in(folder).map(Identity::of_block_device);
         let slaves = slaves
             .flatten()
-            .filter_map(|slave| Some(layer(device(&slave.path())?, None)));
+            .filter_map(|slave| Some(layer(device(&slave.path())?, None, true)));
         let disk = count(&folder.join("start"))
             .filter(|_| folder.join("partition").exists())
             .and_then(|start| {
                 let range = behind(start.checked_mul(SECTOR)?);
-                Some(layer(device(folder.parent()?)?, range))
+                // Who claims a part of a disk keeps others from claiming all of it.
+                Some(layer(device(folder.parent()?)?, range, upper.held))
             });
         layers.extend(slaves.chain(disk));
     }
     if let Some(backing) = loop_device::backing(node, folder.as_deref()) {
-        layers.push(layer(backing.identity, behind(backing.offset)));
+        layers.push(layer(backing.identity, behind(backing.offset), false));
     }
     layers
 }
@@ -171,4 +179,41 @@ pub(super) fn number(text: &str) -> Option<u64> {
 
 fn count(path: &Path) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A device of which the kernel knows nothing.
+    fn device(minor: u32) -> Identity {
+        Identity::of_block_device(makedev(4000, minor))
+    }
+
+    #[test]
+    fn who_uses_what_a_device_lies_on_uses_its_bytes_unless_the_device_has_claimed_it() {
+        let lower = Layer {
+            identity: device(1),
+            range: None,
+            whole: true,
+            held: false,
+        };
+        let over = |lower: Layer| Layers {
+            top: device(0),
+            below: vec![lower],
+        };
+        let held = Layer {
+            held: true,
+            ..lower.clone()
+        };
+        // The device of a file system, of which a file has some bytes.
+        let partly = Layer {
+            whole: false,
+            ..lower.clone()
+        };
+        for (lower, shares) in [(lower, true), (held, false), (partly, false)] {
+            assert_eq!(over(lower.clone()).share_with(device(1)), shares);
+            assert!(!over(lower).share_with(device(2)));
+        }
+    }
 }

@@ -2,8 +2,8 @@
 //! file that takes its name when it is complete; what it replaces is never cut short. A device such
 //! as /dev/null is written in place. A FIFO or a terminal is refused: nobody may be there to read.
 //!
-//! System calls after [`NewFile::create`]: `write`, `fstat`, `fchmod`, `linkat`, `renameat`, `renameat2`
-//! and `unlinkat`, relative to descriptors that are open, in [`NewFile::save`]; `unlinkat` and `close`
+//! System calls after [`NewFile::create`]: `write`, `fstat`, `fchmod`, `fchown`, `linkat`, `renameat`,
+//! `renameat2` and `unlinkat`, relative to descriptors that are open, in [`NewFile::save`]; `unlinkat` and `close`
 //! when it is dropped.
 
 use std::io;

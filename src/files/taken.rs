@@ -44,20 +44,34 @@ impl Taken {
         let (Some(before), Some(handle)) = (&place.existing, &place.handle) else {
             return Self::ByAnother { had: false };
         };
-        let Ok(now) = fstat(handle) else {
-            return Self::AsBefore;
+        Self::judge(before, fstat(handle), has_list, leads)
+    }
+
+    /// What has the name whose file had the properties `before` when the run began, and has those of
+    /// `now`.
+    fn judge(
+        before: &Stat,
+        now: Result<Stat, Errno>,
+        has_list: bool,
+        leads: impl FnOnce() -> Option<bool>,
+    ) -> Self {
+        // A file system on a network forgets a file that somebody else has removed or replaced.
+        let Ok(now) = now else {
+            return Self::ByAnother { had: true };
         };
         let has_lost_a_name = now.st_nlink < before.st_nlink;
+        let is_untouched = changed(&now) == changed(before);
         let found = match Self::compare(before, &now, has_list) {
             // To take a name away changes the file, and what else has changed it is not seen any more.
             Self::AsBefore if has_lost_a_name => Self::Touched,
             found => found,
         };
         let is_another = match found {
-            Self::AsBefore => false,
+            Self::AsBefore if is_untouched => false,
             // To give a file another name changes it too, in a way that is not seen here.
             Self::Touched => leads() != Some(true),
             _ if has_lost_a_name => leads() != Some(true),
+            // It may have been written to when it had another name already.
             _ => leads() == Some(false),
         };
         if is_another {
@@ -69,15 +83,14 @@ impl Taken {
 
     /// What has become of the file with these properties, if it still has the name.
     fn compare(before: &Stat, now: &Stat, has_list: bool) -> Self {
-        let changed = (now.st_ctime, now.st_ctime_nsec);
         // Who writes changes both times.
-        let written = changed == (now.st_mtime, now.st_mtime_nsec);
+        let written = changed(now) == (now.st_mtime, now.st_mtime_nsec);
         if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid) {
             Self::GivenAway
         } else if now.st_mode != before.st_mode {
             let allows = if has_list { OWNER } else { now.st_mode };
             Self::Changed { allows }
-        } else if changed == (before.st_ctime, before.st_ctime_nsec) || (written && !has_list) {
+        } else if changed(now) == changed(before) || (written && !has_list) {
             Self::AsBefore
         } else {
             Self::Touched
@@ -126,5 +139,47 @@ impl Taken {
                  replaced; only the user who ran vmm may use the new one",
             ),
         }
+    }
+}
+
+/// When something of the file was last changed, in seconds and nanoseconds.
+fn changed(file: &Stat) -> (i64, u64) {
+    (file.st_ctime, file.st_ctime_nsec)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn an_old_file_that_cannot_be_looked_at_any_more_has_been_exchanged() {
+        let file = tempfile::tempfile().unwrap();
+        let before = fstat(&file).unwrap();
+        for errno in [Errno::STALE, Errno::IO, Errno::NOTCONN] {
+            let found = Taken::judge(&before, Err(errno), false, || None);
+            assert_eq!(found, Taken::ByAnother { had: true });
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_written_to_has_its_name_unless_it_is_known_to_have_lost_it() {
+        let file = tempfile::tempfile().unwrap();
+        let before = fstat(&file).unwrap();
+        let mut now = before;
+        (now.st_ctime, now.st_mtime) = (before.st_ctime + 1, before.st_ctime + 1);
+        now.st_mtime_nsec = now.st_ctime_nsec;
+        for (leads, found) in [
+            (Some(true), Taken::AsBefore),
+            // A file system without hard links.
+            (None, Taken::AsBefore),
+            (Some(false), Taken::ByAnother { had: true }),
+        ] {
+            assert_eq!(Taken::judge(&before, Ok(now), false, || leads), found);
+        }
+        let not_asked = || unreachable!("nothing was changed");
+        let found = Taken::judge(&before, Ok(before), false, not_asked);
+        assert_eq!(found, Taken::AsBefore);
     }
 }

@@ -107,8 +107,13 @@ impl Helped {
         any
     }
 
+    /// Whether no device is ever helped.
+    pub(super) fn has_none(&self) -> bool {
+        self.slots.is_empty()
+    }
+
     /// Whether the devices are helped at present.
-    fn is_on(&self) -> bool {
+    pub(super) fn is_on(&self) -> bool {
         self.helps.load(Ordering::SeqCst) && !self.works.load(Ordering::SeqCst)
     }
 

@@ -68,6 +68,9 @@ impl IdlePort {
     /// Makes what looks at the queues of the helped devices all the time when that is of use, if it
     /// ever can be on this machine.
     pub(super) fn make_poller(&self) -> io::Result<Option<Arc<Poller>>> {
+        if self.helped.has_none() {
+            return Ok(None);
+        }
         let poller = Poller::new(self.helped.clone())?.map(Arc::new);
         Ok(poller.map(|poller| self.poller.get_or_init(|| poller).clone()))
     }
@@ -133,7 +136,9 @@ impl IdlePort {
             _ => alone.saturating_sub(TOGETHER),
         };
         self.alone.store(alone, Ordering::Relaxed);
+        // Where nothing is helped the poller would look in vain, and its thread has a disk of its own.
         if alone == ALONE
+            && self.helped.is_on()
             && let Some(poller) = self.poller.get()
         {
             poller.call();
@@ -302,5 +307,31 @@ mod tests {
         let waits = u64::from(3 * ALONE + TOGETHER + 1);
         let of_the_scene = 1;
         assert_eq!(scene.port.visits(), waits + of_the_scene);
+    }
+
+    #[test]
+    fn nobody_polls_where_nothing_is_helped() {
+        let scene = Scene::new();
+        let (line, devices) = (scene.disk.line.clone(), scene.disk.devices());
+        let port = IdlePort::new(line, devices, Vec::new(), Ender::default());
+        assert!(port.make_poller().unwrap().is_none());
+
+        let mut scene = Scene::new();
+        let Some(poller) = scene.port.make_poller().unwrap() else {
+            assert_eq!(available_parallelism().unwrap().get(), 1);
+            return;
+        };
+        // A guest that has been away ends helping.
+        scene.disk.request();
+        std::thread::sleep(ABSENCE);
+        scene.port.look_after_guest();
+        assert!(scene.disk.driver.pop_used().is_some());
+        for _ in 0..2 * ALONE {
+            scene.disk.request();
+            scene.disk.block.handle_kick(0);
+            scene.port.wait();
+            assert!(scene.disk.driver.pop_used().is_some());
+        }
+        assert!(!poller.is_called());
     }
 }

@@ -83,7 +83,8 @@ impl Vcpu {
 
     /// Makes what looks at the queues of the devices that are helped all the time, while the guest
     /// has a single request under way. It is to have a place on the thread of one of them:
-    /// [`WithPoller`](super::WithPoller). `None` where it is of no use, as with a single processor.
+    /// [`WithPoller`](super::WithPoller). `None` where it is of no use, as with a single processor
+    /// or if no device is helped.
     ///
     /// # Errors
     ///

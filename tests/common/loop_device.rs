@@ -1,6 +1,8 @@
 //! Block devices over files, where this user may make some.
 
 use std::cell::RefCell;
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -134,6 +136,13 @@ pub(crate) fn make_ext4(device: &Path, content: Option<&Path>) -> Option<()> {
         return None;
     }
     Some(())
+}
+
+/// Somebody who has claimed the device, as a file system, swap space or device-mapper does.
+pub(crate) fn claim(device: &Path) -> File {
+    let mut options = File::options();
+    options.read(true).custom_flags(libc::O_EXCL);
+    options.open(device).unwrap()
 }
 
 /// Something that is mounted. It is unmounted when it is dropped.

@@ -19,6 +19,7 @@ pub(crate) mod fuse;
 pub(crate) mod harness;
 pub(crate) mod image;
 pub(crate) mod loop_device;
+pub(crate) mod memory_device;
 pub(crate) mod operation;
 pub(crate) mod process;
 pub(crate) mod program;

@@ -193,6 +193,22 @@ fn a_reported_error_is_part_of_the_reason() {
 }
 
 #[test]
+fn an_error_is_not_taken_back_by_a_claim_of_success() {
+    for op in ["read", "verify"] {
+        let error = error_message(op, "input", 7, 1, "never mind");
+        for program in [
+            program().say(&error).then(&copy(SECTORS)),
+            copy(SECTORS).say(&error),
+        ] {
+            refused(
+                program.claim_success(SECTORS).exit(0),
+                "claimed success all the same: [ERROR] error op=",
+            );
+        }
+    }
+}
+
+#[test]
 fn progress_that_cannot_be_is_refused() {
     for (current, total, complaint) in [
         (0, 50, "progress that does not rise: 0 sectors after 0"),

@@ -192,6 +192,27 @@ fn a_file_that_was_exchanged_meanwhile_is_not_replaced() {
 }
 
 #[test]
+fn a_file_that_comes_to_the_name_of_one_that_is_written_to_meanwhile_is_not_replaced() {
+    let folder = folder();
+    let [path, renamed] = ["statistics", "statistics.old"].map(|name| folder.path().join(name));
+    for naming in [Naming::Unnamed, Naming::Hidden] {
+        std::fs::write(&path, "old").unwrap();
+        let file = NewFile::create_named(Role::Statistics, &path, naming).unwrap();
+        // The times of a file may count in hundredths of a second.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::fs::rename(&path, &renamed).unwrap();
+        std::fs::write(&path, "other").unwrap();
+        std::fs::write(&renamed, "older").unwrap();
+        let error = file.save(b"statistics").unwrap_err().to_string();
+        assert!(error.contains("something has come to its name"), "{error}");
+        drop(file);
+        assert_eq!(std::fs::read(&path).unwrap(), b"other");
+        assert_eq!(std::fs::read(&renamed).unwrap(), b"older");
+        assert_eq!(names(&folder), ["statistics", "statistics.old"]);
+    }
+}
+
+#[test]
 fn a_file_whose_old_one_was_removed_meanwhile_gets_the_free_name() {
     let folder = folder();
     let path = folder.path().join("statistics");

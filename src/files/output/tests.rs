@@ -454,19 +454,26 @@ fn what_was_written_can_be_read_back_and_the_rest_reads_as_zeros() {
 }
 
 #[test]
-fn an_output_in_place_cannot_be_written_any_more() {
-    let setup = Setup::new(700);
-    let output = setup.create("copy").unwrap();
-    copy(&output, 700).unwrap();
-    output.commit().unwrap();
-    assert!(
-        write(&output, 0, &[0; 512])
-            .unwrap_err()
-            .to_string()
-            .contains("in place")
-    );
-    output.commit().unwrap();
-    assert_eq!(fs::read(setup.path("copy")).unwrap(), content(700));
+fn an_output_that_is_judged_in_place_or_given_up_cannot_be_written_any_more() {
+    let ends: [fn(&OutputFile); 3] = [
+        |output| output.seal().unwrap(),
+        |output| drop(output.commit().unwrap()),
+        OutputFile::discard,
+    ];
+    for (end, is_kept) in ends.into_iter().zip([true, true, false]) {
+        let setup = Setup::new(700);
+        let output = setup.create("copy").unwrap();
+        copy(&output, 700).unwrap();
+        end(&output);
+        let error = write(&output, 0, &[0; 512]).unwrap_err().to_string();
+        // It says no more than what is true of all three.
+        assert!(error.contains("finished or given up"), "{error}");
+        assert!(!error.contains("in place"), "{error}");
+        if is_kept {
+            output.commit().unwrap();
+            assert_eq!(fs::read(setup.path("copy")).unwrap(), content(700));
+        }
+    }
 }
 
 #[test]

@@ -162,27 +162,34 @@ impl Session {
         if self.is_mid_frame() {
             return Err("the guest ended in the middle of a message".to_owned());
         }
-        match self.account.completion() {
-            Some((count, true)) if count == self.sectors => match self.account.lacks_digest() {
-                true => Err("the guest gave no digest of what it copied".to_owned()),
-                false => Ok(()),
-            },
-            Some((count, true)) => Err(format!(
+        match (self.account.completion(), &self.error_line) {
+            (Some((_, true)), Some(line)) => Err(format!(
+                "the guest reported an error and claimed success all the same: {line}"
+            )),
+            (Some((count, true)), None) if count == self.sectors => {
+                match self.account.lacks_digest() {
+                    true => Err("the guest gave no digest of what it copied".to_owned()),
+                    false => Ok(()),
+                }
+            }
+            (Some((count, true)), None) => Err(format!(
                 "the guest claimed success with {count} of {} sectors",
                 self.sectors
             )),
-            Some((count, false)) => Err(format!(
-                "the guest gave up after {count} of {} sectors{}",
-                self.sectors,
-                self.error_suffix()
+            (Some((count, false)), line) => {
+                let suffix = line
+                    .as_ref()
+                    .map_or_else(String::new, |line| format!(": {line}"));
+                Err(format!(
+                    "the guest gave up after {count} of {} sectors{suffix}",
+                    self.sectors
+                ))
+            }
+            (None, Some(line)) => Err(format!("{NO_COMPLETION}: {line}")),
+            (None, None) => Err(format!(
+                "{NO_COMPLETION}, which has to be its last message (docs/guest.md); if it speaks \
+                 plain text, that takes --protocol text"
             )),
-            None => Err(match &self.error_line {
-                Some(line) => format!("{NO_COMPLETION}: {line}"),
-                None => format!(
-                    "{NO_COMPLETION}, which has to be its last message (docs/guest.md); if it speaks \
-                     plain text, that takes --protocol text"
-                ),
-            }),
         }
     }
 
@@ -191,7 +198,9 @@ impl Session {
     pub fn complaint(&self) -> Option<String> {
         match (self.protocol, self.account.completion()) {
             (Protocol::Text, _) => None,
-            (_, Some((_, true))) => Some("the guest claimed success".to_owned()),
+            (_, Some((_, true))) if self.error_line.is_none() => {
+                Some("the guest claimed success".to_owned())
+            }
             (_, None) if self.error_line.is_none() && !self.is_mid_frame() => {
                 Some(NO_COMPLETION.to_owned())
             }
@@ -201,12 +210,6 @@ impl Session {
 
     fn is_mid_frame(&self) -> bool {
         self.decoders.iter().any(FrameDecoder::is_mid_frame)
-    }
-
-    fn error_suffix(&self) -> String {
-        self.error_line
-            .as_ref()
-            .map_or_else(String::new, |line| format!(": {line}"))
     }
 }
 

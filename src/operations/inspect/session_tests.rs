@@ -127,6 +127,14 @@ fn formats_and_reasons_exist_and_words_are_plain() {
     }
 }
 
+/// What is larger on the guest's side would be refused, and what is smaller there cut without notice.
+#[test]
+fn the_limits_are_those_of_the_parsers() {
+    assert_eq!(LONGEST_NAME, guest_formats::LONGEST_NAME);
+    assert_eq!(MOST_REFERENCES, guest_formats::MOST_REFERENCES);
+    assert_eq!(MOST_PROBLEMS, guest_formats::MOST_FAULTS);
+}
+
 #[test]
 fn each_kind_of_message_comes_so_often_and_no_more() {
     let reference = Payload::Reference(ReferenceMessage {

@@ -163,16 +163,18 @@ impl<R: Default + Send> Lane<R> {
         // Another helper no longer comes here once this round has found that help is not wanted. It
         // sees then that someone is at work.
         self.busy.fetch_add(1, Ordering::SeqCst);
-        let before = self.counters().used;
-        let round = match self.work.try_lock() {
-            Ok(mut work) => self.round(&mut work, context, Thread::OfHelper),
-            Err(TryLockError::Poisoned(poisoned)) => {
-                self.round(&mut poisoned.into_inner(), context, Thread::OfHelper)
-            }
-            // Another thread works on the queue. It may have looked at it for the last time already.
-            Err(TryLockError::WouldBlock) => Round::More,
+        // Whoever has the lock counts, so that what is counted meanwhile is this round's.
+        let helped = |mut work: MutexGuard<'_, Work<R>>| {
+            let before = self.counters().used;
+            let round = self.round(&mut work, context, Thread::OfHelper);
+            (round, self.counters().used != before)
         };
-        let used = self.counters().used != before;
+        let (round, used) = match self.work.try_lock() {
+            Ok(work) => helped(work),
+            Err(TryLockError::Poisoned(poisoned)) => helped(poisoned.into_inner()),
+            // Another thread works on the queue. It may have looked at it for the last time already.
+            Err(TryLockError::WouldBlock) => (Round::More, false),
+        };
         if round == Round::More {
             look_again();
         }
@@ -279,6 +281,13 @@ impl<R: Default + Send> Lane<R> {
             steps += 1;
         }
         Ok(Round::More)
+    }
+
+    /// Does `act` while nobody else can work on the queue.
+    #[cfg(test)]
+    pub(super) fn while_locked(&self, act: impl FnOnce()) {
+        let _work = self.lock();
+        act();
     }
 
     fn lock(&self) -> MutexGuard<'_, Work<R>> {

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::virtio::VirtioDevice;
@@ -256,4 +257,43 @@ fn what_a_helper_works_on_is_in_flight_to_the_end_of_its_round() {
     });
     assert!(!device.in_flight());
     assert_eq!(driver.used_index(), 23);
+}
+
+#[test]
+fn what_another_thread_does_meanwhile_is_not_taken_for_the_helpers_work() {
+    let (device, mut driver) = device(Script::TakeOne, VERSION_1);
+    for _ in 0..20 {
+        let head = driver.chain(&[(DATA, 1, 0)]);
+        driver.make_available(head);
+        device.handle_kick(0);
+    }
+    let head = driver.chain(&[(DATA, 1, 0)]);
+    driver.make_available(head);
+    assert!(device.serve_here(), "help is wanted");
+    let is_over = AtomicBool::new(false);
+    let counts = &device.lanes[0].counts.used;
+    thread::scope(|scope| {
+        // As the device's thread counts, at work on the queue.
+        scope.spawn(|| {
+            device.lanes[0].while_locked(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    counts.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        });
+        let mut last = counts.load(Ordering::Relaxed);
+        while counts.load(Ordering::Relaxed) == last {
+            thread::yield_now();
+        }
+        // Where both threads have one processor, they take turns now and then.
+        let (began, mut changes, mut helped) = (Instant::now(), 0, 0);
+        while changes < 50_000 && began.elapsed() < Duration::from_secs(1) {
+            helped += u32::from(device.serve_here());
+            let now = counts.load(Ordering::Relaxed);
+            changes += u32::from(now != last);
+            last = now;
+        }
+        is_over.store(true, Ordering::Relaxed);
+        assert_eq!(helped, 0);
+    });
 }

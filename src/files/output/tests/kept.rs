@@ -170,7 +170,7 @@ fn what_is_done_to_the_old_file_during_the_copy_gives_nobody_more() {
     let only_owner = "only the owner may use the new one";
     let only_user = "only the user who ran vmm may use the new one";
     type Act = fn(&Path);
-    let acts: [(&str, Act, &str); 5] = [
+    let acts: [(&str, Act, &str); 6] = [
         (
             "a list of access loses an entry",
             |path| set_list(path, &list(6, 0, 4, 4, 4, 0)),
@@ -182,6 +182,16 @@ fn what_is_done_to_the_old_file_during_the_copy_gives_nobody_more() {
                 fs::rename(path, path.with_extension("old")).unwrap();
                 fs::write(path, "another").unwrap();
                 set_mode(path, 0o600);
+            },
+            only_user,
+        ),
+        (
+            "another file takes its name, and it is written to under another",
+            |path| {
+                fs::rename(path, path.with_extension("old")).unwrap();
+                fs::write(path, "another").unwrap();
+                set_mode(path, 0o600);
+                fs::write(path.with_extension("old"), "as a log is").unwrap();
             },
             only_user,
         ),

@@ -85,7 +85,7 @@ fn a_copy_that_keeps_another_name_in_a_folder_that_becomes_append_only_is_pointe
         fs::write(setup.path("copy"), "old").unwrap();
         let output = setup.create_named("copy", naming);
         copy(&output, 700).unwrap();
-        let Some(_attribute) = Attribute::set(&setup.folder, 'a') else {
+        let Some(attribute) = Attribute::set(&setup.folder, 'a') else {
             return;
         };
         let error = output.commit().unwrap_err().to_string();
@@ -99,6 +99,14 @@ fn a_copy_that_keeps_another_name_in_a_folder_that_becomes_append_only_is_pointe
         )));
         assert_eq!(fs::read(setup.path(&left[0])).unwrap(), content(700));
         assert_eq!(fs::read(setup.path("copy")).unwrap(), b"old");
+        // What it is told to do is possible, in this order and in no other.
+        let steps = ["chattr -ia", "(mv)"].map(|step| error.find(step).unwrap());
+        assert!(steps.is_sorted(), "{error}");
+        let rename = || fs::rename(setup.path(&left[0]), setup.path("copy"));
+        assert!(rename().is_err());
+        drop(attribute);
+        rename().unwrap();
+        assert_eq!(setup.names(), ["copy"]);
     }
 }
 

@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used)]
 
-use guest_protocol::{complete_message, encode_framed, init_message, progress_message};
+use guest_protocol::{
+    complete_message, encode_framed, error_message, init_message, progress_message,
+};
 
 use super::*;
 
@@ -29,6 +31,19 @@ fn success_with_another_count_is_none() {
         let mut session = Session::new(Protocol::Protobuf, 50);
         receive(&mut session, &complete_message("copy", count, success)).unwrap();
         assert!(session.verdict().is_err());
+    }
+}
+
+#[test]
+fn success_after_an_error_is_none_and_the_error_is_the_reason() {
+    for op in ["read", "verify"] {
+        let mut session = Session::new(Protocol::Protobuf, 50);
+        receive(&mut session, &error_message(op, "input", 7, 1, "")).unwrap();
+        receive(&mut session, &complete_message("copy", 50, true)).unwrap();
+        let line = format!("[ERROR] error op={op} device=input sector=7 status=1");
+        for said in [session.verdict().unwrap_err(), session.complaint().unwrap()] {
+            assert!(said.contains(&line), "{said}");
+        }
     }
 }
 
