@@ -10,9 +10,11 @@ use crate::quote::quote_path;
 use crate::reason::reason;
 
 mod as_io;
+mod changed;
 mod distinct;
 mod role;
 
+pub use changed::ChangedError;
 pub use distinct::DistinctError;
 pub use role::Role;
 
@@ -219,35 +221,9 @@ pub enum FileError {
         source: io::Error,
     },
 
-    /// A file that is read lost bytes after it was opened.
-    #[error(
-        "cannot read the {role} {} at offset {offset}: it had {length} bytes when it was opened \
-         and has shrunk since; copy again when nothing writes to it",
-        quote_path(path)
-    )]
-    Shrank {
-        /// Which file.
-        role: Role,
-        /// The file.
-        path: PathBuf,
-        /// The first byte that is no longer there.
-        offset: u64,
-        /// Its length in bytes when it was opened.
-        length: u64,
-    },
-
-    /// The input got data where a hole was skipped.
-    #[error(
-        "cannot trust the copy of the input {}: it has data at offset {offset} where it had a hole \
-         when the copy began; copy again when nothing writes to it, or with --sparse never",
-        quote_path(path)
-    )]
-    HoleFilled {
-        /// The input.
-        path: PathBuf,
-        /// The first byte of it.
-        offset: u64,
-    },
+    /// A file changed while it was read.
+    #[error(transparent)]
+    Changed(#[from] ChangedError),
 
     /// The output would be longer than the user allows.
     #[error(

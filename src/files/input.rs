@@ -18,7 +18,7 @@ use vm_memory::VolatileSlice;
 
 use super::descriptor::Descriptor;
 use super::device;
-use super::error::{FileError, Role};
+use super::error::{ChangedError, FileError, Role};
 use super::extents::{Holes, ListBounds, data_in_holes, find_holes};
 use super::identity::{Identity, Known};
 use super::open::open_to_read;
@@ -198,12 +198,16 @@ impl InputFile {
     }
 
     /// Looks whether what was taken for a hole still is one, as `list` says. To be called when the
-    /// copy is complete.
+    /// copy is complete. `otherwise` is what the user can do else, as the end of a sentence.
     ///
     /// # Errors
     ///
     /// There is data in one, or one is no longer part of the file: the copy has zeros in its place.
-    pub fn check_holes(&self, list: &DataList<'_>) -> Result<(), FileError> {
+    pub fn check_holes(
+        &self,
+        list: &DataList<'_>,
+        otherwise: &'static str,
+    ) -> Result<(), FileError> {
         let (role, path) = (self.role, self.path.clone());
         let looked = data_in_holes(self.file.as_fd(), self.length, list)
             .and_then(|data| Ok((data, self.look_again()?)));
@@ -214,17 +218,18 @@ impl InputFile {
             source: errno.into(),
         })?;
         if let Some(offset) = data {
-            return Err(FileError::HoleFilled { path, offset });
-        }
-        match list.holes(self.length).any(|hole| hole.end > length) {
-            true => Err(FileError::Shrank {
+            let error = ChangedError::HoleFilled {
                 role,
                 path,
-                offset: length,
-                length: self.length,
-            }),
-            false => Ok(()),
+                offset,
+                otherwise,
+            };
+            return Err(error.into());
         }
+        if list.holes(self.length).any(|hole| hole.end > length) {
+            return Err(self.shrank(length).into());
+        }
+        Ok(())
     }
 
     /// What must not be written.
@@ -244,23 +249,26 @@ impl InputFile {
     }
 
     fn read_failed(&self, offset: u64, partial: Partial) -> io::Error {
-        let (path, offset) = (self.path.clone(), offset.saturating_add(partial.done));
-        if partial.source.kind() == io::ErrorKind::UnexpectedEof {
-            FileError::Shrank {
+        let offset = offset.saturating_add(partial.done);
+        let error = match partial.source.kind() {
+            io::ErrorKind::UnexpectedEof => self.shrank(offset).into(),
+            _ => FileError::Read {
                 role: self.role,
-                path,
-                offset,
-                length: self.length,
-            }
-            .into()
-        } else {
-            FileError::Read {
-                role: self.role,
-                path,
+                path: self.path.clone(),
                 offset,
                 source: partial.source,
-            }
-            .into()
+            },
+        };
+        error.into()
+    }
+
+    /// The error of a file of which the byte at `offset` is no longer there.
+    fn shrank(&self, offset: u64) -> ChangedError {
+        ChangedError::Shrank {
+            role: self.role,
+            path: self.path.clone(),
+            offset,
+            length: self.length,
         }
     }
 }

@@ -42,7 +42,7 @@ mod vectored;
 mod zeroing;
 mod zeros;
 
-pub use error::{DistinctError, FileError, Role};
+pub use error::{ChangedError, DistinctError, FileError, Role};
 pub use extents::{Holes, ListBounds};
 pub use identity::{Identity, Known, check_distinct};
 pub use input::InputFile;

@@ -31,6 +31,9 @@ struct DiskStatistics {
 /// All of it, ready to be shown.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Stats {
+    /// What was done with the bytes: "copied".
+    #[serde(skip)]
+    verb: &'static str,
     success: bool,
     /// Different bytes of the output that were written; of a copy, all.
     bytes: u64,
@@ -72,6 +75,7 @@ impl Stats {
         let read = counted(0, |input| input.bytes_read).saturating_sub(filled);
         let zeroed = counted(1, |output| output.bytes_zeroed);
         Self {
+            verb: "copied",
             success,
             bytes,
             bytes_skipped: bytes.saturating_sub(read).min(zeroed),
@@ -87,6 +91,12 @@ impl Stats {
             digest_seconds: None,
             peak_memory_kib: peak_memory_kib(),
         }
+    }
+
+    /// The same statistics of a run that did something else than to copy, with what it did: "converted".
+    #[must_use]
+    pub(crate) fn with_verb(self, verb: &'static str) -> Self {
+        Self { verb, ..self }
     }
 
     /// The same statistics with the time for which the guest computed a digest, in seconds.
@@ -159,9 +169,9 @@ impl Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let exits = &self.exits;
         let (done, end) = if self.success {
-            ("copied", "")
+            (self.verb, "")
         } else {
-            ("written", "; there is no copy")
+            ("written", "; nothing is put in place")
         };
         writeln!(
             f,
@@ -290,11 +300,13 @@ mod tests {
                 .to_string()
                 .starts_with("copied       2097152 bytes")
         );
+        let converted = stats().with_verb("converted").to_string();
+        assert!(converted.starts_with("converted    2097152 bytes"));
         let mut failed = stats();
         failed.success = false;
         let text = failed.to_string();
         assert!(text.starts_with("written      2097152 bytes"), "{text}");
-        assert!(text.contains("there is no copy") && !text.contains("copied"));
+        assert!(text.contains("nothing is put in place") && !text.contains("copied"));
     }
 
     #[test]

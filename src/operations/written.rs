@@ -61,6 +61,8 @@ pub(super) struct Written<'a> {
     pub(super) stats_format: Option<OutputFormat>,
     /// What each disk has counted, with its name.
     pub(super) counters: &'a [(&'static str, BlockCounters)],
+    /// What a run that succeeds did: "copied".
+    pub(super) verb: &'static str,
     /// Bytes that the guest read of the input's last sector and that are not the input's.
     pub(super) filled: u64,
     /// Bytes of a sector in which the result counts.
@@ -91,6 +93,7 @@ pub(super) fn finish(written: Written<'_>, outcome: Outcome, elapsed: Duration) 
     let bytes = written.output.bytes_written();
     let (filled, counters) = (written.filled, written.counters);
     let stats = Stats::new(succeeded, bytes, filled, elapsed, &exits, counters)
+        .with_verb(written.verb)
         .with_digest_seconds(written.digest_seconds);
     tell_stats(
         &stats,

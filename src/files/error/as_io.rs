@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::FileError;
+use super::{ChangedError, FileError};
 
 impl From<FileError> for io::Error {
     /// Keeps the kind of the system's reason, so that a disk can still tell a full one.
@@ -11,7 +11,7 @@ impl From<FileError> for io::Error {
             FileError::Read { source, .. }
             | FileError::Write { source, .. }
             | FileError::Sync { source, .. } => source.kind(),
-            FileError::Shrank { .. } => io::ErrorKind::UnexpectedEof,
+            FileError::Changed(ChangedError::Shrank { .. }) => io::ErrorKind::UnexpectedEof,
             FileError::InputWrite { .. } => io::ErrorKind::PermissionDenied,
             _ => io::ErrorKind::Other,
         };

@@ -114,6 +114,7 @@ pub(super) fn finish(
         stats_file: run.files.stats.as_deref(),
         stats_format: config.stats.then_some(config.format),
         counters: &run.disks.counters(),
+        verb: "converted",
         filled: run.files.inputs[0].filled(),
         sector_size: SECTOR_SIZE,
         digest: run.session.digest(),

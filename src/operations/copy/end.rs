@@ -56,6 +56,7 @@ pub(super) fn finish(
         stats_file: copy.files.stats.as_deref(),
         stats_format: config.stats.then_some(config.format),
         counters: &copy.disks.counters(),
+        verb: "copied",
         filled: copy.files.input.filled(),
         sector_size: config.input_sector_size.bytes(),
         digest: copy.session.digest().filter(|_| copy.shows_digest),

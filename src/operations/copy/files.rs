@@ -138,7 +138,7 @@ impl Files {
 
     /// Puts the output in place; returns warnings. `data` is where the input was said to have data.
     pub(super) fn commit(&self, data: &DataList<'_>) -> Result<Vec<String>, FileError> {
-        self.input.check_holes(data)?;
+        self.input.check_holes(data, ", or with --sparse never")?;
         // Once the output is in place there is as little as possible that could keep the run.
         let grown = self.input.check_unchanged();
         let mut warnings = self.output.commit()?;
