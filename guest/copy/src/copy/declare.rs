@@ -6,6 +6,7 @@ use guest_kit::hardware::{Ports, Registers};
 use guest_kit::virtio::block::{WIRE_SECTOR, ZeroLimits};
 use guest_kit::virtio::requests::{Kind, Request, STATUS_OK, ZERO_SEGMENT_LEN, zero_segment};
 
+use super::disks::DiskFault;
 use super::engine::{Engine, to_usize};
 use super::plan::Piece;
 use super::skip::Selection;
@@ -46,27 +47,55 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         declared
     }
 
-    /// Declares the holes in requests of at most `most` parts each.
+    /// Declares the holes in requests of at most `most` parts each, as many at once as there is room
+    /// for: one after the other each would cost a wake-up of the disk and one of the guest.
     fn declare_all(
         &mut self,
         selection: &Selection,
         limits: ZeroLimits,
         most: usize,
     ) -> Result<bool, Failure> {
+        let each = most * ZERO_SEGMENT_LEN;
+        let at_once = (self.pool.len() / each).min(self.slots.len());
         let mut zeroes = selection.zeroes(limits).peekable();
         while zeroes.peek().is_some() {
-            let mut len = 0;
-            for (sector, sectors) in zeroes.by_ref().take(most) {
-                self.pool.write(len, &zero_segment(sector, sectors));
-                len += ZERO_SEGMENT_LEN;
+            let mut under_way = 0;
+            for (slot, start) in (0..).zip((0..).step_by(each)).take(at_once) {
+                let mut len = 0;
+                for (sector, sectors) in zeroes.by_ref().take(most) {
+                    let segment = zero_segment(sector, sectors);
+                    self.pool.write(start + len, &segment);
+                    len += ZERO_SEGMENT_LEN;
+                }
+                if len == 0 {
+                    break;
+                }
+                let request = self.declaration(start, len);
+                self.disks.output.submit(slot, request);
+                under_way += 1;
             }
-            let request = self.declaration(0, len);
-            let run = self.disks.run(Side::Output, request, self.observer);
-            if run.map_err(|fault| self.fault(&fault))? != STATUS_OK {
+            self.disks.output.kick();
+            let taken = self.are_taken(under_way);
+            if !taken.map_err(|fault| self.fault(&fault))? {
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    /// Waits for so many requests of the output, and returns whether it has carried out all of them.
+    fn are_taken(&mut self, mut under_way: usize) -> Result<bool, DiskFault> {
+        let mut all = true;
+        while under_way > 0 {
+            match self.disks.complete(Side::Output)? {
+                Some(completion) => {
+                    under_way -= 1;
+                    all &= completion.status == STATUS_OK;
+                }
+                None => self.disks.wait(self.observer)?,
+            }
+        }
+        Ok(all)
     }
 
     /// The request that writes the next part of `piece`, which lies in the memory from `buffer` up

@@ -102,6 +102,14 @@ fn a_device_that_takes_little_gets_many_declarations() {
 }
 
 #[test]
+fn many_declarations_are_made_at_once() {
+    let setup = sparse(job_of(LEN), &[0]);
+    setup.target.get().zero_limits = (16, 3);
+    setup.assert_copies_all();
+    assert!(setup.target.get().most_at_once > 1);
+}
+
+#[test]
 fn a_copy_that_begins_with_data_has_passed_nothing_when_it_begins() {
     let setup = sparse(job_of(64 << 10), &[0, 2, 6, 8]);
     setup.assert_copies_all();
