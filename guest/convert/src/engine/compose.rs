@@ -8,7 +8,7 @@ use guest_formats::Compressed;
 use guest_kit::hardware::{Ports, Registers};
 
 use super::block::Item;
-use super::{Engine, Waiting, least};
+use super::{Engine, Unwritten, Waiting, compare, least};
 use crate::backing_chain::{Origin, Piece};
 use crate::failure::Failure;
 use crate::{SECTOR, to_u32, to_u64, to_usize};
@@ -65,7 +65,11 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
     fn step(&mut self, piece: Piece) -> Result<Step, Failure> {
         match piece.origin {
             Origin::Zero => Ok(self.zero(piece.length)),
-            Origin::Data { source, offset } => self.data(source, offset, piece.length),
+            Origin::Data {
+                source,
+                offset,
+                unwritten,
+            } => self.data(source, offset, piece.length, unwritten),
             Origin::Compressed { source, cluster } => {
                 self.compressed(source, cluster, piece.length)
             }
@@ -144,7 +148,13 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         Step::Taken(to_u64(taken))
     }
 
-    fn data(&mut self, source: usize, offset: u64, length: u64) -> Result<Step, Failure> {
+    fn data(
+        &mut self,
+        source: usize,
+        offset: u64,
+        length: u64,
+        unwritten: bool,
+    ) -> Result<Step, Failure> {
         let Some((index, room)) = self.block() else {
             return Ok(Step::Stuck);
         };
@@ -166,6 +176,9 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
             let taken = taken.min(super::to_usize(SECTOR));
             let bytes = self.pool.bytes_mut(at, taken);
             self.disks.read(source, offset, bytes)?;
+            if unwritten {
+                compare(source, offset, bytes)?;
+            }
             self.add(index, taken, false);
             return Ok(Step::Taken(to_u64(taken)));
         }
@@ -175,7 +188,17 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         let address = self.pool.address(at);
         self.disks
             .submit_read(source, slot, offset, address, to_u32(read));
-        self.reads[source][usize::from(slot)] = Some(Waiting::Block(index));
+        self.reads[source][usize::from(slot)] = Some(match unwritten {
+            true => Waiting::Unwritten(
+                index,
+                Unwritten {
+                    offset,
+                    at,
+                    len: taken,
+                },
+            ),
+            false => Waiting::Block(index),
+        });
         self.add(index, taken, true);
         Ok(Step::Taken(to_u64(taken)))
     }

@@ -22,6 +22,7 @@ use guest_kit::virtio::block::{BlockDevice, F_WRITE_ZEROES, Purpose};
 use support::Put::{Compressed, Data, Hole, Zero};
 use support::mutate::images;
 use support::qcow2::Qcow2;
+use support::vhd::Vhd;
 use support::vmdk::Vmdk;
 
 use super::*;
@@ -585,6 +586,47 @@ fn what_lies_in_the_file_as_it_is_goes_by_large_requests() {
     let source = source.take().unwrap();
     // Nine for the disk, and some to find out what it is.
     assert!(source.get().served < 32, "{}", source.get().served);
+}
+
+#[test]
+fn sectors_of_a_vhd_that_were_never_written_go_by_large_requests_and_have_to_be_zero() {
+    const BLOCK: usize = 1 << 20;
+    let mut image = Vhd::new(false, &[Data, Data], BLOCK, 2 * BLOCK);
+    // The first block is written to one half, and the second one not at all.
+    image.disk[BLOCK / 2..].fill(0);
+    let mut bytes = image.build();
+    let (first, second) = (2048, 2048 + 512 + BLOCK);
+    bytes[first + 128..first + 256].fill(0);
+    bytes[second..second + 256].fill(0);
+    check(&[&bytes], &image.disk, "unwritten sectors");
+    let served = RefCell::new(None);
+    let trial = run(&[&bytes], true, 1, |disks| {
+        served.replace(Some(Rc::clone(&disks[0])));
+    });
+    assert!(trial.outcome.result.is_ok());
+    let served = served.take().unwrap().get().served;
+    assert!(served < 64, "{served} requests");
+    // Over such a disk others may lie.
+    let mut over = Qcow2::new(16, &[Hole; 32]);
+    over.backing = Some("base.vhd");
+    check(
+        &[&over.build().bytes, &bytes],
+        &image.disk,
+        "a backing file",
+    );
+    for spoilt in [first + 512 + BLOCK / 2, second + 511 + BLOCK] {
+        let mut bytes = bytes.clone();
+        bytes[spoilt] = 7;
+        for format in [ConvertFormat::Raw, ConvertFormat::Qcow2] {
+            let trial = run_to(format, &[&bytes], true, 1, |_| {});
+            let failure = trial.outcome.result.unwrap_err();
+            assert_eq!(failure.op, Op::Refused, "{failure:?}");
+            let place = format!("(byte {spoilt} of the file, 0x7)");
+            let detail = failure.detail.as_str();
+            assert!(detail.starts_with("stale-sectors"), "{detail}");
+            assert!(detail.ends_with(&place), "{detail}");
+        }
+    }
 }
 
 #[test]
