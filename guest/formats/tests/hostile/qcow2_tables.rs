@@ -188,6 +188,16 @@ fn snapshots_that_lie_are_refused_when_they_are_looked_for() {
     }
 }
 
+/// Makes the list of snapshots the last of the file. The name of the one in it begins there, is longer
+/// than what is read of it, and ends `behind` bytes behind the end.
+fn long_name(bytes: &mut Vec<u8>, behind: u16) {
+    let list = bytes.len().next_multiple_of(0x1_0000);
+    bytes.resize(list + 40 + 16 + 2000, 0);
+    be16(bytes, list + 14, 2000 + behind);
+    be32(bytes, list + 36, 16);
+    be64(bytes, 64, list as u64);
+}
+
 /// The snapshot table is at 3, and the L1 table of the snapshot behind it.
 #[test]
 fn lists_of_snapshots_that_lie_are_refused_even_if_no_snapshot_is_looked_for() {
@@ -212,8 +222,20 @@ fn lists_of_snapshots_that_lie_are_refused_even_if_no_snapshot_is_looked_for() {
             },
             Reason::BeyondEnd,
         ),
+        (
+            "a long name that ends a byte behind the end",
+            |b| long_name(b, 1),
+            Reason::BeyondEnd,
+        ),
+        (
+            "a long name that ends far behind the end",
+            |b| long_name(b, 60_000),
+            Reason::BeyondEnd,
+        ),
     ];
     judge_all(&good.bytes, cases);
+    let ends = spoilt(&good.bytes, |b| long_name(b, 0));
+    judge("up to the end", &ends, &Options::default(), None);
     // Such an image is checked all the same.
     for (name, change, reason) in cases {
         let bytes = spoilt(&good.bytes, change);
