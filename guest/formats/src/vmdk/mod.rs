@@ -65,7 +65,12 @@ fn elsewhere(text: &[u8], at: u64, info: &mut Info, options: &Options) -> Error 
     match descriptor::parse(text, at, false, info) {
         Ok(disk) => {
             info.set_size(disk.size, at, options);
-            Error::refused(Reason::ExternalExtent, at, 0)
+            // What the lines were found to say, with its place.
+            let mut found = info.findings.iter();
+            let found = found.find(|finding| finding.reason == Reason::ExternalExtent);
+            found.map_or(Error::refused(Reason::ExternalExtent, at, 0), |finding| {
+                Error::Refused(*finding)
+            })
         }
         Err(error) => error,
     }
