@@ -5,6 +5,7 @@
 
 use guest_copy::progress::Observer;
 use guest_formats::Compressed;
+use guest_formats::qcow2::MAPPED;
 use guest_kit::hardware::{Ports, Registers};
 
 use super::block::Item;
@@ -77,12 +78,15 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
     }
 
     /// The number of the block to which bytes are added, the open one or a new one, and how many
-    /// bytes it has room for.
+    /// bytes it has room for. It ends where the part of the disk does that an L2 table maps: which bytes
+    /// are in one block depends on the input, and where they lie in an image must not.
     fn block(&mut self) -> Option<(usize, usize)> {
+        let mapped = MAPPED - self.next % MAPPED;
         if let Some(index) = self.blocks.open() {
             let block = self.blocks.get(index);
-            let room = BLOCK - block.len;
-            if room > 0 {
+            let begins = self.next.is_multiple_of(MAPPED) && block.len > 0;
+            let room = least(mapped, BLOCK - block.len);
+            if room > 0 && !begins {
                 return Some((index, room));
             }
             self.close_block();
@@ -91,7 +95,7 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
             return None;
         }
         let place = self.pool.take(BLOCK)?;
-        Some((self.blocks.begin(self.next, place), BLOCK))
+        Some((self.blocks.begin(self.next, place), least(mapped, BLOCK)))
     }
 
     /// Closes the open block: nothing is added to it any more. Returns false if there is none.
