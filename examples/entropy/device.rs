@@ -8,7 +8,7 @@ use vm_memory::io::ReadVolatile;
 use vmm::virtio::{QueueFault, Service, Turn};
 
 /// What a request gets at the most, in bytes. A device may use less than the whole buffer (section
-/// 5.4.6.1). However large the buffers are, a turn takes no longer than some hundred times this.
+/// 5.4.6.2). However large the buffers are, a turn takes no longer than some hundred times this.
 const MOST: u32 = 4096;
 
 pub(crate) struct Entropy {
@@ -35,7 +35,7 @@ impl Service for Entropy {
                 && let Some(part) = chain.next_descriptor().map_err(QueueFault::chain(head))?
             {
                 if !part.is_write_only() {
-                    // The driver should not have put it there, and the device must not write it.
+                    // The driver must not put it there (section 5.4.6.1), nor the device write it.
                     continue;
                 }
                 let size = part.len().min(MOST - filled);
@@ -47,6 +47,9 @@ impl Service for Entropy {
                 }
                 filled += size;
             }
+            // The device must give one byte at least (section 5.4.6.2). There are none only if there is
+            // no room for any, or the source has failed. A request of this device has no status that
+            // could say so, and to return a `QueueFault` would end the device for one bad request.
             turn.count_bytes(filled.into());
             turn.complete(head, filled);
         }

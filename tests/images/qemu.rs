@@ -80,7 +80,7 @@ fn the_answer_has_qemu_imgs_values_under_qemu_imgs_names() {
     }
 }
 
-/// Compares all fields that both have.
+/// Compares all fields that qemu-img has.
 fn compare(ours: &Value, theirs: &Value, what: &str) {
     for field in [
         "virtual-size",
@@ -91,8 +91,8 @@ fn compare(ours: &Value, theirs: &Value, what: &str) {
         "backing-filename",
         "backing-filename-format",
     ] {
-        if let (Some(ours), Some(theirs)) = (ours.get(field), theirs.get(field)) {
-            assert_eq!(ours, theirs, "{field} of {what}");
+        if let Some(theirs) = theirs.get(field) {
+            assert_eq!(ours.get(field), Some(theirs), "{field} of {what}");
         }
     }
     assert_eq!(
@@ -144,6 +144,26 @@ fn snapshots_and_backing_files_are_told_as_qemu_img_tells_them() {
             assert_eq!(ours[field], theirs[field], "{field}");
         }
     }
+}
+
+#[test]
+fn the_parent_of_a_vmdk_is_told_as_qemu_img_tells_it() {
+    needs_kvm!();
+    let folder = needs_qemu!();
+    let [base, path] = ["base.vmdk", "top.vmdk"].map(|name| folder.path().join(name));
+    qemu(&["create", "-q", "-f", "vmdk", text(&base), "64M"]);
+    let over = ["-b", "base.vmdk", "-F", "vmdk", text(&path)];
+    qemu(&[&["create", "-q", "-f", "vmdk"][..], &over].concat());
+    let theirs = qemu(&["info", "--output=json", text(&path)]);
+    let theirs: Value = serde_json::from_str(&theirs).unwrap();
+    let (ours, _) = object("info", &path, &["--allow", "backing-file"]);
+    compare(&ours, &theirs, "an image with a parent");
+    assert_eq!(ours["backing-filename"], "base.vmdk");
+    assert_eq!(ours["backing-filename-format"], "vmdk");
+    let (ours, _) = object("info", &base, &[]);
+    assert!(
+        ours.get("backing-filename").is_none() && ours.get("backing-filename-format").is_none()
+    );
 }
 
 #[test]

@@ -32,6 +32,8 @@ pub enum Origin {
         source: usize,
         /// The offset on that disk, in bytes.
         offset: u64,
+        /// Whether they have to be zero, as [`Content::Unwritten`] says.
+        unwritten: bool,
     },
     /// They are part of a compressed cluster on the disk `source`.
     Compressed {
@@ -49,9 +51,14 @@ impl Piece {
         let rest = self.length.checked_sub(length).filter(|rest| *rest > 0)?;
         let origin = match self.origin {
             Origin::Zero => Origin::Zero,
-            Origin::Data { source, offset } => Origin::Data {
+            Origin::Data {
+                source,
+                offset,
+                unwritten,
+            } => Origin::Data {
                 source,
                 offset: offset + length,
+                unwritten,
             },
             Origin::Compressed { source, cluster } => Origin::Compressed {
                 source,
@@ -168,10 +175,15 @@ impl BackingChain {
             let origin = match mapping.content {
                 Content::Backing => continue,
                 Content::Zero => break,
-                Content::Data { offset: at } => {
-                    let spent = spend(&mut layer.budget, length, at);
+                content @ (Content::Data { offset } | Content::Unwritten { offset }) => {
+                    let spent = spend(&mut layer.budget, length, offset);
                     spent.map_err(|error| unreadable(source, &error))?;
-                    Origin::Data { source, offset: at }
+                    let unwritten = matches!(content, Content::Unwritten { .. });
+                    Origin::Data {
+                        source,
+                        offset,
+                        unwritten,
+                    }
                 }
                 Content::Compressed(cluster) => Origin::Compressed { source, cluster },
             };

@@ -24,6 +24,9 @@ const MOST_ENTRIES: u64 = 1;
 /// How many table entries may be looked at in any file, which takes a tenth of a second, and how
 /// many at the most.
 const ENTRIES: RangeInclusive<u64> = 1 << 22..=1 << 32;
+/// For each so many bytes of a VHD's file one entry may be looked at, however many these are: each block
+/// has a bitmap before it, which is a table that is read by itself. Blocks have 512 KiB or 2 MiB.
+const BYTES_AN_ENTRY: u64 = 128;
 /// How many compressed clusters are remembered, of those that were met last.
 const REMEMBERED: usize = 256;
 
@@ -49,7 +52,7 @@ impl Layer {
         Self {
             size: image.virtual_size(),
             budget: length.saturating_mul(MOST_READ).max(ALWAYS_READ),
-            entries: most_entries(length, image.cluster_size()),
+            entries: most_entries(length, image.cluster_size(), matches!(image, Image::Vhd(_))),
             image,
             known: None,
             shown: vec![(0, 0); REMEMBERED],
@@ -100,6 +103,9 @@ fn behind(mapping: Mapping, length: u64) -> Option<Mapping> {
         Content::Data { offset } => Content::Data {
             offset: offset + length,
         },
+        Content::Unwritten { offset } => Content::Unwritten {
+            offset: offset + length,
+        },
         Content::Compressed(cluster) => Content::Compressed(Compressed {
             skip: skipped(&cluster, length),
             ..cluster
@@ -118,12 +124,17 @@ pub(crate) fn skipped(cluster: &Compressed, length: u64) -> u32 {
     cluster.skip.saturating_add(length)
 }
 
-/// How many table entries may be looked at in a file of `length` bytes with such clusters.
-fn most_entries(length: u64, cluster: Option<u64>) -> u64 {
+/// How many table entries may be looked at in a file of `length` bytes with such clusters, each of which
+/// may have a bitmap.
+fn most_entries(length: u64, cluster: Option<u64>, has_bitmaps: bool) -> u64 {
     let tables = cluster.map_or(0, |cluster| length / cluster / 2);
     let entries = length.saturating_mul(MOST_ENTRIES);
     let entries = entries.saturating_add(tables.saturating_mul(LOAD));
-    entries.clamp(*ENTRIES.start(), *ENTRIES.end())
+    let most = match has_bitmaps {
+        true => (length / BYTES_AN_ENTRY).max(*ENTRIES.end()),
+        false => *ENTRIES.end(),
+    };
+    entries.clamp(*ENTRIES.start(), most)
 }
 
 /// Takes `cost` from what is `left`, or fails with [`Reason::TooMuchWork`] if that is not enough. What

@@ -67,6 +67,10 @@ fn what_is_left_of_an_answer_is_the_answer_for_what_is_behind() {
         length: 10_000,
         content: Content::Data { offset: 7000 },
     };
+    let unwritten = Mapping {
+        length: 10_000,
+        content: Content::Unwritten { offset: 7000 },
+    };
     let compressed = Mapping {
         length: 10_000,
         content: Content::Compressed(cluster(7000, 2000, 100)),
@@ -74,9 +78,11 @@ fn what_is_left_of_an_answer_is_the_answer_for_what_is_behind() {
     let rest = |mapping, length| behind(mapping, length).map(|rest| (rest.length, rest.content));
     let expected = Content::Data { offset: 16_999 };
     assert_eq!(rest(data, 9999), Some((1, expected)));
+    let expected = Content::Unwritten { offset: 16_999 };
+    assert_eq!(rest(unwritten, 9999), Some((1, expected)));
     let expected = Content::Compressed(cluster(7000, 2000, 4196));
     assert_eq!(rest(compressed, 4096), Some((5904, expected)));
-    for mapping in [data, compressed] {
+    for mapping in [data, unwritten, compressed] {
         assert_eq!(rest(mapping, 0), Some((10_000, mapping.content)));
         assert_eq!(rest(mapping, 10_000), None);
         assert_eq!(rest(mapping, u64::MAX), None);
@@ -118,6 +124,11 @@ fn work_is_done_as_long_as_there_is_any_left_of_what_may_be() {
     assert_eq!(budgets(1 << 30), (8 << 30, 1 << 30));
     assert_eq!(budgets(u64::MAX), (u64::MAX, 1 << 32));
     // Of every two clusters one may be a table that has to be read by itself.
-    assert_eq!(most_entries(64 << 20, Some(512)), (64 << 20) + (2000 << 16));
-    assert_eq!(most_entries(u64::MAX, Some(512)), 1 << 32);
+    let entries = |length, cluster| most_entries(length, Some(cluster), false);
+    assert_eq!(entries(64 << 20, 512), (64 << 20) + (2000 << 16));
+    assert_eq!(entries(u64::MAX, 512), 1 << 32);
+    // The largest VHD, with the smallest blocks that are usual, of which each has a bitmap.
+    let (largest, block) = (2 << 40, 512 << 10);
+    let entries = most_entries(largest, Some(block), true);
+    assert!(entries > largest / block * (LOAD + 2), "{entries}");
 }

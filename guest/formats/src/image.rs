@@ -342,6 +342,10 @@ impl ReadAt for VirtualDisk<'_> {
             match mapping.content {
                 Content::Data { offset } => self.source.read_at(offset, piece)?,
                 Content::Zero => piece.fill(0),
+                Content::Unwritten { offset } => {
+                    self.source.read_at(offset, piece)?;
+                    Mapping::unwritten(offset, piece).map_err(|_| ReadError)?;
+                }
                 Content::Compressed(_) | Content::Backing => return Err(ReadError),
             }
             offset += length;

@@ -11,7 +11,7 @@
 //! - Memory: an open image has at most four cache lines of 8 KiB. A VHDX with a log takes at most 160
 //!   KiB more, and a VMDK takes 64 KiB more while its descriptor is read. A check of refcounts takes 224
 //!   KiB and the memory for its window ([`qcow2::CheckOptions`]). A [`Survey`] has its window and 128
-//!   KiB, and makes a line 64 KiB long. No image can make it more.
+//!   KiB, and makes a line 64 KiB long, of a VHD three. No image can make it more.
 //! - Steps: each call makes a bounded number of reads. How many calls a disk takes is bounded by its
 //!   virtual size, which the caller limits ([`Options::largest_disk`]). The length of the file is no bound,
 //!   since an image may use a table many times over.

@@ -29,6 +29,14 @@ pub enum Content {
     },
     /// They are zero.
     Zero,
+    /// They are zero, and the file has a place for them: sectors that a VHD calls never written. Some
+    /// programs read zeros there and others what the file has, so that this has to be zero, too. Whoever
+    /// reads the disk reads these bytes and asks [`Mapping::unwritten`], as it reads data: there
+    /// may be as many of them.
+    Unwritten {
+        /// Where their place begins in the image file, in bytes. The file has all of it.
+        offset: u64,
+    },
     /// They are part of a compressed cluster.
     Compressed(Compressed),
     /// The image does not have them: they are those of its backing file at the same offset, or
@@ -159,10 +167,32 @@ impl Mapping {
         Ok(Self::new(rest, Content::Data { offset: first }))
     }
 
+    /// Compares `bytes`, which lie at `offset` of the file in the place of [`Content::Unwritten`], with
+    /// what they have to be.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::StaleSectors`] with the first byte that is not zero.
+    pub fn unwritten(offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        // A whole piece is compared much faster than byte by byte.
+        let (words, rest) = bytes.as_chunks::<16>();
+        if words.iter().all(|word| *word == [0; 16]) && rest.iter().all(|byte| *byte == 0) {
+            return Ok(());
+        }
+        let found = (offset..).zip(bytes).find(|(_, byte)| **byte != 0);
+        match found {
+            Some((at, byte)) => Err(Error::refused(Reason::StaleSectors, at, u64::from(*byte))),
+            None => Ok(()),
+        }
+    }
+
     /// Whether `next`, the piece right behind this one, continues it.
     fn continues(&self, next: &Self) -> bool {
         match (self.content, next.content) {
             (Content::Data { offset }, Content::Data { offset: next }) => {
+                offset + self.length == next
+            }
+            (Content::Unwritten { offset }, Content::Unwritten { offset: next }) => {
                 offset + self.length == next
             }
             (Content::Zero, Content::Zero) | (Content::Backing, Content::Backing) => true,

@@ -13,7 +13,7 @@ use guest_formats::{
 use support::Put::{Data, Hole, Zero, ZeroAllocated};
 use support::vhd::Vhd;
 use support::vhdx::Vhdx;
-use support::vmdk::Vmdk;
+use support::vmdk::{Vmdk, descriptor};
 use support::{Put, disk, info, vdi};
 
 fn assert_reads(bytes: &[u8], expected: &[u8], format: Format) {
@@ -82,7 +82,9 @@ fn sectors_of_a_vhd_that_were_never_written_are_zero() {
         assert_reads(&bytes, &image.disk, Format::Vhd);
         let mut opened = support::open(&bytes).unwrap();
         let zero = opened.map(&mut &bytes[..], 40 * 512 + 100).unwrap();
-        assert_eq!((zero.length, zero.content), (3 * 512 - 100, Content::Zero));
+        let offset = 2048 + bitmap as u64 + 40 * 512 + 100;
+        let unwritten = Content::Unwritten { offset };
+        assert_eq!((zero.length, zero.content), (3 * 512 - 100, unwritten));
         let mut survey = Survey::new(&opened, &&bytes[..], 1 << 20);
         while !survey.step(&mut opened, &mut &bytes[..], 1000).unwrap() {}
         assert_eq!((survey.faults, survey.data), (0, size as u64));
@@ -141,6 +143,21 @@ fn what_is_found_is_told_with_the_byte_of_the_file_that_it_is_about() {
     let bytes = image.build();
     let line = place(&bytes, b"RW 128");
     assert_eq!(found(&bytes), [(Reason::ExternalExtent, line)]);
+    let text = |extents| descriptor("twoGbMaxExtentSparse", extents);
+    for extents in ["RW 9 SPARSE \"a\"", "RW 9 FLAT \"a\" 0\nRW 9 ZERO"] {
+        // A descriptor in a file of its own, and one in a file that only holds it.
+        let mut bytes = text(extents).into_bytes();
+        bytes.resize(bytes.len().next_multiple_of(512), 0);
+        let mut holder = image.build();
+        support::bytes::put(&mut holder, 512, &bytes);
+        support::bytes::le64(&mut holder, 12, 0);
+        for bytes in [bytes, holder] {
+            let line = place(&bytes, b"RW 9");
+            assert_eq!(found(&bytes), [(Reason::ExternalExtent, line)], "{extents}");
+            let count = info(&bytes).findings.iter().next().unwrap().value;
+            assert_eq!(count, extents.lines().count() as u64, "{extents}");
+        }
+    }
     let size = 77_u64 << 20;
     let mut bytes = Vhdx::new(&[Hole; 77], 1 << 20, size as usize).build();
     let item = place(&bytes, &size.to_le_bytes());

@@ -276,6 +276,68 @@ fn a_check_says_what_each_byte_of_the_disk_is() {
     }
 }
 
+/// What a reader sees of each byte of the disk. What it cannot read is lost.
+fn as_read(bytes: &[u8]) -> Contents {
+    const SUBCLUSTER: u64 = 2048;
+    let mut image = open_qcow2(bytes);
+    let size = image.virtual_size();
+    let mut contents = Contents::default();
+    for at in (0..size).step_by(SUBCLUSTER as usize) {
+        let sum = match image.map(&mut { bytes }, at).map(|mapping| mapping.content) {
+            Ok(Content::Data { .. }) => &mut contents.data,
+            Ok(Content::Compressed(_)) => &mut contents.compressed,
+            Ok(Content::Backing) => &mut contents.backing,
+            Ok(Content::Zero | Content::Unwritten { .. }) => &mut contents.zero,
+            Err(_) => &mut contents.lost,
+        };
+        *sum += SUBCLUSTER.min(size - at);
+    }
+    contents
+}
+
+#[test]
+fn a_check_calls_those_bytes_lost_that_cannot_be_read() {
+    let far = 1 << 40;
+    for extended in [false, true] {
+        let mut image = Qcow2::new(16, &ALL).shorter(512);
+        image.extended = extended;
+        let built = image.build();
+        assert_eq!(check(&built.bytes, 3).contents, as_read(&built.bytes));
+        let entries = [
+            far,
+            far | 1 << 63,
+            far | 1,
+            0x200,
+            1 << 62 | far,
+            1 << 62,
+            1 << 63,
+            built.bytes.len() as u64,
+        ];
+        let bitmaps = [
+            0,
+            0xf,
+            0xf_0000_0000,
+            0xff_0000_ff00,
+            0xffff_ffff,
+            1 << 32 | 1,
+        ];
+        for (index, entry) in (0..ALL.len()).flat_map(|index| entries.map(|entry| (index, entry))) {
+            for bitmap in bitmaps.iter().take(if extended { 6 } else { 1 }) {
+                let mut bytes = built.bytes.clone();
+                let at = built.first_l2 + index * if extended { 16 } else { 8 };
+                be64(&mut bytes, at, entry);
+                if extended {
+                    be64(&mut bytes, at + 8, *bitmap);
+                }
+                let report = check(&bytes, 3);
+                let name = format!("{index}: {entry:#x} {bitmap:#x}");
+                assert_eq!(report.contents, as_read(&bytes), "{name}");
+                assert!(report.contents.lost == 0 || report.errors > 0, "{name}");
+            }
+        }
+    }
+}
+
 #[test]
 fn bitmaps_count_only_if_the_image_says_that_they_fit_it() {
     let mut image = Qcow2::new(16, &ALL).build();

@@ -14,6 +14,7 @@ use guest_formats::{Error, Image, Options, Reason, Survey, inspect};
 use support::Put::{Compressed, Data, Hole};
 use support::bytes::{be16, be32, be64, le32, le64, put};
 use support::qcow2::Qcow2;
+use support::vhd::Vhd;
 use support::vmdk::{Vmdk, descriptor};
 use support::{Counting, open, open_qcow2, pattern};
 
@@ -180,7 +181,8 @@ fn a_table_of_snapshots_is_read_in_large_pieces_and_not_for_ever() {
     let mut bytes = Qcow2::new(16, &[Data]).build().bytes;
     let table = bytes.len();
     let entry = 40 + 3 * 1024;
-    for (count, good) in [(21_000, true), (22_000, false)] {
+    // The last one of them begins before 64 MiB.
+    for (count, good) in [(21_564, true), (21_565, false), (22_000, false)] {
         bytes.resize(table + count * entry, 0);
         for index in 0..count {
             let at = table + index * entry;
@@ -286,6 +288,66 @@ fn the_marker_of_one_grain_is_read_once_however_many_entries_name_it() {
     put(&mut bytes, 128 * 512, &grain);
     let (reads, _) = survey(&bytes);
     assert!(reads < 10, "{reads} reads");
+}
+
+/// As programs write them that set a bit for each sector which was written.
+#[test]
+fn sectors_of_a_vhd_that_were_never_written_are_read_once_and_as_data_is() {
+    let (block, count) = (2 << 20, 8);
+    let mut image = Vhd::new(false, &vec![Data; count], block, count * block);
+    image.disk.fill(0);
+    let written = image.build();
+    let first = 2048;
+    let bitmaps = |pattern: u8| {
+        let mut bytes = written.clone();
+        for index in 0..count {
+            let at = first + index * (512 + block);
+            bytes[at..at + 512].fill(pattern);
+        }
+        bytes
+    };
+    for (pattern, read) in [(0xff, 0), (0xf0, count * block), (0, count * block)] {
+        let bytes = bitmaps(pattern);
+        // Who reads the disk is told where they are, and reads no more than bitmaps for that.
+        let mut opened = open(&bytes).unwrap();
+        let mut source = Counting::new(&bytes);
+        let (mut at, mut work, mut answers) = (0, 0, 0);
+        while at < (count * block) as u64 {
+            let (mapping, entries) = opened.map_counted(&mut source, at).unwrap();
+            (at, work, answers) = (at + mapping.length, work + entries, answers + 1);
+        }
+        let lines = 2 * count as u64 + 1;
+        assert!(
+            source.reads <= lines,
+            "{pattern:#x}: {} reads",
+            source.reads
+        );
+        assert!(work <= lines * LOAD + 2 * answers, "{pattern:#x}: {work}");
+        // A check reads them in large pieces.
+        let mut source = Counting::new(&bytes);
+        let mut survey = Survey::new(&opened, &source, 1 << 20);
+        while !survey.step(&mut opened, &mut source, 1000).unwrap() {}
+        assert_eq!((survey.faults, survey.data), (0, (count * block) as u64));
+        let pieces = 1 + 2 * count as u64 + (read / 65536) as u64;
+        assert!(source.reads <= pieces, "{pattern:#x}: {}", source.reads);
+        assert!(
+            survey.entries <= pieces * LOAD + 8,
+            "{pattern:#x}: {}",
+            survey.entries
+        );
+    }
+    // A block that many entries name is read once, wherever it lies.
+    let mut bytes = bitmaps(0);
+    let entry = bytes[1536..1540].to_vec();
+    (0..count).for_each(|index| put(&mut bytes, 1536 + index * 4, &entry));
+    for window in [64, 1 << 20] {
+        let mut image = open(&bytes).unwrap();
+        let mut source = Counting::new(&bytes);
+        let mut survey = Survey::new(&image, &source, window);
+        while !survey.step(&mut image, &mut source, 1000).unwrap() {}
+        assert!(survey.faults >= count as u64 - 1);
+        assert!(source.reads < 2 * 32 + 8, "{} reads", source.reads);
+    }
 }
 
 /// How many reads it takes to go through all entries, and as how much work that counts.

@@ -138,6 +138,26 @@ fn disks_of_every_size_have_images_without_a_fault() {
 }
 
 #[test]
+fn the_file_does_not_depend_on_the_runs_in_which_clusters_are_placed() {
+    let size = 3 * ENTRIES * CLUSTER;
+    let all = [
+        ENTRIES - 3,
+        ENTRIES - 2,
+        ENTRIES - 1,
+        ENTRIES,
+        ENTRIES + 1,
+        2 * ENTRIES,
+    ];
+    let one_by_one = image(size, &all.map(|cluster| (cluster, 1)));
+    let runs = image(size, &[(ENTRIES - 3, 3), (ENTRIES, 2), (2 * ENTRIES, 1)]);
+    assert_eq!(runs.places, one_by_one.places);
+    assert!(runs.file.tables == one_by_one.file.tables);
+    // A table is behind its clusters, and before those of the next one.
+    let places: Vec<_> = runs.places.values().map(|at| at / CLUSTER).collect();
+    assert_eq!(places, [3, 4, 5, 7, 8, 10]);
+}
+
+#[test]
 fn runs_across_the_borders_of_tables_stay_in_one_piece() {
     let size = 5 * ENTRIES * CLUSTER;
     verify(size, &[(ENTRIES - 1, 2)]);

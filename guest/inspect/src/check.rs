@@ -26,6 +26,9 @@ const UNITS: u32 = 16 << 20;
 const ENTRIES: RangeInclusive<u64> = 1 << 25..=1 << 30;
 /// The same for the table entries of other formats.
 const OTHER_ENTRIES: RangeInclusive<u64> = 1 << 25..=1 << 32;
+/// For each so many bytes of a VHD's file one entry is looked at, however many these are: its blocks are
+/// read as data is, each of them once.
+const BYTES_AN_ENTRY: u64 = 16;
 /// How many of those are looked at in one step of a survey.
 const AT_ONCE: u64 = 1 << 14;
 /// For how many snapshots the limit on the work allows to look at all tables once more. A snapshot
@@ -120,8 +123,17 @@ fn most_entries(length: u64, cluster: u64, snapshots: u32) -> u64 {
 /// than one pass are so large that the bound is the limit. Markers of compressed grains are read once,
 /// and lie in the order of the disk: to read one, with all that are less than 8 KiB behind it, counts
 /// as 2,000 entries.
-fn most_units(length: u64) -> u64 {
-    within(length / 4 * 2, OTHER_ENTRIES)
+///
+/// A VHD `has_bitmaps`. They and the sectors that they call never written are read in pieces of 64 KiB,
+/// each of which counts as much: one for each 33 bytes if all sectors are read, and two for the
+/// bitmap and the end of each block, which has 512 KiB or 2 MiB. There is no limit to that but the
+/// length of the file.
+fn most_units(length: u64, has_bitmaps: bool) -> u64 {
+    let most = match has_bitmaps {
+        true => (length / BYTES_AN_ENTRY).max(*OTHER_ENTRIES.end()),
+        false => *OTHER_ENTRIES.end(),
+    };
+    within(length / 4 * 2, *OTHER_ENTRIES.start()..=most)
 }
 
 fn within(number: u64, bounds: RangeInclusive<u64>) -> u64 {
@@ -144,7 +156,7 @@ fn mapping<P: Ports>(
     reporter: &mut Reporter<'_, P>,
 ) -> Result<(), Error> {
     let mut survey = Survey::new(image, source, UNITS);
-    let most = most_units(source.size());
+    let most = most_units(source.size(), matches!(image, Image::Vhd(_)));
     while !survey.step(image, source, AT_ONCE)? {
         if survey.entries > most {
             return Err(Error::Refused(Finding {
@@ -197,8 +209,16 @@ mod tests {
         assert_eq!(most_entries(1 << 28, 512, 0), 1 << 30);
         assert_eq!(most_entries(1 << 40, cluster, 0), 1 << 30);
         assert_eq!(most_entries(u64::MAX, 512, u32::MAX), 1 << 30);
-        assert_eq!(most_units(0), 1 << 25);
-        assert_eq!(most_units(1 << 30), 1 << 29);
-        assert_eq!(most_units(u64::MAX), 1 << 32);
+        for has_bitmaps in [false, true] {
+            assert_eq!(most_units(0, has_bitmaps), 1 << 25);
+            assert_eq!(most_units(1 << 30, has_bitmaps), 1 << 29);
+            assert_eq!(most_units(1 << 36, has_bitmaps), 1 << 32);
+        }
+        assert_eq!(most_units(u64::MAX, false), 1 << 32);
+        assert_eq!(most_units(u64::MAX, true), u64::MAX / 16);
+        // The largest VHD, with the smallest blocks that are usual.
+        let (largest, block) = (2_u64 << 40, (512 << 10) + 512);
+        let pieces = largest / block * (block / 65536 + 2);
+        assert!(most_units(largest, true) > LOAD * pieces + largest / block);
     }
 }

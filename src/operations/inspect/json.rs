@@ -131,6 +131,17 @@ struct Problem {
 pub(super) fn object(answer: &Answer, config: &ImageConfig, file: FileSize) -> String {
     let image = &answer.image;
     let checks = config.task == ImageTask::Check;
+    let (backing, backing_format) = match image.format.as_str() {
+        // What a VMDK lacks is in a parent, which is one, too.
+        "vmdk" => {
+            let parent = answer.reference("parent");
+            (parent, parent.map(|_| image.format.as_bytes()))
+        }
+        _ => (
+            answer.reference("backing"),
+            answer.reference("backing-format"),
+        ),
+    };
     one_line(&Object {
         r#type: if checks { "check" } else { "info" },
         filename: config.image.to_string_lossy().into_owned(),
@@ -141,8 +152,8 @@ pub(super) fn object(answer: &Answer, config: &ImageConfig, file: FileSize) -> S
         cluster_size: image.cluster_size,
         dirty_flag: answer.has("marked-dirty"),
         encrypted: !image.encryption.is_empty(),
-        backing_filename: answer.reference("backing").map(lossy),
-        backing_filename_format: answer.reference("backing-format").map(lossy),
+        backing_filename: backing.map(lossy),
+        backing_filename_format: backing_format.map(lossy),
         snapshots: answer.snapshots.iter().map(snapshot).collect(),
         format_specific: Specific {
             r#type: &image.format,

@@ -5,10 +5,11 @@
 
 use guest_copy::progress::Observer;
 use guest_formats::Compressed;
+use guest_formats::qcow2::MAPPED;
 use guest_kit::hardware::{Ports, Registers};
 
 use super::block::Item;
-use super::{Engine, Waiting, least};
+use super::{Engine, Unwritten, Waiting, compare, least};
 use crate::backing_chain::{Origin, Piece};
 use crate::failure::Failure;
 use crate::{SECTOR, to_u32, to_u64, to_usize};
@@ -65,7 +66,11 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
     fn step(&mut self, piece: Piece) -> Result<Step, Failure> {
         match piece.origin {
             Origin::Zero => Ok(self.zero(piece.length)),
-            Origin::Data { source, offset } => self.data(source, offset, piece.length),
+            Origin::Data {
+                source,
+                offset,
+                unwritten,
+            } => self.data(source, offset, piece.length, unwritten),
             Origin::Compressed { source, cluster } => {
                 self.compressed(source, cluster, piece.length)
             }
@@ -73,12 +78,15 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
     }
 
     /// The number of the block to which bytes are added, the open one or a new one, and how many
-    /// bytes it has room for.
+    /// bytes it has room for. It ends where the part of the disk does that an L2 table maps: which bytes
+    /// are in one block depends on the input, and where they lie in an image must not.
     fn block(&mut self) -> Option<(usize, usize)> {
+        let mapped = MAPPED - self.next % MAPPED;
         if let Some(index) = self.blocks.open() {
             let block = self.blocks.get(index);
-            let room = BLOCK - block.len;
-            if room > 0 {
+            let begins = self.next.is_multiple_of(MAPPED) && block.len > 0;
+            let room = least(mapped, BLOCK - block.len);
+            if room > 0 && !begins {
                 return Some((index, room));
             }
             self.close_block();
@@ -87,7 +95,7 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
             return None;
         }
         let place = self.pool.take(BLOCK)?;
-        Some((self.blocks.begin(self.next, place), BLOCK))
+        Some((self.blocks.begin(self.next, place), least(mapped, BLOCK)))
     }
 
     /// Closes the open block: nothing is added to it any more. Returns false if there is none.
@@ -144,7 +152,13 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         Step::Taken(to_u64(taken))
     }
 
-    fn data(&mut self, source: usize, offset: u64, length: u64) -> Result<Step, Failure> {
+    fn data(
+        &mut self,
+        source: usize,
+        offset: u64,
+        length: u64,
+        unwritten: bool,
+    ) -> Result<Step, Failure> {
         let Some((index, room)) = self.block() else {
             return Ok(Step::Stuck);
         };
@@ -166,6 +180,9 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
             let taken = taken.min(super::to_usize(SECTOR));
             let bytes = self.pool.bytes_mut(at, taken);
             self.disks.read(source, offset, bytes)?;
+            if unwritten {
+                compare(source, offset, bytes)?;
+            }
             self.add(index, taken, false);
             return Ok(Step::Taken(to_u64(taken)));
         }
@@ -175,7 +192,17 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
         let address = self.pool.address(at);
         self.disks
             .submit_read(source, slot, offset, address, to_u32(read));
-        self.reads[source][usize::from(slot)] = Some(Waiting::Block(index));
+        self.reads[source][usize::from(slot)] = Some(match unwritten {
+            true => Waiting::Unwritten(
+                index,
+                Unwritten {
+                    offset,
+                    at,
+                    len: taken,
+                },
+            ),
+            false => Waiting::Block(index),
+        });
         self.add(index, taken, true);
         Ok(Step::Taken(to_u64(taken)))
     }

@@ -30,7 +30,7 @@ use crate::failure::{Failure, Op, failed, refused, unreadable};
 use crate::pool::Pool;
 use crate::{SECTOR, to_u64, to_usize};
 use block::{Blocks, Fetches, Item};
-use guest_formats::{Finding, Reason};
+use guest_formats::{Finding, Mapping, Reason};
 use large::Large;
 use tables::Tables;
 pub(crate) use tables::no_room;
@@ -79,10 +79,22 @@ pub struct Output {
 enum Waiting {
     /// The block with this number, of which it is a piece.
     Block(usize),
+    /// The same, and the piece has to be zero.
+    Unwritten(usize, Unwritten),
     /// The fetch with this number.
     Fetch(usize),
     /// A cluster that is inflated in pieces, of which this is the number.
     Piece(usize),
+}
+
+/// A piece that has to be zero, as [`Content::Unwritten`](guest_formats::Content::Unwritten) says.
+#[derive(Clone, Copy, Debug)]
+struct Unwritten {
+    /// Its offset on its disk in bytes.
+    offset: u64,
+    /// Where it is in the pool.
+    at: usize,
+    len: usize,
 }
 
 impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
@@ -194,6 +206,11 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
                 any = true;
                 match self.reads[source][usize::from(slot)].take() {
                     Some(Waiting::Block(index)) => self.fill(index),
+                    Some(Waiting::Unwritten(index, piece)) => {
+                        let bytes = self.pool.bytes(piece.at, piece.len);
+                        compare(source, piece.offset, bytes)?;
+                        self.fill(index);
+                    }
                     Some(Waiting::Fetch(index)) => self.fetches.arrive(index),
                     Some(Waiting::Piece(number)) => self.large.arrive(number, self.pool),
                     None => {}
@@ -309,6 +326,12 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
             self.disks.wait(false)?;
         }
     }
+}
+
+/// Compares `bytes`, which lie at `offset` of the disk `source`, with the zeros that they have to be.
+fn compare(source: usize, offset: u64, bytes: &[u8]) -> Result<(), Failure> {
+    let compared = Mapping::unwritten(offset, bytes);
+    compared.map_err(|error| unreadable(source, &error))
 }
 
 /// The failure of a cluster at `offset` of the image on the disk `source`.

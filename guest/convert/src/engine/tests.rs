@@ -23,6 +23,7 @@ use guest_protocol::DataList;
 use support::Put::{Compressed, Data, Hole, Zero};
 use support::mutate::images;
 use support::qcow2::Qcow2;
+use support::vhd::Vhd;
 use support::vmdk::Vmdk;
 
 use super::*;
@@ -596,6 +597,47 @@ fn what_lies_in_the_file_as_it_is_goes_by_large_requests() {
 }
 
 #[test]
+fn sectors_of_a_vhd_that_were_never_written_go_by_large_requests_and_have_to_be_zero() {
+    const BLOCK: usize = 1 << 20;
+    let mut image = Vhd::new(false, &[Data, Data], BLOCK, 2 * BLOCK);
+    // The first block is written to one half, and the second one not at all.
+    image.disk[BLOCK / 2..].fill(0);
+    let mut bytes = image.build();
+    let (first, second) = (2048, 2048 + 512 + BLOCK);
+    bytes[first + 128..first + 256].fill(0);
+    bytes[second..second + 256].fill(0);
+    check(&[&bytes], &image.disk, "unwritten sectors");
+    let served = RefCell::new(None);
+    let trial = run(&[&bytes], true, 1, |disks| {
+        served.replace(Some(Rc::clone(&disks[0])));
+    });
+    assert!(trial.outcome.result.is_ok());
+    let served = served.take().unwrap().get().served;
+    assert!(served < 64, "{served} requests");
+    // Over such a disk others may lie.
+    let mut over = Qcow2::new(16, &[Hole; 32]);
+    over.backing = Some("base.vhd");
+    check(
+        &[&over.build().bytes, &bytes],
+        &image.disk,
+        "a backing file",
+    );
+    for spoilt in [first + 512 + BLOCK / 2, second + 511 + BLOCK] {
+        let mut bytes = bytes.clone();
+        bytes[spoilt] = 7;
+        for format in [ConvertFormat::Raw, ConvertFormat::Qcow2] {
+            let trial = run_to(format, &[&bytes], true, 1, |_| {});
+            let failure = trial.outcome.result.unwrap_err();
+            assert_eq!(failure.op, Op::Refused, "{failure:?}");
+            let place = format!("(byte {spoilt} of the file, 0x7)");
+            let detail = failure.detail.as_str();
+            assert!(detail.starts_with("stale-sectors"), "{detail}");
+            assert!(detail.ends_with(&place), "{detail}");
+        }
+    }
+}
+
+#[test]
 fn the_sectors_of_a_hole_are_passed_at_once() {
     let image = Qcow2::new(16, &[Hole, Hole, Hole, Data, Hole]).build();
     let run = run(&[&image.bytes], true, 1, |disks| {
@@ -738,9 +780,8 @@ fn tables_of_data_that_lie_far_apart_are_all_written() {
         let made = run.output();
         assert_is_sound(&made, 4, "far apart");
         let mut opened = support::open(&made).unwrap();
-        // A table gets its place as soon as it is complete, so that the file is the same whatever
-        // comes first: behind the first cluster of the next table, and before that of the one after.
-        for (index, cluster) in (0..4).zip([3, 4, 6, 8]) {
+        // A table lies behind the clusters that it maps.
+        for (index, cluster) in (0..4).zip([3, 5, 7, 9]) {
             let mapping = opened.map(&mut &made[..], index << 29).unwrap();
             let guest_formats::Content::Data { offset } = mapping.content else {
                 panic!("{mapping:?}");
@@ -750,6 +791,72 @@ fn tables_of_data_that_lie_far_apart_are_all_written() {
             assert!(made[offset..offset + image.disk.len()] == image.disk);
         }
     }
+}
+
+/// A disk of two L2 tables with data at the end of the first one's part and the start of the second's.
+#[test]
+fn the_same_disk_makes_the_same_file_in_whatever_pieces_it_is_read() {
+    const MAPS: usize = 8192;
+    const UNIT: usize = CLUSTER as usize;
+    let mut image = Qcow2::new(16, &[Data; 4]);
+    image.disk[..UNIT].fill(0);
+    let built = image.build();
+    let entry = |index: usize| {
+        let at = built.first_l2 + index * 8;
+        built.bytes[at..at + 8].to_vec()
+    };
+    let entries: Vec<_> = (0..4).map(entry).collect();
+    let set = |bytes: &mut [u8], at: usize, value: &[u8]| bytes[at..at + 8].copy_from_slice(value);
+    // Which cluster of the file has which part of the disk: `places` in their order. With `zeros` there
+    // is a cluster of zeros before the data.
+    let variant = |places: [usize; 3], zeros: bool| {
+        let mut bytes = built.bytes.clone();
+        let second = bytes.len().next_multiple_of(UNIT);
+        bytes.resize(second + UNIT, 0);
+        bytes[24..32].copy_from_slice(&(1_u64 << 30).to_be_bytes());
+        bytes[36..40].copy_from_slice(&2_u32.to_be_bytes());
+        bytes[built.first_l2..built.first_l2 + 32].fill(0);
+        set(
+            &mut bytes,
+            built.l1 + 8,
+            &(second as u64 | 1 << 63).to_be_bytes(),
+        );
+        if zeros {
+            set(&mut bytes, built.first_l2 + (MAPS - 2) * 8, &entries[0]);
+        }
+        let disk = [built.first_l2 + (MAPS - 1) * 8, second, second + 8];
+        let offset = |index: usize| {
+            let entry = u64::from_be_bytes(entries[index].as_slice().try_into().unwrap());
+            (entry << 8 >> 8) as usize
+        };
+        let data: Vec<_> = (1..4)
+            .map(|index| built.bytes[offset(index)..][..UNIT].to_vec())
+            .collect();
+        for ((at, place), data) in disk.into_iter().zip(places).zip(data) {
+            set(&mut bytes, at, &entries[place]);
+            bytes[offset(place)..][..UNIT].copy_from_slice(&data);
+        }
+        bytes
+    };
+    let convert = |bytes: &[u8]| {
+        let setup = Setup {
+            format: ConvertFormat::Qcow2,
+            digest: false,
+            ..Setup::default()
+        };
+        let run = setup.run(&[bytes], |_| {});
+        assert_eq!(run.outcome.result, Ok(None));
+        run.output()
+    };
+    let made = convert(&variant([1, 2, 3], false));
+    assert_is_sound(&made, 3, "two tables");
+    for places in [[1, 2, 3], [3, 2, 1], [2, 3, 1]] {
+        for zeros in [false, true] {
+            let other = convert(&variant(places, zeros));
+            assert!(other == made, "{places:?} {zeros}");
+        }
+    }
+    assert!(convert(&made) == made, "its own output");
 }
 
 #[path = "chain_tests.rs"]

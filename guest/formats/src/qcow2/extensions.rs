@@ -20,8 +20,19 @@ const MOST: usize = 64;
 pub(super) struct Extensions {
     /// What the extension for bitmaps has: where in the file it lies, and its bytes.
     pub bitmaps: Option<(u64, u64)>,
-    /// The encryption header: its offset and bytes.
-    pub encryption: Option<(u64, u64)>,
+    /// What tells of the encryption header.
+    pub encryption: Option<Encryption>,
+}
+
+/// The extension that tells where the encryption header lies ("Full disk encryption header pointer").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Encryption {
+    /// Where in the file it is said.
+    pub at: u64,
+    /// The offset of the encryption header in the file, in bytes.
+    pub offset: u64,
+    /// Its length in bytes.
+    pub bytes: u64,
 }
 
 /// Reads the extensions from `at` up to `end`, which is at most a cluster behind the start of the
@@ -51,7 +62,11 @@ pub(super) fn walk(
             BITMAPS => found.bitmaps = Some((data, length)),
             ENCRYPTION if length >= 16 => {
                 let bytes: [u8; 16] = array(source, data)?;
-                found.encryption = Some((be64(&bytes, 0), be64(&bytes, 8)));
+                found.encryption = Some(Encryption {
+                    at: data,
+                    offset: be64(&bytes, 0),
+                    bytes: be64(&bytes, 8),
+                });
             }
             _ => {}
         }

@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 
 pub use check::{Check, CheckOptions, CheckReport, Contents, Problem, ProblemKind};
 pub use snapshot::{LARGEST_SNAPSHOT_TABLE, MOST_SNAPSHOTS, Snapshot};
-pub use writer::{CLUSTER, TooLarge, Writer};
+pub use writer::{CLUSTER, MAPPED, TooLarge, Writer};
 
 pub(crate) use header::inspect;
 

@@ -80,6 +80,16 @@ pub(super) fn entry(
     let room = known.get_mut(..there).unwrap_or_default();
     cache.copy(source, at + FIXED, room)?;
     let id_at = at + FIXED + extra;
+    // Of a long name only the start is read, and the last entry has none behind it that would be missed.
+    let end = id_at + id + name;
+    ensure(end <= source.size(), Reason::BeyondEnd, at, end)?;
+    let length = end - header.snapshots_at;
+    ensure(
+        length <= LARGEST_SNAPSHOT_TABLE,
+        Reason::BadSnapshot,
+        at,
+        length,
+    )?;
     Ok(Snapshot {
         id: bytes(cache, source, id_at, id)?,
         name: bytes(cache, source, id_at + id, name)?,
@@ -92,7 +102,7 @@ pub(super) fn entry(
         l1_offset: be64(&fixed, 0),
         l1_entries: be32(&fixed, 8),
         at,
-        end: id_at + id + name,
+        end,
     })
 }
 

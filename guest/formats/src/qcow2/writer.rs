@@ -21,6 +21,9 @@ use crate::source::to_usize;
 /// The size of a cluster in bytes.
 pub const CLUSTER: u64 = 1 << CLUSTER_BITS;
 
+/// How many bytes of the disk an L2 table maps.
+pub const MAPPED: u64 = ENTRIES * CLUSTER;
+
 const CLUSTER_BITS: u32 = 16;
 /// How many entries a cluster of the L1 table, of the refcount table or of an L2 table has.
 const ENTRIES: u64 = CLUSTER / 8;
@@ -56,8 +59,9 @@ pub struct Writer {
     next: u64,
     /// The L2 table of the last cluster that was placed: its number, and its bytes.
     l2: Option<(u64, Vec<u8>)>,
-    /// The complete L2 tables that have not been taken.
-    full: VecDeque<(u64, Vec<u8>)>,
+    /// The complete L2 tables that have not been taken: their numbers, their offsets in the file in
+    /// bytes, and their bytes.
+    full: VecDeque<(u64, u64, Vec<u8>)>,
     /// The cluster of the L1 table that is being filled, and how many clusters of it were taken
     /// before.
     l1: Vec<u8>,
@@ -162,24 +166,35 @@ impl Writer {
     /// returns their offset in the file in bytes. They must lie behind all that were placed before
     /// on the disk. What is passed over reads as zeros.
     ///
+    /// A caller that has clusters on both sides of a multiple of [`MAPPED`] places them in two calls. Then
+    /// the table of the first ones lies between them, and the file is the same in whatever pieces the
+    /// caller has its disk.
+    ///
     /// All tables that are complete must be taken before. So no more of them wait than these
     /// clusters complete.
     pub fn place(&mut self, first: u64, count: u64) -> u64 {
+        self.complete_before(first / ENTRIES);
         let start = self.allot(count);
         for number in 0..count {
             let (index, within) = ((first + number) / ENTRIES, (first + number) % ENTRIES);
-            if let Some(table) = self.l2.take_if(|(number, _)| *number != index) {
-                self.full.push_back(table);
-            }
+            self.complete_before(index);
             let (_, table) = self.l2.get_or_insert_with(|| (index, empty()));
             put(table, within, COPIED | (start + number * CLUSTER));
         }
         start
     }
 
+    /// Gives the L2 table that is being filled its place, if it is one before the table `index`.
+    fn complete_before(&mut self, index: u64) {
+        if let Some((number, table)) = self.l2.take_if(|(number, _)| *number < index) {
+            let at = self.allot(1);
+            self.full.push_back((number, at, table));
+        }
+    }
+
     /// Says that all clusters are placed, so that the rest of the tables can be taken.
     pub fn finish(&mut self) {
-        self.full.extend(self.l2.take());
+        self.complete_before(u64::MAX);
         if self.stage == Stage::Data {
             self.stage = Stage::L1;
         }
@@ -210,12 +225,11 @@ impl Writer {
     /// Fills `buffer`, which has the size of a cluster, with the next table that is complete, and
     /// returns where in the file it goes, in bytes.
     pub fn take_table(&mut self, buffer: &mut [u8]) -> Option<u64> {
-        if let Some((index, table)) = self.full.pop_front() {
+        if let Some((index, at, table)) = self.full.pop_front() {
             if index / ENTRIES > self.l1_taken {
-                self.full.push_front((index, table));
+                self.full.push_front((index, at, table));
                 return Some(self.take_l1(buffer));
             }
-            let at = self.allot(1);
             put(&mut self.l1, index % ENTRIES, COPIED | at);
             buffer.copy_from_slice(&table);
             return Some(at);

@@ -60,7 +60,9 @@ impl Entry {
     /// data belong to the block as well.
     pub(crate) fn block(at: u64, length: u64, before: u64, mapping: Mapping) -> Self {
         let takes = match mapping.content {
-            Content::Data { offset } => offset - before..offset + length,
+            Content::Data { offset } | Content::Unwritten { offset } => {
+                offset - before..offset + length
+            }
             _ => 0..0,
         };
         Self {
@@ -256,7 +258,7 @@ impl Survey {
         }
         if !self.take(&entry.takes) {
             self.overlap(entry.at, entry.takes.start);
-        } else if self.first_pass
+        } else if self.begins_here(&entry.takes)
             && let Some(finding) = image.contradiction(source, self.at, entry.mapping.length)?
         {
             self.fault(finding);
@@ -269,7 +271,7 @@ impl Survey {
                     self.blocks += 1;
                     &mut self.data
                 }
-                Content::Zero => &mut self.zero,
+                Content::Zero | Content::Unwritten { .. } => &mut self.zero,
                 Content::Compressed(_) => &mut self.compressed,
                 Content::Backing => &mut self.backing,
             };
@@ -328,6 +330,13 @@ impl Survey {
             Some(claims) if !bytes.is_empty() => !claims.concerns(bytes) || claims.take(bytes),
             _ => true,
         }
+    }
+
+    /// Whether this pass is the one in whose window these bytes begin. Nothing else begins there then,
+    /// once they are taken, so that what is done for them is done once for each byte of the file.
+    fn begins_here(&self, bytes: &Range<u64>) -> bool {
+        let here = |claims: &Claims| claims.begins_here(bytes);
+        !bytes.is_empty() && self.claims.as_ref().is_some_and(here)
     }
 
     fn overlap(&mut self, at: u64, value: u64) {

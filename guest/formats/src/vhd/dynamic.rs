@@ -7,7 +7,7 @@ use crate::error::{Error, ensure};
 use crate::info::{Info, LONGEST_NAME, ReferenceKind};
 use crate::mapping::{Content, Mapping};
 use crate::reason::Reason;
-use crate::source::{ReadAt, array, len64, read, to_usize};
+use crate::source::{ReadAt, array, read, to_usize};
 use crate::survey::Entry;
 use crate::vhd::SECTOR;
 use crate::vhd::footer::{Footer, Kind, checksum};
@@ -149,9 +149,7 @@ impl Dynamic {
         self.table + offset / self.block_size * 4
     }
 
-    /// The piece at `offset`, as far as the bitmap of its block says the same of all its sectors. One
-    /// that was never written is zero. Some readers go by that, and others take its bytes as they
-    /// are, so that they have to be zero, too.
+    /// The piece at `offset`, as far as the bitmap of its block says the same of all its sectors.
     pub(super) fn piece(
         &self,
         source: &mut dyn ReadAt,
@@ -180,15 +178,11 @@ impl Dynamic {
             .last();
         let end = (last.unwrap_or(first) + 1) * SECTOR;
         let length = mapping.length.min(end - skip);
-        if is_written {
-            return Ok(Mapping::new(length, mapping.content));
-        }
-        let bytes = sectors.bytes(source, data, 1)?;
-        let length = length.min(len64(bytes));
-        let mut bytes = bytes.iter().take(to_usize(length));
-        let is_zero = bytes.all(|byte| *byte == 0);
-        ensure(is_zero, Reason::StaleSectors, at, data)?;
-        Ok(Mapping::new(length, Content::Zero))
+        let content = match is_written {
+            true => mapping.content,
+            false => Content::Unwritten { offset: data },
+        };
+        Ok(Mapping::new(length, content))
     }
 
     /// The bytes at `offset`, to the end of their block, as they lie in the file.

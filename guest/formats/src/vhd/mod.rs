@@ -2,8 +2,8 @@
 //!
 //! A fixed disk is its bytes and a footer. A dynamic disk has a copy of the footer at the start, a
 //! block allocation table (BAT), and blocks, each with a bitmap of its sectors before it. An open
-//! VHD takes three cache lines of memory: one for the table, and two for bitmaps and for what they
-//! say was never written.
+//! VHD takes three cache lines of memory: one for the table, and two for bitmaps and, in a check, for
+//! what they say was never written.
 
 mod dynamic;
 mod footer;
@@ -13,7 +13,7 @@ use crate::error::{Error, ensure};
 use crate::info::{Info, Options};
 use crate::mapping::{Content, Mapping, join};
 use crate::reason::{Finding, Reason};
-use crate::source::ReadAt;
+use crate::source::{ReadAt, len64, to_usize};
 use crate::survey::{Entry, Units};
 use dynamic::Dynamic;
 use footer::Kind;
@@ -107,7 +107,8 @@ impl Vhd {
         }
     }
 
-    /// What is wrong with the bitmap of the block at `offset`, in its first `length` bytes.
+    /// What is wrong with the block at `offset`, in its first `length` bytes: sectors that count as never
+    /// written are read.
     pub(crate) fn contradiction(
         &mut self,
         source: &mut dyn ReadAt,
@@ -116,8 +117,18 @@ impl Vhd {
     ) -> Result<Option<Finding>, Error> {
         let mut seen = 0;
         while seen < length {
-            match self.piece(source, offset + seen) {
-                Ok(piece) => seen += piece.length,
+            let piece = self.piece(source, offset + seen);
+            let compared = piece.and_then(|piece| match piece.content {
+                Content::Unwritten { offset } => {
+                    let bytes = self.sectors.bytes(source, offset, 1)?;
+                    let bytes = bytes.get(..to_usize(piece.length)).unwrap_or(bytes);
+                    Mapping::unwritten(offset, bytes)?;
+                    Ok(len64(bytes))
+                }
+                _ => Ok(piece.length),
+            });
+            match compared {
+                Ok(length) => seen += length,
                 Err(Error::Refused(finding)) => return Ok(Some(finding)),
                 Err(error) => return Err(error),
             }
@@ -125,9 +136,10 @@ impl Vhd {
         Ok(None)
     }
 
-    /// Has tables be read in long pieces from now on.
+    /// Has tables, and blocks, be read in long pieces from now on.
     pub(crate) fn read_in_order(&mut self) {
         self.cache.set_length(LONG_LINE);
+        self.sectors.set_length(LONG_LINE);
     }
 
     /// How many lines of its table and of its blocks were read so far.

@@ -24,7 +24,7 @@ impl Vmdk {
         let takes = match mapping.content {
             Content::Data { offset } => offset..offset + header.grain_size,
             Content::Compressed(grain) => grain.offset..grain.offset + grain.length,
-            Content::Zero | Content::Backing => 0..0,
+            Content::Zero | Content::Unwritten { .. } | Content::Backing => 0..0,
         };
         Ok(Entry {
             at: table + offset % header.per_table() / header.grain_size * 4,

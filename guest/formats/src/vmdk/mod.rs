@@ -13,7 +13,7 @@ pub use descriptor::LONGEST_DESCRIPTOR;
 
 use crate::bytes::has;
 use crate::cache::{Cache, LONG_LINE};
-use crate::error::{Error, ensure};
+use crate::error::Error;
 use crate::image::Image;
 use crate::info::{Info, Options};
 use crate::mapping::{Mapping, join};
@@ -65,7 +65,12 @@ fn elsewhere(text: &[u8], at: u64, info: &mut Info, options: &Options) -> Error 
     match descriptor::parse(text, at, false, info) {
         Ok(disk) => {
             info.set_size(disk.size, at, options);
-            Error::refused(Reason::ExternalExtent, at, 0)
+            // What the lines were found to say, with its place.
+            let mut found = info.findings.iter();
+            let found = found.find(|finding| finding.reason == Reason::ExternalExtent);
+            found.map_or(Error::refused(Reason::ExternalExtent, at, 0), |finding| {
+                Error::Refused(*finding)
+            })
         }
         Err(error) => error,
     }
@@ -73,25 +78,27 @@ fn elsewhere(text: &[u8], at: u64, info: &mut Info, options: &Options) -> Error 
 
 fn sparse(source: &mut dyn ReadAt, info: &mut Info, options: &Options) -> Result<Vmdk, Error> {
     let header = header::read(source, info, options)?;
-    let mut described = Described::default();
-    if let Some((at, length)) = header.descriptor {
-        let text = descriptor::read_text(source, at, length)?;
-        // A part of a disk in several files has room for a descriptor, which is in yet another file.
-        ensure(!text.is_empty(), Reason::FormatNotRead, at, length)?;
-        if header.virtual_size == 0 {
-            // Such a header only holds the descriptor, as QEMU sees it too.
-            return Err(elsewhere(&text, at, info, options));
-        }
-        described = descriptor::parse(&text, at, true, info)?;
-        // Some programs take the size from here, and others from the header. Some writers fill up
-        // the last grain in one of the places.
-        let grains = |size: u64| size.div_ceil(header.grain_size);
-        if described.is_own && grains(described.size) != grains(header.virtual_size) {
-            info.find(Reason::BadHeader, 12, header.virtual_size / SECTOR);
-        }
-        if !described.tells_of_parent {
-            info.find(Reason::BadDescriptor, at, length);
-        }
+    // A part of a disk in several files has no room for a descriptor, or room that is empty. The
+    // descriptor is in yet another file, and only that tells of the other parts and of a parent.
+    let part = |at, length| Error::refused(Reason::FormatNotRead, at, length);
+    let (at, length) = header.descriptor.ok_or(part(28, 0))?;
+    let text = descriptor::read_text(source, at, length)?;
+    if text.is_empty() {
+        return Err(part(at, length));
+    }
+    if header.virtual_size == 0 {
+        // Such a header only holds the descriptor, as QEMU sees it too.
+        return Err(elsewhere(&text, at, info, options));
+    }
+    let described = descriptor::parse(&text, at, true, info)?;
+    // Some programs take the size from here, and others from the header. Some writers fill up
+    // the last grain in one of the places.
+    let grains = |size: u64| size.div_ceil(header.grain_size);
+    if described.is_own && grains(described.size) != grains(header.virtual_size) {
+        info.find(Reason::BadHeader, 12, header.virtual_size / SECTOR);
+    }
+    if !described.tells_of_parent {
+        info.find(Reason::BadDescriptor, at, length);
     }
     if info.variant.is_none() {
         info.variant = Some("sparse");

@@ -14,7 +14,7 @@ mod vhdx;
 mod vhdx_log;
 mod vmdk;
 
-use guest_formats::{Image, Options, Reason, inspect};
+use guest_formats::{Content, Image, Mapping, Options, Reason, inspect};
 
 use super::{judge, judge_check};
 
@@ -57,7 +57,14 @@ pub(crate) fn reasons(mut bytes: &[u8], options: &Options) -> Vec<Reason> {
         if at >= image.virtual_size() {
             break;
         }
-        match image.map(&mut bytes, at) {
+        let mapped = image.map(&mut bytes, at).and_then(|mapping| {
+            if let Content::Unwritten { offset } = mapping.content {
+                let end = offset + mapping.length;
+                Mapping::unwritten(offset, &bytes[offset as usize..end as usize])?;
+            }
+            Ok(mapping)
+        });
+        match mapped {
             Ok(mapping) => {
                 assert!(mapping.length > 0);
                 at += mapping.length;

@@ -188,6 +188,54 @@ fn snapshots_that_lie_are_refused_when_they_are_looked_for() {
     }
 }
 
+/// Encrypted data do not keep the tables from being checked.
+#[test]
+fn an_encryption_header_that_lies_elsewhere_is_found_with_its_place() {
+    const EXTENSION: usize = 120;
+    let mut good = Qcow2::new(16, &[Data]).build();
+    let header = good.bytes.len();
+    good.bytes.resize(header + 0x1_0000, 0);
+    be16(&mut good.bytes, good.first_block + header / 0x1_0000 * 2, 1);
+    for (at, value) in [(32, 2), (112, 0x0537_be77), (116, 16)] {
+        be32(&mut good.bytes, at, value);
+    }
+    be64(&mut good.bytes, EXTENSION, header as u64);
+    be64(&mut good.bytes, EXTENSION + 8, 4096);
+    let problems = |bytes: &[u8]| {
+        let mut source = Counting::new(bytes);
+        let image = examine_qcow2(bytes);
+        let mut check = Check::new(&image, &source, &CheckOptions::default());
+        while !check.step(&mut source).unwrap() {}
+        let problems = check.report().problems.iter();
+        problems
+            .map(|problem| (problem.kind, problem.at))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(problems(&good.bytes), []);
+    let place = EXTENSION as u64;
+    let unaligned = spoilt(&good.bytes, |b| be64(b, EXTENSION, header as u64 + 512));
+    let expected = ProblemKind::Entry(Reason::Unaligned);
+    assert_eq!(problems(&unaligned), [(expected, place)]);
+    let long = spoilt(&good.bytes, |b| be64(b, EXTENSION + 8, 0x1_0001));
+    let expected = ProblemKind::Entry(Reason::BeyondEnd);
+    assert_eq!(problems(&long), [(expected, place)]);
+    // One that has the cluster of the header.
+    let shared = spoilt(&good.bytes, |b| be64(b, EXTENSION, 0));
+    let kinds: Vec<_> = problems(&shared).iter().map(|found| found.0).collect();
+    assert!(kinds.contains(&ProblemKind::Leak), "{kinds:?}");
+    assert!(kinds.len() > 1, "{kinds:?}");
+}
+
+/// Makes the list of snapshots the last of the file. The name of the one in it begins there, is longer
+/// than what is read of it, and ends `behind` bytes behind the end.
+fn long_name(bytes: &mut Vec<u8>, behind: u16) {
+    let list = bytes.len().next_multiple_of(0x1_0000);
+    bytes.resize(list + 40 + 16 + 2000, 0);
+    be16(bytes, list + 14, 2000 + behind);
+    be32(bytes, list + 36, 16);
+    be64(bytes, 64, list as u64);
+}
+
 /// The snapshot table is at 3, and the L1 table of the snapshot behind it.
 #[test]
 fn lists_of_snapshots_that_lie_are_refused_even_if_no_snapshot_is_looked_for() {
@@ -212,8 +260,20 @@ fn lists_of_snapshots_that_lie_are_refused_even_if_no_snapshot_is_looked_for() {
             },
             Reason::BeyondEnd,
         ),
+        (
+            "a long name that ends a byte behind the end",
+            |b| long_name(b, 1),
+            Reason::BeyondEnd,
+        ),
+        (
+            "a long name that ends far behind the end",
+            |b| long_name(b, 60_000),
+            Reason::BeyondEnd,
+        ),
     ];
     judge_all(&good.bytes, cases);
+    let ends = spoilt(&good.bytes, |b| long_name(b, 0));
+    judge("up to the end", &ends, &Options::default(), None);
     // Such an image is checked all the same.
     for (name, change, reason) in cases {
         let bytes = spoilt(&good.bytes, change);

@@ -169,6 +169,24 @@ const VMDK: &[Case] = &[
         Reason::FormatNotRead,
     ),
     (
+        "no place for a descriptor, as another part of a disk has it",
+        |b| {
+            le64(b, 28, 0);
+            le64(b, 36, 0);
+        },
+        Reason::FormatNotRead,
+    ),
+    (
+        "a descriptor nowhere that has a length",
+        |b| le64(b, 28, 0),
+        Reason::FormatNotRead,
+    ),
+    (
+        "a descriptor of no bytes",
+        |b| le64(b, 36, 0),
+        Reason::FormatNotRead,
+    ),
+    (
         "a descriptor of noise",
         |b| put(b, 512, &pattern(1, 2048)),
         Reason::BadDescriptor,
@@ -239,6 +257,15 @@ const STREAM: &[Case] = &[
             le64(b, at + 56, u64::MAX);
         },
         Reason::BadHeader,
+    ),
+    (
+        "no place for a descriptor",
+        |b| {
+            let at = b.len() - 1024;
+            le64(b, 28, 0);
+            le64(b, at + 28, 0);
+        },
+        Reason::FormatNotRead,
     ),
     (
         "method 2",

@@ -109,7 +109,9 @@ fn look_at(mapping: &Mapping, bytes: &[u8]) {
         );
     };
     match mapping.content {
-        Content::Data { offset } => ends_within(offset, mapping.length),
+        Content::Data { offset } | Content::Unwritten { offset } => {
+            ends_within(offset, mapping.length)
+        }
         Content::Zero | Content::Backing => {}
         Content::Compressed(compressed) => {
             let Compressed {

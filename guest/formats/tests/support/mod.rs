@@ -23,8 +23,8 @@ use std::io::{Read, Write};
 
 use guest_formats::qcow2::Qcow2;
 use guest_formats::{
-    Codec, Compressed, Content, Error, Image, Info, Options, ReadAt, ReadError, Reason, ReasonSet,
-    examine, inspect,
+    Codec, Compressed, Content, Error, Image, Info, Mapping, Options, ReadAt, ReadError, Reason,
+    ReasonSet, examine, inspect,
 };
 
 /// An image in memory that counts what is read of it.
@@ -132,6 +132,10 @@ pub(crate) fn contents(
         match mapping.content {
             Content::Data { offset } => source.read_at(offset, target).unwrap(),
             Content::Zero => {}
+            Content::Unwritten { offset } => {
+                source.read_at(offset, target).unwrap();
+                Mapping::unwritten(offset, target)?;
+            }
             Content::Compressed(compressed) => {
                 let whole = inflate(&compressed, bytes)?;
                 let skip = compressed.skip as usize;

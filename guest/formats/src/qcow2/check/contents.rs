@@ -46,23 +46,28 @@ impl Contents {
         let sum = match decoded {
             Err(_) => &mut self.lost,
             Ok(entry) if fault(entry) => &mut self.lost,
-            Ok(Entry::Allocated(offset)) if offset >= end => &mut self.lost,
+            Ok(Entry::Allocated(offset)) if offset >= end && !header.extended_l2 => &mut self.lost,
             Ok(Entry::Compressed { offset, length }) if !entry::is_inside(offset, length, end) => {
                 &mut self.lost
             }
             Ok(Entry::Compressed { .. }) => &mut self.compressed,
             Ok(Entry::Zero(_)) => &mut self.zero,
-            Ok(_) if header.extended_l2 => return self.add_subclusters(header, bitmap, bytes),
+            Ok(entry) if header.extended_l2 => {
+                let is_lost = matches!(entry, Entry::Allocated(offset) if offset >= end);
+                return self.add_subclusters(header, bitmap, bytes, is_lost);
+            }
             Ok(Entry::Allocated(_)) => &mut self.data,
             Ok(Entry::Unallocated) => self.hole(header),
         };
         *sum += bytes;
     }
 
-    fn add_subclusters(&mut self, header: &Header, bitmap: u64, bytes: u64) {
+    /// Adds the subclusters of a cluster. If the cluster is lost, so are those that lie in it.
+    fn add_subclusters(&mut self, header: &Header, bitmap: u64, bytes: u64, is_lost: bool) {
         let size = header.cluster_size() / SUBCLUSTERS;
         for index in 0..SUBCLUSTERS {
             let sum = match (bitmap >> index & 1, bitmap >> (SUBCLUSTERS + index) & 1) {
+                (1, _) if is_lost => &mut self.lost,
                 (1, _) => &mut self.data,
                 (_, 1) => &mut self.zero,
                 _ => self.hole(header),

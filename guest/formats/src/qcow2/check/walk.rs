@@ -5,6 +5,7 @@ use super::{Check, ProblemKind};
 use crate::bytes::be64;
 use crate::error::Error;
 use crate::qcow2::entry::{self, COPIED, Entry};
+use crate::qcow2::extensions::Encryption;
 use crate::qcow2::header::Header;
 use crate::qcow2::{L1, snapshot};
 use crate::reason::Reason;
@@ -23,10 +24,10 @@ impl Check {
         self.refcount_blocks(source, &header, table)?;
         self.l1(source, &header, header.l1, true, 40)?;
         self.snapshots(source, &header)?;
-        if let Some((offset, bytes)) = header.extensions.encryption {
+        if let Some(Encryption { at, offset, bytes }) = header.extensions.encryption {
             let aligned = offset.is_multiple_of(cluster);
-            self.expect(aligned, Reason::Unaligned, 0, offset);
-            self.mark(offset, bytes, Use::Single, 0)?;
+            self.expect(aligned, Reason::Unaligned, at, offset);
+            self.mark(offset, bytes, Use::Single, at)?;
         }
         if let Some((at, length)) = header.extensions.bitmaps {
             self.bitmaps(source, at, length)?;
