@@ -165,17 +165,15 @@ impl BackingChain {
             let mapping = layer.map(&mut disks.file(source), offset);
             let mapping = mapping.map_err(|error| explain(disks, source, &error))?;
             length = length.min(mapping.length);
-            if let Content::Data { offset: at } = mapping.content {
-                let (stretch, is_hole) = disks.holes(source).stretch(at, length);
-                length = stretch;
-                if is_hole {
-                    break;
-                }
-            }
             let origin = match mapping.content {
                 Content::Backing => continue,
                 Content::Zero => break,
                 content @ (Content::Data { offset } | Content::Unwritten { offset }) => {
+                    let (stretch, is_hole) = disks.holes(source).stretch(offset, length);
+                    length = stretch;
+                    if is_hole {
+                        break;
+                    }
                     let spent = spend(&mut layer.budget, length, offset);
                     spent.map_err(|error| unreadable(source, &error))?;
                     let unwritten = matches!(content, Content::Unwritten { .. });
