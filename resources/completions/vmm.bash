@@ -97,7 +97,7 @@ _vmm_convert() {
       ;;
   esac
 if [[ $cur == -* ]]; then
-    mapfile -t COMPREPLY < <(compgen -W '--input --output --backing --image-format --allow --snapshot --output-format --max-output-size --digest --direct --fsync --force --progress-percent --format --verbose --quiet --debug --stats --stats-file --timeout --no-sandbox --help' -- "$cur")
+    mapfile -t COMPREPLY < <(compgen -W '--input --output --backing --image-format --allow --snapshot --read-holes --output-format --max-output-size --digest --direct --fsync --force --progress-percent --format --verbose --quiet --debug --stats --stats-file --timeout --no-sandbox --help' -- "$cur")
   else
     compopt -o filenames
     mapfile -t COMPREPLY < <(compgen -f -- "$cur")

@@ -46,6 +46,7 @@ complete -c vmm -n '__fish_seen_subcommand_from convert' -l backing -r -F -d 'a 
 complete -c vmm -n '__fish_seen_subcommand_from convert' -l image-format -x -a 'raw qcow2 qcow qed vmdk vhd vhdx vdi luks parallels dmg iso bochs cloop ewf gzip xz zstd bzip2 tar zip 7z' -d 'the format that the image has'
 complete -c vmm -n '__fish_seen_subcommand_from convert' -l allow -x -a 'backing-file several-formats other-format unknown-format marked-corrupt marked-dirty virtual-size-too-large no-footer' -d 'do not refuse the image for this reason'
 complete -c vmm -n '__fish_seen_subcommand_from convert' -l snapshot -x -d 'the internal snapshot to convert'
+complete -c vmm -n '__fish_seen_subcommand_from convert' -l read-holes -d 'read the holes of the files'
 complete -c vmm -n '__fish_seen_subcommand_from convert' -l output-format -x -a 'raw qcow2' -d 'the format of the output'
 complete -c vmm -n '__fish_seen_subcommand_from convert' -l max-output-size -x -d 'refuse a disk that is larger'
 complete -c vmm -n '__fish_seen_subcommand_from convert' -l digest -x -a 'sha256' -d 'print the digest of the disk in the image'

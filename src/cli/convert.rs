@@ -45,6 +45,10 @@ struct ConvertCli {
     #[argh(option, arg_name = "NAME", from_str_fn(snapshot))]
     snapshot: Option<OsString>,
 
+    /// read the holes of the files, too, and do not ask the file system for them
+    #[argh(switch)]
+    read_holes: bool,
+
     /// the format of the output: the disk as it is, or a qcow2 image of it, in which zeros take no
     /// room
     #[argh(option, arg_name = "FORMAT", default = "DiskFormat::default()")]
@@ -155,6 +159,7 @@ const GROUPS: [(&str, &[More]); 6] = [
             names("image-format", ImageFormat::NAMES),
             names("allow", ImageReason::OVERRIDABLE),
             plain("snapshot"),
+            plain("read-holes"),
         ],
     ),
     (
@@ -209,6 +214,7 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Option<ConvertConfig>, Str
         output_format: cli.output_format,
         allowed: cli.allow,
         snapshot: cli.snapshot,
+        read_holes: cli.read_holes,
         max_output_size: cli.max_output_size,
         progress: cli.progress_percent,
         digest: cli.digest,

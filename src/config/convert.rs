@@ -25,6 +25,8 @@ pub struct ConvertConfig {
     pub allowed: Vec<ImageReason>,
     /// The internal snapshot to read, by its id or its name, which may be any bytes.
     pub snapshot: Option<OsString>,
+    /// Read the holes of the files, too, whatever the file system says of them.
+    pub read_holes: bool,
     /// The largest disk, and the longest output, in bytes.
     pub max_output_size: u64,
     /// How often the guest reports.

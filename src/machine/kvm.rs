@@ -83,7 +83,9 @@ fn open_at(path: &CStr) -> Result<Kvm, KvmError> {
         libc::ENOENT => KvmError::Missing(Surroundings::of_this_host()),
         libc::ENODEV | libc::ENXIO => KvmError::NoDriver(Surroundings::of_this_host()),
         libc::EACCES | libc::EPERM => {
-            KvmError::Permission(Surroundings::of_this_host(), may_open(path))
+            // A control group without the device says EPERM, and permissions say EACCES.
+            let allows = error.errno() == libc::EPERM || may_open(path);
+            KvmError::Permission(Surroundings::of_this_host(), allows)
         }
         libc::EISDIR => KvmError::NotKvm("a folder"),
         _ => KvmError::Open(error),

@@ -53,7 +53,8 @@ pub(crate) struct Stats {
 
 impl Stats {
     /// The statistics of a run that wrote `bytes` different bytes of its output and took `wall`. Of
-    /// what its guest read of the input, `filled` bytes lie behind the input's end.
+    /// what its guest read of the inputs, `filled` bytes lie behind the end of one. The output is the last
+    /// of the `disks`.
     #[must_use]
     pub(crate) fn new(
         success: bool,
@@ -68,12 +69,13 @@ impl Stats {
         let mib = bytes as f64 / MIB;
         #[expect(clippy::cast_precision_loss, reason = "as above")]
         let total = exits.total() as f64;
-        let counted = |index: usize, count: fn(&BlockCounters) -> u64| {
-            disks.get(index).map_or(0, |(_, counters)| count(counters))
+        // The output comes last. What is compressed is read as fewer bytes, too.
+        let (zeroed, inputs) = match disks.split_last() {
+            Some(((_, output), inputs)) => (output.bytes_zeroed, inputs),
+            None => (0, disks),
         };
-        // The input comes first, then the output. What is compressed is read as fewer bytes, too.
-        let read = counted(0, |input| input.bytes_read).saturating_sub(filled);
-        let zeroed = counted(1, |output| output.bytes_zeroed);
+        let read: u64 = inputs.iter().map(|(_, input)| input.bytes_read).sum();
+        let read = read.saturating_sub(filled);
         Self {
             verb: "copied",
             success,
@@ -171,7 +173,7 @@ impl Display for Stats {
         let (done, end) = if self.success {
             (self.verb, "")
         } else {
-            ("written", "; nothing is put in place")
+            ("written", "; the output is not complete")
         };
         writeln!(
             f,
@@ -261,7 +263,9 @@ mod tests {
                 bytes_zeroed,
                 ..BlockCounters::default()
             };
-            let disks = [("input", input), ("output", output)];
+            // A backing file of which nothing was read changes nothing.
+            let backing = BlockCounters::default();
+            let disks = [("input", input), ("backing", backing), ("output", output)];
             let exits = ExitCounts::default();
             let stats = Stats::new(true, 1000, filled, Duration::from_secs(1), &exits, &disks);
             stats.bytes_skipped
@@ -271,6 +275,18 @@ mod tests {
         assert_eq!(skipped(1000, 0, 600), 0, "zeros that were found");
         assert_eq!(skipped(10, 0, 0), 0, "what was compressed");
         assert_eq!(skipped(1200, 0, 600), 0);
+        let read = BlockCounters {
+            bytes_read: 300,
+            ..BlockCounters::default()
+        };
+        let zeroed = BlockCounters {
+            bytes_zeroed: 500,
+            ..BlockCounters::default()
+        };
+        let disks = [("input", read), ("backing", read), ("output", zeroed)];
+        let (wall, exits) = (Duration::from_secs(1), ExitCounts::default());
+        let stats = Stats::new(true, 1000, 0, wall, &exits, &disks);
+        assert_eq!(stats.bytes_skipped, 400, "what was read of either file");
     }
 
     #[test]
@@ -306,7 +322,7 @@ mod tests {
         failed.success = false;
         let text = failed.to_string();
         assert!(text.starts_with("written      2097152 bytes"), "{text}");
-        assert!(text.contains("nothing is put in place") && !text.contains("copied"));
+        assert!(text.contains("the output is not complete") && !text.contains("copied"));
     }
 
     #[test]

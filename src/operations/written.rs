@@ -63,7 +63,7 @@ pub(super) struct Written<'a> {
     pub(super) counters: &'a [(&'static str, BlockCounters)],
     /// What a run that succeeds did: "copied".
     pub(super) verb: &'static str,
-    /// Bytes that the guest read of the input's last sector and that are not the input's.
+    /// Bytes that the guest read of the last sectors of what is read, behind the end of a file.
     pub(super) filled: u64,
     /// Bytes of a sector in which the result counts.
     pub(super) sector_size: u32,

@@ -18,7 +18,7 @@ pub enum ChainError {
     #[error("an indirect descriptor has a next one")]
     IndirectHasNext,
     /// An indirect table that is empty, that does not consist of whole descriptors, or that has more
-    /// of them than an index reaches. It may be longer than the queue, but no chain in it may.
+    /// than 65,535 of them. It may be longer than the queue, but no chain in it may.
     #[error("an indirect table has {0} bytes; it takes 1 to 65535 descriptors of 16 bytes each")]
     IndirectLength(u32),
     /// An indirect descriptor within an indirect table.

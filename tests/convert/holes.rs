@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::common::{Finished, needs_kvm, random, skip, test};
+use crate::support::Put::Hole;
+use crate::support::qcow2::Qcow2;
 use crate::{Conversion, assert_same};
 
 const MIB: u64 = 1 << 20;
@@ -23,14 +25,17 @@ fn make_sparse(path: &Path, length: u64, at: u64) -> bool {
     has_holes
 }
 
-/// How many bytes of the image a run has read.
-fn bytes_read(finished: &Finished) -> u64 {
+/// The statistics of a run.
+fn stats(finished: &Finished) -> serde_json::Value {
     let lines = finished.stdout.lines();
     let objects = lines.map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     let mut stats = objects.filter(|object| object["type"] == "stats");
-    stats.next().unwrap()["disks"][0]["bytes_read"]
-        .as_u64()
-        .unwrap()
+    stats.next().unwrap()
+}
+
+/// How many bytes of the image a run has read.
+fn bytes_read(finished: &Finished) -> u64 {
+    stats(finished)["disks"][0]["bytes_read"].as_u64().unwrap()
 }
 
 fn with_stats(conversion: Conversion) -> Conversion {
@@ -60,6 +65,34 @@ fn a_raw_disk_of_a_tebibyte_is_converted_without_its_holes_being_read() {
             let disk = File::open(conversion.disk()).unwrap();
             disk.read_exact_at(&mut found, at).unwrap();
             assert_same(&found, &random(DATA, 3), format);
+        }
+    }
+}
+
+#[test]
+fn holes_are_read_if_that_is_wanted_and_those_of_all_files_are_counted() {
+    needs_kvm!();
+    for wanted in [false, true] {
+        let mut image = Qcow2::new(16, &[Hole; 1024]);
+        image.backing = Some("base");
+        let conversion = with_stats(Conversion::of(&image.build().bytes));
+        let base = conversion.path("base");
+        if !make_sparse(&base, 64 * MIB, 20 * MIB) {
+            return;
+        }
+        let base = base.to_str().unwrap().to_owned();
+        let conversion = conversion.arg("--allow").arg("unknown-format");
+        let mut conversion = conversion.arg("--backing").arg(&base);
+        if wanted {
+            conversion = conversion.arg("--read-holes");
+        }
+        let finished = conversion.run();
+        assert_eq!(finished.code(), Some(0), "{finished:?}");
+        let stats = stats(&finished);
+        let skipped = stats["bytes_skipped"].as_u64().unwrap();
+        match wanted {
+            true => assert_eq!(skipped, 0),
+            false => assert!(skipped > 63 * MIB, "{skipped}"),
         }
     }
 }

@@ -201,7 +201,7 @@ fn a_hole_that_is_none_any_more_when_the_copy_is_complete_is_found() {
         writer.write_all(b".").unwrap();
         let finished = running.finish();
         if lies {
-            finished.assert_failed(3, "where it had a hole when the copy began");
+            finished.assert_failed(3, "where it had a hole when the run began");
             assert!(!files.output().exists());
         } else {
             assert_eq!(finished.code(), Some(0), "{finished:?}");

@@ -138,7 +138,7 @@ impl ActiveQueue {
                     memory.touch(span.end.saturating_sub(reach.end), reach.end);
                     written.push(span.clone());
                 }
-                if flags & INDIRECT != 0 && len <= u32::from(self.size) * 16 && read.len() < 64 {
+                if flags & INDIRECT != 0 && len <= LONGEST_TABLE && read.len() < 64 {
                     read.push(span.clone());
                     tables.push(span);
                 } else if flags & INDIRECT != 0 {
@@ -197,6 +197,10 @@ pub fn chain_flags(position: usize, len: usize, writable: bool) -> u16 {
     let next = if position + 1 < len { NEXT } else { 0 };
     next | if writable { WRITE } else { 0 }
 }
+
+/// The longest indirect table that is followed, in bytes. A device takes longer ones, up to 65,535
+/// descriptors; what it does then is not predicted.
+const LONGEST_TABLE: u32 = 4096 * 16;
 
 /// Flags of a descriptor that refers to an indirect table.
 pub const INDIRECT_FLAGS: u16 = INDIRECT;

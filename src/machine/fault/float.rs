@@ -27,9 +27,20 @@ impl FloatState {
     pub(super) fn explains(self, instruction: &Instruction) -> bool {
         let features = instruction.cpuid_features();
         let is_of = |names: &[CpuidFeature]| features.iter().any(|name| names.contains(name));
-        // An x87 instruction is told of the error of the one before it.
+        // An instruction of the x87 unit, or of MMX, which has the same registers, is told of the error
+        // of the one before it.
         const ERROR_SUMMARY: u16 = 1 << 7;
-        if is_of(&[CpuidFeature::FPU]) || instruction.mnemonic() == Mnemonic::Wait {
+        let mut operands = 0..instruction.op_count();
+        let waits = instruction.mnemonic() == Mnemonic::Wait
+            || operands.any(|operand| instruction.op_register(operand).is_mm());
+        if waits
+            || is_of(&[
+                CpuidFeature::FPU,
+                CpuidFeature::FPU287,
+                CpuidFeature::FPU387,
+                CpuidFeature::MMX,
+            ])
+        {
             return self.status & ERROR_SUMMARY != 0;
         }
         // Six flags for six kinds of errors, and their masks seven bits above them.
@@ -69,7 +80,17 @@ mod tests {
             assert_eq!(explains(divss, 0, mxcsr), told, "{mxcsr:#x}");
             assert!(!explains(wait, 0, mxcsr) && !explains(mov, 0, mxcsr));
         }
-        assert!(explains(wait, 0x8081, 0x1f80));
+        // wait; fucompp; fsin; paddd mm0, mm1; emms; cvtpi2ps xmm0, mm0
+        for code in [
+            &wait[..],
+            &[0xda, 0xe9],
+            &[0xd9, 0xfe],
+            &[0x0f, 0xfe, 0xc1],
+            &[0x0f, 0x77],
+            &[0x0f, 0x2a, 0xc0],
+        ] {
+            assert!(explains(code, 0x8081, 0x1f80), "{code:x?}");
+        }
         assert!(!explains(wait, 0x0001, 0x1f80));
         assert!(!explains(divss, 0x8081, 0x1f80) && !explains(mov, 0x8081, 0x1f80));
     }

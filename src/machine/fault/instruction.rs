@@ -10,7 +10,7 @@ use super::{MAX_INSTRUCTION, PLAIN_MOVES, Scene};
 
 /// Single-step: the processor raises an exception behind each instruction.
 const RFLAGS_TRAP: u64 = 1 << 8;
-/// Alignment check: the processor raises an exception at data that is not aligned to its own size.
+/// Alignment check: with CR0.AM the processor raises an exception at data that is not aligned.
 const RFLAGS_ALIGNMENT_CHECK: u64 = 1 << 18;
 /// How far before an instruction it is looked for the one before it: far enough that decoding,
 /// begun at any byte, has come to the guest's own instructions.
@@ -130,11 +130,6 @@ fn uncertain_cause(scene: &Scene, instruction: Option<Instruction>) -> String {
     if scene.float.explains(&instruction) {
         return format!("a floating-point error that the guest has not masked ({name})");
     }
-    if let Some(address) = unaligned(scene, &instruction) {
-        return format!(
-            "access to {address:#x}, which is not aligned, with the alignment check on ({name})"
-        );
-    }
     match instruction.mnemonic() {
         Mnemonic::Iret
         | Mnemonic::Iretd
@@ -151,7 +146,15 @@ fn uncertain_cause(scene: &Scene, instruction: Option<Instruction>) -> String {
         {
             format!("a change of segment or of privilege level ({name} far)")
         }
-        _ => format!("an instruction that the processor lacks or forbids here ({name})"),
+        _ => {
+            let what = "an instruction that the processor lacks or forbids here";
+            match unaligned(scene, &instruction) {
+                Some(address) => format!(
+                    "{what}, or access to {address:#x}, which is not aligned, with RFLAGS.AC set ({name})"
+                ),
+                None => format!("{what} ({name})"),
+            }
+        }
     }
 }
 
@@ -322,10 +325,11 @@ fn misaligned(scene: &Scene, instruction: &Instruction) -> Option<String> {
     })
 }
 
-/// The address of data that is not aligned to its own size, if the guest has that checked.
+/// The address of data that is not aligned to its own size, if the guest wants that to be checked. This
+/// machine does not (CR0.AM is 0), but a software KVM has been seen to.
 fn unaligned(scene: &Scene, instruction: &Instruction) -> Option<u64> {
     let size = instruction.memory_size().size() as u64;
-    let checked = scene.regs.rflags & RFLAGS_ALIGNMENT_CHECK != 0 && size > 1;
+    let checked = scene.regs.rflags & RFLAGS_ALIGNMENT_CHECK != 0 && size.is_power_of_two();
     let address = address(scene, instruction).filter(|_| checked)?;
     (address % size != 0).then_some(address)
 }

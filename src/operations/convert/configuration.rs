@@ -20,7 +20,7 @@ const OVERHEAD: usize = 4;
 pub(super) struct Configuration {
     /// The message, as a frame.
     pub(super) frame: Vec<u8>,
-    /// Where the files that are read are said to have data, in their order.
+    /// Where the files that are read are said to have data, in their order; nothing if nothing is said.
     pub(super) data: Vec<DataList<'static>>,
 }
 
@@ -35,26 +35,42 @@ impl Configuration {
     ) -> Result<Self, RunError> {
         let mut message = message(config, inputs, reports);
         let room = MAX_MESSAGE_LEN.saturating_sub(message.encoded_len());
-        let data = lists(inputs, room);
+        let data = match config.read_holes {
+            true => Vec::new(),
+            false => lists(inputs, room),
+        };
         message.data = data.iter().map(in_message).collect();
         let frame = configuration_frame(&message).map_err(does_not_fit)?;
         Ok(Self { frame, data })
     }
 }
 
-/// Where each of `inputs` may have data, in `room` bytes of a message.
+/// Where each of `inputs` may have data, in `room` bytes of a message. What one file does not need the
+/// others have.
 fn lists(inputs: &[Arc<InputFile>], room: usize) -> Vec<DataList<'static>> {
-    let each = (room / inputs.len().max(1)).saturating_sub(OVERHEAD);
-    let bounds = ListBounds::in_message(each);
-    let list = |input: &Arc<InputFile>| {
-        let list = input.holes(bounds).list;
-        // One range may be all that there is room for, and even that may be too long.
-        match list.encoded_len() <= each {
-            true => list,
-            false => DataList::everything(),
+    let mut lists: Vec<_> = inputs.iter().map(|input| list(input, room)).collect();
+    let mut by_need: Vec<usize> = (0..lists.len()).collect();
+    by_need.sort_by_key(|index| lists[*index].encoded_len());
+    let mut left = room;
+    for (dealt, index) in by_need.into_iter().enumerate() {
+        let share = left / (inputs.len() - dealt);
+        if lists[index].encoded_len() + OVERHEAD > share {
+            lists[index] = list(&inputs[index], share);
         }
-    };
-    inputs.iter().map(list).collect()
+        left -= share.min(lists[index].encoded_len() + OVERHEAD);
+    }
+    lists
+}
+
+/// Where `input` may have data, in `room` bytes of a message.
+fn list(input: &InputFile, room: usize) -> DataList<'static> {
+    let room = room.saturating_sub(OVERHEAD);
+    let list = input.holes(ListBounds::in_message(room)).list;
+    // One range may be all that there is room for, and even that may be too long.
+    match list.encoded_len() <= room {
+        true => list,
+        false => DataList::everything(),
+    }
 }
 
 fn in_message(list: &DataList<'_>) -> FileData {
@@ -141,6 +157,13 @@ mod tests {
                 }
             }
         }
-        assert!(lists(&inputs, 3000)[1].ranges(64 << 20).count() <= 3);
+        // What the short list leaves, and the file without holes, the others have.
+        let whole = folder.path().join("whole");
+        std::fs::write(&whole, [1; 5000]).unwrap();
+        let whole = Arc::new(InputFile::open(&whole, false).unwrap());
+        let inputs: Vec<_> = [whole.clone(), whole.clone(), inputs[0].clone(), whole].into();
+        let dealt = lists(&inputs, 2000);
+        assert_eq!(dealt[0], DataList::everything());
+        assert_eq!(dealt[2], list(&inputs[2], 3000), "all of it fits");
     }
 }

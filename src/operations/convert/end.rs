@@ -115,7 +115,7 @@ pub(super) fn finish(
         stats_format: config.stats.then_some(config.format),
         counters: &run.disks.counters(),
         verb: "converted",
-        filled: run.files.inputs[0].filled(),
+        filled: run.files.inputs.iter().map(|input| input.filled()).sum(),
         sector_size: SECTOR_SIZE,
         digest: run.session.digest(),
         digest_seconds: None,

@@ -98,7 +98,7 @@ impl Files {
     /// Puts the output in place; returns warnings. `data` is where what was read was said to have data.
     pub(super) fn commit(&self, data: &[DataList<'_>]) -> Result<Vec<String>, RunError> {
         for (input, data) in self.inputs.iter().zip(data) {
-            input.check_holes(data, "")?;
+            input.check_holes(data, ", or with --read-holes")?;
         }
         // Once the output is in place there is as little as possible that could keep the run.
         let inputs = self.inputs.iter();

@@ -2,8 +2,6 @@
 //! cannot succeed (virtio 1.2, section 5.2.6).
 
 use event_manager::{EventManager, SubscriberOps};
-use virtio_queue::desc::RawDescriptor;
-use virtio_queue::desc::split::Descriptor;
 
 use super::super::NewBlockError;
 use super::*;
@@ -81,25 +79,25 @@ fn framing_is_the_drivers_choice() {
 
 #[test]
 fn a_request_in_an_indirect_table_is_carried_out() {
-    let mut rig = Rig::with(512, false);
-    rig.start(VERSION_1 | INDIRECT_DESC);
-    let (header, status) = rig.driver.header(0, IN, 2);
-    let table = DATA + 0x1000;
-    for (index, (address, len, flags)) in [
-        (header, 16, NEXT),
-        (DATA, 512, NEXT | WRITE),
-        (status, 1, WRITE),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let next = u16::try_from(index).unwrap() + 1;
-        let descriptor = RawDescriptor::from(Descriptor::new(address, len, flags, next));
-        let at = GuestAddress(table + u64::from(next - 1) * 16);
-        rig.driver.memory.write_obj(descriptor, at).unwrap();
+    // The second table is longer than any queue, and the request lies at both of its ends.
+    for (length, places) in [(3, [0, 1, 2]), (5000, [0, 4998, 4999])] {
+        let mut rig = Rig::with(512, false);
+        rig.start(VERSION_1 | INDIRECT_DESC);
+        let (header, status) = rig.driver.header(0, IN, 2);
+        let table = DATA + 0x1000;
+        let parts = [
+            (header, 16, NEXT),
+            (DATA, 512, NEXT | WRITE),
+            (status, 1, WRITE),
+        ];
+        for (index, (address, len, flags)) in parts.into_iter().enumerate() {
+            let next = places.get(index + 1).copied().unwrap_or(0);
+            let driver = &rig.driver;
+            driver.write_descriptor(table, places[index], address, len, flags, next);
+        }
+        let answer = rig.send_chain(&[(table, length * 16, INDIRECT)], status);
+        assert_eq!(answer, Some((OK, 513)), "{length}");
     }
-    let answer = rig.send_chain(&[(table, 48, INDIRECT)], status);
-    assert_eq!(answer, Some((OK, 513)));
 }
 
 #[test]
