@@ -117,6 +117,8 @@ fn has_unit(start: u64, end: u64) -> bool {
 /// The first data from `at` up, below `length`.
 fn next_data(file: BorrowedFd<'_>, at: u64, length: u64) -> Result<Option<Range<u64>>, Errno> {
     let start = match seek(file, SeekFrom::Data(at)) {
+        // A file system that answers with a place before would be asked for ever.
+        Ok(start) if start < at => return Err(Errno::IO),
         Ok(start) if start < length => start,
         Ok(_) | Err(Errno::NXIO) => return Ok(None),
         Err(errno) => return Err(errno),

@@ -100,6 +100,28 @@ fn for_each_turn(mut run: impl FnMut(u32) -> bool) {
 }
 
 #[test]
+fn a_file_system_that_leads_back_when_it_is_asked_for_data_is_not_asked_for_ever() {
+    needs_kvm!();
+    if !has_strace() {
+        return;
+    }
+    // From an answer on each is the same place, which lies before what was asked for then.
+    for turn in 2..4 {
+        let files = Files::random(100_000);
+        let inject = format!("inject=lseek:retval=4096:when={turn}+");
+        let finished = Vmm::of(Path::new("strace"))
+            .args(&["-f", "-qq", "-e", &inject, "-o", "/dev/null"])
+            .arg(binary())
+            .args(&["--no-sandbox", "--timeout", "20"])
+            .arg(files.input())
+            .arg(files.output())
+            .run();
+        assert_eq!(finished.code(), Some(0), "{turn}: {finished:?}");
+        files.assert_copied();
+    }
+}
+
+#[test]
 fn a_call_that_a_signal_interrupts_is_made_again() {
     needs_kvm!();
     if !has_strace() {
