@@ -34,6 +34,8 @@ pub(super) enum Taken {
         /// Whether another one was there when the run began.
         had: bool,
     },
+    /// Perhaps such a file, and perhaps the one that was there.
+    Doubtful,
 }
 
 /// Whether a name is still one of the file that had it.
@@ -41,6 +43,9 @@ pub(super) enum Taken {
 pub(super) enum Leads {
     Yes,
     No,
+    /// The file that has it can be given no other name, although the file system does that: it belongs to
+    /// another user (proc_sys_fs(5), `protected_hardlinks`).
+    Refused,
     /// The file system gives files no other names, or counts none.
     Unknown,
 }
@@ -82,9 +87,10 @@ impl Taken {
         match (leads, found) {
             (Leads::Yes, _) => found,
             (Leads::No, _) => Self::ByAnother { had: true },
+            (Leads::Refused, _) => Self::Doubtful,
             // To give a file another name changes it too, in a way that is not seen here.
-            (Leads::Unknown, Self::Touched) => Self::ByAnother { had: true },
-            (Leads::Unknown, _) if has_lost_a_name => Self::ByAnother { had: true },
+            (Leads::Unknown, Self::Touched) => Self::Doubtful,
+            (Leads::Unknown, _) if has_lost_a_name => Self::Doubtful,
             // It may have been written to when it had another name already, and nothing tells that.
             (Leads::Unknown, _) => found,
         }
@@ -111,11 +117,14 @@ impl Taken {
         let kept = match self {
             Self::AsBefore => return Ok(()),
             Self::Changed { allows } => allows,
-            Self::Touched | Self::GivenAway | Self::ByAnother { .. } => OWNER,
+            Self::Touched | Self::GivenAway | Self::ByAnother { .. } | Self::Doubtful => OWNER,
         };
         let mut now = fstat(file)?;
         // The owner from before may have lost the right to it.
-        let belongs_to_user = matches!(self, Self::GivenAway | Self::ByAnother { .. });
+        let belongs_to_user = matches!(
+            self,
+            Self::GivenAway | Self::ByAnother { .. } | Self::Doubtful
+        );
         if belongs_to_user && now.st_uid != user.as_raw() {
             fchown(file, Some(user), None)?;
             now = fstat(file)?;
@@ -146,6 +155,10 @@ impl Taken {
             Self::ByAnother { had: true } => Some(
                 "the old file had been exchanged for another one during the run, which was \
                  replaced; only the user who ran vmm may use the new one",
+            ),
+            Self::Doubtful => Some(
+                "the old file was changed during the run, or perhaps exchanged for another one; only \
+                 the user who ran vmm may use the new one",
             ),
         }
     }
@@ -183,6 +196,7 @@ mod tests {
             (Leads::Yes, Taken::AsBefore),
             (Leads::Unknown, Taken::AsBefore),
             (Leads::No, Taken::ByAnother { had: true }),
+            (Leads::Refused, Taken::Doubtful),
         ] {
             assert_eq!(Taken::judge(&before, Ok(now), false, || leads), found);
         }

@@ -39,7 +39,7 @@ impl Staging {
         &self,
         file: BorrowedFd<'_>,
     ) -> Result<Option<&'static str>, FileError> {
-        let known = |taken| !matches!(taken, Taken::ByAnother { .. });
+        let known = |taken| !matches!(taken, Taken::ByAnother { .. } | Taken::Doubtful);
         self.name(file, known)
             .map_err(|errno| self.failed(file, errno))
     }
@@ -130,6 +130,7 @@ impl Staging {
         match (moment.links(), self.links) {
             (Links::Counted, _) => Leads::Yes,
             (Links::Uncounted, Links::Counted) => Leads::No,
+            (Links::Unknown, Links::Counted | Links::Uncounted) => Leads::Refused,
             _ => Leads::Unknown,
         }
     }
