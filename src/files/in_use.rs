@@ -79,10 +79,12 @@ struct Device {
     folder: Option<PathBuf>,
 }
 
-/// All block devices of which sysfs tells.
-fn devices() -> impl Iterator<Item = Device> {
-    let entries = fs::read_dir("/sys/class/block").into_iter().flatten();
-    entries.flatten().filter_map(device_of)
+/// All block devices; without sysfs, those that have a name in /dev itself.
+fn devices() -> Vec<Device> {
+    match fs::read_dir("/sys/class/block") {
+        Ok(entries) => entries.flatten().filter_map(device_of).collect(),
+        Err(_) => named_devices().collect(),
+    }
 }
 
 /// The device with this folder in sysfs.
@@ -95,17 +97,30 @@ fn device_of(entry: fs::DirEntry) -> Option<Device> {
     })
 }
 
+fn named_devices() -> impl Iterator<Item = Device> {
+    let entries = fs::read_dir("/dev").into_iter().flatten().flatten();
+    entries.filter_map(|entry| {
+        let path = entry.path();
+        let node = statat(CWD, &path, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        Some(Device {
+            number: Identity::of(&node).block_device()?,
+            path,
+            folder: None,
+        })
+    })
+}
+
 /// Whether a device that has bytes in common with this one can be opened by nobody else. The parts of
 /// one disk know of each other's claims, also of the one that this process has.
 fn is_claimed(layers: &Layers, device: u64) -> bool {
     let own_disk = disk_of(device);
-    let is_own = |other: u64| disk_of(other) == own_disk;
+    let is_own = |other: u64| other == device || (own_disk.is_some() && disk_of(other) == own_disk);
     let shares = |other: u64| layers.share_with(Identity::of_block_device(other));
-    devices().any(|other| {
+    devices().iter().any(|other| {
         !is_own(other.number)
             && shares(other.number)
-            && claim(&other) == Err(Errno::BUSY)
-            && !has_other_claims(parts_of(&other).map(|part| (shares(part.number), claim(&part))))
+            && claim(other) == Err(Errno::BUSY)
+            && !has_other_claims(parts_of(other).map(|part| (shares(part.number), claim(&part))))
     })
 }
 
