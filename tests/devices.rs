@@ -297,6 +297,33 @@ fn a_device_over_a_swap_file_in_use_is_refused() {
 }
 
 #[test]
+fn a_device_over_a_swap_file_is_refused_where_the_path_of_that_leads_elsewhere() {
+    needs_kvm!();
+    let files = sparse(2 * MIB);
+    let folder = files.path("folder");
+    std::fs::create_dir(&folder).unwrap();
+    let below = backing(folder.join("swap space"), 4 * MIB);
+    std::fs::set_permissions(&below, PermissionsExt::from_mode(0o600)).unwrap();
+    let Some(device) = Loop::over(&below) else {
+        return;
+    };
+    let Some(swap) = Swap::on(&below) else {
+        return;
+    };
+    let Some(mounted) = Mounted::new("tmpfs", Path::new("none"), &folder) else {
+        return;
+    };
+    for name in ["another file", "swap space"] {
+        std::fs::write(folder.join(name), "another file").unwrap();
+        let finished = Vmm::copying(&files.input(), device.path()).run();
+        finished.assert_failed(3, "unmount it, or stop what uses it, or give --force");
+    }
+    drop(mounted);
+    drop(swap);
+    Vmm::copying(&files.input(), device.path()).succeed();
+}
+
+#[test]
 fn a_device_that_has_bytes_in_common_with_one_in_use_is_refused_also_without_proc_and_sysfs() {
     needs_kvm!();
     let files = sparse(2 * MIB);

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use super::identity::Identity;
 use super::layers::{Layers, folder_of, node_in, number};
+use super::loop_device;
 use super::system::{open, statat};
 
 /// Whether a file system or swap space in use has bytes in common with the device with this number, or a
@@ -24,7 +25,8 @@ pub(super) fn is_in_use(device: u64) -> bool {
     let mut used = mounted()
         .into_iter()
         .chain(btrfs_devices())
-        .chain(swap_devices());
+        .chain(swap_devices())
+        .chain(devices_over_swap_files());
     used.any(|node| layers.share_with(Identity::of_block_device(node)))
         || swap_files().any(|file| layers.lie_on(&file))
         || is_claimed(&layers, device)
@@ -69,6 +71,20 @@ fn swap_devices() -> impl Iterator<Item = u64> {
             node_in(&Path::new("/sys/class/block").join(name))
         })
     })
+}
+
+/// The loop devices over files that the system swaps to, by the paths of both: where another file system
+/// is mounted over such a file, its path does not lead to it. Two files that have one path in two mount
+/// namespaces are taken for one.
+fn devices_over_swap_files() -> impl Iterator<Item = u64> {
+    let swaps = swaps();
+    let lies_on_one = move |device: &Device| {
+        let below = device.folder.as_deref().and_then(loop_device::backing_path);
+        let is_it = |path| swaps.iter().any(|swap| swap.is_file && swap.path == path);
+        below.is_some_and(is_it)
+    };
+    let devices = devices().into_iter().filter(lies_on_one);
+    devices.map(|device| device.number)
 }
 
 /// A block device.
