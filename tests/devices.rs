@@ -12,6 +12,7 @@ use std::process::Command;
 use common::files::assert_same_large;
 use common::loop_device::{Loop, Mounted, claim, make_ext4};
 use common::memory_device::MemoryDevice;
+use common::process::binary;
 use common::{Files, Finished, Vmm, leave_out, needs_kvm, random, skip, test};
 use rustix::process::Signal;
 
@@ -293,6 +294,64 @@ fn a_device_over_a_swap_file_in_use_is_refused() {
     finished.assert_failed(3, "unmount it, or stop what uses it, or give --force");
     drop(swap);
     Vmm::copying(&files.input(), device.path()).succeed();
+}
+
+#[test]
+fn a_device_over_a_swap_file_is_refused_where_the_path_of_that_leads_elsewhere() {
+    needs_kvm!();
+    let files = sparse(2 * MIB);
+    let folder = files.path("folder");
+    std::fs::create_dir(&folder).unwrap();
+    let below = backing(folder.join("swap space"), 4 * MIB);
+    std::fs::set_permissions(&below, PermissionsExt::from_mode(0o600)).unwrap();
+    let Some(device) = Loop::over(&below) else {
+        return;
+    };
+    let Some(swap) = Swap::on(&below) else {
+        return;
+    };
+    let Some(mounted) = Mounted::new("tmpfs", Path::new("none"), &folder) else {
+        return;
+    };
+    for name in ["another file", "swap space"] {
+        std::fs::write(folder.join(name), "another file").unwrap();
+        let finished = Vmm::copying(&files.input(), device.path()).run();
+        finished.assert_failed(3, "unmount it, or stop what uses it, or give --force");
+    }
+    drop(mounted);
+    drop(swap);
+    Vmm::copying(&files.input(), device.path()).succeed();
+}
+
+#[test]
+fn a_device_that_has_bytes_in_common_with_one_in_use_is_refused_also_without_proc_and_sysfs() {
+    needs_kvm!();
+    let files = sparse(2 * MIB);
+    let below = backing(files.path("backing"), 4 * MIB);
+    let Some(device) = Loop::over(&below) else {
+        return;
+    };
+    let others = (Loop::over(device.path()), Loop::over(&below));
+    let (Some(upper), Some(beside)) = others else {
+        return;
+    };
+    let hidden = "mount --make-rprivate / && mount -t tmpfs none /proc && mount -t tmpfs none /sys \
+                  && exec \"$@\"";
+    let copying_to = |output: &Loop| {
+        let unshare = Vmm::of(Path::new("unshare")).args(&["--mount", "sh", "-c", hidden, "sh"]);
+        unshare.arg(binary()).arg(files.input()).arg(output.path())
+    };
+    let holder = claim(device.path());
+    for output in [&device, &upper, &beside] {
+        let finished = copying_to(output).arg("--quiet").run();
+        finished.assert_failed(3, "unmount it, or stop what uses it, or give --force");
+    }
+    let old = std::fs::read(&below).unwrap();
+    assert!(old.iter().all(|byte| *byte == OLD));
+    drop(holder);
+    for output in [&upper, &beside] {
+        copying_to(output).succeed();
+    }
 }
 
 #[test]

@@ -11,7 +11,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use common::loop_device::{Loop, Mounted, claim, make_ext4};
-use common::{Files, Vmm, leave_out, needs_kvm, random, test};
+use common::process::binary;
+use common::{Files, Vmm, leave_out, needs_kvm, random, skip, test};
 
 fn main() -> std::process::ExitCode {
     common::harness::main()
@@ -202,6 +203,39 @@ fn a_device_over_a_partition_is_in_use_as_the_partition_is_and_not_as_its_neighb
     for device in [&a, &b, &c, &d, &all, &behind] {
         is_refused(device);
     }
+}
+
+#[test]
+fn a_device_over_a_partition_in_use_is_refused_also_where_the_partition_has_no_name() {
+    needs_kvm!();
+    let mut files = Files::random(100_000);
+    let Some((device, [one, two])) = device(&mut files) else {
+        return;
+    };
+    if !two.starts_with("/dev") {
+        return skip("a partition gets no name in /dev here");
+    }
+    let [start, length] = [STARTS[0], LENGTH].map(|bytes| bytes.to_string());
+    let beside = Loop::with(device.path(), &["--offset", &start, "--sizelimit", &length]);
+    let (Some(all), Some(beside)) = (Loop::over(device.path()), beside) else {
+        return;
+    };
+    // Something else has its name, as some containers do that with what is not for them.
+    let hidden = "mount --make-rprivate / && mount --bind /dev/null \"$0\" && exec \"$@\"";
+    let copying_to = |output: &Loop| {
+        let unshare = Vmm::of(Path::new("unshare")).args(&["--mount", "sh", "-c", hidden]);
+        let vmm = unshare.arg(&one).arg(binary());
+        vmm.arg(files.input()).arg(output.path()).arg("--quiet")
+    };
+    let holder = claim(&one);
+    let before = bytes(&files.path("disk.img"), 0, DISK);
+    for output in [&all, &beside] {
+        let finished = copying_to(output).run();
+        finished.assert_failed(HOST_FAILED, "unmount it, or stop what uses it");
+    }
+    assert!(bytes(&files.path("disk.img"), 0, DISK) == before);
+    drop(holder);
+    copying_to(&beside).succeed();
 }
 
 #[test]

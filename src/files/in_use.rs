@@ -3,7 +3,7 @@
 //! space and volumes; it does not tell of those on a loop device that lies on it, since a loop device
 //! does not claim what it lies on.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use super::identity::Identity;
 use super::layers::{Layers, folder_of, node_in, number};
+use super::loop_device;
 use super::system::{open, statat};
 
 /// Whether a file system or swap space in use has bytes in common with the device with this number, or a
@@ -24,7 +25,8 @@ pub(super) fn is_in_use(device: u64) -> bool {
     let mut used = mounted()
         .into_iter()
         .chain(btrfs_devices())
-        .chain(swap_devices());
+        .chain(swap_devices())
+        .chain(devices_over_swap_files());
     used.any(|node| layers.share_with(Identity::of_block_device(node)))
         || swap_files().any(|file| layers.lie_on(&file))
         || is_claimed(&layers, device)
@@ -61,14 +63,66 @@ fn swap_devices() -> impl Iterator<Item = u64> {
             .strip_prefix("/dev")
             .ok()
             .filter(|_| !swap.is_file)?;
-        match statat(CWD, &swap.path, AtFlags::empty()) {
-            Ok(found) => Identity::of(&found).block_device(),
-            // In a container it may have no name.
-            Err(_) => {
-                let name = below.to_string_lossy().replace('/', "!");
-                node_in(&Path::new("/sys/class/block").join(name))
-            }
-        }
+        let named = statat(CWD, &swap.path, AtFlags::empty()).ok();
+        let named = named.and_then(|found| Identity::of(&found).block_device());
+        // In a container it may have no name, or its name may lead to something else.
+        named.or_else(|| {
+            let name = below.to_string_lossy().replace('/', "!");
+            node_in(&Path::new("/sys/class/block").join(name))
+        })
+    })
+}
+
+/// The loop devices over files that the system swaps to, by the paths of both: where another file system
+/// is mounted over such a file, its path does not lead to it. Two files that have one path in two mount
+/// namespaces are taken for one.
+fn devices_over_swap_files() -> impl Iterator<Item = u64> {
+    let swaps = swaps();
+    let lies_on_one = move |device: &Device| {
+        let below = device.folder.as_deref().and_then(loop_device::backing_path);
+        let is_it = |path| swaps.iter().any(|swap| swap.is_file && swap.path == path);
+        below.is_some_and(is_it)
+    };
+    let devices = devices().into_iter().filter(lies_on_one);
+    devices.map(|device| device.number)
+}
+
+/// A block device.
+struct Device {
+    number: u64,
+    path: PathBuf,
+    /// Where sysfs tells of it.
+    folder: Option<PathBuf>,
+}
+
+/// All block devices; without sysfs, those that have a name in /dev itself.
+fn devices() -> Vec<Device> {
+    match fs::read_dir("/sys/class/block") {
+        Ok(entries) => entries.flatten().filter_map(device_of).collect(),
+        Err(_) => named_devices().collect(),
+    }
+}
+
+/// The device with this folder in sysfs.
+fn device_of(entry: fs::DirEntry) -> Option<Device> {
+    let folder = entry.path();
+    Some(Device {
+        number: node_in(&folder)?,
+        path: device_path(&entry.file_name().to_string_lossy()),
+        folder: Some(folder),
+    })
+}
+
+fn named_devices() -> impl Iterator<Item = Device> {
+    let entries = fs::read_dir("/dev").into_iter().flatten().flatten();
+    entries.filter_map(|entry| {
+        let path = entry.path();
+        let node = statat(CWD, &path, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        Some(Device {
+            number: Identity::of(&node).block_device()?,
+            path,
+            folder: None,
+        })
     })
 }
 
@@ -76,22 +130,42 @@ fn swap_devices() -> impl Iterator<Item = u64> {
 /// one disk know of each other's claims, also of the one that this process has.
 fn is_claimed(layers: &Layers, device: u64) -> bool {
     let own_disk = disk_of(device);
-    let devices = fs::read_dir("/sys/class/block").into_iter().flatten();
-    devices.flatten().any(|entry| {
-        let shares =
-            |node| disk_of(node) != own_disk && layers.share_with(Identity::of_block_device(node));
-        node_in(&entry.path()).is_some_and(shares)
-            && claim(&entry.file_name()) == Err(Errno::BUSY)
-            && !has_free_part(&entry.path())
+    let is_own = |other: u64| other == device || (own_disk.is_some() && disk_of(other) == own_disk);
+    let shares = |other: u64| layers.share_with(Identity::of_block_device(other));
+    devices().iter().any(|other| {
+        !is_own(other.number)
+            && shares(other.number)
+            && claim(other) == Err(Errno::BUSY)
+            && !has_other_claims(parts_of(other).map(|part| (shares(part.number), claim(&part))))
     })
 }
 
-/// Whether a disk has a partition that can be claimed. Then whoever has claimed the disk has claimed
-/// another of its partitions, which is a device of its own here, and none of what lies between them.
-fn has_free_part(disk: &Path) -> bool {
-    let entries = fs::read_dir(disk).into_iter().flatten().flatten();
-    let mut parts = entries.filter(|entry| entry.path().join("partition").exists());
-    parts.any(|part| claim(&part.file_name()).is_ok())
+/// Whether a disk that is claimed is claimed by way of partitions without bytes of the output, as far as
+/// its partitions show, of which each has such bytes or not and can be claimed or not. If one can be
+/// claimed, whoever has claimed the disk has claimed another partition, and none of what lies between
+/// them. A partition that is claimed is a device of its own here; one that cannot be tried, as it
+/// has no name in a container, may be the one.
+fn has_other_claims(parts: impl Iterator<Item = (bool, Result<(), Errno>)>) -> bool {
+    let mut has_free_one = false;
+    for (shares, claimed) in parts {
+        match claimed {
+            Ok(()) => has_free_one = true,
+            Err(Errno::BUSY) => {}
+            Err(_) if shares => return false,
+            Err(_) => {}
+        }
+    }
+    has_free_one
+}
+
+/// The partitions of a disk.
+fn parts_of(disk: &Device) -> impl Iterator<Item = Device> {
+    let folder = disk.folder.iter();
+    let entries = folder.flat_map(|folder| fs::read_dir(folder).into_iter().flatten());
+    let parts = entries
+        .flatten()
+        .filter(|entry| entry.path().join("partition").exists());
+    parts.filter_map(device_of)
 }
 
 /// The path of the device that sysfs has under this name, which stands for slashes by exclamation marks.
@@ -99,10 +173,14 @@ fn device_path(name: &str) -> PathBuf {
     Path::new("/dev").join(name.replace('!', "/"))
 }
 
-/// Claims the device that sysfs has under this name for a moment.
-fn claim(name: &OsStr) -> Result<(), Errno> {
+/// Claims the device for a moment, unless its name leads to something else, as in a container.
+fn claim(device: &Device) -> Result<(), Errno> {
+    let named = statat(CWD, &device.path, AtFlags::empty())?;
+    if Identity::of(&named).block_device() != Some(device.number) {
+        return Err(Errno::NODEV);
+    }
     let flags = OFlags::RDONLY | OFlags::EXCL | OFlags::CLOEXEC;
-    open(&device_path(&name.to_string_lossy()), flags, Mode::empty()).map(drop)
+    open(&device.path, flags, Mode::empty()).map(drop)
 }
 
 /// The folder of the whole disk that the device with this number is or is a partition of.
@@ -186,6 +264,26 @@ mod tests {
             ("cciss!c0d0p1", "/dev/cciss/c0d0p1"),
         ] {
             assert_eq!(device_path(name), Path::new(path));
+        }
+    }
+
+    #[test]
+    fn a_claimed_disk_is_in_use_unless_its_partitions_show_that_others_are_claimed() {
+        let [free, busy, unknown] = [Ok(()), Err(Errno::BUSY), Err(Errno::NOENT)];
+        for (parts, is_elsewhere) in [
+            (&[][..], false),
+            (&[(true, busy), (false, busy)], false),
+            (&[(true, free), (false, busy)], true),
+            (&[(true, free), (false, unknown)], true),
+            // The one with bytes of the output may be the one that is claimed.
+            (&[(false, free), (true, unknown)], false),
+            (&[(true, unknown), (false, free)], false),
+            (&[(true, free), (true, unknown)], false),
+            // That one is a device of its own.
+            (&[(true, busy), (false, free)], true),
+        ] {
+            let found = has_other_claims(parts.iter().copied());
+            assert_eq!(found, is_elsewhere, "{parts:?}");
         }
     }
 }

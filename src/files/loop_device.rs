@@ -83,9 +83,7 @@ fn path(node: u64, folder: Option<&Path>) -> PathBuf {
 
 /// What sysfs says, for somebody who may not open the device.
 fn look_up(folder: &Path) -> Option<Backing> {
-    let path = fs::read(folder.join("loop/backing_file")).ok()?;
-    let path = OsStr::from_bytes(path.strip_suffix(b"\n")?);
-    let file = fs::metadata(path).ok()?;
+    let file = fs::metadata(backing_path(folder)?).ok()?;
     let offset = fs::read_to_string(folder.join("loop/offset")).ok()?;
     Some(Backing {
         identity: Identity {
@@ -96,4 +94,11 @@ fn look_up(folder: &Path) -> Option<Backing> {
         },
         offset: offset.trim().parse().ok()?,
     })
+}
+
+/// The path of what the loop device lies on of which sysfs tells in `folder`, as the kernel knows it: it
+/// may not lead there any more.
+pub(super) fn backing_path(folder: &Path) -> Option<PathBuf> {
+    let path = fs::read(folder.join("loop/backing_file")).ok()?;
+    Some(OsStr::from_bytes(path.strip_suffix(b"\n")?).into())
 }

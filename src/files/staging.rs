@@ -17,8 +17,10 @@ use super::place::Place;
 use super::system::{fstat, linkat, openat, statat, unlinkat};
 use crate::quote::quote_path;
 
+mod links;
 mod naming;
 
+use links::{Links, is_one_more, link_for_a_moment, names};
 use naming::link_once;
 
 /// Whether to try an unnamed file first.
@@ -38,6 +40,8 @@ pub(super) struct Staging {
     /// A name that nothing else has. A hidden file has it all the time; an unnamed one gets it for
     /// a moment when it replaces another.
     temporary: String,
+    /// What the file system does with another name for a file.
+    links: Links,
     placed: AtomicBool,
     /// Whose the file is when it is made.
     user: Uid,
@@ -58,7 +62,11 @@ impl Staging {
     pub(super) fn create(place: Place, naming: Naming) -> Result<(Self, OwnedFd), FileError> {
         let temporary = temporary_name();
         let made = make(&place, naming, &temporary);
-        let (naming, file) = made.map_err(|trouble| trouble.of(&place, &temporary))?;
+        let Made {
+            file,
+            naming,
+            links,
+        } = made.map_err(|trouble| trouble.of(&place))?;
         let user = fstat(&file).map_or(rustix::process::geteuid(), |stat| {
             Uid::from_raw(stat.st_uid)
         });
@@ -67,6 +75,7 @@ impl Staging {
                 place,
                 naming,
                 temporary,
+                links,
                 placed: AtomicBool::new(false),
                 user,
                 lost: Vec::new(),
@@ -157,8 +166,8 @@ pub enum WhyNamed {
 enum Trouble {
     /// Nothing can be created.
     Create(Errno),
-    /// What was created to try out the folder cannot be removed.
-    Remove(Errno),
+    /// What was created to try out the folder, with this name, cannot be removed.
+    Remove(String, Errno),
 }
 
 impl From<Errno> for Trouble {
@@ -168,7 +177,7 @@ impl From<Errno> for Trouble {
 }
 
 impl Trouble {
-    fn of(self, place: &Place, temporary: &str) -> FileError {
+    fn of(self, place: &Place) -> FileError {
         let (role, path, folder) = (place.role, place.path.clone(), place.folder_path.clone());
         match self {
             // Each file system has its own error number for this.
@@ -181,29 +190,70 @@ impl Trouble {
                 folder,
                 source: errno.into(),
             },
-            Self::Remove(errno) => FileError::TrialLeft {
+            Self::Remove(name, errno) => FileError::TrialLeft {
                 role,
                 path,
-                left: folder.join(temporary),
+                left: folder.join(name),
                 source: errno.into(),
             },
         }
     }
 }
 
+/// A file that was made, and what was found out with it.
+struct Made {
+    file: OwnedFd,
+    naming: Naming,
+    links: Links,
+}
+
 /// Makes the file, and tells which way it is named.
-fn make(place: &Place, naming: Naming, temporary: &str) -> Result<(Naming, OwnedFd), Trouble> {
+fn make(place: &Place, naming: Naming, temporary: &str) -> Result<Made, Trouble> {
     let mode = Mode::from_raw_mode(if place.existing.is_some() {
         0o600
     } else {
         0o666
     });
     if naming == Naming::Unnamed
-        && let Some(file) = create_unnamed(place, temporary, mode)?
+        && let Some((file, links)) = create_unnamed(place, temporary, mode)?
     {
-        return Ok((Naming::Unnamed, file));
+        let naming = Naming::Unnamed;
+        return Ok(Made {
+            file,
+            naming,
+            links,
+        });
     }
-    Ok((Naming::Hidden, create_hidden(place, temporary, mode)?))
+    let file = create_hidden(place, temporary, mode)?;
+    let links = try_another_name(place, temporary, file.as_fd())?;
+    let naming = Naming::Hidden;
+    Ok(Made {
+        file,
+        naming,
+        links,
+    })
+}
+
+/// Tries out, with a hidden file that is still this user's, what becomes of another name for it. That
+/// is of use only if there is a file whose name is to be looked at in the end.
+fn try_another_name(
+    place: &Place,
+    temporary: &str,
+    file: BorrowedFd<'_>,
+) -> Result<Links, Trouble> {
+    if place.existing.is_none() {
+        return Ok(Links::Unknown);
+    }
+    let another = second_name(temporary);
+    let moment = link_for_a_moment(place, OsStr::new(temporary), &another, file);
+    match moment.removed {
+        Err(errno) if moment.was_given && errno != Errno::NOENT => {
+            // There is nobody left to tell of this one.
+            let _ = unlink(place, temporary);
+            Err(Trouble::Remove(another, errno))
+        }
+        _ => Ok(moment.links()),
+    }
 }
 
 /// Links an unnamed file by way of /proc. By its descriptor alone (`AT_EMPTY_PATH`) that would take a
@@ -223,10 +273,18 @@ fn unlink(place: &Place, name: &str) -> Result<(), Errno> {
     unlinkat(&place.folder, name, AtFlags::empty())
 }
 
-/// An unnamed file, or nothing if the file system has none or it could not be named later.
-fn create_unnamed(place: &Place, temporary: &str, mode: Mode) -> Result<Option<OwnedFd>, Trouble> {
+/// An unnamed file, and what the file system does with names for it; or nothing if it has no such files
+/// or they could not be named later.
+fn create_unnamed(
+    place: &Place,
+    temporary: &str,
+    mode: Mode,
+) -> Result<Option<(OwnedFd, Links)>, Trouble> {
     match open_unnamed(place, mode) {
-        Ok(file) => Ok(can_be_named(place, file.as_fd(), temporary)?.then_some(file)),
+        Ok(file) => {
+            let links = try_a_name(place, file.as_fd(), temporary)?;
+            Ok(links.map(|links| (file, links)))
+        }
         // Each file system and kernel has its own way to say that it does not know the flag.
         Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => Ok(None),
         Err(errno) => Err(errno.into()),
@@ -238,26 +296,36 @@ fn open_unnamed(place: &Place, mode: Mode) -> Result<OwnedFd, Errno> {
     openat(&place.folder, ".", flags, mode)
 }
 
-/// Tries out, with another file, whether an unnamed one can get a name here. Layered and network
-/// file systems, a missing /proc and security modules all have their own reasons against it, and
-/// after the copy it would be too late.
-fn can_be_named(place: &Place, file: BorrowedFd<'_>, temporary: &str) -> Result<bool, Trouble> {
+/// Tries out, with another file, whether an unnamed one can get a name here, and whether that is counted;
+/// nothing if it can get none. Layered and network file systems, a missing /proc and security modules
+/// all have their own reasons against it, and after the copy it would be too late.
+fn try_a_name(
+    place: &Place,
+    file: BorrowedFd<'_>,
+    temporary: &str,
+) -> Result<Option<Links>, Trouble> {
     if place.append_only {
         // In such a folder a name cannot be removed again, so that only half of this can be tried out.
         let path = file.as_raw_fd().to_string();
         let found = |folder: &OwnedFd| statat(folder, &path, AtFlags::empty()).is_ok();
-        return Ok(place.descriptors.as_ref().is_some_and(found));
+        let found = place.descriptors.as_ref().is_some_and(found);
+        return Ok(found.then_some(Links::Unknown));
     }
     let Ok(file) = open_unnamed(place, Mode::RUSR | Mode::WUSR) else {
-        return Ok(false);
+        return Ok(None);
     };
+    let before = names(file.as_fd());
     if link_once(place, file.as_fd(), OsStr::new(temporary)).is_err() {
-        return Ok(false);
+        return Ok(None);
     }
+    let links = match is_one_more(before, names(file.as_fd())) {
+        true => Links::Counted,
+        false => Links::Uncounted,
+    };
     match unlink(place, temporary) {
         // Somebody else has removed it.
-        Ok(()) | Err(Errno::NOENT) => Ok(true),
-        Err(errno) => Err(Trouble::Remove(errno)),
+        Ok(()) | Err(Errno::NOENT) => Ok(Some(links)),
+        Err(errno) => Err(Trouble::Remove(temporary.to_owned(), errno)),
     }
 }
 
@@ -275,6 +343,11 @@ fn create_hidden(place: &Place, name: &str, mode: Mode) -> Result<OwnedFd, Errno
 fn temporary_name() -> String {
     let random = RandomState::new().build_hasher().finish();
     format!(".vmm-{random:016x}.tmp")
+}
+
+/// A name that something has for a moment besides its own.
+fn second_name(temporary: &str) -> String {
+    format!("{temporary}~")
 }
 
 #[cfg(test)]

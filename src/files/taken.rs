@@ -34,13 +34,27 @@ pub(super) enum Taken {
         /// Whether another one was there when the run began.
         had: bool,
     },
+    /// Perhaps such a file, and perhaps the one that was there.
+    Doubtful,
+}
+
+/// Whether a name is still one of the file that had it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leads {
+    Yes,
+    No,
+    /// The file that has it can be given no other name, although the file system does that: it belongs to
+    /// another user (proc_sys_fs(5), `protected_hardlinks`).
+    Refused,
+    /// The file system gives files no other names, or counts none.
+    Unknown,
 }
 
 impl Taken {
     /// Looks at what has the name at `place`. `has_list` says whether the file that had it when the run
-    /// began has an access control list. `leads` finds out whether the name is still one of that file's,
-    /// if that can be found out; it is asked only if that is in doubt.
-    pub(super) fn at(place: &Place, has_list: bool, leads: impl FnOnce() -> Option<bool>) -> Self {
+    /// began has an access control list. `leads` finds out whether the name is still one of that file's;
+    /// it is asked only if that is in doubt.
+    pub(super) fn at(place: &Place, has_list: bool, leads: impl FnOnce() -> Leads) -> Self {
         let (Some(before), Some(handle)) = (&place.existing, &place.handle) else {
             return Self::ByAnother { had: false };
         };
@@ -53,7 +67,7 @@ impl Taken {
         before: &Stat,
         now: Result<Stat, Errno>,
         has_list: bool,
-        leads: impl FnOnce() -> Option<bool>,
+        leads: impl FnOnce() -> Leads,
     ) -> Self {
         // A file system on a network forgets a file that somebody else has removed or replaced.
         let Ok(now) = now else {
@@ -66,18 +80,19 @@ impl Taken {
             Self::AsBefore if has_lost_a_name => Self::Touched,
             found => found,
         };
-        let is_another = match found {
-            Self::AsBefore if is_untouched => false,
-            // To give a file another name changes it too, in a way that is not seen here.
-            Self::Touched => leads() != Some(true),
-            _ if has_lost_a_name => leads() != Some(true),
-            // It may have been written to when it had another name already.
-            _ => leads() == Some(false),
+        let leads = match found {
+            Self::AsBefore if is_untouched => Leads::Yes,
+            _ => leads(),
         };
-        if is_another {
-            Self::ByAnother { had: true }
-        } else {
-            found
+        match (leads, found) {
+            (Leads::Yes, _) => found,
+            (Leads::No, _) => Self::ByAnother { had: true },
+            (Leads::Refused, _) => Self::Doubtful,
+            // To give a file another name changes it too, in a way that is not seen here.
+            (Leads::Unknown, Self::Touched) => Self::Doubtful,
+            (Leads::Unknown, _) if has_lost_a_name => Self::Doubtful,
+            // It may have been written to when it had another name already, and nothing tells that.
+            (Leads::Unknown, _) => found,
         }
     }
 
@@ -102,11 +117,14 @@ impl Taken {
         let kept = match self {
             Self::AsBefore => return Ok(()),
             Self::Changed { allows } => allows,
-            Self::Touched | Self::GivenAway | Self::ByAnother { .. } => OWNER,
+            Self::Touched | Self::GivenAway | Self::ByAnother { .. } | Self::Doubtful => OWNER,
         };
         let mut now = fstat(file)?;
         // The owner from before may have lost the right to it.
-        let belongs_to_user = matches!(self, Self::GivenAway | Self::ByAnother { .. });
+        let belongs_to_user = matches!(
+            self,
+            Self::GivenAway | Self::ByAnother { .. } | Self::Doubtful
+        );
         if belongs_to_user && now.st_uid != user.as_raw() {
             fchown(file, Some(user), None)?;
             now = fstat(file)?;
@@ -138,6 +156,10 @@ impl Taken {
                 "the old file had been exchanged for another one during the run, which was \
                  replaced; only the user who ran vmm may use the new one",
             ),
+            Self::Doubtful => Some(
+                "the old file was changed during the run, or perhaps exchanged for another one; only \
+                 the user who ran vmm may use the new one",
+            ),
         }
     }
 }
@@ -158,23 +180,23 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         let before = fstat(&file).unwrap();
         for errno in [Errno::STALE, Errno::IO, Errno::NOTCONN] {
-            let found = Taken::judge(&before, Err(errno), false, || None);
+            let found = Taken::judge(&before, Err(errno), false, || Leads::Unknown);
             assert_eq!(found, Taken::ByAnother { had: true });
         }
     }
 
     #[test]
-    fn a_file_that_was_written_to_has_its_name_unless_it_is_known_to_have_lost_it() {
+    fn a_file_that_was_written_to_has_its_name_unless_it_seems_to_have_lost_it() {
         let file = tempfile::tempfile().unwrap();
         let before = fstat(&file).unwrap();
         let mut now = before;
         (now.st_ctime, now.st_mtime) = (before.st_ctime + 1, before.st_ctime + 1);
         now.st_mtime_nsec = now.st_ctime_nsec;
         for (leads, found) in [
-            (Some(true), Taken::AsBefore),
-            // A file system without hard links.
-            (None, Taken::AsBefore),
-            (Some(false), Taken::ByAnother { had: true }),
+            (Leads::Yes, Taken::AsBefore),
+            (Leads::Unknown, Taken::AsBefore),
+            (Leads::No, Taken::ByAnother { had: true }),
+            (Leads::Refused, Taken::Doubtful),
         ] {
             assert_eq!(Taken::judge(&before, Ok(now), false, || leads), found);
         }

@@ -81,6 +81,8 @@ pub(crate) enum Silence {
     FolderSyncs,
     /// Nothing; but what gives a file a name, or another one, is done and answered with an error.
     LostAnswers,
+    /// Nothing; but each file is said to have one name, however many it has, as over SFTP.
+    CountOfNames,
 }
 
 impl Silence {
@@ -92,7 +94,7 @@ impl Silence {
             Self::Writes => (WRITE, false),
             Self::UnnamedFiles => (TMPFILE, false),
             Self::Seeks => (LSEEK, false),
-            Self::SlowSeeks | Self::LostAnswers => (NOTHING, false),
+            Self::SlowSeeks | Self::LostAnswers | Self::CountOfNames => (NOTHING, false),
             Self::Attributes => (GETXATTR, false),
             Self::LinksInTheEnd => (LINK, true),
             Self::RenamesInTheEnd => (RENAME, true),
@@ -154,6 +156,7 @@ impl Hanging {
             waiting: Vec::new(),
             files: BTreeMap::from([(FILE, vec![0; usize::try_from(LENGTH).unwrap()])]),
             names: BTreeMap::from([(NAME.as_bytes().to_vec(), FILE)]),
+            changes: BTreeMap::new(),
             has_written: false,
         };
         let server = std::thread::spawn(move || server.serve());
@@ -208,6 +211,8 @@ struct Server {
     files: BTreeMap<u64, Vec<u8>>,
     /// The number of the file that has a name.
     names: BTreeMap<Vec<u8>, u64>,
+    /// How often each file was changed, which is what its times say.
+    changes: BTreeMap<u64, u64>,
     has_written: bool,
 }
 
@@ -315,6 +320,7 @@ impl Server {
                     let length = request.long(16);
                     let file = self.files.get_mut(&request.node).unwrap();
                     file.resize(usize::try_from(length).unwrap(), 0);
+                    *self.changes.entry(request.node).or_default() += 1;
                 }
                 self.reply(unique, &self.attributes(request.node, 16));
             }
@@ -372,6 +378,7 @@ impl Server {
             return self.reply(request.unique, &bytes);
         }
         self.has_written = true;
+        *self.changes.entry(request.node).or_default() += 1;
         file.resize(file.len().max(end), 0);
         file[start..end].copy_from_slice(&request.content[WRITE_IN..]);
         self.reply(request.unique, &u64::from(size).to_le_bytes());
@@ -410,13 +417,17 @@ impl Server {
             Some(file) => (libc::S_IFREG | 0o666, file.len() as u64),
         };
         let mut bytes = vec![0; zeros];
-        for long in [node, size, size / 512, 0, 0, 0] {
+        let changed = self.changes.get(&node).copied().unwrap_or_default();
+        for long in [node, size, size / 512, 0, changed, changed] {
             bytes.extend(u64::to_le_bytes(long));
         }
         // The folder has one as well.
         let names = self.names.values().chain(&[FOLDER]);
         let names = names.filter(|&&named| named == node).count();
-        let names = u32::try_from(names).unwrap();
+        let names = match self.silence {
+            Silence::CountOfNames => 1,
+            _ => u32::try_from(names).unwrap(),
+        };
         for word in [0, 0, 0, mode, names, 0, 0, 0, 4096, 0] {
             bytes.extend(u32::to_le_bytes(word));
         }

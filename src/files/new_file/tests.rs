@@ -8,6 +8,12 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use tempfile::TempDir;
 
 use super::*;
+use fuse::{Hanging, Silence};
+
+#[allow(dead_code, reason = "these tests use a part of it")]
+#[path = "../../../tests/common/fuse.rs"]
+mod fuse;
+
 use crate::files::{
     DistinctError, InputFile, OutputFile, OutputOptions, check_distinct, open_image,
 };
@@ -223,5 +229,21 @@ fn a_file_whose_old_one_was_removed_meanwhile_gets_the_free_name() {
         assert_eq!(file.save(b"statistics").unwrap(), None);
         assert_eq!(std::fs::read(&path).unwrap(), b"statistics");
         assert_eq!(names(&folder), ["statistics"]);
+    }
+}
+
+#[test]
+fn a_file_that_is_written_to_is_replaced_where_no_names_are_counted() {
+    let Some(mounted) = Hanging::mount(Silence::CountOfNames, true) else {
+        eprintln!("skipped: no FUSE file system can be mounted here");
+        return;
+    };
+    let path = mounted.file();
+    for naming in BOTH {
+        let file = NewFile::create_named(Role::Statistics, &path, naming).unwrap();
+        fs::write(&path, "as a log is").unwrap();
+        assert_eq!(file.save(b"statistics").unwrap(), None, "{naming:?}");
+        drop(file);
+        assert_eq!(fs::read(&path).unwrap(), b"statistics");
     }
 }

@@ -5,14 +5,14 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
 
-use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
-use super::{Naming, Staging, link, unlink};
+use super::links::{Links, is_one_more, link_for_a_moment, names};
+use super::{Naming, Staging, link, second_name, unlink};
 use crate::files::error::FileError;
 use crate::files::place::Place;
-use crate::files::system::{fstat, linkat, rename_to_free, renameat};
-use crate::files::taken::Taken;
+use crate::files::system::{rename_to_free, renameat};
+use crate::files::taken::{Leads, Taken};
 
 impl Staging {
     /// Gives `file`, which was created with this, its name; what has that name is replaced. To ask
@@ -39,7 +39,7 @@ impl Staging {
         &self,
         file: BorrowedFd<'_>,
     ) -> Result<Option<&'static str>, FileError> {
-        let known = |taken| !matches!(taken, Taken::ByAnother { .. });
+        let known = |taken| !matches!(taken, Taken::ByAnother { .. } | Taken::Doubtful);
         self.name(file, known)
             .map_err(|errno| self.failed(file, errno))
     }
@@ -47,8 +47,8 @@ impl Staging {
     /// What has the name, if something has it.
     fn taken(&self) -> Taken {
         Taken::at(&self.place, self.has_list, || {
-            let handle = self.place.handle.as_ref()?;
-            self.leads_to(handle.as_fd())
+            let handle = self.place.handle.as_ref();
+            handle.map_or(Leads::Unknown, |handle| self.leads_to(handle.as_fd()))
         })
     }
 
@@ -117,22 +117,22 @@ impl Staging {
             return Ok(());
         };
         match unlink(&self.place, &self.temporary) {
-            Err(Errno::NOENT) if self.leads_to(file) == Some(true) => Ok(()),
+            Err(Errno::NOENT) if self.leads_to(file) == Leads::Yes => Ok(()),
             _ => Err(errno),
         }
     }
 
-    /// Whether the name is one of `file`, if that can be found out. No path can be looked at in the
-    /// sandbox, but a file has one name more if it is linked by this one.
-    fn leads_to(&self, file: BorrowedFd<'_>) -> Option<bool> {
-        let (folder, name) = (&self.place.folder, &self.place.name);
-        let names = || fstat(file).map(|stat| stat.st_nlink);
-        let another = format!("{}~", self.temporary);
-        let before = names().ok()?;
-        linkat(folder, name, folder, &another, AtFlags::empty()).ok()?;
-        let after = names();
-        let _ = unlink(&self.place, &another);
-        Some(after == Ok(before + 1))
+    /// Whether the name is one of `file`, as far as that can be found out. No path can be looked at in
+    /// the sandbox, but a file has one name more if it is linked by this one.
+    fn leads_to(&self, file: BorrowedFd<'_>) -> Leads {
+        let another = second_name(&self.temporary);
+        let moment = link_for_a_moment(&self.place, &self.place.name, &another, file);
+        match (moment.links(), self.links) {
+            (Links::Counted, _) => Leads::Yes,
+            (Links::Uncounted, Links::Counted) => Leads::No,
+            (Links::Unknown, Links::Counted | Links::Uncounted) => Leads::Refused,
+            _ => Leads::Unknown,
+        }
     }
 
     fn rename(&self) -> Result<(), Errno> {
@@ -160,14 +160,15 @@ impl Staging {
 
 /// Whether a file that is open has a name, as far as the system knows.
 fn has_name(file: BorrowedFd<'_>) -> bool {
-    fstat(file).is_ok_and(|stat| stat.st_nlink > 0)
+    names(file).is_some_and(|names| names > 0)
 }
 
 /// Gives an unnamed file a name. A file system on a network may have done so when it says that it has
 /// not, or that something has the name.
 pub(super) fn link_once(place: &Place, file: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
+    let before = names(file);
     match link(place, file, name) {
-        Err(_) if has_name(file) => Ok(()),
+        Err(_) if is_one_more(before, names(file)) => Ok(()),
         linked => linked,
     }
 }

@@ -392,3 +392,62 @@ fn an_owner_and_group_that_cannot_be_kept_are_told_and_nobody_gets_more() {
         assert_eq!(mode(&path), new, "{old:o}");
     }
 }
+
+/// It takes another user to meet files that one may not link: the test runs itself again as one.
+#[test]
+#[ignore = "run by a_file_of_another_user_that_comes_to_the_name_is_found_out"]
+fn replace_what_was_exchanged_for_a_file_of_another() {
+    let Some(folder) = std::env::var_os("VMM_TEST_FOLDER") else {
+        return;
+    };
+    let mut setup = Setup::new(700);
+    setup.folder = folder.into();
+    for naming in BOTH {
+        let path = setup.path(&format!("{naming:?}"));
+        let [log, private] = ["log", "private"].map(|end| path.with_extension(end));
+        let output = setup.create_named(&format!("{naming:?}"), naming);
+        copy(&output, 700).unwrap();
+        // The times of a file may count in hundredths of a second.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        fs::rename(&path, &log).unwrap();
+        fs::rename(&private, &path).unwrap();
+        fs::write(&log, "as a log is").unwrap();
+        let warnings = output.commit().unwrap();
+        assert!(
+            warnings[0].contains("only the user who ran vmm may use the new one"),
+            "{naming:?}: {warnings:?}"
+        );
+        assert_eq!(mode(&path), 0o600, "{naming:?}");
+    }
+}
+
+#[test]
+fn a_file_of_another_user_that_comes_to_the_name_is_found_out() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: it takes root to become another user");
+        return;
+    }
+    // Where anyone can run it.
+    let program = tempfile::tempdir().unwrap();
+    set_mode(program.path(), 0o755);
+    let tests = program.path().join("tests");
+    copy_program(&std::env::current_exe().unwrap(), &tests);
+    set_mode(&tests, 0o755);
+    let folder = tempfile::tempdir().unwrap();
+    let give = |path: &Path, permissions| {
+        std::os::unix::fs::chown(path, Some(40_003), Some(40_002)).unwrap();
+        set_mode(path, permissions);
+    };
+    give(folder.path(), 0o775);
+    for naming in BOTH {
+        let path = folder.path().join(format!("{naming:?}"));
+        for (path, permissions) in [(path.with_extension("private"), 0o600), (path, 0o664)] {
+            fs::write(&path, "of another").unwrap();
+            give(&path, permissions);
+        }
+    }
+    let test = "replace_what_was_exchanged_for_a_file_of_another";
+    let mut command = again(&tests, test, folder.path());
+    let output = command.uid(40_001).gid(40_002).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
