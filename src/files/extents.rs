@@ -36,6 +36,13 @@ impl ListBounds {
         ranges: 512,
         bytes: 3072,
     };
+    /// For the guest's memory, where a range costs next to nothing.
+    pub const MEMORY: Self = Self {
+        smallest_hole: DATA_UNIT,
+        ranges: MAX_DATA_RANGES,
+        bytes: 512 << 10,
+    };
+
     /// For a message that has room for no more than so many bytes of a list.
     #[must_use]
     pub const fn in_message(bytes: usize) -> Self {
@@ -44,13 +51,6 @@ impl ListBounds {
             ..Self::MESSAGE
         }
     }
-
-    /// For the guest's memory, where a range costs next to nothing.
-    pub const MEMORY: Self = Self {
-        smallest_hole: DATA_UNIT,
-        ranges: MAX_DATA_RANGES,
-        bytes: 512 << 10,
-    };
 }
 
 /// What is known of a file's holes.

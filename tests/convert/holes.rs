@@ -3,11 +3,11 @@
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::process::Command;
 
 use crate::common::{Finished, needs_kvm, random, skip, test};
 use crate::support::Put::Hole;
 use crate::support::qcow2::Qcow2;
+use crate::to_qcow2::{has_qemu, qemu_img};
 use crate::{Conversion, assert_same};
 
 const MIB: u64 = 1 << 20;
@@ -99,10 +99,8 @@ fn holes_are_read_if_that_is_wanted_and_those_of_all_files_are_counted() {
 
 #[test]
 fn room_that_an_image_has_taken_ahead_is_not_read_and_is_zero() {
-    needs_kvm!();
-    let version = Command::new("qemu-img").arg("--version").output();
-    if !version.is_ok_and(|version| version.status.success()) {
-        return skip("there is no qemu-img");
+    if !has_qemu() {
+        return;
     }
     for preallocation in ["metadata", "falloc"] {
         let conversion = with_stats(Conversion::new());
@@ -110,14 +108,13 @@ fn room_that_an_image_has_taken_ahead_is_not_read_and_is_zero() {
         if !make_sparse(&raw, 64 * MIB, 20 * MIB) {
             return;
         }
-        let made = Command::new("qemu-img")
-            .args(["convert", "-O", "qcow2", "-o"])
-            .arg(format!("preallocation={preallocation}"))
-            .args([&raw, &conversion.image()])
-            .status();
-        assert!(made.unwrap().success());
-        let image = File::open(conversion.image()).unwrap();
-        image.sync_all().unwrap();
+        let image = conversion.image();
+        let option = format!("preallocation={preallocation}");
+        let [from, to] = [&raw, &image].map(|path| path.to_str().unwrap());
+        qemu_img(&[
+            "convert", "-f", "raw", "-O", "qcow2", "-o", &option, from, to,
+        ]);
+        File::open(&image).unwrap().sync_all().unwrap();
         let finished = conversion.run();
         assert_eq!(finished.code(), Some(0), "{finished:?}");
         let (found, expected) = (fs::read(conversion.disk()), fs::read(&raw));

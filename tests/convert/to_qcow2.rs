@@ -265,7 +265,7 @@ fn a_device_holds_no_image_after_a_failure_even_if_it_held_one() {
 }
 
 /// Whether `qemu-img` is there; says so if not.
-fn has_qemu() -> bool {
+pub(crate) fn has_qemu() -> bool {
     let there = Command::new("qemu-img").arg("--version").output().is_ok();
     if !there {
         skip("qemu-img is not installed");
@@ -273,7 +273,7 @@ fn has_qemu() -> bool {
     there && kvm_is_usable()
 }
 
-fn qemu_img(arguments: &[&str]) -> String {
+pub(crate) fn qemu_img(arguments: &[&str]) -> String {
     let done = Command::new("qemu-img").args(arguments).output().unwrap();
     let said = String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success(), "{arguments:?}: {said}");

@@ -294,6 +294,38 @@ fn again(program: &Path, test: &str, folder: &Path) -> Command {
     command
 }
 
+/// A user 40001 of the group 40002 who runs tests [`again`].
+struct AnotherUser {
+    /// This program where anyone can run it.
+    program: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl AnotherUser {
+    /// Nothing, which is said, if this user can become no other.
+    fn new() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: it takes root to become another user");
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        set_mode(folder.path(), 0o755);
+        let program = folder.path().join("tests");
+        copy_program(&std::env::current_exe().unwrap(), &program);
+        set_mode(&program, 0o755);
+        Some(Self {
+            program,
+            _folder: folder,
+        })
+    }
+
+    fn run(&self, test: &str, folder: &Path) {
+        let mut command = again(&self.program, test, folder);
+        let output = command.uid(40_001).gid(40_002).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+}
+
 /// Replaces another user's file in the folder of a test that was run [`again`], which cannot keep its
 /// owner; returns what is said of it.
 fn replace_of_another() -> Option<String> {
@@ -367,16 +399,9 @@ fn replace_as_another_user() {
 
 #[test]
 fn an_owner_and_group_that_cannot_be_kept_are_told_and_nobody_gets_more() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: it takes root to become another user");
+    let Some(user) = AnotherUser::new() else {
         return;
-    }
-    // Where anyone can run it.
-    let program = tempfile::tempdir().unwrap();
-    set_mode(program.path(), 0o755);
-    let tests = program.path().join("tests");
-    copy_program(&std::env::current_exe().unwrap(), &tests);
-    set_mode(&tests, 0o755);
+    };
     for (old, new) in [(0o606, 0o600), (0o666, 0o666), (0o662, 0o622)] {
         let folder = tempfile::tempdir().unwrap();
         set_mode(folder.path(), 0o777);
@@ -384,9 +409,7 @@ fn an_owner_and_group_that_cannot_be_kept_are_told_and_nobody_gets_more() {
         fs::write(&path, "old").unwrap();
         std::os::unix::fs::chown(&path, Some(40_003), Some(40_004)).unwrap();
         set_mode(&path, old);
-        let mut command = again(&tests, "replace_as_another_user", folder.path());
-        let output = command.uid(40_001).gid(40_002).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
+        user.run("replace_as_another_user", folder.path());
         let now = fs::metadata(&path).unwrap();
         assert_eq!((now.uid(), now.gid()), (40_001, 40_002));
         assert_eq!(mode(&path), new, "{old:o}");
@@ -423,16 +446,9 @@ fn replace_what_was_exchanged_for_a_file_of_another() {
 
 #[test]
 fn a_file_of_another_user_that_comes_to_the_name_is_found_out() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: it takes root to become another user");
+    let Some(user) = AnotherUser::new() else {
         return;
-    }
-    // Where anyone can run it.
-    let program = tempfile::tempdir().unwrap();
-    set_mode(program.path(), 0o755);
-    let tests = program.path().join("tests");
-    copy_program(&std::env::current_exe().unwrap(), &tests);
-    set_mode(&tests, 0o755);
+    };
     let folder = tempfile::tempdir().unwrap();
     let give = |path: &Path, permissions| {
         std::os::unix::fs::chown(path, Some(40_003), Some(40_002)).unwrap();
@@ -447,7 +463,5 @@ fn a_file_of_another_user_that_comes_to_the_name_is_found_out() {
         }
     }
     let test = "replace_what_was_exchanged_for_a_file_of_another";
-    let mut command = again(&tests, test, folder.path());
-    let output = command.uid(40_001).gid(40_002).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
+    user.run(test, folder.path());
 }
