@@ -77,13 +77,17 @@ fn swap_devices() -> impl Iterator<Item = u64> {
 /// is mounted over such a file, its path does not lead to it. Two files that have one path in two mount
 /// namespaces are taken for one.
 fn devices_over_swap_files() -> impl Iterator<Item = u64> {
-    let swaps = swaps();
+    let files: Vec<_> = swaps().into_iter().filter(|swap| swap.is_file).collect();
+    // Most systems swap to no file, and then no device need be looked at.
+    let devices = match files.is_empty() {
+        true => Vec::new(),
+        false => devices(),
+    };
     let lies_on_one = move |device: &Device| {
         let below = device.folder.as_deref().and_then(loop_device::backing_path);
-        let is_it = |path| swaps.iter().any(|swap| swap.is_file && swap.path == path);
-        below.is_some_and(is_it)
+        below.is_some_and(|path| files.iter().any(|swap| swap.path == path))
     };
-    let devices = devices().into_iter().filter(lies_on_one);
+    let devices = devices.into_iter().filter(lies_on_one);
     devices.map(|device| device.number)
 }
 
