@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::Arc;
 
-use guest_abi::layout::{Access, QUEUES, Region, STACK_END, Shape, ram_regions};
+use guest_abi::layout::{Access, QUEUE_SIZE, QUEUES, Region, STACK_END, Shape, ram_regions};
 use rustix::mm::{Advice, madvise};
 use vm_memory::mmap::{FromRangesError, MmapRegionError};
 use vm_memory::{
@@ -17,7 +17,10 @@ use crate::reason::reason;
 
 /// How much of the stack, from its top down, the host commits at once: as much as the guest that
 /// copies uses.
-const USUAL_STACK: u64 = 0x3_0000;
+const USUAL_STACK: u64 = 0x8000;
+/// How much of each virtqueue's memory: what a queue with 256 descriptors takes, for as many
+/// requests as the pool has room for in a usual copy.
+const USUAL_QUEUE: u64 = 0x4000;
 
 /// The host did not give the guest its memory.
 #[derive(Debug, thiserror::Error)]
@@ -139,8 +142,8 @@ fn keep_from_children(region: &GuestRegionMmap) -> io::Result<()> {
     Ok(())
 }
 
-/// Has the host commit the pages that every guest touches: those of the queues, and the top of the
-/// stack. A page that the guest is the first to touch costs an exit each; of those that are there
+/// Has the host commit the pages that every guest touches: the first ones of each queue, and the
+/// top of the stack. A page that the guest is the first to touch costs an exit each; of those that are there
 /// already KVM's shadow page tables take eight with one exit.
 fn populate(all: &GuestMemoryMmap, regions: &[Region]) {
     let stack = regions.iter().find(|region| region.end() == STACK_END);
@@ -148,7 +151,10 @@ fn populate(all: &GuestMemoryMmap, regions: &[Region]) {
     let queues = regions
         .iter()
         .find(|region| region.start == QUEUES && region.dma);
-    let queues = queues.map(|region| (region.start, region.end()));
+    let queues = queues.into_iter().flat_map(|region| {
+        let starts = (region.start..region.end()).step_by(to_usize(QUEUE_SIZE));
+        starts.map(|start| (start, start + USUAL_QUEUE))
+    });
     for (start, end) in stack.into_iter().chain(queues) {
         if let Ok(memory) = all.get_slice(GuestAddress(start), to_usize(end - start)) {
             let pages = memory.ptr_guard_mut().as_ptr();
@@ -201,8 +207,11 @@ mod tests {
             return;
         }
         let slots = guest_abi::layout::Shape::COPYING.slots;
-        for page in (QUEUES..queue(slots)).step_by(0x1000) {
-            assert!(resident(page), "{page:#x}");
+        for start in (0..slots).map(queue) {
+            for page in (start..start + USUAL_QUEUE).step_by(0x1000) {
+                assert!(resident(page), "{page:#x}");
+            }
+            assert!(!resident(start + USUAL_QUEUE));
         }
         assert!(resident(STACK_END - USUAL_STACK));
         assert!(!resident(STACK_END - USUAL_STACK - 0x1000));

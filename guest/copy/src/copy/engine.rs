@@ -2,6 +2,9 @@
 //! buffer of the pool and a request on both disks. The buffer that a read has filled is what the
 //! write takes: no byte is touched by the processor, unless a digest or zeros are wanted.
 
+use alloc::vec;
+use alloc::vec::Vec;
+
 use super::digest::Hasher;
 use super::disks::{DiskFault, Disks};
 use super::plan::{Piece, Plan};
@@ -57,7 +60,7 @@ pub struct Engine<'a, 'p, P, R, O> {
     pub(super) pool: &'a mut DmaRegion,
     pub(super) observer: &'a mut O,
     /// The state of each slot. Piece number k is in slot number k modulo the number of slots.
-    pub(super) slots: heapless::Vec<SlotState, MAX_REQUEST_SLOTS>,
+    pub(super) slots: Vec<SlotState>,
     /// Pieces before `done` are written; pieces from `next` on have not been asked for.
     pub(super) done: u64,
     pub(super) next: u64,
@@ -94,7 +97,7 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
             disks,
             pool,
             observer,
-            slots: core::iter::repeat_n(SlotState::Done, depth).collect(),
+            slots: vec![SlotState::Done; depth],
             done: 0,
             next: 0,
             hashed: 0,

@@ -4,6 +4,8 @@
 //! A request that looks like its slot's last one costs a header's sector, a status byte and an
 //! entry in the avail ring; that is the common case of a copy.
 
+use alloc::vec;
+use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 use thiserror::Error;
@@ -66,6 +68,15 @@ impl Kind {
             Self::WriteZeroes => 13,
         }
     }
+
+    /// How many bytes the device writes to memory for a request with `len` bytes of data that
+    /// succeeds.
+    const fn writable(self, len: u32) -> u32 {
+        match self {
+            Self::Read => len.saturating_add(STATUS_LEN),
+            Self::Write | Self::Flush | Self::WriteZeroes => STATUS_LEN,
+        }
+    }
 }
 
 /// One request.
@@ -89,14 +100,6 @@ impl Request {
         address: 0,
         len: 0,
     };
-
-    /// How many bytes the device writes to memory if it succeeds.
-    const fn writable(&self) -> u32 {
-        match self.kind {
-            Kind::Read => self.len.saturating_add(STATUS_LEN),
-            Kind::Write | Kind::Flush | Kind::WriteZeroes => STATUS_LEN,
-        }
-    }
 }
 
 /// A request that has come back.
@@ -125,11 +128,14 @@ pub enum RequestError {
     Written(u32, u32),
 }
 
-/// What a slot's descriptors describe, and whether they are with the device.
+/// What a slot's descriptors describe, and whether they are with the device. There are many of
+/// them, so that it is small.
 #[derive(Clone, Copy, Debug, Default)]
 struct Slot {
-    request: Option<Request>,
+    kind: Option<Kind>,
     busy: bool,
+    len: u32,
+    address: u64,
 }
 
 /// The queue and its slots.
@@ -138,7 +144,7 @@ pub struct RequestQueue {
     ring: Ring,
     /// The headers, one a slot, and behind them the status bytes.
     memory: DmaRegion,
-    slots: heapless::Vec<Slot, MAX_REQUEST_SLOTS>,
+    slots: Vec<Slot>,
 }
 
 impl RequestQueue {
@@ -157,7 +163,7 @@ impl RequestQueue {
         let mut queue = Self {
             ring: Ring::new(rings, size, event_idx)?,
             memory,
-            slots: core::iter::repeat_n(Slot::default(), count).collect(),
+            slots: vec![Slot::default(); count],
         };
         for slot in 0..size / SLOT_DESCRIPTORS {
             queue.lay_out(slot);
@@ -190,8 +196,13 @@ impl RequestQueue {
     pub fn submit(&mut self, slot: u16, request: Request) {
         let state = &mut self.slots[usize::from(slot)];
         assert!(!state.busy, "slot {slot} is in use");
-        let last = state.request.replace(request);
-        state.busy = true;
+        let last = *state;
+        *state = Slot {
+            kind: Some(request.kind),
+            busy: true,
+            len: request.len,
+            address: request.address,
+        };
         self.prepare(slot, last, request);
         let header = usize::from(slot) * HEADER_LEN;
         let sector = self.memory.u64_at(header + HEADER_SECTOR);
@@ -216,13 +227,14 @@ impl RequestQueue {
         let (Some(state), true) = (state, used.head.is_multiple_of(SLOT_DESCRIPTORS)) else {
             return Err(not_offered);
         };
-        let (Some(request), true) = (state.request, state.busy) else {
+        let (Some(kind), true) = (state.kind, state.busy) else {
             return Err(not_offered);
         };
         state.busy = false;
+        let len = state.len;
         let status = self.memory.u8_at(self.status_offset(slot));
         let status = status.load(Ordering::Relaxed);
-        check(request, used.written, status)?;
+        check(kind, len, used.written, status)?;
         Ok(Some(Completion { slot, status }))
     }
 
@@ -237,9 +249,9 @@ impl RequestQueue {
     }
 
     /// Changes what differs from the slot's `last` request, which is most often nothing.
-    fn prepare(&mut self, slot: u16, last: Option<Request>, request: Request) {
+    fn prepare(&mut self, slot: u16, last: Slot, request: Request) {
         let head = slot * SLOT_DESCRIPTORS;
-        if last.is_none_or(|last| last.kind != request.kind) {
+        if last.kind != Some(request.kind) {
             let header = usize::from(slot) * HEADER_LEN;
             // The reserved field behind the type is zero, so both are written at once.
             let code = u64::from(request.kind.code());
@@ -252,7 +264,7 @@ impl RequestQueue {
             self.ring.set_link(head, DESC_NEXT, next);
             self.ring.set_link(head + 1, flags, head + 2);
         }
-        if last.is_none_or(|last| (last.address, last.len) != (request.address, request.len)) {
+        if last.kind.is_none() || (last.address, last.len) != (request.address, request.len) {
             self.ring.set_buffer(head + 1, request.address, request.len);
         }
     }
@@ -264,12 +276,12 @@ impl RequestQueue {
 
 /// Whether what the device says of a request can be true. A request that failed may have written
 /// any part of its buffer.
-fn check(request: Request, written: u32, status: u8) -> Result<(), RequestError> {
-    let room = request.writable();
+fn check(kind: Kind, len: u32, written: u32, status: u8) -> Result<(), RequestError> {
+    let room = kind.writable(len);
     if status == STATUS_UNWRITTEN {
         return Err(RequestError::NoStatus);
     }
-    let incomplete = status == STATUS_OK && request.kind == Kind::Read && written != room;
+    let incomplete = status == STATUS_OK && kind == Kind::Read && written != room;
     if written > room || incomplete {
         return Err(RequestError::Written(written, room));
     }

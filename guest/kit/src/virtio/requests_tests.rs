@@ -59,7 +59,7 @@ fn a_slot_can_change_what_it_does() {
         let status = submit(&mut queue, 0, request);
         assert_eq!(descriptor(&queue, 1), (READ.address, 1024, data_flags, 2));
         store(status, 0_u8);
-        answer(&queue, round, 0, request.writable());
+        answer(&queue, round, 0, request.kind.writable(request.len));
         let done = Completion { slot: 0, status: 0 };
         assert_eq!(queue.complete(), Ok(Some(done)));
     }
