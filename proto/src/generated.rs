@@ -52,8 +52,6 @@ pub struct DeviceConfig {
 /// VMM to guest, once, for the guest that converts a disk image.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ConvertConfig {
-    #[prost(enumeration = "Transport", tag = "1")]
-    pub transport: i32,
     /// As in VmmConfig, in sectors of 512 bytes of the disk in the image.
     #[prost(uint32, tag = "2")]
     pub progress_percent: u32,

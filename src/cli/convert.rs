@@ -340,7 +340,7 @@ mod tests {
             (&["--input=a", "--output=d", "e"], &["'e'", "too many"]),
             (&["--allow=overlap"], &["'overlap'", "cannot be overridden"]),
             (&["--output-format=vmdk"], &["'vmdk'", "give raw or qcow2"]),
-            (&many, &["20 times", "at most 13"]),
+            (&many, &["20 times", "at most 14"]),
         ];
         for (arguments, parts) in cases {
             let error = parsed(arguments).unwrap_err();

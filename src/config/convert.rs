@@ -62,7 +62,7 @@ impl ConvertConfig {
     /// room for. What an image says of its disk is no reason to fill anybody's.
     pub const MAX_OUTPUT_SIZE: u64 = 16 << 40;
     /// Most backing files: the slots of a machine, without those of the other devices.
-    pub const MOST_BACKINGS: usize = guest_abi::layout::MAX_SLOTS - 3;
+    pub const MOST_BACKINGS: usize = guest_abi::layout::MOST_BACKINGS;
 
     /// How large the disk may be in an image that is written, in bytes: as large as the output, or of
     /// any size if the user allows that.

@@ -45,16 +45,11 @@ pub const INPUT_SLOT: usize = 0;
 pub const OUTPUT_SLOT: usize = 1;
 /// Slot of its console, if it has one.
 pub const CONSOLE_SLOT: usize = 2;
-/// Slot of the first backing file of a machine that converts an image: behind the console's, or in
-/// its place if there is no console. The other backing files follow it. The image itself is the
-/// input disk.
-#[must_use]
-pub const fn backing_slot(has_console: bool) -> usize {
-    match has_console {
-        true => CONSOLE_SLOT + 1,
-        false => CONSOLE_SLOT,
-    }
-}
+/// Slot of the first backing file of a machine that converts an image. The other backing files
+/// follow it. The image itself is the input disk.
+pub const BACKING_SLOT: usize = 2;
+/// The most backing files for which a machine has slots.
+pub const MOST_BACKINGS: usize = MAX_SLOTS - BACKING_SLOT;
 /// The input disk's virtqueue.
 pub const INPUT_QUEUE: u64 = queue(INPUT_SLOT);
 /// The output disk's virtqueue, laid out alike.

@@ -4,7 +4,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use guest_abi::layout::{CONSOLE_SLOT, backing_slot};
+use guest_abi::layout::BACKING_SLOT;
 use guest_abi::ports::COM1;
 use guest_copy::copy::digest::{Hasher, LEN};
 use guest_copy::progress::{Schedule, Scheduled};
@@ -13,8 +13,7 @@ use guest_kit::dma::DmaRegion;
 use guest_kit::hardware::{Attached, Ports, Registers};
 use guest_kit::serial::{Uart, debug};
 use guest_kit::virtio::block::{BlockDevice, Purpose, Stage};
-use guest_kit::virtio::console::Console;
-use guest_protocol::{ConvertFormat, MAX_MESSAGE_LEN, Transport};
+use guest_protocol::{ConvertFormat, MAX_MESSAGE_LEN};
 
 use crate::SECTOR;
 use crate::backing_chain::{BackingChain, Wish};
@@ -45,8 +44,8 @@ pub struct Parts<'a, P, R, F> {
     pub output: Attached<R>,
     /// Memory for data.
     pub pool: DmaRegion,
-    /// Returns the device in any other slot, each of them once. The configuration says which slots
-    /// have a device: the console and the backing files.
+    /// Returns the device in any other slot, each of them once. The configuration says for how many
+    /// backing files there is one.
     pub others: F,
 }
 
@@ -70,12 +69,12 @@ where
 {
     let ports = parts.ports;
     let mut reporter = Reporter::new(ports);
-    let mut outcome = execute(parts, &mut reporter).unwrap_or_else(|failure| ConversionEnd {
+    let outcome = execute(parts, &mut reporter).unwrap_or_else(|failure| ConversionEnd {
         count: 0,
         length: 0,
         result: Err(failure),
     });
-    conclude(&mut reporter, &mut outcome);
+    conclude(&mut reporter, &outcome);
     debug(ports, format_args!("done: {} sectors", outcome.count));
     match outcome.result {
         Ok(_) => EXIT_SUCCESS,
@@ -83,34 +82,19 @@ where
     }
 }
 
-/// Reports how the run has ended. If not all reports could be sent, the conversion is a failure.
-fn conclude<P: Ports, R: Registers>(
-    reporter: &mut Reporter<'_, P, R>,
-    outcome: &mut ConversionEnd,
-) {
-    let mut had_fault = reporter.fault().is_some();
-    loop {
-        if let Some(fault) = reporter.fault() {
-            outcome.result = Err(Failure::new(Op::Report, "console", fault));
+/// Reports how the run has ended.
+fn conclude<P: Ports, R: Registers>(reporter: &mut Reporter<'_, P, R>, outcome: &ConversionEnd) {
+    match &outcome.result {
+        Ok(digest) => {
+            let digest = digest.as_ref().map(<[u8; LEN]>::as_slice);
+            reporter.complete(outcome.count, true, digest);
         }
-        match &outcome.result {
-            Ok(digest) => {
-                let digest = digest.as_ref().map(<[u8; LEN]>::as_slice);
-                reporter.complete(outcome.count, true, digest);
-            }
-            Err(failure) => {
-                reporter.error(failure);
-                reporter.complete(outcome.count, false, None);
-            }
+        Err(failure) => {
+            reporter.error(failure);
+            reporter.complete(outcome.count, false, None);
         }
-        reporter.finish();
-        // If the console fails at these very messages, they are sent again by COM1, which cannot
-        // fail.
-        if had_fault || reporter.fault().is_none() {
-            return;
-        }
-        had_fault = true;
     }
+    reporter.finish();
 }
 
 /// Sets up the conversion and runs it. Returns a failure if it could not begin. How a conversion
@@ -129,13 +113,13 @@ where
         input,
         output,
         pool,
-        mut others,
+        others,
     } = parts;
-    let config = configure(ports, &mut others, reporter)?;
+    let config = configure(ports, reporter)?;
     let (parser_memory, pool) = pool.split_at(PARSER_MEMORY);
     let mut places = vec![input];
-    let first = backing_slot(config.transport == Transport::Console);
-    places.extend((first..).map(others).take(config.backing_lengths.len()));
+    let backings = BACKING_SLOT..BACKING_SLOT + config.backing_lengths.len();
+    places.extend(backings.map(others));
     let mut lengths = vec![config.input_length];
     lengths.extend(&config.backing_lengths);
     let mut sources = Vec::new();
@@ -199,28 +183,16 @@ fn too_large(size: u64) -> Failure {
     }
 }
 
-/// Waits for the configuration, takes it, and starts the console if it is to be used.
-fn configure<P, R, F>(
+/// Waits for the configuration, and takes it.
+fn configure<P: Ports, R: Registers>(
     ports: &P,
-    others: &mut F,
     reporter: &mut Reporter<'_, P, R>,
-) -> Result<Config, Failure>
-where
-    P: Ports,
-    R: Registers,
-    F: FnMut(usize) -> Attached<R>,
-{
+) -> Result<Config, Failure> {
     let mut buffer = [0; MAX_MESSAGE_LEN];
     let message = Uart::new(ports, COM1).receive_frame(&mut buffer);
     let message = message.map_err(|error| Failure::new(Op::Config, "vmm", &error))?;
     let config = Config::decode(message);
     let config = config.map_err(|error| Failure::new(Op::Config, "vmm", &error))?;
-    if config.transport == Transport::Console {
-        let place = others(CONSOLE_SLOT);
-        let console = Console::init(place.registers, place.queue)
-            .map_err(|error| Failure::new(Op::Init, "console", &error))?;
-        reporter.use_console(console);
-    }
     reporter.init("config", "vmm", u64::from(COM1));
     Ok(config)
 }

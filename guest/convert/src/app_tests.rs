@@ -6,7 +6,6 @@ use std::rc::Rc;
 use guest_abi::layout::{INPUT_SLOT, OUTPUT_SLOT, registers};
 use guest_copy::copy::digest::Hasher;
 use guest_kit::testing::Device;
-use guest_kit::testing::console::FakeConsole;
 use guest_kit::testing::disk::FakeDisk;
 use guest_kit::testing::memory::leak;
 use guest_kit::testing::ports::FakePorts;
@@ -23,11 +22,10 @@ use super::*;
 
 const CLUSTER: u64 = 65536;
 
-/// The disks of a run: the input, the backing files and the output; and the console.
+/// The disks of a run: the input, the backing files and the output.
 struct Machine {
     sources: Vec<Rc<FakeDisk>>,
     output: Rc<FakeDisk>,
-    console: Rc<FakeConsole>,
 }
 
 /// A machine whose input and backing files are `files`, and whose output has `room` bytes.
@@ -47,7 +45,6 @@ fn machine(files: &[&[u8]], room: usize) -> Machine {
             .map(|(seed, file)| disk(file, seed))
             .collect(),
         output,
-        console: FakeConsole::new(5),
     }
 }
 
@@ -56,23 +53,18 @@ impl Machine {
     fn run(&self, config: &ConvertConfig) -> (u8, FakePorts) {
         let message = config.encode_to_vec();
         let len = u16::try_from(message.len()).unwrap().to_le_bytes();
-        let mut devices: Vec<Rc<dyn Device>> = vec![self.output.clone(), self.console.clone()];
+        let mut devices: Vec<Rc<dyn Device>> = vec![self.output.clone()];
         devices.extend(self.sources.iter().map(|disk| Rc::clone(disk) as _));
         let ports = ports_with(&[&len, &message[..]].concat(), devices, 3);
-        let with_console = config.transport == i32::from(Transport::Console);
-        let first = backing_slot(with_console);
-        let other = |slot: usize| -> &dyn Registers {
-            match slot {
-                CONSOLE_SLOT if with_console => &self.console,
-                slot => &self.sources[1 + slot - first],
-            }
-        };
         let status = run(Parts {
             ports: &ports,
             input: attached(&self.sources[0], INPUT_SLOT),
             output: attached(&self.output, OUTPUT_SLOT),
             pool: leak(1 << 20),
-            others: |slot| attached(other(slot), slot),
+            others: |slot| {
+                let disk: &Rc<FakeDisk> = &self.sources[1 + slot - BACKING_SLOT];
+                attached(disk, slot)
+            },
         });
         (status, ports)
     }
@@ -232,18 +224,12 @@ fn a_disk_is_put_together_from_all_files_and_each_is_named_by_its_number() {
         ..raw(first.len(), ConvertFormat::Raw)
     };
     let files: [&[u8]; 3] = [&first, &second, &base];
-    for transport in [Transport::Serial, Transport::Console] {
-        let config = ConvertConfig {
-            transport: transport.into(),
-            ..config.clone()
-        };
-        let machine = machine(&files, 1 << 20);
-        let (status, _) = machine.run(&config);
-        assert_eq!(status, EXIT_SUCCESS);
-        let written = &machine.output.get().data;
-        assert!(written[..base.len()] == base);
-        assert!(written[base.len()..2 * 65536].iter().all(|&byte| byte == 0));
-    }
+    let whole = machine(&files, 1 << 20);
+    let (status, _) = whole.run(&config);
+    assert_eq!(status, EXIT_SUCCESS);
+    let written = &whole.output.get().data;
+    assert!(written[..base.len()] == base);
+    assert!(written[base.len()..2 * 65536].iter().all(|&byte| byte == 0));
     for number in 0..2_u32 {
         let machine = machine(&files, 1 << 20);
         machine.sources[1 + number as usize].get().bad.insert(600);
@@ -394,64 +380,4 @@ fn a_configuration_that_cannot_be_used_is_refused_before_a_disk_is_touched() {
     machine.refused(&config, expected);
     assert_eq!(machine.sources[0].get().accesses, 0);
     assert_eq!(machine.output.get().accesses, 0);
-}
-
-#[test]
-fn over_a_console_all_messages_are_the_same_in_the_same_order() {
-    let disk = disk();
-    let mut config = raw(disk.len(), ConvertFormat::Raw);
-    config.progress_percent = 0;
-    let by_serial = machine(&[&disk], 1 << 20).run(&config).1.com1();
-    config.transport = Transport::Console.into();
-    let machine = machine(&[&disk], 1 << 20);
-    let (status, ports) = machine.run(&config);
-    assert_eq!(status, EXIT_SUCCESS);
-    assert!(ports.com1().is_empty());
-    assert_eq!(machine.console.received(), by_serial);
-}
-
-#[test]
-fn what_waits_for_the_console_is_sent_while_the_disks_work() {
-    let disk = disk().repeat(150);
-    let config = ConvertConfig {
-        transport: Transport::Console.into(),
-        progress_percent: 5,
-        ..raw(disk.len(), ConvertFormat::Raw)
-    };
-    let machine = machine(&[&disk], 2 << 20);
-    let (status, _) = machine.run(&config);
-    assert_eq!(status, EXIT_SUCCESS);
-    // The capacities, what came while the disks worked, and the end.
-    assert!(
-        machine.console.counts().0 > 3,
-        "{:?}",
-        machine.console.counts()
-    );
-}
-
-#[test]
-fn a_console_that_fails_makes_the_run_a_failure_and_com1_says_so() {
-    let disk = disk();
-    let config = ConvertConfig {
-        transport: Transport::Console.into(),
-        ..raw(disk.len(), ConvertFormat::Raw)
-    };
-    let absent = machine(&[&disk], 1 << 20);
-    absent.console.get().device_id = 0;
-    let detail = "cannot use the console: virtio device of type 0 instead of 3";
-    let expected = error_message("init", "console", 0, NO_STATUS, detail);
-    absent.refused(&config, expected);
-    // Also if it fails at the very last message.
-    for chains in 1..3 {
-        let machine = machine(&[&disk], 1 << 20);
-        machine.console.get().fails_at = Some(chains);
-        let (status, messages) = machine.messages(&config);
-        let detail = "the console has failed and needs a reset";
-        let expected = [
-            error_message("report", "console", 0, NO_STATUS, detail),
-            complete_message("convert", 21, false),
-        ];
-        assert_eq!(messages[messages.len() - 2..], expected, "{chains}");
-        assert_eq!(status, EXIT_FAILURE);
-    }
 }

@@ -3,13 +3,10 @@
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use guest_abi::layout::{MAX_SLOTS, backing_slot};
+use guest_abi::layout::MOST_BACKINGS;
 use guest_formats::{Format, Options, Reason};
-use guest_protocol::{ConvertConfig, ConvertFormat, DataList, Digest, Message, Transport};
+use guest_protocol::{ConvertConfig, ConvertFormat, DataList, Digest, Message};
 use thiserror::Error;
-
-/// The most backing files for which a machine has slots.
-pub const MOST_BACKINGS: usize = MAX_SLOTS - backing_slot(true);
 
 /// Why a configuration cannot be used.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -37,8 +34,6 @@ pub enum ConfigError {
 /// A configuration that can be carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The transport that carries the reports.
-    pub transport: Transport,
     /// How often progress is reported: 0 is each ten sectors, 1 to 99 each that many percent, 100
     /// never.
     pub progress_percent: u32,
@@ -81,8 +76,6 @@ impl Config {
             options.allowed = options.allowed.with(reason(name)?);
         }
         Ok(Self {
-            transport: Transport::try_from(message.transport)
-                .map_err(|_| ConfigError::Unknown("transport", message.transport))?,
             progress_percent: message.progress_percent,
             input_length: message.input_length,
             backing_lengths: message.backing_lengths,
@@ -158,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_backing_files_are_taken_as_a_machine_with_a_console_has_slots() {
+    fn as_many_backing_files_are_taken_as_a_machine_has_slots() {
         let with = |backings, percent| {
             decode(&ConvertConfig {
                 backing_lengths: vec![1; backings],
@@ -166,8 +159,8 @@ mod tests {
                 ..ConvertConfig::default()
             })
         };
-        assert_eq!(with(13, 100).unwrap().backing_lengths.len(), 13);
-        assert_eq!(with(14, 100), Err(ConfigError::Backings(14)));
+        assert_eq!(with(14, 100).unwrap().backing_lengths.len(), 14);
+        assert_eq!(with(15, 100), Err(ConfigError::Backings(15)));
     }
 
     #[test]

@@ -1,9 +1,8 @@
-//! Sends the VMM the messages of a conversion, by COM1 or by the console.
+//! Sends the VMM the messages of a conversion.
 
 use guest_copy::progress::{Reports, percent};
 use guest_kit::channel::Channel;
 use guest_kit::hardware::{Ports, Registers};
-use guest_kit::virtio::console::{Console, ConsoleError};
 use guest_protocol::{
     capacity_message, complete_message, complete_with_digest, encode_progress, init_message,
 };
@@ -21,17 +20,12 @@ pub struct Reporter<'a, P, R> {
 }
 
 impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
-    /// A reporter that sends by COM1 until [`use_console`](Self::use_console) is called.
+    /// A reporter that sends by COM1.
     #[must_use]
     pub const fn new(ports: &'a P) -> Self {
         Self {
             channel: Channel::serial(ports),
         }
-    }
-
-    /// Reports by `console` from here on.
-    pub fn use_console(&mut self, console: Console<R>) {
-        self.channel.use_console(console);
     }
 
     /// Reports that the initialisation of `device` has passed `stage`. `address` is the number that
@@ -65,12 +59,6 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
     /// Sends what is waiting, and waits until the VMM has taken all of it.
     pub fn finish(&mut self) {
         self.channel.finish();
-    }
-
-    /// Why not all messages were sent, if so.
-    #[must_use]
-    pub const fn fault(&self) -> Option<&ConsoleError> {
-        self.channel.fault()
     }
 }
 

@@ -87,7 +87,6 @@ fn message(
 ) -> guest_protocol::ConvertConfig {
     let mut lengths = inputs.iter().map(|input| input.len());
     guest_protocol::ConvertConfig {
-        transport: guest_protocol::Transport::Serial.into(),
         progress_percent: reports.progress.percent().into(),
         input_length: lengths.next().unwrap_or(0),
         backing_lengths: lengths.collect(),
