@@ -66,15 +66,15 @@ pub(super) fn joined_len(requests: &[Request]) -> usize {
     let Some(first) = requests.first() else {
         return 0;
     };
-    let Some((operation, extent)) = transfer_of(first.operation) else {
+    let Some((direction, extent)) = transfer_of(first.operation) else {
         return 1;
     };
     let mut end = extent.end();
     let joins = requests[1..].iter().take_while(|next| {
-        let Some((next_operation, next_extent)) = transfer_of(next.operation) else {
+        let Some((next_direction, next_extent)) = transfer_of(next.operation) else {
             return false;
         };
-        let fits = next_operation == operation
+        let fits = next_direction == direction
             && next_extent.offset == end
             && next_extent.end() - extent.offset <= MAX_JOINED_BYTES
             && next.segments.end - first.segments.start <= MAX_JOINED_SEGMENTS;

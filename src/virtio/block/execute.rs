@@ -9,7 +9,7 @@ use vm_memory::{Bytes, GuestMemoryError, VolatileSlice};
 use super::BlockCounters;
 use super::batch::{Batch, MAX_JOINED_BYTES, joined_extent, joined_len};
 use super::device::BlockService;
-use super::disk::{BlockIoError, IoOperation, TransferError, transfer_of};
+use super::disk::{BlockIoError, Direction, TransferError, transfer_of};
 use super::request::{Extent, Operation, Request, Status};
 use super::zeroes::{self, ZeroKind};
 use crate::storage::Storage;
@@ -90,17 +90,17 @@ impl<'t, 'm, B: Storage> Execution<'t, 'm, B> {
         else {
             return false;
         };
-        let Some((operation, _)) = transfer_of(first.operation) else {
+        let Some((direction, _)) = transfer_of(first.operation) else {
             return false;
         };
         let segments = first.segments.start..last.segments.end;
-        self.transfer(operation, extent, segments).is_ok()
+        self.transfer(direction, extent, segments).is_ok()
     }
 
     /// Returns how many bytes of data were moved.
     fn execute_one(&mut self, request: &Request) -> Result<u32, Status> {
         let segments = request.segments.clone();
-        let (operation, extent, segments) = match request.operation {
+        let (direction, extent) = match request.operation {
             Operation::Refuse(status) => return Err(status),
             Operation::GetId => {
                 let segments = &self.batch.segments[segments];
@@ -109,23 +109,26 @@ impl<'t, 'm, B: Storage> Execution<'t, 'm, B> {
             }
             Operation::Zeroes(kind) => return self.execute_zeroes(kind, segments),
             // A flush has no data. If there is some, it is ignored.
-            Operation::Flush => (IoOperation::Flush, Extent { offset: 0, len: 0 }, 0..0),
-            Operation::Read(extent) => (IoOperation::Read, extent, segments),
-            Operation::Write(extent) => (IoOperation::Write, extent, segments),
+            Operation::Flush => return self.flush().map(|()| 0),
+            Operation::Read(extent) => (Direction::Read, extent),
+            Operation::Write(extent) => (Direction::Write, extent),
         };
-        match self.transfer(operation, extent, segments) {
+        match self.transfer(direction, extent, segments) {
             Ok(()) => Ok(extent.len),
             Err(TransferError::Memory(_)) => Err(Status::IoErr),
-            Err(TransferError::Io(source)) => {
-                self.service.failures.add(BlockIoError {
-                    operation,
-                    offset: extent.offset,
-                    len: extent.len.into(),
-                    source,
-                });
-                Err(Status::IoErr)
-            }
+            Err(TransferError::Io(error)) => Err(self.failed(error)),
         }
+    }
+
+    fn flush(&mut self) -> Result<(), Status> {
+        self.counters.backend_calls += 1;
+        self.service.flush().map_err(|error| self.failed(error))
+    }
+
+    /// Remembers an error of the host; returns what the request is answered with.
+    fn failed(&self, error: BlockIoError) -> Status {
+        self.service.failures.add(error);
+        Status::IoErr
     }
 
     /// Makes all that the request names zero, or forgets it. If not all of it is possible, nothing
@@ -146,19 +149,16 @@ impl<'t, 'm, B: Storage> Execution<'t, 'm, B> {
 
     fn transfer(
         &mut self,
-        operation: IoOperation,
+        direction: Direction,
         extent: Extent,
         segments: std::ops::Range<usize>,
     ) -> Result<(), TransferError> {
         let segments = &self.batch.segments[segments];
         let memory = self.turn.memory();
         let service = self.service;
-        let result = service.transfer(memory, operation, extent, segments, &mut self.slices);
+        let result = service.transfer(memory, direction, extent, segments, &mut self.slices);
         if !matches!(result, Err(TransferError::Memory(_))) {
             self.counters.backend_calls += 1;
-        }
-        if result.is_ok() {
-            service.failures.make_good(operation, extent);
         }
         result
     }

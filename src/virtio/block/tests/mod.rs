@@ -101,7 +101,9 @@ impl Storage for Recorder {
     }
 
     fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.write_zeroes(offset, length, true)
+        let len = usize::try_from(length).unwrap();
+        self.note(IoOperation::Discard, offset, len, 0)?;
+        self.storage.discard(offset, length)
     }
 
     fn flush(&self) -> io::Result<()> {
