@@ -59,6 +59,11 @@ impl<'a> Turn<'a> {
             rests: false,
         }
     }
+
+    /// How many bytes the turn has moved up to now.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
 }
 
 impl<'a> Turn<'a> {
@@ -144,12 +149,13 @@ impl<'a> Turn<'a> {
     ///
     /// # Errors
     ///
-    /// The rings are not where they were when the queue was checked.
+    /// The rings are not where they were when the queue was checked, or more is complete than the queue
+    /// has room for.
     pub fn publish(&mut self) -> Result<(), QueueFault> {
-        let Ok(count @ 1..) = u16::try_from(self.used.len()) else {
+        if self.used.is_empty() {
             return Ok(());
-        };
-        publish_used(self.queue, self.memory, self.used)?;
+        }
+        let count = publish_used(self.queue, self.memory, self.used)?;
         self.used.clear();
         self.notifier.count_used(u64::from(count));
         let add = |counter: &std::sync::atomic::AtomicU64, value| {
