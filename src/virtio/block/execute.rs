@@ -61,6 +61,7 @@ impl<'t, 'm, B: Storage> Execution<'t, 'm, B> {
             result = self.execute(joined);
         }
         self.turn.count_bytes(self.batch.bytes);
+        self.turn.count_work(self.batch.work);
         self.service.stats.add(&self.counters);
         result
     }

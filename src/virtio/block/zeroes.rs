@@ -41,6 +41,12 @@ pub(super) fn is_list_length(bytes: u64) -> bool {
     bytes.is_multiple_of(part) && (1..=u64::from(MAX_ZERO_SEGMENTS)).contains(&(bytes / part))
 }
 
+/// How many parts the data in `segments`, whose length is one of a list, names.
+pub(super) fn part_count(segments: &[Segment]) -> usize {
+    let bytes: usize = segments.iter().map(|segment| segment.len as usize).sum();
+    bytes / DESCRIPTION
+}
+
 /// The parts that the data in `segments`, whose length is one of a list, names.
 ///
 /// # Errors

@@ -19,7 +19,7 @@ use crate::virtio::{DescriptorTable, Notifier, QueueError, UsedElement};
 /// which may have been asked to stop.
 const ROUND_BYTES: u64 = 16 << 20;
 /// A round also ends after so many chains and descriptors: a chain need not have data, and may have
-/// many descriptors.
+/// many descriptors. What else takes long is counted as many of them ([`Turn::count_work`]).
 const ROUND_WORK: usize = 32 << 10;
 
 /// What a queue counts. The counters only ever grow, over resets too, and are exact once the
@@ -243,6 +243,7 @@ impl<R: Default + Send> Lane<R> {
                     used,
                     taken: 0,
                     bytes: 0,
+                    work: 0,
                     written: 0,
                     notified: false,
                     rests: false,
@@ -256,7 +257,7 @@ impl<R: Default + Send> Lane<R> {
                     break turn.rests;
                 }
                 bytes += turn.bytes;
-                steps += taken + turn.table.steps();
+                steps += turn.steps();
                 habit.note(taken, turn.bytes, turn.written);
                 self.wants_help.store(habit.wants_help(), Ordering::SeqCst);
                 if who == Thread::OfHelper && turn.notified && habit.wants_help() {

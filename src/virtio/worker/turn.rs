@@ -15,6 +15,9 @@ use crate::virtio::{
 /// Most chains that [`Turn::next_chain`] gives in one turn. A turn has to end now and then, since
 /// whoever stops the device waits for it.
 const MAX_CHAINS: usize = 256;
+/// A turn gives no more chains once those that it has given had so many descriptors: some have as many
+/// as the queue, all of them empty.
+const MAX_STEPS: usize = 16 << 10;
 
 /// A queue's state for the time of one turn.
 pub struct Turn<'a> {
@@ -27,6 +30,8 @@ pub struct Turn<'a> {
     pub(super) used: &'a mut Vec<UsedElement>,
     pub(super) taken: usize,
     pub(super) bytes: u64,
+    /// Work beside chains, descriptors and bytes.
+    pub(super) work: usize,
     /// Bytes that were written to the guest's memory.
     pub(super) written: u64,
     /// Whether the driver was notified.
@@ -54,6 +59,7 @@ impl<'a> Turn<'a> {
             used,
             taken: 0,
             bytes: 0,
+            work: 0,
             written: 0,
             notified: false,
             rests: false,
@@ -85,7 +91,7 @@ impl<'a> Turn<'a> {
     ///
     /// The available ring is not as a driver may leave it.
     pub fn next_chain(&mut self) -> Result<Option<Chain<'a, '_>>, QueueFault> {
-        if self.taken >= MAX_CHAINS {
+        if self.taken >= MAX_CHAINS || self.table.steps() >= MAX_STEPS {
             return Ok(None);
         }
         let mut heads = self.queue.iter(self.memory).map_err(QueueError::from)?;
@@ -105,8 +111,8 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// Hands each available chain to `take` until it returns `false`: for devices that take many
-    /// before they carry any of them out.
+    /// Hands each available chain to `take` until it returns `false` or they had very many
+    /// descriptors: for devices that take many before they carry any of them out.
     ///
     /// # Errors
     ///
@@ -118,7 +124,8 @@ impl<'a> Turn<'a> {
         let heads = self.queue.iter(self.memory).map_err(QueueError::from)?;
         for chain in heads {
             self.taken += 1;
-            if !take(self.table.chain(chain.head_index()))? {
+            let more = take(self.table.chain(chain.head_index()))?;
+            if !more || self.table.steps() >= MAX_STEPS {
                 break;
             }
         }
@@ -136,6 +143,18 @@ impl<'a> Turn<'a> {
     /// and how soon the thread goes back to its event loop.
     pub fn count_bytes(&mut self, bytes: u64) {
         self.bytes += bytes;
+    }
+
+    /// Counts work that neither chains nor bytes tell of, such as a call of the host that takes long:
+    /// as much as so many chains or descriptors. It decides how soon the thread goes back to its event
+    /// loop, and nothing else.
+    pub fn count_work(&mut self, work: usize) {
+        self.work += work;
+    }
+
+    /// All work of the turn but that of moving bytes.
+    pub(super) fn steps(&self) -> usize {
+        self.taken + self.table.steps() + self.work
     }
 
     /// Says that the chains that were not taken are left where they are, until

@@ -3,6 +3,7 @@
 //! in `hostile`, random ones in `random`, helpers in `helping`, and a cost in `cost`.
 #![allow(clippy::unwrap_used)]
 
+mod bounds;
 mod cost;
 mod helping;
 mod hostile;
@@ -27,6 +28,9 @@ const IN: u32 = 0;
 const OUT: u32 = 1;
 const FLUSH: u32 = 4;
 const GET_ID: u32 = 8;
+
+/// The feature bit of FLUSH.
+const F_FLUSH: u64 = 1 << 9;
 
 const OK: u8 = 0;
 const IOERR: u8 = 1;
