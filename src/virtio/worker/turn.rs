@@ -22,6 +22,7 @@ const MAX_STEPS: usize = 16 << 10;
 /// A queue's state for the time of one turn.
 pub struct Turn<'a> {
     pub(super) index: usize,
+    pub(super) features: u64,
     pub(super) queue: &'a mut Queue,
     pub(super) memory: &'a GuestMemoryMmap,
     pub(super) table: DescriptorTable<'a>,
@@ -51,6 +52,7 @@ impl<'a> Turn<'a> {
     ) -> Self {
         Self {
             index: 0,
+            features: 0,
             table: DescriptorTable::new(queue, memory, false).unwrap(),
             queue,
             memory,
@@ -77,6 +79,12 @@ impl<'a> Turn<'a> {
     #[must_use]
     pub fn queue_index(&self) -> usize {
         self.index
+    }
+
+    /// The feature bits that the driver has chosen of those that the device offers.
+    #[must_use]
+    pub fn features(&self) -> u64 {
+        self.features
     }
 
     /// The guest memory that the device may use.

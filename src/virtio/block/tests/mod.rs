@@ -1,6 +1,7 @@
 //! Tests of the whole device, driven by its registers and rings as a guest does it: valid
-//! requests in `requests` and `zeroes`, neighbours that are carried out as one in `joined`, hostile ones
-//! in `hostile`, random ones in `random`, helpers in `helping`, and a cost in `cost`.
+//! requests in `requests` and `zeroes`, neighbours that are carried out as one in `joined`, drivers that
+//! do not flush in `stable`, hostile ones in `hostile`, what one turn may cost in `bounds`, random ones
+//! in `random`, helpers in `helping`, and a cost in `cost`.
 #![allow(clippy::unwrap_used)]
 
 mod bounds;
@@ -10,6 +11,7 @@ mod hostile;
 mod joined;
 mod random;
 mod requests;
+mod stable;
 mod zeroes;
 
 use std::io;
@@ -170,8 +172,9 @@ impl Rig {
         rig
     }
 
+    /// Starts the disk for a driver that flushes, beside these features.
     fn start(&mut self, features: u64) {
-        self.driver.start(features, 64);
+        self.driver.start(features | F_FLUSH, 64);
         self.work();
     }
 
