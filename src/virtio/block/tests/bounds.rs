@@ -71,6 +71,7 @@ fn a_turn_has_few_flushes_and_a_round_not_many() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "8,192 parts take Miri minutes")]
 fn a_turn_has_some_hundred_parts_that_become_zero_and_a_round_some_thousand() {
     // A list of 256 parts of one sector each.
     let rig = many(WRITE_ZEROES, &[(DATA, 256 * 16, 0)], 32);
