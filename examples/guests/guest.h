@@ -68,4 +68,5 @@ static inline void ask(unsigned slot, struct queue queue) {
         *reg(slot, 0x50) = 0;
     while (queue.used->index == before)
         wait_for_devices();
+    __asm__ volatile("" : : : "memory"); /* what the device has written is read after the index */
 }

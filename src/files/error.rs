@@ -221,6 +221,21 @@ pub enum FileError {
         source: io::Error,
     },
 
+    /// The room of a part of the output could not be given back.
+    #[error(
+        "cannot discard a part of the output {} at offset {offset}: {}",
+        quote_path(path),
+        reason(source)
+    )]
+    Discard {
+        /// The output.
+        path: PathBuf,
+        /// Where the part begins, in bytes.
+        offset: u64,
+        /// The system's reason.
+        source: io::Error,
+    },
+
     /// A file changed while it was read.
     #[error(transparent)]
     Changed(#[from] ChangedError),

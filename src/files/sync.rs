@@ -23,8 +23,9 @@ pub(super) fn sync_all(file: impl AsFd, cancel: &Cancel) -> io::Result<Synced> {
     outcome(cancel.repeat(|| fsync(&file)))
 }
 
-/// Waits until the file's data is on stable storage.
+/// Waits until the file's data is on stable storage, unless the run has ended.
 pub(super) fn sync_data(file: impl AsFd, cancel: &Cancel) -> io::Result<Synced> {
+    cancel.check()?;
     outcome(cancel.repeat(|| fdatasync(&file)))
 }
 
@@ -70,6 +71,15 @@ mod tests {
             );
         }
         assert_eq!(super::outcome(Ok(())).unwrap(), Synced::Yes);
+    }
+
+    #[test]
+    fn data_is_not_waited_for_once_the_run_has_ended() {
+        let file = tempfile::tempfile().unwrap();
+        let cancel = Cancel::new();
+        cancel.cancel();
+        let error = sync_data(&file, &cancel).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Interrupted);
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub(super) fn write(file: BorrowedFd<'_>, span: Span<'_>, cancel: &Cancel) -> Re
     })
 }
 
-/// Repeats `call` until the span is moved. `stuck` is the error if it moves nothing.
+/// Repeats `call` until the span is moved, or the run has ended. `stuck` is the error if it moves nothing.
 fn transfer(
     span: Span<'_>,
     cancel: &Cancel,
@@ -79,7 +79,8 @@ fn transfer(
     while done < span.to {
         let count = gather(&mut pieces, Span { from: done, ..span });
         let pieces = &pieces[..count];
-        match cancel.repeat(|| call(pieces, span.offset.saturating_add(done))) {
+        let call = || call(pieces, span.offset.saturating_add(done));
+        match cancel.check().and_then(|()| cancel.repeat(call)) {
             Ok(0) => {
                 return Err(Partial {
                     done,

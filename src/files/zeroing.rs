@@ -52,11 +52,9 @@ pub(super) fn make_zero(
             write_zeros(file, at, last).map_err(|partial| counted(at, partial))?;
             break;
         };
-        if file.cancel().is_cancelled() {
-            let source = io::ErrorKind::Interrupted.into();
-            return Err(counted(at, Partial { done: 0, source }));
-        }
-        match file.cancel().repeat(|| fallocate(file, flags, at, size)) {
+        let cancel = file.cancel();
+        let zeroed = || cancel.repeat(|| fallocate(file, flags, at, size));
+        match cancel.check().and_then(|()| zeroed()) {
             Ok(()) => at += size,
             Err(error) if is_refusal(&error) => way = ways.next(),
             Err(source) => return Err(counted(at, Partial { done: 0, source })),
@@ -103,12 +101,7 @@ fn write_zeros(file: &Descriptor, start: u64, end: u64) -> Result<(), Partial> {
     let mut at = start;
     while at < end {
         let size = (end - at).min(room);
-        let written = if file.cancel().is_cancelled() {
-            let source = io::ErrorKind::Interrupted.into();
-            Err(Partial { done: 0, source })
-        } else {
-            file.write(at, &slices, size)
-        };
+        let written = file.write(at, &slices, size);
         written.map_err(|partial| Partial {
             done: at - start + partial.done,
             ..partial

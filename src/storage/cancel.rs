@@ -28,6 +28,18 @@ impl Cancel {
         self.0.load(Ordering::SeqCst)
     }
 
+    /// For who is about to begin something that may take long.
+    ///
+    /// # Errors
+    ///
+    /// Of kind [`Interrupted`](io::ErrorKind::Interrupted) if the run has ended.
+    pub fn check(&self) -> io::Result<()> {
+        match self.is_cancelled() {
+            false => Ok(()),
+            true => Err(io::ErrorKind::Interrupted.into()),
+        }
+    }
+
     /// Makes `call` until it is not interrupted, or the run has ended.
     ///
     /// # Errors
@@ -74,6 +86,15 @@ mod tests {
         });
         assert_eq!(result.unwrap_err().kind(), io::ErrorKind::Interrupted);
         assert_eq!(calls, 6);
+    }
+
+    #[test]
+    fn nothing_is_begun_once_the_run_has_ended() {
+        let cancel = Cancel::new();
+        assert!(cancel.check().is_ok());
+        cancel.clone().cancel();
+        let error = cancel.check().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Interrupted);
     }
 
     #[test]

@@ -53,7 +53,8 @@ pub trait Storage: Send + Sync {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Makes what was written durable, as far as the user asked for it.
+    /// Makes what was written durable, as far as the user asked for it. That is also all that a disk
+    /// means by a stable write: storage for which nobody has asked that it be durable has nothing to do.
     ///
     /// # Errors
     ///

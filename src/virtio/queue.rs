@@ -47,7 +47,8 @@ impl UsedElement {
     }
 }
 
-/// Puts `elements`, no more than the queue's size, into the used ring and moves its index once.
+/// Puts `elements`, no more than the queue's size, into the used ring and moves its index once. Returns
+/// how many they are.
 ///
 /// # Errors
 ///
@@ -56,7 +57,7 @@ pub fn publish_used(
     queue: &mut Queue,
     memory: &GuestMemoryMmap,
     elements: &[UsedElement],
-) -> Result<(), QueueError> {
+) -> Result<u16, QueueError> {
     let size = queue.size();
     let too_many = QueueError::TooManyUsed {
         count: elements.len(),
@@ -78,7 +79,7 @@ pub fn publish_used(
     let index = offset(queue.used_ring(), RING_INDEX_OFFSET)?;
     // Release: whoever sees the index sees the elements, the data and the status bytes.
     memory.store(queue.next_used().to_le(), index, Ordering::Release)?;
-    Ok(())
+    Ok(count)
 }
 
 fn write_elements(

@@ -10,6 +10,7 @@ impl From<FileError> for io::Error {
         let kind = match &error {
             FileError::Read { source, .. }
             | FileError::Write { source, .. }
+            | FileError::Discard { source, .. }
             | FileError::Sync { source, .. } => source.kind(),
             FileError::Changed(ChangedError::Shrank { .. }) => io::ErrorKind::UnexpectedEof,
             FileError::InputWrite { .. } => io::ErrorKind::PermissionDenied,

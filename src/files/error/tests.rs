@@ -39,3 +39,17 @@ fn a_path_with_control_characters_cannot_break_the_line_or_reach_the_terminal() 
          check the path"
     );
 }
+
+#[test]
+fn a_discard_that_fails_is_not_called_a_write() {
+    let error = FileError::Discard {
+        path: "out.img".into(),
+        offset: 4096,
+        source: io::Error::from_raw_os_error(libc::EIO),
+    };
+    let told = error.to_string();
+    let expected = "cannot discard a part of the output out.img at offset 4096: ";
+    assert!(told.starts_with(expected), "{told}");
+    let kind = io::Error::from_raw_os_error(libc::EIO).kind();
+    assert_eq!(io::Error::from(error).kind(), kind);
+}

@@ -143,7 +143,15 @@ impl OutputFile {
         if offset >= end {
             return Ok(());
         }
-        free(&self.file, offset, end).map_err(|source| self.write_failed(offset, source))
+        free(&self.file, offset, end).map_err(|source| {
+            let path = self.path.clone();
+            let failed = FileError::Discard {
+                path,
+                offset,
+                source,
+            };
+            failed.into()
+        })
     }
 }
 

@@ -127,6 +127,14 @@ fn a_transfer_that_is_interrupted_after_the_end_of_the_run_ends() {
     .unwrap_err();
     assert_eq!(partial.source.kind(), io::ErrorKind::Interrupted);
     assert_eq!((partial.done, calls), (0, 3));
+    // No other call is made from then on.
+    let partial = transfer(span, &cancel, io::ErrorKind::UnexpectedEof, |_, _| {
+        calls += 1;
+        Ok(1)
+    })
+    .unwrap_err();
+    assert_eq!(partial.source.kind(), io::ErrorKind::Interrupted);
+    assert_eq!(calls, 3);
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub enum IoOperation {
     Read,
     /// Writing to the storage.
     Write,
+    /// Telling the storage what nobody needs any more.
+    Discard,
     /// Making what was written durable.
     Flush,
 }
@@ -27,6 +29,7 @@ impl fmt::Display for IoOperation {
         f.write_str(match self {
             Self::Read => "read",
             Self::Write => "write",
+            Self::Discard => "discard",
             Self::Flush => "flush",
         })
     }
@@ -49,32 +52,67 @@ pub struct BlockIoError {
     pub source: io::Error,
 }
 
+/// Which way data moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    Read,
+    Write,
+}
+
 /// Why data did not move.
 #[derive(Debug, Error)]
 pub(super) enum TransferError {
     #[error("the data is not within guest memory: {0}")]
     Memory(#[from] GuestMemoryError),
     #[error(transparent)]
-    Io(#[from] io::Error),
+    Io(#[from] BlockIoError),
 }
 
 impl<B: Storage> BlockService<B> {
-    /// Reads or writes `extent` as `operation` says; `slices` is room for the resolved segments.
+    /// Reads or writes `extent`; `slices` is room for the resolved segments.
     pub(super) fn transfer<'m>(
         &self,
         memory: &'m GuestMemoryMmap,
-        operation: IoOperation,
+        direction: Direction,
         extent: Extent,
         segments: &[Segment],
         slices: &mut Vec<VolatileSlice<'m>>,
     ) -> Result<(), TransferError> {
         resolve(memory, segments, slices)?;
-        match operation {
-            IoOperation::Read => self.storage.read_at(extent.offset, slices)?,
-            IoOperation::Write => self.storage.write_at(extent.offset, slices)?,
-            IoOperation::Flush => self.storage.flush()?,
-        }
+        let Extent { offset, len } = extent;
+        let (operation, moved) = match direction {
+            Direction::Read => (IoOperation::Read, self.storage.read_at(offset, slices)),
+            Direction::Write => (IoOperation::Write, self.storage.write_at(offset, slices)),
+        };
+        self.noted(operation, (offset, len.into()), moved)?;
         Ok(())
+    }
+
+    /// Makes what was written stable, as far as the storage does that at all.
+    pub(super) fn flush(&self) -> Result<(), BlockIoError> {
+        self.noted(IoOperation::Flush, (0, 0), self.storage.flush())
+    }
+
+    /// What came of `operation` on so many bytes from an offset up. It makes good what has failed
+    /// there before; an error is for the caller to add, who may have another try at it.
+    pub(super) fn noted(
+        &self,
+        operation: IoOperation,
+        (offset, len): (u64, u64),
+        outcome: io::Result<()>,
+    ) -> Result<(), BlockIoError> {
+        match outcome {
+            Ok(()) => {
+                self.failures.make_good(operation, offset, len);
+                Ok(())
+            }
+            Err(source) => Err(BlockIoError {
+                operation,
+                offset,
+                len,
+                source,
+            }),
+        }
     }
 
     /// Writes as much of the id as there is room for and returns how much that is.
@@ -95,12 +133,12 @@ impl<B: Storage> BlockService<B> {
     }
 }
 
-/// How an operation that goes to the storage is named there, and which part of the disk it is
-/// about. `None` for one that does not go there.
-pub(super) fn transfer_of(operation: Operation) -> Option<(IoOperation, Extent)> {
+/// Which way an operation moves data, and to or from which part of the disk. `None` for one that
+/// moves none.
+pub(super) fn transfer_of(operation: Operation) -> Option<(Direction, Extent)> {
     match operation {
-        Operation::Read(extent) => Some((IoOperation::Read, extent)),
-        Operation::Write(extent) => Some((IoOperation::Write, extent)),
+        Operation::Read(extent) => Some((Direction::Read, extent)),
+        Operation::Write(extent) => Some((Direction::Write, extent)),
         Operation::Zeroes(_) | Operation::Flush | Operation::GetId | Operation::Refuse(_) => None,
     }
 }

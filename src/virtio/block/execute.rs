@@ -1,15 +1,17 @@
 //! Carries requests out, in the order in which they came: requests that are neighbours on the disk
 //! are joined into one call of the storage, and the used ring is updated once for many of them
 //! (virtio 1.2, sections 5.2.6.2 and 2.7.8). If a joined call fails, each of its requests is tried
-//! alone, so that only the one at fault fails.
+//! alone, so that only the one at fault fails. A driver that takes an answered write for stable is
+//! answered only when a flush has followed, one for all writes of the batch.
 
 use thiserror::Error;
 use vm_memory::{Bytes, GuestMemoryError, VolatileSlice};
 
 use super::BlockCounters;
-use super::batch::{Batch, MAX_JOINED_BYTES, joined_extent, joined_len};
+use super::batch::{Batch, FLUSH_WORK, MAX_JOINED_BYTES, joined_extent, joined_len};
+use super::config::expects_stable_writes;
 use super::device::BlockService;
-use super::disk::{BlockIoError, IoOperation, TransferError, transfer_of};
+use super::disk::{BlockIoError, Direction, TransferError, transfer_of};
 use super::request::{Extent, Operation, Request, Status};
 use super::zeroes::{self, ZeroKind};
 use crate::storage::Storage;
@@ -32,6 +34,10 @@ pub(super) struct Execution<'t, 'm, B> {
     slices: Vec<VolatileSlice<'m>>,
     /// Bytes moved since the used ring was updated.
     unpublished: u64,
+    /// Whether what is written has to be stable before the driver has the answer.
+    stable_writes: bool,
+    /// Requests that have written so many bytes, and are answered when that is stable.
+    unstable: Vec<(&'t Request, u32)>,
     counters: BlockCounters,
 }
 
@@ -44,9 +50,11 @@ impl<'t, 'm, B: Storage> Execution<'t, 'm, B> {
         Self {
             service,
             batch,
+            stable_writes: expects_stable_writes(turn.features()),
             turn,
             slices: Vec::new(),
             unpublished: 0,
+            unstable: Vec::new(),
             counters: BlockCounters::default(),
         }
     }
@@ -60,20 +68,22 @@ impl<'t, 'm, B: Storage> Execution<'t, 'm, B> {
             rest = behind;
             result = self.execute(joined);
         }
+        let stabilised = self.stabilise();
         self.turn.count_bytes(self.batch.bytes);
+        self.turn.count_work(self.batch.work);
         self.service.stats.add(&self.counters);
-        result
+        result.and(stabilised)
     }
 
-    fn execute(&mut self, joined: &[Request]) -> Result<(), QueueFault> {
+    fn execute(&mut self, joined: &'t [Request]) -> Result<(), QueueFault> {
         if joined.len() > 1 && self.execute_joined(joined) {
             for request in joined {
-                self.complete(request, Ok(data_len(request)))?;
+                self.answer(request, Ok(data_len(request)))?;
             }
         } else {
             for request in joined {
                 let outcome = self.execute_one(request);
-                self.complete(request, outcome)?;
+                self.answer(request, outcome)?;
             }
         }
         if self.unpublished >= PUBLISH_BYTES {
@@ -90,17 +100,17 @@ impl<'t, 'm, B: Storage> Execution<'t, 'm, B> {
         else {
             return false;
         };
-        let Some((operation, _)) = transfer_of(first.operation) else {
+        let Some((direction, _)) = transfer_of(first.operation) else {
             return false;
         };
         let segments = first.segments.start..last.segments.end;
-        self.transfer(operation, extent, segments).is_ok()
+        self.transfer(direction, extent, segments).is_ok()
     }
 
     /// Returns how many bytes of data were moved.
     fn execute_one(&mut self, request: &Request) -> Result<u32, Status> {
         let segments = request.segments.clone();
-        let (operation, extent, segments) = match request.operation {
+        let (direction, extent) = match request.operation {
             Operation::Refuse(status) => return Err(status),
             Operation::GetId => {
                 let segments = &self.batch.segments[segments];
@@ -109,23 +119,26 @@ impl<'t, 'm, B: Storage> Execution<'t, 'm, B> {
             }
             Operation::Zeroes(kind) => return self.execute_zeroes(kind, segments),
             // A flush has no data. If there is some, it is ignored.
-            Operation::Flush => (IoOperation::Flush, Extent { offset: 0, len: 0 }, 0..0),
-            Operation::Read(extent) => (IoOperation::Read, extent, segments),
-            Operation::Write(extent) => (IoOperation::Write, extent, segments),
+            Operation::Flush => return self.flush().map(|()| 0),
+            Operation::Read(extent) => (Direction::Read, extent),
+            Operation::Write(extent) => (Direction::Write, extent),
         };
-        match self.transfer(operation, extent, segments) {
+        match self.transfer(direction, extent, segments) {
             Ok(()) => Ok(extent.len),
             Err(TransferError::Memory(_)) => Err(Status::IoErr),
-            Err(TransferError::Io(source)) => {
-                self.service.failures.add(BlockIoError {
-                    operation,
-                    offset: extent.offset,
-                    len: extent.len.into(),
-                    source,
-                });
-                Err(Status::IoErr)
-            }
+            Err(TransferError::Io(error)) => Err(self.failed(error)),
         }
+    }
+
+    fn flush(&mut self) -> Result<(), Status> {
+        self.counters.backend_calls += 1;
+        self.service.flush().map_err(|error| self.failed(error))
+    }
+
+    /// Remembers an error of the host; returns what the request is answered with.
+    fn failed(&self, error: BlockIoError) -> Status {
+        self.service.failures.add(error);
+        Status::IoErr
     }
 
     /// Makes all that the request names zero, or forgets it. If not all of it is possible, nothing
@@ -146,21 +159,47 @@ impl<'t, 'm, B: Storage> Execution<'t, 'm, B> {
 
     fn transfer(
         &mut self,
-        operation: IoOperation,
+        direction: Direction,
         extent: Extent,
         segments: std::ops::Range<usize>,
     ) -> Result<(), TransferError> {
         let segments = &self.batch.segments[segments];
         let memory = self.turn.memory();
         let service = self.service;
-        let result = service.transfer(memory, operation, extent, segments, &mut self.slices);
+        let result = service.transfer(memory, direction, extent, segments, &mut self.slices);
         if !matches!(result, Err(TransferError::Memory(_))) {
             self.counters.backend_calls += 1;
         }
-        if result.is_ok() {
-            service.failures.make_good(operation, extent);
-        }
         result
+    }
+
+    /// Answers a request now, or once what it has written is stable, if the driver counts on that.
+    fn answer(
+        &mut self,
+        request: &'t Request,
+        outcome: Result<u32, Status>,
+    ) -> Result<(), QueueFault> {
+        match outcome {
+            Ok(moved) if self.stable_writes && request.operation.is_write() => {
+                self.unstable.push((request, moved));
+                Ok(())
+            }
+            _ => self.complete(request, outcome),
+        }
+    }
+
+    /// Makes stable what has been written, and answers the requests that wait for it. If it cannot be
+    /// made stable they have failed.
+    fn stabilise(&mut self) -> Result<(), QueueFault> {
+        if self.unstable.is_empty() {
+            return Ok(());
+        }
+        let flushed = self.flush();
+        self.turn.count_work(FLUSH_WORK);
+        for (request, moved) in std::mem::take(&mut self.unstable) {
+            self.complete(request, flushed.map(|()| moved))?;
+        }
+        Ok(())
     }
 
     /// Answers a request that moved so many bytes, or failed.

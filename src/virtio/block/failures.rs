@@ -7,18 +7,26 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::disk::{BlockIoError, IoOperation};
-use super::request::Extent;
 
 /// Most separate pieces of a disk that can wait to be made good. With more of them, the errors
 /// stay: this bounds what a guest can make the device remember.
 const MAX_PIECES: usize = 64;
 
-/// A piece of the disk, in bytes, that could not be read or written.
+/// A piece of the disk, in bytes, that could not be read, written or discarded.
 #[derive(Clone, Copy, Debug)]
 struct Piece {
     operation: IoOperation,
     start: u64,
     end: u64,
+}
+
+impl Piece {
+    /// Whether nothing of it is left to be done where `operation` has succeeded. What has been
+    /// written need not be discarded any more.
+    fn is_made_good_by(&self, operation: IoOperation) -> bool {
+        let (failed, done) = (self.operation, operation);
+        failed == done || (failed, done) == (IoOperation::Discard, IoOperation::Write)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -69,13 +77,8 @@ impl Failures {
         self.any.store(true, Ordering::SeqCst);
     }
 
-    /// Takes note that `operation` has succeeded on `extent`.
-    pub(super) fn make_good(&self, operation: IoOperation, extent: Extent) {
-        self.make_range_good(operation, extent.offset, extent.len.into());
-    }
-
     /// Takes note that `operation` has succeeded on `len` bytes, however many.
-    pub(super) fn make_range_good(&self, operation: IoOperation, offset: u64, len: u64) {
+    pub(super) fn make_good(&self, operation: IoOperation, offset: u64, len: u64) {
         if !self.any.load(Ordering::Relaxed) {
             return;
         }
@@ -85,7 +88,7 @@ impl Failures {
         for piece in pieces {
             let before = (piece.start, start.min(piece.end));
             let behind = (end.max(piece.start), piece.end);
-            let left = if piece.operation == operation {
+            let left = if piece.is_made_good_by(operation) {
                 [before, behind]
             } else {
                 [(piece.start, piece.end), (0, 0)]
@@ -124,19 +127,15 @@ mod tests {
         }
     }
 
-    fn extent(offset: u64, len: u32) -> Extent {
-        Extent { offset, len }
-    }
-
     #[test]
     fn an_error_stays_until_all_of_it_has_succeeded_in_whatever_pieces() {
         let failures = Failures::default();
         failures.add(failed(IoOperation::Read, 4096, 4096));
-        failures.make_good(IoOperation::Read, extent(5120, 512));
-        failures.make_good(IoOperation::Read, extent(0, 5120));
-        failures.make_good(IoOperation::Write, extent(0, 65536));
+        failures.make_good(IoOperation::Read, 5120, 512);
+        failures.make_good(IoOperation::Read, 0, 5120);
+        failures.make_good(IoOperation::Write, 0, 65536);
         assert!(failures.first().is_some());
-        failures.make_good(IoOperation::Read, extent(5632, 65536));
+        failures.make_good(IoOperation::Read, 5632, 65536);
         assert!(failures.first().is_none());
     }
 
@@ -144,10 +143,27 @@ mod tests {
     fn a_flush_is_made_good_by_another_one_alone() {
         let failures = Failures::default();
         failures.add(failed(IoOperation::Flush, 0, 0));
-        failures.make_good(IoOperation::Write, extent(0, 512));
+        failures.make_good(IoOperation::Write, 0, 512);
         assert!(failures.first().is_some());
-        failures.make_good(IoOperation::Flush, extent(0, 0));
+        failures.make_good(IoOperation::Flush, 0, 0);
         assert!(failures.first().is_none());
+    }
+
+    #[test]
+    fn a_discard_is_made_good_by_another_one_and_by_what_is_written_instead() {
+        for done in [IoOperation::Discard, IoOperation::Write] {
+            let failures = Failures::default();
+            failures.add(failed(IoOperation::Discard, 4096, 4096));
+            failures.make_good(IoOperation::Read, 0, 65536);
+            failures.make_good(done, 0, 8191);
+            assert!(failures.first().is_some());
+            failures.make_good(done, 8191, 1);
+            assert!(failures.first().is_none());
+        }
+        let failures = Failures::default();
+        failures.add(failed(IoOperation::Write, 4096, 4096));
+        failures.make_good(IoOperation::Discard, 0, 65536);
+        assert!(failures.first().is_some(), "it has still to be written");
     }
 
     #[test]
@@ -155,10 +171,10 @@ mod tests {
         let failures = Failures::default();
         failures.add(failed(IoOperation::Write, 0, 1 << 20));
         for sector in (1..4 * MAX_PIECES as u64).step_by(2) {
-            failures.make_good(IoOperation::Write, extent(sector * 512, 512));
+            failures.make_good(IoOperation::Write, sector * 512, 512);
         }
         assert!(failures.lock().pieces.len() <= MAX_PIECES);
-        failures.make_good(IoOperation::Write, extent(0, 1 << 20));
+        failures.make_good(IoOperation::Write, 0, 1 << 20);
         assert!(failures.first().is_some());
     }
 
@@ -168,8 +184,8 @@ mod tests {
         for piece in 0..MAX_PIECES as u64 {
             failures.add(failed(IoOperation::Write, piece * 4096, 1536));
         }
-        failures.make_good(IoOperation::Write, extent(512, 512));
-        failures.make_good(IoOperation::Write, extent(0, 1 << 20));
+        failures.make_good(IoOperation::Write, 512, 512);
+        failures.make_good(IoOperation::Write, 0, 1 << 20);
         assert!(failures.first().is_some());
     }
 
@@ -179,7 +195,7 @@ mod tests {
         for piece in 0..MAX_PIECES as u64 {
             failures.add(failed(IoOperation::Write, piece * 1024, 512));
         }
-        failures.make_good(IoOperation::Write, extent(0, 1 << 20));
+        failures.make_good(IoOperation::Write, 0, 1 << 20);
         assert!(failures.first().is_none());
     }
 
@@ -189,7 +205,7 @@ mod tests {
         for piece in 0..=MAX_PIECES as u64 {
             failures.add(failed(IoOperation::Write, piece * 1024, 512));
         }
-        failures.make_good(IoOperation::Write, extent(0, 1 << 20));
+        failures.make_good(IoOperation::Write, 0, 1 << 20);
         assert!(failures.first().is_some());
     }
 }

@@ -74,6 +74,13 @@ pub(super) enum Operation {
     Refuse(Status),
 }
 
+impl Operation {
+    /// Whether it changes what can be read. What is discarded reads as anything, before and after.
+    pub(super) fn is_write(self) -> bool {
+        matches!(self, Self::Write(_) | Self::Zeroes(ZeroKind::WriteZeroes))
+    }
+}
+
 /// A request whose status byte can be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Request {

@@ -27,9 +27,9 @@ pub struct BlockCounters {
     pub bytes_read: u64,
     /// Bytes written to the storage for requests that succeeded.
     pub bytes_written: u64,
-    /// Bytes made zero without data for requests that succeeded.
+    /// Bytes made zero without data. Of a request that fails those count that came before its error.
     pub bytes_zeroed: u64,
-    /// Calls of the storage: reads, writes and flushes.
+    /// Calls of the storage: reads, writes, flushes, and parts made zero or discarded.
     pub backend_calls: u64,
     /// Requests answered with a status other than OK.
     pub errors: u64,

@@ -9,7 +9,7 @@ use vm_memory::{Address, Bytes, GuestMemoryMmap};
 
 use super::config::WIRE_SECTOR;
 use super::device::BlockService;
-use super::disk::{BlockIoError, IoOperation};
+use super::disk::IoOperation;
 use super::request::{Geometry, Segment, Status};
 use crate::storage::Storage;
 
@@ -39,6 +39,12 @@ pub(super) struct ZeroPart {
 pub(super) fn is_list_length(bytes: u64) -> bool {
     let part = DESCRIPTION as u64;
     bytes.is_multiple_of(part) && (1..=u64::from(MAX_ZERO_SEGMENTS)).contains(&(bytes / part))
+}
+
+/// How many parts the data in `segments`, whose length is one of a list, names.
+pub(super) fn part_count(segments: &[Segment]) -> usize {
+    let bytes: usize = segments.iter().map(|segment| segment.len as usize).sum();
+    bytes / DESCRIPTION
 }
 
 /// The parts that the data in `segments`, whose length is one of a list, names.
@@ -123,27 +129,24 @@ impl<B: Storage> BlockService<B> {
             length,
             unmap,
         } = part;
-        let (outcome, zeroed) = match kind {
-            ZeroKind::WriteZeroes => (self.storage.write_zeroes(offset, length, unmap), length),
-            ZeroKind::Discard => (self.storage.discard(offset, length), 0),
-        };
-        match outcome {
-            Ok(()) => {
-                // Who could not write zeros as data has them now, and the other way round.
-                if kind == ZeroKind::WriteZeroes {
-                    let failures = &self.failures;
-                    failures.make_range_good(IoOperation::Write, offset, length);
-                }
-                Ok(zeroed)
+        let (operation, outcome, zeroed) = match kind {
+            // Who could not write zeros as data has them now, and the other way round.
+            ZeroKind::WriteZeroes => {
+                let outcome = self.storage.write_zeroes(offset, length, unmap);
+                (IoOperation::Write, outcome, length)
             }
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => Err(Status::Unsupported),
-            Err(source) => {
-                self.failures.add(BlockIoError {
-                    operation: IoOperation::Write,
-                    offset,
-                    len: length,
-                    source,
-                });
+            ZeroKind::Discard => {
+                let outcome = self.storage.discard(offset, length);
+                (IoOperation::Discard, outcome, 0)
+            }
+        };
+        match self.noted(operation, (offset, length), outcome) {
+            Ok(()) => Ok(zeroed),
+            Err(error) if error.source.kind() == io::ErrorKind::Unsupported => {
+                Err(Status::Unsupported)
+            }
+            Err(error) => {
+                self.failures.add(error);
                 Err(Status::IoErr)
             }
         }

@@ -5,7 +5,11 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
 use crate::devices::Overflow;
-use crate::virtio::testing::{DATA, Driver, EVENT_IDX, INDIRECT_DESC, VERSION_1, WRITE};
+use crate::virtio::testing::{
+    AVAIL_RING, DATA, DESC_TABLE, Driver, EVENT_IDX, INDIRECT_DESC, USED_RING, VERSION_1, WRITE,
+};
+use crate::virtio::worker::Counts;
+use crate::virtio::{Notifier, QueueConfig};
 
 const CAPACITY: usize = 64;
 const SIZE: u16 = 16;
@@ -262,4 +266,27 @@ fn it_is_a_console_with_two_queues_and_an_empty_configuration() {
     assert_eq!(rig.driver.read(reg::VIRTIO_MMIO_CONFIG_GENERATION), 0);
     let of_the_queues = VERSION_1 | EVENT_IDX | INDIRECT_DESC;
     assert_eq!(rig.console.device_features(), of_the_queues);
+}
+
+#[test]
+fn bytes_that_were_moved_count_although_there_was_no_room_for_more() {
+    let mut rig = Rig::new(TRANSMIT_QUEUE);
+    let len = u32::try_from(CAPACITY).unwrap();
+    let head = rig.driver.chain(&[(DATA, len + 10, 0)]);
+    rig.driver.make_available(head);
+    let registers = QueueConfig {
+        size: SIZE.into(),
+        desc_table: DESC_TABLE,
+        avail_ring: AVAIL_RING,
+        used_ring: USED_RING,
+        ready: true,
+    };
+    let memory = &rig.driver.memory;
+    let mut queue = registers.build(SIZE, false, memory).unwrap();
+    let (notifier, counts) = (Notifier::new(rig.line.clone()), Counts::default());
+    let mut used = Vec::new();
+    let mut turn = Turn::at(&mut queue, memory, &mut used, (&notifier, &counts));
+    let output = Output::new(rig.transmitted.clone());
+    output.serve(&mut turn).unwrap();
+    assert_eq!(turn.bytes(), CAPACITY as u64);
 }

@@ -46,23 +46,24 @@ impl Output {
 
     pub(super) fn serve(&self, turn: &mut Turn<'_>) -> Result<(), QueueFault> {
         let memory = turn.memory();
-        let (mut served, mut moved) = (false, 0);
-        while moved < TURN {
+        let (mut served, mut bytes) = (false, 0);
+        while bytes < TURN {
             let Some(mut chain) = turn.next_chain()? else {
                 break;
             };
-            let head = chain.head();
+            let (head, mut moved) = (chain.head(), 0);
             let is_done = self.take(&mut chain, memory, &mut moved);
+            turn.count_bytes(moved);
             if !is_done.map_err(QueueFault::chain(head))? {
                 turn.put_back();
                 turn.leave_rest();
                 self.waits.store(true, Ordering::SeqCst);
                 return Ok(());
             }
+            bytes += moved;
             turn.complete(head, 0);
             served = true;
         }
-        turn.count_bytes(moved);
         if !served {
             self.waits.store(false, Ordering::SeqCst);
         }

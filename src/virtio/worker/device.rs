@@ -88,9 +88,8 @@ impl<S: Service> VirtioDevice for QueueWorker<S> {
         }
         // No queue is at work before it is started, so that no fault of this start is lost.
         self.fault.clear();
-        let indirect = driver_features & (1 << VIRTIO_RING_F_INDIRECT_DESC) != 0;
         for (lane, queue) in self.lanes.iter().zip(queues) {
-            lane.start(queue, indirect);
+            lane.start(queue, driver_features);
         }
         // What the driver made available before it started the device comes with no kick.
         (0..self.lanes.len()).for_each(|index| self.look_again(index));

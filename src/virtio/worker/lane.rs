@@ -7,6 +7,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
+use virtio_bindings::virtio_ring::VIRTIO_RING_F_INDIRECT_DESC;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestMemoryMmap;
 
@@ -19,7 +20,7 @@ use crate::virtio::{DescriptorTable, Notifier, QueueError, UsedElement};
 /// which may have been asked to stop.
 const ROUND_BYTES: u64 = 16 << 20;
 /// A round also ends after so many chains and descriptors: a chain need not have data, and may have
-/// many descriptors.
+/// many descriptors. What else takes long is counted as many of them ([`Turn::count_work`]).
 const ROUND_WORK: usize = 32 << 10;
 
 /// What a queue counts. The counters only ever grow, over resets too, and are exact once the
@@ -71,7 +72,15 @@ pub(super) struct Work<R> {
 #[derive(Debug)]
 struct Active {
     queue: Queue,
-    indirect: bool,
+    /// What the driver has chosen of the device's features.
+    features: u64,
+}
+
+impl Active {
+    fn table<'m>(&self, memory: &'m GuestMemoryMmap) -> Result<DescriptorTable<'m>, QueueFault> {
+        let indirect = self.features & (1 << VIRTIO_RING_F_INDIRECT_DESC) != 0;
+        DescriptorTable::new(&self.queue, memory, indirect).map_err(QueueFault::Table)
+    }
 }
 
 /// One queue of a device.
@@ -109,10 +118,10 @@ impl<R: Default + Send> Lane<R> {
         }
     }
 
-    pub(super) fn start(&self, queue: Queue, indirect: bool) {
+    pub(super) fn start(&self, queue: Queue, features: u64) {
         let mut work = self.lock();
         let size = usize::from(queue.size());
-        work.active = Some(Active { queue, indirect });
+        work.active = Some(Active { queue, features });
         work.habit = Habit::default();
         self.wants_help.store(false, Ordering::SeqCst);
         // No more chains can be complete at once than there are descriptors.
@@ -234,8 +243,8 @@ impl<R: Default + Send> Lane<R> {
             let rests = loop {
                 let mut turn = Turn {
                     index: context.index,
-                    table: DescriptorTable::new(&active.queue, context.memory, active.indirect)
-                        .map_err(QueueFault::Table)?,
+                    features: active.features,
+                    table: active.table(context.memory)?,
                     queue: &mut active.queue,
                     memory: context.memory,
                     notifier: context.notifier,
@@ -243,6 +252,7 @@ impl<R: Default + Send> Lane<R> {
                     used,
                     taken: 0,
                     bytes: 0,
+                    work: 0,
                     written: 0,
                     notified: false,
                     rests: false,
@@ -256,7 +266,7 @@ impl<R: Default + Send> Lane<R> {
                     break turn.rests;
                 }
                 bytes += turn.bytes;
-                steps += taken + turn.table.steps();
+                steps += turn.steps();
                 habit.note(taken, turn.bytes, turn.written);
                 self.wants_help.store(habit.wants_help(), Ordering::SeqCst);
                 if who == Thread::OfHelper && turn.notified && habit.wants_help() {

@@ -71,6 +71,7 @@ pub trait Service: Send + Sync {
     fn device_type(&self) -> u32;
 
     /// The feature bits of the device type. The worker adds those of the transport and the queues.
+    /// [`Turn::features`] says which of all these the driver has chosen.
     fn features(&self) -> u64 {
         0
     }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -24,10 +24,17 @@ enum Script {
     TakeNone,
     /// Puts back what it has not taken, and returns the next chain.
     PutBackFirst,
+    /// Returns the next chain more often than any queue has room for.
+    ReturnTooOften,
+    /// As many chains as a turn gives, each of which is read to its end and returned.
+    TakeAll,
+    /// One chain, that was more work than it looks like.
+    TakeMuchWork,
 }
 
 struct Scripted {
     script: Script,
+    turns: AtomicU32,
     configured: Mutex<Vec<(usize, Vec<u8>)>>,
 }
 
@@ -50,9 +57,11 @@ impl Service for Scripted {
         match self.script {
             Script::TakeNone => return Ok(()),
             Script::PutBackFirst => turn.put_back(),
-            Script::TakeOne => {}
+            Script::TakeMuchWork => turn.count_work(10_000),
+            Script::TakeOne | Script::TakeAll | Script::ReturnTooOften => {}
         }
-        if let Some(mut chain) = turn.next_chain()? {
+        self.turns.fetch_add(1, Ordering::Relaxed);
+        while let Some(mut chain) = turn.next_chain()? {
             let head = chain.head();
             while chain
                 .next_descriptor()
@@ -60,6 +69,11 @@ impl Service for Scripted {
                 .is_some()
             {}
             turn.complete(head, 0);
+            match self.script {
+                Script::TakeAll => {}
+                Script::ReturnTooOften => (0..=u16::MAX).for_each(|_| turn.complete(head, 0)),
+                _ => break,
+            }
         }
         Ok(())
     }
@@ -70,6 +84,7 @@ fn device(script: Script, features: u64) -> (Arc<QueueWorker<Scripted>>, Driver)
     let (memory, line) = (memory(), Arc::new(NotificationLine::new().unwrap()));
     let service = Scripted {
         script,
+        turns: AtomicU32::new(0),
         configured: Mutex::default(),
     };
     let device = Arc::new(QueueWorker::serving(service, memory.clone(), line).unwrap());
@@ -95,6 +110,49 @@ fn long_chains_are_work_that_another_round_goes_on_with() {
     }
     assert_eq!(driver.used_index(), 64);
     assert!(rounds >= 2, "{rounds}");
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "65,536 descriptors take Miri many minutes")]
+fn a_turn_gives_no_more_chains_after_many_descriptors() {
+    let (device, mut driver) = device(Script::TakeAll, VERSION_1);
+    let head = driver.chain(&vec![(DATA, 0, 0); usize::from(SIZE)]);
+    (0..64).for_each(|_| driver.make_available(head));
+    let before = device.service().turns.load(Ordering::Relaxed);
+    while driver.used_index() < 64 {
+        device.handle_kick(0);
+    }
+    let turns = device.service().turns.load(Ordering::Relaxed) - before;
+    assert!(turns >= 4, "{turns}");
+}
+
+#[test]
+fn work_that_is_counted_ends_a_round() {
+    let (device, mut driver) = device(Script::TakeMuchWork, VERSION_1);
+    for _ in 0..8 {
+        let head = driver.chain(&[(DATA, 1, 0)]);
+        driver.make_available(head);
+    }
+    device.handle_kick(0);
+    assert_eq!(driver.used_index(), 4);
+    assert!(device.in_flight(), "it is looked at again");
+    device.handle_kick(0);
+    assert_eq!(driver.used_index(), 8);
+}
+
+#[test]
+fn a_service_that_returns_more_than_a_queue_has_room_for_is_stopped_and_told_of() {
+    let (device, mut driver) = device(Script::ReturnTooOften, VERSION_1);
+    let head = driver.chain(&[(DATA, 1, 0)]);
+    driver.make_available(head);
+    device.handle_kick(0);
+    assert_eq!(driver.used_index(), 0);
+    assert!(device.notifier().needs_reset());
+    let fault = device.fault().unwrap().to_string();
+    assert!(
+        fault.contains("cannot publish 65537 used buffers in a ring of 1024"),
+        "{fault}"
+    );
 }
 
 #[test]

@@ -15,10 +15,14 @@ use crate::virtio::{
 /// Most chains that [`Turn::next_chain`] gives in one turn. A turn has to end now and then, since
 /// whoever stops the device waits for it.
 const MAX_CHAINS: usize = 256;
+/// A turn gives no more chains once those that it has given had so many descriptors: some have as many
+/// as the queue, all of them empty.
+const MAX_STEPS: usize = 16 << 10;
 
 /// A queue's state for the time of one turn.
 pub struct Turn<'a> {
     pub(super) index: usize,
+    pub(super) features: u64,
     pub(super) queue: &'a mut Queue,
     pub(super) memory: &'a GuestMemoryMmap,
     pub(super) table: DescriptorTable<'a>,
@@ -27,6 +31,8 @@ pub struct Turn<'a> {
     pub(super) used: &'a mut Vec<UsedElement>,
     pub(super) taken: usize,
     pub(super) bytes: u64,
+    /// Work beside chains, descriptors and bytes.
+    pub(super) work: usize,
     /// Bytes that were written to the guest's memory.
     pub(super) written: u64,
     /// Whether the driver was notified.
@@ -46,6 +52,7 @@ impl<'a> Turn<'a> {
     ) -> Self {
         Self {
             index: 0,
+            features: 0,
             table: DescriptorTable::new(queue, memory, false).unwrap(),
             queue,
             memory,
@@ -54,10 +61,16 @@ impl<'a> Turn<'a> {
             used,
             taken: 0,
             bytes: 0,
+            work: 0,
             written: 0,
             notified: false,
             rests: false,
         }
+    }
+
+    /// How many bytes the turn has moved up to now.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
     }
 }
 
@@ -66,6 +79,12 @@ impl<'a> Turn<'a> {
     #[must_use]
     pub fn queue_index(&self) -> usize {
         self.index
+    }
+
+    /// The feature bits that the driver has chosen of those that the device offers.
+    #[must_use]
+    pub fn features(&self) -> u64 {
+        self.features
     }
 
     /// The guest memory that the device may use.
@@ -80,7 +99,7 @@ impl<'a> Turn<'a> {
     ///
     /// The available ring is not as a driver may leave it.
     pub fn next_chain(&mut self) -> Result<Option<Chain<'a, '_>>, QueueFault> {
-        if self.taken >= MAX_CHAINS {
+        if self.taken >= MAX_CHAINS || self.table.steps() >= MAX_STEPS {
             return Ok(None);
         }
         let mut heads = self.queue.iter(self.memory).map_err(QueueError::from)?;
@@ -100,8 +119,8 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// Hands each available chain to `take` until it returns `false`: for devices that take many
-    /// before they carry any of them out.
+    /// Hands each available chain to `take` until it returns `false` or they had very many
+    /// descriptors: for devices that take many before they carry any of them out.
     ///
     /// # Errors
     ///
@@ -113,7 +132,8 @@ impl<'a> Turn<'a> {
         let heads = self.queue.iter(self.memory).map_err(QueueError::from)?;
         for chain in heads {
             self.taken += 1;
-            if !take(self.table.chain(chain.head_index()))? {
+            let more = take(self.table.chain(chain.head_index()))?;
+            if !more || self.table.steps() >= MAX_STEPS {
                 break;
             }
         }
@@ -133,6 +153,18 @@ impl<'a> Turn<'a> {
         self.bytes += bytes;
     }
 
+    /// Counts work that neither chains nor bytes tell of, such as a call of the host that takes long:
+    /// as much as so many chains or descriptors. It decides how soon the thread goes back to its event
+    /// loop, and nothing else.
+    pub fn count_work(&mut self, work: usize) {
+        self.work += work;
+    }
+
+    /// All work of the turn but that of moving bytes.
+    pub(super) fn steps(&self) -> usize {
+        self.taken + self.table.steps() + self.work
+    }
+
     /// Says that the chains that were not taken are left where they are, until
     /// [`QueueWorker::look_again`](super::QueueWorker::look_again).
     pub fn leave_rest(&mut self) {
@@ -144,12 +176,13 @@ impl<'a> Turn<'a> {
     ///
     /// # Errors
     ///
-    /// The rings are not where they were when the queue was checked.
+    /// The rings are not where they were when the queue was checked, or more is complete than the queue
+    /// has room for.
     pub fn publish(&mut self) -> Result<(), QueueFault> {
-        let Ok(count @ 1..) = u16::try_from(self.used.len()) else {
+        if self.used.is_empty() {
             return Ok(());
-        };
-        publish_used(self.queue, self.memory, self.used)?;
+        }
+        let count = publish_used(self.queue, self.memory, self.used)?;
         self.used.clear();
         self.notifier.count_used(u64::from(count));
         let add = |counter: &std::sync::atomic::AtomicU64, value| {

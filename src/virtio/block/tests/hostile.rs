@@ -119,7 +119,7 @@ fn an_indirect_table_that_names_itself_stops_the_disk() {
 #[test]
 fn one_chain_made_available_many_times_is_answered_each_time() {
     let mut rig = Rig::new();
-    rig.driver.header(0, FLUSH, 0);
+    rig.driver.header(0, GET_ID, 0);
     let head = rig.driver.chain(&[(HEADERS, 16, 0), (STATUS, 1, WRITE)]);
     for _ in 0..64 {
         rig.driver.make_available(head);

@@ -1,14 +1,17 @@
 //! Tests of the whole device, driven by its registers and rings as a guest does it: valid
-//! requests in `requests` and `zeroes`, neighbours that are carried out as one in `joined`, hostile ones
-//! in `hostile`, random ones in `random`, helpers in `helping`, and a cost in `cost`.
+//! requests in `requests` and `zeroes`, neighbours that are carried out as one in `joined`, drivers that
+//! do not flush in `stable`, hostile ones in `hostile`, what one turn may cost in `bounds`, random ones
+//! in `random`, helpers in `helping`, and a cost in `cost`.
 #![allow(clippy::unwrap_used)]
 
+mod bounds;
 mod cost;
 mod helping;
 mod hostile;
 mod joined;
 mod random;
 mod requests;
+mod stable;
 mod zeroes;
 
 use std::io;
@@ -27,6 +30,9 @@ const IN: u32 = 0;
 const OUT: u32 = 1;
 const FLUSH: u32 = 4;
 const GET_ID: u32 = 8;
+
+/// The feature bit of FLUSH.
+const F_FLUSH: u64 = 1 << 9;
 
 const OK: u8 = 0;
 const IOERR: u8 = 1;
@@ -101,7 +107,9 @@ impl Storage for Recorder {
     }
 
     fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.write_zeroes(offset, length, true)
+        let len = usize::try_from(length).unwrap();
+        self.note(IoOperation::Discard, offset, len, 0)?;
+        self.storage.discard(offset, length)
     }
 
     fn flush(&self) -> io::Result<()> {
@@ -164,8 +172,9 @@ impl Rig {
         rig
     }
 
+    /// Starts the disk for a driver that flushes, beside these features.
     fn start(&mut self, features: u64) {
-        self.driver.start(features, 64);
+        self.driver.start(features | F_FLUSH, 64);
         self.work();
     }
 

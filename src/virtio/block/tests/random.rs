@@ -98,7 +98,8 @@ impl Rig {
                 self.driver.transport.mmio_read(base, offset, &mut data);
             }
             Step::Start(all, size) => {
-                let features = if all { EVENT_IDX | INDIRECT_DESC } else { 0 };
+                let more = EVENT_IDX | INDIRECT_DESC | F_FLUSH;
+                let features = if all { more } else { 0 };
                 self.driver.start(VERSION_1 | features, size);
             }
             Step::Descriptor {

@@ -84,7 +84,7 @@ fn the_list_may_be_split_over_descriptors() {
 fn a_discard_reaches_the_storage_and_counts_no_zeros() {
     let mut rig = rig();
     assert_eq!(rig.zero(DISCARD, &[(8, 8, 0)]), OK);
-    assert_eq!(rig.calls(), [(IoOperation::Write, 8 * 512, 8 * 512, 0)]);
+    assert_eq!(rig.calls(), [(IoOperation::Discard, 8 * 512, 8 * 512, 0)]);
     assert_eq!(rig.block.counters().bytes_zeroed, 0);
 }
 
@@ -210,4 +210,28 @@ fn a_storage_that_fails_is_an_error_until_all_of_it_is_made_good() {
     let write = rig.send(OUT, 12, &[(DATA, 2048, 0), (STATUS, 1, WRITE)]);
     assert_eq!(write, Some((OK, 1)));
     assert!(rig.block.io_error().is_none());
+}
+
+#[test]
+fn a_discard_that_fails_is_named_and_forgotten_once_it_succeeds_or_is_written_over() {
+    for repair in [DISCARD, WRITE_ZEROES, OUT] {
+        let mut rig = rig();
+        *rig.block.storage().bad.lock().unwrap() = 4096..8192;
+        assert_eq!(rig.zero(DISCARD, &[(8, 8, 0)]), IOERR);
+        let told = rig.block.io_error().unwrap().to_string();
+        assert!(
+            told.starts_with("cannot discard 4096 bytes at offset 4096: "),
+            "{told}"
+        );
+        *rig.block.storage().bad.lock().unwrap() = 0..0;
+        let status = match repair {
+            OUT => {
+                let parts = [(DATA, 4096, 0), (STATUS, 1, WRITE)];
+                rig.send(OUT, 8, &parts).unwrap().0
+            }
+            _ => rig.zero(repair, &[(8, 8, 0)]),
+        };
+        assert_eq!(status, OK);
+        assert!(rig.block.io_error().is_none(), "{repair}");
+    }
 }
