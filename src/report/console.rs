@@ -317,8 +317,8 @@ impl Console {
         self.streams.count_beats(beats);
     }
 
-    /// Waits until all is written: until `give_up`, and no longer than `patience` for a reader
-    /// that takes nothing. What could not be written by then is dropped, and so is what comes
+    /// Waits until all is written: until `give_up`, and no longer than `patience` for readers none
+    /// of which takes anything. What could not be written by then is dropped, and so is what comes
     /// later for the same reader. Ends early when `interrupt` becomes readable.
     pub fn drain(
         &mut self,
@@ -345,10 +345,11 @@ impl Console {
         self.streams.give_up()
     }
 
-    /// For how long text has waited for readers that took nothing.
-    #[must_use]
-    pub fn stuck_for(&self) -> Duration {
-        self.streams.stuck_for()
+    /// Drops what waits for a reader that has taken nothing for `patience`, if the console is full
+    /// because of it, and what comes later for it. Returns how many bytes waited. What another reader
+    /// takes, such as a progress bar, makes nothing of this.
+    pub fn give_up_stuck(&mut self, patience: Duration) -> usize {
+        self.streams.give_up_stuck(patience)
     }
 
     fn is_json(&self) -> bool {
