@@ -53,25 +53,22 @@ pub struct Console {
 }
 
 /// Shows on standard error why a program that has no console ends, and to a program that reads what is
-/// said also the `result`. It waits no longer than `patience` for a terminal or a pipe that takes
-/// nothing, and opens the standard streams once more: a process that is already confined must use the
-/// console that it has.
-pub fn last_words(text: &str, result: Option<&RunResult>, patience: Duration) {
+/// said also its `last_object`. It waits no longer than `patience` for a terminal or a pipe that takes
+/// nothing, and opens the standard streams once more. A process that is already confined may not, and
+/// says it more slowly: whoever still has a console uses that.
+pub fn last_words(text: &str, last_object: Option<&str>, patience: Duration) {
     let mut console = Console::open(ConsoleOptions {
         quiet: true,
         verbose: false,
         debug: false,
-        format: match result {
-            Some(_) => OutputFormat::Json,
-            None => OutputFormat::Text,
-        },
+        format: OutputFormat::Text,
         raw_text: false,
         total: None,
         verb: "done",
     });
     console.error(text);
-    if let Some(result) = result {
-        console.result(result);
+    if let Some(object) = last_object {
+        console.streams.print_out(object.as_bytes());
     }
     let now = Instant::now();
     let give_up = now.checked_add(patience).unwrap_or(now);

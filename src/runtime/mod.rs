@@ -39,7 +39,7 @@ pub use panics::{catch, describe_panics};
 pub use serial_input::SerialInput;
 pub use signals::{Signals, fail_writes};
 pub use streams::hold_closed_streams;
-pub use watcher::{Stage, Watch, Watched};
+pub use watcher::{LastObject, Stage, Watch, Watched};
 
 use crate::devices::ByteQueue;
 use crate::limits;

@@ -21,8 +21,9 @@ pub use session::{Complaint, ComplaintKind, Session};
 use crate::config::{ConvertConfig, DiskFormat, ProgressPercent};
 use crate::machine::{self, Machine};
 use crate::operations::beginning::{self, Beginning};
+use crate::operations::ending;
 use crate::operations::ports::SerialPorts;
-use crate::report::{Console, ConsoleOptions, OutputFormat};
+use crate::report::{Console, ConsoleOptions};
 use crate::runtime::{GuestEnd, Operation, Outcome, ReportSource, RunError, Watched};
 use crate::sandbox::calls;
 use configuration::Configuration;
@@ -87,7 +88,7 @@ pub fn run(config: &ConvertConfig) -> u8 {
     let watched = Watched {
         confined: config.sandbox,
         makes_output: true,
-        for_programs: config.format == OutputFormat::Json,
+        last_object: ending::for_programs(config.format),
         ..Watched::default()
     };
     let finish = |(conversion, outcome): (Conversion, Outcome), elapsed| {

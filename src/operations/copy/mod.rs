@@ -22,7 +22,8 @@ pub use session::Session;
 use crate::config::{Config, Protocol};
 use crate::machine::{self, Machine, MachineError};
 use crate::operations::beginning::{self, Beginning};
-use crate::report::{Console, ConsoleOptions, OutputFormat};
+use crate::operations::ending;
+use crate::report::{Console, ConsoleOptions};
 use crate::runtime::{GuestEnd, Operation, Outcome, ReportSource, RunError, SerialInput, Watched};
 use crate::sandbox::{Calls, calls};
 use channels::Channels;
@@ -72,7 +73,7 @@ fn watched(config: &Config) -> Watched {
     Watched {
         confined: config.sandbox,
         makes_output: true,
-        for_programs: config.format == OutputFormat::Json,
+        last_object: ending::for_programs(config.format),
         last_act: match config.serial_input {
             true => SerialInput::calls_of_stdin(),
             false => Calls::new(),
