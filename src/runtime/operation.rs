@@ -4,7 +4,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::io;
 
-use super::RunError;
+use super::{Pulse, RunError};
 use crate::machine::{Fault, VcpuEnd, kvm_hint};
 use crate::reason::reason;
 use crate::report::Console;
@@ -116,12 +116,13 @@ pub trait Operation {
         String::new()
     }
 
-    /// Makes a good result final: the last thing that can fail. Returns warnings for the user.
+    /// Makes a good result final: the last thing that can fail. Returns warnings for the user. What
+    /// takes long before anything is changed is done in steps, with a beat of `_pulse` before each.
     ///
     /// # Errors
     ///
     /// Why it could not be done; then nothing has changed.
-    fn commit(&mut self) -> Result<Vec<String>, RunError> {
+    fn commit(&mut self, _pulse: &Pulse<'_>) -> Result<Vec<String>, RunError> {
         Ok(Vec::new())
     }
 

@@ -24,7 +24,7 @@ use crate::operations::beginning::{self, Beginning};
 use crate::operations::ending;
 use crate::operations::ports::SerialPorts;
 use crate::report::{Console, ConsoleOptions};
-use crate::runtime::{GuestEnd, Operation, Outcome, ReportSource, RunError, Watched};
+use crate::runtime::{GuestEnd, Operation, Outcome, Pulse, ReportSource, RunError, Watched};
 use crate::sandbox::calls;
 use configuration::Configuration;
 use disks::Disks;
@@ -237,8 +237,8 @@ impl Operation for Conversion {
         Err(RunError::Guest(text))
     }
 
-    fn commit(&mut self) -> Result<Vec<String>, RunError> {
-        self.files.commit(&self.data)
+    fn commit(&mut self, pulse: &Pulse<'_>) -> Result<Vec<String>, RunError> {
+        self.files.commit(&self.data, pulse)
     }
 
     fn make_durable(&mut self) -> Vec<String> {

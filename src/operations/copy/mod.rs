@@ -24,7 +24,9 @@ use crate::machine::{self, Machine, MachineError};
 use crate::operations::beginning::{self, Beginning};
 use crate::operations::ending;
 use crate::report::{Console, ConsoleOptions};
-use crate::runtime::{GuestEnd, Operation, Outcome, ReportSource, RunError, SerialInput, Watched};
+use crate::runtime::{
+    GuestEnd, Operation, Outcome, Pulse, ReportSource, RunError, SerialInput, Watched,
+};
 use crate::sandbox::{Calls, calls};
 use channels::Channels;
 use disks::Disks;
@@ -210,8 +212,8 @@ impl Operation for Copy {
         Ok(sealed?)
     }
 
-    fn commit(&mut self) -> Result<Vec<String>, RunError> {
-        Ok(self.files.commit(&self.input.data)?)
+    fn commit(&mut self, pulse: &Pulse<'_>) -> Result<Vec<String>, RunError> {
+        self.files.commit(&self.input.data, pulse)
     }
 
     fn make_durable(&mut self) -> Vec<String> {
