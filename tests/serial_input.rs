@@ -310,6 +310,10 @@ fn with_another_job(vmm: Vmm, cue: PipeReader) -> Vmm {
 
 /// What the other job does. It keeps open nothing else of what it has inherited: others wait until that
 /// is closed.
+#[allow(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "nothing but system calls, for one reason"
+)]
 fn take_terminal(cue: RawFd) -> ! {
     let mut byte = 0_u8;
     // SAFETY: `byte` is valid for writing, and nobody else uses the descriptors of this process.

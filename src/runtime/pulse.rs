@@ -26,3 +26,41 @@ impl<'a> Pulse<'a> {
         signal.map_or(Ok(()), |signal| Err(RunError::Signal(signal)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::atomic::Ordering;
+    use std::thread;
+
+    use super::*;
+    use crate::runtime::Watched;
+
+    #[test]
+    fn each_beat_is_seen_and_a_signal_is_taken_once() {
+        // The mask is that of a thread of its own.
+        let thread = thread::spawn(|| {
+            let watch = Watch::start(Watched::default()).unwrap();
+            let signals = watch.take_over_signals().unwrap();
+            let pulse = Pulse::new(&watch, &signals);
+            let beats = || watch.beats().load(Ordering::Relaxed);
+            let before = beats();
+            for beat in 1..4 {
+                pulse.beat().unwrap();
+                assert_eq!(beats(), before + beat);
+            }
+            // SAFETY: the signal goes to this thread, in which it is blocked.
+            unsafe { libc::raise(libc::SIGTERM) };
+            // Whoever has started the tests may have it ignored.
+            if signals.is_waiting() {
+                let number = libc::SIGTERM.to_le_bytes()[0];
+                let ended = pulse.beat();
+                assert!(matches!(ended, Err(RunError::Signal(signal)) if signal == number));
+            }
+            pulse.beat().unwrap();
+            watch.run_is_over();
+        });
+        thread.join().unwrap();
+    }
+}
