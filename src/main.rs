@@ -8,7 +8,7 @@ use std::time::Duration;
 use vmm::cli::{self, Command};
 use vmm::operations::{check, convert, copy, inspect};
 use vmm::reason::reason;
-use vmm::report::{Exits, RunEnd, RunResult, last_words};
+use vmm::report::{Exits, RunEnd, RunResult, last_words, result_object};
 use vmm::runtime::{self, Heap, exit_status};
 
 #[global_allocator]
@@ -71,7 +71,7 @@ impl Write for Stdout {
 /// Says why nothing was run. For a program that wants JSON the last object, and the only one, says so
 /// too.
 fn fail(error: &str, outcome: RunEnd, status: u8) -> ExitCode {
-    let result = cli::wants_json(&arguments()).then(|| RunResult {
+    let result = || RunResult {
         outcome,
         status,
         error: Some(error.to_owned()),
@@ -80,7 +80,8 @@ fn fail(error: &str, outcome: RunEnd, status: u8) -> ExitCode {
         seconds: 0.0,
         exits: Exits::default(),
         digest: None,
-    });
-    last_words(error, result.as_ref(), Duration::from_secs(1));
+    };
+    let object = cli::wants_json(&arguments()).then(|| result_object(&result()));
+    last_words(error, object.as_deref(), Duration::from_secs(1));
     ExitCode::from(status)
 }

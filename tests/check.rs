@@ -94,6 +94,16 @@ fn a_program_gets_the_same_as_objects() {
 }
 
 #[test]
+fn a_program_is_told_that_nothing_was_looked_at() {
+    let check = Vmm::bare().args(&["--check", "--format=json"]);
+    let check = check.with_limit(libc::RLIMIT_AS, 20 << 20).run();
+    assert_eq!(check.code(), Some(3), "{check:?}");
+    assert!(check.stderr.contains("ulimit -v"), "{check:?}");
+    let object = "{\"type\":\"check\",\"would_run\":false,\"status\":3}\n";
+    assert_eq!(check.stdout, object, "{check:?}");
+}
+
+#[test]
 fn a_folder_that_takes_no_copy_is_missing() {
     for folder in ["/proc", "/no such folder", "/dev/null"] {
         let check = Vmm::bare().args(&["--check", folder]).run();

@@ -103,6 +103,23 @@ fn readers_that_take_nothing_cost_the_lines_and_not_the_copy() {
 }
 
 #[test]
+fn a_reader_that_takes_nothing_costs_the_lines_and_not_the_copy_though_a_bar_goes_on() {
+    needs_kvm!();
+    // Its lines fill a pipe and a buffer, so that some of them have not been heard when the guest ends.
+    let files = Files::random(2 * SMALL).with_old_output(OLD);
+    let (_reader, writer) = io::pipe().unwrap();
+    let terminal = Terminal::open();
+    let running = terminal.attach_stderr(files.vmm()).stdout(writer).start();
+    let shown = std::thread::spawn(|| terminal.read_to_end());
+    let finished = ends_after(Duration::from_secs(10), running);
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    files.assert_copied();
+    let shown = shown.join().unwrap();
+    let warning = "vmm: warning: nobody read the run's lines in time";
+    assert!(shown.contains(warning), "{shown:?}");
+}
+
+#[test]
 fn a_signal_ends_a_run_that_waits_for_its_readers_and_leaves_the_old_output() {
     needs_kvm!();
     for options in FORMATS {

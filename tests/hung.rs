@@ -251,6 +251,49 @@ fn an_input_whose_holes_are_told_slowly_does_not_keep_the_run() {
 }
 
 #[test]
+fn a_last_look_at_holes_that_are_told_slowly_is_no_hang_and_ends_with_a_signal() {
+    needs_kvm!();
+    let Some(hanging) = hanging(Silence::SlowSeeksInTheEnd, true) else {
+        return;
+    };
+    let files = files();
+    let running = Vmm::copying(&hanging.file(), &files.output()).start();
+    let finished = ended(running, &hanging, true, PATIENCE);
+    assert_eq!(finished.code(), Some(TERMINATED), "{finished:?}");
+    assert_eq!(finished.stderr, "vmm: ended by SIGTERM\n");
+    files.assert_untouched();
+}
+
+#[test]
+fn a_check_of_a_folder_that_hangs_ends_with_its_last_object() {
+    needs_kvm!();
+    let check = |hanging: &Hanging| {
+        let check = Vmm::bare().args(&["--check", "--format", "json"]);
+        let running = check.arg(hanging.folder()).start();
+        wait_until_it_hangs(hanging);
+        running.signal(Signal::TERM);
+        running
+    };
+    // One that goes on when it is told to end, and one that does not.
+    for goes_on in [true, false] {
+        let Some(hanging) = hanging(Silence::UnnamedFiles, true) else {
+            return;
+        };
+        let running = check(&hanging);
+        if goes_on {
+            hanging.answer();
+        }
+        let finished = running.finish();
+        assert_eq!(finished.code(), Some(TERMINATED), "{finished:?}");
+        let line = "vmm: ended by SIGTERM";
+        assert!(finished.stderr.starts_with(line), "{finished:?}");
+        let last = "{\"type\":\"check\",\"would_run\":false,\"status\":143}";
+        assert_eq!(finished.lines().last(), Some(&last), "{finished:?}");
+        assert_eq!(finished.lines().len() > 1, goes_on, "{finished:?}");
+    }
+}
+
+#[test]
 fn lines_that_go_to_a_file_that_hangs_do_not_keep_the_run() {
     needs_kvm!();
     let run = |files: &Files, hanging: &Hanging| {

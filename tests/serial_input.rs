@@ -7,7 +7,8 @@
 mod common;
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{PipeReader, Read, Write};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
@@ -292,4 +293,85 @@ fn a_terminal_of_another_job_is_left_alone_and_the_run_is_not_stopped() {
     let note = "standard input is a terminal that belongs to another job";
     assert!(finished.stderr.contains(note), "{finished:?}");
     assert_eq!(terminal.settings(), before);
+}
+
+/// With another job in the session, which takes the terminal when something comes by `cue`, and has it
+/// until that ends.
+fn with_another_job(vmm: Vmm, cue: PipeReader) -> Vmm {
+    vmm.in_session().before_start(move || {
+        // SAFETY: the new process makes system calls alone.
+        match unsafe { libc::fork() } {
+            0 => take_terminal(cue.as_raw_fd()),
+            -1 => Err(std::io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    })
+}
+
+/// What the other job does. It keeps open nothing else of what it has inherited: others wait until that
+/// is closed.
+#[allow(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "nothing but system calls, for one reason"
+)]
+fn take_terminal(cue: RawFd) -> ! {
+    let mut byte = 0_u8;
+    // SAFETY: `byte` is valid for writing, and nobody else uses the descriptors of this process.
+    unsafe {
+        libc::setpgid(0, 0);
+        libc::signal(libc::SIGTTOU, libc::SIG_IGN);
+        libc::dup2(cue, 3);
+        libc::close(1);
+        libc::close(2);
+        libc::syscall(libc::SYS_close_range, 4, libc::c_uint::MAX, 0);
+        libc::read(3, (&raw mut byte).cast(), 1);
+        libc::tcsetpgrp(0, libc::getpid());
+        libc::read(3, (&raw mut byte).cast(), 1);
+        libc::_exit(0)
+    }
+}
+
+#[test]
+fn a_terminal_that_another_job_has_taken_meanwhile_keeps_the_settings_of_that_job() {
+    needs_kvm!();
+    for (signal, status) in [(Signal::TERM, 143), (Signal::USR1, 128 + libc::SIGUSR1)] {
+        let mut files = Files::random(512);
+        let terminal = Terminal::open();
+        let before = terminal.settings();
+        let (cue_end, mut cue) = std::io::pipe().unwrap();
+        let vmm = terminal.attach_stdin(echoing(&mut files));
+        let running = with_another_job(vmm, cue_end).start();
+        soon(&running, || terminal.settings() != before);
+        cue.write_all(b"!").unwrap();
+        let own = running.pid().as_raw_nonzero().get();
+        soon(&running, || terminal.foreground() != own);
+        terminal.edit();
+        let edited = terminal.settings();
+        running.signal(signal);
+        assert_eq!(running.finish().code(), Some(status));
+        assert_eq!(terminal.settings(), edited, "{signal:?}");
+    }
+}
+
+#[test]
+fn a_terminal_that_has_been_given_back_is_not_given_back_again() {
+    needs_kvm!();
+    let mut files = Files::random(512);
+    let program = Program::new().echo_until(COM2, COM1, b'.').exit(0);
+    let guest = files.add("guest", &program.build());
+    let (terminal, stopped) = (Terminal::open(), Terminal::open());
+    let before = terminal.settings();
+    let vmm = files.vmm().args(&["--serial-input", "--protocol", "text"]);
+    let vmm = stopped.attach(terminal.attach_stdin(vmm.arg(guest)));
+    stopped.stop();
+    let running = vmm.start();
+    soon(&running, || terminal.settings() != before);
+    terminal.type_keys(b"ab.");
+    // What the guest has said waits for its reader, and the run for that.
+    soon(&running, || terminal.settings() == before);
+    terminal.edit();
+    let edited = terminal.settings();
+    running.signal(Signal::USR1);
+    assert_eq!(running.finish().code(), Some(128 + libc::SIGUSR1));
+    assert_eq!(terminal.settings(), edited);
 }

@@ -203,6 +203,21 @@ pub enum FileError {
         source: io::Error,
     },
 
+    /// The file cannot be looked at again, when the run is about to end.
+    #[error(
+        "cannot look at the {role} {} again: {}",
+        quote_path(path),
+        reason(source)
+    )]
+    LookAgain {
+        /// Which file.
+        role: Role,
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+
     /// A write failed.
     #[error(
         "cannot write the {role} {} at offset {offset}: {}{}",

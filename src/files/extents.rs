@@ -162,17 +162,31 @@ fn join(ranges: &mut Vec<Range<u64>>, most: usize) {
     *ranges = joined;
 }
 
+/// Why it is not known whether there is data where a hole was.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum LookError<E> {
+    /// The system's reason, and where it gave it.
+    System {
+        /// In bytes.
+        offset: u64,
+        source: Errno,
+    },
+    /// The look was ended.
+    Ended(E),
+}
+
 /// The first byte that is not zero in `file` now, within its first `length` bytes, where `list` says
-/// that there is a hole.
+/// that there is a hole. This can take long: `each` is called before each step, and may end it.
 ///
 /// What is no hole any more need not have been written. Room that was allocated and never written is a
 /// hole only as long as it is not in the page cache (ext4, XFS), and whoever reads near it, even the
 /// copy itself, brings it there.
-pub(super) fn data_in_holes(
+pub(super) fn data_in_holes<E>(
     file: BorrowedFd<'_>,
     length: u64,
     list: &DataList<'_>,
-) -> Result<Option<u64>, Errno> {
+    mut each: impl FnMut() -> Result<(), E>,
+) -> Result<Option<u64>, LookError<E>> {
     let mut buffer = Vec::new();
     for hole in list.holes(length) {
         let mut at = hole.start;
@@ -180,7 +194,9 @@ pub(super) fn data_in_holes(
             // They are found before any of them is read, since reading can make more of them.
             let mut found = Vec::new();
             while found.len() < MAX_EXTENTS && at < hole.end {
-                match next_data(file, at, hole.end)? {
+                each().map_err(LookError::Ended)?;
+                let data = next_data(file, at, hole.end);
+                match data.map_err(|source| LookError::System { offset: at, source })? {
                     Some(range) => {
                         at = range.end;
                         found.push(range);
@@ -190,7 +206,7 @@ pub(super) fn data_in_holes(
             }
             for range in found {
                 buffer.resize(LOOKED_AT, 0);
-                if let Some(offset) = first_not_zero(file, range, &mut buffer)? {
+                if let Some(offset) = first_not_zero(file, range, &mut buffer, &mut each)? {
                     return Ok(Some(offset));
                 }
             }
@@ -200,16 +216,19 @@ pub(super) fn data_in_holes(
 }
 
 /// The first byte in `range` of `file` that is not zero. Behind the end of the file there is none.
-fn first_not_zero(
+fn first_not_zero<E>(
     file: BorrowedFd<'_>,
     range: Range<u64>,
     buffer: &mut [u8],
-) -> Result<Option<u64>, Errno> {
+    each: &mut impl FnMut() -> Result<(), E>,
+) -> Result<Option<u64>, LookError<E>> {
     let mut at = range.start;
     while at < range.end {
+        each().map_err(LookError::Ended)?;
         let wanted = usize::try_from(range.end - at).unwrap_or(usize::MAX);
         let wanted = wanted.min(buffer.len());
-        let len = pread(file, &mut buffer[..wanted], at)?;
+        let len = pread(file, &mut buffer[..wanted], at);
+        let len = len.map_err(|source| LookError::System { offset: at, source })?;
         if len == 0 {
             break;
         }
@@ -226,8 +245,9 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     #![allow(clippy::single_range_in_vec_init, reason = "lists of ranges are meant")]
 
+    use std::convert::Infallible;
     use std::fs::File;
-    use std::os::fd::AsFd;
+    use std::os::fd::{AsFd, AsRawFd};
     use std::os::unix::fs::FileExt;
 
     use rustix::fs::{MemfdFlags, memfd_create};
@@ -279,6 +299,15 @@ mod tests {
         assert_eq!(ranges(&file(0, []), 0), (vec![], false));
     }
 
+    /// The look at the holes, to its end.
+    fn look(
+        file: &File,
+        length: u64,
+        list: &DataList<'_>,
+    ) -> Result<Option<u64>, LookError<Infallible>> {
+        data_in_holes(file.as_fd(), length, list, || Ok(()))
+    }
+
     #[test]
     fn small_holes_are_read_and_that_is_told() {
         let file = file(MIB, [0, 8192, 40_000]);
@@ -320,7 +349,7 @@ mod tests {
         }
         let holes = find_holes(file.as_fd(), length, ListBounds::MESSAGE);
         assert!(holes.coarse && holes.list.encoded_len() <= 3072);
-        assert_eq!(data_in_holes(file.as_fd(), length, &holes.list), Ok(None));
+        assert_eq!(look(&file, length, &holes.list), Ok(None));
         let listed = holes.list.ranges(length).count();
         assert!(listed > 200, "{listed}");
     }
@@ -373,13 +402,12 @@ mod tests {
     fn a_list_that_lies_is_found_out() {
         let file = file(MIB, [MIB / 2]);
         let honest = find_holes(file.as_fd(), MIB, ListBounds::MEMORY).list;
-        assert_eq!(data_in_holes(file.as_fd(), MIB, &honest), Ok(None));
+        assert_eq!(look(&file, MIB, &honest), Ok(None));
         for lie in [DataList::new(&[]), DataList::from_message(&[0, 1, 1, 1])] {
-            let found = data_in_holes(file.as_fd(), MIB, &lie).unwrap();
-            assert_eq!(found, Some(MIB / 2));
+            assert_eq!(look(&file, MIB, &lie), Ok(Some(MIB / 2)));
         }
         let all = DataList::everything();
-        assert_eq!(data_in_holes(file.as_fd(), MIB, &all), Ok(None));
+        assert_eq!(look(&file, MIB, &all), Ok(None));
     }
 
     #[test]
@@ -393,14 +421,41 @@ mod tests {
         let list = find_holes(file.as_fd(), length, ListBounds::MEMORY).list;
         let mut all = vec![0; 4 << 20];
         file.read_exact_at(&mut all, 0).unwrap();
-        assert_eq!(data_in_holes(file.as_fd(), length, &list), Ok(None));
+        assert_eq!(look(&file, length, &list), Ok(None));
         let Some(hole) = list.holes(length).last() else {
             return;
         };
         file.write_all_at(b"x", hole.end - 1).unwrap();
-        assert_eq!(
-            data_in_holes(file.as_fd(), length, &list),
-            Ok(Some(hole.end - 1))
-        );
+        assert_eq!(look(&file, length, &list), Ok(Some(hole.end - 1)));
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_told_with_its_place() {
+        let written = file(MIB, [MIB / 2]);
+        let path = format!("/proc/self/fd/{}", written.as_fd().as_raw_fd());
+        // It tells where there is data, and cannot be read.
+        let unreadable = File::options().write(true).open(path).unwrap();
+        let failed = look(&unreadable, MIB, &DataList::new(&[]));
+        let (offset, source) = (MIB / 2, Errno::BADF);
+        assert_eq!(failed, Err(LookError::System { offset, source }));
+    }
+
+    #[test]
+    fn a_look_can_be_ended_at_each_hole_and_at_each_piece_of_data() {
+        let holes = file(MIB, (0..10).map(|n| n * 16_384));
+        let list = find_holes(holes.as_fd(), MIB, ListBounds::MEMORY).list;
+        let one_piece = file(MIB, [MIB / 2]);
+        let lie = DataList::new(&[]);
+        for (file, list, steps) in [(&holes, &list, 10), (&one_piece, &lie, 2)] {
+            for last in 1..=steps {
+                let mut step = 0;
+                let each = || {
+                    step += 1;
+                    if step == last { Err(last) } else { Ok(()) }
+                };
+                let ended = data_in_holes(file.as_fd(), MIB, list, each);
+                assert_eq!(ended, Err(LookError::Ended(last)));
+            }
+        }
     }
 }

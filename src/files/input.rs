@@ -19,14 +19,13 @@ use vm_memory::VolatileSlice;
 use super::descriptor::Descriptor;
 use super::device;
 use super::error::{ChangedError, FileError, Role};
-use super::extents::{Holes, ListBounds, data_in_holes, find_holes};
+use super::extents::{Holes, ListBounds, LookError, data_in_holes, find_holes};
 use super::identity::{Identity, Known};
 use super::open::open_to_read;
 use super::system::fstat;
 use super::vectored::Partial;
 use super::zeros;
 use crate::quote::quote_path;
-use crate::reason::reason;
 use crate::storage::{Cancel, Storage};
 
 /// The input of a copy, open for reading.
@@ -136,12 +135,7 @@ impl InputFile {
         let (role, path) = (self.role, quote_path(&self.path));
         let (now, after) = match self.look_again() {
             Ok(found) => found,
-            Err(errno) => {
-                return Some(format!(
-                    "cannot look at the {role} {path} again: {}",
-                    reason(errno)
-                ));
-            }
+            Err(error) => return Some(error.to_string()),
         };
         let before = self.length;
         if after > before {
@@ -168,11 +162,16 @@ impl InputFile {
     }
 
     /// What the system says of the file now, and how many bytes it has.
-    fn look_again(&self) -> Result<(Stat, u64), Errno> {
-        let now = fstat(&self.file)?;
+    fn look_again(&self) -> Result<(Stat, u64), FileError> {
+        let failed = |errno: Errno| FileError::LookAgain {
+            role: self.role,
+            path: self.path.clone(),
+            source: errno.into(),
+        };
+        let now = fstat(&self.file).map_err(failed)?;
         let length = match FileType::from_raw_mode(now.st_mode) {
             FileType::RegularFile => u64::try_from(now.st_size).unwrap_or(0),
-            _ => device::size_now(&self.file)?,
+            _ => device::size_now(&self.file).map_err(failed)?,
         };
         Ok((now, length))
     }
@@ -198,36 +197,36 @@ impl InputFile {
     }
 
     /// Looks whether what was taken for a hole still is one, as `list` says. To be called when the
-    /// copy is complete. `otherwise` is what the user can do else, as the end of a sentence.
+    /// copy is complete. `otherwise` is what the user can do else, as the end of a sentence. There may
+    /// be many holes, on a file system that answers slowly: `each` is called before each step.
     ///
     /// # Errors
     ///
-    /// There is data in one, or one is no longer part of the file: the copy has zeros in its place.
-    pub fn check_holes(
+    /// There is data in one, or one is no longer part of the file: the copy has zeros in its place. Or
+    /// `each` has ended the look.
+    pub fn check_holes<E: From<FileError>>(
         &self,
         list: &DataList<'_>,
         otherwise: &'static str,
-    ) -> Result<(), FileError> {
-        let (role, path) = (self.role, self.path.clone());
-        let looked = data_in_holes(self.file.as_fd(), self.length, list)
-            .and_then(|data| Ok((data, self.look_again()?)));
-        let (data, (_, length)) = looked.map_err(|errno| FileError::Read {
-            role,
-            path: path.clone(),
-            offset: 0,
-            source: errno.into(),
+        each: impl FnMut() -> Result<(), E>,
+    ) -> Result<(), E> {
+        let looked = data_in_holes(self.file.as_fd(), self.length, list, each);
+        let data = looked.map_err(|error| match error {
+            LookError::System { offset, source } => self.read_error(offset, source.into()).into(),
+            LookError::Ended(why) => why,
         })?;
         if let Some(offset) = data {
             let error = ChangedError::HoleFilled {
-                role,
-                path,
+                role: self.role,
+                path: self.path.clone(),
                 offset,
                 otherwise,
             };
-            return Err(error.into());
+            return Err(FileError::from(error).into());
         }
+        let (_, length) = self.look_again()?;
         if list.holes(self.length).any(|hole| hole.end > length) {
-            return Err(self.shrank(length).into());
+            return Err(FileError::from(self.shrank(length)).into());
         }
         Ok(())
     }
@@ -252,14 +251,19 @@ impl InputFile {
         let offset = offset.saturating_add(partial.done);
         let error = match partial.source.kind() {
             io::ErrorKind::UnexpectedEof => self.shrank(offset).into(),
-            _ => FileError::Read {
-                role: self.role,
-                path: self.path.clone(),
-                offset,
-                source: partial.source,
-            },
+            _ => self.read_error(offset, partial.source),
         };
         error.into()
+    }
+
+    /// The error of a file of which the byte at `offset` cannot be read.
+    fn read_error(&self, offset: u64, source: io::Error) -> FileError {
+        FileError::Read {
+            role: self.role,
+            path: self.path.clone(),
+            offset,
+            source,
+        }
     }
 
     /// The error of a file of which the byte at `offset` is no longer there.

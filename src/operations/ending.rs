@@ -1,11 +1,35 @@
-//! How every operation tells the user what has come of it.
+//! How every operation ends: whose fault it is that there is no result, and how the user is told what
+//! has come of it.
 
 use std::borrow::Borrow;
+use std::error::Error;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use crate::report::{Console, Exits, RunEnd, RunResult};
-use crate::runtime::{RunError, Stage, Watch, say_goodbye};
+use crate::report::{Console, Exits, OutputFormat, RunEnd, RunResult, result_object};
+use crate::runtime::{GuestEnd, LastObject, RunError, Stage, Watch, say_goodbye};
+
+/// Whether the result of a guest that ended like this is good. `exited` judges one that ended with a
+/// status, and `failed` says what it means that the guest did anything else.
+pub(super) fn judge<T>(
+    end: GuestEnd<'_>,
+    host_error: Option<Box<dyn Error + Send + Sync>>,
+    exited: impl FnOnce(u8) -> Result<T, RunError>,
+    failed: &impl Fn(String) -> RunError,
+) -> Result<T, RunError> {
+    // What the host could not do explains all that came after it. An error that the guest has made
+    // good, by asking again, is none any more.
+    if let Some(error) = host_error {
+        return Err(RunError::Storage(error));
+    }
+    match end {
+        GuestEnd::Exited(status) => exited(status),
+        GuestEnd::NothingInFlight => Err(failed(
+            "the guest waits for a disk, and no disk has anything to do".to_owned(),
+        )),
+        GuestEnd::Fault(_) | GuestEnd::Unexpected(_) => Err(failed(end.to_string())),
+    }
+}
 
 /// Says on `console` why a run did not even begin, and returns the exit status. `watch` is that of the
 /// run, if there is one already.
@@ -37,23 +61,39 @@ pub(super) fn conclude<E: Borrow<RunError>>(
     result: &Result<(), E>,
     complete: impl FnOnce(RunResult) -> RunResult,
 ) -> u8 {
-    let error = result.as_ref().err().map(Borrow::borrow);
-    let status = error.map_or(0, RunError::exit_code);
-    let text = error.map(ToString::to_string);
-    if let Some(text) = &text {
+    let result = complete(result_of(result.as_ref().err().map(Borrow::borrow)));
+    if let Some(text) = &result.error {
         console.error(text);
     }
-    console.result(&complete(RunResult {
+    console.result(&result);
+    result.status
+}
+
+/// What the watcher tells a program, if the user wants this `format`.
+pub(super) fn for_programs(format: OutputFormat) -> Option<LastObject> {
+    (format == OutputFormat::Json).then_some(last_object)
+}
+
+/// The last object of a run that has said nothing yet and is ended after `elapsed` because of `error`.
+fn last_object(error: &RunError, elapsed: Duration) -> String {
+    result_object(&RunResult {
+        seconds: elapsed.as_secs_f64(),
+        ..result_of(Some(error))
+    })
+}
+
+/// What is known of any run: whether it is good, and if not, why.
+fn result_of(error: Option<&RunError>) -> RunResult {
+    RunResult {
         outcome: error.map_or(RunEnd::Success, run_end),
-        status,
-        error: text,
+        status: error.map_or(0, RunError::exit_code),
+        error: error.map(ToString::to_string),
         bytes: 0,
         sectors: 0,
         seconds: 0.0,
         exits: Exits::default(),
         digest: None,
-    }));
-    status
+    }
 }
 
 fn run_end(error: &RunError) -> RunEnd {

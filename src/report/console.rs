@@ -53,25 +53,22 @@ pub struct Console {
 }
 
 /// Shows on standard error why a program that has no console ends, and to a program that reads what is
-/// said also the `result`. It waits no longer than `patience` for a terminal or a pipe that takes
-/// nothing, and opens the standard streams once more: a process that is already confined must use the
-/// console that it has.
-pub fn last_words(text: &str, result: Option<&RunResult>, patience: Duration) {
+/// said also its `last_object`. It waits no longer than `patience` for a terminal or a pipe that takes
+/// nothing, and opens the standard streams once more. A process that is already confined may not, and
+/// says it more slowly: whoever still has a console uses that.
+pub fn last_words(text: &str, last_object: Option<&str>, patience: Duration) {
     let mut console = Console::open(ConsoleOptions {
         quiet: true,
         verbose: false,
         debug: false,
-        format: match result {
-            Some(_) => OutputFormat::Json,
-            None => OutputFormat::Text,
-        },
+        format: OutputFormat::Text,
         raw_text: false,
         total: None,
         verb: "done",
     });
     console.error(text);
-    if let Some(result) = result {
-        console.result(result);
+    if let Some(object) = last_object {
+        console.streams.print_out(object.as_bytes());
     }
     let now = Instant::now();
     let give_up = now.checked_add(patience).unwrap_or(now);
@@ -317,8 +314,8 @@ impl Console {
         self.streams.count_beats(beats);
     }
 
-    /// Waits until all is written: until `give_up`, and no longer than `patience` for a reader
-    /// that takes nothing. What could not be written by then is dropped, and so is what comes
+    /// Waits until all is written: until `give_up`, and no longer than `patience` for readers none
+    /// of which takes anything. What could not be written by then is dropped, and so is what comes
     /// later for the same reader. Ends early when `interrupt` becomes readable.
     pub fn drain(
         &mut self,
@@ -345,10 +342,11 @@ impl Console {
         self.streams.give_up()
     }
 
-    /// For how long text has waited for readers that took nothing.
-    #[must_use]
-    pub fn stuck_for(&self) -> Duration {
-        self.streams.stuck_for()
+    /// Drops what waits for a reader that has taken nothing for `patience`, if the console is full
+    /// because of it, and what comes later for it. Returns how many bytes waited. What another reader
+    /// takes, such as a progress bar, makes nothing of this.
+    pub fn give_up_stuck(&mut self, patience: Duration) -> usize {
+        self.streams.give_up_stuck(patience)
     }
 
     fn is_json(&self) -> bool {

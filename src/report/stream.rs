@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, Mode, OFlags, Stat, fcntl_getfl, fstat, open};
@@ -47,6 +48,8 @@ pub(super) struct Stream {
     way: Way,
     terminal: bool,
     pending: VecDeque<u8>,
+    /// When something was last taken of what waits, or began to wait.
+    moved: Instant,
     /// Nobody reads any longer (a closed pipe, a full disk): everything is dropped.
     broken: bool,
     /// Why writing failed, until somebody asks. A reader that has gone is no failure.
@@ -78,6 +81,7 @@ impl Stream {
             way,
             terminal,
             pending: VecDeque::with_capacity(CAPACITY),
+            moved: Instant::now(),
             broken: false,
             failure: None,
             lost: 0,
@@ -100,6 +104,9 @@ impl Stream {
         if text.len() > self.room_left() {
             self.lost = self.lost.saturating_add(text.len());
             return;
+        }
+        if self.pending.is_empty() {
+            self.moved = Instant::now();
         }
         self.pending.extend(text);
         if self.pending.len() >= BATCH {
@@ -133,6 +140,9 @@ impl Stream {
                     self.give_up();
                 }
             }
+        }
+        if wrote {
+            self.moved = Instant::now();
         }
         wrote
     }
@@ -176,6 +186,15 @@ impl Stream {
     /// Whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
         self.pending.is_empty()
+    }
+
+    /// For how long nothing has been taken of what waits.
+    pub(super) fn stuck_for(&self) -> Duration {
+        if self.is_empty() {
+            Duration::ZERO
+        } else {
+            self.moved.elapsed()
+        }
     }
 
     /// Whether so much waits that no more should be made.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::crew::Crew;
 use super::main_loop::{Ended, READER_PATIENCE};
 use super::member::PATIENCE;
-use super::{Deadline, GuestEnd, Operation, RunError, Signals, Stage, Watch};
+use super::{Deadline, GuestEnd, Operation, Pulse, RunError, Signals, Stage, Watch};
 use super::{catch, describe_panics};
 use crate::machine::ExitCounts;
 use crate::reason::reason;
@@ -82,7 +82,7 @@ pub(super) fn finish(
         .and_then(|()| rest.show())
         .and_then(|also| {
             watch.enter(Stage::Committing);
-            let mut warnings = operation.commit()?;
+            let mut warnings = operation.commit(&Pulse::new(&watch, &signals))?;
             watch.has_committed();
             warnings.extend(operation.make_durable());
             warnings.extend(dropped_lines(dropped + also));

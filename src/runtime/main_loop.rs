@@ -202,8 +202,8 @@ impl MainLoop<'_> {
             self.end(RunError::host("nudge the vCPU")(error));
         }
         self.parts.console.tick(self.parts.operation.progress());
-        if self.vcpu_ended && self.parts.console.stuck_for() >= READER_PATIENCE {
-            self.dropped += self.parts.console.give_up();
+        if self.vcpu_ended {
+            self.dropped += self.parts.console.give_up_stuck(READER_PATIENCE);
         }
     }
 

@@ -1,9 +1,10 @@
 //! What a run is for, as the runtime sees it: something that listens to the guest, judges what it
 //! did, and then makes the result final.
 
+use std::fmt::{self, Display, Formatter};
 use std::io;
 
-use super::RunError;
+use super::{Pulse, RunError};
 use crate::machine::{Fault, VcpuEnd, kvm_hint};
 use crate::reason::reason;
 use crate::report::Console;
@@ -58,14 +59,20 @@ impl<'a> GuestEnd<'a> {
     pub fn check(self) -> Result<(), RunError> {
         match self {
             Self::Exited(0) => Ok(()),
-            Self::Exited(status) => Err(RunError::Guest(format!(
-                "the guest ended with exit status {status}"
-            ))),
-            Self::Fault(fault) => Err(RunError::Guest(format!("the guest faulted {fault}"))),
-            Self::NothingInFlight => Err(RunError::Guest(
-                "the guest waits for a device, and no device has anything to do".to_owned(),
-            )),
-            Self::Unexpected(what) => Err(RunError::Guest(what.to_owned())),
+            _ => Err(RunError::Guest(self.to_string())),
+        }
+    }
+}
+
+impl Display for GuestEnd<'_> {
+    fn fmt(&self, to: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited(status) => write!(to, "the guest ended with exit status {status}"),
+            Self::Fault(fault) => write!(to, "the guest faulted {fault}"),
+            Self::NothingInFlight => {
+                to.write_str("the guest waits for a device, and no device has anything to do")
+            }
+            Self::Unexpected(what) => to.write_str(what),
         }
     }
 }
@@ -109,12 +116,13 @@ pub trait Operation {
         String::new()
     }
 
-    /// Makes a good result final: the last thing that can fail. Returns warnings for the user.
+    /// Makes a good result final: the last thing that can fail. Returns warnings for the user. What
+    /// takes long before anything is changed is done in steps, with a beat of `_pulse` before each.
     ///
     /// # Errors
     ///
     /// Why it could not be done; then nothing has changed.
-    fn commit(&mut self) -> Result<Vec<String>, RunError> {
+    fn commit(&mut self, _pulse: &Pulse<'_>) -> Result<Vec<String>, RunError> {
         Ok(Vec::new())
     }
 

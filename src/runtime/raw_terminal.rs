@@ -9,11 +9,14 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::sandbox::{self, Calls, calls};
 
 /// What puts the terminal back when the process ends within a signal's handler: one in a process.
 static SAVED: OnceLock<(RawFd, libc::termios2)> = OnceLock::new();
+/// Whether the terminal has not been put back yet. After that its settings are somebody else's.
+static IS_RAW: AtomicBool = AtomicBool::new(false);
 
 /// The signals that end a process by themselves, but for those that are taken over, those that tell of
 /// a fault of the process, those of real time (signal(7)), and SIGKILL.
@@ -76,6 +79,7 @@ impl RawTerminal {
         }
         let terminal = Self { fd, saved };
         let _ = SAVED.set((fd, saved));
+        IS_RAW.store(true, Ordering::SeqCst);
         sandbox::before_a_violation_ends(restore_saved);
         restore_before_signals_end();
         set(fd, &raw)?;
@@ -90,18 +94,26 @@ impl RawTerminal {
 
 impl Drop for RawTerminal {
     fn drop(&mut self) {
-        // While another job has the terminal, its settings are that job's.
-        if !is_of_another_job(self.fd) {
-            // There is nobody to tell, and nothing to do about it.
-            let _ = set(self.fd, &self.saved);
-        }
+        restore(self.fd, &self.saved);
+        IS_RAW.store(false, Ordering::SeqCst);
     }
 }
 
-/// Restores the settings. This is safe in a signal's handler, since it makes one system call.
+/// Restores the settings, unless another job has the terminal: then they are that job's. This is safe
+/// in a signal's handler, since it makes three system calls and nothing else.
+fn restore(fd: RawFd, saved: &libc::termios2) {
+    if !is_of_another_job(fd) {
+        // There is nobody to tell, and nothing to do about it.
+        let _ = set(fd, saved);
+    }
+}
+
+/// Restores the settings when the process ends within a signal's handler, if that is still to be done.
 fn restore_saved() {
-    if let Some((fd, saved)) = SAVED.get() {
-        let _ = set(*fd, saved);
+    if let Some((fd, saved)) = SAVED.get()
+        && IS_RAW.load(Ordering::SeqCst)
+    {
+        restore(*fd, saved);
     }
 }
 

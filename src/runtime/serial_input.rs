@@ -72,8 +72,8 @@ impl SerialInput {
     ///
     /// The terminal's settings cannot be changed.
     pub fn from_stdin(port: &SerialPort) -> Result<(Self, Option<String>), RunError> {
-        // SAFETY: nothing in this program closes standard input; Rust's runtime opens it on
-        // /dev/null if the process was started without.
+        // SAFETY: nothing in this program closes standard input; if the process was started without, it
+        // was opened before `main`.
         let fd = unsafe { BorrowedFd::borrow_raw(libc::STDIN_FILENO) };
         let mut input = Self {
             fd,

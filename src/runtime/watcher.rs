@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, Builder};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use vmm_sys_util::eventfd::EventFd;
 
@@ -29,7 +29,7 @@ use super::signals::{let_through, unblock_ending, with_ending_blocked};
 use super::{Deadline, RunError, Signals};
 use crate::sandbox::{self, Calls, Filter, calls};
 use crate::stack_line::{StackLine, write_if_room};
-use last_line::{LastLine, StuckIn, last_object};
+use last_line::{LastLine, StuckIn};
 use patience::{LOOK, Patience, Seen, Why};
 
 /// The watcher's stack, in bytes. It has a line on it, and little else.
@@ -47,11 +47,15 @@ pub struct Watched {
     pub confined: bool,
     /// Whether the run makes an output, which can be in place.
     pub makes_output: bool,
-    /// Whether programs read what is said: then the last object tells them, too.
-    pub for_programs: bool,
+    /// What tells a program that reads what is said, if one does.
+    pub last_object: Option<LastObject>,
     /// What the last act of the process takes; see [`sandbox::before_a_violation_ends`].
     pub last_act: Calls,
 }
+
+/// Makes the last object of a run that has said nothing yet and is ended because of an error, after so
+/// much time.
+pub type LastObject = fn(&RunError, Duration) -> String;
 
 /// The main thread's side of the watcher. Without a watcher it does nothing.
 #[derive(Clone, Default)]
@@ -300,7 +304,8 @@ impl Shared {
             line.write();
         }
         // Once lines have been printed, the last of them may not be whole.
-        if self.watched.for_programs && stage < Stage::Running {
+        let last_object = self.watched.last_object;
+        if let Some(last_object) = last_object.filter(|_| stage < Stage::Running) {
             let object = last_object(&error, self.begun.elapsed());
             write_if_room(libc::STDOUT_FILENO, object.as_bytes());
         }
@@ -332,8 +337,6 @@ fn bound_the_last_line() {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-
-    use std::time::Duration;
 
     use super::*;
 

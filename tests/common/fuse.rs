@@ -69,6 +69,8 @@ pub(crate) enum Silence {
     Seeks,
     /// Nothing; but each look for a hole is answered late, and there is one after each block.
     SlowSeeks,
+    /// The same, once much of the file has been read.
+    SlowSeeksInTheEnd,
     /// Reading an extended attribute.
     Attributes,
     /// Giving a file a name, once something has been written.
@@ -94,7 +96,9 @@ impl Silence {
             Self::Writes => (WRITE, false),
             Self::UnnamedFiles => (TMPFILE, false),
             Self::Seeks => (LSEEK, false),
-            Self::SlowSeeks | Self::LostAnswers | Self::CountOfNames => (NOTHING, false),
+            Self::SlowSeeks | Self::SlowSeeksInTheEnd | Self::LostAnswers | Self::CountOfNames => {
+                (NOTHING, false)
+            }
             Self::Attributes => (GETXATTR, false),
             Self::LinksInTheEnd => (LINK, true),
             Self::RenamesInTheEnd => (RENAME, true),
@@ -158,6 +162,7 @@ impl Hanging {
             names: BTreeMap::from([(NAME.as_bytes().to_vec(), FILE)]),
             changes: BTreeMap::new(),
             has_written: false,
+            bytes_read: 0,
         };
         let server = std::thread::spawn(move || server.serve());
         Some(Self {
@@ -214,6 +219,7 @@ struct Server {
     /// How often each file was changed, which is what its times say.
     changes: BTreeMap<u64, u64>,
     has_written: bool,
+    bytes_read: u64,
 }
 
 /// One request.
@@ -278,6 +284,13 @@ impl Server {
         let (silent, in_the_end) = self.silence.request();
         let answers = self.answers.load(Ordering::SeqCst);
         kind == silent && !answers && (!in_the_end || self.has_written)
+    }
+
+    const fn has_holes(&self) -> bool {
+        matches!(
+            self.silence,
+            Silence::SlowSeeks | Silence::SlowSeeksInTheEnd
+        )
     }
 
     fn take(&mut self, request: &Request<'_>) {
@@ -358,9 +371,11 @@ impl Server {
                 None => self.refuse(unique, libc::ENOENT),
             },
             READ | WRITE => self.transfer(request),
-            LSEEK if self.silence == Silence::SlowSeeks => {
-                self.hangs.store(true, Ordering::SeqCst);
-                std::thread::sleep(LATE);
+            LSEEK if self.has_holes() => {
+                if self.silence == Silence::SlowSeeks || self.bytes_read > LENGTH / 4 {
+                    self.hangs.store(true, Ordering::SeqCst);
+                    std::thread::sleep(LATE);
+                }
                 self.reply(unique, &seek(request).to_le_bytes());
             }
             _ => self.refuse(unique, libc::ENOSYS),
@@ -375,6 +390,7 @@ impl Server {
         if request.kind == READ {
             let end = end.min(file.len());
             let bytes = file[start.min(end)..end].to_vec();
+            self.bytes_read += bytes.len() as u64;
             return self.reply(request.unique, &bytes);
         }
         self.has_written = true;

@@ -453,6 +453,30 @@ impl Terminal {
         (modes.to_vec(), settings.c_cc.to_vec())
     }
 
+    /// Gives it other settings, as an editor does.
+    pub(crate) fn edit(&self) {
+        // SAFETY: a `termios` is plain data, for which all zeros are valid.
+        let mut settings: libc::termios = unsafe { std::mem::zeroed() };
+        // SAFETY: `settings` is valid for writing.
+        let asked = unsafe { libc::tcgetattr(self.theirs.as_raw_fd(), &raw mut settings) };
+        assert_eq!(asked, 0, "{}", io::Error::last_os_error());
+        settings.c_lflag &= !(libc::ICANON | libc::ECHO | libc::ISIG);
+        settings.c_iflag ^= libc::ICRNL;
+        // SAFETY: `settings` is only read.
+        let set =
+            unsafe { libc::tcsetattr(self.theirs.as_raw_fd(), libc::TCSANOW, &raw const settings) };
+        assert_eq!(set, 0, "{}", io::Error::last_os_error());
+    }
+
+    /// The group of processes that is in its foreground.
+    pub(crate) fn foreground(&self) -> i32 {
+        let mut group: libc::pid_t = 0;
+        // SAFETY: `group` is valid for writing.
+        let asked = unsafe { libc::ioctl(self.ours.as_raw_fd(), libc::TIOCGPGRP, &raw mut group) };
+        assert_eq!(asked, 0, "{}", io::Error::last_os_error());
+        group
+    }
+
     /// Stops it, as Ctrl-S does.
     pub(crate) fn stop(&self) {
         // SAFETY: the descriptor is that of a terminal.

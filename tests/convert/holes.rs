@@ -1,6 +1,7 @@
 //! Files with holes: what an image shows as data and its file has a hole for is zero, and is not read.
 
 use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
@@ -121,5 +122,72 @@ fn room_that_an_image_has_taken_ahead_is_not_read_and_is_zero() {
         assert_same(&found.unwrap(), &expected.unwrap(), preallocation);
         let read = bytes_read(&finished);
         assert!(read < 4 * MIB, "{preallocation}: {read}");
+    }
+}
+
+/// Runs a conversion of which `file` is read, and writes a byte into the hole that it has at `at` while
+/// the guest is at work, if `fills`.
+fn convert_and_fill(conversion: &Conversion, file: &Path, at: u64, fills: bool) -> Finished {
+    let file = File::options().write(true).open(file).unwrap();
+    let (mut lines, stdout) = std::io::pipe().unwrap();
+    // It reports more than there is room for, so that it waits for the reader.
+    let vmm = conversion.vmm().args(&["--progress-percent", "0"]);
+    let running = vmm.args(&["--format", "json"]).stdout(stdout).start();
+    lines.read_exact(&mut [0; 1000]).unwrap();
+    if fills {
+        file.write_all_at(&[1], at).unwrap();
+    }
+    lines.read_to_end(&mut Vec::new()).unwrap();
+    let finished = running.finish();
+    conversion.assert_whole_or_nothing(&finished);
+    finished
+}
+
+/// A file that takes many reports to convert and has a hole behind its data. Returns false where the
+/// file system makes no holes.
+fn make_long(path: &Path) -> bool {
+    let at = HOLE_AT - DATA as u64;
+    let has_holes = make_sparse(path, 2 * HOLE_AT, at);
+    let file = File::options().write(true).open(path).unwrap();
+    file.write_all_at(&random(usize::try_from(at).unwrap(), 5), 0)
+        .unwrap();
+    has_holes
+}
+
+const HOLE_AT: u64 = 48 * MIB;
+
+#[test]
+fn a_hole_that_gets_data_meanwhile_ends_the_conversion_whichever_file_it_is_in() {
+    needs_kvm!();
+    for (in_backing, fills) in [(false, false), (false, true), (true, false), (true, true)] {
+        let (conversion, file, role) = if in_backing {
+            let mut image = Qcow2::new(16, &[Hole; 96 << 4]);
+            image.backing = Some("base");
+            let conversion = Conversion::of(&image.build().bytes);
+            let base = conversion.path("base");
+            let conversion = conversion.arg("--allow").arg("unknown-format");
+            let conversion = conversion.arg("--backing").arg(base.to_str().unwrap());
+            (conversion, base, "backing file")
+        } else {
+            let conversion = Conversion::new().arg("--image-format").arg("raw");
+            let image = conversion.image();
+            (conversion, image, "input")
+        };
+        if !make_long(&file) {
+            return;
+        }
+        let finished = convert_and_fill(&conversion, &file, HOLE_AT + 5 * MIB, fills);
+        if fills {
+            finished.assert_failed(3, "where it had a hole when the run began");
+            finished.assert_failed(3, &format!("the {role} "));
+            finished.assert_failed(3, "when nothing writes to it, or with --read-holes");
+        } else {
+            assert_eq!(finished.code(), Some(0), "{finished:?}");
+            assert_same(
+                &fs::read(conversion.disk()).unwrap(),
+                &fs::read(&file).unwrap(),
+                role,
+            );
+        }
     }
 }

@@ -107,23 +107,31 @@ impl Conversion {
 
     /// The same, after `prepare`.
     fn run_as(&self, prepare: impl FnOnce(Vmm) -> Vmm) -> Finished {
+        let finished = prepare(self.vmm()).run();
+        self.assert_whole_or_nothing(&finished);
+        finished
+    }
+
+    /// The command, where there is no disk yet.
+    fn vmm(&self) -> Vmm {
         let _ = fs::remove_file(self.disk());
         let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
-        let vmm = Vmm::bare()
+        Vmm::bare()
             .args(&["convert", "--timeout", "40", "--input"])
             .arg(self.image())
             .arg("--output")
             .arg(self.disk())
             .args(&arguments)
-            .with_memory_limit(MOST_MEMORY);
-        let finished = prepare(vmm).run();
+            .with_memory_limit(MOST_MEMORY)
+    }
+
+    fn assert_whole_or_nothing(&self, finished: &Finished) {
         // Whatever the built-in guest says is shown to its end.
         assert!(!finished.stderr.contains("\"…"), "{}", finished.stderr);
         // Nothing but a complete disk is ever left behind.
         if finished.code() != Some(0) {
             assert!(!self.disk().exists(), "{}", finished.stderr);
         }
-        finished
     }
 
     /// The disk that a good run makes.

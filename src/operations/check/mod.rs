@@ -19,7 +19,7 @@ use crate::reason::reason;
 use crate::report::{
     self, ANSWER_PIECE, Console, ConsoleOptions, Drained, check_object, finding_object,
 };
-use crate::runtime::{Watched, exit_status, say_goodbye};
+use crate::runtime::{RunError, Signals, Watched, exit_status, say_goodbye};
 
 /// How long a reader is waited for before the guest is booted.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -83,15 +83,25 @@ impl From<machine::Finding> for Finding {
 pub fn run(check: &HostCheck) -> u8 {
     let watched = Watched {
         confined: true,
+        last_object: (check.format == OutputFormat::Json).then_some(last_object),
         ..Watched::default()
     };
     match Beginning::new(None, watched) {
         Ok(beginning) => look(check, &beginning),
-        Err(error) => {
-            report::last_words(&error.to_string(), None, PATIENCE);
-            error.exit_code()
-        }
+        Err(error) => refuse(check.format, &error),
     }
+}
+
+/// Says why nothing was looked at, and returns the exit status.
+fn refuse(format: OutputFormat, error: &RunError) -> u8 {
+    let object = (format == OutputFormat::Json).then(|| last_object(error, Duration::ZERO));
+    report::last_words(&error.to_string(), object.as_deref(), PATIENCE);
+    error.exit_code()
+}
+
+/// The last object of a look that ends because of `error`.
+fn last_object(error: &RunError, _elapsed: Duration) -> String {
+    check_object(false, error.exit_code())
 }
 
 /// Looks, and returns the exit status.
@@ -100,10 +110,7 @@ fn look(check: &HostCheck, beginning: &Beginning) -> u8 {
     beginning::knock([folder]);
     let signals = match beginning.take_over_signals() {
         Ok(signals) => signals,
-        Err(error) => {
-            report::last_words(&error.to_string(), None, PATIENCE);
-            return error.exit_code();
-        }
+        Err(error) => return refuse(check.format, &error),
     };
     let mut talk = Talk {
         console: beginning.open_console(options(), &[], true),
@@ -121,7 +128,7 @@ fn look(check: &HostCheck, beginning: &Beginning) -> u8 {
     let give_up = Instant::now() + PATIENCE;
     let drained = talk.console.drain(give_up, PATIENCE, signals.as_fd());
     if matches!(drained, Drained::GaveUp { .. }) {
-        return unanswered("nobody reads it");
+        return talk.unanswered("nobody reads it", &signals);
     }
 
     let (mut talk, signals) = if has_kvm {
@@ -141,16 +148,9 @@ fn look(check: &HostCheck, beginning: &Beginning) -> u8 {
     say_goodbye(&mut talk.console, None, signals.as_fd());
     // What was found is all that this is for.
     match talk.console.failure() {
-        Some(errno) => unanswered(&reason(errno)),
+        Some(errno) => talk.unanswered(&reason(errno), &signals),
         None => talk.status(),
     }
-}
-
-/// Says that nobody gets the answer, and returns the exit status.
-fn unanswered(reason: &str) -> u8 {
-    let text = format!("cannot write the answer to standard output: {reason}");
-    report::last_words(&text, None, PATIENCE);
-    exit_status::HOST
 }
 
 /// The conversation with the user.
@@ -180,6 +180,24 @@ impl Talk {
                 .to_owned(),
         };
         self.show(&line);
+    }
+
+    /// Says that nobody gets the answer, and returns the exit status.
+    fn unanswered(&mut self, reason: &str, signals: &Signals) -> u8 {
+        let text = format!("cannot write the answer to standard output: {reason}");
+        self.console.error(&text);
+        say_goodbye(&mut self.console, None, signals.as_fd());
+        exit_status::HOST
+    }
+
+    /// Says what has ended the look before its end, and returns the exit status.
+    fn break_off(&mut self, error: &RunError, signals: &Signals) -> u8 {
+        self.console.error(&error.to_string());
+        if self.format == OutputFormat::Json {
+            self.show(&last_object(error, Duration::ZERO));
+        }
+        say_goodbye(&mut self.console, Some(error), signals.as_fd());
+        error.exit_code()
     }
 
     fn show(&mut self, line: &str) {

@@ -7,12 +7,11 @@ use std::time::{Duration, Instant};
 use guest_abi::ports::EXIT;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::{Finding, State, Talk};
+use super::{Finding, State, Talk, refuse};
 use crate::machine::{self, Machine, Vcpu};
 use crate::operations::disk::{DiskShape, INPUT, OUTPUT};
 use crate::operations::ports::SerialPorts;
-use crate::report::{Console, last_words};
-use crate::runtime::exit_status;
+use crate::report::Console;
 use crate::runtime::{Deadline, JustRun, Outcome, RunError, Runner, Signals, Watch, Worker};
 use crate::sandbox::Calls;
 use crate::storage::MemoryStorage;
@@ -61,21 +60,21 @@ pub(super) fn boot(talk: Talk, signals: Signals, watch: &Watch) -> Result<(Talk,
             ..
         }) => (console, signals, result.map(drop)),
         Err(error) => {
-            let signals = watch.take_over_signals().map_err(|_| exit_status::HOST)?;
+            let signals = watch.take_over_signals();
+            let signals = signals.map_err(|error| refuse(format, &error))?;
             let mut console = Console::open(super::options());
             console.count_beats(watch.beats());
             (console, signals, Err(error))
         }
     };
-    if let Err(error @ RunError::Signal(_)) = &result {
-        last_words(&error.to_string(), None, Duration::from_secs(1));
-        return Err(error.exit_code());
-    }
     let mut talk = Talk {
         console,
         format,
         missing,
     };
+    if let Err(error @ RunError::Signal(_)) = &result {
+        return Err(talk.break_off(error, &signals));
+    }
     let milliseconds = begun.elapsed().as_secs_f64() * 1e3;
     talk.tell(&match result {
         Ok(()) => Finding::new(

@@ -6,6 +6,7 @@ use super::Conversion;
 use super::disks::SECTOR_SIZE;
 use super::session::{Complaint, ComplaintKind};
 use crate::config::ConvertConfig;
+use crate::operations::ending;
 use crate::operations::written::{self, Written};
 use crate::quote::quote_path;
 use crate::runtime::{GuestEnd, Outcome, RunError};
@@ -13,28 +14,17 @@ use crate::runtime::{GuestEnd, Outcome, RunError};
 /// How long the output is, if it may be put in place. The output itself still checks that all was
 /// written.
 pub(super) fn judge(end: GuestEnd<'_>, run: &Conversion) -> Result<u64, RunError> {
-    // What the host could not do explains all that came after it.
-    if let Some(error) = run.disks.host_error() {
-        return Err(RunError::Storage(error));
-    }
-    let failed = |text: String| failed(run, None, &text);
-    match end {
-        GuestEnd::Exited(status) => match run.session.verdict() {
-            Ok(length) if status == 0 => Ok(length),
-            Ok(_) => Err(failed(format!(
-                "the guest claimed success and ended with exit status {status}"
-            ))),
-            Err(complaint) => Err(complain(run, complaint, status)),
-        },
-        GuestEnd::NothingInFlight => Err(failed(
-            "the guest waits for a disk, and no disk has anything to do".to_owned(),
+    let exited = |status| match run.session.verdict() {
+        Ok(length) if status == 0 => Ok(length),
+        Ok(_) => Err(failed(
+            run,
+            None,
+            &format!("the guest claimed success and ended with exit status {status}"),
         )),
-        GuestEnd::Fault(_) | GuestEnd::Unexpected(_) => match end.check() {
-            Err(RunError::Guest(text)) => Err(failed(text)),
-            Err(error) => Err(error),
-            Ok(()) => Err(failed("the guest ended in an unknown way".to_owned())),
-        },
-    }
+        Err(complaint) => Err(complain(run, complaint, status)),
+    };
+    let failed = |text: String| failed(run, None, &text);
+    ending::judge(end, run.disks.host_error(), exited, &failed)
 }
 
 /// What a complaint of the guest means for the user, who knows files by their paths.

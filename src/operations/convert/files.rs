@@ -10,7 +10,7 @@ use guest_protocol::DataList;
 use crate::config::{ConvertConfig, DiskFormat};
 use crate::files::{InputFile, NewFile, OutputFile, OutputOptions};
 use crate::operations::written;
-use crate::runtime::RunError;
+use crate::runtime::{Pulse, RunError};
 use crate::sandbox::Calls;
 use crate::storage::Cancel;
 
@@ -96,9 +96,13 @@ impl Files {
     }
 
     /// Puts the output in place; returns warnings. `data` is where what was read was said to have data.
-    pub(super) fn commit(&self, data: &[DataList<'_>]) -> Result<Vec<String>, RunError> {
+    pub(super) fn commit(
+        &self,
+        data: &[DataList<'_>],
+        pulse: &Pulse<'_>,
+    ) -> Result<Vec<String>, RunError> {
         for (input, data) in self.inputs.iter().zip(data) {
-            input.check_holes(data, ", or with --read-holes")?;
+            input.check_holes(data, ", or with --read-holes", || pulse.beat())?;
         }
         // Once the output is in place there is as little as possible that could keep the run.
         let inputs = self.inputs.iter();

@@ -21,9 +21,10 @@ pub use session::{Complaint, ComplaintKind, Session};
 use crate::config::{ConvertConfig, DiskFormat, ProgressPercent};
 use crate::machine::{self, Machine};
 use crate::operations::beginning::{self, Beginning};
+use crate::operations::ending;
 use crate::operations::ports::SerialPorts;
-use crate::report::{Console, ConsoleOptions, OutputFormat};
-use crate::runtime::{GuestEnd, Operation, Outcome, ReportSource, RunError, Watched};
+use crate::report::{Console, ConsoleOptions};
+use crate::runtime::{GuestEnd, Operation, Outcome, Pulse, ReportSource, RunError, Watched};
 use crate::sandbox::calls;
 use configuration::Configuration;
 use disks::Disks;
@@ -87,7 +88,7 @@ pub fn run(config: &ConvertConfig) -> u8 {
     let watched = Watched {
         confined: config.sandbox,
         makes_output: true,
-        for_programs: config.format == OutputFormat::Json,
+        last_object: ending::for_programs(config.format),
         ..Watched::default()
     };
     let finish = |(conversion, outcome): (Conversion, Outcome), elapsed| {
@@ -236,8 +237,8 @@ impl Operation for Conversion {
         Err(RunError::Guest(text))
     }
 
-    fn commit(&mut self) -> Result<Vec<String>, RunError> {
-        self.files.commit(&self.data)
+    fn commit(&mut self, pulse: &Pulse<'_>) -> Result<Vec<String>, RunError> {
+        self.files.commit(&self.data, pulse)
     }
 
     fn make_durable(&mut self) -> Vec<String> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::disks::Disks;
 use super::{Copy, Session};
 use crate::config::Config;
+use crate::operations::ending;
 use crate::operations::written::{self, Written};
 use crate::runtime::{GuestEnd, Outcome, RunError};
 
@@ -16,31 +17,20 @@ pub(super) fn judge(
     disks: &Disks,
     driver_fault: impl Fn() -> Option<String>,
 ) -> Result<(), RunError> {
-    // What the host could not do explains all that came after it. An error that the guest has made
-    // good, by asking again, is none any more.
-    if let Some(error) = disks.host_error() {
-        return Err(RunError::Storage(error));
-    }
     let failed = |text: String| {
         RunError::Guest(match driver_fault() {
             Some(cause) => format!("the copy failed: {text}; {cause}"),
             None => format!("the copy failed: {text}"),
         })
     };
-    match end {
-        GuestEnd::Exited(0) => session.verdict().map_err(failed),
-        GuestEnd::Exited(status) => Err(failed(match session.complaint() {
+    let exited = |status| match status {
+        0 => session.verdict().map_err(&failed),
+        _ => Err(failed(match session.complaint() {
             Some(said) => format!("{said} (exit status {status})"),
-            None => format!("the guest ended with exit status {status}"),
+            None => GuestEnd::Exited(status).to_string(),
         })),
-        GuestEnd::NothingInFlight => Err(failed(
-            "the guest waits for a disk, and no disk has anything to do".to_owned(),
-        )),
-        GuestEnd::Fault(_) | GuestEnd::Unexpected(_) => match end.check() {
-            Err(RunError::Guest(text)) => Err(failed(text)),
-            other => other,
-        },
-    }
+    };
+    ending::judge(end, disks.host_error(), exited, &failed)
 }
 
 /// Shows what is left to show, and returns the exit status.

@@ -12,7 +12,7 @@ use crate::files::{
 };
 use crate::machine::read_image;
 use crate::operations::written;
-use crate::runtime::RunError;
+use crate::runtime::{Pulse, RunError};
 use crate::sandbox::Calls;
 use crate::storage::Cancel;
 
@@ -137,8 +137,13 @@ impl Files {
     }
 
     /// Puts the output in place; returns warnings. `data` is where the input was said to have data.
-    pub(super) fn commit(&self, data: &DataList<'_>) -> Result<Vec<String>, FileError> {
-        self.input.check_holes(data, ", or with --sparse never")?;
+    pub(super) fn commit(
+        &self,
+        data: &DataList<'_>,
+        pulse: &Pulse<'_>,
+    ) -> Result<Vec<String>, RunError> {
+        let otherwise = ", or with --sparse never";
+        self.input.check_holes(data, otherwise, || pulse.beat())?;
         // Once the output is in place there is as little as possible that could keep the run.
         let grown = self.input.check_unchanged();
         let mut warnings = self.output.commit()?;

@@ -22,8 +22,11 @@ pub use session::Session;
 use crate::config::{Config, Protocol};
 use crate::machine::{self, Machine, MachineError};
 use crate::operations::beginning::{self, Beginning};
-use crate::report::{Console, ConsoleOptions, OutputFormat};
-use crate::runtime::{GuestEnd, Operation, Outcome, ReportSource, RunError, SerialInput, Watched};
+use crate::operations::ending;
+use crate::report::{Console, ConsoleOptions};
+use crate::runtime::{
+    GuestEnd, Operation, Outcome, Pulse, ReportSource, RunError, SerialInput, Watched,
+};
 use crate::sandbox::{Calls, calls};
 use channels::Channels;
 use disks::Disks;
@@ -72,7 +75,7 @@ fn watched(config: &Config) -> Watched {
     Watched {
         confined: config.sandbox,
         makes_output: true,
-        for_programs: config.format == OutputFormat::Json,
+        last_object: ending::for_programs(config.format),
         last_act: match config.serial_input {
             true => SerialInput::calls_of_stdin(),
             false => Calls::new(),
@@ -209,8 +212,8 @@ impl Operation for Copy {
         Ok(sealed?)
     }
 
-    fn commit(&mut self) -> Result<Vec<String>, RunError> {
-        Ok(self.files.commit(&self.input.data)?)
+    fn commit(&mut self, pulse: &Pulse<'_>) -> Result<Vec<String>, RunError> {
+        self.files.commit(&self.input.data, pulse)
     }
 
     fn make_durable(&mut self) -> Vec<String> {

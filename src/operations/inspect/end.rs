@@ -20,31 +20,22 @@ pub(super) fn judge(
     session: &Session,
     disk: &Block<Arc<InputFile>>,
 ) -> Result<(), RunError> {
-    // What the host could not do explains all that came after it.
-    if let Some(error) = disk.io_error() {
-        return Err(RunError::Storage(reason(&error.source).into()));
-    }
+    let host_error = disk.io_error();
+    let host_error = host_error.map(|error| reason(&error.source).into());
     let failed = |text: String| {
         RunError::Guest(match driver_fault(INPUT, disk) {
             Some(cause) => format!("the look into the image failed: {text}; {cause}"),
             None => format!("the look into the image failed: {text}"),
         })
     };
-    match end {
-        GuestEnd::Exited(0) => session.verdict().map_err(failed),
-        GuestEnd::Exited(status) => {
-            let said = session.verdict().err();
-            let said = said.unwrap_or_else(|| "the guest claimed success".to_owned());
-            Err(failed(format!("{said} (exit status {status})")))
-        }
-        GuestEnd::NothingInFlight => Err(failed(
-            "the guest waits for its disk, and the disk has nothing to do".to_owned(),
-        )),
-        GuestEnd::Fault(_) | GuestEnd::Unexpected(_) => match end.check() {
-            Err(RunError::Guest(text)) => Err(failed(text)),
-            other => other,
-        },
-    }
+    let exited = |status| match (status, session.verdict()) {
+        (0, verdict) => verdict.map_err(&failed),
+        (_, Err(said)) => Err(failed(format!("{said} (exit status {status})"))),
+        (_, Ok(())) => Err(failed(format!(
+            "the guest claimed success (exit status {status})"
+        ))),
+    };
+    ending::judge(end, host_error, exited, &failed)
 }
 
 /// Shows what is left to show, and returns the exit status.

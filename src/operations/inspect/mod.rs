@@ -24,8 +24,9 @@ use crate::files::{InputFile, check_distinct};
 use crate::machine::{self, Machine};
 use crate::operations::beginning::{self, Beginning};
 use crate::operations::disk::{DiskShape, INPUT};
+use crate::operations::ending;
 use crate::operations::ports::{SerialPorts, configuration_frame, does_not_fit};
-use crate::report::{Console, ConsoleOptions, OutputFormat};
+use crate::report::{Console, ConsoleOptions};
 use crate::runtime::{GuestEnd, Operation, Outcome, ReportSource, RunError, Watched, Worker};
 use crate::sandbox::calls;
 use crate::storage::Cancel;
@@ -51,7 +52,7 @@ struct Look<'a> {
 pub fn run(config: &ImageConfig) -> u8 {
     let watched = Watched {
         confined: config.sandbox,
-        for_programs: config.format == OutputFormat::Json,
+        last_object: ending::for_programs(config.format),
         ..Watched::default()
     };
     let finish =

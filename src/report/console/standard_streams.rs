@@ -39,8 +39,6 @@ pub(super) struct StandardStreams {
     failure: Option<Errno>,
     /// Whether standard output carries an answer: whoever gives it tells that it is lost.
     answers: bool,
-    /// When a stream last took something.
-    moved: Instant,
     /// Counts how often a wait for readers looked whether there is room.
     beats: Arc<AtomicU32>,
 }
@@ -55,7 +53,6 @@ impl StandardStreams {
             bar: None,
             failure: None,
             answers: false,
-            moved: Instant::now(),
             beats: Arc::default(),
         }
     }
@@ -161,9 +158,6 @@ impl StandardStreams {
         self.report_failure();
         wrote |= self.err.flush();
         self.report_failure();
-        if wrote || self.all().all(Stream::is_empty) {
-            self.moved = Instant::now();
-        }
         // The bar comes back once all lines before it are written, and not between them.
         if let Some(bar) = &mut self.bar
             && !bar.is_on_screen()
@@ -187,17 +181,8 @@ impl StandardStreams {
             .map(AsRawFd::as_raw_fd)
     }
 
-    /// For how long text has waited for readers that took nothing.
-    pub(super) fn stuck_for(&self) -> Duration {
-        if self.all().all(Stream::is_empty) {
-            Duration::ZERO
-        } else {
-            self.moved.elapsed()
-        }
-    }
-
-    /// Waits until all is written: until `give_up`, and no longer than `patience` for a reader
-    /// that takes nothing. What could not be written by then is dropped, and so is what comes
+    /// Waits until all is written: until `give_up`, and no longer than `patience` for readers none
+    /// of which takes anything. What could not be written by then is dropped, and so is what comes
     /// later for the same reader. Ends early when `interrupt` becomes readable.
     pub(super) fn drain(
         &mut self,
@@ -254,6 +239,14 @@ impl StandardStreams {
         self.write();
         let waiting = self.all_mut().filter(|stream| !stream.is_empty());
         waiting.map(Stream::give_up).sum()
+    }
+
+    /// Drops what waits for a reader that has taken nothing for `patience`, if so much waits that no
+    /// more can be made, and what comes later for it. Returns how many bytes waited. The other stream
+    /// goes on: that it takes something does not help who waits for this one.
+    pub(super) fn give_up_stuck(&mut self, patience: Duration) -> usize {
+        let is_stuck = |stream: &&mut Stream| stream.is_full() && stream.stuck_for() >= patience;
+        self.all_mut().filter(is_stuck).map(Stream::give_up).sum()
     }
 
     /// Tells, once, that standard output cannot be written.

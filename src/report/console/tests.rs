@@ -9,6 +9,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::shown_bar::{FRAME, USUAL_WIDTH};
 use super::*;
+use crate::report::stream::CAPACITY;
 use crate::report::testing::{Pty, leak};
 
 const GIB: u64 = 1 << 30;
@@ -353,6 +354,62 @@ fn a_stopped_terminal_holds_up_nothing_and_no_frames_pile_up() {
     console.tick(GIB / 2);
     let shown = screen(&pty.shown());
     assert!(shown[0].contains("50%"), "{shown:?}");
+}
+
+#[test]
+fn a_reader_that_takes_nothing_is_given_up_though_the_bar_goes_on() {
+    let mut pty = Pty::open(80);
+    let (mut out, out_end) = io::pipe().unwrap();
+    let mut console = console(options(), out_end, pty.theirs.try_clone().unwrap());
+    let patience = 3 * FRAME;
+    let wait = |console: &mut Console, pty: &mut Pty| {
+        let mut frames = 0;
+        for done in 0..8 {
+            std::thread::sleep(FRAME);
+            console.tick(done);
+            frames += usize::from(!pty.shown().is_empty());
+        }
+        assert!(frames > 4, "the bar stands still");
+    };
+    // As long as there is room for more, nobody waits for the reader.
+    while waiting_for_stdout(&console) < FULL / 2 {
+        console.message(&init_message("probe", "input", 1));
+    }
+    wait(&mut console, &mut pty);
+    assert_eq!(console.give_up_stuck(patience), 0);
+    while !console.is_full() {
+        console.message(&init_message("probe", "input", 1));
+    }
+    wait(&mut console, &mut pty);
+    assert_eq!(console.give_up_stuck(Duration::from_secs(60)), 0);
+    let dropped = console.give_up_stuck(patience);
+    assert!((FULL..2 * FULL).contains(&dropped), "{dropped}");
+    assert!(!console.is_full());
+    // The other stream goes on, and the reader gets what it was offered.
+    console.warn("attention");
+    wait(&mut console, &mut pty);
+    assert_eq!(console.give_up_stuck(patience), 0);
+    assert!(read(&mut out).starts_with(LINE));
+}
+
+#[test]
+fn a_reader_that_takes_little_is_not_given_up() {
+    let (mut console, mut out, _err) = on_pipes(options());
+    for _ in 0..6 {
+        while !console.is_full() {
+            console.message(&init_message("probe", "input", 1));
+        }
+        std::thread::sleep(FRAME);
+        // It takes a page at least before the pipe has room again.
+        out.read_exact(&mut [0; 8 << 10]).unwrap();
+        console.tick(0);
+        assert_eq!(console.give_up_stuck(3 * FRAME), 0);
+    }
+}
+
+/// How many bytes wait for the reader of standard output.
+fn waiting_for_stdout(console: &Console) -> usize {
+    CAPACITY - console.streams.out().room_left()
 }
 
 /// The frames and texts that become most.

@@ -4,10 +4,8 @@
 use std::fmt::{self, Display, Formatter};
 use std::fs::File;
 use std::io::Read;
-use std::time::Duration;
 
 use super::Stage;
-use crate::report::{Exits, RunEnd, RunResult, result_object};
 use crate::runtime::RunError;
 use crate::sandbox::call_name;
 
@@ -107,27 +105,11 @@ impl Display for LastLine<'_> {
     }
 }
 
-/// The last object for a program that reads what is said, of a run that has said nothing yet and ends
-/// because of `error` after `elapsed`.
-pub(super) fn last_object(error: &RunError, elapsed: Duration) -> String {
-    result_object(&RunResult {
-        outcome: match error {
-            RunError::TimedOut(_) => RunEnd::TimedOut,
-            _ => RunEnd::Interrupted,
-        },
-        status: error.exit_code(),
-        error: Some(error.to_string()),
-        bytes: 0,
-        sectors: 0,
-        seconds: elapsed.as_secs_f64(),
-        exits: Exits::default(),
-        digest: None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use std::time::Duration;
 
     use super::*;
 
