@@ -240,20 +240,6 @@ pub enum FileError {
         most: u64,
     },
 
-    /// The output's length was given too late.
-    #[error(
-        "cannot make the output {} {length} bytes long: {written} bytes of it are written already",
-        quote_path(path)
-    )]
-    LengthTooLate {
-        /// The output.
-        path: PathBuf,
-        /// How long it was to be, in bytes.
-        length: u64,
-        /// How many bytes had been written or declared zero.
-        written: u64,
-    },
-
     /// The output could not be cut to its length.
     #[error(
         "cannot make the output {} {length} bytes long: {}{}",
