@@ -19,9 +19,11 @@ use crate::quote::quote_path;
 
 mod links;
 mod naming;
+mod trouble;
 
 use links::{Links, is_one_more, link_for_a_moment, names};
 use naming::link_once;
+use trouble::Trouble;
 
 /// Whether to try an unnamed file first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,44 +162,6 @@ pub enum WhyNamed {
     /// An unnamed file is named by way of /proc/self/fd.
     #[error("without /proc no unnamed file can be named")]
     NoProc,
-}
-
-/// Why a file cannot be made.
-enum Trouble {
-    /// Nothing can be created.
-    Create(Errno),
-    /// What was created to try out the folder, with this name, cannot be removed.
-    Remove(String, Errno),
-}
-
-impl From<Errno> for Trouble {
-    fn from(errno: Errno) -> Self {
-        Self::Create(errno)
-    }
-}
-
-impl Trouble {
-    fn of(self, place: &Place) -> FileError {
-        let (role, path, folder) = (place.role, place.path.clone(), place.folder_path.clone());
-        match self {
-            // Each file system has its own error number for this.
-            Self::Create(_) if fstat(&place.folder).is_ok_and(|folder| folder.st_nlink == 0) => {
-                FileError::FolderGone { role, path, folder }
-            }
-            Self::Create(errno) => FileError::Folder {
-                role,
-                path,
-                folder,
-                source: errno.into(),
-            },
-            Self::Remove(name, errno) => FileError::TrialLeft {
-                role,
-                path,
-                left: folder.join(name),
-                source: errno.into(),
-            },
-        }
-    }
 }
 
 /// A file that was made, and what was found out with it.
