@@ -14,11 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::io::write;
 
 use super::error::{FileError, Role};
-use super::identity::{Identity, Known};
+use super::identity::Known;
 use super::staging::{Naming, Staging};
-use super::system::fstat;
 use super::target::{Target, find};
-use crate::quote::quote_path;
 use crate::storage::Cancel;
 
 /// A file that does not have its name yet.
@@ -79,7 +77,7 @@ impl NewFile {
     }
 
     fn line(&self, note: &str) -> String {
-        format!("{} {}: {note}", self.role, quote_path(&self.path))
+        self.role.line(&self.path, note)
     }
 
     /// What else must not be this file.
@@ -87,12 +85,7 @@ impl NewFile {
     pub fn known(&self) -> Known<'_> {
         match &self.staging {
             Some(staging) => staging.place().known(),
-            None => Known {
-                role: self.role,
-                path: &self.path,
-                identity: fstat(&self.file).ok().as_ref().map(Identity::of),
-                entry: None,
-            },
+            None => Known::in_place(self.role, &self.path, &self.file),
         }
     }
 

@@ -24,13 +24,11 @@ use super::coverage::Coverage;
 use super::descriptor::Descriptor;
 use super::device;
 use super::error::{FileError, Role};
-use super::identity::{Identity, Known};
+use super::identity::Known;
 use super::input::InputFile;
 use super::staging::{Naming, Staging};
 use super::sync::{Synced, sync_all};
-use super::system::fstat;
 use super::target::{Target, find};
-use crate::quote::quote_path;
 use crate::reason::reason;
 
 mod disk;
@@ -220,12 +218,7 @@ impl OutputFile {
     pub fn known(&self) -> Known<'_> {
         match &self.staging {
             Some(staging) => staging.place().known(),
-            None => Known {
-                role: Role::Output,
-                path: &self.path,
-                identity: fstat(&self.file).ok().as_ref().map(Identity::of),
-                entry: None,
-            },
+            None => Known::in_place(Role::Output, &self.path, &self.file),
         }
     }
 
@@ -302,7 +295,7 @@ impl OutputFile {
     }
 
     fn line(&self, note: &str) -> String {
-        format!("output {}: {note}", quote_path(&self.path))
+        Role::Output.line(&self.path, note)
     }
 
     fn check_complete(&self) -> Result<(), FileError> {

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use vm_memory::VolatileSlice;
 
 use super::*;
+use crate::files::system::fstat;
 use crate::files::{DistinctError, padded_length};
 use crate::storage::Storage;
 
