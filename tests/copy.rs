@@ -334,6 +334,24 @@ fn a_file_that_comes_to_the_name_meanwhile_is_replaced_and_nobody_gets_more() {
     }
 }
 
+/// The sandbox lets it be found out that no list of access came to the old file.
+#[test]
+fn an_old_file_that_is_written_to_meanwhile_is_replaced_by_one_with_its_permissions() {
+    needs_kvm!();
+    let files = Files::random(3_000_000).with_old_output(b"old");
+    fs::set_permissions(files.output(), fs::Permissions::from_mode(0o640)).unwrap();
+    let slow = ["-p100", "--queue-depth=1", "--request-size=512"];
+    let running = files.vmm().args(&slow).start();
+    running.wait_for_guest();
+    fs::write(files.output(), "as a log is").unwrap();
+    assert!(!running.has_ended());
+    let finished = running.finish();
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    assert_eq!(finished.stderr, "", "{finished:?}");
+    assert_eq!(fs::metadata(files.output()).unwrap().mode() & 0o777, 0o640);
+    files.assert_copied();
+}
+
 #[test]
 fn without_proc_a_copy_gets_its_name_all_the_same() {
     needs_kvm!();

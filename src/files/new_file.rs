@@ -2,9 +2,9 @@
 //! file that takes its name when it is complete; what it replaces is never cut short. A device such
 //! as /dev/null is written in place. A FIFO or a terminal is refused: nobody may be there to read.
 //!
-//! System calls after [`NewFile::create`]: `write`, `fstat`, `fchmod`, `fchown`, `linkat`, `renameat`,
-//! `renameat2` and `unlinkat`, relative to descriptors that are open, in [`NewFile::save`]; `unlinkat` and `close`
-//! when it is dropped.
+//! System calls after [`NewFile::create`]: `write`, `fstat`, `fchmod`, `fchown`, `fgetxattr`, `flistxattr`,
+//! `linkat`, `renameat`, `renameat2` and `unlinkat`, relative to descriptors that are open, in
+//! [`NewFile::save`]; `unlinkat` and `close` when it is dropped.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,7 +15,7 @@ use rustix::io::write;
 
 use super::error::{FileError, Role};
 use super::identity::Known;
-use super::staging::{Naming, Staging};
+use super::staging::{Naming, Placing, Staging};
 use super::target::{Target, find};
 use crate::storage::Cancel;
 
@@ -59,13 +59,11 @@ impl NewFile {
         })
     }
 
-    /// The folder in which [`save`](Self::save) gives the file its name, for a sandbox that must
-    /// allow this. None for a device.
+    /// What [`save`](Self::save) takes to give the file its name. None for a device.
     #[must_use]
-    pub fn folder(&self) -> Option<BorrowedFd<'_>> {
-        self.staging
-            .as_ref()
-            .map(|staging| staging.place().folder.as_fd())
+    pub fn placing(&self) -> Option<Placing<'_>> {
+        let staging = self.staging.as_ref()?;
+        Some(staging.placing(self.file.as_fd()))
     }
 
     /// Lines for the user: what a killed run can leave, and what is not as it was.

@@ -7,9 +7,10 @@
 //!
 //! System calls after [`OutputFile::create`]: `preadv`, `pwritev` and `fallocate` for the disk, and
 //! `fdatasync` for its flush if durability was asked for; `close`, `fsync`, `fstat`, `lseek`, `ftruncate`,
-//! `fchmod`, `fchown`, `linkat`, `renameat`, `renameat2` and `unlinkat`, all relative to descriptors that are
-//! open, in [`OutputFile::commit`]; `unlinkat` and `close` when it is dropped. The program must ignore
-//! SIGXFSZ: otherwise a limit of the file size kills the process instead of failing the write.
+//! `fchmod`, `fchown`, `fgetxattr`, `flistxattr`, `linkat`, `renameat`, `renameat2` and `unlinkat`, all
+//! relative to descriptors that are open, in [`OutputFile::commit`]; `unlinkat` and `close` when it is
+//! dropped. The program must ignore SIGXFSZ: otherwise a limit of the file size kills the process instead
+//! of failing the write.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -26,7 +27,7 @@ use super::device;
 use super::error::{FileError, Role};
 use super::identity::Known;
 use super::input::InputFile;
-use super::staging::{Naming, Staging};
+use super::staging::{Naming, Placing, Staging};
 use super::sync::{Synced, sync_all};
 use super::target::{Target, find};
 use crate::reason::reason;
@@ -191,13 +192,11 @@ impl OutputFile {
         self.covered.load(Ordering::Relaxed).min(self.length())
     }
 
-    /// The folder in which [`commit`](Self::commit) gives the output its name, for a sandbox that
-    /// must allow this and nothing else. None for a device.
+    /// What [`commit`](Self::commit) takes to give the file its name. None for a device.
     #[must_use]
-    pub fn folder(&self) -> Option<BorrowedFd<'_>> {
-        self.staging
-            .as_ref()
-            .map(|staging| staging.place().folder.as_fd())
+    pub fn placing(&self) -> Option<Placing<'_>> {
+        let staging = self.staging.as_ref()?;
+        Some(staging.placing(self.file.as_fd()))
     }
 
     /// Lines for the user: what was asked for and is not so, and what a killed run can leave.

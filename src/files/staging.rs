@@ -12,6 +12,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use super::error::FileError;
+use super::lists::Lists;
 use super::permissions;
 use super::place::Place;
 use super::system::{fstat, linkat, openat, statat, unlinkat};
@@ -49,8 +50,19 @@ pub(super) struct Staging {
     user: Uid,
     /// What cannot be kept of the file that is replaced.
     lost: Vec<String>,
-    /// Whether that has an access control list.
-    has_list: bool,
+    /// Who else may use that.
+    lists: Lists,
+}
+
+/// What giving a file its name takes, for a sandbox that must allow this and nothing else.
+#[derive(Clone, Copy, Debug)]
+pub struct Placing<'a> {
+    /// The folder in which it gets its name.
+    pub folder: BorrowedFd<'a>,
+    /// The file.
+    pub file: BorrowedFd<'a>,
+    /// The file that it replaces, if its attributes are looked at once more.
+    pub replaced: Option<BorrowedFd<'a>>,
 }
 
 impl Staging {
@@ -81,7 +93,7 @@ impl Staging {
                 placed: AtomicBool::new(false),
                 user,
                 lost: Vec::new(),
-                has_list: false,
+                lists: Lists::None,
             },
             file,
         ))
@@ -97,7 +109,7 @@ impl Staging {
             return Ok(());
         };
         let kept = permissions::keep(file, &self.place, existing);
-        (self.lost, self.has_list) = kept.map_err(|source| FileError::Replace {
+        (self.lost, self.lists) = kept.map_err(|source| FileError::Replace {
             role: self.place.role,
             path: self.place.path.clone(),
             source,
@@ -117,6 +129,15 @@ impl Staging {
     /// Where the file goes.
     pub(super) fn place(&self) -> &Place {
         &self.place
+    }
+
+    /// What it takes to give `file`, which was created with this, its name.
+    pub(super) fn placing<'a>(&'a self, file: BorrowedFd<'a>) -> Placing<'a> {
+        Placing {
+            folder: self.place.folder.as_fd(),
+            file,
+            replaced: self.lists.held_open(),
+        }
     }
 
     /// Why the file has a name from the beginning, which is left if the process is killed; `None` if it

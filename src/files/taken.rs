@@ -24,8 +24,8 @@ pub(super) enum Taken {
         /// A mode, as in stat(2).
         allows: u32,
     },
-    /// That file, and something was changed that is not seen here: its access control list, or its
-    /// name.
+    /// That file, and something else was changed: its access control list, or something that is not seen
+    /// here, such as its name.
     Touched,
     /// That file, which belongs to somebody else.
     GivenAway,
@@ -51,14 +51,18 @@ pub(super) enum Leads {
 }
 
 impl Taken {
-    /// Looks at what has the name at `place`. `has_list` says whether the file that had it when the run
-    /// began has an access control list. `leads` finds out whether the name is still one of that file's;
-    /// it is asked only if that is in doubt.
-    pub(super) fn at(place: &Place, has_list: bool, leads: impl FnOnce() -> Leads) -> Self {
+    /// Looks at what has the name at `place`. `same_lists` finds out whether the access control list is
+    /// what it was of the file that had it when the run began, and `leads` whether the name is still one
+    /// of that file's; each is asked only if that is in doubt.
+    pub(super) fn at(
+        place: &Place,
+        same_lists: impl FnOnce() -> bool,
+        leads: impl FnOnce() -> Leads,
+    ) -> Self {
         let (Some(before), Some(handle)) = (&place.existing, &place.handle) else {
             return Self::ByAnother { had: false };
         };
-        Self::judge(before, fstat(handle), has_list, leads)
+        Self::judge(before, fstat(handle), same_lists, leads)
     }
 
     /// What has the name whose file had the properties `before` when the run began, and has those of
@@ -66,7 +70,7 @@ impl Taken {
     fn judge(
         before: &Stat,
         now: Result<Stat, Errno>,
-        has_list: bool,
+        same_lists: impl FnOnce() -> bool,
         leads: impl FnOnce() -> Leads,
     ) -> Self {
         // A file system on a network forgets a file that somebody else has removed or replaced.
@@ -75,7 +79,7 @@ impl Taken {
         };
         let has_lost_a_name = now.st_nlink < before.st_nlink;
         let is_untouched = changed(&now) == changed(before);
-        let found = match Self::compare(before, &now, has_list) {
+        let found = match Self::compare(before, &now, same_lists) {
             // To take a name away changes the file, and what else has changed it is not seen any more.
             Self::AsBefore if has_lost_a_name => Self::Touched,
             found => found,
@@ -97,15 +101,16 @@ impl Taken {
     }
 
     /// What has become of the file with these properties, if it still has the name.
-    fn compare(before: &Stat, now: &Stat, has_list: bool) -> Self {
+    fn compare(before: &Stat, now: &Stat, same_lists: impl FnOnce() -> bool) -> Self {
         // Who writes changes both times.
         let written = changed(now) == (now.st_mtime, now.st_mtime_nsec);
         if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid) {
             Self::GivenAway
         } else if now.st_mode != before.st_mode {
-            let allows = if has_list { OWNER } else { now.st_mode };
+            // With another list the bits of the group and of others may mean something else.
+            let allows = now.st_mode & if same_lists() { !0 } else { OWNER };
             Self::Changed { allows }
-        } else if changed(now) == changed(before) || (written && !has_list) {
+        } else if changed(now) == changed(before) || (written && same_lists()) {
             Self::AsBefore
         } else {
             Self::Touched
@@ -180,7 +185,7 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         let before = fstat(&file).unwrap();
         for errno in [Errno::STALE, Errno::IO, Errno::NOTCONN] {
-            let found = Taken::judge(&before, Err(errno), false, || Leads::Unknown);
+            let found = Taken::judge(&before, Err(errno), || true, || Leads::Unknown);
             assert_eq!(found, Taken::ByAnother { had: true });
         }
     }
@@ -198,10 +203,10 @@ mod tests {
             (Leads::No, Taken::ByAnother { had: true }),
             (Leads::Refused, Taken::Doubtful),
         ] {
-            assert_eq!(Taken::judge(&before, Ok(now), false, || leads), found);
+            assert_eq!(Taken::judge(&before, Ok(now), || true, || leads), found);
         }
         let not_asked = || unreachable!("nothing was changed");
-        let found = Taken::judge(&before, Ok(before), false, not_asked);
+        let found = Taken::judge(&before, Ok(before), || true, not_asked);
         assert_eq!(found, Taken::AsBefore);
     }
 }

@@ -66,7 +66,7 @@ fn a_file_appears_when_it_is_saved_and_what_it_replaces_stays_until_then() {
 #[test]
 fn devices_are_written_in_place_and_a_full_one_is_an_error() {
     let null = create("/dev/null".as_ref()).unwrap();
-    assert!(null.folder().is_none());
+    assert!(null.placing().is_none());
     null.save(b"{}").unwrap();
     let error = create("/dev/full".as_ref())
         .unwrap()

@@ -249,7 +249,7 @@ fn a_name_without_a_folder_is_one_in_the_current_folder() {
     let setup = Setup::new(100);
     let path = Path::new("a copy in the folder that this process is in");
     let output = OutputFile::create(path, &setup.input, OutputOptions::default()).unwrap();
-    let folder = fstat(output.folder().unwrap()).unwrap();
+    let folder = fstat(output.placing().unwrap().folder).unwrap();
     let current = fs::metadata(".").unwrap();
     assert_eq!(
         (folder.st_dev, folder.st_ino),

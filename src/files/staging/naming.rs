@@ -46,10 +46,14 @@ impl Staging {
 
     /// What has the name, if something has it.
     fn taken(&self) -> Taken {
-        Taken::at(&self.place, self.has_list, || {
-            let handle = self.place.handle.as_ref();
-            handle.map_or(Leads::Unknown, |handle| self.leads_to(handle.as_fd()))
-        })
+        Taken::at(
+            &self.place,
+            || self.lists.are_as_before(),
+            || {
+                let handle = self.place.handle.as_ref();
+                handle.map_or(Leads::Unknown, |handle| self.leads_to(handle.as_fd()))
+            },
+        )
     }
 
     fn failed(&self, file: BorrowedFd<'_>, errno: Errno) -> FileError {
