@@ -319,7 +319,7 @@ pub enum FileError {
         "cannot put the {role} {} in place: {}{}",
         quote_path(path),
         reason(source),
-        place_hint(source, left.as_deref())
+        place_hint(source, left.as_deref(), second.as_deref())
     )]
     Place {
         /// Which file.
@@ -328,6 +328,8 @@ pub enum FileError {
         path: PathBuf,
         /// A name that it has instead, and that cannot be taken from it.
         left: Option<PathBuf>,
+        /// A second name of what has its name, which cannot be taken from that.
+        second: Option<PathBuf>,
         /// The system's reason.
         source: io::Error,
     },

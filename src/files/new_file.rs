@@ -87,14 +87,14 @@ impl NewFile {
         }
     }
 
-    /// Writes the whole content and gives the file its name. To be called once. Returns a warning if
-    /// what is replaced was changed meanwhile.
+    /// Writes the whole content and gives the file its name. To be called once. Returns warnings if
+    /// what is replaced was changed meanwhile, or something is left beside it.
     ///
     /// # Errors
     ///
     /// It could not be written or named, or was saved before. What had the name before has it
     /// still.
-    pub fn save(&self, content: &[u8]) -> Result<Option<String>, FileError> {
+    pub fn save(&self, content: &[u8]) -> Result<Vec<String>, FileError> {
         if self.saved.swap(true, Ordering::SeqCst) {
             return Err(FileError::Sealed {
                 role: self.role,
@@ -120,10 +120,10 @@ impl NewFile {
         // What has come to its name meanwhile may be the copy itself, by a name that the file system
         // takes for the same.
         let Some(staging) = &self.staging else {
-            return Ok(None);
+            return Ok(Vec::new());
         };
-        let warning = staging.put_in_free_place(self.file.as_fd())?;
-        Ok(warning.map(|warning| self.line(warning)))
+        let warnings = staging.put_in_free_place(self.file.as_fd())?;
+        Ok(warnings.iter().map(|warning| self.line(warning)).collect())
     }
 }
 

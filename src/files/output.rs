@@ -259,8 +259,8 @@ impl OutputFile {
             if synced == Synced::Unsupported {
                 warnings.push(self.line("its file system cannot make it durable"));
             }
-            let warning = staging.put_in_place(self.file.as_fd())?;
-            warnings.extend(warning.map(|warning| self.line(warning)));
+            let more = staging.put_in_place(self.file.as_fd())?;
+            warnings.extend(more.iter().map(|warning| self.line(warning)));
         }
         Ok(warnings)
     }

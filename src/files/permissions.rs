@@ -89,8 +89,12 @@ pub(super) fn keep(
     fchmod_to(file, mode)?;
     let now = fstat(file)?.st_mode & 0o777;
     if now != mode {
+        let access = match now & !mode {
+            0 => "with less access",
+            _ => "which its file system gives to files",
+        };
         notes.push(format!(
-            "its mode {mode:03o} cannot be kept; it will be {now:03o}, with less access"
+            "its mode {mode:03o} cannot be kept; it will be {now:03o}, {access}"
         ));
     }
     Ok((notes, lists))

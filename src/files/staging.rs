@@ -46,6 +46,8 @@ pub(super) struct Staging {
     /// What the file system does with another name for a file.
     links: Links,
     placed: AtomicBool,
+    /// Whether a name that something had for a moment could not be taken away again.
+    keeps_names: AtomicBool,
     /// Whose the file is when it is made.
     user: Uid,
     /// What cannot be kept of the file that is replaced.
@@ -91,6 +93,7 @@ impl Staging {
                 temporary,
                 links,
                 placed: AtomicBool::new(false),
+                keeps_names: AtomicBool::new(false),
                 user,
                 lost: Vec::new(),
                 lists: Lists::None,
@@ -231,13 +234,13 @@ fn try_another_name(
     }
     let another = second_name(temporary);
     let moment = link_for_a_moment(place, OsStr::new(temporary), &another, file);
-    match moment.removed {
-        Err(errno) if moment.was_given && errno != Errno::NOENT => {
+    match moment.left() {
+        Some(errno) => {
             // There is nobody left to tell of this one.
             let _ = unlink(place, temporary);
             Err(Trouble::Remove(another, errno))
         }
-        _ => Ok(moment.links()),
+        None => Ok(moment.links()),
     }
 }
 
@@ -300,7 +303,8 @@ fn try_a_name(
         return Ok(None);
     };
     let before = names(file.as_fd());
-    if link_once(place, file.as_fd(), OsStr::new(temporary)).is_err() {
+    let name = OsStr::new(temporary);
+    if link_once(file.as_fd(), || link(place, file.as_fd(), name)).is_err() {
         return Ok(None);
     }
     let links = match is_one_more(before, names(file.as_fd())) {

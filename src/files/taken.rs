@@ -117,10 +117,12 @@ impl Taken {
         }
     }
 
-    /// Takes from `file`, which is to replace it and was made by `user`, what it does not allow.
-    pub(super) fn restrict(self, file: BorrowedFd<'_>, user: Uid) -> Result<(), Errno> {
+    /// Takes from `file`, which is to replace it and was made by `user`, what it does not allow. Returns
+    /// its mode if that allows more all the same: some file systems take a mode, and keep the one that
+    /// they give to all files.
+    pub(super) fn restrict(self, file: BorrowedFd<'_>, user: Uid) -> Result<Option<u32>, Errno> {
         let kept = match self {
-            Self::AsBefore => return Ok(()),
+            Self::AsBefore => return Ok(None),
             Self::Changed { allows } => allows,
             Self::Touched | Self::GivenAway | Self::ByAnother { .. } | Self::Doubtful => OWNER,
         };
@@ -134,38 +136,51 @@ impl Taken {
             fchown(file, Some(user), None)?;
             now = fstat(file)?;
         }
-        fchmod_to(file, now.st_mode & 0o777 & kept)
+        fchmod_to(file, now.st_mode & 0o777 & kept)?;
+        let mode = fstat(file)?.st_mode & 0o777;
+        Ok((mode & !kept != 0).then_some(mode))
     }
 
-    /// What the user should know of it.
-    pub(super) fn warning(self) -> Option<&'static str> {
-        match self {
-            Self::AsBefore => None,
-            Self::Changed { .. } => Some(
-                "the permissions of the old file were changed during the run; the new one allows \
-                 only what the old one allowed before and after that",
+    /// What the user should know of it, and of a new file whose mode allows more all the same.
+    pub(super) fn warning(self, excess: Option<u32>) -> Option<String> {
+        let (what, allowed) = self.words()?;
+        Some(match excess {
+            None => format!("{what}; {allowed}"),
+            Some(mode) => format!(
+                "{what}; the new one was to allow less, but its file system leaves its mode at {mode:03o}"
             ),
-            Self::Touched => Some(
-                "the old file was changed during the run, perhaps in what it allows; only the owner \
-                 may use the new one",
+        })
+    }
+
+    /// What has happened, and what the new file allows because of it.
+    fn words(self) -> Option<(&'static str, &'static str)> {
+        Some(match self {
+            Self::AsBefore => return None,
+            Self::Changed { .. } => (
+                "the permissions of the old file were changed during the run",
+                "the new one allows only what the old one allowed before and after that",
             ),
-            Self::GivenAway => Some(
-                "the owner or group of the old file was changed during the run; the new one belongs \
-                 to the user who ran vmm, and only to that user",
+            Self::Touched => (
+                "the old file was changed during the run, perhaps in what it allows",
+                "only the owner may use the new one",
             ),
-            Self::ByAnother { had: false } => Some(
-                "a file that had come to its name during the run was replaced; only the user who ran \
-                 vmm may use the new one",
+            Self::GivenAway => (
+                "the owner or group of the old file was changed during the run",
+                "the new one belongs to the user who ran vmm, and only to that user",
             ),
-            Self::ByAnother { had: true } => Some(
-                "the old file had been exchanged for another one during the run, which was \
-                 replaced; only the user who ran vmm may use the new one",
+            Self::ByAnother { had: false } => (
+                "a file that had come to its name during the run was replaced",
+                "only the user who ran vmm may use the new one",
             ),
-            Self::Doubtful => Some(
-                "the old file was changed during the run, or perhaps exchanged for another one; only \
-                 the user who ran vmm may use the new one",
+            Self::ByAnother { had: true } => (
+                "the old file had been exchanged for another one during the run, which was replaced",
+                "only the user who ran vmm may use the new one",
             ),
-        }
+            Self::Doubtful => (
+                "the old file was changed during the run, or perhaps exchanged for another one",
+                "only the user who ran vmm may use the new one",
+            ),
+        })
     }
 }
 

@@ -134,8 +134,8 @@ fn tell_stats(
         Some(OutputFormat::Json) => console.line(&stats.to_object()),
         None => {}
     }
-    match file.map_or(Ok(None), |file| file.save(stats.to_json().as_bytes())) {
-        Ok(warning) => warning.iter().for_each(|line| console.warn(line)),
+    match file.map_or(Ok(Vec::new()), |file| file.save(stats.to_json().as_bytes())) {
+        Ok(warnings) => warnings.iter().for_each(|line| console.warn(line)),
         Err(error) => console.warn(&error.to_string()),
     }
 }
