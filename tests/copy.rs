@@ -11,7 +11,7 @@ use std::process::Command;
 use common::elf::flatten;
 use common::files::{assert_same, assert_same_large, random};
 use common::process::binary;
-use common::{Files, Finished, GUEST, Vmm, needs_kvm, skip, test};
+use common::{Files, Finished, GUEST, Vmm, needs_kvm, skip, strace_is_usable, test};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 fn main() -> std::process::ExitCode {
@@ -332,6 +332,81 @@ fn a_file_that_comes_to_the_name_meanwhile_is_replaced_and_nobody_gets_more() {
         assert_eq!(mode(&files.output()), 0o600);
         files.assert_copied();
     }
+}
+
+/// Without /proc a file has a hidden name from the start. The kernel answers as NFS does, which does not
+/// look at a name before something is renamed to it.
+#[test]
+fn a_file_that_comes_to_the_name_is_found_where_no_renaming_says_that_it_is_there() {
+    needs_kvm!();
+    if !strace_is_usable() {
+        return;
+    }
+    let unshare = Vmm::of("unshare".as_ref()).args(&["--mount", "true"]);
+    if unshare.run().code() != Some(0) {
+        return skip("/proc cannot be hidden here");
+    }
+    let hidden = "mount --make-rprivate / && mount -t tmpfs none /proc && exec \"$@\"";
+    let files = Files::random(3_000_000);
+    let stats = files.path("stats");
+    let running = Vmm::of("strace".as_ref())
+        .args(&["-D", "-f", "-qq", "-o", "/dev/null"])
+        .args(&[
+            "-e",
+            "trace=renameat2",
+            "-e",
+            "inject=renameat2:error=EINVAL",
+        ])
+        .args(&["unshare", "--mount", "sh", "-c", hidden, "sh"])
+        .arg(binary())
+        .args(&[
+            "--no-sandbox",
+            "-p100",
+            "--queue-depth=1",
+            "--request-size=512",
+        ])
+        .arg("--stats-file")
+        .arg(&stats)
+        .arg(files.input())
+        .arg(files.output())
+        .start();
+    running.wait_for_guest();
+    for path in [&stats, &files.output()] {
+        fs::write(path, "private").unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    assert!(!running.has_ended());
+    let finished = running.finish();
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    for told in [
+        "a file that had come to its name during the run was replaced",
+        "something has come to its name, and is left there",
+    ] {
+        assert!(finished.stderr.contains(told), "{finished:?}");
+    }
+    assert_same_large(&files.input(), &files.output());
+    assert_eq!(fs::metadata(files.output()).unwrap().mode() & 0o777, 0o600);
+    assert_eq!(fs::read(&stats).unwrap(), b"private");
+    // Neither has another name left.
+    assert_eq!(fs::read_dir(files.folder()).unwrap().count(), 3);
+}
+
+/// The sandbox lets it be found out that no list of access came to the old file.
+#[test]
+fn an_old_file_that_is_written_to_meanwhile_is_replaced_by_one_with_its_permissions() {
+    needs_kvm!();
+    let files = Files::random(3_000_000).with_old_output(b"old");
+    fs::set_permissions(files.output(), fs::Permissions::from_mode(0o640)).unwrap();
+    let slow = ["-p100", "--queue-depth=1", "--request-size=512"];
+    let running = files.vmm().args(&slow).start();
+    running.wait_for_guest();
+    fs::write(files.output(), "as a log is").unwrap();
+    assert!(!running.has_ended());
+    let finished = running.finish();
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    assert_eq!(finished.stderr, "", "{finished:?}");
+    assert_eq!(fs::metadata(files.output()).unwrap().mode() & 0o777, 0o640);
+    files.assert_copied();
 }
 
 #[test]

@@ -14,6 +14,7 @@ use common::loop_device::{Loop, Mounted, claim, make_ext4};
 use common::memory_device::MemoryDevice;
 use common::process::binary;
 use common::{Files, Finished, Vmm, leave_out, needs_kvm, random, skip, test};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
 
 fn main() -> std::process::ExitCode {
@@ -321,6 +322,44 @@ fn a_device_over_a_swap_file_is_refused_where_the_path_of_that_leads_elsewhere()
     drop(mounted);
     drop(swap);
     Vmm::copying(&files.input(), device.path()).succeed();
+}
+
+#[test]
+fn a_device_over_swap_space_is_refused_whatever_has_the_name_of_that() {
+    needs_kvm!();
+    let files = sparse(2 * MIB);
+    let [below, beside] = ["below", "beside"].map(|name| backing(files.path(name), 4 * MIB));
+    let (Some(device), Some(another)) = (Loop::over(&below), Loop::over(&beside)) else {
+        return;
+    };
+    let Some(output) = Loop::over(device.path()) else {
+        return;
+    };
+    let hidden = "mount --make-rprivate / && mount --bind \"$1\" \"$2\" && shift 2 && exec \"$@\"";
+    let assert_refused = |hiding: &Path| {
+        let unshare = Vmm::of(Path::new("unshare")).args(&["--mount", "sh", "-c", hidden, "sh"]);
+        let vmm = unshare.arg(hiding).arg(device.path()).arg(binary());
+        let finished = vmm.arg(files.input()).arg(output.path()).run();
+        finished.assert_failed(3, "unmount it, or stop what uses it, or give --force");
+    };
+    let Some(swap) = Swap::on(device.path()) else {
+        return;
+    };
+    for hiding in [Path::new("/dev/null"), another.path()] {
+        assert_refused(hiding);
+    }
+    drop(swap);
+    // Turned on by a name that sysfs does not know.
+    let node = files.path("node");
+    let number = std::fs::metadata(device.path()).unwrap().rdev();
+    let mode = Mode::RUSR | Mode::WUSR;
+    mknodat(CWD, &node, FileType::BlockDevice, mode, number).unwrap();
+    let Some(swap) = Swap::on(&node) else {
+        return;
+    };
+    assert_refused(Path::new("/dev/null"));
+    drop(swap);
+    Vmm::copying(&files.input(), output.path()).succeed();
 }
 
 #[test]

@@ -270,20 +270,6 @@ pub enum FileError {
         most: u64,
     },
 
-    /// The output's length was given too late.
-    #[error(
-        "cannot make the output {} {length} bytes long: {written} bytes of it are written already",
-        quote_path(path)
-    )]
-    LengthTooLate {
-        /// The output.
-        path: PathBuf,
-        /// How long it was to be, in bytes.
-        length: u64,
-        /// How many bytes had been written or declared zero.
-        written: u64,
-    },
-
     /// The output could not be cut to its length.
     #[error(
         "cannot make the output {} {length} bytes long: {}{}",
@@ -363,7 +349,7 @@ pub enum FileError {
         "cannot put the {role} {} in place: {}{}",
         quote_path(path),
         reason(source),
-        place_hint(source, left.as_deref())
+        place_hint(source, left.as_deref(), second.as_deref())
     )]
     Place {
         /// Which file.
@@ -372,6 +358,8 @@ pub enum FileError {
         path: PathBuf,
         /// A name that it has instead, and that cannot be taken from it.
         left: Option<PathBuf>,
+        /// A second name of what has its name, which cannot be taken from that.
+        second: Option<PathBuf>,
         /// The system's reason.
         source: io::Error,
     },

@@ -64,8 +64,9 @@ pub(super) fn space_hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// Why a complete file could not get its name, and where it is if it has another one.
-pub(super) fn place_hint(error: &io::Error, left: Option<&Path>) -> String {
+/// Why a complete file could not get its name, where it is if it has another one, and what else is there:
+/// a second name of what has its name.
+pub(super) fn place_hint(error: &io::Error, left: Option<&Path>, second: Option<&Path>) -> String {
     let left = left.map_or_else(String::new, |left| {
         let left = quote_path(left);
         format!(
@@ -73,7 +74,14 @@ pub(super) fn place_hint(error: &io::Error, left: Option<&Path>) -> String {
              -ia, if it has become append-only or immutable), give it its name (mv) or remove it"
         )
     });
-    format!("{}{left}", why_not_placed(error))
+    let second = second.map_or_else(String::new, |second| {
+        format!(
+            "; {}, a second name of the file that has its name, is to be removed as well once the folder \
+             allows that",
+            quote_path(second)
+        )
+    });
+    format!("{}{left}{second}", why_not_placed(error))
 }
 
 fn why_not_placed(error: &io::Error) -> &'static str {
@@ -117,13 +125,23 @@ mod tests {
             (folder_hint(&error(libc::ENOSPC)), "make room"),
             (space_hint(&error(libc::EDQUOT)), "make room"),
             (space_hint(&error(libc::EFBIG)), "ulimit -f"),
-            (&place_hint(&missing, None), "is gone"),
-            (&place_hint(&error(libc::EISDIR), None), "a directory"),
-            (&place_hint(&missing, Some(Path::new("a/.b"))), "is in a/.b"),
+            (&place_hint(&missing, None, None), "is gone"),
+            (&place_hint(&error(libc::EISDIR), None, None), "a directory"),
+            (
+                &place_hint(&missing, Some(Path::new("a/.b")), None),
+                "is in a/.b",
+            ),
+            (
+                &place_hint(&denied, None, Some(Path::new("a/.b~"))),
+                "; a/.b~, a second name of the file",
+            ),
             (forgotten_hint(true), "too many scattered pieces"),
             (wanted(Role::Input), "block device"),
             (wanted(Role::Output), "/dev/null"),
-            (&place_hint(&denied, Some(Path::new("b"))), "chattr -ia"),
+            (
+                &place_hint(&denied, Some(Path::new("b")), None),
+                "chattr -ia",
+            ),
         ] {
             assert!(hint.contains(part), "{hint} does not say {part}");
         }
@@ -134,7 +152,7 @@ mod tests {
         let broken = io::Error::from_raw_os_error(libc::EIO);
         assert_eq!(open_hint(Role::Input, &broken), "");
         assert_eq!(folder_hint(&broken), "");
-        assert_eq!(place_hint(&broken, None), "");
+        assert_eq!(place_hint(&broken, None, None), "");
         assert_eq!(forgotten_hint(false), "");
     }
 }

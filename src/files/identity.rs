@@ -86,6 +86,18 @@ pub struct Known<'a> {
     pub(super) entry: Option<(Identity, &'a OsStr)>,
 }
 
+impl<'a> Known<'a> {
+    /// A file that is open as `file` and written in place.
+    pub(super) fn in_place(role: Role, path: &'a Path, file: impl AsFd) -> Self {
+        Self {
+            role,
+            path,
+            identity: fstat(file).ok().as_ref().map(Identity::of),
+            entry: None,
+        }
+    }
+}
+
 impl Known<'_> {
     /// Whether this file, which is written, is another one than all `others`, and shares no bytes
     /// with them.

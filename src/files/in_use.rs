@@ -1,19 +1,17 @@
-//! Whether the system uses a file as swap space, and whether somebody uses a block device by way of
-//! another one. To open a device for oneself alone (O_EXCL, open(2)) tells of its file systems, swap
+//! Whether somebody uses a block device by way of another one. To open a device for oneself alone (O_EXCL, open(2)) tells of its file systems, swap
 //! space and volumes; it does not tell of those on a loop device that lies on it, since a loop device
 //! does not claim what it lies on.
 
-use std::ffi::OsString;
 use std::fs;
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::identity::Identity;
 use super::layers::{Layers, folder_of, node_in, number};
 use super::loop_device;
+use super::swap::Swaps;
 use super::system::{open, statat};
 
 /// Whether a file system or swap space in use has bytes in common with the device with this number, or a
@@ -21,14 +19,15 @@ use super::system::{open, statat};
 /// device lies on, or that lies in the same place as this one. What cannot be found out is taken for no.
 pub(super) fn is_in_use(device: u64) -> bool {
     let layers = Layers::of(Identity::of_block_device(device));
+    let swaps = Swaps::now();
     // A device in use may have no name in /dev, as in a container.
     let mut used = mounted()
         .into_iter()
         .chain(btrfs_devices())
-        .chain(swap_devices())
-        .chain(devices_over_swap_files());
+        .chain(swaps.devices())
+        .chain(devices_over_files_of(&swaps));
     used.any(|node| layers.share_with(Identity::of_block_device(node)))
-        || swap_files().any(|file| layers.lie_on(&file))
+        || swaps.files().any(|file| layers.lie_on(&file))
         || is_claimed(&layers, device)
 }
 
@@ -55,29 +54,11 @@ fn btrfs_devices() -> impl Iterator<Item = u64> {
         .filter_map(|device| node_in(&device.path()))
 }
 
-/// The devices that the system swaps to.
-fn swap_devices() -> impl Iterator<Item = u64> {
-    swaps().into_iter().filter_map(|swap| {
-        let below = swap
-            .path
-            .strip_prefix("/dev")
-            .ok()
-            .filter(|_| !swap.is_file)?;
-        let named = statat(CWD, &swap.path, AtFlags::empty()).ok();
-        let named = named.and_then(|found| Identity::of(&found).block_device());
-        // In a container it may have no name, or its name may lead to something else.
-        named.or_else(|| {
-            let name = below.to_string_lossy().replace('/', "!");
-            node_in(&Path::new("/sys/class/block").join(name))
-        })
-    })
-}
-
 /// The loop devices over files that the system swaps to, by the paths of both: where another file system
 /// is mounted over such a file, its path does not lead to it. Two files that have one path in two mount
 /// namespaces are taken for one.
-fn devices_over_swap_files() -> impl Iterator<Item = u64> {
-    let files: Vec<_> = swaps().into_iter().filter(|swap| swap.is_file).collect();
+fn devices_over_files_of(swaps: &Swaps) -> impl Iterator<Item = u64> {
+    let files: Vec<_> = swaps.file_paths().collect();
     // Most systems swap to no file, and then no device need be looked at.
     let devices = match files.is_empty() {
         true => Vec::new(),
@@ -85,7 +66,7 @@ fn devices_over_swap_files() -> impl Iterator<Item = u64> {
     };
     let lies_on_one = move |device: &Device| {
         let below = device.folder.as_deref().and_then(loop_device::backing_path);
-        below.is_some_and(|path| files.iter().any(|swap| swap.path == path))
+        below.is_some_and(|path| files.contains(&path.as_path()))
     };
     let devices = devices.into_iter().filter(lies_on_one);
     devices.map(|device| device.number)
@@ -196,70 +177,9 @@ fn disk_of(node: u64) -> Option<PathBuf> {
     }
 }
 
-/// Whether the system swaps to this file.
-pub(super) fn is_swap_file(file: &Stat) -> bool {
-    swap_files().any(|other| other == Identity::of(file))
-}
-
-/// The files that the system swaps to.
-fn swap_files() -> impl Iterator<Item = Identity> {
-    let files = swaps().into_iter().filter(|swap| swap.is_file);
-    let found = files.filter_map(|swap| statat(CWD, &swap.path, AtFlags::empty()).ok());
-    found.map(|file| Identity::of(&file))
-}
-
-/// A file or device that the system swaps to.
-struct Swap {
-    path: PathBuf,
-    is_file: bool,
-}
-
-/// All that the system swaps to (proc_swaps(5)).
-fn swaps() -> Vec<Swap> {
-    let swaps = fs::read("/proc/swaps").unwrap_or_default();
-    // The first line says what is in the others.
-    let lines = swaps.split(|&byte| byte == b'\n').skip(1);
-    let swap = |line: &[u8]| {
-        let mut fields = line.split(u8::is_ascii_whitespace);
-        let path = unescape(fields.next()?).into();
-        let kind = fields.find(|field| !field.is_empty())?;
-        let is_file = kind == b"file";
-        Some(Swap { path, is_file })
-    };
-    lines.filter_map(swap).collect()
-}
-
-/// The path that a file of /proc gives, which stands for white space and backslashes by a backslash and
-/// three octal digits.
-fn unescape(mut escaped: &[u8]) -> OsString {
-    let mut path = Vec::with_capacity(escaped.len());
-    while let Some((&first, mut rest)) = escaped.split_first() {
-        let mut byte = first;
-        if let (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', ..]) = (first, rest) {
-            byte = (a - b'0') << 6 | (b - b'0') << 3 | (c - b'0');
-            rest = &rest[3..];
-        }
-        path.push(byte);
-        escaped = rest;
-    }
-    OsString::from_vec(path)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn paths_of_proc_have_their_own_characters_again() {
-        for (escaped, path) in [
-            (&b"/swap"[..], &b"/swap"[..]),
-            (br"/a\040b\011c\012d\134040", b"/a b\tc\nd\\040"),
-            (b"/\xff\\400\\08", b"/\xff\\400\\08"),
-            (b"\\", b"\\"),
-        ] {
-            assert_eq!(unescape(escaped).into_vec(), path);
-        }
-    }
 
     #[test]
     fn names_of_devices_in_folders_become_paths() {

@@ -6,8 +6,8 @@
 //! - [`InputFile`] and [`OutputFile`] are the disks' backends, [`NewFile`] is a small file,
 //! - `open` opens what is read, [`check_distinct`] compares it with what is written,
 //! - `target` and `place` find out where an output path leads, `staging` makes the file that goes
-//!   there, `permissions` and `acl` give it what the old file had; `layers`, `loop_device` and
-//!   `kernel_made` tell devices and folders apart where nothing may be written,
+//!   there, `permissions`, `acl` and `lists` give it what the old file had; `in_use`, `swap`, `layers`,
+//!   `loop_device` and `kernel_made` tell devices and folders apart where nothing may be written,
 //! - `descriptor`, `vectored` and `zeros` move the bytes, `coverage` remembers which were written,
 //! - `extents` finds the holes of what is read, `zeroing` makes some in what is written,
 //! - `device` asks block devices what they are,
@@ -26,6 +26,7 @@ mod in_use;
 mod input;
 mod kernel_made;
 mod layers;
+mod lists;
 mod loop_device;
 mod new_file;
 mod open;
@@ -34,6 +35,7 @@ mod permissions;
 mod place;
 mod probe;
 mod staging;
+mod swap;
 mod sync;
 mod system;
 mod taken;
@@ -50,5 +52,5 @@ pub use new_file::NewFile;
 pub use open::{ImageFile, open_image};
 pub use output::{OutputFile, OutputOptions};
 pub use probe::{FolderProbe, probe_folder};
-pub use staging::WhyNamed;
+pub use staging::{Placing, WhyNamed};
 pub use zeros::padded_length;

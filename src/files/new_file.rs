@@ -2,9 +2,9 @@
 //! file that takes its name when it is complete; what it replaces is never cut short. A device such
 //! as /dev/null is written in place. A FIFO or a terminal is refused: nobody may be there to read.
 //!
-//! System calls after [`NewFile::create`]: `write`, `fstat`, `fchmod`, `fchown`, `linkat`, `renameat`,
-//! `renameat2` and `unlinkat`, relative to descriptors that are open, in [`NewFile::save`]; `unlinkat` and `close`
-//! when it is dropped.
+//! System calls after [`NewFile::create`]: `write`, `fstat`, `fchmod`, `fchown`, `fgetxattr`, `flistxattr`,
+//! `linkat`, `renameat`, `renameat2` and `unlinkat`, relative to descriptors that are open, in
+//! [`NewFile::save`]; `unlinkat` and `close` when it is dropped.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,11 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::io::write;
 
 use super::error::{FileError, Role};
-use super::identity::{Identity, Known};
-use super::staging::{Naming, Staging};
-use super::system::fstat;
+use super::identity::Known;
+use super::staging::{Naming, Placing, Staging};
 use super::target::{Target, find};
-use crate::quote::quote_path;
 use crate::storage::Cancel;
 
 /// A file that does not have its name yet.
@@ -61,13 +59,11 @@ impl NewFile {
         })
     }
 
-    /// The folder in which [`save`](Self::save) gives the file its name, for a sandbox that must
-    /// allow this. None for a device.
+    /// What [`save`](Self::save) takes to give the file its name. None for a device.
     #[must_use]
-    pub fn folder(&self) -> Option<BorrowedFd<'_>> {
-        self.staging
-            .as_ref()
-            .map(|staging| staging.place().folder.as_fd())
+    pub fn placing(&self) -> Option<Placing<'_>> {
+        let staging = self.staging.as_ref()?;
+        Some(staging.placing(self.file.as_fd()))
     }
 
     /// Lines for the user: what a killed run can leave, and what is not as it was.
@@ -79,7 +75,7 @@ impl NewFile {
     }
 
     fn line(&self, note: &str) -> String {
-        format!("{} {}: {note}", self.role, quote_path(&self.path))
+        self.role.line(&self.path, note)
     }
 
     /// What else must not be this file.
@@ -87,23 +83,18 @@ impl NewFile {
     pub fn known(&self) -> Known<'_> {
         match &self.staging {
             Some(staging) => staging.place().known(),
-            None => Known {
-                role: self.role,
-                path: &self.path,
-                identity: fstat(&self.file).ok().as_ref().map(Identity::of),
-                entry: None,
-            },
+            None => Known::in_place(self.role, &self.path, &self.file),
         }
     }
 
-    /// Writes the whole content and gives the file its name. To be called once. Returns a warning if
-    /// what is replaced was changed meanwhile.
+    /// Writes the whole content and gives the file its name. To be called once. Returns warnings if
+    /// what is replaced was changed meanwhile, or something is left beside it.
     ///
     /// # Errors
     ///
     /// It could not be written or named, or was saved before. What had the name before has it
     /// still.
-    pub fn save(&self, content: &[u8]) -> Result<Option<String>, FileError> {
+    pub fn save(&self, content: &[u8]) -> Result<Vec<String>, FileError> {
         if self.saved.swap(true, Ordering::SeqCst) {
             return Err(FileError::Sealed {
                 role: self.role,
@@ -129,10 +120,10 @@ impl NewFile {
         // What has come to its name meanwhile may be the copy itself, by a name that the file system
         // takes for the same.
         let Some(staging) = &self.staging else {
-            return Ok(None);
+            return Ok(Vec::new());
         };
-        let warning = staging.put_in_free_place(self.file.as_fd())?;
-        Ok(warning.map(|warning| self.line(warning)))
+        let warnings = staging.put_in_free_place(self.file.as_fd())?;
+        Ok(warnings.iter().map(|warning| self.line(warning)).collect())
     }
 }
 

@@ -7,9 +7,10 @@
 //!
 //! System calls after [`OutputFile::create`]: `preadv`, `pwritev` and `fallocate` for the disk, and
 //! `fdatasync` for its flush if durability was asked for; `close`, `fsync`, `fstat`, `lseek`, `ftruncate`,
-//! `fchmod`, `fchown`, `linkat`, `renameat`, `renameat2` and `unlinkat`, all relative to descriptors that are
-//! open, in [`OutputFile::commit`]; `unlinkat` and `close` when it is dropped. The program must ignore
-//! SIGXFSZ: otherwise a limit of the file size kills the process instead of failing the write.
+//! `fchmod`, `fchown`, `fgetxattr`, `flistxattr`, `linkat`, `renameat`, `renameat2` and `unlinkat`, all
+//! relative to descriptors that are open, in [`OutputFile::commit`]; `unlinkat` and `close` when it is
+//! dropped. The program must ignore SIGXFSZ: otherwise a limit of the file size kills the process instead
+//! of failing the write.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -24,13 +25,11 @@ use super::coverage::Coverage;
 use super::descriptor::Descriptor;
 use super::device;
 use super::error::{FileError, Role};
-use super::identity::{Identity, Known};
+use super::identity::Known;
 use super::input::InputFile;
-use super::staging::{Naming, Staging};
+use super::staging::{Naming, Placing, Staging};
 use super::sync::{Synced, sync_all};
-use super::system::fstat;
 use super::target::{Target, find};
-use crate::quote::quote_path;
 use crate::reason::reason;
 
 mod disk;
@@ -193,13 +192,11 @@ impl OutputFile {
         self.covered.load(Ordering::Relaxed).min(self.length())
     }
 
-    /// The folder in which [`commit`](Self::commit) gives the output its name, for a sandbox that
-    /// must allow this and nothing else. None for a device.
+    /// What [`commit`](Self::commit) takes to give the file its name. None for a device.
     #[must_use]
-    pub fn folder(&self) -> Option<BorrowedFd<'_>> {
-        self.staging
-            .as_ref()
-            .map(|staging| staging.place().folder.as_fd())
+    pub fn placing(&self) -> Option<Placing<'_>> {
+        let staging = self.staging.as_ref()?;
+        Some(staging.placing(self.file.as_fd()))
     }
 
     /// Lines for the user: what was asked for and is not so, and what a killed run can leave.
@@ -220,12 +217,7 @@ impl OutputFile {
     pub fn known(&self) -> Known<'_> {
         match &self.staging {
             Some(staging) => staging.place().known(),
-            None => Known {
-                role: Role::Output,
-                path: &self.path,
-                identity: fstat(&self.file).ok().as_ref().map(Identity::of),
-                entry: None,
-            },
+            None => Known::in_place(Role::Output, &self.path, &self.file),
         }
     }
 
@@ -267,8 +259,8 @@ impl OutputFile {
             if synced == Synced::Unsupported {
                 warnings.push(self.line("its file system cannot make it durable"));
             }
-            let warning = staging.put_in_place(self.file.as_fd())?;
-            warnings.extend(warning.map(|warning| self.line(warning)));
+            let more = staging.put_in_place(self.file.as_fd())?;
+            warnings.extend(more.iter().map(|warning| self.line(warning)));
         }
         Ok(warnings)
     }
@@ -302,7 +294,7 @@ impl OutputFile {
     }
 
     fn line(&self, note: &str) -> String {
-        format!("output {}: {note}", quote_path(&self.path))
+        Role::Output.line(&self.path, note)
     }
 
     fn check_complete(&self) -> Result<(), FileError> {

@@ -13,6 +13,7 @@ use rustix::fs::{Gid, Mode, Stat, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::acl::{self, Acl};
+use super::lists::{Lists, is_list};
 use super::open::descriptor_path;
 use super::place::Place;
 use super::sync::is_unsupported;
@@ -23,13 +24,14 @@ use crate::quote::escape_bytes;
 use crate::reason::reason;
 
 /// The most that the kernel returns for one value, or for the list of names, in bytes.
-const LARGEST_VALUE: usize = 64 * 1024;
+pub(super) const LARGEST_VALUE: usize = 64 * 1024;
 
 /// Attributes that belong to a content and not to a file.
-const OF_THE_CONTENT: [&[u8]; 3] = [b"security.capability", b"security.ima", b"security.evm"];
+pub(super) const OF_THE_CONTENT: [&[u8]; 3] =
+    [b"security.capability", b"security.ima", b"security.evm"];
 
 /// Gives `file`, which is new, empty and private, what `existing` has, which is at `place`;
-/// returns what the user should know, and whether that has an access control list or may have one.
+/// returns what the user should know, and who else may use that one.
 ///
 /// # Errors
 ///
@@ -38,15 +40,19 @@ pub(super) fn keep(
     file: BorrowedFd<'_>,
     place: &Place,
     existing: &Stat,
-) -> io::Result<(Vec<String>, bool)> {
+) -> io::Result<(Vec<String>, Lists)> {
     let mut notes = Vec::new();
     // A folder's default list has given the file one, which the mode would bring to life.
     remove_acl(file)?;
     let old = OldFile::at(place);
+    // Before they are copied, so that what changes meanwhile is found out in the end.
+    let lists = match old.may_have_lists() {
+        true => Lists::of(place, existing),
+        false => Lists::None,
+    };
     // First, since it takes permission to write the file.
     old.copy_attributes(file, &mut notes);
     let mut acl = old.acl();
-    let has_list = !matches!(acl, OldAcl::None);
     let mode = existing.st_mode & 0o777;
     if existing.st_mode & 0o6000 != 0 {
         notes.push("its set-user-ID and set-group-ID bits are not kept".into());
@@ -63,7 +69,7 @@ pub(super) fn keep(
         OldAcl::Known(list) => {
             match fsetxattr(file, acl::ATTRIBUTE, list.value(), XattrFlags::empty()) {
                 // This has set the mode as well.
-                Ok(()) => return Ok((notes, has_list)),
+                Ok(()) => return Ok((notes, lists)),
                 Err(errno) => {
                     notes.push(format!(
                         "its access control list cannot be kept ({}); whom it names gets no access",
@@ -83,11 +89,15 @@ pub(super) fn keep(
     fchmod_to(file, mode)?;
     let now = fstat(file)?.st_mode & 0o777;
     if now != mode {
+        let access = match now & !mode {
+            0 => "with less access",
+            _ => "which its file system gives to files",
+        };
         notes.push(format!(
-            "its mode {mode:03o} cannot be kept; it will be {now:03o}, with less access"
+            "its mode {mode:03o} cannot be kept; it will be {now:03o}, {access}"
         ));
     }
-    Ok((notes, has_list))
+    Ok((notes, lists))
 }
 
 /// The access control list of the old file.
@@ -191,6 +201,25 @@ impl OldFile {
         }
     }
 
+    /// Whether its file system has access control lists, of this kind or of another. Where it has none the
+    /// file is not held open, since some, such as SMB, replace no file that is open.
+    fn may_have_lists(&self) -> bool {
+        match self.attribute(acl::ATTRIBUTE.as_bytes()) {
+            Err(errno) if is_unsupported(errno) => self
+                .names()
+                .is_ok_and(|names| names.split(|byte| *byte == 0).any(is_list)),
+            _ => true,
+        }
+    }
+
+    /// The names of its attributes, each with a zero behind it.
+    fn names(&self) -> Result<Vec<u8>, Errno> {
+        let mut names = vec![0; LARGEST_VALUE];
+        let size = llistxattr(&self.path, &mut names[..])?;
+        names.truncate(size);
+        Ok(names)
+    }
+
     fn attribute(&self, name: &[u8]) -> Result<Vec<u8>, Errno> {
         let mut value = vec![0; LARGEST_VALUE];
         let size = lgetxattr(&self.path, name, &mut value[..])?;
@@ -200,9 +229,8 @@ impl OldFile {
 
     /// Copies all attributes but those that are dealt with apart.
     fn copy_attributes(&self, file: BorrowedFd<'_>, notes: &mut Vec<String>) {
-        let mut names = vec![0; LARGEST_VALUE];
-        match llistxattr(&self.path, &mut names[..]) {
-            Ok(size) => names.truncate(size),
+        let names = match self.names() {
+            Ok(names) => names,
             Err(errno) if is_unsupported(errno) => return,
             Err(errno) => {
                 notes.push(format!(
@@ -211,7 +239,7 @@ impl OldFile {
                 ));
                 return;
             }
-        }
+        };
         for name in names
             .split(|byte| *byte == 0)
             .filter(|name| !name.is_empty())

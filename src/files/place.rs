@@ -13,9 +13,9 @@ use rustix::io::Errno;
 
 use super::error::{FileError, Role};
 use super::identity::{Identity, Known};
-use super::in_use::is_swap_file;
 use super::kernel_made::is_kernel_made;
 use super::open::open_failed;
+use super::swap::Swaps;
 use super::system::{accessat, fstat, open, openat, readlinkat, statx};
 use super::target::wrong_kind;
 
@@ -219,7 +219,7 @@ fn check_replaceable(place: &Place, existing: &Stat) -> Result<OwnedFd, FileErro
             "only its owner may replace it in that folder; choose another",
         );
     }
-    if is_swap_file(existing) {
+    if Swaps::now().have_file(existing) {
         return refused(
             Errno::BUSY,
             "it is swap space in use; end that (swapoff) or choose another path",

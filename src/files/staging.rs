@@ -12,6 +12,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use super::error::FileError;
+use super::lists::Lists;
 use super::permissions;
 use super::place::Place;
 use super::system::{fstat, linkat, openat, statat, unlinkat};
@@ -19,9 +20,11 @@ use crate::quote::quote_path;
 
 mod links;
 mod naming;
+mod trouble;
 
 use links::{Links, is_one_more, link_for_a_moment, names};
 use naming::link_once;
+use trouble::Trouble;
 
 /// Whether to try an unnamed file first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,12 +46,25 @@ pub(super) struct Staging {
     /// What the file system does with another name for a file.
     links: Links,
     placed: AtomicBool,
+    /// Whether a name that something had for a moment could not be taken away again.
+    keeps_names: AtomicBool,
     /// Whose the file is when it is made.
     user: Uid,
     /// What cannot be kept of the file that is replaced.
     lost: Vec<String>,
-    /// Whether that has an access control list.
-    has_list: bool,
+    /// Who else may use that.
+    lists: Lists,
+}
+
+/// What giving a file its name takes, for a sandbox that must allow this and nothing else.
+#[derive(Clone, Copy, Debug)]
+pub struct Placing<'a> {
+    /// The folder in which it gets its name.
+    pub folder: BorrowedFd<'a>,
+    /// The file.
+    pub file: BorrowedFd<'a>,
+    /// The file that it replaces, if its attributes are looked at once more.
+    pub replaced: Option<BorrowedFd<'a>>,
 }
 
 impl Staging {
@@ -77,9 +93,10 @@ impl Staging {
                 temporary,
                 links,
                 placed: AtomicBool::new(false),
+                keeps_names: AtomicBool::new(false),
                 user,
                 lost: Vec::new(),
-                has_list: false,
+                lists: Lists::None,
             },
             file,
         ))
@@ -95,7 +112,7 @@ impl Staging {
             return Ok(());
         };
         let kept = permissions::keep(file, &self.place, existing);
-        (self.lost, self.has_list) = kept.map_err(|source| FileError::Replace {
+        (self.lost, self.lists) = kept.map_err(|source| FileError::Replace {
             role: self.place.role,
             path: self.place.path.clone(),
             source,
@@ -115,6 +132,15 @@ impl Staging {
     /// Where the file goes.
     pub(super) fn place(&self) -> &Place {
         &self.place
+    }
+
+    /// What it takes to give `file`, which was created with this, its name.
+    pub(super) fn placing<'a>(&'a self, file: BorrowedFd<'a>) -> Placing<'a> {
+        Placing {
+            folder: self.place.folder.as_fd(),
+            file,
+            replaced: self.lists.held_open(),
+        }
     }
 
     /// Why the file has a name from the beginning, which is left if the process is killed; `None` if it
@@ -160,44 +186,6 @@ pub enum WhyNamed {
     /// An unnamed file is named by way of /proc/self/fd.
     #[error("without /proc no unnamed file can be named")]
     NoProc,
-}
-
-/// Why a file cannot be made.
-enum Trouble {
-    /// Nothing can be created.
-    Create(Errno),
-    /// What was created to try out the folder, with this name, cannot be removed.
-    Remove(String, Errno),
-}
-
-impl From<Errno> for Trouble {
-    fn from(errno: Errno) -> Self {
-        Self::Create(errno)
-    }
-}
-
-impl Trouble {
-    fn of(self, place: &Place) -> FileError {
-        let (role, path, folder) = (place.role, place.path.clone(), place.folder_path.clone());
-        match self {
-            // Each file system has its own error number for this.
-            Self::Create(_) if fstat(&place.folder).is_ok_and(|folder| folder.st_nlink == 0) => {
-                FileError::FolderGone { role, path, folder }
-            }
-            Self::Create(errno) => FileError::Folder {
-                role,
-                path,
-                folder,
-                source: errno.into(),
-            },
-            Self::Remove(name, errno) => FileError::TrialLeft {
-                role,
-                path,
-                left: folder.join(name),
-                source: errno.into(),
-            },
-        }
-    }
 }
 
 /// A file that was made, and what was found out with it.
@@ -246,13 +234,13 @@ fn try_another_name(
     }
     let another = second_name(temporary);
     let moment = link_for_a_moment(place, OsStr::new(temporary), &another, file);
-    match moment.removed {
-        Err(errno) if moment.was_given && errno != Errno::NOENT => {
+    match moment.left() {
+        Some(errno) => {
             // There is nobody left to tell of this one.
             let _ = unlink(place, temporary);
             Err(Trouble::Remove(another, errno))
         }
-        _ => Ok(moment.links()),
+        None => Ok(moment.links()),
     }
 }
 
@@ -315,7 +303,8 @@ fn try_a_name(
         return Ok(None);
     };
     let before = names(file.as_fd());
-    if link_once(place, file.as_fd(), OsStr::new(temporary)).is_err() {
+    let name = OsStr::new(temporary);
+    if link_once(file.as_fd(), || link(place, file.as_fd(), name)).is_err() {
         return Ok(None);
     }
     let links = match is_one_more(before, names(file.as_fd())) {

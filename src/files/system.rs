@@ -127,6 +127,11 @@ pub(super) fn fgetxattr(file: impl AsFd, name: impl Arg + Copy, value: &mut [u8]
     interrupted(|| rustix::fs::fgetxattr(&file, name, &mut *value))
 }
 
+/// flistxattr(2); how many bytes of `names` are them.
+pub(super) fn flistxattr(file: impl AsFd, names: &mut [u8]) -> Result<usize> {
+    interrupted(|| rustix::fs::flistxattr(&file, &mut *names))
+}
+
 /// lgetxattr(2); how many bytes of `value` are it.
 pub(super) fn lgetxattr(
     path: impl Arg + Copy,

@@ -24,8 +24,8 @@ pub(super) enum Taken {
         /// A mode, as in stat(2).
         allows: u32,
     },
-    /// That file, and something was changed that is not seen here: its access control list, or its
-    /// name.
+    /// That file, and something else was changed: its access control list, or something that is not seen
+    /// here, such as its name.
     Touched,
     /// That file, which belongs to somebody else.
     GivenAway,
@@ -51,14 +51,18 @@ pub(super) enum Leads {
 }
 
 impl Taken {
-    /// Looks at what has the name at `place`. `has_list` says whether the file that had it when the run
-    /// began has an access control list. `leads` finds out whether the name is still one of that file's;
-    /// it is asked only if that is in doubt.
-    pub(super) fn at(place: &Place, has_list: bool, leads: impl FnOnce() -> Leads) -> Self {
+    /// Looks at what has the name at `place`. `same_lists` finds out whether the access control list is
+    /// what it was of the file that had it when the run began, and `leads` whether the name is still one
+    /// of that file's; each is asked only if that is in doubt.
+    pub(super) fn at(
+        place: &Place,
+        same_lists: impl FnOnce() -> bool,
+        leads: impl FnOnce() -> Leads,
+    ) -> Self {
         let (Some(before), Some(handle)) = (&place.existing, &place.handle) else {
             return Self::ByAnother { had: false };
         };
-        Self::judge(before, fstat(handle), has_list, leads)
+        Self::judge(before, fstat(handle), same_lists, leads)
     }
 
     /// What has the name whose file had the properties `before` when the run began, and has those of
@@ -66,7 +70,7 @@ impl Taken {
     fn judge(
         before: &Stat,
         now: Result<Stat, Errno>,
-        has_list: bool,
+        same_lists: impl FnOnce() -> bool,
         leads: impl FnOnce() -> Leads,
     ) -> Self {
         // A file system on a network forgets a file that somebody else has removed or replaced.
@@ -75,7 +79,7 @@ impl Taken {
         };
         let has_lost_a_name = now.st_nlink < before.st_nlink;
         let is_untouched = changed(&now) == changed(before);
-        let found = match Self::compare(before, &now, has_list) {
+        let found = match Self::compare(before, &now, same_lists) {
             // To take a name away changes the file, and what else has changed it is not seen any more.
             Self::AsBefore if has_lost_a_name => Self::Touched,
             found => found,
@@ -97,25 +101,28 @@ impl Taken {
     }
 
     /// What has become of the file with these properties, if it still has the name.
-    fn compare(before: &Stat, now: &Stat, has_list: bool) -> Self {
+    fn compare(before: &Stat, now: &Stat, same_lists: impl FnOnce() -> bool) -> Self {
         // Who writes changes both times.
         let written = changed(now) == (now.st_mtime, now.st_mtime_nsec);
         if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid) {
             Self::GivenAway
         } else if now.st_mode != before.st_mode {
-            let allows = if has_list { OWNER } else { now.st_mode };
+            // With another list the bits of the group and of others may mean something else.
+            let allows = now.st_mode & if same_lists() { !0 } else { OWNER };
             Self::Changed { allows }
-        } else if changed(now) == changed(before) || (written && !has_list) {
+        } else if changed(now) == changed(before) || (written && same_lists()) {
             Self::AsBefore
         } else {
             Self::Touched
         }
     }
 
-    /// Takes from `file`, which is to replace it and was made by `user`, what it does not allow.
-    pub(super) fn restrict(self, file: BorrowedFd<'_>, user: Uid) -> Result<(), Errno> {
+    /// Takes from `file`, which is to replace it and was made by `user`, what it does not allow. Returns
+    /// its mode if that allows more all the same: some file systems take a mode, and keep the one that
+    /// they give to all files.
+    pub(super) fn restrict(self, file: BorrowedFd<'_>, user: Uid) -> Result<Option<u32>, Errno> {
         let kept = match self {
-            Self::AsBefore => return Ok(()),
+            Self::AsBefore => return Ok(None),
             Self::Changed { allows } => allows,
             Self::Touched | Self::GivenAway | Self::ByAnother { .. } | Self::Doubtful => OWNER,
         };
@@ -129,38 +136,51 @@ impl Taken {
             fchown(file, Some(user), None)?;
             now = fstat(file)?;
         }
-        fchmod_to(file, now.st_mode & 0o777 & kept)
+        fchmod_to(file, now.st_mode & 0o777 & kept)?;
+        let mode = fstat(file)?.st_mode & 0o777;
+        Ok((mode & !kept != 0).then_some(mode))
     }
 
-    /// What the user should know of it.
-    pub(super) fn warning(self) -> Option<&'static str> {
-        match self {
-            Self::AsBefore => None,
-            Self::Changed { .. } => Some(
-                "the permissions of the old file were changed during the run; the new one allows \
-                 only what the old one allowed before and after that",
+    /// What the user should know of it, and of a new file whose mode allows more all the same.
+    pub(super) fn warning(self, excess: Option<u32>) -> Option<String> {
+        let (what, allowed) = self.words()?;
+        Some(match excess {
+            None => format!("{what}; {allowed}"),
+            Some(mode) => format!(
+                "{what}; the new one was to allow less, but its file system leaves its mode at {mode:03o}"
             ),
-            Self::Touched => Some(
-                "the old file was changed during the run, perhaps in what it allows; only the owner \
-                 may use the new one",
+        })
+    }
+
+    /// What has happened, and what the new file allows because of it.
+    fn words(self) -> Option<(&'static str, &'static str)> {
+        Some(match self {
+            Self::AsBefore => return None,
+            Self::Changed { .. } => (
+                "the permissions of the old file were changed during the run",
+                "the new one allows only what the old one allowed before and after that",
             ),
-            Self::GivenAway => Some(
-                "the owner or group of the old file was changed during the run; the new one belongs \
-                 to the user who ran vmm, and only to that user",
+            Self::Touched => (
+                "the old file was changed during the run, perhaps in what it allows",
+                "only the owner may use the new one",
             ),
-            Self::ByAnother { had: false } => Some(
-                "a file that had come to its name during the run was replaced; only the user who ran \
-                 vmm may use the new one",
+            Self::GivenAway => (
+                "the owner or group of the old file was changed during the run",
+                "the new one belongs to the user who ran vmm, and only to that user",
             ),
-            Self::ByAnother { had: true } => Some(
-                "the old file had been exchanged for another one during the run, which was \
-                 replaced; only the user who ran vmm may use the new one",
+            Self::ByAnother { had: false } => (
+                "a file that had come to its name during the run was replaced",
+                "only the user who ran vmm may use the new one",
             ),
-            Self::Doubtful => Some(
-                "the old file was changed during the run, or perhaps exchanged for another one; only \
-                 the user who ran vmm may use the new one",
+            Self::ByAnother { had: true } => (
+                "the old file had been exchanged for another one during the run, which was replaced",
+                "only the user who ran vmm may use the new one",
             ),
-        }
+            Self::Doubtful => (
+                "the old file was changed during the run, or perhaps exchanged for another one",
+                "only the user who ran vmm may use the new one",
+            ),
+        })
     }
 }
 
@@ -180,7 +200,7 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         let before = fstat(&file).unwrap();
         for errno in [Errno::STALE, Errno::IO, Errno::NOTCONN] {
-            let found = Taken::judge(&before, Err(errno), false, || Leads::Unknown);
+            let found = Taken::judge(&before, Err(errno), || true, || Leads::Unknown);
             assert_eq!(found, Taken::ByAnother { had: true });
         }
     }
@@ -198,10 +218,10 @@ mod tests {
             (Leads::No, Taken::ByAnother { had: true }),
             (Leads::Refused, Taken::Doubtful),
         ] {
-            assert_eq!(Taken::judge(&before, Ok(now), false, || leads), found);
+            assert_eq!(Taken::judge(&before, Ok(now), || true, || leads), found);
         }
         let not_asked = || unreachable!("nothing was changed");
-        let found = Taken::judge(&before, Ok(before), false, not_asked);
+        let found = Taken::judge(&before, Ok(before), || true, not_asked);
         assert_eq!(found, Taken::AsBefore);
     }
 }

@@ -41,13 +41,18 @@ pub(super) fn placing<'a>(
     output: &'a OutputFile,
     stats: Option<&'a NewFile>,
 ) -> Vec<(BorrowedFd<'a>, Calls)> {
-    let output = output.folder().map(|folder| (folder, output.as_fd()));
-    let stats = stats.and_then(|stats| Some((stats.folder()?, stats.as_fd())));
-    let placed = output.into_iter().chain(stats);
+    let placed = [output.placing(), stats.and_then(NewFile::placing)];
     placed
-        .map(|(folder, file)| {
-            let calls = calls::place_file(folder.as_raw_fd(), file.as_raw_fd());
-            (folder, calls)
+        .into_iter()
+        .flatten()
+        .map(|placing| {
+            let (folder, file) = (placing.folder.as_raw_fd(), placing.file.as_raw_fd());
+            let replaced = placing.replaced.map(|file| file.as_raw_fd());
+            let looking = replaced.map_or_else(Calls::new, calls::see_attributes);
+            (
+                placing.folder,
+                calls::place_file(folder, file).and(&looking),
+            )
         })
         .collect()
 }
@@ -129,8 +134,8 @@ fn tell_stats(
         Some(OutputFormat::Json) => console.line(&stats.to_object()),
         None => {}
     }
-    match file.map_or(Ok(None), |file| file.save(stats.to_json().as_bytes())) {
-        Ok(warning) => warning.iter().for_each(|line| console.warn(line)),
+    match file.map_or(Ok(Vec::new()), |file| file.save(stats.to_json().as_bytes())) {
+        Ok(warnings) => warnings.iter().for_each(|line| console.warn(line)),
         Err(error) => console.warn(&error.to_string()),
     }
 }

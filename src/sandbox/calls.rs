@@ -91,6 +91,14 @@ pub fn place_file(folder: RawFd, file: RawFd) -> Calls {
         .allow(libc::SYS_ftruncate)
 }
 
+/// Looking at the attributes of the file that is open as `file`, of which some say who may use it.
+#[must_use]
+pub fn see_attributes(file: RawFd) -> Calls {
+    Calls::new()
+        .allow_with(libc::SYS_flistxattr, &[(0, word(file))])
+        .allow_with(libc::SYS_fgetxattr, &[(0, word(file))])
+}
+
 /// Asking an open device for its size, and waiting until it is on stable storage: what is written in
 /// place needs nothing else in the end.
 #[must_use]

@@ -98,9 +98,10 @@ mod tests {
             .and(&calls::vcpu())
             .and(&calls::watcher())
             .and(&calls::place_file(7, 8))
+            .and(&calls::see_attributes(9))
             .and(&calls::finish_device())
             .and(&calls::find_holes())
-            .and(&calls::read_socket(9))
+            .and(&calls::read_socket(10))
             .and(&calls::restore_terminal(0))
             .and(&calls::read_file())
             .and(&calls::write_file());

@@ -85,6 +85,10 @@ pub(crate) enum Silence {
     LostAnswers,
     /// Nothing; but each file is said to have one name, however many it has, as over SFTP.
     CountOfNames,
+    /// Nothing; but no file gets a second name.
+    SecondNames,
+    /// Nothing; but no name is taken away, once something has been written.
+    RemovalsInTheEnd,
 }
 
 impl Silence {
@@ -96,9 +100,12 @@ impl Silence {
             Self::Writes => (WRITE, false),
             Self::UnnamedFiles => (TMPFILE, false),
             Self::Seeks => (LSEEK, false),
-            Self::SlowSeeks | Self::SlowSeeksInTheEnd | Self::LostAnswers | Self::CountOfNames => {
-                (NOTHING, false)
-            }
+            Self::SlowSeeks
+            | Self::SlowSeeksInTheEnd
+            | Self::LostAnswers
+            | Self::CountOfNames
+            | Self::SecondNames
+            | Self::RemovalsInTheEnd => (NOTHING, false),
             Self::Attributes => (GETXATTR, false),
             Self::LinksInTheEnd => (LINK, true),
             Self::RenamesInTheEnd => (RENAME, true),
@@ -350,9 +357,12 @@ impl Server {
             }
             LINK => {
                 let (node, name) = (request.long(0), request.names(8).next().unwrap());
-                let has_name = self.names.values().any(|&named| named == node);
+                if self.silence == Silence::SecondNames {
+                    return self.refuse(unique, libc::EPERM);
+                }
+                let is_for_a_moment = name.ends_with(b"~");
                 self.names.insert(name, node);
-                if self.silence == Silence::LostAnswers && self.has_written && !has_name {
+                if self.silence == Silence::LostAnswers && self.has_written && !is_for_a_moment {
                     return self.refuse(unique, libc::EEXIST);
                 }
                 self.reply(unique, &self.entry(node));
@@ -365,6 +375,9 @@ impl Server {
                     return self.refuse(unique, libc::ENOENT);
                 }
                 self.reply(unique, &[]);
+            }
+            UNLINK if self.silence == Silence::RemovalsInTheEnd && self.has_written => {
+                self.refuse(unique, libc::EPERM);
             }
             UNLINK => match self.names.remove(&request.names(0).next().unwrap()) {
                 Some(_) => self.reply(unique, &[]),

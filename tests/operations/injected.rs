@@ -10,7 +10,7 @@ use crate::common::process::binary;
 use crate::common::{Files, Finished, Operation, Vmm, needs_kvm, skip, test};
 
 /// Calls on names and descriptors of files, which network file systems let signals interrupt.
-const OF_FILES: [&str; 18] = [
+const OF_FILES: [&str; 20] = [
     "open",
     "openat",
     "stat",
@@ -26,6 +26,8 @@ const OF_FILES: [&str; 18] = [
     "fchmod",
     "lgetxattr",
     "llistxattr",
+    "fgetxattr",
+    "flistxattr",
     "fremovexattr",
     "lseek",
     "fsync",

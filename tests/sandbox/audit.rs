@@ -21,7 +21,7 @@ const KVM_RUN: u64 = 0xae80;
 
 /// Rules that none of these runs needs, with the reason why they are there all the same. "*" is
 /// any thread.
-const RARE: [(&str, &str, &str); 15] = [
+const RARE: [(&str, &str, &str); 17] = [
     (
         "vmm",
         "fchmod",
@@ -31,6 +31,16 @@ const RARE: [(&str, &str, &str); 15] = [
         "vmm",
         "fchown",
         "somebody has to give away what is replaced during the run",
+    ),
+    (
+        "vmm",
+        "flistxattr",
+        "somebody has to write to what is replaced, or change its mode, during the run",
+    ),
+    (
+        "vmm",
+        "fgetxattr",
+        "somebody has to write to what is replaced, or change its mode, during the run",
     ),
     (
         "vmm",
@@ -195,7 +205,8 @@ impl Trace {
         let main = calls::main_loop(self.process, self.vcpu, signal);
         let placing = main
             .clone()
-            .and(&calls::place_file(folder, self.main_argument("fchmod", 0)));
+            .and(&calls::place_file(folder, self.main_argument("fchmod", 0)))
+            .and(&calls::see_attributes(self.main_argument("fgetxattr", 0)));
         let helping = calls::vcpu().and(&calls::read_file());
         let looking = [
             ("input", reader.clone()),

@@ -14,9 +14,11 @@ use vmm::sandbox::{Calls, Filter, calls, catch_violations, confine_process};
 use crate::common::{Files, Vmm, needs_kvm, skip, test};
 use crate::{child, task};
 
-/// Descriptors that no process has open, to be the folder of an output, and another.
+/// Descriptors that no process has open, to be the folder of an output, another, and the file that is
+/// replaced.
 const FOLDER: RawFd = 1000;
 const ELSEWHERE: RawFd = 1001;
+const REPLACED: RawFd = 1002;
 /// No process has this number: it is beyond the greatest that there can be (proc(5)).
 const NOBODY: libc::pid_t = 1 << 22;
 
@@ -24,8 +26,9 @@ const NOBODY: libc::pid_t = 1 << 22;
 fn lists() -> BTreeMap<&'static str, Calls> {
     let own = std::process::id().cast_signed();
     let main = calls::main_loop(own, NOBODY, libc::SIGURG);
+    let placing = calls::place_file(FOLDER, ELSEWHERE).and(&calls::see_attributes(REPLACED));
     BTreeMap::from([
-        ("main", main.and(&calls::place_file(FOLDER, ELSEWHERE))),
+        ("main", main.and(&placing)),
         ("vcpu", calls::vcpu().and(&calls::read_file())),
         ("input", calls::event_loop().and(&calls::read_file())),
         ("output", calls::event_loop().and(&calls::write_file())),
@@ -43,7 +46,7 @@ fn call(number: i64, arguments: [i64; 5]) -> i64 {
 
 /// What an attacker in the process would try; each as one system call, with its name.
 fn forbidden() -> BTreeMap<&'static str, (i64, [i64; 5])> {
-    let (folder, elsewhere) = (i64::from(FOLDER), i64::from(ELSEWHERE));
+    let [folder, elsewhere, replaced] = [FOLDER, ELSEWHERE, REPLACED].map(i64::from);
     let here = i64::from(libc::AT_FDCWD);
     let own = i64::from(std::process::id());
     let executable = i64::from(libc::PROT_EXEC);
@@ -144,6 +147,11 @@ fn forbidden() -> BTreeMap<&'static str, (i64, [i64; 5])> {
                 [folder, 0, libc::AT_REMOVEDIR.into(), 0, 0],
             ),
         ),
+        (
+            "fgetxattr of another file",
+            (libc::SYS_fgetxattr, [elsewhere, 0, 0, 0, 0]),
+        ),
+        ("fsetxattr", (libc::SYS_fsetxattr, [replaced, 0, 0, 0, 0])),
         ("rename", (libc::SYS_rename, [0; 5])),
         ("symlink", (libc::SYS_symlink, [0; 5])),
     ])

@@ -84,7 +84,10 @@ fn name_confined(folder: &Path) {
     unlinkat(&handle, "old~", none).unwrap();
     match renameat_with(&handle, "hidden", &handle, "free", RenameFlags::NOREPLACE) {
         // Not every file system can do that.
-        Err(Errno::INVAL) => renameat(&handle, "hidden", &handle, "free").unwrap(),
+        Err(Errno::INVAL) => {
+            linkat(&handle, "hidden", &handle, "free", none).unwrap();
+            unlinkat(&handle, "hidden", none).unwrap();
+        }
         renamed => renamed.unwrap(),
     }
     renameat(&handle, "free", &handle, "old").unwrap();

@@ -1,6 +1,9 @@
 //! Which file an error, or a rule, is about.
 
 use std::fmt;
+use std::path::Path;
+
+use crate::quote::quote_path;
 
 /// Which file of the run an error is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +18,13 @@ pub enum Role {
     Guest,
     /// What the statistics are written to.
     Statistics,
+}
+
+impl Role {
+    /// A line for the user about the file at `path`.
+    pub(in crate::files) fn line(self, path: &Path, note: &str) -> String {
+        format!("{self} {}: {note}", quote_path(path))
+    }
 }
 
 impl fmt::Display for Role {

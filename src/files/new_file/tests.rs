@@ -66,7 +66,7 @@ fn a_file_appears_when_it_is_saved_and_what_it_replaces_stays_until_then() {
 #[test]
 fn devices_are_written_in_place_and_a_full_one_is_an_error() {
     let null = create("/dev/null".as_ref()).unwrap();
-    assert!(null.folder().is_none());
+    assert!(null.placing().is_none());
     null.save(b"{}").unwrap();
     let error = create("/dev/full".as_ref())
         .unwrap()
@@ -226,7 +226,7 @@ fn a_file_whose_old_one_was_removed_meanwhile_gets_the_free_name() {
         std::fs::write(&path, "old").unwrap();
         let file = NewFile::create_named(Role::Statistics, &path, naming).unwrap();
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(file.save(b"statistics").unwrap(), None);
+        assert_eq!(file.save(b"statistics").unwrap(), [""; 0]);
         assert_eq!(std::fs::read(&path).unwrap(), b"statistics");
         assert_eq!(names(&folder), ["statistics"]);
     }
@@ -242,8 +242,82 @@ fn a_file_that_is_written_to_is_replaced_where_no_names_are_counted() {
     for naming in BOTH {
         let file = NewFile::create_named(Role::Statistics, &path, naming).unwrap();
         fs::write(&path, "as a log is").unwrap();
-        assert_eq!(file.save(b"statistics").unwrap(), None, "{naming:?}");
+        assert_eq!(file.save(b"statistics").unwrap(), [""; 0], "{naming:?}");
         drop(file);
         assert_eq!(fs::read(&path).unwrap(), b"statistics");
     }
+}
+
+#[test]
+fn a_name_that_is_free_is_given_where_every_renaming_replaces_what_has_it() {
+    for silence in [
+        Silence::LostAnswers,
+        Silence::CountOfNames,
+        Silence::SecondNames,
+    ] {
+        let Some(mounted) = Hanging::mount(silence, true) else {
+            eprintln!("skipped: no FUSE file system can be mounted here");
+            return;
+        };
+        let old = mounted.file();
+        for path in [mounted.folder().join("new"), old.clone()] {
+            let file = NewFile::create_named(Role::Statistics, &path, Naming::Hidden).unwrap();
+            if path == old {
+                fs::remove_file(&path).unwrap();
+            }
+            assert_eq!(file.save(b"statistics").unwrap(), [""; 0]);
+            drop(file);
+            assert_eq!(fs::read(&path).unwrap(), b"statistics");
+            assert_eq!(fs::metadata(&path).unwrap().nlink(), 1);
+        }
+    }
+}
+
+#[test]
+fn a_second_name_that_cannot_be_removed_is_told() {
+    for is_old in [false, true] {
+        let Some(mounted) = Hanging::mount(Silence::RemovalsInTheEnd, true) else {
+            eprintln!("skipped: no FUSE file system can be mounted here");
+            return;
+        };
+        let path = match is_old {
+            true => mounted.file(),
+            false => mounted.folder().join("new"),
+        };
+        let file = NewFile::create_named(Role::Statistics, &path, Naming::Hidden).unwrap();
+        if is_old {
+            fs::write(&path, "as a log is").unwrap();
+        }
+        let warnings = file.save(b"statistics").unwrap();
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        // That of the old file, or of the new one.
+        let told = if is_old {
+            ".tmp~, a second name"
+        } else {
+            ".tmp, a second name"
+        };
+        assert!(warnings[0].contains(told), "{warnings:?}");
+        drop(file);
+        assert_eq!(fs::read(&path).unwrap(), b"statistics");
+    }
+}
+
+#[test]
+fn a_mode_that_a_file_system_leaves_as_it_was_is_told() {
+    let Some(mounted) = Hanging::mount(Silence::CountOfNames, true) else {
+        eprintln!("skipped: no FUSE file system can be mounted here");
+        return;
+    };
+    let folder = folder();
+    let input = folder.path().join("input");
+    fs::write(&input, "").unwrap();
+    let input = InputFile::open(&input, false).unwrap();
+    let path = mounted.folder().join("new");
+    let output = OutputFile::create(&path, &input, OutputOptions::default()).unwrap();
+    fs::write(&path, "another").unwrap();
+    let warnings = output.commit().unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o666);
+    let end =
+        "was replaced; the new one was to allow less, but its file system leaves its mode at 666";
+    assert!(warnings[0].ends_with(end), "{warnings:?}");
 }

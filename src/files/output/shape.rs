@@ -15,32 +15,11 @@ use crate::files::system::{fstat, fstatfs, ftruncate};
 use crate::files::zeroing::{free, make_zero};
 
 impl OutputFile {
-    /// How long the output is to be, in bytes: as long as the input, unless the operation says
-    /// otherwise.
+    /// How long the output is to be, in bytes: as long as the input, or what was
+    /// [declared](Self::declare_length) of one that is open-ended.
     #[must_use]
     pub fn length(&self) -> u64 {
         self.length.load(Ordering::SeqCst)
-    }
-
-    /// Makes the output `length` bytes long, for an operation whose result is not as long as its
-    /// input. What is written beyond it later is dropped.
-    ///
-    /// # Errors
-    ///
-    /// The device, or the user, does not allow so many; or something has been written already.
-    pub fn set_length(&self, length: u64) -> Result<(), FileError> {
-        self.check_length(length)?;
-        // No write can come between the question and the answer.
-        let coverage = lock(&self.coverage);
-        if coverage.covered() > 0 {
-            return Err(FileError::LengthTooLate {
-                path: self.path.clone(),
-                length,
-                written: coverage.covered(),
-            });
-        }
-        self.length.store(length, Ordering::SeqCst);
-        Ok(())
     }
 
     /// Refuses a length that the user, or the device, does not allow.

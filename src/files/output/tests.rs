@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use vm_memory::VolatileSlice;
 
 use super::*;
+use crate::files::system::fstat;
 use crate::files::{DistinctError, padded_length};
 use crate::storage::Storage;
 
@@ -248,7 +249,7 @@ fn a_name_without_a_folder_is_one_in_the_current_folder() {
     let setup = Setup::new(100);
     let path = Path::new("a copy in the folder that this process is in");
     let output = OutputFile::create(path, &setup.input, OutputOptions::default()).unwrap();
-    let folder = fstat(output.folder().unwrap()).unwrap();
+    let folder = fstat(output.placing().unwrap().folder).unwrap();
     let current = fs::metadata(".").unwrap();
     assert_eq!(
         (folder.st_dev, folder.st_ino),

@@ -25,21 +25,38 @@ pub(super) enum Links {
 
 /// A name that something had for a moment.
 pub(super) struct Moment {
-    pub(super) was_given: bool,
+    /// What came of giving it.
+    linked: Result<(), Errno>,
     /// Whether a file had one name more.
-    pub(super) counted: bool,
+    counted: bool,
     /// What came of taking it away.
-    pub(super) removed: Result<(), Errno>,
+    removed: Result<(), Errno>,
 }
 
 impl Moment {
     /// What this shows of the file system, if the name was given to a file that can have it.
     pub(super) fn links(&self) -> Links {
-        match (self.was_given, self.counted) {
+        match (self.was_given(), self.counted) {
             (true, true) => Links::Counted,
             (true, false) => Links::Uncounted,
             (false, _) => Links::Unknown,
         }
+    }
+
+    /// A file system on a network may have given it when it says that something has the name.
+    fn was_given(&self) -> bool {
+        self.linked.is_ok() || self.removed.is_ok()
+    }
+
+    /// Whether there was nothing that could have been given another name.
+    pub(super) fn finds_nothing(&self) -> bool {
+        self.linked == Err(Errno::NOENT) && !self.was_given()
+    }
+
+    /// Why it is still there, if it is.
+    pub(super) fn left(&self) -> Option<Errno> {
+        let why = self.removed.err()?;
+        (self.was_given() && why != Errno::NOENT).then_some(why)
     }
 }
 
@@ -62,8 +79,7 @@ pub(super) fn link_for_a_moment(
     let counted = is_one_more(before, names(file));
     let removed = unlink(place, another);
     Moment {
-        // A file system on a network may have done so when it says that something has the name.
-        was_given: linked.is_ok() || removed.is_ok(),
+        linked,
         counted,
         removed,
     }

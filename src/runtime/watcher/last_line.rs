@@ -93,11 +93,11 @@ impl Display for LastLine<'_> {
             _ if !self.makes_output => "",
             Stage::Opening => "",
             Stage::Committing => {
-                "; the output may be in place, and is complete if it is; a hidden file .vmm-*.tmp \
+                "; the output may be in place, and is complete if it is; hidden files .vmm-*.tmp* \
                  may be left beside it"
             }
             _ => {
-                "; the output has not been replaced, and a hidden file .vmm-*.tmp may be left \
+                "; the output has not been replaced, and hidden files .vmm-*.tmp* may be left \
                  beside it"
             }
         })?;
@@ -181,7 +181,7 @@ mod tests {
             let (with, without) = (line(&long, true), line(&long, false));
             assert!(with.len() <= crate::stack_line::LINE, "{with}");
             assert!(with.ends_with('\n') && with.lines().count() == 1, "{with}");
-            assert_eq!(with.contains(".vmm-*.tmp"), with != without, "{with}");
+            assert_eq!(with.contains(".vmm-*.tmp*"), with != without, "{with}");
             assert_eq!(
                 with.contains("in place"),
                 stage >= Stage::Committing,

@@ -106,7 +106,7 @@ fn the_null_device_is_written_in_place() {
     copy(&output, 700).unwrap();
     assert_eq!(read(&output, 0, 512).unwrap(), [0; 512]);
     output.commit().unwrap();
-    assert!(output.folder().is_none());
+    assert!(output.placing().is_none());
 }
 
 #[test]

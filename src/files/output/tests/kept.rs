@@ -237,6 +237,49 @@ fn what_is_done_to_the_old_file_during_the_copy_gives_nobody_more() {
     }
 }
 
+/// Both times of the old file are those of the write then, and its mode may be what it was.
+#[test]
+fn a_list_that_the_old_file_gets_before_it_is_written_to_gives_nobody_more() {
+    let changed = "the permissions of the old file were changed";
+    let masks = [(6, "only the owner may use the new one"), (4, changed)];
+    for (naming, (mask, expected)) in BOTH.into_iter().flat_map(|n| masks.map(|mask| (n, mask))) {
+        let setup = Setup::new(700);
+        let path = setup.path("copy");
+        fs::write(&path, "old").unwrap();
+        set_mode(&path, 0o664);
+        let output = setup.create_named("copy", naming);
+        copy(&output, 700).unwrap();
+        // The times of a file may count in hundredths of a second.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        if !set(&path, ATTRIBUTE, list(6, 0, 6, 6, mask, 4).value()) {
+            return;
+        }
+        assert_eq!(mode(&path), 0o604 | u32::from(mask) << 3);
+        fs::write(&path, "as a log is").unwrap();
+        let warnings = output.commit().unwrap();
+        assert!(warnings[0].contains(expected), "{mask}: {warnings:?}");
+        assert_eq!(mode(&path), 0o600, "{mask}");
+    }
+}
+
+#[test]
+fn a_list_that_stays_as_it_is_is_kept_of_a_file_that_is_written_to() {
+    for naming in BOTH {
+        let setup = Setup::new(700);
+        let path = setup.path("copy");
+        fs::write(&path, "old").unwrap();
+        let acl = list(6, 4, 4, 4, 4, 0);
+        if !set(&path, ATTRIBUTE, acl.value()) {
+            return;
+        }
+        let output = setup.create_named("copy", naming);
+        copy(&output, 700).unwrap();
+        fs::write(&path, "as a log is").unwrap();
+        assert_eq!(output.commit().unwrap(), [""; 0]);
+        assert_eq!(attribute(&path, ATTRIBUTE).unwrap(), acl.value());
+    }
+}
+
 fn set_list(path: &Path, acl: &Acl) {
     assert!(set(path, ATTRIBUTE, acl.value()));
 }

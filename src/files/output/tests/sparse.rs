@@ -133,36 +133,34 @@ fn a_block_device_in_use_is_refused_unless_that_is_forced() {
 }
 
 #[test]
-fn the_length_is_checked_against_the_limit_the_device_and_what_is_written() {
+fn a_length_is_checked_against_the_limit_and_the_device() {
     let setup = Setup::new(5000);
-    let limited = |most| OutputOptions {
+    let limited = |most, open_ended| OutputOptions {
         max_length: Some(most),
+        open_ended,
         ..OutputOptions::default()
     };
-    let error = OutputFile::create(&setup.path("copy"), &setup.input, limited(4999)).unwrap_err();
+    let create = |most, open_ended| {
+        OutputFile::create(&setup.path("copy"), &setup.input, limited(most, open_ended))
+    };
+    let too_long = create(4999, false).unwrap_err().to_string();
     assert!(
-        error.to_string().contains("5000 bytes, more than the 4999"),
-        "{error}"
+        too_long.contains("5000 bytes, more than the 4999"),
+        "{too_long}"
     );
     assert!(setup.names().is_empty());
 
-    let output = OutputFile::create(&setup.path("copy"), &setup.input, limited(9000)).unwrap();
-    assert!(output.set_length(9001).is_err());
-    output.set_length(9000).unwrap();
-    output.set_length(700).unwrap();
+    let output = create(9000, true).unwrap();
+    assert!(output.declare_length(9001).is_err());
+    output.declare_length(9000).unwrap();
+    output.declare_length(700).unwrap();
     write(&output, 0, &[7; 1024]).unwrap();
-    let error = output.set_length(1000).unwrap_err();
-    assert!(
-        matches!(error, FileError::LengthTooLate { written: 700, .. }),
-        "{error}"
-    );
     output.commit().unwrap();
     assert_eq!(fs::read(setup.path("copy")).unwrap(), [7; 700]);
 
     if let Some(device) = LoopDevice::new(&[0; 8192]) {
-        let options = OutputOptions::default();
-        let output = OutputFile::create(&device.path, &setup.input, options).unwrap();
-        output.set_length(8192).unwrap();
-        assert!(output.set_length(8193).is_err());
+        let output = OutputFile::create(&device.path, &setup.input, limited(9000, true)).unwrap();
+        output.declare_length(8192).unwrap();
+        assert!(output.declare_length(8193).is_err());
     }
 }
