@@ -138,6 +138,23 @@ pub(crate) fn make_ext4(device: &Path, content: Option<&Path>) -> Option<()> {
     Some(())
 }
 
+/// Makes a file system without extents, as those of ext2 and ext3 are, in a new file in `folder`, and mounts
+/// it there as ext4, which gives data its place late. If that is not possible the test is counted as
+/// ignored.
+pub(crate) fn mount_without_extents(folder: &Path) -> Option<(Mounted, PathBuf)> {
+    let (image, target) = (folder.join("without.image"), folder.join("without"));
+    File::create(&image).unwrap().set_len(64 << 20).unwrap();
+    let made = Command::new("mkfs.ext4")
+        .args(["-q", "-F", "-b", "1024", "-O", "^extents,^64bit"])
+        .arg(&image)
+        .output();
+    if !made.is_ok_and(|made| made.status.success()) {
+        skip("there is no mkfs.ext4, or it cannot leave out extents");
+        return None;
+    }
+    Some((Mounted::with("loop,rw", "ext4", &image, &target)?, target))
+}
+
 /// Somebody who has claimed the device, as a file system, swap space or device-mapper does.
 pub(crate) fn claim(device: &Path) -> File {
     let mut options = File::options();
