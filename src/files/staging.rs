@@ -19,9 +19,12 @@ use crate::quote::quote_path;
 
 mod links;
 mod naming;
+mod trouble;
 
 use links::{Links, is_one_more, link_for_a_moment, names};
 use naming::link_once;
+use trouble::Trouble;
+pub use trouble::WhyNamed;
 
 /// Whether to try an unnamed file first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +32,7 @@ pub(super) enum Naming {
     /// Unnamed if the file system can do it.
     Unnamed,
     /// A hidden name from the start.
-    Hidden,
+    Hidden(WhyNamed),
 }
 
 /// A file on its way to its place.
@@ -107,7 +110,8 @@ impl Staging {
     /// Removes a file that has a hidden name; it will never get another one. Does nothing once the
     /// file is in place, or a second time.
     pub(super) fn discard(&self) {
-        if !self.placed.swap(true, Ordering::AcqRel) && self.naming == Naming::Hidden {
+        let is_hidden = matches!(self.naming, Naming::Hidden(_));
+        if !self.placed.swap(true, Ordering::AcqRel) && is_hidden {
             self.remove();
         }
     }
@@ -120,10 +124,9 @@ impl Staging {
     /// Why the file has a name from the beginning, which is left if the process is killed; `None` if it
     /// has none.
     pub(super) fn why_named(&self) -> Option<WhyNamed> {
-        match (self.naming, &self.place.descriptors) {
-            (Naming::Unnamed, _) => None,
-            (Naming::Hidden, Some(_)) => Some(WhyNamed::FileSystem),
-            (Naming::Hidden, None) => Some(WhyNamed::NoProc),
+        match self.naming {
+            Naming::Unnamed => None,
+            Naming::Hidden(why) => Some(why),
         }
     }
 
@@ -151,55 +154,6 @@ impl Drop for Staging {
     }
 }
 
-/// Why a new file has a name from the beginning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum WhyNamed {
-    /// Its file system knows no unnamed files, or lets them have no name later.
-    #[error("the file system does not let unnamed files be named")]
-    FileSystem,
-    /// An unnamed file is named by way of /proc/self/fd.
-    #[error("without /proc no unnamed file can be named")]
-    NoProc,
-}
-
-/// Why a file cannot be made.
-enum Trouble {
-    /// Nothing can be created.
-    Create(Errno),
-    /// What was created to try out the folder, with this name, cannot be removed.
-    Remove(String, Errno),
-}
-
-impl From<Errno> for Trouble {
-    fn from(errno: Errno) -> Self {
-        Self::Create(errno)
-    }
-}
-
-impl Trouble {
-    fn of(self, place: &Place) -> FileError {
-        let (role, path, folder) = (place.role, place.path.clone(), place.folder_path.clone());
-        match self {
-            // Each file system has its own error number for this.
-            Self::Create(_) if fstat(&place.folder).is_ok_and(|folder| folder.st_nlink == 0) => {
-                FileError::FolderGone { role, path, folder }
-            }
-            Self::Create(errno) => FileError::Folder {
-                role,
-                path,
-                folder,
-                source: errno.into(),
-            },
-            Self::Remove(name, errno) => FileError::TrialLeft {
-                role,
-                path,
-                left: folder.join(name),
-                source: errno.into(),
-            },
-        }
-    }
-}
-
 /// A file that was made, and what was found out with it.
 struct Made {
     file: OwnedFd,
@@ -214,19 +168,18 @@ fn make(place: &Place, naming: Naming, temporary: &str) -> Result<Made, Trouble>
     } else {
         0o666
     });
-    if naming == Naming::Unnamed
-        && let Some((file, links)) = create_unnamed(place, temporary, mode)?
-    {
-        let naming = Naming::Unnamed;
-        return Ok(Made {
-            file,
-            naming,
-            links,
-        });
-    }
-    let file = create_hidden(place, temporary, mode)?;
-    let links = try_another_name(place, temporary, file.as_fd())?;
-    let naming = Naming::Hidden;
+    let unnamed = match naming {
+        Naming::Unnamed => create_unnamed(place, temporary, mode)?,
+        Naming::Hidden(why) => Err(why),
+    };
+    let (file, naming, links) = match unnamed {
+        Ok((file, links)) => (file, Naming::Unnamed, links),
+        Err(why) => {
+            let file = create_hidden(place, temporary, mode)?;
+            let links = try_another_name(place, temporary, file.as_fd())?;
+            (file, Naming::Hidden(why), links)
+        }
+    };
     Ok(Made {
         file,
         naming,
@@ -248,9 +201,13 @@ fn try_another_name(
     let moment = link_for_a_moment(place, OsStr::new(temporary), &another, file);
     match moment.removed {
         Err(errno) if moment.was_given && errno != Errno::NOENT => {
-            // There is nobody left to tell of this one.
-            let _ = unlink(place, temporary);
-            Err(Trouble::Remove(another, errno))
+            let is_left = unlink(place, temporary).is_err_and(|errno| errno != Errno::NOENT);
+            let second = is_left.then(|| temporary.to_owned());
+            Err(Trouble::Remove {
+                left: another,
+                second,
+                errno,
+            })
         }
         _ => Ok(moment.links()),
     }
@@ -273,20 +230,22 @@ fn unlink(place: &Place, name: &str) -> Result<(), Errno> {
     unlinkat(&place.folder, name, AtFlags::empty())
 }
 
-/// An unnamed file, and what the file system does with names for it; or nothing if it has no such files
-/// or they could not be named later.
+/// An unnamed file, and what the file system does with names for it; or why there is none that could be
+/// named later.
 fn create_unnamed(
     place: &Place,
     temporary: &str,
     mode: Mode,
-) -> Result<Option<(OwnedFd, Links)>, Trouble> {
+) -> Result<Result<(OwnedFd, Links), WhyNamed>, Trouble> {
     match open_unnamed(place, mode) {
         Ok(file) => {
             let links = try_a_name(place, file.as_fd(), temporary)?;
             Ok(links.map(|links| (file, links)))
         }
         // Each file system and kernel has its own way to say that it does not know the flag.
-        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => Ok(None),
+        Err(errno @ (Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT)) => {
+            Ok(Err(WhyNamed::of(place, errno)))
+        }
         Err(errno) => Err(errno.into()),
     }
 }
@@ -297,26 +256,30 @@ fn open_unnamed(place: &Place, mode: Mode) -> Result<OwnedFd, Errno> {
 }
 
 /// Tries out, with another file, whether an unnamed one can get a name here, and whether that is counted;
-/// nothing if it can get none. Layered and network file systems, a missing /proc and security modules
+/// or why it can get none. Layered and network file systems, a missing /proc and security modules
 /// all have their own reasons against it, and after the copy it would be too late.
 fn try_a_name(
     place: &Place,
     file: BorrowedFd<'_>,
     temporary: &str,
-) -> Result<Option<Links>, Trouble> {
+) -> Result<Result<Links, WhyNamed>, Trouble> {
     if place.append_only {
         // In such a folder a name cannot be removed again, so that only half of this can be tried out.
         let path = file.as_raw_fd().to_string();
         let found = |folder: &OwnedFd| statat(folder, &path, AtFlags::empty()).is_ok();
         let found = place.descriptors.as_ref().is_some_and(found);
-        return Ok(found.then_some(Links::Unknown));
+        return Ok(match found {
+            true => Ok(Links::Unknown),
+            false => Err(WhyNamed::NoProc),
+        });
     }
-    let Ok(file) = open_unnamed(place, Mode::RUSR | Mode::WUSR) else {
-        return Ok(None);
+    let file = match open_unnamed(place, Mode::RUSR | Mode::WUSR) {
+        Ok(file) => file,
+        Err(errno) => return Ok(Err(WhyNamed::of(place, errno))),
     };
     let before = names(file.as_fd());
-    if link_once(place, file.as_fd(), OsStr::new(temporary)).is_err() {
-        return Ok(None);
+    if let Err(errno) = link_once(place, file.as_fd(), OsStr::new(temporary)) {
+        return Ok(Err(WhyNamed::of(place, errno)));
     }
     let links = match is_one_more(before, names(file.as_fd())) {
         true => Links::Counted,
@@ -324,8 +287,12 @@ fn try_a_name(
     };
     match unlink(place, temporary) {
         // Somebody else has removed it.
-        Ok(()) | Err(Errno::NOENT) => Ok(Some(links)),
-        Err(errno) => Err(Trouble::Remove(temporary.to_owned(), errno)),
+        Ok(()) | Err(Errno::NOENT) => Ok(Ok(links)),
+        Err(errno) => Err(Trouble::Remove {
+            left: temporary.to_owned(),
+            second: None,
+            errno,
+        }),
     }
 }
 

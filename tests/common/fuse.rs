@@ -71,6 +71,8 @@ pub(crate) enum Silence {
     SlowSeeks,
     /// Reading an extended attribute.
     Attributes,
+    /// Nothing; but no name is taken away.
+    Removals,
     /// Giving a file a name, once something has been written.
     LinksInTheEnd,
     /// Giving a file another name, once something has been written.
@@ -94,7 +96,9 @@ impl Silence {
             Self::Writes => (WRITE, false),
             Self::UnnamedFiles => (TMPFILE, false),
             Self::Seeks => (LSEEK, false),
-            Self::SlowSeeks | Self::LostAnswers | Self::CountOfNames => (NOTHING, false),
+            Self::SlowSeeks | Self::Removals | Self::LostAnswers | Self::CountOfNames => {
+                (NOTHING, false)
+            }
             Self::Attributes => (GETXATTR, false),
             Self::LinksInTheEnd => (LINK, true),
             Self::RenamesInTheEnd => (RENAME, true),
@@ -353,6 +357,7 @@ impl Server {
                 }
                 self.reply(unique, &[]);
             }
+            UNLINK if self.silence == Silence::Removals => self.refuse(unique, libc::EPERM),
             UNLINK => match self.names.remove(&request.names(0).next().unwrap()) {
                 Some(_) => self.reply(unique, &[]),
                 None => self.refuse(unique, libc::ENOENT),

@@ -96,7 +96,7 @@ impl Staging {
             return Ok(());
         }
         match self.naming {
-            Naming::Hidden => self.rename_to_free(file)?,
+            Naming::Hidden(_) => self.rename_to_free(file)?,
             Naming::Unnamed => link_once(&self.place, file, &self.place.name)?,
         }
         self.placed.store(true, Ordering::Release);
