@@ -14,7 +14,7 @@ use std::process::Command;
 use rustix::process::{Pid, Signal};
 
 use common::files::assert_same_large;
-use common::loop_device::{Mounted, mount_without_extents};
+use common::loop_device::{Mounted, make_with_late_data, mount_without_extents};
 use common::process::{Finished, Terminal};
 use common::{Files, Vmm, needs_kvm, random, skip, test};
 
@@ -409,16 +409,6 @@ fn room_that_was_allocated_and_never_written_is_copied_whoever_reads_it_meanwhil
     }
 }
 
-/// Makes a file of 1 MiB that has its place, and behind holes of 2 KiB data that has none yet.
-fn make_with_late_data(path: &Path) {
-    let file = File::create(path).unwrap();
-    file.write_all_at(&random(1 << 20, 1), 0).unwrap();
-    file.sync_all().unwrap();
-    for (start, length) in [(1026 << 10, 38 << 10), (1066 << 10, 80 << 10)] {
-        file.write_all_at(&random(length, start), start).unwrap();
-    }
-}
-
 #[test]
 fn data_that_has_no_place_yet_is_no_hole_on_a_file_system_without_extents() {
     needs_kvm!();
@@ -450,7 +440,7 @@ fn data_that_comes_into_a_hole_meanwhile_is_found_on_a_file_system_without_exten
     let file = File::create(&input).unwrap();
     file.write_all_at(&random(4 << 20, 1), 0).unwrap();
     file.set_len(8 * MIB).unwrap();
-    let slowly = ["--queue-depth", "1", "--request-size", "512"];
+    let slowly = ["--queue-depth", "1", "--request-size", "512", "-p", "100"];
     let running = Vmm::copying(&input, &output).args(&slowly).start();
     running.wait_for_guest();
     file.write_all_at(&random(64 << 10, 2), 6 * MIB).unwrap();

@@ -167,7 +167,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use std::fs;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::thread;
     use std::time::Duration;
 
@@ -178,19 +178,23 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let [path, new] = ["file", "new"].map(|name| folder.path().join(name));
         fs::write(&path, "first").unwrap();
-        let done = AtomicBool::new(false);
-        thread::scope(|scope| {
+        let replaced = AtomicUsize::new(0);
+        let failed = thread::scope(|scope| {
             scope.spawn(|| {
-                while !done.load(Ordering::Relaxed) {
+                while replaced.load(Ordering::Relaxed) < 300 {
                     fs::write(&new, "another").unwrap();
                     fs::rename(&new, &path).unwrap();
+                    replaced.fetch_add(1, Ordering::Relaxed);
                     thread::sleep(Duration::from_micros(100));
                 }
             });
-            let failed = (0..2000).find_map(|_| find(Role::Output, &path, &[], 0, false).err());
-            done.store(true, Ordering::Relaxed);
-            assert!(failed.is_none(), "{failed:?}");
+            let mut failed = None;
+            while replaced.load(Ordering::Relaxed) < 300 {
+                failed = failed.or(find(Role::Output, &path, &[], 0, false).err());
+            }
+            failed
         });
+        assert!(failed.is_none(), "{failed:?}");
     }
 
     #[test]

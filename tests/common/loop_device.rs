@@ -2,14 +2,14 @@
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 
-use super::{is_root, skip};
+use super::{is_root, random, skip};
 
 /// A loop device. It goes when it is dropped.
 pub(crate) struct Loop {
@@ -153,6 +153,17 @@ pub(crate) fn mount_without_extents(folder: &Path) -> Option<(Mounted, PathBuf)>
         return None;
     }
     Some((Mounted::with("loop,rw", "ext4", &image, &target)?, target))
+}
+
+/// Makes a file of which 1 MiB has its place, and what lies behind two holes of 2 KiB has none yet: the
+/// second one seems to go on to the end.
+pub(crate) fn make_with_late_data(path: &Path) {
+    let file = File::create(path).unwrap();
+    file.write_all_at(&random(1 << 20, 1), 0).unwrap();
+    file.sync_all().unwrap();
+    for (start, length) in [(1026 << 10, 38 << 10), (1066 << 10, 80 << 10)] {
+        file.write_all_at(&random(length, start), start).unwrap();
+    }
 }
 
 /// Somebody who has claimed the device, as a file system, swap space or device-mapper does.

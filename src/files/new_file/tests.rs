@@ -263,7 +263,7 @@ fn both_names_of_an_empty_file_that_cannot_be_removed_are_told() {
             second: Some(second),
             ..
         } => (left, second),
-        failed => panic!("{failed}"),
+        failed => unreachable!("{failed}"),
     };
     assert_ne!(one, other);
     for path in [one, other] {
