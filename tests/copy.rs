@@ -6,10 +6,12 @@ mod common;
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
 use std::process::Command;
 
 use common::elf::flatten;
 use common::files::{assert_same, assert_same_large, random};
+use common::loop_device::Mounted;
 use common::process::binary;
 use common::{Files, Finished, GUEST, Vmm, needs_kvm, skip, strace_is_usable, test};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -307,7 +309,7 @@ fn statistics_replace_an_old_file_when_they_are_complete_and_keep_its_permission
 #[test]
 fn a_file_that_comes_to_the_name_meanwhile_is_replaced_and_nobody_gets_more() {
     needs_kvm!();
-    let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
     for old in [false, true] {
         let mut files = Files::random(3_000_000);
         if old {
@@ -415,7 +417,7 @@ fn without_proc_a_copy_gets_its_name_all_the_same() {
     let files = Files::random(100_000);
     let hidden = "mount --make-rprivate / && umount -l /proc && exec \"$@\"";
     let within = || {
-        let unshare = Vmm::of(std::path::Path::new("unshare"));
+        let unshare = Vmm::of(Path::new("unshare"));
         unshare.args(&["--mount", "sh", "-c", hidden, "sh"])
     };
     if within().arg("true").run().code() != Some(0) {
@@ -434,4 +436,23 @@ fn without_proc_a_copy_gets_its_name_all_the_same() {
         assert!(fs::metadata(files.path("stats")).unwrap().len() > 0);
         assert!(fs::read(files.output()).unwrap() == fs::read(files.input()).unwrap());
     }
+}
+
+#[test]
+fn a_folder_with_room_for_one_file_gets_the_copy_and_the_reason_for_its_name() {
+    needs_kvm!();
+    let files = Files::random(1000);
+    let folder = files.path("small");
+    // The folder itself, the old file, and one more.
+    let options = "rw,nr_inodes=3";
+    let Some(_mounted) = Mounted::with(options, "tmpfs", Path::new("none"), &folder) else {
+        return;
+    };
+    let output = folder.join("output");
+    fs::write(&output, "old").unwrap();
+    let finished = Vmm::copying(&files.input(), &output).succeed();
+    let reason =
+        "there is no room to try out whether unnamed files can be named; if this run is killed";
+    assert!(finished.stderr.contains(reason), "{finished:?}");
+    assert_same_large(&files.input(), &output);
 }

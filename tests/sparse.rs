@@ -14,7 +14,7 @@ use std::process::Command;
 use rustix::process::{Pid, Signal};
 
 use common::files::assert_same_large;
-use common::loop_device::Mounted;
+use common::loop_device::{Mounted, make_with_late_data, mount_without_extents};
 use common::process::{Finished, Terminal};
 use common::{Files, Vmm, needs_kvm, random, skip, test};
 
@@ -407,4 +407,45 @@ fn room_that_was_allocated_and_never_written_is_copied_whoever_reads_it_meanwhil
         assert_eq!(finished.code(), Some(0), "{finished:?}");
         assert_same_large(&files.input(), &files.output());
     }
+}
+
+#[test]
+fn data_that_has_no_place_yet_is_no_hole_on_a_file_system_without_extents() {
+    needs_kvm!();
+    let folder = tempfile::tempdir().unwrap();
+    let Some((_mounted, without)) = mount_without_extents(folder.path()) else {
+        return;
+    };
+    let (input, output) = (without.join("input"), without.join("output"));
+    for options in [
+        &["--verify"][..],
+        &["--sparse", "always"],
+        &["--sparse", "never"],
+        &["--request-size", "1K"],
+    ] {
+        make_with_late_data(&input);
+        Vmm::copying(&input, &output).args(options).succeed();
+        assert_same_large(&input, &output);
+    }
+}
+
+#[test]
+fn data_that_comes_into_a_hole_meanwhile_is_found_on_a_file_system_without_extents() {
+    needs_kvm!();
+    let folder = tempfile::tempdir().unwrap();
+    let Some((_mounted, without)) = mount_without_extents(folder.path()) else {
+        return;
+    };
+    let (input, output) = (without.join("input"), without.join("output"));
+    let file = File::create(&input).unwrap();
+    file.write_all_at(&random(4 << 20, 1), 0).unwrap();
+    file.set_len(8 * MIB).unwrap();
+    let slowly = ["--queue-depth", "1", "--request-size", "512", "-p", "100"];
+    let running = Vmm::copying(&input, &output).args(&slowly).start();
+    running.wait_for_guest();
+    file.write_all_at(&random(64 << 10, 2), 6 * MIB).unwrap();
+    assert!(!running.has_ended(), "the copy was too fast to be met");
+    let finished = running.finish();
+    finished.assert_failed(3, "where it had a hole when the run began");
+    assert!(!output.exists());
 }

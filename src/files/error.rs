@@ -5,7 +5,10 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::hints::{folder_hint, forgotten_hint, open_hint, place_hint, space_hint, wanted};
+use super::hints::{
+    folder_hint, forgotten_hint, names_of_trial, open_hint, place_hint, space_hint, wanted,
+    why_not_written,
+};
 use crate::quote::quote_path;
 use crate::reason::reason;
 
@@ -126,7 +129,7 @@ pub enum FileError {
         "cannot create the {role} {}: the empty file {}, which was made to try out its folder, \
          cannot be removed: {}; choose another folder, and remove it once this one allows that",
         quote_path(path),
-        quote_path(left),
+        names_of_trial(left, second.as_deref()),
         reason(source)
     )]
     TrialLeft {
@@ -136,6 +139,8 @@ pub enum FileError {
         path: PathBuf,
         /// What is left.
         left: PathBuf,
+        /// Another name of it that is left, too.
+        second: Option<PathBuf>,
         /// The system's reason.
         source: io::Error,
     },
@@ -222,7 +227,7 @@ pub enum FileError {
     #[error(
         "cannot write the {role} {} at offset {offset}: {}{}",
         quote_path(path),
-        reason(source),
+        why_not_written(source),
         space_hint(source)
     )]
     Write {

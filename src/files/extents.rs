@@ -133,6 +133,11 @@ fn next_data(file: BorrowedFd<'_>, at: u64, length: u64) -> Result<Option<Range<
     Ok(Some(start..end.max(start + 1)))
 }
 
+/// Whether the file system tells of any hole in the first `length` bytes of `file`.
+pub(super) fn has_hole(file: BorrowedFd<'_>, length: u64) -> bool {
+    seek(file, SeekFrom::Hole(0)).is_ok_and(|hole| hole < length)
+}
+
 /// Joins ranges over the smallest gaps until there are no more than `most`.
 fn join(ranges: &mut Vec<Range<u64>>, most: usize) {
     let Some(surplus) = ranges

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::error::Role;
 use crate::limits;
 use crate::quote::quote_path;
+use crate::reason::reason;
 
 pub(super) fn wanted(role: Role) -> &'static str {
     match role {
@@ -62,6 +63,22 @@ pub(super) fn space_hint(error: &io::Error) -> &'static str {
         }
         _ => limit_hint(error),
     }
+}
+
+/// Why a write has failed. The system may take nothing of what is written and give no reason.
+pub(super) fn why_not_written(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::WriteZero => "the file system took nothing of what was written".into(),
+        _ => reason(error),
+    }
+}
+
+/// The names of a file that was made to try out its folder.
+pub(super) fn names_of_trial(left: &Path, second: Option<&Path>) -> String {
+    let second = second.map_or_else(String::new, |second| {
+        format!(" (and {}, another name of it)", quote_path(second))
+    });
+    format!("{}{second}", quote_path(left))
 }
 
 /// Why a complete file could not get its name, where it is if it has another one, and what else is there:
@@ -136,6 +153,15 @@ mod tests {
                 "; a/.b~, a second name of the file",
             ),
             (forgotten_hint(true), "too many scattered pieces"),
+            (
+                &why_not_written(&io::ErrorKind::WriteZero.into()),
+                "took nothing",
+            ),
+            (&why_not_written(&missing), "No such file"),
+            (
+                &names_of_trial(Path::new("a/.b~"), Some(Path::new("a/.b"))),
+                "a/.b~ (and a/.b, ",
+            ),
             (wanted(Role::Input), "block device"),
             (wanted(Role::Output), "/dev/null"),
             (

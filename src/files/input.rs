@@ -3,25 +3,27 @@
 //! gains some a warning: neither is silently copied wrong.
 //!
 //! System calls after [`InputFile::open`]: `preadv` for the disk, `fstat` and `lseek` for
-//! [`InputFile::check_unchanged`], `lseek` for [`InputFile::holes`], and `fstat`, `lseek` and
-//! `pread` for [`InputFile::check_holes`].
+//! [`InputFile::check_unchanged`], `ioctl`, `fstatfs`, `fsync` and `lseek` for [`InputFile::holes`], and
+//! `fstat`, `lseek`, `fsync` and `pread` for [`InputFile::check_holes`].
 
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use guest_protocol::DataList;
 use rustix::fs::{FileType, OFlags, Stat};
 use rustix::io::Errno;
 use vm_memory::VolatileSlice;
 
+use super::delayed::may_miss_delayed;
 use super::descriptor::Descriptor;
 use super::device;
 use super::error::{ChangedError, FileError, Role};
-use super::extents::{Holes, ListBounds, LookError, data_in_holes, find_holes};
+use super::extents::{Holes, ListBounds, LookError, data_in_holes, find_holes, has_hole};
 use super::identity::{Identity, Known};
 use super::open::open_to_read;
+use super::sync::{Synced, sync_all};
 use super::system::fstat;
 use super::vectored::Partial;
 use super::zeros;
@@ -39,6 +41,8 @@ pub struct InputFile {
     length: u64,
     /// Bytes behind the end that reads have filled with zeros.
     filled: AtomicU64,
+    /// Whether it is written back before it is asked for data where holes were.
+    written_back: AtomicBool,
 }
 
 impl InputFile {
@@ -82,6 +86,7 @@ impl InputFile {
             stat: opened.stat,
             length: opened.length,
             filled: AtomicU64::new(0),
+            written_back: AtomicBool::new(false),
         })
     }
 
@@ -187,13 +192,33 @@ impl InputFile {
     #[must_use]
     pub fn holes(&self, bounds: ListBounds) -> Holes {
         match FileType::from_raw_mode(self.stat.st_mode) {
-            FileType::RegularFile => find_holes(self.file.as_fd(), self.length, bounds),
+            FileType::RegularFile => self.holes_in_file(bounds),
             // A block device does not tell.
             _ => Holes {
                 list: DataList::everything(),
                 coarse: false,
             },
         }
+    }
+
+    fn holes_in_file(&self, bounds: ListBounds) -> Holes {
+        let file = self.file.as_fd();
+        if may_miss_delayed(file, &self.stat) && has_hole(file, self.length) {
+            let Ok(Synced::Yes) = self.write_back() else {
+                // What is told of as a hole may be data.
+                return Holes {
+                    list: DataList::everything(),
+                    coarse: true,
+                };
+            };
+            self.written_back.store(true, Ordering::Relaxed);
+        }
+        find_holes(file, self.length, bounds)
+    }
+
+    /// Gives all data that was written to the file its place, so that no hole is told of there.
+    fn write_back(&self) -> io::Result<Synced> {
+        sync_all(&self.file, self.cancel())
     }
 
     /// Looks whether what was taken for a hole still is one, as `list` says. To be called when the
@@ -210,6 +235,14 @@ impl InputFile {
         otherwise: &'static str,
         each: impl FnMut() -> Result<(), E>,
     ) -> Result<(), E> {
+        if self.written_back.load(Ordering::Relaxed) {
+            // What has been written since can be missed as what was written before.
+            self.write_back().map_err(|source| FileError::Sync {
+                role: self.role,
+                path: self.path.clone(),
+                source,
+            })?;
+        }
         let looked = data_in_holes(self.file.as_fd(), self.length, list, each);
         let data = looked.map_err(|error| match error {
             LookError::System { offset, source } => self.read_error(offset, source.into()).into(),

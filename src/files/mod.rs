@@ -9,13 +9,15 @@
 //!   there, `permissions`, `acl` and `lists` give it what the old file had; `in_use`, `swap`, `layers`,
 //!   `loop_device` and `kernel_made` tell devices and folders apart where nothing may be written,
 //! - `descriptor`, `vectored` and `zeros` move the bytes, `coverage` remembers which were written,
-//! - `extents` finds the holes of what is read, `zeroing` makes some in what is written,
+//! - `extents` finds the holes of what is read, `delayed` says whether new data is to be written back
+//!   first, `zeroing` makes some in what is written,
 //! - `device` asks block devices what they are,
 //! - `system` repeats the calls that a signal interrupts.
 
 mod acl;
 mod close_errors;
 mod coverage;
+mod delayed;
 mod descriptor;
 mod device;
 mod error;

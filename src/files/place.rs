@@ -16,7 +16,7 @@ use super::identity::{Identity, Known};
 use super::kernel_made::is_kernel_made;
 use super::open::open_failed;
 use super::swap::Swaps;
-use super::system::{accessat, fstat, open, openat, readlinkat, statx};
+use super::system::{accessat, fstat, open, openat, readlinkat, statat, statx};
 use super::target::wrong_kind;
 
 /// As many links as the kernel follows in a path (MAXSYMLINKS).
@@ -176,6 +176,10 @@ fn check_replaceable(place: &Place, existing: &Stat) -> Result<OwnedFd, FileErro
     let looked = opened.and_then(|handle| Ok((fstat(&handle)?, handle)));
     let handle = match looked {
         Ok((here, handle)) if Identity::of(&here) == Identity::of(existing) => handle,
+        Ok(_) | Err(Errno::NOENT) if leads_elsewhere(&place.path, existing) => {
+            let (role, path) = (place.role, place.path.clone());
+            return Err(FileError::Replaced { role, path });
+        }
         Ok(_) | Err(Errno::NOENT) => {
             return refused(
                 Errno::NOENT,
@@ -232,6 +236,13 @@ fn check_replaceable(place: &Place, existing: &Stat) -> Result<OwnedFd, FileErro
         );
     }
     Ok(handle)
+}
+
+/// Whether `path` no longer leads to the file `existing`. A path that does, although that file does not
+/// have the name in it, is the kernel's for an open file (/proc/self/fd), whose name has been removed.
+fn leads_elsewhere(path: &Path, existing: &Stat) -> bool {
+    let now = statat(CWD, path, AtFlags::empty());
+    now.ok().as_ref().map(Identity::of) != Some(Identity::of(existing))
 }
 
 /// Whether the file may be replaced: in a folder with the sticky bit, as /tmp has it, only by the

@@ -25,6 +25,7 @@ mod trouble;
 use links::{Links, is_one_more, link_for_a_moment, names};
 use naming::link_once;
 use trouble::Trouble;
+pub use trouble::WhyNamed;
 
 /// Whether to try an unnamed file first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +33,7 @@ pub(super) enum Naming {
     /// Unnamed if the file system can do it.
     Unnamed,
     /// A hidden name from the start.
-    Hidden,
+    Hidden(WhyNamed),
 }
 
 /// A file on its way to its place.
@@ -124,7 +125,8 @@ impl Staging {
     /// Removes a file that has a hidden name; it will never get another one. Does nothing once the
     /// file is in place, or a second time.
     pub(super) fn discard(&self) {
-        if !self.placed.swap(true, Ordering::AcqRel) && self.naming == Naming::Hidden {
+        let is_hidden = matches!(self.naming, Naming::Hidden(_));
+        if !self.placed.swap(true, Ordering::AcqRel) && is_hidden {
             self.remove();
         }
     }
@@ -146,10 +148,9 @@ impl Staging {
     /// Why the file has a name from the beginning, which is left if the process is killed; `None` if it
     /// has none.
     pub(super) fn why_named(&self) -> Option<WhyNamed> {
-        match (self.naming, &self.place.descriptors) {
-            (Naming::Unnamed, _) => None,
-            (Naming::Hidden, Some(_)) => Some(WhyNamed::FileSystem),
-            (Naming::Hidden, None) => Some(WhyNamed::NoProc),
+        match self.naming {
+            Naming::Unnamed => None,
+            Naming::Hidden(why) => Some(why),
         }
     }
 
@@ -177,17 +178,6 @@ impl Drop for Staging {
     }
 }
 
-/// Why a new file has a name from the beginning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum WhyNamed {
-    /// Its file system knows no unnamed files, or lets them have no name later.
-    #[error("the file system does not let unnamed files be named")]
-    FileSystem,
-    /// An unnamed file is named by way of /proc/self/fd.
-    #[error("without /proc no unnamed file can be named")]
-    NoProc,
-}
-
 /// A file that was made, and what was found out with it.
 struct Made {
     file: OwnedFd,
@@ -202,19 +192,18 @@ fn make(place: &Place, naming: Naming, temporary: &str) -> Result<Made, Trouble>
     } else {
         0o666
     });
-    if naming == Naming::Unnamed
-        && let Some((file, links)) = create_unnamed(place, temporary, mode)?
-    {
-        let naming = Naming::Unnamed;
-        return Ok(Made {
-            file,
-            naming,
-            links,
-        });
-    }
-    let file = create_hidden(place, temporary, mode)?;
-    let links = try_another_name(place, temporary, file.as_fd())?;
-    let naming = Naming::Hidden;
+    let unnamed = match naming {
+        Naming::Unnamed => create_unnamed(place, temporary, mode)?,
+        Naming::Hidden(why) => Err(why),
+    };
+    let (file, naming, links) = match unnamed {
+        Ok((file, links)) => (file, Naming::Unnamed, links),
+        Err(why) => {
+            let file = create_hidden(place, temporary, mode)?;
+            let links = try_another_name(place, temporary, file.as_fd())?;
+            (file, Naming::Hidden(why), links)
+        }
+    };
     Ok(Made {
         file,
         naming,
@@ -236,9 +225,13 @@ fn try_another_name(
     let moment = link_for_a_moment(place, OsStr::new(temporary), &another, file);
     match moment.left() {
         Some(errno) => {
-            // There is nobody left to tell of this one.
-            let _ = unlink(place, temporary);
-            Err(Trouble::Remove(another, errno))
+            let is_left = unlink(place, temporary).is_err_and(|errno| errno != Errno::NOENT);
+            let second = is_left.then(|| temporary.to_owned());
+            Err(Trouble::Remove {
+                left: another,
+                second,
+                errno,
+            })
         }
         None => Ok(moment.links()),
     }
@@ -261,20 +254,22 @@ fn unlink(place: &Place, name: &str) -> Result<(), Errno> {
     unlinkat(&place.folder, name, AtFlags::empty())
 }
 
-/// An unnamed file, and what the file system does with names for it; or nothing if it has no such files
-/// or they could not be named later.
+/// An unnamed file, and what the file system does with names for it; or why there is none that could be
+/// named later.
 fn create_unnamed(
     place: &Place,
     temporary: &str,
     mode: Mode,
-) -> Result<Option<(OwnedFd, Links)>, Trouble> {
+) -> Result<Result<(OwnedFd, Links), WhyNamed>, Trouble> {
     match open_unnamed(place, mode) {
         Ok(file) => {
             let links = try_a_name(place, file.as_fd(), temporary)?;
             Ok(links.map(|links| (file, links)))
         }
         // Each file system and kernel has its own way to say that it does not know the flag.
-        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => Ok(None),
+        Err(errno @ (Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT)) => {
+            Ok(Err(WhyNamed::of(place, errno)))
+        }
         Err(errno) => Err(errno.into()),
     }
 }
@@ -285,27 +280,31 @@ fn open_unnamed(place: &Place, mode: Mode) -> Result<OwnedFd, Errno> {
 }
 
 /// Tries out, with another file, whether an unnamed one can get a name here, and whether that is counted;
-/// nothing if it can get none. Layered and network file systems, a missing /proc and security modules
+/// or why it can get none. Layered and network file systems, a missing /proc and security modules
 /// all have their own reasons against it, and after the copy it would be too late.
 fn try_a_name(
     place: &Place,
     file: BorrowedFd<'_>,
     temporary: &str,
-) -> Result<Option<Links>, Trouble> {
+) -> Result<Result<Links, WhyNamed>, Trouble> {
     if place.append_only {
         // In such a folder a name cannot be removed again, so that only half of this can be tried out.
         let path = file.as_raw_fd().to_string();
         let found = |folder: &OwnedFd| statat(folder, &path, AtFlags::empty()).is_ok();
         let found = place.descriptors.as_ref().is_some_and(found);
-        return Ok(found.then_some(Links::Unknown));
+        return Ok(match found {
+            true => Ok(Links::Unknown),
+            false => Err(WhyNamed::NoProc),
+        });
     }
-    let Ok(file) = open_unnamed(place, Mode::RUSR | Mode::WUSR) else {
-        return Ok(None);
+    let file = match open_unnamed(place, Mode::RUSR | Mode::WUSR) {
+        Ok(file) => file,
+        Err(errno) => return Ok(Err(WhyNamed::of(place, errno))),
     };
     let before = names(file.as_fd());
     let name = OsStr::new(temporary);
-    if link_once(file.as_fd(), || link(place, file.as_fd(), name)).is_err() {
-        return Ok(None);
+    if let Err(errno) = link_once(file.as_fd(), || link(place, file.as_fd(), name)) {
+        return Ok(Err(WhyNamed::of(place, errno)));
     }
     let links = match is_one_more(before, names(file.as_fd())) {
         true => Links::Counted,
@@ -313,8 +312,12 @@ fn try_a_name(
     };
     match unlink(place, temporary) {
         // Somebody else has removed it.
-        Ok(()) | Err(Errno::NOENT) => Ok(Some(links)),
-        Err(errno) => Err(Trouble::Remove(temporary.to_owned(), errno)),
+        Ok(()) | Err(Errno::NOENT) => Ok(Ok(links)),
+        Err(errno) => Err(Trouble::Remove {
+            left: temporary.to_owned(),
+            second: None,
+            errno,
+        }),
     }
 }
 

@@ -6,8 +6,8 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{
-    Access, AtFlags, Gid, Mode, OFlags, RenameFlags, SeekFrom, Stat, StatFs, Statx, StatxFlags,
-    Uid, XattrFlags,
+    Access, AtFlags, Gid, IFlags, Mode, OFlags, RenameFlags, SeekFrom, Stat, StatFs, Statx,
+    StatxFlags, Uid, XattrFlags,
 };
 use rustix::io::{Errno, Result};
 use rustix::path::Arg;
@@ -164,6 +164,11 @@ pub(super) fn fremovexattr(file: impl AsFd, name: impl Arg + Copy) -> Result<()>
 /// lseek(2), which asks some file systems where data is.
 pub(super) fn seek(file: impl AsFd, to: SeekFrom) -> Result<u64> {
     interrupted(|| rustix::fs::seek(&file, to))
+}
+
+/// FS_IOC_GETFLAGS (ioctl_iflags(2)).
+pub(super) fn ioctl_getflags(file: impl AsFd) -> Result<IFlags> {
+    interrupted(|| rustix::fs::ioctl_getflags(&file))
 }
 
 /// ftruncate(2).

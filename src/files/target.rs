@@ -36,9 +36,30 @@ pub(super) enum Target {
     Device(OwnedFd),
 }
 
+/// How often a path is looked up while something else is put in its place each time.
+const MOST_LOOKUPS: usize = 10;
+
 /// Finds out what `path` stands for, which must be none of `others`. A block device must have room
 /// for `needed` bytes, and must not be in use unless that is forced.
 pub(super) fn find(
+    role: Role,
+    path: &Path,
+    others: &[Known<'_>],
+    needed: u64,
+    force: bool,
+) -> Result<Target, FileError> {
+    let find = || find_now(role, path, others, needed, force);
+    for _ in 1..MOST_LOOKUPS {
+        match find() {
+            // It is what has its place now that matters.
+            Err(FileError::Replaced { .. }) => {}
+            found => return found,
+        }
+    }
+    find()
+}
+
+fn find_now(
     role: Role,
     path: &Path,
     others: &[Known<'_>],
@@ -138,5 +159,50 @@ pub(super) fn wrong_kind(role: Role, path: &Path, found: &'static str) -> FileEr
         role,
         path: path.into(),
         found,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::fs;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_replaced_again_and_again_has_a_place_at_every_moment() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, new] = ["file", "new"].map(|name| folder.path().join(name));
+        fs::write(&path, "first").unwrap();
+        let replaced = AtomicUsize::new(0);
+        let failed = thread::scope(|scope| {
+            scope.spawn(|| {
+                while replaced.load(Ordering::Relaxed) < 300 {
+                    fs::write(&new, "another").unwrap();
+                    fs::rename(&new, &path).unwrap();
+                    replaced.fetch_add(1, Ordering::Relaxed);
+                    thread::sleep(Duration::from_micros(100));
+                }
+            });
+            let mut failed = None;
+            while replaced.load(Ordering::Relaxed) < 300 {
+                failed = failed.or(find(Role::Output, &path, &[], 0, false).err());
+            }
+            failed
+        });
+        assert!(failed.is_none(), "{failed:?}");
+    }
+
+    #[test]
+    fn a_file_that_has_lost_its_name_has_no_place() {
+        let file = tempfile::tempfile().unwrap();
+        let path = crate::files::open::descriptor_path(&file);
+        let failed = find(Role::Output, Path::new(&path), &[], 0, false).unwrap_err();
+        let failed = failed.to_string();
+        assert!(failed.contains("it has no name in a folder"), "{failed}");
     }
 }

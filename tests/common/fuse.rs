@@ -73,6 +73,8 @@ pub(crate) enum Silence {
     SlowSeeksInTheEnd,
     /// Reading an extended attribute.
     Attributes,
+    /// Nothing; but no name is taken away.
+    Removals,
     /// Giving a file a name, once something has been written.
     LinksInTheEnd,
     /// Giving a file another name, once something has been written.
@@ -102,6 +104,7 @@ impl Silence {
             Self::Seeks => (LSEEK, false),
             Self::SlowSeeks
             | Self::SlowSeeksInTheEnd
+            | Self::Removals
             | Self::LostAnswers
             | Self::CountOfNames
             | Self::SecondNames
@@ -379,6 +382,7 @@ impl Server {
             UNLINK if self.silence == Silence::RemovalsInTheEnd && self.has_written => {
                 self.refuse(unique, libc::EPERM);
             }
+            UNLINK if self.silence == Silence::Removals => self.refuse(unique, libc::EPERM),
             UNLINK => match self.names.remove(&request.names(0).next().unwrap()) {
                 Some(_) => self.reply(unique, &[]),
                 None => self.refuse(unique, libc::ENOENT),

@@ -2,14 +2,14 @@
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 
-use super::{is_root, skip};
+use super::{is_root, random, skip};
 
 /// A loop device. It goes when it is dropped.
 pub(crate) struct Loop {
@@ -136,6 +136,34 @@ pub(crate) fn make_ext4(device: &Path, content: Option<&Path>) -> Option<()> {
         return None;
     }
     Some(())
+}
+
+/// Makes a file system without extents, as those of ext2 and ext3 are, in a new file in `folder`, and mounts
+/// it there as ext4, which gives data its place late. If that is not possible the test is counted as
+/// ignored.
+pub(crate) fn mount_without_extents(folder: &Path) -> Option<(Mounted, PathBuf)> {
+    let (image, target) = (folder.join("without.image"), folder.join("without"));
+    File::create(&image).unwrap().set_len(64 << 20).unwrap();
+    let made = Command::new("mkfs.ext4")
+        .args(["-q", "-F", "-b", "1024", "-O", "^extents,^64bit"])
+        .arg(&image)
+        .output();
+    if !made.is_ok_and(|made| made.status.success()) {
+        skip("there is no mkfs.ext4, or it cannot leave out extents");
+        return None;
+    }
+    Some((Mounted::with("loop,rw", "ext4", &image, &target)?, target))
+}
+
+/// Makes a file of which 1 MiB has its place, and what lies behind two holes of 2 KiB has none yet: the
+/// second one seems to go on to the end.
+pub(crate) fn make_with_late_data(path: &Path) {
+    let file = File::create(path).unwrap();
+    file.write_all_at(&random(1 << 20, 1), 0).unwrap();
+    file.sync_all().unwrap();
+    for (start, length) in [(1026 << 10, 38 << 10), (1066 << 10, 80 << 10)] {
+        file.write_all_at(&random(length, start), start).unwrap();
+    }
 }
 
 /// Somebody who has claimed the device, as a file system, swap space or device-mapper does.

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
+use crate::common::loop_device::{make_with_late_data, mount_without_extents};
 use crate::common::{Finished, needs_kvm, random, skip, test};
 use crate::support::Put::Hole;
 use crate::support::qcow2::Qcow2;
@@ -190,4 +191,22 @@ fn a_hole_that_gets_data_meanwhile_ends_the_conversion_whichever_file_it_is_in()
             );
         }
     }
+}
+
+#[test]
+fn data_of_a_backing_file_that_has_no_place_yet_is_no_hole() {
+    needs_kvm!();
+    let mut image = Qcow2::new(16, &[Hole; 18]);
+    image.backing = Some("base");
+    let conversion = Conversion::of(&image.build().bytes);
+    let Some((_mounted, without)) = mount_without_extents(&conversion.path("")) else {
+        return;
+    };
+    let base = without.join("base");
+    make_with_late_data(&base);
+    let conversion = conversion.arg("--allow").arg("unknown-format");
+    let conversion = conversion.arg("--backing").arg(base.to_str().unwrap());
+    let disk = conversion.convert();
+    let expected = fs::read(&base).unwrap();
+    assert_same(&disk[..expected.len()], &expected, "the base");
 }

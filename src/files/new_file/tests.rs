@@ -15,10 +15,10 @@ use fuse::{Hanging, Silence};
 mod fuse;
 
 use crate::files::{
-    DistinctError, InputFile, OutputFile, OutputOptions, check_distinct, open_image,
+    DistinctError, InputFile, OutputFile, OutputOptions, WhyNamed, check_distinct, open_image,
 };
 
-const BOTH: [Naming; 2] = [Naming::Unnamed, Naming::Hidden];
+const BOTH: [Naming; 2] = [Naming::Unnamed, Naming::Hidden(WhyNamed::FileSystem)];
 
 fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
@@ -167,7 +167,7 @@ fn one_device_without_content_may_be_written_twice() {
 fn what_has_come_to_the_name_meanwhile_is_not_replaced() {
     let folder = folder();
     let path = folder.path().join("statistics");
-    for naming in [Naming::Unnamed, Naming::Hidden] {
+    for naming in [Naming::Unnamed, Naming::Hidden(WhyNamed::FileSystem)] {
         let file = NewFile::create_named(Role::Statistics, &path, naming).unwrap();
         // Perhaps the copy itself, where the file system takes two names for one.
         std::fs::write(&path, "the copy").unwrap();
@@ -184,7 +184,7 @@ fn what_has_come_to_the_name_meanwhile_is_not_replaced() {
 fn a_file_that_was_exchanged_meanwhile_is_not_replaced() {
     let folder = folder();
     let path = folder.path().join("statistics");
-    for naming in [Naming::Unnamed, Naming::Hidden] {
+    for naming in [Naming::Unnamed, Naming::Hidden(WhyNamed::FileSystem)] {
         std::fs::write(&path, "old").unwrap();
         let file = NewFile::create_named(Role::Statistics, &path, naming).unwrap();
         std::fs::write(folder.path().join("other"), "other").unwrap();
@@ -201,7 +201,7 @@ fn a_file_that_was_exchanged_meanwhile_is_not_replaced() {
 fn a_file_that_comes_to_the_name_of_one_that_is_written_to_meanwhile_is_not_replaced() {
     let folder = folder();
     let [path, renamed] = ["statistics", "statistics.old"].map(|name| folder.path().join(name));
-    for naming in [Naming::Unnamed, Naming::Hidden] {
+    for naming in [Naming::Unnamed, Naming::Hidden(WhyNamed::FileSystem)] {
         std::fs::write(&path, "old").unwrap();
         let file = NewFile::create_named(Role::Statistics, &path, naming).unwrap();
         // The times of a file may count in hundredths of a second.
@@ -222,7 +222,7 @@ fn a_file_that_comes_to_the_name_of_one_that_is_written_to_meanwhile_is_not_repl
 fn a_file_whose_old_one_was_removed_meanwhile_gets_the_free_name() {
     let folder = folder();
     let path = folder.path().join("statistics");
-    for naming in [Naming::Unnamed, Naming::Hidden] {
+    for naming in [Naming::Unnamed, Naming::Hidden(WhyNamed::FileSystem)] {
         std::fs::write(&path, "old").unwrap();
         let file = NewFile::create_named(Role::Statistics, &path, naming).unwrap();
         std::fs::remove_file(&path).unwrap();
@@ -261,7 +261,12 @@ fn a_name_that_is_free_is_given_where_every_renaming_replaces_what_has_it() {
         };
         let old = mounted.file();
         for path in [mounted.folder().join("new"), old.clone()] {
-            let file = NewFile::create_named(Role::Statistics, &path, Naming::Hidden).unwrap();
+            let file = NewFile::create_named(
+                Role::Statistics,
+                &path,
+                Naming::Hidden(WhyNamed::FileSystem),
+            )
+            .unwrap();
             if path == old {
                 fs::remove_file(&path).unwrap();
             }
@@ -284,7 +289,12 @@ fn a_second_name_that_cannot_be_removed_is_told() {
             true => mounted.file(),
             false => mounted.folder().join("new"),
         };
-        let file = NewFile::create_named(Role::Statistics, &path, Naming::Hidden).unwrap();
+        let file = NewFile::create_named(
+            Role::Statistics,
+            &path,
+            Naming::Hidden(WhyNamed::FileSystem),
+        )
+        .unwrap();
         if is_old {
             fs::write(&path, "as a log is").unwrap();
         }
@@ -320,4 +330,27 @@ fn a_mode_that_a_file_system_leaves_as_it_was_is_told() {
     let end =
         "was replaced; the new one was to allow less, but its file system leaves its mode at 666";
     assert!(warnings[0].ends_with(end), "{warnings:?}");
+}
+
+#[test]
+fn both_names_of_an_empty_file_that_cannot_be_removed_are_told() {
+    let Some(mounted) = Hanging::mount(Silence::Removals, true) else {
+        eprintln!("skipped: no FUSE file system can be mounted here");
+        return;
+    };
+    let path = mounted.file();
+    let hidden = Naming::Hidden(WhyNamed::FileSystem);
+    let failed = NewFile::create_named(Role::Statistics, &path, hidden).unwrap_err();
+    let (one, other) = match failed {
+        FileError::TrialLeft {
+            left,
+            second: Some(second),
+            ..
+        } => (left, second),
+        failed => unreachable!("{failed}"),
+    };
+    assert_ne!(one, other);
+    for path in [one, other] {
+        assert_eq!(fs::metadata(path).unwrap().len(), 0);
+    }
 }

@@ -16,7 +16,7 @@ use vm_memory::VolatileSlice;
 
 use super::*;
 use crate::files::system::fstat;
-use crate::files::{DistinctError, padded_length};
+use crate::files::{DistinctError, WhyNamed, padded_length};
 use crate::storage::Storage;
 
 mod devices;
@@ -25,7 +25,7 @@ mod kept;
 mod refused;
 mod sparse;
 
-const BOTH: [Naming; 2] = [Naming::Unnamed, Naming::Hidden];
+const BOTH: [Naming; 2] = [Naming::Unnamed, Naming::Hidden(WhyNamed::FileSystem)];
 
 /// A folder with an input in it, and one for the output.
 struct Setup {
@@ -484,7 +484,9 @@ fn hard_links_and_hidden_names_are_told_to_the_user() {
     assert_eq!(setup.create("copy").unwrap().notes(), [""; 0]);
     fs::hard_link(setup.path("copy"), setup.path("link")).unwrap();
     assert!(setup.create("copy").unwrap().notes()[0].contains("hard links"));
-    let notes = setup.create_named("new", Naming::Hidden).notes();
+    let notes = setup
+        .create_named("new", Naming::Hidden(WhyNamed::FileSystem))
+        .notes();
     assert!(notes[0].contains("/.vmm-"), "{notes:?}");
 }
 

@@ -91,7 +91,7 @@ impl Staging {
     /// Gives `file` its name if nothing has it.
     fn claim(&self, file: BorrowedFd<'_>) -> Result<(), Errno> {
         match self.naming {
-            Naming::Hidden => self.rename_to_free(file),
+            Naming::Hidden(_) => self.rename_to_free(file),
             Naming::Unnamed => link_once(file, || link(&self.place, file, &self.place.name)),
         }
     }

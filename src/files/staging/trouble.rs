@@ -1,4 +1,4 @@
-//! Why a file cannot be made, or its folder not be tried out.
+//! What can be against a new file: why it cannot be made, or not without a name.
 
 use rustix::io::Errno;
 
@@ -6,12 +6,43 @@ use crate::files::error::FileError;
 use crate::files::place::Place;
 use crate::files::system::fstat;
 
+/// Why a new file has a name from the beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WhyNamed {
+    /// Its file system knows no unnamed files, or lets them have no name later.
+    #[error("the file system does not let unnamed files be named")]
+    FileSystem,
+    /// An unnamed file is named by way of /proc/self/fd.
+    #[error("without /proc no unnamed file can be named")]
+    NoProc,
+    /// One more file, or its name, found no room.
+    #[error("there is no room to try out whether unnamed files can be named")]
+    NoRoom,
+}
+
+impl WhyNamed {
+    /// Why an unnamed file cannot be made at `place`, or named, of which `errno` is told.
+    pub(super) fn of(place: &Place, errno: Errno) -> Self {
+        match errno {
+            Errno::NOSPC | Errno::DQUOT => Self::NoRoom,
+            _ if place.descriptors.is_none() => Self::NoProc,
+            _ => Self::FileSystem,
+        }
+    }
+}
+
 /// Why a file cannot be made.
 pub(super) enum Trouble {
     /// Nothing can be created.
     Create(Errno),
-    /// What was created to try out the folder, with this name, cannot be removed.
-    Remove(String, Errno),
+    /// What was created to try out the folder cannot be removed.
+    Remove {
+        /// Its name.
+        left: String,
+        /// Another name of it that cannot be taken away, if there is one.
+        second: Option<String>,
+        errno: Errno,
+    },
 }
 
 impl From<Errno> for Trouble {
@@ -35,10 +66,15 @@ impl Trouble {
                 folder,
                 source: errno.into(),
             },
-            Self::Remove(name, errno) => FileError::TrialLeft {
+            Self::Remove {
+                left,
+                second,
+                errno,
+            } => FileError::TrialLeft {
                 role,
                 path,
-                left: folder.join(name),
+                left: folder.join(left),
+                second: second.map(|second| folder.join(second)),
                 source: errno.into(),
             },
         }

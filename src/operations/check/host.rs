@@ -121,6 +121,7 @@ pub(super) fn folder(folder: &Path) -> Vec<Finding> {
             let remedy = match why {
                 WhyNamed::FileSystem => "choose ext4, XFS, Btrfs or tmpfs",
                 WhyNamed::NoProc => "mount /proc",
+                WhyNamed::NoRoom => "make room there",
             };
             let text = format!(
                 "{why}: a killed copy leaves a file .vmm-*.tmp there; {remedy} if that matters"

@@ -72,8 +72,12 @@ fn a_new_file_in_an_append_only_folder_is_possible_and_leaves_nothing_else() {
     output.commit().unwrap();
     assert_eq!(setup.names(), ["copy"]);
     let options = OutputOptions::default();
-    let hidden =
-        OutputFile::create_named(&setup.path("new"), &setup.input, options, Naming::Hidden);
+    let hidden = OutputFile::create_named(
+        &setup.path("new"),
+        &setup.input,
+        options,
+        Naming::Hidden(WhyNamed::FileSystem),
+    );
     assert!(matches!(hidden, Err(FileError::Folder { .. })));
     assert_eq!(setup.names(), ["copy"]);
 }
