@@ -222,7 +222,7 @@ help:
 	@echo 'make picture         the picture of a terminal in the README'
 	@echo 'make lint            rustfmt and clippy, warnings denied; man page and completions compared'
 	@echo 'make bench           measure beside cp, dd and qemu-img; takes BENCH_BYTES, BENCH_RUNS'
-	@echo 'make bench-reference the table of the prototypes again, with 10,000,000 sectors; an hour'
+	@echo 'make bench-reference the table of an earlier prototype again, with 10,000,000 sectors; an hour'
 	@echo 'make fuzz            fuzz TARGETS (block console serial sessions formats loader) for SECONDS'
 	@echo '                     (60) each, or RUNS inputs; needs cargo-fuzz and nightly Rust;'
 	@echo '                     make fuzz-coverage says what it reached'
