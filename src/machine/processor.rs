@@ -187,6 +187,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_kept_is_what_the_page_about_the_first_instruction_shows() {
+        let page = include_str!("../../docs/boot.md");
+        for (leaf, register, mask) in [
+            (FEATURES, "EBX", CLFLUSH_SIZE),
+            (FEATURES, "ECX", FEATURES_ECX),
+            (FEATURES, "EDX", FEATURES_EDX),
+            (EXTENDED, "EBX", EXTENDED_EBX),
+            (EXTENDED, "EDX", EXTENDED_EDX),
+            (AMD_FEATURES, "ECX", AMD_ECX),
+            (AMD_FEATURES, "EDX", AMD_EDX),
+            (ADDRESSES, "EAX", ADDRESS_BITS),
+        ] {
+            let row = format!("| {leaf:#x} | {register} | {mask:#x} |");
+            assert!(page.contains(&row), "{row}");
+        }
+    }
+
+    #[test]
     fn what_the_host_lacks_is_not_promised() {
         let old = |leaf, _| match leaf {
             // There is no leaf 7. A processor answers with the content of another leaf where one is
