@@ -278,6 +278,33 @@ fn the_commands_of_the_documents_do_what_the_documents_say() {
     }
 }
 
+/// What depends neither on the moment nor on the KVM.
+#[test]
+fn the_example_of_a_result_is_that_of_a_real_copy() {
+    needs_kvm!();
+    let page = fs::read_to_string(root().join("docs/json.md")).unwrap();
+    let mut lines = page.lines();
+    let shown = lines.find(|line| line.starts_with(r#"{"type":"result""#));
+    let ran = shell(reader().path(), "vmm --format json a b")
+        .output()
+        .unwrap();
+    let printed = String::from_utf8(ran.stdout).unwrap();
+    let [shown, real] = [shown, printed.lines().last()]
+        .map(|line| serde_json::from_str::<serde_json::Value>(line.unwrap()).unwrap());
+    for field in ["outcome", "status", "error", "bytes", "sectors", "digest"] {
+        assert_eq!(shown[field], real[field], "{field}");
+    }
+    for kind in ["pio_in", "mmio_read"] {
+        assert_eq!(shown["exits"][kind], real["exits"][kind], "{kind}");
+    }
+    for result in [shown, real] {
+        let exits = result["exits"].as_object().unwrap();
+        let kinds = exits.iter().filter(|(kind, _)| *kind != "total");
+        let sum: u64 = kinds.filter_map(|(_, count)| count.as_u64()).sum();
+        assert_eq!(exits["total"].as_u64(), Some(sum), "{result}");
+    }
+}
+
 #[test]
 fn the_demonstration_runs() {
     needs_kvm!();
