@@ -74,7 +74,9 @@ uninstall:
 	rm -f $(foreach file,$(INSTALLED),$(call quote,$(DESTDIR)$(file)))
 	rm -rf $(call quote,$(DESTDIR)$(DOCDIR))
 
-DOCS = README.md LICENSE-APACHE LICENSE-BSD-3-Clause $(wildcard docs/*.md docs/*/*.svg resources/*.md resources/*.svg)
+# With the two files of the source that a guest's author needs, so that all links of the README lead somewhere.
+DOCS = README.md LICENSE-APACHE LICENSE-BSD-3-Clause proto/guest.proto guest/abi/src/layout.rs \
+  $(wildcard .github/*.md docs/*.md docs/*/*.svg resources/*.md resources/*.svg)
 INSTALLED = $(BINDIR)/vmm $(MANDIR)/man1/vmm.1 $(DATADIR)/bash-completion/completions/vmm \
   $(DATADIR)/zsh/site-functions/_vmm $(DATADIR)/fish/vendor_completions.d/vmm.fish
 # $(call put,MODE,FILE,PLACE)
