@@ -74,7 +74,9 @@ uninstall:
 	rm -f $(foreach file,$(INSTALLED),$(call quote,$(DESTDIR)$(file)))
 	rm -rf $(call quote,$(DESTDIR)$(DOCDIR))
 
-DOCS = README.md LICENSE-APACHE LICENSE-BSD-3-Clause $(wildcard docs/*.md docs/*/*.svg resources/*.md resources/*.svg)
+# With the two files of the source that a guest's author needs, so that all links of the README lead somewhere.
+DOCS = README.md LICENSE-APACHE LICENSE-BSD-3-Clause proto/guest.proto guest/abi/src/layout.rs \
+  $(wildcard .github/*.md docs/*.md docs/*/*.svg resources/*.md resources/*.svg)
 INSTALLED = $(BINDIR)/vmm $(MANDIR)/man1/vmm.1 $(DATADIR)/bash-completion/completions/vmm \
   $(DATADIR)/zsh/site-functions/_vmm $(DATADIR)/fish/vendor_completions.d/vmm.fish
 # $(call put,MODE,FILE,PLACE)
@@ -222,7 +224,7 @@ help:
 	@echo 'make picture         the picture of a terminal in the README'
 	@echo 'make lint            rustfmt and clippy, warnings denied; man page and completions compared'
 	@echo 'make bench           measure beside cp, dd and qemu-img; takes BENCH_BYTES, BENCH_RUNS'
-	@echo 'make bench-reference the table of the prototypes again, with 10,000,000 sectors; an hour'
+	@echo 'make bench-reference the table of an earlier prototype again, with 10,000,000 sectors; an hour'
 	@echo 'make fuzz            fuzz TARGETS (block console serial sessions formats loader) for SECONDS'
 	@echo '                     (60) each, or RUNS inputs; needs cargo-fuzz and nightly Rust;'
 	@echo '                     make fuzz-coverage says what it reached'

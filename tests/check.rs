@@ -83,7 +83,7 @@ fn a_program_gets_the_same_as_objects() {
     let (last, findings) = objects.split_last().unwrap();
     assert_eq!(
         *last,
-        serde_json::json!({"type": "check", "would_run": true, "status": 0})
+        serde_json::json!({"type": "host_check", "would_run": true, "status": 0})
     );
     assert!(findings.len() > 8);
     for finding in findings {

@@ -348,6 +348,19 @@ fn make_installs_program_man_page_completions_and_documentation() {
     ] {
         assert!(installed.contains(Path::new(file)), "{file}: {installed:?}");
     }
+    let documentation = destination.join("usr/share/doc/vmm");
+    let readme = fs::read_to_string(documentation.join("README.md")).unwrap();
+    let readme = readme.replace('\n', " ");
+    let links = readme.split("](").skip(1);
+    let links = links.map(|rest| rest.split([')', '#']).next().unwrap());
+    let links: Vec<_> = links.filter(|link| !link.contains("://")).collect();
+    assert!(links.len() > 20, "{links:?}");
+    for link in links {
+        assert!(
+            documentation.join(link).is_file(),
+            "the README links to {link}"
+        );
+    }
     let program = destination.join("usr/bin/vmm");
     let mode = fs::metadata(&program).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o755);

@@ -235,6 +235,25 @@ fn pictures_say_what_they_show_and_bring_their_own_background() {
     assert!(count > 0);
 }
 
+/// The oldest version of Rust that a manifest says is enough.
+fn rust_version(manifest: &str) -> String {
+    let text = fs::read_to_string(root().join(manifest)).unwrap();
+    let lines = text.lines();
+    let mut versions = lines.filter_map(|line| line.strip_prefix("rust-version = \""));
+    versions.next().unwrap().trim_end_matches('"').to_owned()
+}
+
+#[test]
+fn the_readme_says_which_rust_is_enough() {
+    let version = rust_version("Cargo.toml");
+    for other in ["guest/Cargo.toml", "examples/rust-guest/Cargo.toml"] {
+        assert_eq!(rust_version(other), version, "{other}");
+    }
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let told = format!("Rust {version} or later");
+    assert!(readme.contains(&told), "the README does not say {told:?}");
+}
+
 #[test]
 fn every_dependency_has_its_reason() {
     let page = fs::read_to_string(root().join("docs/comparison.md")).unwrap();

@@ -18,6 +18,14 @@ mod drivers;
 
 use drivers::Seed;
 
+/// How many random inputs each target gets.
+const DISK: u32 = 1500;
+const SERIAL: u32 = 2000;
+const LOADER: u32 = 2500;
+const CONSOLE: u32 = 1500;
+const SESSIONS: u32 = 2000;
+const FORMATS: u32 = 1500;
+
 /// Calls `run` with `cases` inputs of up to `max_len` bytes, the same ones each time.
 fn run_on_random_bytes(cases: u32, max_len: usize, run: fn(&[u8])) {
     let config = Config {
@@ -62,32 +70,44 @@ fn assert_files(target: &str, seeds: &[Seed]) {
 
 #[test]
 fn no_driver_makes_a_disk_panic_hang_or_leave_its_bounds() {
-    run_on_random_bytes(1500, 2000, drivers::block::run);
+    run_on_random_bytes(DISK, 2000, drivers::block::run);
 }
 
 #[test]
 fn nothing_on_a_serial_port_panics_piles_up_or_depends_on_how_it_is_split() {
-    run_on_random_bytes(2000, 1000, drivers::serial::run);
+    run_on_random_bytes(SERIAL, 1000, drivers::serial::run);
 }
 
 #[test]
 fn no_image_makes_the_loader_panic_or_gets_a_page_that_is_writable_and_executable() {
-    run_on_random_bytes(2500, 400, drivers::loader::run);
+    run_on_random_bytes(LOADER, 400, drivers::loader::run);
 }
 
 #[test]
 fn no_driver_makes_a_console_panic_hang_lose_a_byte_or_leave_its_bounds() {
-    run_on_random_bytes(1500, 1500, drivers::console::run);
+    run_on_random_bytes(CONSOLE, 1500, drivers::console::run);
 }
 
 #[test]
 fn nothing_said_of_an_image_or_a_conversion_panics_piles_up_or_forges_a_line() {
-    run_on_random_bytes(2000, 1000, drivers::sessions::run);
+    run_on_random_bytes(SESSIONS, 1000, drivers::sessions::run);
 }
 
 #[test]
 fn no_image_makes_a_parser_panic_read_behind_its_end_or_work_without_bound() {
-    run_on_random_bytes(1500, 400, drivers::formats::run);
+    run_on_random_bytes(FORMATS, 400, drivers::formats::run);
+}
+
+#[test]
+fn the_page_about_fuzzing_says_how_many_inputs_these_are() {
+    let page = include_str!("../docs/fuzzing.md");
+    let all = DISK + SERIAL + LOADER + CONSOLE + SESSIONS + FORMATS;
+    let told = format!(
+        "{},{:03} inputs, the same ones each time",
+        all / 1000,
+        all % 1000
+    );
+    assert!(page.contains(&told), "{told}");
 }
 
 /// The second time on a machine that has been used.

@@ -27,7 +27,8 @@ struct ConvertCli {
     #[argh(option, arg_name = "DISK", from_str_fn(disk))]
     output: Option<PathBuf>,
 
-    /// a file that has what the image lacks; if that lacks something, too, give the next behind it
+    /// a file that has what the image lacks; if that lacks something, too, give the next behind it,
+    /// at most 13 of them
     #[argh(option, arg_name = "FILE", from_str_fn(disk))]
     backing: Vec<PathBuf>,
 
@@ -79,8 +80,8 @@ struct ConvertCli {
     #[argh(switch)]
     force: bool,
 
-    /// progress reports: 0 at sectors 1, 11, 21 and so on; 1 to 99 each time that many percent
-    /// more are done; 100 none
+    /// progress reports: 0 at sectors 1, 11, 21 and so on and the last; 1 to 99 each time that many
+    /// percent more are done, and at the last; 100 none
     #[argh(
         option,
         short = 'p',

@@ -37,7 +37,7 @@ pub(super) struct Cli {
     #[argh(option, arg_name = "SIZE", from_str_fn(parse_bytes))]
     pub(super) request_size: Option<u64>,
 
-    /// requests under way at once; 1 is one at a time
+    /// requests under way at once, 1 to 682; 1 is one at a time
     #[argh(option, arg_name = "N", from_str_fn(parse_depth))]
     pub(super) queue_depth: Option<u32>,
 
@@ -70,8 +70,8 @@ pub(super) struct Cli {
     #[argh(switch)]
     pub(super) force: bool,
 
-    /// progress reports: 0 at sectors 1, 11, 21 and so on; 1 to 99 each time that many percent
-    /// more are done; 100 none
+    /// progress reports: 0 at sectors 1, 11, 21 and so on and the last; 1 to 99 each time that many
+    /// percent more are done, and at the last; 100 none
     #[argh(
         option,
         short = 'p',
@@ -130,7 +130,8 @@ pub(super) struct Cli {
     #[argh(switch)]
     pub(super) no_sandbox: bool,
 
-    /// copy nothing; say what this host and the file system of a folder offer, and boot a guest
+    /// copy nothing; say what this host and the file system of a folder offer, and boot a guest; the
+    /// folder may follow, and is the current one otherwise
     #[argh(switch)]
     pub(super) check: bool,
 

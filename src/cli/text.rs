@@ -112,11 +112,14 @@ const SIGTERM: (u8, &str) = (143, "SIGTERM ended the run");
 
 /// The exit statuses of a copy.
 const STATUSES: [(u8, &str); 9] = [
-    (0, "the output is a complete copy"),
+    (
+        0,
+        "the output is a complete copy; with --check, a copy would run here",
+    ),
     COMMAND_LINE,
     (
         exit_status::HOST,
-        "the host failed: a file, a disk, memory, KVM",
+        "the host failed: a file, a disk, memory, KVM; with --check, no copy would run here",
     ),
     (
         exit_status::GUEST,
@@ -136,7 +139,11 @@ pub(super) const STATUSES_OF_CONVERT: [(u8, &str); 11] = [
     COMMAND_LINE,
     HOST,
     GUEST,
-    REFUSED,
+    (
+        exit_status::REFUSED,
+        "refused: the image may be whole, but using it is not safe or not possible, or the disk or \
+         the output is larger than --max-output-size allows",
+    ),
     BROKEN,
     TIME_LIMIT,
     SIGHUP,

@@ -114,7 +114,7 @@ enum Object<'a> {
         state: &'a str,
         text: &'a str,
     },
-    Check {
+    HostCheck {
         would_run: bool,
         status: u8,
     },
@@ -206,8 +206,8 @@ pub fn finding_object(what: &str, state: &str, text: &str) -> String {
 
 /// The last object of `--check`.
 #[must_use]
-pub fn check_object(would_run: bool, status: u8) -> String {
-    Object::Check { would_run, status }.line()
+pub fn host_check_object(would_run: bool, status: u8) -> String {
+    Object::HostCheck { would_run, status }.line()
 }
 
 /// The last object of a run.

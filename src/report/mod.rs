@@ -17,8 +17,8 @@ pub use console::{
 };
 pub use debug_lines::{DEBUG_PREFIX, DebugLines, MAX_DEBUG};
 pub use json::{
-    Exits, RunEnd, RunResult, check_object, debug_object, finding_object, message_object, one_line,
-    result_object, text_object, warning_object,
+    Exits, RunEnd, RunResult, debug_object, finding_object, host_check_object, message_object,
+    one_line, result_object, text_object, warning_object,
 };
 pub use line::{hex, message_line};
 pub use quote::{

@@ -18,7 +18,7 @@ const NAMED_SECTORS: [f64; 8] = [
 /// Times that the axis names, in seconds.
 const NAMED_TIMES: [f64; 7] = [0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0];
 /// Colours that stay apart for colour-blind readers (Okabe and Ito).
-const COLOURS: [RGBColor; 8] = [
+const COLOURS: [RGBColor; 11] = [
     RGBColor(213, 94, 0),
     RGBColor(230, 159, 0),
     RGBColor(86, 180, 233),
@@ -27,7 +27,14 @@ const COLOURS: [RGBColor; 8] = [
     RGBColor(0, 158, 115),
     RGBColor(150, 150, 150),
     RGBColor(204, 121, 167),
+    // And three dark ones, so that no line has the colour of another.
+    RGBColor(120, 60, 20),
+    RGBColor(0, 70, 70),
+    RGBColor(90, 60, 150),
 ];
+
+/// How long a line's sample is in the legend: some dashes, so that those of two lines can be told apart.
+const SAMPLE: i32 = 90;
 
 /// A plot that could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -100,7 +107,9 @@ fn draw_on(
                 LineSeries::new(line.points.clone(), colour.stroke_width(2)).point_size(4),
             )?
             .label(line.name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 24, y)], colour.stroke_width(2)));
+            .legend(move |(x, y)| {
+                PathElement::new([(x, y), (x + SAMPLE, y)], colour.stroke_width(2))
+            });
         let marks = line.points.iter();
         chart.draw_series(marks.map(|point| Circle::new(*point, 4, colour.filled())))?;
     }
@@ -112,14 +121,14 @@ fn draw_on(
             .draw_series(DashedLineSeries::new(ends, 7, gap, colour.stroke_width(2)))?
             .label(name)
             .legend(move |(x, y)| {
-                DashedPathElement::new([(x, y), (x + 24, y)], 7, gap, colour.stroke_width(2))
+                DashedPathElement::new([(x, y), (x + SAMPLE, y)], 7, gap, colour.stroke_width(2))
             });
     }
     chart
         .configure_series_labels()
         .position(SeriesLabelPosition::UpperRight)
         .margin(12)
-        .legend_area_size(34)
+        .legend_area_size(SAMPLE + 10)
         .background_style(WHITE.mix(0.9))
         .border_style(BLACK.mix(0.3))
         .label_font(("sans-serif", 14))

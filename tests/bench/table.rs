@@ -65,7 +65,10 @@ impl Target {
         match self.figure {
             None => "not measured".to_owned(),
             Some(figure) if figure <= self.limit => "met".to_owned(),
-            Some(figure) => format!("**missed** by {:.0} %", (figure / self.limit - 1.0) * 100.0),
+            Some(figure) => match (figure / self.limit - 1.0) * 100.0 {
+                0.0..0.5 => "**missed** by less than 1 %".to_owned(),
+                percent => format!("**missed** by {percent:.0} %"),
+            },
         }
     }
 

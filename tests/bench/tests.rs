@@ -128,6 +128,7 @@ fn a_target_is_met_at_its_limit_and_missed_above_it() {
     let verdict = |figure| Target::ratio("a copy", "`cp`", 0.8, figure).verdict();
     assert_eq!(verdict(Some(0.8)), "met");
     assert_eq!(verdict(Some(1.0)), "**missed** by 25 %");
+    assert_eq!(verdict(Some(0.8001)), "**missed** by less than 1 %");
     assert_eq!(verdict(None), "not measured");
     assert_eq!(verdict(Some(f64::NAN)), "not measured");
 }

@@ -17,7 +17,7 @@ use crate::machine::{self, Severity};
 use crate::operations::beginning::{self, Beginning};
 use crate::reason::reason;
 use crate::report::{
-    self, ANSWER_PIECE, Console, ConsoleOptions, Drained, check_object, finding_object,
+    self, ANSWER_PIECE, Console, ConsoleOptions, Drained, finding_object, host_check_object,
 };
 use crate::runtime::{RunError, Signals, Watched, exit_status, say_goodbye};
 
@@ -173,7 +173,7 @@ impl Talk {
 
     fn conclude(&mut self) {
         let line = match (self.format, self.missing) {
-            (OutputFormat::Json, missing) => check_object(!missing, self.status()),
+            (OutputFormat::Json, missing) => host_check_object(!missing, self.status()),
             (OutputFormat::Text, false) => "A copy would run here.\n".to_owned(),
             (OutputFormat::Text, true) => "No copy would run here, for what is missing; \
                 docs/troubleshooting.md says more.\n"

@@ -64,7 +64,7 @@ fn objects() -> Vec<Value> {
         debug_object("copy begins"),
         warning_object("the sandbox is off"),
         finding_object("/dev/kvm", "ok", "version 12"),
-        check_object(true, 0),
+        host_check_object(true, 0),
         stats().to_object() + "\n",
         result_object(&result()),
         result_object(&success()),

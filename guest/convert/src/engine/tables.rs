@@ -47,8 +47,11 @@ impl Tables {
         pool: &mut Pool,
     ) -> Result<Self, Failure> {
         let too_large = |error| {
-            let advice = format_args!("{error}; convert it with --output-format raw");
-            failed(Op::Refused, 0, &advice)
+            failed(
+                Op::Refused,
+                0,
+                &format_args!("{error}; convert it with --output-format raw"),
+            )
         };
         let writer = Writer::new(size).map_err(too_large)?;
         let no_memory = || Failure::new(Op::Init, OUTPUT, &"there is no memory for its tables");
@@ -162,9 +165,12 @@ impl Tables {
 
 /// The failure of an output that may not have the `needed` bytes that it takes at the least.
 pub(crate) fn no_room(needed: u64) -> Failure {
-    let detail = format_args!("the output needs {needed} bytes");
     Failure {
         sector: needed.div_ceil(SECTOR),
-        ..Failure::new(Op::Room, OUTPUT, &detail)
+        ..Failure::new(
+            Op::Room,
+            OUTPUT,
+            &format_args!("the output needs {needed} bytes"),
+        )
     }
 }
