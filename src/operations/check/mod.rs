@@ -101,7 +101,7 @@ fn refuse(format: OutputFormat, error: &RunError) -> u8 {
 
 /// The last object of a look that ends because of `error`.
 fn last_object(error: &RunError, _elapsed: Duration) -> String {
-    check_object(false, error.exit_code())
+    host_check_object(false, error.exit_code())
 }
 
 /// Looks, and returns the exit status.
