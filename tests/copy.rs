@@ -5,13 +5,15 @@
 mod common;
 
 use std::fs::{self, File};
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::io::Write;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
+use std::path::Path;
 use std::process::Command;
 
 use common::elf::flatten;
 use common::files::{assert_same, assert_same_large, random};
 use common::process::binary;
-use common::{Files, Finished, GUEST, Vmm, needs_kvm, skip, test};
+use common::{Files, Finished, GUEST, Vmm, is_root, needs_kvm, skip, test};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 fn main() -> std::process::ExitCode {
@@ -358,5 +360,50 @@ fn without_proc_a_copy_gets_its_name_all_the_same() {
         assert!(finished.stderr.contains(why), "{finished:?}");
         assert!(fs::metadata(files.path("stats")).unwrap().len() > 0);
         assert!(fs::read(files.output()).unwrap() == fs::read(files.input()).unwrap());
+    }
+}
+
+/// In a user namespace all owners and groups that are not known there have one number, which belongs to
+/// somebody else who is known.
+#[test]
+fn a_group_that_is_not_known_here_is_not_taken_for_the_one_that_has_its_number() {
+    needs_kvm!();
+    if !is_root() {
+        return skip("only root can make a namespace in which root and nobody are known");
+    }
+    const STRANGER: u32 = 5000;
+    for (owner, group, mode, expected) in [
+        (0, STRANGER, 0o640, 0o600),
+        (STRANGER, 0, 0o604, 0o604),
+        (0, 0, 0o640, 0o640),
+    ] {
+        let files = Files::random(5000).with_old_output(b"old");
+        let output = files.output();
+        chown(&output, Some(owner), Some(group)).unwrap();
+        fs::set_permissions(&output, fs::Permissions::from_mode(mode)).unwrap();
+        let (wait, mut go_on) = std::io::pipe().unwrap();
+        let shell = Vmm::of(Path::new("sh")).stdin(wait).before_start(|| {
+            // SAFETY: the call takes a number.
+            match unsafe { libc::unshare(libc::CLONE_NEWUSER) } {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        });
+        let script = r#"read -r line && exec "$0" -q "$@""#;
+        let vmm = shell.args(&["-c", script]).arg(binary());
+        let running = vmm.arg(files.input()).arg(&output).start();
+        for map in ["uid_map", "gid_map"] {
+            let map = format!("/proc/{}/{map}", running.pid().as_raw_nonzero());
+            fs::write(map, "0 0 1\n65534 165534 1\n").unwrap();
+        }
+        go_on.write_all(b"\n").unwrap();
+        let finished = running.finish();
+        assert_eq!(finished.code(), Some(0), "{finished:?}");
+        let is_known = owner != STRANGER && group != STRANGER;
+        assert_eq!(finished.stderr.is_empty(), is_known, "{finished:?}");
+        let now = fs::metadata(&output).unwrap();
+        assert_eq!((now.uid(), now.gid()), (0, 0), "{finished:?}");
+        assert_eq!(now.mode() & 0o777, expected, "{finished:?}");
+        files.assert_copied();
     }
 }
