@@ -99,7 +99,7 @@ fn a_program_is_told_that_nothing_was_looked_at() {
     let check = check.with_limit(libc::RLIMIT_AS, 20 << 20).run();
     assert_eq!(check.code(), Some(3), "{check:?}");
     assert!(check.stderr.contains("ulimit -v"), "{check:?}");
-    let object = "{\"type\":\"check\",\"would_run\":false,\"status\":3}\n";
+    let object = "{\"type\":\"host_check\",\"would_run\":false,\"status\":3}\n";
     assert_eq!(check.stdout, object, "{check:?}");
 }
 

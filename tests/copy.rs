@@ -5,7 +5,8 @@
 mod common;
 
 use std::fs::{self, File};
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::io::Write;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -13,7 +14,7 @@ use common::elf::flatten;
 use common::files::{assert_same, assert_same_large, random};
 use common::loop_device::Mounted;
 use common::process::binary;
-use common::{Files, Finished, GUEST, Vmm, needs_kvm, skip, strace_is_usable, test};
+use common::{Files, Finished, GUEST, Vmm, is_root, needs_kvm, skip, strace_is_usable, test};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 fn main() -> std::process::ExitCode {
@@ -455,4 +456,49 @@ fn a_folder_with_room_for_one_file_gets_the_copy_and_the_reason_for_its_name() {
         "there is no room to try out whether unnamed files can be named; if this run is killed";
     assert!(finished.stderr.contains(reason), "{finished:?}");
     assert_same_large(&files.input(), &output);
+}
+
+/// In a user namespace all owners and groups that are not known there have one number, which belongs to
+/// somebody else who is known.
+#[test]
+fn a_group_that_is_not_known_here_is_not_taken_for_the_one_that_has_its_number() {
+    needs_kvm!();
+    if !is_root() {
+        return skip("only root can make a namespace in which root and nobody are known");
+    }
+    const STRANGER: u32 = 5000;
+    for (owner, group, mode, expected) in [
+        (0, STRANGER, 0o640, 0o600),
+        (STRANGER, 0, 0o604, 0o604),
+        (0, 0, 0o640, 0o640),
+    ] {
+        let files = Files::random(5000).with_old_output(b"old");
+        let output = files.output();
+        chown(&output, Some(owner), Some(group)).unwrap();
+        fs::set_permissions(&output, fs::Permissions::from_mode(mode)).unwrap();
+        let (wait, mut go_on) = std::io::pipe().unwrap();
+        let shell = Vmm::of(Path::new("sh")).stdin(wait).before_start(|| {
+            // SAFETY: the call takes a number.
+            match unsafe { libc::unshare(libc::CLONE_NEWUSER) } {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        });
+        let script = r#"read -r line && exec "$0" -q "$@""#;
+        let vmm = shell.args(&["-c", script]).arg(binary());
+        let running = vmm.arg(files.input()).arg(&output).start();
+        for map in ["uid_map", "gid_map"] {
+            let map = format!("/proc/{}/{map}", running.pid().as_raw_nonzero());
+            fs::write(map, "0 0 1\n65534 165534 1\n").unwrap();
+        }
+        go_on.write_all(b"\n").unwrap();
+        let finished = running.finish();
+        assert_eq!(finished.code(), Some(0), "{finished:?}");
+        let is_known = owner != STRANGER && group != STRANGER;
+        assert_eq!(finished.stderr.is_empty(), is_known, "{finished:?}");
+        let now = fs::metadata(&output).unwrap();
+        assert_eq!((now.uid(), now.gid()), (0, 0), "{finished:?}");
+        assert_eq!(now.mode() & 0o777, expected, "{finished:?}");
+        files.assert_copied();
+    }
 }

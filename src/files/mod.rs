@@ -4,10 +4,12 @@
 //! ever opened.
 //!
 //! - [`InputFile`] and [`OutputFile`] are the disks' backends, [`NewFile`] is a small file,
-//! - `open` opens what is read, [`check_distinct`] compares it with what is written,
+//! - `open` opens what is read, [`check_distinct`] compares it with what is written, and `streams` both with
+//!   what the standard streams go to,
 //! - `target` and `place` find out where an output path leads, `staging` makes the file that goes
-//!   there, `permissions`, `acl` and `lists` give it what the old file had; `in_use`, `swap`, `layers`,
-//!   `loop_device` and `kernel_made` tell devices and folders apart where nothing may be written,
+//!   there, `permissions`, `acl` and `lists` give it what the old file had, as far as `namespace` knows
+//!   whose that was; `in_use`, `swap`, `layers`, `loop_device` and `kernel_made` tell devices and folders
+//!   apart where nothing may be written,
 //! - `descriptor`, `vectored` and `zeros` move the bytes, `coverage` remembers which were written,
 //! - `extents` finds the holes of what is read, `delayed` says whether new data is to be written back
 //!   first, `zeroing` makes some in what is written,
@@ -30,6 +32,7 @@ mod kernel_made;
 mod layers;
 mod lists;
 mod loop_device;
+mod namespace;
 mod new_file;
 mod open;
 mod output;
@@ -37,6 +40,7 @@ mod permissions;
 mod place;
 mod probe;
 mod staging;
+mod streams;
 mod swap;
 mod sync;
 mod system;
@@ -55,4 +59,5 @@ pub use open::{ImageFile, open_image};
 pub use output::{OutputFile, OutputOptions};
 pub use probe::{FolderProbe, probe_folder};
 pub use staging::{Placing, WhyNamed};
+pub use streams::{OwnStreams, check_streams_of};
 pub use zeros::padded_length;

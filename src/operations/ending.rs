@@ -6,8 +6,11 @@ use std::error::Error;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use crate::files::{FileError, OwnStreams};
 use crate::report::{Console, Exits, OutputFormat, RunEnd, RunResult, result_object};
-use crate::runtime::{GuestEnd, LastObject, RunError, Stage, Watch, say_goodbye};
+use crate::runtime::{
+    GuestEnd, LastObject, RunError, Stage, Watch, abandon_stderr, abandon_stdout, say_goodbye,
+};
 
 /// Whether the result of a guest that ended like this is good. `exited` judges one that ended with a
 /// status, and `failed` says what it means that the guest did anything else.
@@ -28,6 +31,27 @@ pub(super) fn judge<T>(
             "the guest waits for a disk, and no disk has anything to do".to_owned(),
         )),
         GuestEnd::Fault(_) | GuestEnd::Unexpected(_) => Err(failed(end.to_string())),
+    }
+}
+
+/// To be called before anything is said of `error`. If it is that a standard stream goes to a file of
+/// the run, nothing is written there: the reason itself would do the damage that it is about. It then
+/// goes to the other stream, unless a program reads `format` there.
+pub(super) fn spare_own_files(error: &RunError, format: OutputFormat) {
+    let RunError::Storage(source) = error else {
+        return;
+    };
+    let Some(FileError::Distinct(error)) = source.downcast_ref() else {
+        return;
+    };
+    match error.own_streams() {
+        Some(OwnStreams::Output) => abandon_stdout(),
+        Some(OwnStreams::Error) => abandon_stderr(format == OutputFormat::Text),
+        Some(OwnStreams::Both) => {
+            abandon_stdout();
+            abandon_stderr(false);
+        }
+        None => {}
     }
 }
 

@@ -39,8 +39,8 @@ pub use operation::{GuestEnd, JustRun, Operation, ReportSource};
 pub use panics::{catch, describe_panics};
 pub use pulse::Pulse;
 pub use serial_input::SerialInput;
-pub use signals::{Signals, fail_writes};
-pub use streams::hold_closed_streams;
+pub use signals::{Signals, fail_writes, hold_ending};
+pub use streams::{abandon_stderr, abandon_stdout, hold_closed_streams};
 pub use watcher::{LastObject, Stage, Watch, Watched};
 
 use crate::devices::ByteQueue;
@@ -222,6 +222,9 @@ impl<'a> Runner<'a> {
         };
         if self.confined {
             limits::remember();
+            // The first random numbers of a thread's hash maps are asked for here, where the system's
+            // file of them can be opened if a filter forbids the call.
+            let _ = std::hash::RandomState::new();
             sandbox::catch_violations()?;
             sandbox::confine_process(&self.folders)?;
         }

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -407,7 +408,12 @@ fn a_confined_process_can_name_its_files_and_open_nothing() {
 
 /// A filter with which this kernel has no Landlock, and says so with `errno`.
 fn no_landlock(errno: i32) -> BpfProgram {
-    let rules = [(libc::SYS_landlock_create_ruleset, Vec::new())];
+    refused(libc::SYS_landlock_create_ruleset, errno)
+}
+
+/// A filter that answers `call` with `errno`.
+fn refused(call: i64, errno: i32) -> BpfProgram {
+    let rules = [(call, Vec::new())];
     let answer = SeccompAction::Errno(errno.cast_unsigned());
     SeccompFilter::new(
         rules.into(),
@@ -431,6 +437,26 @@ fn a_kernel_without_landlock_copies_and_names_the_output() {
             let prepare = move || seccompiler::apply_filter(&filter).map_err(io::Error::other);
             files.vmm().before_start(prepare).succeed();
             files.assert_copied();
+        }
+    }
+}
+
+/// Random numbers then come from a file, which a confined process cannot open.
+#[test]
+fn a_filter_that_forbids_the_call_for_random_numbers_keeps_no_operation() {
+    needs_kvm!();
+    for errno in [libc::ENOSYS, libc::EPERM] {
+        let files = Files::random(70_000);
+        let raw = |command| Vmm::bare().args(&[command, "--image-format", "raw"]);
+        for vmm in [
+            Vmm::copying(&files.input(), Path::new("/dev/null")),
+            raw("info").arg(files.input()),
+            raw("check").arg(files.input()),
+            Vmm::bare().arg("--check"),
+        ] {
+            let filter = refused(libc::SYS_getrandom, errno);
+            let prepare = move || seccompiler::apply_filter(&filter).map_err(io::Error::other);
+            vmm.before_start(prepare).succeed();
         }
     }
 }
