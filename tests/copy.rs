@@ -5,13 +5,14 @@
 mod common;
 
 use std::fs::{self, File};
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
+use std::path::Path;
 use std::process::Command;
 
 use common::elf::flatten;
 use common::files::{assert_same, assert_same_large, random};
 use common::process::binary;
-use common::{Files, Finished, GUEST, Vmm, needs_kvm, skip, test};
+use common::{Files, Finished, GUEST, Vmm, is_root, needs_kvm, skip, test};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 fn main() -> std::process::ExitCode {
@@ -358,5 +359,60 @@ fn without_proc_a_copy_gets_its_name_all_the_same() {
         assert!(finished.stderr.contains(why), "{finished:?}");
         assert!(fs::metadata(files.path("stats")).unwrap().len() > 0);
         assert!(fs::read(files.output()).unwrap() == fs::read(files.input()).unwrap());
+    }
+}
+
+/// Runs a program as root in a user namespace in which root and nobody alone are known. It waits there
+/// until the namespace has been told of them.
+const AS_ROOT_IN_A_NAMESPACE: &str = r#"
+    unshare --user sh -c '
+        until [ "$(id -u)" = 0 ]; do sleep 0.02; done
+        exec "$0" -q "$@"
+    ' "$0" "$@" &
+    for map in gid_map uid_map; do
+        until printf '0 0 1\n65534 165534 1\n' 2>/dev/null >/proc/$!/$map; do
+            kill -0 $! || exit 99
+            sleep 0.02
+        done
+    done
+    wait $!"#;
+/// What it ends with where that cannot be had.
+const NO_NAMESPACE: i32 = 99;
+
+/// In a user namespace all owners and groups that are not known there have one number, which belongs to
+/// somebody else who is known.
+#[test]
+fn a_group_that_is_not_known_here_is_not_taken_for_the_one_that_has_its_number() {
+    needs_kvm!();
+    if !is_root() {
+        return skip("only root can make a namespace in which root and nobody are known");
+    }
+    const STRANGER: u32 = 5000;
+    for (owner, group, mode, expected) in [
+        (0, STRANGER, 0o640, 0o600),
+        (STRANGER, 0, 0o624, 0o624),
+        (0, 0, 0o640, 0o640),
+    ] {
+        let files = Files::random(5000).with_old_output(b"old");
+        let output = files.output();
+        chown(&output, Some(owner), Some(group)).unwrap();
+        fs::set_permissions(&output, fs::Permissions::from_mode(mode)).unwrap();
+        // Mounted anew, since a container's /proc may not be written.
+        let unshare = ["--pid", "--fork", "--kill-child", "--mount-proc"];
+        let unshare = Vmm::of(Path::new("unshare")).args(&unshare);
+        let vmm = unshare
+            .args(&["sh", "-c", AS_ROOT_IN_A_NAMESPACE])
+            .arg(binary());
+        let finished = vmm.arg(files.input()).arg(&output).run();
+        if finished.code() == Some(NO_NAMESPACE) {
+            return skip("no user namespace can be made here");
+        }
+        assert_eq!(finished.code(), Some(0), "{finished:?}");
+        let is_known = owner != STRANGER && group != STRANGER;
+        assert_eq!(finished.stderr.is_empty(), is_known, "{finished:?}");
+        let now = fs::metadata(&output).unwrap();
+        assert_eq!((now.uid(), now.gid()), (0, 0), "{finished:?}");
+        assert_eq!(now.mode() & 0o777, expected, "{finished:?}");
+        files.assert_copied();
     }
 }

@@ -6,8 +6,9 @@
 //! - [`InputFile`] and [`OutputFile`] are the disks' backends, [`NewFile`] is a small file,
 //! - `open` opens what is read, [`check_distinct`] compares it with what is written,
 //! - `target` and `place` find out where an output path leads, `staging` makes the file that goes
-//!   there, `permissions` and `acl` give it what the old file had; `layers`, `loop_device` and
-//!   `kernel_made` tell devices and folders apart where nothing may be written,
+//!   there, `permissions` and `acl` give it what the old file had, as far as `namespace` knows whose that
+//!   was; `layers`, `loop_device` and `kernel_made` tell devices and folders apart where nothing may be
+//!   written,
 //! - `descriptor`, `vectored` and `zeros` move the bytes, `coverage` remembers which were written,
 //! - `extents` finds the holes of what is read, `zeroing` makes some in what is written,
 //! - `device` asks block devices what they are,
@@ -27,6 +28,7 @@ mod input;
 mod kernel_made;
 mod layers;
 mod loop_device;
+mod namespace;
 mod new_file;
 mod open;
 mod output;

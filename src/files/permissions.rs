@@ -13,6 +13,7 @@ use rustix::fs::{Gid, Mode, Stat, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::acl::{self, Acl};
+use super::namespace::{is_one_group, is_one_user};
 use super::open::descriptor_path;
 use super::place::Place;
 use super::sync::is_unsupported;
@@ -106,8 +107,8 @@ fn remove_acl(file: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-/// Gives the file to the old owner and group, as far as this user may; tells whether the group is
-/// the old one.
+/// Gives the file to the old owner and group, as far as this user may and they are known; tells whether
+/// the group is the old one.
 fn change_owner(
     file: BorrowedFd<'_>,
     existing: &Stat,
@@ -116,8 +117,15 @@ fn change_owner(
     // One at a time: a user may often change the group, but never the owner. The group first,
     // since who has given the file away may not change it any more.
     let own = Uid::from_raw(fstat(file)?.st_uid);
-    let _ = fchown(file, None, Some(Gid::from_raw(existing.st_gid)));
-    let _ = fchown(file, Some(Uid::from_raw(existing.st_uid)), None);
+    // A number that may stand for anybody would give it to whoever really has that number.
+    let has_group = is_one_group(existing.st_gid) == Some(true);
+    let has_owner = is_one_user(existing.st_uid) == Some(true);
+    if has_group {
+        let _ = fchown(file, None, Some(Gid::from_raw(existing.st_gid)));
+    }
+    if has_owner {
+        let _ = fchown(file, Some(Uid::from_raw(existing.st_uid)), None);
+    }
     let mut now = fstat(file)?;
     // Who may give files away but not change those of others (CAP_CHOWN without CAP_FOWNER) could give
     // it neither its mode nor, in the end, its name.
@@ -128,17 +136,31 @@ fn change_owner(
     }
     if now.st_uid != existing.st_uid {
         notes.push(format!(
-            "its owner, user {}, cannot be kept; it will belong to user {}",
-            existing.st_uid, now.st_uid
+            "its owner, user {}{}, cannot be kept; it will belong to user {}",
+            existing.st_uid,
+            doubt(has_owner),
+            now.st_uid
         ));
     }
-    if now.st_gid != existing.st_gid {
+    let is_kept = has_group && now.st_gid == existing.st_gid;
+    if !is_kept {
         notes.push(format!(
-            "its group {} cannot be kept; it will have group {}, without more access for either",
-            existing.st_gid, now.st_gid
+            "its group {}{} cannot be kept; it will have group {}, without more access for either",
+            existing.st_gid,
+            doubt(has_group),
+            now.st_gid
         ));
     }
-    Ok(now.st_gid == existing.st_gid)
+    Ok(is_kept)
+}
+
+/// What is said of a number that may not be that of one user or group.
+const fn doubt(is_one: bool) -> &'static str {
+    if is_one {
+        ""
+    } else {
+        " (which stands here for all that are not known)"
+    }
 }
 
 /// A mode for another group: its members were among the others, and those of the old one are now.

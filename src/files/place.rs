@@ -15,6 +15,7 @@ use super::error::{FileError, Role};
 use super::identity::{Identity, Known};
 use super::in_use::is_swap_file;
 use super::kernel_made::is_kernel_made;
+use super::namespace::is_one_user;
 use super::open::open_failed;
 use super::system::{accessat, fstat, open, openat, readlinkat, statx};
 use super::target::wrong_kind;
@@ -247,23 +248,18 @@ fn may_rename_over(place: &Place, existing: &Stat) -> bool {
 }
 
 /// Whether this process may do what only `owner` may do (CAP_FOWNER, capabilities(7)). In a user
-/// namespace it may do so for the users that are known there; all other users look like one and the
-/// same. If it cannot be found out the answer is yes, and the rename will fail if that was wrong.
+/// namespace it may do so for the users that are known there. If it cannot be found out the answer is yes, and the rename will fail if that was wrong.
 fn may_act_as(owner: u32) -> bool {
     const CAP_FOWNER: u64 = 1 << 3;
     // The name of the program, which is in it too, need not be UTF-8.
-    let read = |name| fs::read(Path::new("/proc").join(name)).unwrap_or_default();
-    let read = |name| String::from_utf8_lossy(&read(name)).into_owned();
-    let status = read("self/status");
+    let status = fs::read("/proc/self/status").unwrap_or_default();
+    let status = String::from_utf8_lossy(&status);
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let effective = effective.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
     if effective.is_some_and(|mask| mask & CAP_FOWNER == 0) {
         return false;
     }
-    let users = read("self/uid_map");
-    let all_known = users.split_whitespace().eq(["0", "0", "4294967295"]);
-    let unknown = read("sys/kernel/overflowuid").trim().parse().ok();
-    users.is_empty() || all_known || Some(owner) != unknown
+    is_one_user(owner) != Some(false)
 }
 
 /// A file that is mounted by itself (as containers do) has a name that cannot be given to another.
