@@ -16,9 +16,9 @@ static HEAP: Heap = Heap;
 
 /// What runs before Rust's runtime does.
 #[used]
-// SAFETY: the section holds functions without arguments, and this one is ready to be called so early.
+// SAFETY: the section holds functions without arguments, and these are ready to be called so early.
 #[unsafe(link_section = ".init_array")]
-static BEFORE_RUNTIME: extern "C" fn() = runtime::hold_closed_streams;
+static BEFORE_RUNTIME: [extern "C" fn(); 2] = [runtime::hold_closed_streams, runtime::hold_ending];
 
 fn main() -> ExitCode {
     runtime::fail_writes();

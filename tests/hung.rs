@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use common::files::assert_same_large;
 use common::fuse::{Hanging, Silence};
-use common::process::Terminal;
-use common::{Files, Finished, Running, Vmm, needs_kvm, skip, test};
-use rustix::process::Signal;
+use common::process::{Terminal, binary};
+use common::{Files, Finished, Running, Vmm, is_root, needs_kvm, skip, test};
+use rustix::process::{Pid, Signal, kill_process};
 
 fn main() -> std::process::ExitCode {
     common::harness::main()
@@ -309,6 +309,70 @@ fn a_standard_error_that_hangs_keeps_the_line_and_not_the_run() {
         let vmm = files.vmm().arg("--no-sandbox").stderr(file);
         let finished = ended(vmm.args(limit(signal)).start(), &hanging, signal, PATIENCE);
         assert_eq!(finished.code(), expected(signal), "{finished:?}");
+        files.assert_untouched();
+    }
+}
+
+#[test]
+fn an_alarm_that_has_waited_since_before_the_start_does_not_keep_the_line() {
+    needs_kvm!();
+    let Some(hanging) = hanging(Silence::Lookups, true) else {
+        return;
+    };
+    let files = files();
+    let vmm = Vmm::copying(&hanging.file(), &files.output()).args(limit(false));
+    let vmm = vmm.before_start(|| {
+        // SAFETY: all zeros are the empty set.
+        let mut alarm: libc::sigset_t = unsafe { std::mem::zeroed() };
+        // SAFETY: the set is initialised, and the signal's number is valid.
+        unsafe { libc::sigaddset(&raw mut alarm, libc::SIGALRM) };
+        // SAFETY: the set is initialised, and what was blocked before is not asked for.
+        unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const alarm, std::ptr::null_mut()) };
+        // SAFETY: the signal goes to this thread, in which it is blocked.
+        unsafe { libc::raise(libc::SIGALRM) };
+        Ok(())
+    });
+    let finished = ended(vmm.start(), &hanging, false, PATIENCE);
+    assert_eq!(finished.code(), Some(TIMED_OUT), "{finished:?}");
+    assert_eq!(finished.stderr.lines().count(), 1, "{finished:?}");
+}
+
+/// The one child of a process, once it has one.
+fn only_child(parent: &Running) -> Pid {
+    let parent = parent.pid().as_raw_nonzero();
+    let list = format!("/proc/{parent}/task/{parent}/children");
+    let begun = Instant::now();
+    while begun.elapsed() < SLACK {
+        let children = std::fs::read_to_string(&list).unwrap();
+        if let Some(child) = children.trim().parse().ok().and_then(Pid::from_raw) {
+            return child;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("it has no child");
+}
+
+/// The kernel drops a signal for such a process that would end any other.
+#[test]
+fn the_first_process_of_a_namespace_is_ended_by_a_signal_too() {
+    needs_kvm!();
+    if !is_root() {
+        return skip("only root can make a namespace of processes");
+    }
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        let Some(hanging) = hanging(Silence::Lookups, true) else {
+            return;
+        };
+        let files = files();
+        let unshare = Vmm::of(Path::new("unshare")).args(&["--pid", "--fork", "--kill-child"]);
+        let copy = unshare.arg(binary()).arg(hanging.file());
+        let running = copy.arg(files.output()).start();
+        wait_until_it_hangs(&hanging);
+        kill_process(only_child(&running), signal).unwrap();
+        let finished = running.finish();
+        assert_eq!(finished.code(), Some(128 + signal.as_raw()), "{finished:?}");
+        let line = "while it waited for the system call ";
+        assert!(finished.stderr.contains(line), "{finished:?}");
         files.assert_untouched();
     }
 }

@@ -37,7 +37,7 @@ pub use memory::{Heap, check_stack};
 pub use operation::{GuestEnd, JustRun, Operation, ReportSource};
 pub use panics::{catch, describe_panics};
 pub use serial_input::SerialInput;
-pub use signals::{Signals, fail_writes};
+pub use signals::{Signals, fail_writes, hold_ending};
 pub use streams::hold_closed_streams;
 pub use watcher::{Stage, Watch, Watched};
 

@@ -18,6 +18,23 @@ pub fn fail_writes() {
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
+/// Whether this is the first process of a namespace, as the one that a container is started with: the
+/// kernel drops a signal for it that would end any other process (pid_namespaces(7)).
+pub(super) fn is_first_process() -> bool {
+    std::process::id() == 1
+}
+
+/// Keeps the ending signals waiting until they are [taken over](Signals::take_over), where the kernel
+/// would drop them. It does not drop what is blocked.
+///
+/// To be called before Rust's runtime begins, since one can arrive at any time.
+pub extern "C" fn hold_ending() {
+    if is_first_process() {
+        // What cannot be kept is lost as if this had not been tried.
+        let _ = change_mask(libc::SIG_BLOCK, &set_of(ENDING));
+    }
+}
+
 /// A descriptor from which the ending signals are read.
 pub struct Signals(Arc<File>);
 
@@ -100,15 +117,18 @@ pub(super) fn unblock_ending() -> io::Result<()> {
 }
 
 /// Lets this thread receive `signal`, and gives that its usual meaning, whatever the process has
-/// inherited.
+/// inherited. One that has arrived before is dropped.
 ///
 /// # Errors
 ///
 /// The system's reason.
 pub(super) fn let_through(signal: libc::c_int) -> io::Result<()> {
-    // SAFETY: the default action runs no code.
-    if unsafe { libc::signal(signal, libc::SIG_DFL) } == libc::SIG_ERR {
-        return Err(io::Error::last_os_error());
+    // To ignore a signal drops one that waits.
+    for action in [libc::SIG_IGN, libc::SIG_DFL] {
+        // SAFETY: neither action runs any code.
+        if unsafe { libc::signal(signal, action) } == libc::SIG_ERR {
+            return Err(io::Error::last_os_error());
+        }
     }
     change_mask(libc::SIG_UNBLOCK, &set_of([signal])).map(drop)
 }
@@ -169,6 +189,22 @@ mod tests {
             }
             assert_eq!(signals.next(), None);
         });
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_signal_that_has_waited_since_before_is_dropped_when_it_is_let_through() {
+        let thread = thread::spawn(|| {
+            let signal = libc::SIGUSR1;
+            change_mask(libc::SIG_BLOCK, &set_of([signal])).unwrap();
+            // SAFETY: the signal goes to this thread, in which it is blocked.
+            unsafe { libc::raise(signal) };
+            let_through(signal).unwrap();
+            let blocked = change_mask(libc::SIG_BLOCK, &set_of([])).unwrap();
+            // SAFETY: the set is initialised, and the signal's number is valid.
+            assert_eq!(unsafe { libc::sigismember(&raw const blocked, signal) }, 0);
+        });
+        // Otherwise it has ended the whole process.
         thread.join().unwrap();
     }
 

@@ -25,7 +25,7 @@ pub use patience::Stage;
 
 use super::crew::{eventfd, install};
 use super::ready;
-use super::signals::{let_through, unblock_ending, with_ending_blocked};
+use super::signals::{is_first_process, let_through, unblock_ending, with_ending_blocked};
 use super::{Deadline, RunError, Signals};
 use crate::sandbox::{self, Calls, Filter, calls};
 use crate::stack_line::{StackLine, write_if_room};
@@ -77,8 +77,9 @@ struct Shared {
 }
 
 impl Watch {
-    /// Starts the watcher, for a run on this thread. Signals that end a run do not reach it until they
-    /// are [taken over](Self::take_over_signals).
+    /// Starts the watcher, for a run on this thread. Signals that end a run end the process until they
+    /// are [taken over](Self::take_over_signals). The first process of a namespace is not ended by the
+    /// kernel then, but by the watcher.
     ///
     /// # Errors
     ///
@@ -114,8 +115,14 @@ impl Watch {
         with_ending_blocked(|| thread.spawn(work))
             .and_then(|started| started.map(drop))
             .map_err(RunError::host("start a thread"))?;
-        // The watcher does not look at signals before they are taken over.
-        unblock_ending().map_err(RunError::host("unblock signals"))?;
+        if is_first_process() {
+            let signals = Signals::take_over().map_err(RunError::host("take over signals"))?;
+            let _ = shared.signals.set(signals);
+            shared.wake();
+        } else {
+            // The watcher does not look at signals before they are taken over.
+            unblock_ending().map_err(RunError::host("unblock signals"))?;
+        }
         Ok(Self(Some(shared)))
     }
 
@@ -320,7 +327,8 @@ impl Shared {
     }
 }
 
-/// Has an alarm end the process if the last line cannot be said.
+/// Has an alarm end the process if the last line cannot be said. The kernel does not let it end the first
+/// process of a namespace, in which only a thread that is not stuck could do so.
 fn bound_the_last_line() {
     // If it cannot be set, the line is said without it.
     if let_through(libc::SIGALRM).is_ok() {

@@ -11,7 +11,8 @@ pub(super) const LOOK: Duration = Duration::from_millis(50);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Stage {
-    /// It opens what is read. Nothing has been made yet, and signals end the process by themselves.
+    /// It opens what is read. Nothing has been made yet, and signals end the process by themselves, or
+    /// at once by the watcher if it is the first of a namespace.
     Opening,
     /// It makes what is written, and the machine.
     Preparing,
