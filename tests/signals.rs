@@ -56,6 +56,50 @@ fn interrupt_now(running: Running, signal: Signal) -> Finished {
     finished
 }
 
+/// The scheduling policy of the thread with this name (proc_pid_stat(5)).
+fn policy(running: &Running, name: &str) -> i32 {
+    let tasks = format!("/proc/{}/task", running.pid().as_raw_nonzero());
+    let mut stats = fs::read_dir(tasks).unwrap().map(|task| {
+        let stat = task.unwrap().path().join("stat");
+        fs::read_to_string(stat).unwrap()
+    });
+    let stat = stats
+        .find(|stat| stat.contains(&format!("({name})")))
+        .unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    // The state, which comes first here, is the third of all fields, and the policy the 41st.
+    fields.split(' ').nth(41 - 3).unwrap().parse().unwrap()
+}
+
+/// With the only processor for itself it could be ended by nobody.
+#[test]
+fn a_guest_has_no_real_time_priority_over_what_ends_it() {
+    needs_kvm!();
+    let (files, vmm) = spinning();
+    let vmm = vmm.before_start(|| {
+        // SAFETY: all zeros are a valid value.
+        let mut priority: libc::sched_param = unsafe { std::mem::zeroed() };
+        priority.sched_priority = 1;
+        // Who may not do so has nothing to test.
+        // SAFETY: `priority` is valid for reading.
+        unsafe { libc::sched_setscheduler(0, libc::SCHED_RR, &raw const priority) };
+        Ok(())
+    });
+    let running = vmm.start();
+    running.wait_for_guest();
+    if policy(&running, "watcher") != libc::SCHED_RR {
+        return skip("this user may not use real-time scheduling");
+    }
+    let begun = Instant::now();
+    while policy(&running, "vcpu") != libc::SCHED_OTHER {
+        assert!(begun.elapsed() < SOON, "it has real-time priority");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let finished = interrupt(running, Signal::TERM);
+    assert_eq!(finished.code(), Some(143), "{finished:?}");
+    files.assert_untouched();
+}
+
 #[test]
 fn a_signal_ends_a_run_with_its_own_status_and_leaves_nothing_behind() {
     needs_kvm!();

@@ -20,7 +20,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use super::RunError;
 use super::gate::Gate;
 use super::member::{Member, PATIENCE, Stop, Stopper};
-use super::processors::{Place, Processors};
+use super::processors::{Place, Processors, give_up_real_time};
 use crate::machine::{Nudger, SpentMachine, Vcpu, VcpuReport, WithPoller};
 use crate::sandbox::{Calls, Filter, calls};
 use crate::virtio::{QueueWorker, Service};
@@ -174,6 +174,7 @@ impl Crew {
             if let Some(processors) = processors {
                 processors.begin_at(Place::Vcpu);
             }
+            give_up_real_time();
             let prepared = prepare_vcpu(&nudger).and_then(|()| install(filter));
             if entrance.pass(prepared) {
                 let _ = report_sender.send(vcpu.run());

@@ -1,4 +1,5 @@
-//! On which processor the threads of a run begin (sched_setaffinity(2)).
+//! On which processor the threads of a run begin (sched_setaffinity(2)), and that the guest's gives way
+//! to all others (sched(7)).
 //!
 //! The vCPU and the disks work at the same time, and each wakes the other again and again. Where there
 //! are two processors, a scheduler that wakes a thread on the processor of the one that woke it, as it
@@ -7,6 +8,9 @@
 //! there is no need to know better than the scheduler.
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+/// May stand beside a policy, and is not for everybody to take away.
+const FLAG: libc::c_int = libc::SCHED_RESET_ON_FORK;
 
 /// Whose processor it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +52,22 @@ impl Processors {
             let _ = sched_setaffinity(None, &self.allowed);
         }
     }
+}
+
+/// Has this thread go on like any other where the process was started under a real-time policy. A
+/// guest that never waits would keep the only processor from the threads that are to end it.
+pub(super) fn give_up_real_time() {
+    // SAFETY: the call takes a number, and 0 is this thread.
+    let policy = unsafe { libc::sched_getscheduler(0) };
+    if policy < 0 || !matches!(policy & !FLAG, libc::SCHED_FIFO | libc::SCHED_RR) {
+        return;
+    }
+    let ordinary = libc::SCHED_OTHER | policy & FLAG;
+    // SAFETY: all zeros are a valid value, and the priority of this policy.
+    let priority = unsafe { std::mem::zeroed::<libc::sched_param>() };
+    // Without it the run goes on as it was started.
+    // SAFETY: `priority` is valid for reading.
+    unsafe { libc::sched_setscheduler(0, ordinary, &raw const priority) };
 }
 
 #[cfg(test)]
