@@ -220,6 +220,9 @@ impl<'a> Runner<'a> {
         };
         if self.confined {
             limits::remember();
+            // The first random numbers of a thread's hash maps are asked for here, where the system's
+            // file of them can be opened if a filter forbids the call.
+            let _ = std::hash::RandomState::new();
             sandbox::catch_violations()?;
             sandbox::confine_process(&self.folders)?;
         }

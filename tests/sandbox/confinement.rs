@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,8 @@ use crate::{child, task};
 /// Descriptors that no process has open, to be the folder of an output, and another.
 const FOLDER: RawFd = 1000;
 const ELSEWHERE: RawFd = 1001;
+/// The status of a run whose image is refused.
+const REFUSED: i32 = 5;
 /// No process has this number: it is beyond the greatest that there can be (proc(5)).
 const NOBODY: libc::pid_t = 1 << 22;
 
@@ -399,7 +402,12 @@ fn a_confined_process_can_name_its_files_and_open_nothing() {
 
 /// A filter with which this kernel has no Landlock, and says so with `errno`.
 fn no_landlock(errno: i32) -> BpfProgram {
-    let rules = [(libc::SYS_landlock_create_ruleset, Vec::new())];
+    refused(libc::SYS_landlock_create_ruleset, errno)
+}
+
+/// A filter that answers `call` with `errno`.
+fn refused(call: i64, errno: i32) -> BpfProgram {
+    let rules = [(call, Vec::new())];
     let answer = SeccompAction::Errno(errno.cast_unsigned());
     SeccompFilter::new(
         rules.into(),
@@ -423,6 +431,30 @@ fn a_kernel_without_landlock_copies_and_names_the_output() {
             let prepare = move || seccompiler::apply_filter(&filter).map_err(io::Error::other);
             files.vmm().before_start(prepare).succeed();
             files.assert_copied();
+        }
+    }
+}
+
+/// Random numbers then come from a file, which a confined process cannot open.
+#[test]
+fn a_filter_that_forbids_the_call_for_random_numbers_keeps_no_operation() {
+    needs_kvm!();
+    for errno in [libc::ENOSYS, libc::EPERM] {
+        let files = Files::random(70_000);
+        let raw = |command| Vmm::bare().args(&[command, "--image-format", "raw"]);
+        for vmm in [
+            Vmm::copying(&files.input(), Path::new("/dev/null")),
+            raw("info").arg(files.input()),
+            raw("check").arg(files.input()),
+            Vmm::bare().arg("--check"),
+        ] {
+            let filter = refused(libc::SYS_getrandom, errno);
+            let prepare = move || seccompiler::apply_filter(&filter).map_err(io::Error::other);
+            let finished = vmm.before_start(prepare).run();
+            assert_eq!(finished.stderr, "", "{finished:?}");
+            // An image of that format has nothing that could be checked.
+            let ended = finished.code();
+            assert!(matches!(ended, Some(0 | REFUSED)), "{finished:?}");
         }
     }
 }
