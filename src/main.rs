@@ -1,14 +1,16 @@
 //! The `vmm` program: arguments in, exit status out. Everything else is in the library.
 
 use std::ffi::OsString;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use vmm::cli::{self, Command};
 use vmm::operations::{check, convert, copy, inspect};
 use vmm::reason::reason;
-use vmm::report::{Exits, RunEnd, RunResult, last_words};
+use vmm::report::{Exits, RunEnd, RunResult, is_reader_gone, last_words};
 use vmm::runtime::{self, Heap, exit_status};
 
 #[global_allocator]
@@ -46,13 +48,19 @@ fn arguments() -> Vec<OsString> {
 /// lost is a failure.
 fn print(text: &str) -> ExitCode {
     match Stdout.write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => fail(
+        Err(error) if !has_no_reader(&error) => fail(
             &format!("cannot write to standard output: {}", reason(&error)),
             RunEnd::HostError,
             exit_status::HOST,
         ),
         _ => ExitCode::SUCCESS,
     }
+}
+
+/// Whether a write to standard output failed because nobody reads it any more.
+fn has_no_reader(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    errno.is_some_and(|errno| is_reader_gone(io::stdout().as_fd(), errno))
 }
 
 /// Standard output as it is: Rust's own handle takes a closed stream for one that takes all.

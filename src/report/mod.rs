@@ -24,3 +24,4 @@ pub use line::{hex, message_line};
 pub use quote::{
     MAX_DETAIL, MAX_SHOWN, is_visible, push_line, quote_detail, quote_text, quote_word,
 };
+pub use stream::is_reader_gone;

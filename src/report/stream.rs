@@ -28,7 +28,7 @@ const ONE: usize = 1;
 /// How bytes are written without waiting.
 #[derive(Debug)]
 enum Way {
-    /// A regular file always takes what it is given.
+    /// A regular file always takes what it is given, and what is open for reading alone nothing.
     Direct,
     /// A second description of the same terminal or pipe, which does not block. The one that was
     /// inherited belongs to other processes as well, for whom it must stay as it is.
@@ -61,6 +61,8 @@ impl Stream {
         let terminal = isatty(fd);
         let kind = fstat(fd).map(|stat| FileType::from_raw_mode(stat.st_mode));
         let way = match kind {
+            // To write it fails at once, with the reason that it has.
+            _ if is_only_read(fd) => Way::Direct,
             Ok(FileType::RegularFile) => Way::Direct,
             Ok(FileType::Socket) => Way::Socket,
             Ok(FileType::Fifo) => reopen(fd).map_or(Way::Polled(PIPE_BUF), Way::Reopened),
@@ -125,11 +127,7 @@ impl Stream {
                 Err(Errno::INTR) => {}
                 Err(error) => {
                     // The copy matters more than its lines: `vmm … | head -1` still copies.
-                    // A terminal that had hung up before the start does not say that it is one.
-                    let hung_up = error == Errno::IO && is_character_device(self.fd);
-                    let gone = hung_up
-                        || matches!(error, Errno::PIPE | Errno::CONNRESET | Errno::CONNREFUSED);
-                    self.failure = (!gone).then_some(error);
+                    self.failure = (!is_reader_gone(self.fd, error)).then_some(error);
                     self.give_up();
                 }
             }
@@ -234,6 +232,21 @@ fn reopen(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC | kept;
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
     open(path, flags, Mode::empty())
+}
+
+/// Whether a write to `stream` failed with `error` because nobody reads there any more.
+#[must_use]
+pub fn is_reader_gone(stream: BorrowedFd<'_>, error: Errno) -> bool {
+    match error {
+        Errno::PIPE | Errno::CONNRESET | Errno::CONNREFUSED => true,
+        // A terminal that had hung up before the start does not say that it is one.
+        Errno::IO => is_character_device(stream),
+        _ => false,
+    }
+}
+
+fn is_only_read(fd: BorrowedFd<'_>) -> bool {
+    fcntl_getfl(fd).is_ok_and(|flags| flags & OFlags::ACCMODE == OFlags::RDONLY)
 }
 
 fn is_character_device(fd: BorrowedFd<'_>) -> bool {

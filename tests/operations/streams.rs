@@ -131,3 +131,31 @@ fn a_reader_that_has_gone_is_no_failure_whatever_it_was() {
         }
     }
 }
+
+#[test]
+fn a_pipe_that_is_open_for_reading_alone_has_not_lost_its_reader() {
+    needs_kvm!();
+    for operation in Operation::ALL {
+        let files = Operation::files();
+        let (reader, _writer) = std::io::pipe().unwrap();
+        let finished = operation.vmm(&files).stdout(reader).run();
+        let expected = if operation.writes() { 0 } else { HOST_FAILED };
+        assert_eq!(finished.code(), Some(expected), "{finished:?}");
+        assert!(
+            finished.stderr.contains("Bad file descriptor"),
+            "{finished:?}"
+        );
+    }
+}
+
+#[test]
+fn help_that_nobody_reads_any_more_is_no_failure() {
+    for word in ["--help", "--version"] {
+        let finished = Vmm::bare()
+            .arg(word)
+            .stdout(Terminal::open().hang_up())
+            .run();
+        assert_eq!(finished.code(), Some(0), "{finished:?}");
+        assert_eq!(finished.stderr, "");
+    }
+}
