@@ -246,14 +246,54 @@ fn nothing_is_read_that_the_standard_streams_go_to() {
         finished.assert_failed(HOST_FAILED, "is the file that the standard output goes to");
         assert!(fs::read(&input).unwrap() == before);
     }
-    // The reason has nowhere else to go than behind what is there.
-    let finished = Vmm::copying(&input, &output).stderr(open()).run();
-    assert_eq!(finished.code(), Some(HOST_FAILED));
-    let after = String::from_utf8_lossy(&fs::read(&input).unwrap()).into_owned();
+}
+
+#[test]
+fn the_reason_for_a_refusal_is_not_written_to_a_file_of_the_run() {
+    let mut files = files();
+    let (input, output) = (files.input(), files.output());
+    let image = files.add("image.raw", &[0; 4096]);
+    let append = |path: &Path| fs::OpenOptions::new().append(true).open(path).unwrap();
+    let before = fs::read(&input).unwrap();
+    let raw = |command| Vmm::bare().args(&[command, "--image-format", "raw"]);
+    let copying = || Vmm::copying(&input, &output);
+    let reason = "is the file that the standard error goes to; choose another input\n";
+    for vmm in [
+        copying(),
+        raw("info").arg(&input),
+        raw("check").arg(&input),
+        raw("convert").arg(&input).arg(&output),
+        // Of two reasons it is the one that can be told.
+        copying().arg(files.path("no-guest")),
+    ] {
+        let finished = vmm.stderr(append(&input)).run();
+        assert_eq!(finished.code(), Some(HOST_FAILED), "{finished:?}");
+        assert!(finished.stdout.ends_with(reason), "{finished:?}");
+        assert_eq!(finished.stdout.lines().count(), 1, "{finished:?}");
+        assert!(fs::read(&input).unwrap() == before);
+    }
+    let convert = raw("convert").arg(&image).arg(&output);
+    let convert = convert.arg("--backing").arg(&input);
+    let finished = convert.stderr(append(&input)).run();
+    assert!(finished.stdout.contains("the backing file"), "{finished:?}");
+    assert!(fs::read(&input).unwrap() == before);
+
+    // An old output, and both streams on files of the run.
+    for out in [&input, &output] {
+        let vmm = copying().stdout(append(out)).stderr(append(&output));
+        assert_eq!(vmm.run().code(), Some(HOST_FAILED));
+    }
+    let json = || copying().args(&["--format", "json"]);
+    let finished = json().stderr(append(&output)).run();
     assert!(
-        after.ends_with("goes to; choose another input\n"),
-        "{after:?}"
+        finished.stdout.starts_with("{\"type\":\"result\""),
+        "{finished:?}"
     );
+    assert_eq!(finished.stdout.lines().count(), 1, "{finished:?}");
+    let finished = json().stdout(append(&input)).run();
+    finished.assert_failed(HOST_FAILED, "is the file that the standard output goes to");
+    assert!(fs::read(&input).unwrap() == before);
+    files.assert_untouched();
 }
 
 #[test]

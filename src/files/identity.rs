@@ -3,15 +3,13 @@
 //! (inode(7)).
 
 use std::ffi::OsStr;
-use std::io;
-use std::os::fd::AsFd;
 use std::path::Path;
 
-use rustix::fs::{FileType, OFlags, Stat, fcntl_getfl};
+use rustix::fs::{FileType, Stat};
 
 use super::error::{DistinctError, FileError, Role};
 use super::layers::Layers;
-use super::system::fstat;
+use super::streams::check_streams;
 
 /// A file, whatever its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +47,7 @@ impl Identity {
 
     /// Whether writing this takes bytes from `other`. A device is written in place, and a file is
     /// replaced by a new one, which only a device that lies on it can notice.
-    fn takes(self, other: Self) -> bool {
+    pub(super) fn takes(self, other: Self) -> bool {
         match (self.is_block_device(), other.is_block_device()) {
             (true, _) => Layers::of(self).meet(&Layers::of(other)),
             (false, true) => Layers::of(other).lie_on(&self),
@@ -149,46 +147,6 @@ impl Known<'_> {
         }
         Ok(())
     }
-
-    /// Whether this file, which is read or written, is none that the standard streams go to, and lies
-    /// on none, and whether none lies on it if it is written. A device such as /dev/null can take both; a
-    /// file would lose one of them.
-    fn check_streams(
-        &self,
-        is_written: bool,
-        streams: &[(Identity, &'static str)],
-    ) -> Result<(), DistinctError> {
-        for &(identity, stream) in streams {
-            let Some(own) = self.identity else {
-                continue;
-            };
-            let (role, path) = (self.role, self.path.into());
-            if own.is_same(&identity) {
-                return Err(DistinctError::StandardStream { role, path, stream });
-            }
-            if identity.takes(own) || is_written && own.takes(identity) {
-                return Err(DistinctError::BytesOfStream { role, path, stream });
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What the standard streams go to, and what they are called.
-fn standard_streams() -> impl Iterator<Item = (Identity, &'static str)> {
-    let streams = [
-        (written_to(io::stdout()), "standard output"),
-        (written_to(io::stderr()), "standard error"),
-    ];
-    let open = streams.into_iter();
-    open.filter_map(|(identity, stream)| Some((identity?, stream)))
-}
-
-/// The file behind a standard stream, unless it was opened for reading alone.
-fn written_to(stream: impl AsFd) -> Option<Identity> {
-    let access = fcntl_getfl(&stream).ok()? & OFlags::ACCMODE;
-    let stat = fstat(&stream).ok()?;
-    (access != OFlags::RDONLY).then(|| Identity::of(&stat))
 }
 
 /// Refuses a run in which something that is written is something else that is read or written.
@@ -198,12 +156,7 @@ fn written_to(stream: impl AsFd) -> Option<Identity> {
 ///
 /// [`FileError::Distinct`].
 pub fn check_distinct(reads: &[Known<'_>], writes: &[Known<'_>]) -> Result<(), FileError> {
-    let streams: Vec<_> = standard_streams().collect();
-    for (files, are_written) in [(reads, false), (writes, true)] {
-        for known in files {
-            known.check_streams(are_written, &streams)?;
-        }
-    }
+    check_streams(reads, writes)?;
     for (index, written) in writes.iter().enumerate() {
         written.check_against(reads.iter().chain(&writes[..index]))?;
         // The other way round.

@@ -4,7 +4,8 @@
 //! ever opened.
 //!
 //! - [`InputFile`] and [`OutputFile`] are the disks' backends, [`NewFile`] is a small file,
-//! - `open` opens what is read, [`check_distinct`] compares it with what is written,
+//! - `open` opens what is read, [`check_distinct`] compares it with what is written, and `streams` both with
+//!   what the standard streams go to,
 //! - `target` and `place` find out where an output path leads, `staging` makes the file that goes
 //!   there, `permissions` and `acl` give it what the old file had, as far as `namespace` knows whose that
 //!   was; `layers`, `loop_device` and `kernel_made` tell devices and folders apart where nothing may be
@@ -36,6 +37,7 @@ mod permissions;
 mod place;
 mod probe;
 mod staging;
+mod streams;
 mod sync;
 mod system;
 mod taken;
@@ -53,4 +55,5 @@ pub use open::{ImageFile, open_image};
 pub use output::{OutputFile, OutputOptions};
 pub use probe::{FolderProbe, probe_folder};
 pub use staging::WhyNamed;
+pub use streams::{OwnStreams, check_streams_of};
 pub use zeros::padded_length;

@@ -84,7 +84,9 @@ pub(super) fn run<T>(
 ) -> u8 {
     let started = Instant::now();
     let refuse = |error: &RunError, watch: &Watch| {
-        let console = Console::open(options());
+        let options = options();
+        ending::spare_own_files(error, options.format);
+        let console = Console::open(options);
         ending::refuse(console, error, started.elapsed(), watch)
     };
     let beginning = match Beginning::new(timeout, watched) {

@@ -4,8 +4,30 @@ use std::borrow::Borrow;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use crate::report::{Console, Exits, RunEnd, RunResult};
-use crate::runtime::{RunError, Stage, Watch, say_goodbye};
+use crate::files::{FileError, OwnStreams};
+use crate::report::{Console, Exits, OutputFormat, RunEnd, RunResult};
+use crate::runtime::{RunError, Stage, Watch, abandon_stderr, abandon_stdout, say_goodbye};
+
+/// To be called before anything is said of `error`. If it is that a standard stream goes to a file of
+/// the run, nothing is written there: the reason itself would do the damage that it is about. It then
+/// goes to the other stream, unless a program reads `format` there.
+pub(super) fn spare_own_files(error: &RunError, format: OutputFormat) {
+    let RunError::Storage(source) = error else {
+        return;
+    };
+    let Some(FileError::Distinct(error)) = source.downcast_ref() else {
+        return;
+    };
+    match error.own_streams() {
+        Some(OwnStreams::Output) => abandon_stdout(),
+        Some(OwnStreams::Error) => abandon_stderr(format == OutputFormat::Text),
+        Some(OwnStreams::Both) => {
+            abandon_stdout();
+            abandon_stderr(false);
+        }
+        None => {}
+    }
+}
 
 /// Says on `console` why a run did not even begin, and returns the exit status. `watch` is that of the
 /// run, if there is one already.

@@ -1,6 +1,7 @@
 //! What operations that write an output have in common: how it is made beside the statistics, where
 //! files get their names in the end, and what is told at the end of a run.
 
+use std::iter;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 use std::time::Duration;
@@ -15,6 +16,15 @@ use crate::report::{Console, RunResult};
 use crate::runtime::{Outcome, RunError, say_goodbye};
 use crate::sandbox::{Calls, calls};
 use crate::virtio::block::BlockCounters;
+
+/// The roles and paths of what is written.
+pub(super) fn paths<'a>(
+    output: &'a Path,
+    stats: Option<&'a Path>,
+) -> impl Iterator<Item = (Role, &'a Path)> {
+    let stats = stats.map(|path| (Role::Statistics, path));
+    iter::once((Role::Output, output)).chain(stats)
+}
 
 /// Prepares the output at `path` for what `input` has, and the file at `stats`. Nothing that is there
 /// already is touched, and neither may be a file of `reads`.

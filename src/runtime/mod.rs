@@ -38,7 +38,7 @@ pub use operation::{GuestEnd, JustRun, Operation, ReportSource};
 pub use panics::{catch, describe_panics};
 pub use serial_input::SerialInput;
 pub use signals::{Signals, fail_writes, hold_ending};
-pub use streams::hold_closed_streams;
+pub use streams::{abandon_stderr, abandon_stdout, hold_closed_streams};
 pub use watcher::{Stage, Watch, Watched};
 
 use crate::devices::ByteQueue;

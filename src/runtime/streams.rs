@@ -1,6 +1,6 @@
-//! Standard streams that are closed when the program starts.
+//! Standard streams that are closed when the program starts, or that go to a file of the run.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_int};
 
 /// The special file that keeps the place of a closed stream.
 const NOTHING: &CStr = c"/dev/null";
@@ -26,6 +26,37 @@ pub extern "C" fn hold_closed_streams() {
         if unsafe { libc::open(NOTHING.as_ptr(), mode) } < 0 {
             hold_without_file();
         }
+    }
+}
+
+/// Has nothing more be written to what standard output goes to: from here on it is a stream that nobody
+/// reads.
+pub fn abandon_stdout() {
+    replace(libc::STDOUT_FILENO, None);
+}
+
+/// Has nothing more be written to what standard error goes to: from here on it is another name for
+/// standard output if `speaks_there`, and else a stream that nobody reads.
+pub fn abandon_stderr(speaks_there: bool) {
+    let elsewhere = speaks_there.then_some(libc::STDOUT_FILENO);
+    replace(libc::STDERR_FILENO, elsewhere);
+}
+
+/// Replaces a standard stream by `other`, or by a pipe without a reader.
+fn replace(stream: c_int, other: Option<c_int>) {
+    let mut ends = [-1; 2];
+    // SAFETY: `ends` has room for both.
+    unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) };
+    let [reader, writer] = ends;
+    // A closed stream, where no pipe could be made, says nothing either.
+    // SAFETY: the call takes numbers.
+    if unsafe { libc::dup2(other.unwrap_or(writer), stream) } < 0 {
+        // SAFETY: nobody has to be able to use the stream any more.
+        unsafe { libc::close(stream) };
+    }
+    for end in [reader, writer] {
+        // SAFETY: each is this function's own, or no descriptor.
+        unsafe { libc::close(end) };
     }
 }
 

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use super::Role;
+use crate::files::OwnStreams;
 use crate::quote::quote_path;
 
 /// Why a file that is written is not a file of its own.
@@ -66,7 +67,7 @@ pub enum DistinctError {
 
     /// A file that is written is where the standard output or standard error goes.
     #[error(
-        "the {role} {} is the file that the {stream} goes to; choose another {role}",
+        "the {role} {} is the file that the {streams} to; choose another {role}",
         quote_path(path)
     )]
     StandardStream {
@@ -74,14 +75,14 @@ pub enum DistinctError {
         role: Role,
         /// Its path.
         path: PathBuf,
-        /// Which stream.
-        stream: &'static str,
+        /// Which streams go to files of the run, this or another one.
+        streams: OwnStreams,
     },
 
     /// The standard output or standard error goes to something that has bytes in common with a file of
     /// the run.
     #[error(
-        "the {role} {} shares its bytes with what the {stream} goes to; choose another {role}",
+        "the {role} {} shares its bytes with what the {streams} to; choose another {role}",
         quote_path(path)
     )]
     BytesOfStream {
@@ -89,7 +90,20 @@ pub enum DistinctError {
         role: Role,
         /// Its path.
         path: PathBuf,
-        /// Which stream.
-        stream: &'static str,
+        /// Which streams go to files of the run, this or another one.
+        streams: OwnStreams,
     },
+}
+
+impl DistinctError {
+    /// The standard streams that nothing may be written to.
+    #[must_use]
+    pub const fn own_streams(&self) -> Option<OwnStreams> {
+        match self {
+            Self::StandardStream { streams, .. } | Self::BytesOfStream { streams, .. } => {
+                Some(*streams)
+            }
+            _ => None,
+        }
+    }
 }

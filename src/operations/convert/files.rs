@@ -2,13 +2,14 @@
 //! them, then what is written, and none of it may be any of the rest. No name out of an image is
 //! ever opened.
 
+use std::iter;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use guest_protocol::DataList;
 
 use crate::config::{ConvertConfig, DiskFormat};
-use crate::files::{InputFile, NewFile, OutputFile, OutputOptions};
+use crate::files::{InputFile, NewFile, OutputFile, OutputOptions, Role, check_streams_of};
 use crate::operations::written;
 use crate::runtime::RunError;
 use crate::sandbox::Calls;
@@ -28,6 +29,11 @@ impl Files {
     pub(super) fn sources(
         config: &ConvertConfig,
     ) -> Result<(Vec<Arc<InputFile>>, Cancel), RunError> {
+        let backings = config.backings.iter();
+        let backings = backings.map(|path| (Role::Backing, path.as_path()));
+        let reads = iter::once((Role::Input, config.input.as_path())).chain(backings);
+        let writes = written::paths(&config.output, config.stats_file.as_deref());
+        check_streams_of(reads, writes)?;
         let cancel = Cancel::new();
         let input = InputFile::open_for(&config.input, config.direct, cancel.clone())?;
         let mut inputs = vec![Arc::new(input)];

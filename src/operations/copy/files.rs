@@ -8,7 +8,8 @@ use guest_protocol::DataList;
 
 use crate::config::{Config, SectorSize};
 use crate::files::{
-    FileError, ImageFile, InputFile, NewFile, OutputFile, OutputOptions, open_image,
+    FileError, ImageFile, InputFile, NewFile, OutputFile, OutputOptions, Role, check_streams_of,
+    open_image,
 };
 use crate::machine::read_image;
 use crate::operations::written;
@@ -35,6 +36,10 @@ pub(super) struct Files {
 impl OpenedInputs {
     /// Opens the input, and reads the guest if it is not the built-in one.
     pub(super) fn open(config: &Config) -> Result<Self, RunError> {
+        let guest = config.guest.as_deref().map(|path| (Role::Guest, path));
+        let reads = [(Role::Input, config.input.as_path())];
+        let writes = written::paths(&config.output, config.stats_file.as_deref());
+        check_streams_of(reads.into_iter().chain(guest), writes)?;
         let cancel = Cancel::new();
         let input = InputFile::open_for(&config.input, config.direct, cancel.clone())?;
         let guest = config.guest.as_deref().map(open_image).transpose()?;

@@ -20,7 +20,7 @@ pub use answer::{Answer, FileSize, Verdict};
 pub use session::Session;
 
 use crate::config::{ImageConfig, ImageTask};
-use crate::files::{InputFile, check_distinct};
+use crate::files::{InputFile, Role, check_distinct, check_streams_of};
 use crate::machine::{self, Machine};
 use crate::operations::beginning::{self, Beginning};
 use crate::operations::disk::{DiskShape, INPUT};
@@ -71,6 +71,7 @@ fn start<'a>(
     config: &'a ImageConfig,
     beginning: &Beginning,
 ) -> Result<(Look<'a>, Outcome), RunError> {
+    check_streams_of([(Role::Input, config.image.as_path())], [])?;
     let cancel = Cancel::new();
     let image = InputFile::open_for(&config.image, false, cancel.clone())?;
     check_distinct(&[image.known()], &[])?;
