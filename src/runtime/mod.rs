@@ -6,6 +6,7 @@
 mod channels;
 mod crew;
 mod deadline;
+mod driver_faults;
 mod end;
 mod error;
 pub mod exit_status;
