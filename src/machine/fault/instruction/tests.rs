@@ -355,7 +355,7 @@ fn a_software_interrupt_that_is_the_first_instruction_of_the_code_is_found_right
 }
 
 #[test]
-fn an_instruction_before_rip_is_found_over_the_start_of_a_page_that_follows_another_of_code() {
+fn an_instruction_that_ends_its_page_is_found_right_before_rip() {
     let scenery = Scenery::with(&[]);
     scenery.write(IMAGE + PAGE_SIZE - 2, &[0x90, 0xcc]);
     let mut scene = scenery.scene();
