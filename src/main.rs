@@ -12,6 +12,7 @@ use vmm::operations::{check, convert, copy, inspect};
 use vmm::reason::reason;
 use vmm::report::{Exits, RunEnd, RunResult, is_reader_gone, last_words, result_object};
 use vmm::runtime::{self, Heap, exit_status};
+use vmm::sandbox;
 
 #[global_allocator]
 static HEAP: Heap = Heap;
@@ -24,6 +25,7 @@ static BEFORE_RUNTIME: [extern "C" fn(); 2] = [runtime::hold_closed_streams, run
 
 fn main() -> ExitCode {
     runtime::fail_writes();
+    sandbox::advise(cli::SANDBOX_ADVICE);
     runtime::describe_panics();
     let status = runtime::check_stack().and_then(|()| runtime::catch(run));
     status.unwrap_or_else(|error| fail(&error.to_string(), RunEnd::HostError, error.exit_code()))

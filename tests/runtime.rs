@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use common::program::Program;
 use common::{needs_kvm, test};
 use event_manager::{EventOps, EventSubscriber, Events};
+use guest_abi::layout;
+use guest_abi::ports::IDLE;
 use vm_device::DevicePio;
 use vm_device::bus::{PioAddress, PioAddressOffset};
 use vmm::machine::{Machine, Ports, open_kvm};
@@ -20,6 +22,7 @@ use vmm::runtime::{
     Deadline, GuestEnd, JustRun, Operation, RunError, Runner, Subscriber, Worker, catch,
 };
 use vmm::sandbox::Calls;
+use vmm::virtio::{QueueFault, QueueWorker, Service, Turn};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -182,6 +185,46 @@ fn a_panic_of_the_main_loop_ends_the_other_threads_and_is_told() {
     let error = failure_of(runner, &mut Glass);
     let name = std::thread::current().name().unwrap().to_owned();
     assert_died(&error, &name);
+}
+
+/// A device that nothing is asked of.
+struct Idle;
+
+impl Service for Idle {
+    type Room = ();
+
+    fn device_type(&self) -> u32 {
+        42
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        &[8]
+    }
+
+    fn serve(&self, _: &mut Turn<'_>, (): &mut ()) -> Result<(), QueueFault> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_guest_that_waits_for_a_device_that_never_started_is_told_why_it_did_not() {
+    needs_kvm!();
+    let mut machine = Machine::new(open_kvm().unwrap(), 2).unwrap();
+    machine.add_idle_port(IDLE, None).unwrap();
+    for _ in 0..2 {
+        let (memory, line) = (machine.memory().clone(), machine.line());
+        let device = QueueWorker::serving(Idle, memory, line).unwrap();
+        machine.add_virtio(Arc::new(device)).unwrap();
+    }
+    // The status register of the second device: DRIVER_OK alone.
+    let guest = Program::new().store32(layout::registers(1) + 0x70, 4);
+    // It is notified that the device wants a reset, which it does not look at.
+    let guest = guest.in8(IDLE).in8(IDLE);
+    let vcpu = machine.boot(&guest.build()).unwrap();
+    let error = failure_of(Runner::new(vcpu).confined(false), &mut JustRun).to_string();
+    let expected = "the guest waits for a device, and no device has anything to do; the device in slot 1 \
+                    did not start: its driver set DRIVER_OK without a status of FEATURES_OK";
+    assert!(error.starts_with(expected), "{error}");
 }
 
 #[test]

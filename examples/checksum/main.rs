@@ -74,7 +74,7 @@ fn main() -> std::process::ExitCode {
         };
         let outcome = Runner::new(machine.boot(&image)?)
             .worker(worker)
-            .helping_calls(&calls::read_file())
+            .vcpu_calls(&calls::read_file())
             .reports(&com1)
             .run(&mut checksum, Console::default())?;
         // What the host could not read the guest cannot have summed up.

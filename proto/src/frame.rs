@@ -5,12 +5,11 @@ use core::fmt;
 
 use prost::Message;
 
-use crate::GuestMessage;
-
 /// Bytes of length in front of each message.
 pub const HEADER_LEN: usize = 2;
-/// The longest message that a decoder accepts, in bytes. Every message of the schema is far
-/// shorter; a limit keeps a peer from making the decoder hold more.
+/// The longest message that is sent and that a decoder accepts, in bytes: a peer cannot make the
+/// decoder hold more. The guest's messages are far shorter; a configuration is filled up to it, if there
+/// is so much to say.
 pub const MAX_MESSAGE_LEN: usize = 4096;
 
 /// Why a frame could not be made or taken apart.
@@ -54,7 +53,8 @@ pub fn encode_framed<M: Message>(message: &M, buffer: &mut [u8]) -> Result<usize
     Ok(HEADER_LEN + len)
 }
 
-/// Takes a stream of bytes apart into the messages that it carries, however it is split.
+/// Takes a stream of bytes apart into the messages that it carries, however it is split. They are of
+/// any one type, a [`GuestMessage`](crate::GuestMessage) for one.
 #[derive(Debug, Default)]
 pub struct FrameDecoder {
     buffer: Vec<u8>,
@@ -74,10 +74,10 @@ impl FrameDecoder {
     ///
     /// The first fault ends the stream: where the next frame would start is not known. Messages
     /// before it have been handed on.
-    pub fn push(
+    pub fn push<M: Message + Default>(
         &mut self,
         mut bytes: &[u8],
-        mut sink: impl FnMut(GuestMessage),
+        mut sink: impl FnMut(M),
     ) -> Result<(), FrameError> {
         loop {
             if self.buffer.is_empty()
@@ -133,6 +133,6 @@ fn whole_frame(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(len)
 }
 
-fn decode(message: &[u8]) -> Result<GuestMessage, FrameError> {
-    GuestMessage::decode(message).map_err(|_| FrameError::Malformed)
+fn decode<M: Message + Default>(message: &[u8]) -> Result<M, FrameError> {
+    M::decode(message).map_err(|_| FrameError::Malformed)
 }

@@ -24,12 +24,21 @@ use std::ffi::OsString;
 use argh::FromArgs;
 
 use crate::config::{Config, ConvertConfig, HostCheck, ImageConfig, Protocol, RequestShape};
+use crate::sandbox::Advice;
 use commands::{Task, Word};
 use files::positional;
 use options::{Cli, Opt};
 use prepare::Prepared;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What helps where the sandbox is in the way of this program.
+pub const SANDBOX_ADVICE: Advice = Advice {
+    forbidden_call: "this is a fault of vmm or of its surroundings: if libraries are preloaded into the \
+                     process (LD_PRELOAD), run it without them; otherwise please report it; \
+                     --no-sandbox runs without the sandbox",
+    not_confined: "--no-sandbox runs without",
+};
 
 /// What a command line asks for.
 #[derive(Debug)]

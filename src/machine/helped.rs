@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use crate::virtio::VirtioDevice;
+use crate::virtio::{DeviceFault, VirtioDevice};
 
 /// A guest that has been away for so long is not about to come back.
 pub(super) const ABSENCE: Duration = Duration::from_millis(25);
@@ -34,6 +34,14 @@ impl Devices {
     pub(super) fn any(&self, test: impl FnMut(&Arc<dyn VirtioDevice>) -> bool) -> bool {
         let devices = self.0.read().unwrap_or_else(PoisonError::into_inner);
         devices.iter().any(test)
+    }
+
+    /// What drivers did wrong with them, with the slots of the devices.
+    pub(super) fn faults(&self) -> Vec<(usize, Arc<DeviceFault>)> {
+        let devices = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let faults = devices.iter().enumerate();
+        let faults = faults.filter_map(|(slot, device)| Some((slot, device.fault()?)));
+        faults.collect()
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use guest_abi::layout::{IMAGE, INPUT_MMIO, OUTPUT_MMIO, STACK_TOP, TSS};
+use guest_abi::layout::{IMAGE, INPUT_MMIO, OUTPUT_MMIO, PAGE_SIZE, STACK_TOP, TSS};
 use guest_abi::ports::{COM1, COM2, EXIT, IDLE, UART_PORTS};
 use kvm_bindings::kvm_regs;
 use vm_memory::{Bytes, GuestAddress};
@@ -28,17 +28,22 @@ pub(super) struct Scenery(GuestRam);
 impl Scenery {
     /// With `code` at the start of the image.
     pub(super) fn with(code: &[u8]) -> Self {
+        Self::with_code_in_page(0, code)
+    }
+
+    /// With `code` at the start of this page of the image, which alone of the first two can be run.
+    pub(super) fn with_code_in_page(page: usize, code: &[u8]) -> Self {
         let ram = GuestRam::new(guest_abi::layout::Shape::COPYING).unwrap();
         let mut image = [PagePermissions::default(); IMAGE_PAGES];
         image[0].read = true;
-        image[0].execute = true;
         image[1].read = true;
+        image[page].execute = true;
         page_tables::write(&ram, &image, &[INPUT_MMIO, OUTPUT_MMIO]).unwrap();
         let uarts = [COM1, COM2].map(|first| first..first + UART_PORTS);
         let ports: Vec<u16> = uarts.into_iter().flatten().chain([EXIT, IDLE]).collect();
         segments::write_tables(ram.all(), &ports).unwrap();
         let scenery = Self(ram);
-        scenery.write(IMAGE, code);
+        scenery.write(IMAGE + page as u64 * PAGE_SIZE, code);
         scenery
     }
 

@@ -10,11 +10,13 @@ use vm_device::device_manager::{IoManager, MmioManager};
 use super::coalesced::{self, read_port, write_port};
 use super::ending::{Ender, VcpuEnd};
 use super::fault::{self, Fault};
+use super::helped::Devices;
 use super::idle::IdlePort;
 use super::poller::Poller;
 use super::repeat::Retries;
 use super::teardown::Teardown;
 use super::{ExitCounts, GuestRam, MachineError};
+use crate::virtio::DeviceFault;
 
 /// The end of a run, with what was counted.
 #[derive(Clone, Debug)]
@@ -23,6 +25,9 @@ pub struct VcpuReport {
     pub end: VcpuEnd,
     /// The exits it took.
     pub exits: ExitCounts,
+    /// What the guest's drivers did wrong, for each device that does not work any more because of that
+    /// or never did, with its slot.
+    pub driver_faults: Vec<(usize, Arc<DeviceFault>)>,
 }
 
 /// A vCPU that is ready to run its guest, once.
@@ -30,6 +35,7 @@ pub struct Vcpu {
     vcpu: VcpuFd,
     bus: IoManager,
     idle: Option<Arc<IdlePort>>,
+    devices: Devices,
     ender: Ender,
     exits: ExitCounts,
     retries: Retries,
@@ -61,12 +67,14 @@ impl Vcpu {
         ram: GuestRam,
         bus: IoManager,
         idle: Option<Arc<IdlePort>>,
+        devices: Devices,
         ender: Ender,
     ) -> Self {
         Self {
             vcpu,
             bus,
             idle,
+            devices,
             ender,
             exits: ExitCounts::default(),
             retries: Retries::default(),
@@ -110,7 +118,12 @@ impl Vcpu {
         let mut exits = self.exits;
         exits.idle = self.idle.as_ref().map_or(0, |idle| idle.visits());
         exits.pio_in -= exits.idle.min(exits.pio_in);
-        (VcpuReport { end, exits }, SpentMachine(self))
+        let report = VcpuReport {
+            end,
+            exits,
+            driver_faults: self.devices.faults(),
+        };
+        (report, SpentMachine(self))
     }
 
     fn enter_guest(&mut self) -> Exit {

@@ -359,15 +359,15 @@ impl Machine {
             })?;
         }
         let teardown = Teardown::leave_to_kernel(&self.vm, &vcpu);
-        let vm = (self.vm, teardown);
-        let Self {
-            ram,
-            bus,
-            idle,
-            ender,
-            ..
-        } = self;
-        Ok(Vcpu::new(vm, vcpu, ram, bus, idle, ender))
+        Ok(Vcpu::new(
+            (self.vm, teardown),
+            vcpu,
+            self.ram,
+            self.bus,
+            self.idle,
+            self.devices,
+            self.ender,
+        ))
     }
 }
 

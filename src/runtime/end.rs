@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use super::crew::Crew;
+use super::driver_faults::blame_drivers;
 use super::main_loop::{Ended, READER_PATIENCE};
 use super::member::PATIENCE;
 use super::{Deadline, GuestEnd, Operation, Pulse, RunError, Signals, Stage, Watch};
@@ -68,7 +69,8 @@ pub(super) fn finish(
             "the vCPU has ended without a word".to_owned(),
         )),
         (None, None, Some(report)) => {
-            GuestEnd::of(&report.end).and_then(|end| operation.judge(end))
+            let judged = GuestEnd::of(&report.end).and_then(|end| operation.judge(end));
+            judged.map_err(|error| blame_drivers(error, &report.driver_faults))
         }
     };
     let mut rest = Rest {

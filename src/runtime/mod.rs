@@ -6,6 +6,7 @@
 mod channels;
 mod crew;
 mod deadline;
+mod driver_faults;
 mod end;
 mod error;
 pub mod exit_status;
@@ -84,7 +85,7 @@ pub struct Runner<'a> {
     confined: bool,
     folders: Vec<BorrowedFd<'a>>,
     main_calls: Calls,
-    helping_calls: Calls,
+    vcpu_calls: Calls,
 }
 
 impl<'a> Runner<'a> {
@@ -102,7 +103,7 @@ impl<'a> Runner<'a> {
             confined: true,
             folders: Vec::new(),
             main_calls: Calls::new(),
-            helping_calls: Calls::new(),
+            vcpu_calls: Calls::new(),
         }
     }
 
@@ -194,11 +195,13 @@ impl<'a> Runner<'a> {
         self
     }
 
-    /// Lets the vCPU's thread make `calls`, which doing the work of a device takes while the guest
-    /// waits.
+    /// Lets the vCPU's thread make `calls`. It handles what the guest does with ports and registers: all
+    /// of a port's device or a page's, and of a [`Service`](crate::virtio::Service) the configuration
+    /// space and what follows from a reset. While the guest waits it also serves the devices that an
+    /// idle port helps, and then makes the calls of their own threads.
     #[must_use]
-    pub fn helping_calls(mut self, calls: &Calls) -> Self {
-        self.helping_calls = self.helping_calls.and(calls);
+    pub fn vcpu_calls(mut self, calls: &Calls) -> Self {
+        self.vcpu_calls = self.vcpu_calls.and(calls);
         self
     }
 
@@ -233,7 +236,7 @@ impl<'a> Runner<'a> {
         for worker in self.workers {
             crew.hire(worker)?;
         }
-        let vcpu = crew.hire_vcpu(self.vcpu, &self.helping_calls)?;
+        let vcpu = crew.hire_vcpu(self.vcpu, &self.vcpu_calls)?;
         crew.muster()?;
         self.watch.confined()?;
         let thread = vcpu

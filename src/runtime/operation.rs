@@ -103,7 +103,8 @@ pub trait Operation {
     /// transfers are given up from now on.
     fn cancel(&self) {}
 
-    /// Whether the result of a guest that ended like this is good.
+    /// Whether the result of a guest that ended like this is good. To a [`RunError::Guest`] the run adds
+    /// what the guest's drivers did wrong with devices, if the text does not have it.
     ///
     /// # Errors
     ///

@@ -6,6 +6,7 @@
 
 use seccompiler::{BackendError, BpfProgram};
 
+use super::advice::advice;
 use super::any_thread::{ANSWERED, ANY_THREAD};
 use super::call::{Call, Calls, Condition};
 use super::program::{Rules, assemble};
@@ -15,10 +16,14 @@ use crate::reason::reason;
 #[derive(Debug, thiserror::Error)]
 pub enum FilterError {
     /// It does not compile.
-    #[error("cannot make the seccomp filter: {0}; --no-sandbox runs without")]
+    #[error("cannot make the seccomp filter: {}; {}", .0, advice().not_confined)]
     Compile(#[from] BackendError),
     /// The kernel refused it.
-    #[error("cannot install the seccomp filter: {}; --no-sandbox runs without", reason(.0))]
+    #[error(
+        "cannot install the seccomp filter: {}; {}",
+        reason(.0),
+        advice().not_confined
+    )]
     Install(#[from] seccompiler::Error),
 }
 

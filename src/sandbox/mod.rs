@@ -6,6 +6,7 @@
 //! no others. A forbidden call ends the process with one line and SIGSYS, which a shell shows as
 //! status 159.
 
+mod advice;
 mod any_thread;
 mod call;
 pub mod calls;
@@ -18,20 +19,23 @@ mod violation;
 use std::io;
 use std::os::fd::BorrowedFd;
 
+pub use advice::{Advice, advise};
 pub use any_thread::{ANSWERED, ANY_THREAD, AnyThread};
 pub use call::{Call, Calls, Condition, Test};
 pub use filter::{Filter, FilterError, any_thread};
 pub use support::Support;
 
 use crate::reason::reason;
+use advice::advice;
 
 /// The process could not be confined.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     /// A system call failed.
     #[error(
-        "cannot confine the process ({what}): {}; --no-sandbox runs without",
-        reason(source)
+        "cannot confine the process ({what}): {}; {}",
+        reason(source),
+        advice().not_confined
     )]
     System {
         /// What was to be done.
@@ -40,7 +44,11 @@ pub enum SandboxError {
         source: io::Error,
     },
     /// Landlock refused its rules.
-    #[error("cannot confine the process (landlock): {}; --no-sandbox runs without", reason(.0))]
+    #[error(
+        "cannot confine the process (landlock): {}; {}",
+        reason(.0),
+        advice().not_confined
+    )]
     Landlock(#[from] ::landlock::RulesetError),
     /// A filter could not be made.
     #[error(transparent)]

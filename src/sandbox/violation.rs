@@ -10,15 +10,12 @@ use std::mem::MaybeUninit;
 use std::ptr::null_mut;
 use std::sync::OnceLock;
 
+use super::advice::advice;
 use super::call::name;
 use crate::stack_line::StackLine;
 
 /// `SYS_SECCOMP` (sigaction(2)): the signal comes from a filter.
 const FROM_A_FILTER: c_int = 1;
-
-const ADVICE: &str = ", which the sandbox forbids; this is a fault of vmm or of its surroundings: \
-                      if libraries are preloaded into the process (LD_PRELOAD), run it without \
-                      them; otherwise please report it; --no-sandbox runs without the sandbox\n";
 
 /// What is to be done before the process ends.
 static LAST_ACT: OnceLock<fn()> = OnceLock::new();
@@ -81,8 +78,9 @@ extern "C" fn report(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
         line.add(name(info.call_number.into()).as_bytes());
         line.add(b" (");
         line.add_number(info.call_number.cast_unsigned().into());
-        line.add(b")");
-        line.add(ADVICE.as_bytes());
+        line.add(b"), which the sandbox forbids; ");
+        line.add(advice().forbidden_call.as_bytes());
+        line.add(b"\n");
         line.write();
     }
     last_act();

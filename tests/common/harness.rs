@@ -22,6 +22,13 @@ pub(crate) struct Test {
 
 inventory::collect!(Test);
 
+/// The compiler's own harness does not know these tests: a target that is left to it would pass without
+/// having run any. Only in such a one does the compiler's attribute keep this function.
+#[::core::prelude::v1::test]
+fn this_target_has_another_harness() {
+    compile_error!("give this target an entry in Cargo.toml: [[test]], its name, harness = false");
+}
+
 thread_local! {
     /// Why the test that runs on this thread cannot run here.
     static IGNORED: RefCell<Option<String>> = const { RefCell::new(None) };

@@ -2,7 +2,7 @@
 
 use guest_abi::layout::DMA_POOL;
 use guest_abi::ports::{COM1, COM2};
-use guest_protocol::{FrameDecoder, Level, complete_message, init_message};
+use guest_protocol::{FrameDecoder, GuestMessage, Level, complete_message, init_message};
 use vmm::report::MAX_DEBUG;
 
 use crate::common::program::Program;
@@ -144,5 +144,6 @@ fn uart_registers_may_hold_anything() {
 #[test]
 fn what_the_tests_call_malformed_is_so_to_the_decoder() {
     let mut decoder = FrameDecoder::new();
-    assert!(decoder.push(&[3, 0, 0xff, 0xff, 0xff], |_| {}).is_err());
+    let frame = [3, 0, 0xff, 0xff, 0xff];
+    assert!(decoder.push(&frame, |_: GuestMessage| {}).is_err());
 }

@@ -7,7 +7,7 @@
 //! Nothing that was sent after the fault is lost, but what the console had not taken by then is.
 
 use guest_abi::ports::COM1;
-use guest_protocol::{GuestMessage, HEADER_LEN, MAX_MESSAGE_LEN, encode_framed};
+use guest_protocol::{HEADER_LEN, MAX_MESSAGE_LEN, Message, encode_framed};
 
 use crate::hardware::{Ports, Registers};
 use crate::serial::Uart;
@@ -50,19 +50,39 @@ impl<'a, P: Ports, R: Registers> Channel<'a, P, R> {
         self.console = Some(console);
     }
 
-    /// Puts `message`, framed, behind what is waiting.
-    pub fn message(&mut self, message: &GuestMessage) {
+    /// Puts `message`, framed, behind what is waiting. It may be of another schema than that of the
+    /// VMM's own programs, if the operation on the host knows it.
+    ///
+    /// # Panics
+    ///
+    /// If the message is longer than [`MAX_MESSAGE_LEN`]. No host takes such a one, and one that is
+    /// left out could make a failure look like a success.
+    pub fn message(&mut self, message: &impl Message) {
+        let len = message.encoded_len();
+        assert!(
+            len <= MAX_MESSAGE_LEN,
+            "a message of {len} bytes is longer than the {MAX_MESSAGE_LEN} that are allowed"
+        );
         self.put(|buffer| encode_framed(message, buffer).ok());
     }
 
-    /// Puts what `write` writes behind what is waiting; it is called again if that did not fit.
+    /// Puts what `write` writes behind what is waiting. It is called again, with an empty buffer that
+    /// takes any message, if that did not fit.
+    ///
+    /// # Panics
+    ///
+    /// If that does not fit either.
     pub fn put(&mut self, write: impl Fn(&mut [u8]) -> Option<usize>) {
-        let len = write(&mut self.buffer[self.len..]).unwrap_or_else(|| {
+        let mut written = write(&mut self.buffer[self.len..]);
+        if written.is_none() {
             self.flush();
-            // An empty buffer has room for the longest message, which no message comes near.
-            write(&mut self.buffer).unwrap_or(0)
-        });
-        self.len += len;
+            written = write(&mut self.buffer);
+        }
+        assert!(
+            written.is_some(),
+            "a report of more than {BUFFER_LEN} bytes"
+        );
+        self.len += written.unwrap_or(0);
         if self.len >= self.batch() {
             self.flush();
         }
@@ -134,7 +154,7 @@ mod tests {
 
     use std::rc::Rc;
 
-    use guest_protocol::complete_message;
+    use guest_protocol::{GuestMessage, complete_message, error_message};
 
     use super::*;
     use crate::testing::console::FakeConsole;
@@ -209,6 +229,39 @@ mod tests {
         let len = encode_framed(&message, &mut frame).unwrap();
         let expected = [&[1; BUFFER_LEN - 1][..], &[2; BUFFER_LEN], &frame[..len]];
         assert!(console.received() == expected.concat());
+    }
+
+    /// A message of `len` bytes, for numbers that take two bytes of length.
+    fn message_of(len: usize) -> GuestMessage {
+        let text = "x".repeat(len);
+        let message = error_message("tally", "", 0, 0, &text);
+        let more = message.encoded_len() - len;
+        let message = error_message("tally", "", 0, 0, &text[more..]);
+        assert_eq!(message.encoded_len(), len);
+        message
+    }
+
+    #[test]
+    fn the_longest_message_is_sent() {
+        let ports = FakePorts::sending(&[]);
+        let mut channel = TestChannel::serial(&ports);
+        put(&mut channel, b"first");
+        channel.message(&message_of(MAX_MESSAGE_LEN));
+        assert_eq!(ports.com1().len(), 5 + HEADER_LEN + MAX_MESSAGE_LEN);
+    }
+
+    #[test]
+    #[should_panic(expected = "a message of 4097 bytes is longer than the 4096 that are allowed")]
+    fn a_message_that_is_too_long_is_a_mistake_of_the_program() {
+        let ports = FakePorts::sending(&[]);
+        TestChannel::serial(&ports).message(&message_of(MAX_MESSAGE_LEN + 1));
+    }
+
+    #[test]
+    #[should_panic(expected = "a report of more than")]
+    fn a_text_that_no_buffer_takes_is_a_mistake_of_the_program() {
+        let ports = FakePorts::sending(&[]);
+        put(&mut TestChannel::serial(&ports), &[1; BUFFER_LEN + 1]);
     }
 
     #[test]

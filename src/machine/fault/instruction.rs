@@ -2,11 +2,11 @@
 //! looks whether its ports are open, its addresses canonical and its divisor zero (Intel SDM
 //! volume 3, "Exception and Interrupt Reference", and volume 2 for each instruction).
 
-use guest_abi::layout::{IMAGE, MMIO, MMIO_END};
+use guest_abi::layout::{IMAGE, MMIO, MMIO_END, PAGE_SIZE};
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 
 use super::ports::Ports;
-use super::{MAX_INSTRUCTION, PLAIN_MOVES, Scene};
+use super::{MAX_INSTRUCTION, PLAIN_MOVES, Scene, page};
 
 /// Single-step: the processor raises an exception behind each instruction.
 const RFLAGS_TRAP: u64 = 1 << 8;
@@ -59,9 +59,14 @@ fn decode(scene: &Scene, address: u64) -> Option<Instruction> {
 }
 
 /// The instruction that ends where the one at `rip` begins, if the bytes say so. Instructions have
-/// no mark at their beginning; but wherever decoding begins, it soon meets the true ones.
+/// no mark at their beginning; but wherever decoding begins, it soon meets the true ones. It begins in
+/// the code alone: what lies in a page before it that cannot be run is no instruction.
 fn before(scene: &Scene, rip: u64) -> Option<Instruction> {
-    let first = rip.saturating_sub(LOOK_BEHIND).max(IMAGE);
+    let mut first = rip.saturating_sub(LOOK_BEHIND).max(IMAGE);
+    let page = rip.saturating_sub(1) / PAGE_SIZE * PAGE_SIZE;
+    if first < page && !page::can_run(scene, first) {
+        first = page;
+    }
     (first..rip).find_map(|start| {
         let mut at = start;
         loop {

@@ -8,6 +8,7 @@ use super::{MAX_INSTRUCTION, Scene, instruction};
 const PRESENT: u64 = 1;
 const WRITABLE: u64 = 1 << 1;
 const USER: u64 = 1 << 2;
+const NO_EXECUTE: u64 = 1 << 63;
 /// The bits of an entry that are the address of a table or page.
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 /// The bits of an address that each level of tables looks at start here, 9 for a level.
@@ -61,6 +62,11 @@ fn has_overflowed(address: u64, rsp: u64) -> bool {
     let guard = STACK..STACK + STACK_GUARD_SIZE;
     let beside = address.abs_diff(rsp) < PAGE_SIZE;
     beside && (guard.contains(&address) || (GDT..guard.end).contains(&rsp))
+}
+
+/// Whether what lies at `address` can be run.
+pub(super) fn can_run(scene: &Scene, address: u64) -> bool {
+    entry(scene, address).is_some_and(|flags| flags & NO_EXECUTE == 0)
 }
 
 /// The page table entry for `address` with its flags, or `None` if there is no page.

@@ -126,7 +126,7 @@ fn start(config: &ConvertConfig, beginning: &Beginning) -> Result<(Conversion, O
     let runner = beginning
         .runner(vcpu, &placing, disks.workers())
         .main_calls(&calls::find_holes().and(&calls::finish_device()))
-        .helping_calls(&calls::read_file())
+        .vcpu_calls(&calls::read_file())
         // The head of an image that was written is looked at.
         .main_calls(&calls::read_file())
         .signals(signals)

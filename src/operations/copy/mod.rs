@@ -121,7 +121,7 @@ fn start(config: &Config, beginning: &Beginning) -> Result<(Copy, Outcome), RunE
     let runner = beginning
         .runner(vcpu, &placing, disks.workers(poller))
         .main_calls(&calls::find_holes().and(&calls::finish_device()))
-        .helping_calls(&disks::calls())
+        .vcpu_calls(&disks::calls())
         .signals(signals)
         .confined(config.sandbox);
     let runner = channels.listen(runner).serial_input(input);

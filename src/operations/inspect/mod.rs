@@ -107,7 +107,7 @@ fn start<'a>(
     };
     let runner = beginning
         .runner(vcpu, &[], [worker])
-        .helping_calls(&calls::read_file())
+        .vcpu_calls(&calls::read_file())
         .signals(signals)
         .confined(config.sandbox);
     let outcome = ports.listen(runner).run(&mut look, console)?;

@@ -82,7 +82,9 @@ pub trait Service: Send + Sync {
     /// Copies the configuration space from `offset` up to `data`, which holds zeros.
     fn read_config(&self, _offset: usize, _data: &mut [u8]) {}
 
-    /// Changes the configuration space; what the driver may not change is ignored.
+    /// Changes the configuration space; what the driver may not change is ignored. The vCPU's thread
+    /// calls this, as it does [`read_config`](Self::read_config), while the guest waits for it: for
+    /// system calls of its own there is [`Runner::vcpu_calls`](crate::runtime::Runner::vcpu_calls).
     fn write_config(&self, _offset: usize, _data: &[u8]) {}
 
     /// Serves chains of one queue for a bounded time. Called again as long as it took any.
@@ -99,7 +101,9 @@ pub trait Service: Send + Sync {
     }
 
     /// Called when `queue` has been stopped, by its driver or because of a fault: nothing lies in
-    /// it any more, and what was kept of its chains is to be forgotten.
+    /// it any more, and what was kept of its chains is to be forgotten. By the driver it is stopped on
+    /// the vCPU's thread, with the calls of [`write_config`](Self::write_config), and because of a
+    /// fault on whatever thread served it.
     fn stopped(&self, _queue: usize) {}
 }
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use guest_kit::testing::console::FakeConsole;
 use guest_kit::testing::memory::leak;
 use guest_kit::testing::ports_with;
-use guest_protocol::{FrameDecoder, NO_STATUS, error_message, progress_message};
+use guest_protocol::{FrameDecoder, GuestMessage, NO_STATUS, error_message, progress_message};
 
 use super::*;
 use guest_kit::testing::ports::FakePorts;
@@ -64,7 +64,9 @@ fn frames_carry_every_field() {
     let ports = said(Protocol::Protobuf, everything);
     let mut decoder = FrameDecoder::new();
     decoder
-        .push(&ports.com1(), |message| messages.push(message))
+        .push(&ports.com1(), |message: GuestMessage| {
+            messages.push(message)
+        })
         .unwrap();
     assert!(!decoder.is_mid_frame());
     assert_eq!(messages, expected);
@@ -84,7 +86,9 @@ fn many_reports_go_out_in_few_writes_and_none_is_lost() {
             Protocol::Text => reports = ports.com1().iter().filter(|&&b| b == b'\n').count(),
             Protocol::Protobuf => {
                 let mut decoder = FrameDecoder::new();
-                decoder.push(&ports.com1(), |_| reports += 1).unwrap();
+                decoder
+                    .push(&ports.com1(), |_: GuestMessage| reports += 1)
+                    .unwrap();
             }
         }
         assert_eq!(reports, 1000);

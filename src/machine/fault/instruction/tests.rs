@@ -337,6 +337,35 @@ fn a_software_interrupt_is_found_where_rip_is_and_right_before_it() {
 }
 
 #[test]
+fn a_software_interrupt_that_is_the_first_instruction_of_the_code_is_found_right_before_rip() {
+    for (code, len, name) in [
+        (&[0xcc, 0x90, 0x90][..], 1, "int3"),
+        (&[0xf1, 0x90], 1, "int1"),
+        (&[0xcd, 0x80, 0x90], 2, "int 0x80"),
+    ] {
+        // The second page is the first that can be run. Before it there are zeros: with the first byte
+        // of the code they are `add ah, cl`.
+        let scenery = Scenery::with_code_in_page(1, code);
+        let start = IMAGE + PAGE_SIZE;
+        let mut scene = scenery.scene();
+        scene.regs.rip = start + len;
+        let what = format!("a software interrupt, for which there is no handler ({name})");
+        assert_eq!(explain(&scene), (start, what));
+    }
+}
+
+#[test]
+fn an_instruction_that_ends_its_page_is_found_right_before_rip() {
+    let scenery = Scenery::with(&[]);
+    scenery.write(IMAGE + PAGE_SIZE - 2, &[0x90, 0xcc]);
+    let mut scene = scenery.scene();
+    scene.regs.rip = IMAGE + PAGE_SIZE;
+    let (address, told) = explain(&scene);
+    assert_eq!(address, IMAGE + PAGE_SIZE - 1);
+    assert!(told.ends_with("(int3)"), "{told}");
+}
+
+#[test]
 fn what_only_looks_like_a_software_interrupt_is_none() {
     // mov al, 0xcc; hlt
     let (address, told) = told_behind(&[0xb0, 0xcc, 0xf4], 2);
