@@ -83,6 +83,31 @@ fn paths_of_the_tree_that_are_named_exist() {
     assert!(missing.is_empty(), "{missing:#?}");
 }
 
+#[test]
+fn what_is_said_to_be_in_a_file_is_named_there() {
+    let mut missing = Vec::new();
+    for page in pages() {
+        let folder = page.path.parent().unwrap();
+        for part in page.text.split("[`").skip(1) {
+            let Some((name, rest)) = part.split_once("`](") else {
+                continue;
+            };
+            let (target, _) = rest.split_once(')').unwrap_or_default();
+            // The last part of a path of Rust, such as the method of a type.
+            let last = name.rsplit("::").next().unwrap_or_default();
+            let is_word = !last.is_empty() && last.chars().all(|c| c.is_alphanumeric() || c == '_');
+            if is_word && target.ends_with(".rs") {
+                let file = fs::read_to_string(folder.join(target)).unwrap();
+                let mut words = file.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+                if !words.any(|word| word == last) {
+                    missing.push(format!("{}: {name} in {target}", page.path.display()));
+                }
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
 /// The modules of a crate with the sources in `folder`, each as its path and where its text is.
 fn modules(folder: &Path) -> Vec<(Vec<String>, PathBuf)> {
     let mut found = Vec::new();

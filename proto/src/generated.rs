@@ -115,8 +115,8 @@ pub mod guest_message {
         Error(super::ErrorMessage),
         #[prost(message, tag = "6")]
         Complete(super::CompleteMessage),
-        /// From a guest that looks into an image, in this order, and each but the first any number of
-        /// times.
+        /// From a guest that looks into an image, in this order. The first and the last come at most once,
+        /// the others any number of times.
         #[prost(message, tag = "20")]
         Image(super::ImageMessage),
         #[prost(message, tag = "21")]
@@ -154,7 +154,8 @@ pub struct CapacityMessage {
     #[prost(uint64, tag = "3")]
     pub bytes: u64,
 }
-/// In sectors of the input disk's configured size.
+/// In sectors of the input disk's configured size, of a conversion in sectors of 512 bytes of the disk
+/// in the image.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ProgressMessage {
     #[prost(string, tag = "1")]
@@ -196,7 +197,8 @@ pub struct ErrorMessage {
 pub struct CompleteMessage {
     #[prost(string, tag = "1")]
     pub op: ::prost::alloc::string::String,
-    /// In sectors of the input disk's configured size.
+    /// In sectors as in ProgressMessage; of a guest that looks into an image the number of messages that
+    /// it has sent before.
     #[prost(uint64, tag = "2")]
     pub count: u64,
     #[prost(bool, tag = "3")]

@@ -46,7 +46,7 @@ _vmm_info() {
       return
       ;;
     --allow)
-      mapfile -t COMPREPLY < <(compgen -W 'backing-file several-formats other-format unknown-format marked-corrupt marked-dirty virtual-size-too-large no-footer' -- "$cur")
+      mapfile -t COMPREPLY < <(compgen -W 'backing-file backing-format backing-options several-formats other-format unknown-format marked-corrupt marked-dirty virtual-size-too-large no-footer' -- "$cur")
       return
       ;;
     --format)
@@ -72,7 +72,7 @@ _vmm_convert() {
       return
       ;;
     --allow)
-      mapfile -t COMPREPLY < <(compgen -W 'backing-file several-formats other-format unknown-format marked-corrupt marked-dirty virtual-size-too-large no-footer' -- "$cur")
+      mapfile -t COMPREPLY < <(compgen -W 'backing-file backing-format backing-options several-formats other-format unknown-format marked-corrupt marked-dirty virtual-size-too-large no-footer' -- "$cur")
       return
       ;;
     --output-format)

@@ -110,6 +110,8 @@ impl ImageReason {
     /// Those that a user may override.
     pub const OVERRIDABLE: &[&'static str] = &[
         "backing-file",
+        "backing-format",
+        "backing-options",
         "several-formats",
         "other-format",
         "unknown-format",

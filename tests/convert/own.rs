@@ -141,6 +141,31 @@ fn a_backing_file_has_the_format_that_the_image_declares_by_either_name() {
 }
 
 #[test]
+fn a_raw_disk_that_looks_like_an_image_comes_with_a_warning() {
+    needs_kvm!();
+    let mut outer = Qcow2::new(16, &[Data, Hole, Data]);
+    let plain = Conversion::of(&outer.build().bytes).run();
+    assert_eq!(
+        (plain.code(), plain.stderr.contains("warning")),
+        (Some(0), false)
+    );
+    // What the user of the disk wrote there.
+    outer.disk[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
+    let outer = outer.build().bytes;
+    for (arguments, warns) in [(&[][..], true), (&["--output-format=qcow2"], false)] {
+        let conversion = arguments
+            .iter()
+            .fold(Conversion::of(&outer), |conversion, argument| {
+                conversion.arg(argument)
+            });
+        let finished = conversion.run();
+        assert_eq!(finished.code(), Some(0), "{}", finished.stderr);
+        let warned = finished.stderr.contains("looks like a qcow2 image");
+        assert_eq!(warned, warns, "{}", finished.stderr);
+    }
+}
+
+#[test]
 fn a_compressed_cluster_below_small_clusters_is_taken_apart() {
     needs_kvm!();
     for bits in [16, 21] {

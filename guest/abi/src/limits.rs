@@ -1,5 +1,6 @@
 //! The sizes that both sides have to keep to. The VMM refuses a configuration beyond them before
-//! there is a machine, and the guest refuses one that it is sent.
+//! there is a machine. The guest refuses sizes of sectors and requests beyond them, and takes a larger
+//! depth for the largest that it has room for.
 
 use crate::layout::DMA_POOL_SIZE;
 

@@ -3,9 +3,7 @@
 
 use alloc::vec::Vec;
 
-use guest_formats::{
-    Compressed, Content, Error, Finding, Format, Image, Info, Options, Reason, ReferenceKind,
-};
+use guest_formats::{Compressed, Content, Error, Finding, Image, Info, Options, Reason};
 use guest_kit::hardware::{Ports, Registers};
 
 use crate::disks::Disks;
@@ -133,7 +131,8 @@ impl BackingChain {
                              (CID, parentCID); give that one, as it was when the image was made";
                 return Err(failed(Op::Refused, index, &other));
             }
-            claimed = backing_format(&info);
+            // It counts as a claim of the user: a file of another format is refused.
+            claimed = info.backing_format;
             let length = disks.length(index);
             layers.push(Layer::new(image, length));
         }
@@ -276,12 +275,4 @@ fn remedies<P: Ports, R: Registers>(
         reasons.push(reason);
     }
     reasons.into_iter().map(Reason::name).collect()
-}
-
-/// The format that an image says its backing file has. It counts as a claim of the user: a file of
-/// another format is refused. Most images are written by QEMU, which has names of its own.
-fn backing_format(info: &Info) -> Option<Format> {
-    let of_backing = |kind| kind == ReferenceKind::BackingFormat;
-    let reference = info.references.iter().find(|r| of_backing(r.kind))?;
-    Format::from_name(core::str::from_utf8(&reference.name).ok()?)
 }

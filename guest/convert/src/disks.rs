@@ -3,6 +3,7 @@
 //! waits for a few bytes of a table meanwhile.
 
 use alloc::collections::VecDeque;
+use alloc::vec;
 use alloc::vec::Vec;
 
 use guest_formats::{ReadAt, ReadError};
@@ -47,6 +48,8 @@ pub struct Source<R> {
     free: Vec<u16>,
     /// What came back for the pipeline while a parser waited.
     early: VecDeque<Completion>,
+    /// Where what the pipeline last asked for begins, by the slot.
+    sectors: Vec<u64>,
 }
 
 impl<R: Registers> Source<R> {
@@ -60,6 +63,7 @@ impl<R: Registers> Source<R> {
             holes,
             free: (OWN_SLOT + 1..device.slots()).rev().collect(),
             early: VecDeque::new(),
+            sectors: vec![0; usize::from(device.slots())],
             device,
         }
     }
@@ -136,7 +140,9 @@ impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
             address,
             len,
         };
-        self.sources[index].device.submit(slot, request);
+        let source = &mut self.sources[index];
+        source.sectors[usize::from(slot)] = request.sector;
+        source.device.submit(slot, request);
     }
 
     /// The slot of the pipeline's next read that came back from the disk `index`, free again.
@@ -160,7 +166,10 @@ impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
         source.free.push(completion.slot);
         match completion.status {
             STATUS_OK => Ok(Some(completion.slot)),
-            status => Err(answered(Op::Read, index, 0, status)),
+            status => {
+                let sector = source.sectors[usize::from(completion.slot)];
+                Err(answered(Op::Read, index, sector, status))
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::format::{Format, FormatSet};
 use crate::probe::{FileSystem, PartitionTable};
 use crate::reason::{Class, Finding, Findings, Reason, ReasonSet};
+use crate::source::len64;
 
 /// The most references to other files that are kept.
 pub const MOST_REFERENCES: usize = 16;
@@ -66,6 +67,8 @@ pub struct Info {
     pub encryption: Option<&'static str>,
     /// The other files that it names.
     pub references: Vec<Reference>,
+    /// The format that its backing file is said to have, if there is one and that is understood.
+    pub backing_format: Option<Format>,
     /// How many snapshots it holds.
     pub snapshots: u32,
     /// Whether its log holds changes, which are then replayed in memory (VHDX).
@@ -93,6 +96,7 @@ impl Info {
             features: Vec::new(),
             encryption: None,
             references: Vec::new(),
+            backing_format: None,
             snapshots: 0,
             log_replayed: false,
             partitions: None,
@@ -124,6 +128,17 @@ impl Info {
         if self.references.len() < MOST_REFERENCES {
             let name = name.get(..LONGEST_NAME).unwrap_or(name).to_vec();
             self.references.push(Reference { kind, name });
+        }
+    }
+
+    /// Notes the name of the file that has what the image lacks; `at` is where that is said. QEMU takes
+    /// a name that begins with `json:` for the options of a block driver, which may show another part
+    /// of a file than all of it, or read it as another format. They are not read here, so that whoever
+    /// is given the file could only guess.
+    pub(crate) fn refer_to_backing(&mut self, kind: ReferenceKind, name: &[u8], at: u64) {
+        self.refer(kind, name);
+        if name.starts_with(b"json:") {
+            self.find(Reason::BackingOptions, at, len64(name));
         }
     }
 

@@ -136,6 +136,10 @@ reasons! {
         "The log does not hold the changes that it has to hold.";
     StaleSectors "stale-sectors" Refused no
         "Sectors that count as never written hold data, so that two programs may see two different disks.";
+    BackingFormat "backing-format" Refused yes
+        "The image calls the format of its backing file by no name that is known, or by several.";
+    BackingOptions "backing-options" Refused yes
+        "The image does not only name its backing file, but says how to read it.";
 }
 
 /// A reason for a refusal, and the place in the image that gave it.

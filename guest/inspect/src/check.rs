@@ -65,6 +65,8 @@ fn can_be_checked(info: &Info, options: &Options) -> bool {
             finding.reason,
             // These reasons say nothing against the tables themselves.
             Reason::BackingFile
+                | Reason::BackingFormat
+                | Reason::BackingOptions
                 | Reason::Differencing
                 | Reason::Encrypted
                 | Reason::CorruptBit

@@ -3,7 +3,8 @@
 //! All parsing and inflating is done by the guest. The host opens the files that the user named,
 //! and nothing that an image names; it holds the guest to the limit of the output's length, and
 //! puts the output in place only if every byte of it was written or declared zero, and if the header
-//! of an image names no other file, and no larger disk than it may.
+//! of an image names no other file, and no larger disk than it may. Of a raw disk that looks like an image
+//! it warns.
 
 mod advice;
 mod configuration;
@@ -12,6 +13,7 @@ mod end;
 mod files;
 mod header;
 mod session;
+mod signature;
 
 use guest_protocol::{DataList, Payload};
 
@@ -50,6 +52,8 @@ struct Conversion {
     shows_total: bool,
     /// Whether the output has been told how long it is to be.
     knows_length: bool,
+    /// What the user should know of a disk that was written.
+    warning: Option<String>,
 }
 
 /// What the guest is to report of its progress.
@@ -127,7 +131,7 @@ fn start(config: &ConvertConfig, beginning: &Beginning) -> Result<(Conversion, O
         .runner(vcpu, &placing, disks.workers())
         .main_calls(&calls::find_holes().and(&calls::finish_device()))
         .vcpu_calls(&calls::read_file())
-        // The head of an image that was written is looked at.
+        // The head of what was written is looked at.
         .main_calls(&calls::read_file())
         .signals(signals)
         .confined(config.sandbox);
@@ -142,6 +146,7 @@ fn start(config: &ConvertConfig, beginning: &Beginning) -> Result<(Conversion, O
         reports,
         shows_total: false,
         knows_length: false,
+        warning: None,
     };
     let outcome = ports.listen(runner).run(&mut conversion, console)?;
     Ok((conversion, outcome))
@@ -219,6 +224,7 @@ impl Operation for Conversion {
         let declared = self.files.output.declare_length(length);
         declared.map_err(|error| RunError::Guest(format!("the conversion failed: {error}")))?;
         if self.is_raw {
+            self.warning = signature::warning(&*self.files.output, length).map_err(storage)?;
             return Ok(());
         }
         // A few bytes can be the image of a disk of any size.
@@ -238,7 +244,9 @@ impl Operation for Conversion {
     }
 
     fn commit(&mut self, pulse: &Pulse<'_>) -> Result<Vec<String>, RunError> {
-        self.files.commit(&self.data, pulse)
+        let mut warnings = self.files.commit(&self.data, pulse)?;
+        warnings.extend(self.warning.take());
+        Ok(warnings)
     }
 
     fn make_durable(&mut self) -> Vec<String> {

@@ -135,4 +135,11 @@ impl Answer {
         let found = all.find(|reference| reference.kind == kind)?;
         Some(&found.name)
     }
+
+    /// The name of the last of the files that are a `kind` to the image.
+    pub(super) fn last_reference(&self, kind: &str) -> Option<&[u8]> {
+        let mut all = self.references.iter().rev();
+        let found = all.find(|reference| reference.kind == kind)?;
+        Some(&found.name)
+    }
 }

@@ -139,7 +139,8 @@ pub(super) fn object(answer: &Answer, config: &ImageConfig, file: FileSize) -> S
         }
         _ => (
             answer.reference("backing"),
-            answer.reference("backing-format"),
+            // As qemu-img, where there are several; the image is refused then.
+            answer.last_reference("backing-format"),
         ),
     };
     one_line(&Object {

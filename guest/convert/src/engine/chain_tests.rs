@@ -140,29 +140,38 @@ fn a_backing_file_has_the_format_that_the_image_says() {
     // The name moves behind an extension with the format.
     let base = support::pattern(5, 4096);
     let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
-    put(8, &136_u64.to_be_bytes());
+    put(8, &144_u64.to_be_bytes());
     put(112, &0xe279_2aca_u32.to_be_bytes());
-    put(128, &[0; 8]);
-    put(136, b"base");
-    let mut told = |format: &str| {
+    put(136, &[0; 8]);
+    put(144, b"base");
+    let mut told = |format: &str, base: &[u8]| {
         bytes[116..120].copy_from_slice(&(format.len() as u32).to_be_bytes());
-        bytes[120..128].fill(0);
+        bytes[120..136].fill(0);
         bytes[120..120 + format.len()].copy_from_slice(format.as_bytes());
         let setup = Setup {
             allowed: ReasonSet::EMPTY,
             ..Setup::default()
         };
-        setup.run(&[&bytes, &base], |_| {}).outcome.result
+        setup.run(&[&bytes, base], |_| {}).outcome.result
     };
-    assert!(told("raw").is_ok());
-    // Such bytes may be anything if nothing is said of them.
-    for (format, reason) in [("qcow2", Op::Refused), ("", Op::Refused)] {
-        let failure = told(format).unwrap_err();
+    // A guest can write the header of an image into its own raw disk.
+    let disguised = Qcow2::new(12, &[Data]).build().bytes;
+    assert!(told("qcow2", &disguised).is_ok());
+    for format in ["raw", "file", "host_device"] {
+        assert!(told(format, &base).is_ok(), "{format}");
+        let failure = told(format, &disguised).unwrap_err();
+        let refused = (failure.op, failure.device, &*failure.remedies);
         assert_eq!(
-            (failure.op, failure.device),
-            (reason, "backing"),
+            refused,
+            (Op::Refused, "backing", &["other-format"][..]),
             "{format}"
         );
+    }
+    // Such bytes may be anything if nothing is said of them.
+    for (format, device) in [("qcow2", "backing"), ("", "input"), ("nbd", "input")] {
+        let failure = told(format, &base).unwrap_err();
+        let refused = (failure.op, failure.device);
+        assert_eq!(refused, (Op::Refused, device), "{format}");
     }
 }
 

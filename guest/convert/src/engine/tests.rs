@@ -459,6 +459,9 @@ fn a_disk_that_cannot_be_read_or_written_is_named() {
         disks[0].get().bad.insert(data);
     }));
     assert_eq!((failure.op, failure.device), (Op::Read, "input"));
+    // It is the one at which the request began that met the bad byte.
+    let bad = data / 512;
+    assert!((bad - 256..=bad).contains(&failure.sector), "{failure:?}");
     for seed in 0..8 {
         let run = run(&[&image], true, seed, |disks| {
             disks[1].get().bad.insert(140_000);

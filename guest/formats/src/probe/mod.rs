@@ -35,7 +35,7 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// Looks at the file, with at most eight reads of at most 4 KiB each.
+    /// Looks at the file, with at most eight reads of at most 4,608 bytes each.
     ///
     /// # Errors
     ///

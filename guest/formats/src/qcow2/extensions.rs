@@ -1,11 +1,18 @@
 //! The list of header extensions behind the header ("Header extensions" in qcow2.txt).
 
-use crate::bytes::be32;
-use crate::bytes::be64;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use crate::bytes::{be32, be64};
 use crate::error::{Error, ensure};
+use crate::format::Format;
 use crate::info::{Info, LONGEST_NAME, ReferenceKind};
 use crate::reason::Reason;
-use crate::source::{ReadAt, array, len64, read, to_usize};
+use crate::source::{ReadAt, array, read, to_usize};
+
+/// The block drivers of QEMU that read a file or a device as it is. qemu-img writes their names for
+/// formats, and QEMU then takes the backing file for a raw disk, whatever signature it has.
+const RAW_DRIVERS: &[&[u8]] = &[b"file", b"host_device", b"host_cdrom"];
 
 const END: u32 = 0;
 const BACKING_FORMAT: u32 = 0xe279_2aca;
@@ -15,13 +22,26 @@ const ENCRYPTION: u32 = 0x0537_be77;
 /// The most extensions that are looked at, many more than are known.
 const MOST: usize = 64;
 
-/// What the extensions say that a check of refcounts has to know.
+/// What the extensions say that the rest of the module has to know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Extensions {
     /// What the extension for bitmaps has: where in the file it lies, and its bytes.
     pub bitmaps: Option<(u64, u64)>,
     /// What tells of the encryption header.
     pub encryption: Option<Encryption>,
+    /// What names the format of the backing file.
+    pub backing_format: Option<BackingFormat>,
+}
+
+/// The last extension that names the format of the backing file ("Backing file format name").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BackingFormat {
+    /// Where in the file it begins.
+    pub at: u64,
+    /// The length of the name in bytes.
+    pub length: u64,
+    /// The format, if the name is known and it is the only one.
+    pub format: Option<Format>,
 }
 
 /// The extension that tells where the encryption header lies ("Full disk encryption header pointer").
@@ -54,9 +74,17 @@ pub(super) fn walk(
         ensure(length <= end - data, Reason::BadHeader, at + 4, length)?;
         match kind {
             END => return Ok(found),
-            BACKING_FORMAT => name(source, data, length, ReferenceKind::BackingFormat, info)?,
+            BACKING_FORMAT => {
+                let name = name(source, data, length)?;
+                info.refer(ReferenceKind::BackingFormat, &name);
+                // QEMU takes the last of several. Other programs may take the first, and read
+                // the backing file in another way.
+                let is_only = found.backing_format.is_none();
+                let format = backing_format(&name).filter(|_| is_only);
+                found.backing_format = Some(BackingFormat { at, length, format });
+            }
             DATA_FILE => {
-                name(source, data, length, ReferenceKind::Data, info)?;
+                info.refer(ReferenceKind::Data, &name(source, data, length)?);
                 info.find(Reason::DataFile, at, length);
             }
             BITMAPS => found.bitmaps = Some((data, length)),
@@ -75,18 +103,20 @@ pub(super) fn walk(
     Err(Error::refused(Reason::BadHeader, at, 0))
 }
 
-/// Notes the name of `length` bytes at `at`. A name that is too long is cut.
-pub(super) fn name(
-    source: &mut dyn ReadAt,
-    at: u64,
-    length: u64,
-    kind: ReferenceKind,
-    info: &mut Info,
-) -> Result<(), Error> {
-    let mut bytes = [0; LONGEST_NAME];
-    let kept = to_usize(length.min(len64(&bytes)));
-    let bytes = bytes.get_mut(..kept).unwrap_or_default();
-    read(source, at, bytes)?;
-    info.refer(kind, bytes);
-    Ok(())
+/// Reads the name of `length` bytes at `at`. A name that is too long is cut.
+pub(super) fn name(source: &mut dyn ReadAt, at: u64, length: u64) -> Result<Vec<u8>, Error> {
+    let limit = u64::try_from(LONGEST_NAME).unwrap_or(0);
+    let mut bytes = vec![0; to_usize(length.min(limit))];
+    read(source, at, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// The format that an image calls by `name`. Most images are written by QEMU, which has names of its
+/// own, and no other way to write them: what is not exactly one of them it refuses, or takes for
+/// another one.
+fn backing_format(name: &[u8]) -> Option<Format> {
+    if RAW_DRIVERS.contains(&name) {
+        return Some(Format::Raw);
+    }
+    Format::from_name(core::str::from_utf8(name).ok()?)
 }

@@ -225,10 +225,17 @@ impl Header {
         }
         self.has_backing = at != 0 && size != 0;
         if self.has_backing {
-            extensions::name(source, at, size, ReferenceKind::Backing, info)?;
             info.find(Reason::BackingFile, 8, at);
+            let name = extensions::name(source, at, size)?;
+            info.refer_to_backing(ReferenceKind::Backing, &name, at);
         }
         self.extensions = extensions::walk(source, length, end, info)?;
+        if let Some(told) = self.extensions.backing_format.filter(|_| self.has_backing) {
+            info.backing_format = told.format;
+            if told.format.is_none() {
+                info.find(Reason::BackingFormat, told.at, told.length);
+            }
+        }
         Ok(())
     }
 

@@ -73,7 +73,7 @@ impl Entry {
         }
     }
 
-    /// An entry for `extent` that takes nothing of the file for itself.
+    /// An entry for `mapping` that takes nothing of the file for itself.
     pub(crate) fn of(mapping: Mapping) -> Self {
         Self {
             at: 0,

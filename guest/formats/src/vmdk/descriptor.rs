@@ -88,7 +88,7 @@ pub(super) fn parse(
             disk.content_id = content_id(value);
         } else if key.eq_ignore_ascii_case(b"parentFileNameHint") {
             parent = parent.or(Some(at));
-            info.refer(ReferenceKind::Parent, value);
+            info.refer_to_backing(ReferenceKind::Parent, value, at);
         }
     }
     disk.has_parent = parent.is_some();

@@ -1,6 +1,6 @@
 //! Attacks on tools that read images, as they became public, where no other table of lies has them.
 
-use guest_formats::{Options, Reason, Verdict, inspect};
+use guest_formats::{Format, Options, Reason, Verdict, inspect};
 
 use super::qcow2::{L1, L2, good};
 use super::{judge, judge_check, spoilt};
@@ -10,7 +10,7 @@ use crate::support::qcow2::Qcow2;
 use crate::support::vhd::Vhd;
 use crate::support::vhdx::{Vhdx, seal as seal_at};
 use crate::support::vmdk::Vmdk;
-use crate::support::{Counting, allowing, info, pattern, raw, vdi};
+use crate::support::{Counting, allowing, info, open_with, pattern, raw, vdi};
 
 /// What has been written into images as the name of another file: paths, and what programs take for
 /// a protocol, for options or for a device.
@@ -68,6 +68,88 @@ fn whatever_names_another_file_is_refused_and_the_name_is_told_as_it_is() {
             let is_text = matches!(what, "a parent" | "an extent");
             assert!(told || is_text && name.contains('"'), "{what}: {found:?}");
         }
+    }
+}
+
+/// An image over `name`, whose extensions call the format of that file by `formats`.
+fn over(name: &'static str, formats: &[&[u8]]) -> Vec<u8> {
+    let mut image = Qcow2::new(16, &[Data, Hole]);
+    image.backing = Some(name);
+    spoilt(&image.build().bytes, |b| {
+        let mut at = 112;
+        for format in formats {
+            be32(b, at, 0xe279_2aca);
+            be32(b, at + 4, format.len() as u32);
+            put(b, at + 8, &vec![0; format.len().next_multiple_of(8)]);
+            put(b, at + 8, format);
+            at += 8 + format.len().next_multiple_of(8);
+        }
+        put(b, at, &[0; 8]);
+        put(b, at + 8, name.as_bytes());
+        be64(b, 8, at as u64 + 8);
+    })
+}
+
+/// QEMU takes the last of several names, up to its first zero byte, and refuses what it does not know.
+#[test]
+fn a_backing_format_that_others_may_take_for_another_one_is_refused() {
+    let allowed = allowing(&[Reason::BackingFile]);
+    let known: [(&str, Format); 6] = [
+        ("raw", Format::Raw),
+        ("file", Format::Raw),
+        ("host_device", Format::Raw),
+        ("host_cdrom", Format::Raw),
+        ("qcow2", Format::Qcow2),
+        ("vpc", Format::Vhd),
+    ];
+    for (name, format) in known {
+        let bytes = over("base", &[name.as_bytes()]);
+        assert!(open_with(&bytes, &allowed).is_ok(), "{name}");
+        assert_eq!(info(&bytes).backing_format, Some(format), "{name}");
+    }
+    let long = [b'x'; 2000];
+    let others: [&[&[u8]]; 8] = [
+        &[b""],
+        &[b"RAW"],
+        &[b"raw "],
+        &[b"nbd"],
+        &[b"raw\0"],
+        &[b"raw\0qcow2"],
+        &[&long],
+        &[b"qcow2", b"raw"],
+    ];
+    for formats in others {
+        let text: Vec<_> = formats
+            .iter()
+            .map(|f| f.escape_ascii().to_string())
+            .collect();
+        let name = text.join(", ");
+        let bytes = over("base", formats);
+        judge(&name, &bytes, &allowed, Some(Reason::BackingFormat));
+        let both = allowing(&[Reason::BackingFile, Reason::BackingFormat]);
+        assert!(open_with(&bytes, &both).is_ok(), "{name}");
+        assert_eq!(info(&bytes).backing_format, None, "{name}");
+    }
+    // It is of no file if there is none.
+    let alone = spoilt(&over("base", &[b"nbd"]), |b| put(b, 8, &[0; 12]));
+    judge("no backing file", &alone, &Options::default(), None);
+}
+
+#[test]
+fn a_name_that_says_how_a_file_is_to_be_read_is_no_mere_name() {
+    const OPTIONS: &str =
+        "json:{\"driver\":\"raw\",\"offset\":65536,\"file\":{\"filename\":\"base\"}}";
+    let mut parent = Vmdk::new(false, &[Data, Hole], 65536, 131_072);
+    let hint = "parentFileNameHint=\"json:{}\"\n";
+    parent.descriptor.push_str(hint);
+    for (name, bytes) in [
+        ("qcow2", over(OPTIONS, &[b"raw"])),
+        ("VMDK", parent.build()),
+    ] {
+        let allowed = allowing(&[Reason::BackingFile]);
+        judge(name, &bytes, &allowed, Some(Reason::BackingOptions));
+        let both = allowing(&[Reason::BackingFile, Reason::BackingOptions]);
+        assert!(open_with(&bytes, &both).is_ok(), "{name}");
     }
 }
 

@@ -99,7 +99,7 @@ pub(crate) fn exercise(bytes: &[u8], claimed: Option<Format>) -> bool {
     true
 }
 
-/// What an extent names is in the file, and inflates to no more than a cluster.
+/// What a mapping names is in the file, and inflates to no more than a cluster.
 fn look_at(mapping: &Mapping, bytes: &[u8]) {
     let ends_within = |offset: u64, length: u64| {
         let end = offset.checked_add(length);

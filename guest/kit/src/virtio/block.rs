@@ -117,7 +117,7 @@ impl<R: Registers> BlockDevice<R> {
     ///
     /// # Errors
     ///
-    /// [`BlockError`]; the device has been told that its driver has given up.
+    /// [`BlockError`]. If it is such a device it has been told that its driver has given up.
     pub fn init(
         registers: R,
         memory: DmaRegion,

@@ -64,7 +64,7 @@ impl<R: Registers> Console<R> {
     ///
     /// # Errors
     ///
-    /// [`ConsoleError`]; the device has been told that its driver has given up.
+    /// [`ConsoleError`]. If it is such a device it has been told that its driver has given up.
     pub fn init(registers: R, memory: DmaRegion) -> Result<Self, ConsoleError> {
         let mut transport = Transport::probe(registers, DEVICE_ID)?;
         match set_up(&mut transport, memory) {

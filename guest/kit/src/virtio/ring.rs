@@ -15,7 +15,7 @@ pub const DESC_NEXT: u16 = 1;
 /// The device writes the buffer; without it, it reads it.
 pub const DESC_WRITE: u16 = 2;
 /// Largest ring whose structures, and a block driver's headers, fit in 64 KiB.
-pub const MAX_SIZE: u16 = 2048;
+pub const MAX_SIZE: u16 = guest_abi::limits::MAX_QUEUE_SIZE;
 
 /// Size of a descriptor, and offsets of its fields (section 2.7.5).
 const DESC_LEN: usize = 16;
