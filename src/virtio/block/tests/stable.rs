@@ -115,7 +115,7 @@ fn zeros_are_flushed_like_data_and_what_changes_nothing_is_not() {
 }
 
 #[test]
-fn what_cannot_be_made_stable_has_failed_until_it_can() {
+fn what_cannot_be_made_stable_has_failed_and_a_flush_that_failed_stays_an_error() {
     let mut rig = rig();
     // The storage's flushes are at offset 0, and its writes elsewhere.
     *rig.block.storage().bad.lock().unwrap() = 0..1;
@@ -138,7 +138,7 @@ fn what_cannot_be_made_stable_has_failed_until_it_can() {
     rig.work();
     assert_eq!(statuses.map(|status| rig.driver.byte(status)), [OK; 4]);
     assert_eq!(rig.block.counters().bytes_written, 3 * 512);
-    assert!(rig.block.io_error().is_none());
+    assert_eq!(rig.block.io_error().unwrap().operation, IoOperation::Flush);
 }
 
 #[test]
