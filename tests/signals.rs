@@ -82,7 +82,14 @@ fn a_guest_has_no_real_time_priority_over_what_ends_it() {
         priority.sched_priority = 1;
         // Who may not do so has nothing to test.
         // SAFETY: `priority` is valid for reading.
-        unsafe { libc::sched_setscheduler(0, libc::SCHED_RR, &raw const priority) };
+        unsafe {
+            libc::syscall(
+                libc::SYS_sched_setscheduler,
+                0,
+                libc::SCHED_RR,
+                &raw const priority,
+            )
+        };
         Ok(())
     });
     let running = vmm.start();

@@ -57,8 +57,12 @@ impl Processors {
 /// Has this thread go on like any other where the process was started under a real-time policy. A
 /// guest that never waits would keep the only processor from the threads that are to end it.
 pub(super) fn give_up_real_time() {
+    // musl's functions of these names do nothing but fail.
     // SAFETY: the call takes a number, and 0 is this thread.
-    let policy = unsafe { libc::sched_getscheduler(0) };
+    let policy = unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) };
+    let Ok(policy) = libc::c_int::try_from(policy) else {
+        return;
+    };
     if policy < 0 || !matches!(policy & !FLAG, libc::SCHED_FIFO | libc::SCHED_RR) {
         return;
     }
@@ -67,7 +71,14 @@ pub(super) fn give_up_real_time() {
     let priority = unsafe { std::mem::zeroed::<libc::sched_param>() };
     // Without it the run goes on as it was started.
     // SAFETY: `priority` is valid for reading.
-    unsafe { libc::sched_setscheduler(0, ordinary, &raw const priority) };
+    unsafe {
+        libc::syscall(
+            libc::SYS_sched_setscheduler,
+            0,
+            ordinary,
+            &raw const priority,
+        )
+    };
 }
 
 #[cfg(test)]

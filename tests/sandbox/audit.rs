@@ -221,7 +221,7 @@ impl Trace {
             }
             Work::Convert => {
                 lists.extend(writing);
-                lists.insert("vmm", placing);
+                lists.insert("vmm", placing.and(&calls::read_file()));
             }
             Work::Copy | Work::Flood | Work::Fault | Work::Spin => {
                 lists.extend(writing);

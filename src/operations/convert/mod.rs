@@ -224,7 +224,7 @@ impl Operation for Conversion {
         let declared = self.files.output.declare_length(length);
         declared.map_err(|error| RunError::Guest(format!("the conversion failed: {error}")))?;
         if self.is_raw {
-            self.warning = signature::warning(&*self.files.output, length).map_err(storage)?;
+            self.warning = signature::warning(&*self.files.output, length);
             return Ok(());
         }
         // A few bytes can be the image of a disk of any size.

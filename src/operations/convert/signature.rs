@@ -10,6 +10,7 @@ use std::io;
 
 use vm_memory::VolatileSlice;
 
+use crate::reason::reason;
 use crate::storage::Storage;
 
 /// How much of the start is looked at, and of the end, in bytes.
@@ -44,20 +45,22 @@ const AT_END: &[(&str, usize, &[u8])] = &[
     ("dmg", 0, b"koly"),
 ];
 
-/// A warning, if the disk of `length` bytes in `output` has the signature of an image.
-///
-/// # Errors
-///
-/// It cannot be read.
-pub(super) fn warning(output: &dyn Storage, length: u64) -> io::Result<Option<String>> {
-    let format = image_format(output, length)?;
-    Ok(format.map(|format| {
-        format!(
+/// A warning, if the disk of `length` bytes in `output` has the signature of an image, or cannot be
+/// looked at, which is no reason to lose it.
+pub(super) fn warning(output: &dyn Storage, length: u64) -> Option<String> {
+    match image_format(output, length) {
+        Ok(None) => None,
+        Ok(Some(format)) => Some(format!(
             "the output is a raw disk that looks like a {format} image: say that it is raw wherever it \
              is opened (qemu-img -f raw, -drive format=raw), since a program that guesses may believe \
              what was written into the disk, and open other files"
-        )
-    }))
+        )),
+        Err(error) => Some(format!(
+            "whether the output looks like an image cannot be found out: {}; say that it is raw wherever \
+             it is opened",
+            reason(&error)
+        )),
+    }
 }
 
 /// The format of an image that a program may take the disk for.
@@ -163,6 +166,13 @@ mod tests {
         }
         assert_eq!(found(b"QFI"), None);
         let storage = MemoryStorage::new(vec![0; LENGTH]);
-        assert_eq!(warning(&storage, LENGTH as u64).unwrap(), None);
+        assert_eq!(warning(&storage, LENGTH as u64), None);
+    }
+
+    #[test]
+    fn a_disk_that_cannot_be_looked_at_is_a_warning_and_not_lost() {
+        let storage = MemoryStorage::new(vec![0; LENGTH]);
+        let warning = warning(&storage, 2 * LENGTH as u64).unwrap();
+        assert!(warning.contains("cannot be found out"), "{warning}");
     }
 }
