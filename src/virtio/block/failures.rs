@@ -76,7 +76,12 @@ impl Failures {
             end: error.offset + error.len.max(1),
         };
         let mut state = self.lock();
-        state.first.get_or_insert_with(|| Arc::new(error));
+        if piece.operation == IoOperation::Flush {
+            // What else has failed may be made good, and would be told in its place then.
+            state.first = Some(Arc::new(error));
+        } else {
+            state.first.get_or_insert_with(|| Arc::new(error));
+        }
         state.remember(piece);
         self.any.store(true, Ordering::SeqCst);
     }
@@ -150,6 +155,15 @@ mod tests {
         failures.make_good(IoOperation::Write, 0, 512);
         failures.make_good(IoOperation::Flush, 0, 0);
         assert!(failures.first().is_some());
+    }
+
+    #[test]
+    fn a_flush_is_told_also_where_something_failed_before_it_that_was_made_good() {
+        let failures = Failures::default();
+        failures.add(failed(IoOperation::Write, 0, 512));
+        failures.add(failed(IoOperation::Flush, 0, 0));
+        failures.make_good(IoOperation::Write, 0, 512);
+        assert_eq!(failures.first().unwrap().operation, IoOperation::Flush);
     }
 
     #[test]
