@@ -129,17 +129,10 @@ impl Answer {
         self.findings.iter().any(|finding| finding.name == reason)
     }
 
-    /// The name of the first file that is `kind` to the image.
-    pub(super) fn reference(&self, kind: &str) -> Option<&[u8]> {
-        let mut all = self.references.iter();
-        let found = all.find(|reference| reference.kind == kind)?;
-        Some(&found.name)
-    }
-
-    /// The name of the last of the files that are a `kind` to the image.
-    pub(super) fn last_reference(&self, kind: &str) -> Option<&[u8]> {
-        let mut all = self.references.iter().rev();
-        let found = all.find(|reference| reference.kind == kind)?;
-        Some(&found.name)
+    /// The names of the files that are a `kind` to the image.
+    pub(super) fn references(&self, kind: &str) -> impl DoubleEndedIterator<Item = &[u8]> {
+        let all = self.references.iter();
+        all.filter(move |reference| reference.kind == kind)
+            .map(|reference| reference.name.as_slice())
     }
 }

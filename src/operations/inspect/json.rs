@@ -134,13 +134,13 @@ pub(super) fn object(answer: &Answer, config: &ImageConfig, file: FileSize) -> S
     let (backing, backing_format) = match image.format.as_str() {
         // What a VMDK lacks is in a parent, which is one, too.
         "vmdk" => {
-            let parent = answer.reference("parent");
+            let parent = answer.references("parent").next();
             (parent, parent.map(|_| image.format.as_bytes()))
         }
         _ => (
-            answer.reference("backing"),
+            answer.references("backing").next(),
             // As qemu-img, where there are several; the image is refused then.
-            answer.last_reference("backing-format"),
+            answer.references("backing-format").next_back(),
         ),
     };
     one_line(&Object {
@@ -211,7 +211,7 @@ fn data(answer: &Answer) -> Data<'_> {
         create_type: &image.variant,
         compression_type: &image.compression,
         refcount_bits: image.refcount_bits,
-        data_file: answer.reference("data").map(lossy),
+        data_file: answer.references("data").next().map(lossy),
         features,
         flags,
     }

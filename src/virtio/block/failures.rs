@@ -13,9 +13,10 @@ use super::disk::{BlockIoError, IoOperation};
 const MAX_PIECES: usize = 64;
 
 /// A piece of the disk, in bytes, that could not be read, written or discarded.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Piece {
-    operation: IoOperation,
+    /// What it is left of.
+    error: Arc<BlockIoError>,
     start: u64,
     end: u64,
 }
@@ -25,7 +26,7 @@ impl Piece {
     /// written need not be discarded any more. A flush is not made good by another one: Linux tells
     /// once of what it could not write back, and may have dropped it then (fsync(2), "EIO").
     fn is_made_good_by(&self, operation: IoOperation) -> bool {
-        match (self.operation, operation) {
+        match (self.error.operation, operation) {
             (IoOperation::Flush, _) => false,
             (IoOperation::Discard, IoOperation::Write) => true,
             (failed, done) => failed == done,
@@ -35,10 +36,10 @@ impl Piece {
 
 #[derive(Debug, Default)]
 struct State {
-    first: Option<Arc<BlockIoError>>,
+    /// What has not been made good, in the order of the errors.
     pieces: Vec<Piece>,
-    /// Whether a piece was not remembered, so that nothing can make all of them good.
-    overflow: bool,
+    /// The error of the first piece that was not remembered, which nothing can make good.
+    overflow: Option<Arc<BlockIoError>>,
 }
 
 impl State {
@@ -47,7 +48,7 @@ impl State {
         if self.pieces.len() < MAX_PIECES {
             self.pieces.push(piece);
         } else {
-            self.overflow = true;
+            self.overflow.get_or_insert(piece.error);
         }
     }
 }
@@ -62,27 +63,21 @@ pub(super) struct Failures {
 }
 
 impl Failures {
-    /// The first error, unless all has been made good.
+    /// The first error of those that have not been made good.
     pub(super) fn first(&self) -> Option<Arc<BlockIoError>> {
-        self.lock().first.clone()
+        let state = self.lock();
+        let remembered = state.pieces.first().map(|piece| &piece.error);
+        remembered.or(state.overflow.as_ref()).cloned()
     }
 
     /// Adds an error of the host.
     pub(super) fn add(&self, error: BlockIoError) {
-        let piece = Piece {
-            operation: error.operation,
+        self.lock().remember(Piece {
             start: error.offset,
             // A flush covers nothing, and nothing makes it good.
             end: error.offset + error.len.max(1),
-        };
-        let mut state = self.lock();
-        if piece.operation == IoOperation::Flush {
-            // What else has failed may be made good, and would be told in its place then.
-            state.first = Some(Arc::new(error));
-        } else {
-            state.first.get_or_insert_with(|| Arc::new(error));
-        }
-        state.remember(piece);
+            error: Arc::new(error),
+        });
         self.any.store(true, Ordering::SeqCst);
     }
 
@@ -104,14 +99,13 @@ impl Failures {
             };
             for (start, end) in left.into_iter().filter(|(start, end)| start < end) {
                 state.remember(Piece {
+                    error: Arc::clone(&piece.error),
                     start,
                     end,
-                    ..piece
                 });
             }
         }
-        if state.pieces.is_empty() && !state.overflow {
-            state.first = None;
+        if state.pieces.is_empty() && state.overflow.is_none() {
             self.any.store(false, Ordering::SeqCst);
         }
     }
@@ -158,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flush_is_told_also_where_something_failed_before_it_that_was_made_good() {
+    fn what_is_told_is_what_has_not_been_made_good() {
         let failures = Failures::default();
         failures.add(failed(IoOperation::Write, 0, 512));
         failures.add(failed(IoOperation::Flush, 0, 0));

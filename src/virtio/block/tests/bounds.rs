@@ -2,11 +2,7 @@
 //! for that: flushes, parts that become zero and empty descriptors have no data that would count.
 
 use super::*;
-use crate::virtio::block::batch::Batch;
-use crate::virtio::block::request::Geometry;
-use crate::virtio::testing::{AVAIL_RING, DATA, DESC_TABLE, USED_RING};
-use crate::virtio::worker::Counts;
-use crate::virtio::{Notifier, QueueConfig, Turn};
+use crate::virtio::testing::DATA;
 
 const WRITE_ZEROES: u32 = 13;
 
@@ -37,27 +33,13 @@ fn calls_of_rounds(rig: &Rig) -> Vec<usize> {
 
 /// How many of the requests each turn takes.
 fn taken_by_turns(rig: &Rig) -> Vec<usize> {
-    let registers = QueueConfig {
-        size: 2048,
-        desc_table: DESC_TABLE,
-        avail_ring: AVAIL_RING,
-        used_ring: USED_RING,
-        ready: true,
-    };
-    let memory = &rig.driver.memory;
-    let mut queue = registers.build(2048, false, memory).unwrap();
-    let geometry = Geometry::new(&BlockConfig {
+    let config = BlockConfig {
         zeroes: true,
         ..config(512, false)
-    });
-    let (mut batch, mut used) = (Batch::default(), Vec::new());
-    let (notifier, counts) = (Notifier::new(Arc::clone(&rig.line)), Counts::default());
-    let turns = std::iter::from_fn(|| {
-        let mut turn = Turn::at(&mut queue, memory, &mut used, (&notifier, &counts));
-        batch.fill(&mut turn, &geometry).unwrap();
-        Some(batch.requests.len()).filter(|&taken| taken > 0)
-    });
-    turns.collect()
+    };
+    let mut taken = Vec::new();
+    rig.each_batch(&config, |batch| taken.push(batch.requests.len()));
+    taken
 }
 
 #[test]

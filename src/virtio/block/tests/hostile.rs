@@ -2,13 +2,8 @@
 //! reset makes it work again (virtio 1.2, section 2.1.2).
 
 use super::*;
-use crate::virtio::block::batch::Batch;
-use crate::virtio::block::request::{Geometry, Segment};
-use crate::virtio::testing::{
-    AVAIL_RING, DATA, DESC_TABLE, HEADERS, INDIRECT, INDIRECT_DESC, MEMORY_SIZE, NEXT, USED_RING,
-};
-use crate::virtio::worker::Counts;
-use crate::virtio::{Notifier, QueueConfig, Turn};
+use crate::virtio::block::request::Segment;
+use crate::virtio::testing::{DATA, INDIRECT, INDIRECT_DESC, MEMORY_SIZE, NEXT};
 
 impl Rig {
     /// The device has given up, said so, and works again after a reset.
@@ -196,29 +191,10 @@ fn long_chains_shared_by_many_heads_do_not_make_the_device_use_much_memory() {
     for _ in 0..64 {
         rig.driver.make_available(head);
     }
-    let registers = QueueConfig {
-        size: 2048,
-        desc_table: DESC_TABLE,
-        avail_ring: AVAIL_RING,
-        used_ring: USED_RING,
-        ready: true,
-    };
-    let memory = &rig.driver.memory;
-    let mut queue = registers.build(2048, false, memory).unwrap();
-    let geometry = Geometry::new(&config(512, false));
-    let mut batch = Batch::default();
-    let mut used = Vec::new();
-    let notifier = Notifier::new(Arc::clone(&rig.line));
-    let counts = Counts::default();
     let mut taken = 0;
-    loop {
-        let mut turn = Turn::at(&mut queue, memory, &mut used, (&notifier, &counts));
-        batch.fill(&mut turn, &geometry).unwrap();
-        if batch.requests.is_empty() {
-            break;
-        }
+    rig.each_batch(&config(512, false), |batch| {
         taken += batch.requests.len();
         assert!(batch.segments.capacity() * size_of::<Segment>() < 1 << 18);
-    }
+    });
     assert_eq!(taken, 64);
 }

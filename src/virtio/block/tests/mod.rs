@@ -21,10 +21,15 @@ use std::time::Duration;
 
 use vm_memory::{Bytes, GuestAddress, VolatileSlice};
 
+use super::batch::Batch;
+use super::request::Geometry;
 use super::{Block, BlockConfig, IoOperation};
 use crate::storage::{MemoryStorage, Storage};
-use crate::virtio::testing::{Driver, HEADERS, VERSION_1, WRITE, memory};
-use crate::virtio::{NotificationLine, VirtioDevice};
+use crate::virtio::testing::{
+    AVAIL_RING, DESC_TABLE, Driver, HEADERS, USED_RING, VERSION_1, WRITE, memory,
+};
+use crate::virtio::worker::Counts;
+use crate::virtio::{NotificationLine, Notifier, QueueConfig, Turn, VirtioDevice};
 
 const IN: u32 = 0;
 const OUT: u32 = 1;
@@ -137,6 +142,31 @@ struct Rig {
 impl Rig {
     fn with(sector_size: u32, read_only: bool) -> Self {
         Self::of(&config(sector_size, read_only))
+    }
+
+    /// Shows the batch of each turn, which nobody carries out, until nothing is left in the queue of
+    /// 2,048 descriptors. The disk is of `config`.
+    fn each_batch(&self, config: &BlockConfig, mut look: impl FnMut(&Batch)) {
+        let registers = QueueConfig {
+            size: 2048,
+            desc_table: DESC_TABLE,
+            avail_ring: AVAIL_RING,
+            used_ring: USED_RING,
+            ready: true,
+        };
+        let memory = &self.driver.memory;
+        let mut queue = registers.build(2048, false, memory).unwrap();
+        let geometry = Geometry::new(config);
+        let (mut batch, mut used) = (Batch::default(), Vec::new());
+        let (notifier, counts) = (Notifier::new(Arc::clone(&self.line)), Counts::default());
+        loop {
+            let mut turn = Turn::at(&mut queue, memory, &mut used, (&notifier, &counts));
+            batch.fill(&mut turn, &geometry).unwrap();
+            if batch.requests.is_empty() {
+                return;
+            }
+            look(&batch);
+        }
     }
 
     /// A disk that takes zeros without data.
