@@ -108,10 +108,9 @@ fn length(role: Role, path: &Path, fd: &OwnedFd, stat: &Stat) -> Result<u64, Fil
         source: source.into(),
     };
     if FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice {
-        return device::size(fd).map_err(|source| FileError::Read {
+        return device::size(fd).map_err(|source| FileError::Open {
             role,
             path: path.into(),
-            offset: 0,
             source,
         });
     }

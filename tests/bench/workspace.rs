@@ -2,7 +2,7 @@
 //! output is a copy of its input. The folder goes when its owner goes.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, IoSlice, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +12,9 @@ use tempfile::TempDir;
 /// What is read and compared at a time, in bytes. Small, because a child's peak memory is counted
 /// from that of the process that starts it.
 const CHUNK: usize = 64 * 1024;
+
+/// What the file that gets memory ready is written with at a time, in bytes.
+const PIECE: usize = 1024 * 1024;
 
 /// A folder of its own within the one that the user named.
 #[derive(Debug)]
@@ -73,8 +76,16 @@ impl Workspace {
         rustix::fs::sync();
         let path = self.path("scratch");
         let mut file = File::create(&path)?;
-        // A file, since memory of this process would count as the peak of those that it starts.
-        io::copy(&mut io::repeat(0).take(bytes), &mut file)?;
+        // A file, since memory of this process would count as the peak of those that it starts. It is
+        // written in large pieces: small ones leave small pages behind, and a program that writes
+        // more at a time gets larger ones, which the host may have taken.
+        let chunk = [0; CHUNK];
+        let piece = [IoSlice::new(&chunk); PIECE / CHUNK];
+        let mut left = bytes;
+        while left >= PIECE as u64 {
+            left -= file.write_vectored(&piece)? as u64;
+        }
+        io::copy(&mut io::repeat(0).take(left), &mut file)?;
         drop(file);
         remove(&path)
     }

@@ -19,9 +19,10 @@ const SPINS: u32 = 32;
 const SPINS_ALONE: u32 = if cfg!(miri) { 20 } else { 2000 };
 /// As long as that is in vain it is tried less and less often: once in so many waits in the end.
 const MAX_PAUSE: u32 = 256;
-/// The program is woken when one part in so many of all that is under way is left to write. One half:
-/// while the output writes it, the other half is read, and each waking up costs an exit.
-const RESERVE: u16 = 2;
+/// The program is woken when one part in so many of all that is under way is left to write. One third:
+/// with more, reads that are faster than writes wake it in between, and each waking up costs an exit;
+/// with less, the output may run dry before the program has handed over more.
+const RESERVE: u16 = 3;
 /// So many requests are enough for that in any case: even the smallest takes half a microsecond.
 const MAX_RESERVE: u16 = 64;
 
@@ -351,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn an_output_wakes_the_program_each_time_when_half_is_left() {
+    fn an_output_wakes_the_program_each_time_when_a_third_is_left() {
         for count in all_sleeps(0, 16, Wake::Output(OUTPUT)) {
             assert!((2..=5).contains(&count), "{count} sleeps for 16 writes");
         }
