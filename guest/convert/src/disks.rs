@@ -7,6 +7,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use guest_formats::{ReadAt, ReadError};
+use guest_kit::disk::in_sectors;
 use guest_kit::dma::DmaRegion;
 use guest_kit::hardware::{Ports, Registers};
 use guest_kit::virtio::block::{BlockDevice, BlockError};
@@ -15,7 +16,7 @@ use guest_kit::waiting::{DeviceFault, Devices, Waiter, Wake};
 
 use crate::failure::{Failure, Op, answered, failed};
 use crate::holes::FileHoles;
-use crate::{SECTOR, to_u32, to_u64, to_usize};
+use crate::{SECTOR, to_u64, to_usize};
 
 /// The slot that a parser's reads have on each disk; the pipeline has the others.
 const OWN_SLOT: u16 = 0;
@@ -242,20 +243,11 @@ impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
     pub fn read(&mut self, index: usize, offset: u64, buffer: &mut [u8]) -> Result<(), Failure> {
         let most = to_usize(self.sources[index].device.config().size_max).min(self.memory.len());
         let most = to_u64(most) / SECTOR * SECTOR;
-        let (mut at, mut rest) = (offset, buffer);
-        while !rest.is_empty() {
-            let start = at - at % SECTOR;
-            let wanted = at.saturating_add(to_u64(rest.len()));
-            let end = wanted.next_multiple_of(SECTOR).min(start + most);
-            self.fetch(index, start, to_u32(to_usize(end - start)))?;
-            let skip = to_usize(at - start);
-            let there = to_usize(end - at).min(rest.len());
-            let (piece, behind) = rest.split_at_mut(there);
-            piece.copy_from_slice(self.memory.bytes(skip, there));
-            at += to_u64(there);
-            rest = behind;
-        }
-        Ok(())
+        in_sectors(offset, buffer, SECTOR, most, |cover, piece| {
+            self.fetch(index, cover.start, cover.len)?;
+            piece.copy_from_slice(self.memory.bytes(cover.skip, piece.len()));
+            Ok(())
+        })
     }
 
     fn fetch(&mut self, index: usize, offset: u64, len: u32) -> Result<(), Failure> {

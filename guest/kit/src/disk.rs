@@ -41,6 +41,48 @@ pub enum DiskError {
     },
 }
 
+/// Whole sectors that hold a piece of what is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cover {
+    /// The offset on the disk of the first sector, in bytes.
+    pub start: u64,
+    /// The length of all sectors in bytes.
+    pub len: u32,
+    /// How many of their bytes come before the piece.
+    pub skip: usize,
+}
+
+/// Has `buffer` filled piece by piece with the bytes at `offset` of a disk: `read` gets the sectors that
+/// hold a piece, and the part of the buffer that the piece belongs to. A sector has `sector` bytes, and
+/// at most `most` bytes are read at a time, which must be whole sectors.
+///
+/// # Errors
+///
+/// The first error of `read`.
+pub fn in_sectors<E>(
+    offset: u64,
+    buffer: &mut [u8],
+    sector: u64,
+    most: u64,
+    mut read: impl FnMut(Cover, &mut [u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    let (mut at, mut rest) = (offset, buffer);
+    while !rest.is_empty() {
+        let start = at - at % sector;
+        let wanted = at.saturating_add(rest.len() as u64);
+        let end = wanted.next_multiple_of(sector).min(start + most);
+        // None of these is more than a request may have bytes.
+        let skip = usize::try_from(at - start).unwrap_or(usize::MAX);
+        let there = usize::try_from(end - at).unwrap_or(usize::MAX);
+        let len = u32::try_from(end - start).unwrap_or(u32::MAX);
+        let (piece, behind) = rest.split_at_mut(there.min(rest.len()));
+        read(Cover { start, len, skip }, piece)?;
+        at = end;
+        rest = behind;
+    }
+    Ok(())
+}
+
 /// A disk to read, with memory for what is on its way.
 #[derive(Debug)]
 pub struct ReadDisk<'a, P, R> {
@@ -100,23 +142,12 @@ impl<'a, P: Ports, R: Registers> ReadDisk<'a, P, R> {
             let end = self.end;
             return Err(DiskError::Outside { offset, len, end });
         }
-        let (mut at, mut rest) = (offset, buffer);
-        while !rest.is_empty() {
-            let start = at - at % self.sector;
-            let wanted = at + rest.len() as u64;
-            let end = wanted
-                .next_multiple_of(self.sector)
-                .min(start + self.most());
-            self.fetch(start, end - start)?;
-            // Neither is more than the memory has bytes.
-            let skip = usize::try_from(at - start).unwrap_or(usize::MAX);
-            let there = usize::try_from(end - at).unwrap_or(usize::MAX);
-            let (piece, behind) = rest.split_at_mut(there.min(rest.len()));
-            piece.copy_from_slice(self.memory.bytes(skip, piece.len()));
-            at = end;
-            rest = behind;
-        }
-        Ok(())
+        let (sector, most) = (self.sector, self.most());
+        in_sectors(offset, buffer, sector, most, |cover, piece| {
+            self.fetch(cover.start, cover.len)?;
+            piece.copy_from_slice(self.memory.bytes(cover.skip, piece.len()));
+            Ok(())
+        })
     }
 
     /// The most bytes of one request, in whole sectors and at least one.
@@ -126,12 +157,12 @@ impl<'a, P: Ports, R: Registers> ReadDisk<'a, P, R> {
     }
 
     /// Reads `len` bytes at `offset`, both of whole sectors, to the start of the memory.
-    fn fetch(&mut self, offset: u64, len: u64) -> Result<(), DiskError> {
+    fn fetch(&mut self, offset: u64, len: u32) -> Result<(), DiskError> {
         let request = Request {
             kind: Kind::Read,
             sector: offset / u64::from(WIRE_SECTOR),
             address: self.memory.address(0),
-            len: u32::try_from(len).unwrap_or(u32::MAX),
+            len,
         };
         self.device.submit(SLOT, request);
         self.device.kick();
