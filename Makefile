@@ -6,9 +6,11 @@
 
 CARGO ?= cargo
 # Where cargo builds, which the user may have told it (asked once, when somebody wants to know; root may
-# have no cargo). It builds for this machine, whatever other target the user has told it.
-TARGET_DIR = $(eval TARGET_DIR := $(or $(shell $(CARGO) metadata --no-deps --offline --format-version 1 \
-  2>/dev/null | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'),$(CARGO_TARGET_DIR),$(CURDIR)/target))$(TARGET_DIR)
+# have no cargo). It builds for this machine, whatever other target the environment names. What was found is
+# not read as a makefile again: the path may have a dollar sign in it.
+TARGET_DIR = $(eval TARGET_DIR := $$(or $$(call target_directory),$$(value CARGO_TARGET_DIR),$$(CURDIR)/target))$(TARGET_DIR)
+target_directory = $(shell $(CARGO) metadata --no-deps --offline --format-version 1 2>/dev/null | \
+  sed -n 's/.*"target_directory":"\(\([^"\\]\|\\.\)*\)".*/\1/p' | sed 's/\\\(.\)/\1/g')
 unexport CARGO_BUILD_TARGET
 VMM = $(TARGET_DIR)/release/vmm
 # What `make fuzz` works on, and how long on each: so many seconds, or so many inputs if RUNS is set.
@@ -42,10 +44,14 @@ all: build
 
 build:
 	$(CARGO) build --release --locked
+	@test -x $(call quote,$(VMM)) || { echo 'there is no' $(call quote,$(VMM)) 'after the build: take build.target out of the configuration of cargo' >&2; exit 2; }
 
+# The paths go through the environment as they were given: nothing in them is for make or for the shell.
+run: export VMM_INPUT = $(value INPUT)
+run: export VMM_OUTPUT = $(value OUTPUT)
 run: build
-	@test -n $(call quote,$(INPUT)) -a -n $(call quote,$(OUTPUT)) || { echo 'usage: make run INPUT=disk.img OUTPUT=copy.img' >&2; exit 2; }
-	@$(call quote,$(VMM)) --input $(call quote,$(INPUT)) --output $(call quote,$(OUTPUT)) \
+	@test -n "$$VMM_INPUT" && test -n "$$VMM_OUTPUT" || { echo 'usage: make run INPUT=disk.img OUTPUT=copy.img' >&2; exit 2; }
+	@$(call quote,$(VMM)) --input "$$VMM_INPUT" --output "$$VMM_OUTPUT" \
 	  $(call option,--input-sector-size,$(INPUT_SECTOR_SIZE)) \
 	  $(call option,--output-sector-size,$(OUTPUT_SECTOR_SIZE)) \
 	  $(call option,--progress-percent,$(PROGRESS)) $(ARGS)
@@ -61,6 +67,7 @@ static:
 	@echo $(call quote,$(STATIC_VMM))
 
 # Builds nothing, so that root need not run cargo: `make && sudo make install`.
+install uninstall: export VMM_DESTDIR = $(value DESTDIR)
 install:
 	@test -x $(call quote,$(VMM)) || { echo 'there is no' $(call quote,$(VMM)) 'yet: run make first' >&2; exit 2; }
 	$(call put,755,$(VMM),$(BINDIR)/vmm)
@@ -68,11 +75,13 @@ install:
 	$(call put,644,resources/completions/vmm.bash,$(DATADIR)/bash-completion/completions/vmm)
 	$(call put,644,resources/completions/_vmm,$(DATADIR)/zsh/site-functions/_vmm)
 	$(call put,644,resources/completions/vmm.fish,$(DATADIR)/fish/vendor_completions.d/vmm.fish)
-	for file in $(DOCS); do $(INSTALL) -D -m 644 "$$file" $(call quote,$(DESTDIR)$(DOCDIR))/"$$file" || exit; done
+	for file in $(DOCS); do $(INSTALL) -D -m 644 "$$file" $(call place,$(DOCDIR))/"$$file" || exit; done
 
 uninstall:
-	rm -f $(foreach file,$(INSTALLED),$(call quote,$(DESTDIR)$(file)))
-	rm -rf $(call quote,$(DESTDIR)$(DOCDIR))
+	rm -f $(foreach file,$(INSTALLED) $(addprefix $(DOCDIR)/,$(DOCS)),$(call place,$(file)))
+	for folder in $(sort $(patsubst %/,%,$(dir $(DOCS)))); do \
+	  (cd $(call place,$(DOCDIR)) && rmdir -p "$$folder") 2>/dev/null; done; \
+	  rmdir $(call place,$(DOCDIR)) 2>/dev/null || true
 
 # With the two files of the source that a guest's author needs, so that all links of the README lead somewhere.
 DOCS = README.md LICENSE-APACHE LICENSE-BSD-3-Clause proto/guest.proto guest/abi/src/layout.rs \
@@ -80,7 +89,9 @@ DOCS = README.md LICENSE-APACHE LICENSE-BSD-3-Clause proto/guest.proto guest/abi
 INSTALLED = $(BINDIR)/vmm $(MANDIR)/man1/vmm.1 $(DATADIR)/bash-completion/completions/vmm \
   $(DATADIR)/zsh/site-functions/_vmm $(DATADIR)/fish/vendor_completions.d/vmm.fish
 # $(call put,MODE,FILE,PLACE)
-put = $(INSTALL) -D -m $(1) $(call quote,$(2)) $(call quote,$(DESTDIR)$(3))
+put = $(INSTALL) -D -m $(1) $(call quote,$(2)) $(call place,$(3))
+# A place in the file system that is installed into, quoted for the shell.
+place = "$$VMM_DESTDIR"$(call quote,$(1))
 
 doc:
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --workspace

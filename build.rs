@@ -14,13 +14,15 @@ const GUESTS: [(&str, &str); 3] = [
     ("inspect", "inspect.elf"),
 ];
 /// What no configuration of the user's may change, such as one for all Rust programs that this user
-/// builds: a guest has no unwinding, and its machine has no state but that of SSE.
-const PROFILE: [&str; 5] = [
+/// builds: a guest has no unwinding, little room, and its machine has no state but that of SSE.
+const PROFILE: [&str; 7] = [
     "profile.release.panic='abort'",
     "profile.release.lto='fat'",
     "profile.release.codegen-units=1",
     "profile.release.opt-level=3",
     "profile.release.strip='symbols'",
+    "profile.release.debug-assertions=false",
+    "profile.release.overflow-checks=false",
 ];
 /// How the codecs in C are compiled that a guest holds: it has neither a thread's memory, where a
 /// stack protector has its value, nor the functions that checks of buffers call.
@@ -41,7 +43,9 @@ fn build_guests() -> Result<(), String> {
     let out = PathBuf::from(variable("OUT_DIR")?);
     // Not all of guest/: its own target folder, if someone built it by hand, must not trigger this.
     for input in [
+        "Cargo.toml",
         "guest/abi/src",
+        "guest/abi/Cargo.toml",
         "guest/convert",
         "guest/copy",
         "guest/formats/src",
@@ -56,18 +60,21 @@ fn build_guests() -> Result<(), String> {
     ] {
         println!("cargo::rerun-if-changed={input}");
     }
+    println!("cargo::rerun-if-env-changed=CC");
 
     let target = out.join("guest-target");
     let mut cargo = Command::new(variable("CARGO")?);
     // What cargo tells this script of the VMM's own build, such as its sanitizer, would reach the
     // scripts that compile the guests' codecs: cargo sets for those what it has to say, and leaves
-    // the rest as it is. And flags for a target (`CFLAGS_x86_64_unknown_linux_gnu`) would come before
-    // those below.
+    // the rest as it is. Flags for a target (`CFLAGS_x86_64_unknown_linux_gnu`) would come before those
+    // below. And a codec of this system (`ZSTD_SYS_USE_PKG_CONFIG`) is not built for a guest.
     env::vars_os()
         .map(|(name, _)| name)
         .filter(|name| {
             let name = name.to_string_lossy();
-            name.starts_with("CARGO_CFG_") || name.contains("CFLAGS")
+            name.starts_with("CARGO_CFG_")
+                || name.contains("CFLAGS")
+                || name.ends_with("_PKG_CONFIG")
         })
         .for_each(|name| {
             cargo.env_remove(name);
@@ -83,6 +90,9 @@ fn build_guests() -> Result<(), String> {
         .arg(root.join("guest/Cargo.toml"))
         .arg("--target-dir")
         .arg(&target)
+        // The cargo that runs this script holds the lock of its own build folder until the end, and a
+        // configuration may name one folder for all builds.
+        .env("CARGO_BUILD_BUILD_DIR", &target)
         .env("CFLAGS", CFLAGS)
         // What this build was asked for (flags, wrappers such as clippy's) is not meant for the guests.
         // That there are no flags overrides those of the user's configuration as well.

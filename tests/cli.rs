@@ -5,7 +5,7 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
@@ -33,6 +33,19 @@ fn tool(command: &mut Command) -> Option<Output> {
             None
         }
     }
+}
+
+/// make in the project's folder. What a surrounding make was told is not meant for this one.
+fn make() -> Command {
+    let mut make = Command::new("make");
+    make.current_dir(root());
+    make.env_remove("MAKEFLAGS").env_remove("MAKELEVEL");
+    make
+}
+
+/// A variable for make's command line.
+fn variable(name: &str, value: &Path) -> OsString {
+    [name.as_ref(), value.as_os_str()].join(OsStr::new("="))
 }
 
 #[test]
@@ -323,13 +336,11 @@ fn make_installs_program_man_page_completions_and_documentation() {
     let folder = tempfile::tempdir().unwrap();
     let destination = folder.path().join("a folder's name");
     let make = |target: &str| {
-        let mut make = Command::new("make");
-        make.current_dir(root()).arg(target).arg("PREFIX=/usr");
-        for (name, value) in [("DESTDIR", &destination), ("VMM", &binary())] {
-            make.arg([name.as_ref(), value.as_os_str()].join(OsStr::new("=")));
-        }
-        // What a surrounding make was told is not meant for this one.
-        tool(make.env_remove("MAKEFLAGS").env_remove("MAKELEVEL"))
+        let places = [
+            variable("DESTDIR", &destination),
+            variable("VMM", &binary()),
+        ];
+        tool(make().args([target, "PREFIX=/usr"]).args(places))
     };
     let Some(output) = make("install") else {
         return;
@@ -366,25 +377,65 @@ fn make_installs_program_man_page_completions_and_documentation() {
     assert_eq!(mode & 0o777, 0o755);
     Vmm::of(&program).arg("--version").succeed();
 
+    let foreign = PathBuf::from("usr/share/doc/vmm/docs/of another package");
+    fs::write(destination.join(&foreign), "").unwrap();
     let output = make("uninstall").unwrap();
     assert!(output.status.success(), "{output:?}");
-    assert_eq!(tree(&destination), BTreeSet::new());
+    assert_eq!(tree(&destination), BTreeSet::from([foreign.clone()]));
+    fs::remove_file(destination.join(foreign)).unwrap();
+    let output = make("uninstall").unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(!documentation.exists());
 }
 
 #[test]
 fn make_install_does_not_build() {
     let folder = tempfile::tempdir().unwrap();
-    let mut destination = OsStr::new("DESTDIR=").to_owned();
-    destination.push(folder.path());
-    let mut make = Command::new("make");
-    make.current_dir(root())
-        .args(["install", "VMM=no/such/vmm"])
-        .arg(destination);
-    let Some(output) = tool(&mut make) else {
+    let destination = variable("DESTDIR", folder.path());
+    let Some(output) = tool(make().args(["install", "VMM=no/such/vmm"]).arg(destination)) else {
         return;
     };
     assert!(!output.status.success());
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(error.contains("run make first"), "{error}");
     assert_eq!(tree(folder.path()), BTreeSet::new());
+}
+
+#[test]
+fn make_run_takes_paths_as_they_are() {
+    needs_kvm!();
+    let folder = tempfile::tempdir().unwrap();
+    let content = common::random(1024, 1);
+    for name in ["co$1py", "co$(py)", "a\nb", "it's \"a\\b\"", "c#d e"] {
+        let [input, output] = ["in", "out"].map(|end| folder.path().join(format!("{name}.{end}")));
+        fs::write(&input, &content).unwrap();
+        let paths = [("INPUT", &input), ("OUTPUT", &output), ("VMM", &binary())];
+        let paths = paths.map(|(name, path)| variable(name, path));
+        let Some(run) = tool(make().args(["run", "CARGO=true", "ARGS=-q"]).args(paths)) else {
+            return;
+        };
+        assert!(run.status.success(), "{name}: {run:?}");
+        let copy = fs::read(folder.path().join(format!("{name}.out"))).unwrap();
+        assert!(copy == content, "{name}");
+    }
+    assert_eq!(tree(folder.path()).len(), 10);
+}
+
+#[test]
+fn make_finds_what_was_built_whatever_the_folder_is_called() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("it's #1 for $x");
+    let program = target.join("release/vmm");
+    fs::create_dir_all(target.join("release")).unwrap();
+    fs::copy("/bin/true", &program).unwrap();
+    let mut make = make();
+    make.args(["install", "CARGO=true"])
+        .env("CARGO_TARGET_DIR", &target)
+        .env("DESTDIR", folder.path().join("to $HOME"));
+    let Some(install) = tool(&mut make) else {
+        return;
+    };
+    assert!(install.status.success(), "{install:?}");
+    let installed = folder.path().join("to $HOME/usr/local/bin/vmm");
+    assert_eq!(fs::read(installed).unwrap(), fs::read(program).unwrap());
 }
