@@ -2,12 +2,14 @@
 //! the ways to do the same with `qemu-img convert`.
 
 use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::figures::{MIB, bytes, mebibytes, median, seconds};
 use crate::program::installed;
-use crate::run::{MeasureError, Runner, Sample, io_error};
+use crate::run::{MeasureError, Runner, Sample, io_error, peak};
 use crate::settings::Settings;
 use crate::system;
 use crate::table::{Target, markdown, targets};
@@ -150,9 +152,12 @@ impl Group {
             let sample = runner.time(&name, command.arg(&output))?;
             eprintln!("{:8.3} s  {name}", sample.wall);
             case.samples.push(sample);
-            if let Some(expected) = expected
-                && !same(expected, &output).map_err(io_error("compare the output"))?
-            {
+            let right = match expected {
+                Some(expected) => same(expected, &output),
+                None if self.name == "empty" => is_empty(&output),
+                None => Ok(true),
+            };
+            if !right.map_err(io_error("compare the output"))? {
                 return Err(MeasureError::Differs(name));
             }
             remove(&output).map_err(io_error("remove the output"))?;
@@ -174,6 +179,12 @@ impl Group {
         let best = walls.reduce(f64::min);
         (own, own.zip(best).map(|(own, best)| own / best))
     }
+}
+
+/// Whether a file is as long as the disk in the empty image, and has no data: at most a block of it.
+fn is_empty(path: &Path) -> io::Result<bool> {
+    let found = path.metadata()?;
+    Ok(found.len() == crate::images::DISK && found.blocks() <= 8)
 }
 
 fn all_targets(groups: &[Group]) -> Vec<Target> {
@@ -205,7 +216,7 @@ fn table(groups: &[Group]) -> String {
                 case.name.clone(),
                 seconds(middle(|sample| sample.wall)),
                 seconds(middle(|sample| sample.cpu)),
-                mebibytes(middle(|sample| sample.peak)),
+                mebibytes(peak(&case.samples)),
             ]
         })
         .collect();

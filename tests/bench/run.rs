@@ -78,10 +78,7 @@ impl Measured {
 
     /// Largest resident set of any run in bytes.
     pub(crate) fn peak(&self) -> f64 {
-        self.samples
-            .iter()
-            .map(|sample| sample.peak)
-            .fold(0.0, f64::max)
+        peak(&self.samples)
     }
 
     /// Median number of exits to user space.
@@ -102,6 +99,11 @@ impl Measured {
                 (low.min(sample.wall), high.max(sample.wall))
             })
     }
+}
+
+/// Largest resident set of any run in bytes.
+pub(crate) fn peak(samples: &[Sample]) -> f64 {
+    samples.iter().map(|sample| sample.peak).fold(0.0, f64::max)
 }
 
 /// A measurement that could not be made.
@@ -135,8 +137,9 @@ pub(crate) struct Runner {
 
 impl Runner {
     /// Runs every case `runs` times: all cases once, then all once more, so that what changes on
-    /// the machine over time changes for all of them. The first output of each is compared with
-    /// its input, outside of the timing.
+    /// the machine over time changes for all of them. Each turn begins with another case, so that none
+    /// always comes behind the same one. The first output of each is compared with its input, outside
+    /// of the timing.
     ///
     /// # Errors
     ///
@@ -153,8 +156,11 @@ impl Runner {
                 samples: Vec::new(),
             })
             .collect();
+        let count = measured.len();
         for turn in 1..=runs {
-            for measured in &mut measured {
+            let begin = turn as usize % count.max(1);
+            for index in (begin..count).chain(0..begin) {
+                let measured = &mut measured[index];
                 let first = measured.samples.is_empty();
                 let sample = self.run(&measured.case, first)?;
                 if runs <= SHOWN_RUNS {

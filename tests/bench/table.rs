@@ -113,7 +113,7 @@ pub(crate) fn measurements(all: &[Measured]) -> String {
         .collect();
     let heads = ["case", "median", "range", "CPU", "peak memory", "exits"];
     let mut text = markdown(heads, &rows);
-    text.push_str("\n```\n");
+    text.push_str("\nThe VMM is also given `--stats-file FILE`, for the number of exits.\n\n```\n");
     for Measured { case, .. } in all {
         let beside = if case.busy {
             "   # beside a busy loop on one core"

@@ -4,7 +4,7 @@
 use crate::figures::{KIB, MIB, bytes, mebibytes, per_gib, seconds};
 use crate::growth::{growth, growth_table, growth_targets};
 use crate::program::{Program, installed};
-use crate::run::{Case, MeasureError, Measured, Runner};
+use crate::run::{Case, MeasureError, Measured, Runner, io_error};
 use crate::settings::Settings;
 use crate::table::{Target, measurements, targets};
 
@@ -85,6 +85,11 @@ pub(crate) fn measure(
 
 impl Copies {
     fn measure(runner: &Runner, settings: &Settings) -> Result<Self, MeasureError> {
+        // Said at once, and not when the busy loop's turn comes.
+        if !installed("taskset") {
+            let error = std::io::ErrorKind::NotFound.into();
+            return Err(io_error("run taskset, of util-linux")(error));
+        }
         let case = |name: &str, program| Case::new(name, program, settings.bytes);
         let busy = |case: Case| Case {
             name: format!("{}, beside a busy loop", case.name),
