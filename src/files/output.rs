@@ -16,7 +16,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::OFlags;
 
@@ -75,6 +75,8 @@ pub struct OutputFile {
     fsync: bool,
     coverage: Mutex<Coverage>,
     covered: AtomicU64,
+    /// Whether a write has failed, so that the coverage need not have all that was stored.
+    torn: AtomicBool,
     /// Set when the output is to be judged: from then on it cannot be written.
     seal: Seal,
     late_errors: Mutex<Option<CloseErrors>>,
@@ -152,6 +154,7 @@ impl OutputFile {
             fsync: options.fsync,
             coverage: Mutex::new(Coverage::new()),
             covered: AtomicU64::new(0),
+            torn: AtomicBool::new(false),
             seal: Seal::default(),
             late_errors: Mutex::new(Some(late_errors)),
         };
