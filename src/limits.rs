@@ -56,7 +56,6 @@ fn hint_with(errno: i32, address_space_is_limited: bool, data_is_limited: bool) 
         libc::EAGAIN => {
             " (raise the limit on processes, which is pids.max of the control group or ulimit -u)"
         }
-        libc::ENOSPC => " (raise the limit: sysctl fs.epoll.max_user_watches)",
         libc::ENOMEM if address_space_is_limited => {
             " (raise the limit on address space: ulimit -v)"
         }
@@ -97,6 +96,8 @@ mod tests {
             let hint = hint_with(errno, address_space, data);
             assert!(hint.contains(name), "{errno}: {hint}");
         }
-        assert_eq!(hint_with(libc::EINVAL, true, true), "");
+        for errno in [libc::EINVAL, libc::ENOSPC] {
+            assert_eq!(hint_with(errno, true, true), "");
+        }
     }
 }
