@@ -134,7 +134,7 @@ impl<B: Storage> Service for BlockService<B> {
     }
 
     fn serve(&self, turn: &mut Turn<'_>, batch: &mut Batch) -> Result<(), QueueFault> {
-        let filled = batch.fill(turn, &self.geometry);
+        let filled = batch.fill(turn, &self.geometry.negotiated(turn.features()));
         Execution::new(self, batch, turn).run()?;
         // The requests before a fault were sound and have been answered.
         filled
