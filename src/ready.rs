@@ -1,10 +1,11 @@
 //! Waiting for descriptors (poll(2)), where there is no event loop.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use vmm_sys_util::eventfd::EventFd;
 
 /// Whether a read of `fd` would return at once, or a write, as `flags` say.
 ///
@@ -19,6 +20,12 @@ pub(crate) fn is_ready(fd: impl AsFd, flags: PollFlags) -> Result<bool, Errno> {
 /// Whether something can be read from `fd` now, as far as the system says so.
 pub(crate) fn is_readable(fd: impl AsFd) -> bool {
     is_ready(fd, PollFlags::IN).unwrap_or(false)
+}
+
+/// The descriptor of `event`, which its own type does not lend.
+pub(crate) fn event_fd(event: &EventFd) -> BorrowedFd<'_> {
+    // SAFETY: the descriptor is open for as long as `event` is borrowed.
+    unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) }
 }
 
 /// An entry for what becomes readable.

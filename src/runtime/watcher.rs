@@ -12,7 +12,6 @@ mod patience;
 
 use std::fmt::Write;
 use std::fs::File;
-use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -262,8 +261,7 @@ impl Shared {
         if seen.is_asked_to_end() {
             return thread::sleep(LOOK);
         }
-        // SAFETY: the descriptor is open for as long as `self` is borrowed.
-        let wake = unsafe { BorrowedFd::borrow_raw(self.wake.as_raw_fd()) };
+        let wake = ready::event_fd(&self.wake);
         let end = self.watched.deadline.map(Deadline::end);
         let waited = match self.signals.get() {
             Some(signals) => {
