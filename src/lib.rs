@@ -54,6 +54,7 @@ mod repeat;
 pub mod report;
 pub mod runtime;
 pub mod sandbox;
+mod signal_mask;
 mod stack_line;
 pub mod storage;
 pub mod virtio;

@@ -28,6 +28,8 @@ mod watcher;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use rustix::process::getpid;
+
 pub use channels::{SerialPort, report_queue};
 pub use crew::{Subscriber, Worker};
 pub use deadline::Deadline;
@@ -267,7 +269,5 @@ impl<'a> Runner<'a> {
 }
 
 fn main_calls(vcpu_thread: libc::pid_t) -> Calls {
-    // SAFETY: the call takes nothing and cannot fail.
-    let process = unsafe { libc::getpid() };
-    calls::main_loop(process, vcpu_thread, NUDGE_SIGNAL)
+    calls::main_loop(getpid().as_raw_pid(), vcpu_thread, NUDGE_SIGNAL)
 }
