@@ -4,6 +4,9 @@
 //! The signal is SIGURG, because a program that does not handle it ignores it, so that a SIGURG
 //! from outside does no harm; and because a signal of the old kind needs no place in a queue, which
 //! a limit could keep full (signal(7)).
+//!
+//! KVM's flag `immediate_exit` would keep a nudge that arrives just before the guest is entered, but not
+//! one just before the sleep at the idle port; a nudge that is repeated gets through in both.
 
 use std::ffi::{c_int, c_void};
 use std::io;
