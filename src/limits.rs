@@ -1,6 +1,7 @@
 //! What the user can do where the host has run out of something, behind the system's words: the
 //! limit's name, as far as the error number and the process's own limits tell it (getrlimit(2)).
 
+use std::io;
 use std::sync::OnceLock;
 
 /// A number of getrlimit(2), whose type the C libraries do not agree about.
@@ -35,6 +36,11 @@ pub(crate) fn hint(errno: i32) -> &'static str {
     hint_with(errno, limited.address_space, limited.data)
 }
 
+/// What to do about an error of the system's that tells of a limit; empty for any other.
+pub(crate) fn hint_of(error: &io::Error) -> &'static str {
+    error.raw_os_error().map_or("", hint)
+}
+
 fn hint_with(errno: i32, address_space_is_limited: bool, data_is_limited: bool) -> &'static str {
     match errno {
         libc::EMFILE => " (this process has too many open files: raise ulimit -n)",
@@ -50,7 +56,6 @@ fn hint_with(errno: i32, address_space_is_limited: bool, data_is_limited: bool) 
         libc::EAGAIN => {
             " (raise the limit on processes, which is pids.max of the control group or ulimit -u)"
         }
-        libc::ENOSPC => " (raise the limit: sysctl fs.epoll.max_user_watches)",
         libc::ENOMEM if address_space_is_limited => {
             " (raise the limit on address space: ulimit -v)"
         }
@@ -91,6 +96,8 @@ mod tests {
             let hint = hint_with(errno, address_space, data);
             assert!(hint.contains(name), "{errno}: {hint}");
         }
-        assert_eq!(hint_with(libc::EINVAL, true, true), "");
+        for errno in [libc::EINVAL, libc::ENOSPC] {
+            assert_eq!(hint_with(errno, true, true), "");
+        }
     }
 }

@@ -19,7 +19,8 @@ static HEAP: Heap = Heap;
 
 /// What runs before Rust's runtime does.
 #[used]
-// SAFETY: the section holds functions without arguments, and these are ready to be called so early.
+// SAFETY: the section holds functions that the C library calls with three arguments, which one that takes
+// none may ignore (System V ABI of x86-64); and these are ready to be called so early.
 #[unsafe(link_section = ".init_array")]
 static BEFORE_RUNTIME: [extern "C" fn(); 2] = [runtime::hold_closed_streams, runtime::hold_ending];
 

@@ -35,19 +35,8 @@ impl StackLine {
     }
 
     /// Adds a number in decimal digits.
-    pub(crate) fn add_number(&mut self, mut number: u64) {
-        let mut digits = [0; 20];
-        let mut count = 0;
-        for place in digits.iter_mut().rev() {
-            *place = b'0' + u8::try_from(number % 10).unwrap_or(0);
-            number /= 10;
-            count += 1;
-            if number == 0 {
-                break;
-            }
-        }
-        let (_, digits) = digits.split_at(digits.len() - count);
-        self.add(digits);
+    pub(crate) fn add_number(&mut self, number: u64) {
+        self.add(itoa::Buffer::new().format(number).as_bytes());
     }
 
     /// Adds the name of this thread. Anybody in the process may have set it: bytes that do not belong

@@ -16,10 +16,12 @@ use guest_abi::layout;
 use guest_abi::ports::IDLE;
 use vm_device::DevicePio;
 use vm_device::bus::{PioAddress, PioAddressOffset};
+use vmm::devices::ByteQueue;
 use vmm::machine::{Machine, Ports, open_kvm};
 use vmm::report::Console;
 use vmm::runtime::{
-    Deadline, GuestEnd, JustRun, Operation, RunError, Runner, Subscriber, Worker, catch,
+    Deadline, GuestEnd, JustRun, Operation, ReportSource, RunError, Runner, Subscriber, Worker,
+    catch, report_queue,
 };
 use vmm::sandbox::Calls;
 use vmm::virtio::{QueueFault, QueueWorker, Service, Turn};
@@ -185,6 +187,44 @@ fn a_panic_of_the_main_loop_ends_the_other_threads_and_is_told() {
     let error = failure_of(runner, &mut Glass);
     let name = std::thread::current().name().unwrap().to_owned();
     assert_died(&error, &name);
+}
+
+/// Listens to a guest that says more as soon as it has been heard.
+struct Endless {
+    words: Arc<ByteQueue>,
+    begun: Instant,
+}
+
+impl Operation for Endless {
+    fn receive(&mut self, _: ReportSource, bytes: &[u8], _: &mut Console) -> Result<(), RunError> {
+        if self.begun.elapsed() > SOON {
+            return Err(RunError::Guest("only the guest was heard".to_owned()));
+        }
+        self.words.offer(bytes);
+        Ok(())
+    }
+
+    fn judge(&mut self, end: GuestEnd<'_>) -> Result<(), RunError> {
+        end.check()
+    }
+}
+
+#[test]
+fn a_guest_that_is_never_silent_keeps_nothing_else_from_being_heard() {
+    needs_kvm!();
+    let words = report_queue().unwrap();
+    words.push(&[0; 64 * 1024]);
+    let limit = Duration::from_millis(200);
+    let runner = circles()
+        .confined(false)
+        .listen(ReportSource::Console, words.clone())
+        .deadline(Deadline::after(limit));
+    let begun = Instant::now();
+    let error = failure_of(runner, &mut Endless { words, begun });
+    assert!(
+        matches!(error, RunError::TimedOut(given) if given == limit),
+        "{error}"
+    );
 }
 
 /// A device that nothing is asked of.

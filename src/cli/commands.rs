@@ -78,8 +78,9 @@ entry and the checksums of the headers. Nothing is repaired.",
             description: "\
 Reads IMAGE, a file or block device in one of the formats of disk images, inside a virtual machine, \
 and writes the disk in it to DISK, as it is or as a qcow2 image. An image that vmm info would \
-refuse is refused before anything is written, and DISK appears only when it is complete. No file that the image names is opened: a \
-backing file has to be given. A raw disk may begin like an image, since its user wrote what is in it: open it as raw (qemu-img -f raw, -drive format=raw).",
+refuse is refused before anything is written, and DISK appears only when it is complete. No file \
+that the image names is opened: a backing file has to be given. A raw disk may begin like an image, \
+since its user wrote what is in it: open it as raw (qemu-img -f raw, -drive format=raw).",
             groups: convert::groups,
             examples: &[
                 (

@@ -64,12 +64,12 @@ impl ConvertConfig {
     /// Most backing files: the slots of a machine, without those of the other devices.
     pub const MOST_BACKINGS: usize = guest_abi::layout::MOST_BACKINGS;
 
-    /// How large the disk may be in an image that is written, in bytes: as large as the output, or of
-    /// any size if the user allows that.
+    /// How large the disk may be, in bytes: as large as the output, or in an image that is written of
+    /// any size, if the user allows that.
     #[must_use]
     pub fn largest_disk(&self) -> u64 {
         let is_allowed = |reason: &ImageReason| reason.name() == "virtual-size-too-large";
-        match self.allowed.iter().any(is_allowed) {
+        match self.output_format != DiskFormat::Raw && self.allowed.iter().any(is_allowed) {
             true => u64::MAX,
             false => self.max_output_size,
         }

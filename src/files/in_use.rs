@@ -1,6 +1,6 @@
-//! Whether somebody uses a block device by way of another one. To open a device for oneself alone (O_EXCL, open(2)) tells of its file systems, swap
-//! space and volumes; it does not tell of those on a loop device that lies on it, since a loop device
-//! does not claim what it lies on.
+//! Whether somebody uses a block device by way of another one. To open a device for oneself alone
+//! (O_EXCL, open(2)) tells of its file systems, swap space and volumes; it does not tell of those on a
+//! loop device that lies on it, since a loop device does not claim what it lies on.
 
 use std::fs;
 use std::path::{Path, PathBuf};

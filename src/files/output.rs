@@ -15,8 +15,8 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::OFlags;
 
@@ -30,6 +30,7 @@ use super::input::InputFile;
 use super::staging::{Naming, Placing, Staging};
 use super::sync::{Synced, sync_all};
 use super::target::{Target, find};
+use crate::lock::lock;
 use crate::reason::reason;
 
 mod disk;
@@ -74,6 +75,8 @@ pub struct OutputFile {
     fsync: bool,
     coverage: Mutex<Coverage>,
     covered: AtomicU64,
+    /// Whether a write has failed, so that the coverage need not have all that was stored.
+    torn: AtomicBool,
     /// Set when the output is to be judged: from then on it cannot be written.
     seal: Seal,
     late_errors: Mutex<Option<CloseErrors>>,
@@ -151,6 +154,7 @@ impl OutputFile {
             fsync: options.fsync,
             coverage: Mutex::new(Coverage::new()),
             covered: AtomicU64::new(0),
+            torn: AtomicBool::new(false),
             seal: Seal::default(),
             late_errors: Mutex::new(Some(late_errors)),
         };
@@ -333,11 +337,6 @@ impl AsFd for OutputFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
-}
-
-/// No state is left half changed by a panic, so that a poisoned lock is as good as another.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -259,7 +259,8 @@ fn may_rename_over(place: &Place, existing: &Stat) -> bool {
 }
 
 /// Whether this process may do what only `owner` may do (CAP_FOWNER, capabilities(7)). In a user
-/// namespace it may do so for the users that are known there. If it cannot be found out the answer is yes, and the rename will fail if that was wrong.
+/// namespace it may do so for the users that are known there. If it cannot be found out the answer is
+/// yes, and the rename will fail if that was wrong.
 fn may_act_as(owner: u32) -> bool {
     const CAP_FOWNER: u64 = 1 << 3;
     // The name of the program, which is in it too, need not be UTF-8.

@@ -47,6 +47,8 @@ pub(super) struct Staging {
     /// What the file system does with another name for a file.
     links: Links,
     placed: AtomicBool,
+    /// Whether it has been given up, so that it never gets its name.
+    discarded: AtomicBool,
     /// Whether a name that something had for a moment could not be taken away again.
     keeps_names: AtomicBool,
     /// Whose the file is when it is made.
@@ -94,6 +96,7 @@ impl Staging {
                 temporary,
                 links,
                 placed: AtomicBool::new(false),
+                discarded: AtomicBool::new(false),
                 keeps_names: AtomicBool::new(false),
                 user,
                 lost: Vec::new(),
@@ -122,11 +125,12 @@ impl Staging {
         Ok(())
     }
 
-    /// Removes a file that has a hidden name; it will never get another one. Does nothing once the
-    /// file is in place, or a second time.
+    /// Gives the file up: it will never get its name, and a hidden one is removed. Does nothing once it
+    /// is in place, or a second time.
     pub(super) fn discard(&self) {
         let is_hidden = matches!(self.naming, Naming::Hidden(_));
-        if !self.placed.swap(true, Ordering::AcqRel) && is_hidden {
+        let is_placed = self.placed.load(Ordering::Acquire);
+        if !is_placed && !self.discarded.swap(true, Ordering::AcqRel) && is_hidden {
             self.remove();
         }
     }

@@ -52,8 +52,8 @@ pub enum LoadError {
     Elf(&'static str),
     /// A segment lies where no image may be.
     #[error(
-        "it is an ELF file that cannot be loaded: a segment at {start:#x}, {size} bytes long, is not within {IMAGE:#x} to {:#x}; link it with -static -no-pie \
-         -Wl,-Ttext-segment={IMAGE:#x}",
+        "it is an ELF file that cannot be loaded: a segment at {start:#x}, {size} bytes long, is not \
+         within {IMAGE:#x} to {:#x}; link it with -static -no-pie -Wl,-Ttext-segment={IMAGE:#x}",
         IMAGE + IMAGE_SIZE
     )]
     Outside {

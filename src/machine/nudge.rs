@@ -4,11 +4,18 @@
 //! The signal is SIGURG, because a program that does not handle it ignores it, so that a SIGURG
 //! from outside does no harm; and because a signal of the old kind needs no place in a queue, which
 //! a limit could keep full (signal(7)).
+//!
+//! KVM's flag `immediate_exit` would keep a nudge that arrives just before the guest is entered, but not
+//! one just before the sleep at the idle port; a nudge that is repeated gets through in both.
 
 use std::ffi::{c_int, c_void};
 use std::io;
 
+use rustix::process::getpid;
+use rustix::thread::gettid;
 use vmm_sys_util::signal::register_signal_handler;
+
+use crate::signal_mask;
 
 /// The signal.
 pub const NUDGE_SIGNAL: c_int = libc::SIGURG;
@@ -30,15 +37,11 @@ impl Nudger {
     pub fn of_this_thread() -> io::Result<Self> {
         extern "C" fn nothing(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {}
         register_signal_handler(NUDGE_SIGNAL, nothing)?;
-        vmm_sys_util::signal::unblock_signal(NUDGE_SIGNAL)
-            .map_err(|error| io::Error::other(format!("{error:?}")))?;
-        // SAFETY: the call takes nothing and cannot fail.
-        let process = unsafe { libc::getpid() };
-        // This is not gettid(3): the standard library makes that a weak symbol, which a static
-        // binary does not have. SAFETY: as above.
-        let thread = unsafe { libc::syscall(libc::SYS_gettid) };
-        let thread = libc::pid_t::try_from(thread).map_err(io::Error::other)?;
-        Ok(Self { process, thread })
+        signal_mask::unblock(&[NUDGE_SIGNAL])?;
+        Ok(Self {
+            process: getpid().as_raw_pid(),
+            thread: gettid().as_raw_pid(),
+        })
     }
 
     /// The thread, as the system numbers it.

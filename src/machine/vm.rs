@@ -18,7 +18,7 @@ use super::teardown::Teardown;
 use super::vcpu::Vcpu;
 use super::{Ender, ExitPort, GuestRam, LoadError, LoadedImage, MemoryError};
 use super::{loader, page_tables, processor, registers, repeat, segments};
-use crate::limits;
+use crate::limits::hint_of;
 use crate::reason::reason;
 use crate::repeat::interrupted;
 use crate::virtio::{MmioTransport, NotificationLine, VirtioDevice};
@@ -49,18 +49,21 @@ pub enum MachineError {
     Memory(#[from] MemoryError),
     /// Two devices want the same addresses.
     #[error("cannot put a device on the bus: {0}")]
-    Bus(bus::Error),
+    Bus(#[from] bus::Error),
     /// The address is none at which registers can be.
     #[error(
         "cannot put a device at {0:#x}: its registers must be a page behind those of the virtio \
          devices"
     )]
     RegisterPage(u64),
+    /// A second idle port.
+    #[error("cannot add another idle port: the machine has one")]
+    IdlePort,
     /// More virtio devices than the machine was made for.
     #[error("cannot add another virtio device: the machine was made for {0}")]
     Slots(usize),
     /// The host has no eventfd for the line.
-    #[error("cannot make the machine's notification line: {}{}", reason(.0), hint(.0))]
+    #[error("cannot make the machine's notification line: {}{}", reason(.0), hint_of(.0))]
     Line(io::Error),
     /// The guest cannot be loaded.
     #[error("the guest cannot be loaded: {0}")]
@@ -68,10 +71,6 @@ pub enum MachineError {
     /// The processor's tables cannot be written.
     #[error("cannot set up the guest's memory: {0}")]
     Tables(#[from] vm_memory::GuestMemoryError),
-}
-
-fn hint(error: &io::Error) -> &'static str {
-    error.raw_os_error().map_or("", limits::hint)
 }
 
 /// Asks KVM for `what`, again if a signal interrupts the call.
@@ -216,10 +215,8 @@ impl Machine {
         ports: Ports,
         device: Arc<dyn DevicePio + Send + Sync>,
     ) -> Result<(), MachineError> {
-        let range = ports.range().map_err(MachineError::Bus)?;
-        self.bus
-            .register_pio(range, device)
-            .map_err(MachineError::Bus)?;
+        let range = ports.range()?;
+        self.bus.register_pio(range, device)?;
         self.ports.extend(ports.iter());
         if let Some(port) = ports.posted()
             && has(&self.vm, Cap::CoalescedPio)?
@@ -248,17 +245,21 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// The port is taken.
+    /// The port is taken, or there is an idle port already.
     pub fn add_idle_port(
         &mut self,
         port: u16,
         helped: impl IntoIterator<Item = Slot>,
     ) -> Result<(), MachineError> {
+        if self.idle.is_some() {
+            return Err(MachineError::IdlePort);
+        }
         let helped = helped.into_iter().map(Slot::index).collect();
         let idle = IdlePort::new(self.line(), self.devices.clone(), helped, self.ender());
         let idle = Arc::new(idle);
-        self.idle = Some(idle.clone());
-        self.add_pio(Ports::new(port, 1), idle)
+        self.add_pio(Ports::new(port, 1), idle.clone())?;
+        self.idle = Some(idle);
+        Ok(())
     }
 
     /// Puts `device` at the page of registers at `page`, which lies behind those of the virtio
@@ -283,10 +284,8 @@ impl Machine {
         page: u64,
         device: Arc<dyn DeviceMmio + Send + Sync>,
     ) -> Result<(), MachineError> {
-        let range = MmioRange::new(MmioAddress(page), MMIO_SIZE).map_err(MachineError::Bus)?;
-        self.bus
-            .register_mmio(range, device)
-            .map_err(MachineError::Bus)?;
+        let range = MmioRange::new(MmioAddress(page), MMIO_SIZE)?;
+        self.bus.register_mmio(range, device)?;
         self.pages.push(page);
         Ok(())
     }

@@ -45,6 +45,16 @@ pub enum ProtocolError {
         /// How many sectors there are.
         sectors: u64,
     },
+    /// Progress of a disk that is larger than the user allows.
+    #[error(
+        "the guest reported progress of a disk of {size} bytes, but it may have {most} at most"
+    )]
+    TooLarge {
+        /// How large it says the disk is, in bytes.
+        size: u64,
+        /// How large it may be, in bytes.
+        most: u64,
+    },
     /// Of an image: a word that is too long, or not a word, or not one that exists.
     #[error("the guest sent a word that means nothing for {0}")]
     Word(&'static str),

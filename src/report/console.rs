@@ -6,14 +6,14 @@
 //! how wide the terminal is (`TIOCGWINSZ`), and does nothing else.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{stderr, stdout};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use guest_protocol::{GuestMessage, Payload};
 use rustix::io::Errno;
+use rustix::stdio::{stderr, stdout};
 
 use super::debug_lines::{DEBUG_PREFIX, DebugLines};
 use super::json::{
@@ -95,12 +95,7 @@ impl Console {
     #[must_use]
     pub fn open(options: ConsoleOptions) -> Self {
         let term = std::env::var_os("TERM");
-        Self::on(
-            options,
-            borrow_static(&stdout()),
-            borrow_static(&stderr()),
-            term.as_ref(),
-        )
+        Self::on(options, stdout(), stderr(), term.as_ref())
     }
 
     fn on(
@@ -352,13 +347,6 @@ impl Console {
     fn is_json(&self) -> bool {
         self.options.format == OutputFormat::Json
     }
-}
-
-/// The standard streams are open for as long as the process lives.
-fn borrow_static(stream: &impl AsFd) -> BorrowedFd<'static> {
-    // SAFETY: nothing in this program closes the standard streams; those that were closed are opened
-    // on /dev/null before `main`.
-    unsafe { BorrowedFd::borrow_raw(stream.as_fd().as_raw_fd()) }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::virtio::VirtioDevice;
 /// How many bytes of reports may wait to be heard before the vCPU has to wait as well, and how many
 /// of debug text before the rest is dropped.
 const REPORT_QUEUE: usize = 64 * 1024;
-const DEBUG_QUEUE: usize = 16 * 1024;
+pub(super) const DEBUG_QUEUE: usize = 16 * 1024;
 
 /// A queue for what a guest reports by another way than a serial port. It loses nothing: who puts
 /// bytes into it waits while nobody takes them, or keeps them.

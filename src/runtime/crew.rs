@@ -22,6 +22,7 @@ use super::gate::Gate;
 use super::member::{Member, PATIENCE, Stop, Stopper};
 use super::processors::{Place, Processors, give_up_real_time};
 use crate::machine::{Nudger, SpentMachine, Vcpu, VcpuReport, WithPoller};
+use crate::reason::reason;
 use crate::sandbox::{Calls, Filter, calls};
 use crate::virtio::{QueueWorker, Service};
 
@@ -279,6 +280,12 @@ pub(super) fn new_loop<S: MutEventSubscriber>(
 /// What an event loop could not do.
 pub(super) fn loop_failed(what: &'static str, error: &event_manager::Error) -> RunError {
     let source = match error {
+        event_manager::Error::Epoll(errno) if errno.errno() == libc::ENOSPC => {
+            io::Error::other(format!(
+                "{} (raise the limit: sysctl fs.epoll.max_user_watches)",
+                reason(errno)
+            ))
+        }
         event_manager::Error::Epoll(errno) => io::Error::from_raw_os_error(errno.errno()),
         other => io::Error::other(other.to_string()),
     };

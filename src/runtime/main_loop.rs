@@ -1,7 +1,8 @@
 //! The main loop of a run: signals, what the guest says, the clock, and the end.
 //!
 //! The loop never waits for anything but an event, so that a signal or the time limit always gets
-//! through. It takes the guest's words only while there is room for the lines that they become.
+//! through. It takes the guest's words only while there is room for the lines that they become, and
+//! only so many at once.
 
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::timerfd::TimerFd;
 
-use super::channels::Channels;
+use super::channels::{Channels, DEBUG_QUEUE};
 use super::crew::{VcpuHandle, loop_failed, new_loop};
 use super::member::{NUDGE_AGAIN, PATIENCE};
 use super::room::Room;
@@ -23,6 +24,11 @@ use crate::report::{Console, DebugLines, PIECE};
 const TICK: Duration = Duration::from_millis(50);
 /// How many events are taken at once.
 const EVENTS: usize = 16;
+/// How many pieces of the guest's words are taken from a queue before other events have their turn: a
+/// guest can fill it faster than it is emptied.
+const PIECES_AT_ONCE: usize = 16;
+// When the vCPU has ended, all of its debug text is taken at once.
+const _: () = assert!(PIECES_AT_ONCE * PIECE >= DEBUG_QUEUE);
 /// How long a reader of standard output may take nothing before it is no longer waited for.
 pub(super) const READER_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -234,8 +240,7 @@ impl MainLoop<'_> {
             ..
         } = &mut self.parts;
         let (source, queue) = &channels.reports[index];
-        let mut result = Ok(());
-        while result.is_ok() {
+        for _ in 0..PIECES_AT_ONCE {
             if console.is_full() && self.ended_from_outside.is_none() {
                 // The event is taken all the same: otherwise the loop would be told of it again and
                 // again while there is no room.
@@ -247,20 +252,23 @@ impl MainLoop<'_> {
             if len == 0 {
                 return;
             }
-            if self.ended_from_outside.is_none() {
-                result = operation.receive(*source, &self.buffer[..len], console);
+            if self.ended_from_outside.is_none()
+                && let Err(error) = operation.receive(*source, &self.buffer[..len], console)
+            {
+                self.end(error);
+                return;
             }
         }
-        if let Err(error) = result {
-            self.end(error);
-        }
+        // There may be more, and its event may have been taken when there was no room. One without
+        // bytes does no harm.
+        let _ = queue.event().write(1);
     }
 
     fn receive_debug(&mut self, index: usize) {
         let Parts {
             console, channels, ..
         } = &mut self.parts;
-        loop {
+        for _ in 0..PIECES_AT_ONCE {
             let len = channels.debug[index].take(&mut self.buffer);
             if len == 0 {
                 return;

@@ -1,7 +1,6 @@
 //! One thread of a run: how it is asked to end, and waited for.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -9,8 +8,9 @@ use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::crew::eventfd;
-use super::{RunError, panics, ready};
+use super::{RunError, panics};
 use crate::machine::{Ender, Nudger};
+use crate::ready;
 
 /// How long a thread that is to end is waited for. One that hangs in the kernel, as in a read from
 /// a network that does not answer, is left behind; when that call returns, the thread ends.
@@ -112,8 +112,7 @@ impl Stopper {
 
 /// Whether `event` fires before `until`.
 fn wait_for(event: &EventFd, until: Instant) -> bool {
-    // SAFETY: the descriptor is open for as long as `event` is borrowed.
-    let fd = unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) };
+    let fd = ready::event_fd(event);
     loop {
         match ready::wait(&mut [ready::readable(&fd)], Some(until)) {
             Ok(true) => return true,

@@ -19,7 +19,6 @@ mod panics;
 mod processors;
 mod pulse;
 mod raw_terminal;
-mod ready;
 mod room;
 mod serial_input;
 mod signals;
@@ -28,6 +27,8 @@ mod watcher;
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+
+use rustix::process::getpid;
 
 pub use channels::{SerialPort, report_queue};
 pub use crew::{Subscriber, Worker};
@@ -268,7 +269,5 @@ impl<'a> Runner<'a> {
 }
 
 fn main_calls(vcpu_thread: libc::pid_t) -> Calls {
-    // SAFETY: the call takes nothing and cannot fail.
-    let process = unsafe { libc::getpid() };
-    calls::main_loop(process, vcpu_thread, NUDGE_SIGNAL)
+    calls::main_loop(getpid().as_raw_pid(), vcpu_thread, NUDGE_SIGNAL)
 }

@@ -7,14 +7,19 @@
 //! ends the process.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::io::Errno;
+use rustix::termios::{
+    LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr,
+};
 
 use crate::sandbox::{self, Calls, calls};
 
 /// What puts the terminal back when the process ends within a signal's handler: one in a process.
-static SAVED: OnceLock<(RawFd, libc::termios2)> = OnceLock::new();
+static SAVED: OnceLock<(BorrowedFd<'static>, Termios)> = OnceLock::new();
 /// Whether the terminal has not been put back yet. After that its settings are somebody else's.
 static IS_RAW: AtomicBool = AtomicBool::new(false);
 
@@ -36,8 +41,8 @@ const AT_ONCE: [libc::c_int; 11] = [
 
 /// A terminal whose settings are to be restored.
 pub(super) struct RawTerminal {
-    fd: RawFd,
-    saved: libc::termios2,
+    fd: BorrowedFd<'static>,
+    saved: Termios,
 }
 
 /// Whether the terminal can be used.
@@ -55,7 +60,6 @@ impl RawTerminal {
     ///
     /// The system's reason; then nothing has changed.
     pub(super) fn take(fd: BorrowedFd<'static>) -> io::Result<Taken> {
-        let fd = fd.as_raw_fd();
         if is_of_another_job(fd) {
             return Ok(Taken::InBackground);
         }
@@ -65,20 +69,20 @@ impl RawTerminal {
             // SAFETY: ignoring a signal installs no code of ours.
             unsafe { libc::signal(signal, libc::SIG_IGN) };
         }
-        let saved = settings(fd)?;
-        let mut raw = saved;
-        raw.c_lflag &= !(libc::ICANON | libc::ECHO | libc::IEXTEN);
+        let saved = tcgetattr(fd)?;
+        let mut raw = saved.clone();
+        raw.local_modes -= LocalModes::ICANON | LocalModes::ECHO | LocalModes::IEXTEN;
         for (key, value) in [
-            (libc::VMIN, 1),
-            (libc::VTIME, 0),
+            (SpecialCodeIndex::VMIN, 1),
+            (SpecialCodeIndex::VTIME, 0),
             // The value 0 is no key: nothing has this meaning then (_POSIX_VDISABLE).
-            (libc::VQUIT, 0),
-            (libc::VSUSP, 0),
+            (SpecialCodeIndex::VQUIT, 0),
+            (SpecialCodeIndex::VSUSP, 0),
         ] {
-            raw.c_cc[key] = value;
+            raw.special_codes[key] = value;
         }
+        let _ = SAVED.set((fd, saved.clone()));
         let terminal = Self { fd, saved };
-        let _ = SAVED.set((fd, saved));
         IS_RAW.store(true, Ordering::SeqCst);
         sandbox::before_a_violation_ends(restore_saved);
         restore_before_signals_end();
@@ -88,7 +92,7 @@ impl RawTerminal {
 
     /// What restoring takes. Any thread may have to: see [`sandbox::before_a_violation_ends`].
     pub(super) fn calls(&self) -> Calls {
-        calls::restore_terminal(self.fd)
+        calls::restore_terminal(self.fd.as_raw_fd())
     }
 }
 
@@ -101,7 +105,7 @@ impl Drop for RawTerminal {
 
 /// Restores the settings, unless another job has the terminal: then they are that job's. This is safe
 /// in a signal's handler, since it makes three system calls and nothing else.
-fn restore(fd: RawFd, saved: &libc::termios2) {
+fn restore(fd: BorrowedFd<'_>, saved: &Termios) {
     if !is_of_another_job(fd) {
         // There is nobody to tell, and nothing to do about it.
         let _ = set(fd, saved);
@@ -140,33 +144,19 @@ fn restore_before_signals_end() {
     }
 }
 
-fn is_of_another_job(fd: RawFd) -> bool {
+/// Whether the terminal belongs to another job of the shell. Where the jobs are in another namespace, both
+/// are told as 0, for which rustix has no number.
+fn is_of_another_job(fd: BorrowedFd<'_>) -> bool {
     let mut foreground: libc::pid_t = 0;
     // SAFETY: `foreground` is valid for writing.
-    let asked = unsafe { libc::ioctl(fd, libc::TIOCGPGRP, &raw mut foreground) };
+    let asked = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCGPGRP, &raw mut foreground) };
     // SAFETY: the call takes nothing and cannot fail.
     let own = unsafe { libc::getpgrp() };
     // A terminal that is not the one of this session has no jobs.
     asked == 0 && foreground != own
 }
 
-/// The terminal's settings. They are asked for with the kernel's own call, so that it is the same
-/// system call with each C library.
-fn settings(fd: RawFd) -> io::Result<libc::termios2> {
-    // SAFETY: the structure is plain data, for which all zeros are valid.
-    let mut settings: libc::termios2 = unsafe { std::mem::zeroed() };
-    // SAFETY: `settings` is valid for writing.
-    match unsafe { libc::ioctl(fd, libc::TCGETS2, &raw mut settings) } {
-        0 => Ok(settings),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
 /// Changes the settings at once, without waiting for output that a stopped terminal still holds.
-fn set(fd: RawFd, settings: &libc::termios2) -> io::Result<()> {
-    // SAFETY: `settings` is a valid structure that the call only reads.
-    match unsafe { libc::ioctl(fd, libc::TCSETS2, std::ptr::from_ref(settings)) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+fn set(fd: BorrowedFd<'_>, settings: &Termios) -> Result<(), Errno> {
+    tcsetattr(fd, OptionalActions::Now, settings)
 }

@@ -10,14 +10,15 @@ use event_manager::{EventOps, Events};
 use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 use rustix::io::{Errno, read};
 use rustix::net::{RecvFlags, recv};
+use rustix::stdio::stdin;
 use rustix::termios::isatty;
 use vmm_sys_util::epoll::EventSet;
 
 use super::crew::loop_failed;
 use super::raw_terminal::{RawTerminal, Taken};
-use super::ready::is_readable;
 use super::{RunError, SerialPort};
 use crate::devices::Uart;
+use crate::ready::is_readable;
 use crate::reason::reason;
 use crate::sandbox::{Calls, calls};
 
@@ -72,9 +73,7 @@ impl SerialInput {
     ///
     /// The terminal's settings cannot be changed.
     pub fn from_stdin(port: &SerialPort) -> Result<(Self, Option<String>), RunError> {
-        // SAFETY: nothing in this program closes standard input; if the process was started without, it
-        // was opened before `main`.
-        let fd = unsafe { BorrowedFd::borrow_raw(libc::STDIN_FILENO) };
+        let fd = stdin();
         let mut input = Self {
             fd,
             way: way(fd),

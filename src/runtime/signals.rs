@@ -6,7 +6,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, RawFd};
 use std::sync::Arc;
 
-use super::ready::is_readable;
+use crate::ready::is_readable;
+use crate::signal_mask;
 
 /// The signals that end a run.
 const ENDING: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
@@ -31,7 +32,7 @@ pub(super) fn is_first_process() -> bool {
 pub extern "C" fn hold_ending() {
     if is_first_process() {
         // What cannot be kept is lost as if this had not been tried.
-        let _ = change_mask(libc::SIG_BLOCK, &set_of(ENDING));
+        let _ = signal_mask::block(&ENDING);
     }
 }
 
@@ -49,8 +50,10 @@ impl Signals {
     ///
     /// The system's reason.
     pub fn take_over() -> io::Result<Self> {
-        let set = set_of(ENDING.into_iter().filter(|&signal| !is_ignored(signal)));
-        change_mask(libc::SIG_BLOCK, &set)?;
+        let mut signals = ENDING.to_vec();
+        signals.retain(|&signal| !is_ignored(signal));
+        let set = signal_mask::set_of(&signals)?;
+        signal_mask::change(libc::SIG_BLOCK, &set)?;
         fail_writes();
         // SAFETY: `set` is valid; a new descriptor is asked for.
         let fd =
@@ -100,9 +103,9 @@ impl AsFd for Signals {
 ///
 /// The system's reason.
 pub(super) fn with_ending_blocked<T>(work: impl FnOnce() -> T) -> io::Result<T> {
-    let before = change_mask(libc::SIG_BLOCK, &set_of(ENDING))?;
+    let before = signal_mask::block(&ENDING)?;
     let done = work();
-    change_mask(libc::SIG_SETMASK, &before)?;
+    signal_mask::change(libc::SIG_SETMASK, &before)?;
     Ok(done)
 }
 
@@ -113,7 +116,7 @@ pub(super) fn with_ending_blocked<T>(work: impl FnOnce() -> T) -> io::Result<T> 
 ///
 /// The system's reason.
 pub(super) fn unblock_ending() -> io::Result<()> {
-    change_mask(libc::SIG_UNBLOCK, &set_of(ENDING)).map(drop)
+    signal_mask::unblock(&ENDING)
 }
 
 /// Lets this thread receive `signal`, and gives that its usual meaning, whatever the process has
@@ -130,31 +133,7 @@ pub(super) fn let_through(signal: libc::c_int) -> io::Result<()> {
             return Err(io::Error::last_os_error());
         }
     }
-    change_mask(libc::SIG_UNBLOCK, &set_of([signal])).map(drop)
-}
-
-/// Changes which signals are blocked in this thread, and returns which were.
-fn change_mask(how: libc::c_int, set: &libc::sigset_t) -> io::Result<libc::sigset_t> {
-    let mut before = set_of([]);
-    // SAFETY: `set` is valid, and `before` is valid for writing.
-    match unsafe { libc::pthread_sigmask(how, set, &raw mut before) } {
-        0 => Ok(before),
-        error => Err(io::Error::from_raw_os_error(error)),
-    }
-}
-
-/// The set of `signals`, whose numbers are valid.
-fn set_of(signals: impl IntoIterator<Item = libc::c_int>) -> libc::sigset_t {
-    let mut set = MaybeUninit::uninit();
-    // SAFETY: `set` is valid for writing.
-    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
-    // SAFETY: `sigemptyset` has initialised all of it.
-    let mut set = unsafe { set.assume_init() };
-    for signal in signals {
-        // SAFETY: `set` is an initialised set and the signal number is valid.
-        unsafe { libc::sigaddset(&raw mut set, signal) };
-    }
-    set
+    signal_mask::unblock(&[signal])
 }
 
 fn is_ignored(signal: libc::c_int) -> bool {
@@ -196,11 +175,11 @@ mod tests {
     fn a_signal_that_has_waited_since_before_is_dropped_when_it_is_let_through() {
         let thread = thread::spawn(|| {
             let signal = libc::SIGUSR1;
-            change_mask(libc::SIG_BLOCK, &set_of([signal])).unwrap();
+            signal_mask::block(&[signal]).unwrap();
             // SAFETY: the signal goes to this thread, in which it is blocked.
             unsafe { libc::raise(signal) };
             let_through(signal).unwrap();
-            let blocked = change_mask(libc::SIG_BLOCK, &set_of([])).unwrap();
+            let blocked = signal_mask::block(&[]).unwrap();
             // SAFETY: the set is initialised, and the signal's number is valid.
             assert_eq!(unsafe { libc::sigismember(&raw const blocked, signal) }, 0);
         });

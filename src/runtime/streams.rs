@@ -22,10 +22,7 @@ pub extern "C" fn hold_closed_streams() {
             continue;
         }
         // Whatever is opened gets the lowest free number, which is this one.
-        // SAFETY: the path is a valid string.
-        if unsafe { libc::open(NOTHING.as_ptr(), mode) } < 0 {
-            hold_without_file();
-        }
+        hold(mode);
     }
 }
 
@@ -48,15 +45,24 @@ fn replace(stream: c_int, other: Option<c_int>) {
     // SAFETY: `ends` has room for both.
     unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) };
     let [reader, writer] = ends;
-    // A closed stream, where no pipe could be made, says nothing either.
     // SAFETY: the call takes numbers.
     if unsafe { libc::dup2(other.unwrap_or(writer), stream) } < 0 {
-        // SAFETY: nobody has to be able to use the stream any more.
+        // Where no pipe could be made there is at least room for one descriptor then.
+        // SAFETY: its number is taken again at once, so that no file that is opened later gets it.
         unsafe { libc::close(stream) };
+        hold(libc::O_WRONLY);
     }
     for end in [reader, writer] {
         // SAFETY: each is this function's own, or no descriptor.
         unsafe { libc::close(end) };
+    }
+}
+
+/// Has the lowest free number stand for a file in which there is nothing, open as `mode` says.
+fn hold(mode: c_int) {
+    // SAFETY: the path is a valid string.
+    if unsafe { libc::open(NOTHING.as_ptr(), mode) } < 0 {
+        hold_without_file();
     }
 }
 

@@ -12,10 +12,9 @@ mod patience;
 
 use std::fmt::Write;
 use std::fs::File;
-use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, Builder};
 use std::time::{Duration, Instant};
 
@@ -24,9 +23,10 @@ use vmm_sys_util::eventfd::EventFd;
 pub use patience::Stage;
 
 use super::crew::{eventfd, install};
-use super::ready;
 use super::signals::{is_first_process, let_through, unblock_ending, with_ending_blocked};
 use super::{Deadline, RunError, Signals};
+use crate::lock::lock;
+use crate::ready;
 use crate::sandbox::{self, Calls, Filter, calls};
 use crate::stack_line::{StackLine, write_if_room};
 use last_line::{LastLine, StuckIn};
@@ -157,10 +157,7 @@ impl Watch {
         let Some(shared) = &self.0 else {
             return Ok(());
         };
-        let mut confined = shared
-            .confined
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut confined = lock(&shared.confined);
         confined.take().map_or(Ok(()), |confined| {
             let died = |_| RunError::Died("the watcher has died".to_owned());
             confined.recv().map_err(died).and_then(|ready| ready)
@@ -264,8 +261,7 @@ impl Shared {
         if seen.is_asked_to_end() {
             return thread::sleep(LOOK);
         }
-        // SAFETY: the descriptor is open for as long as `self` is borrowed.
-        let wake = unsafe { BorrowedFd::borrow_raw(self.wake.as_raw_fd()) };
+        let wake = ready::event_fd(&self.wake);
         let end = self.watched.deadline.map(Deadline::end);
         let waited = match self.signals.get() {
             Some(signals) => {

@@ -15,8 +15,10 @@ const KVM_GET_REGS: u64 = 0x8090_ae81;
 const KVM_GET_SREGS: u64 = 0x8138_ae83;
 const KVM_GET_XSAVE: u64 = 0x9000_aea4;
 
-/// Changing a terminal's settings, and asking whose it is (asm-generic/ioctls.h).
+/// Changing a terminal's settings, the second way where the system has not the first, and asking whose it
+/// is (asm-generic/ioctls.h).
 const TCSETS2: u64 = 0x402c_542b;
+const TCSETS: u64 = 0x5402;
 const TIOCGPGRP: u64 = 0x540f;
 
 /// A descriptor or another signed number, as a filter compares it.
@@ -123,7 +125,7 @@ pub fn read_socket(socket: RawFd) -> Calls {
 /// job. Which of the calls asks that depends on the C library.
 #[must_use]
 pub fn restore_terminal(terminal: RawFd) -> Calls {
-    [TCSETS2, TIOCGPGRP]
+    [TCSETS2, TCSETS, TIOCGPGRP]
         .into_iter()
         .fold(Calls::new(), |calls, request| {
             calls.allow_with(libc::SYS_ioctl, &[(0, word(terminal)), (1, request)])

@@ -6,12 +6,12 @@
 
 use std::ffi::{c_int, c_void};
 use std::io;
-use std::mem::MaybeUninit;
 use std::ptr::null_mut;
 use std::sync::OnceLock;
 
 use super::advice::advice;
 use super::call::name;
+use crate::signal_mask;
 use crate::stack_line::StackLine;
 
 /// `SYS_SECCOMP` (sigaction(2)): the signal comes from a filter.
@@ -41,18 +41,7 @@ pub(super) fn catch() -> io::Result<()> {
     if unsafe { libc::sigaction(libc::SIGSYS, &raw const action, null_mut()) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    let mut set = MaybeUninit::uninit();
-    // SAFETY: `set` is valid for writing.
-    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
-    // SAFETY: `sigemptyset` has initialised all of it.
-    let mut set = unsafe { set.assume_init() };
-    // SAFETY: `set` is an initialised set and the signal number is valid.
-    unsafe { libc::sigaddset(&raw mut set, libc::SIGSYS) };
-    // SAFETY: `set` is valid, and the old mask is not wanted.
-    match unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, null_mut()) } {
-        0 => Ok(()),
-        error => Err(io::Error::from_raw_os_error(error)),
-    }
+    signal_mask::unblock(&[libc::SIGSYS])
 }
 
 /// The beginning of `siginfo_t` for SIGSYS, whose fields the `libc` crate does not have.

@@ -4,15 +4,16 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
-#[cfg(not(miri))]
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 #[cfg(not(miri))]
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING};
 use vmm_sys_util::eventfd::EventFd;
+
+#[cfg(not(miri))]
+use crate::ready::{event_fd, is_ready};
 
 /// Nothing has been raised, and nobody sleeps.
 const QUIET: u32 = 0;
@@ -208,11 +209,7 @@ pub(super) fn is_readable(event: &EventFd) -> bool {
 /// then waits instead of concluding that nothing will ever happen.
 #[cfg(not(miri))]
 pub(super) fn is_readable(event: &EventFd) -> bool {
-    // SAFETY: the descriptor is open for as long as `event` is borrowed.
-    let fd = unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) };
-    let mut entries = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
-    let at_once = Timespec::default();
-    poll(&mut entries, Some(&at_once)) != Ok(0)
+    is_ready(event_fd(event), PollFlags::IN).unwrap_or(true)
 }
 
 #[cfg(test)]

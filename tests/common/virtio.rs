@@ -30,6 +30,8 @@ pub(crate) const DRIVER_OK: u32 = FEATURES_OK | 4;
 pub(crate) const NEEDS_RESET: u32 = DRIVER_OK | 0x40;
 
 pub(crate) const VERSION_1: u64 = 1 << 32;
+/// DISCARD and WRITE_ZEROES, of a disk.
+pub(crate) const F_ZEROES: u64 = 1 << 13 | 1 << 14;
 pub(crate) const INDIRECT_DESC: u64 = 1 << 28;
 
 pub(crate) const NEXT: u16 = 1;

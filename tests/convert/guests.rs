@@ -16,7 +16,7 @@ use vmm::operations::convert::GUEST;
 use crate::common::elf::Elf;
 use crate::common::process::{binary, copy_program};
 use crate::common::program::Program;
-use crate::common::virtio::{OK, OUT, OUTPUT, SECTOR};
+use crate::common::virtio::{F_ZEROES, OK, OUT, OUTPUT, SECTOR, VERSION_1};
 use crate::common::{Files, Finished, Loop, Vmm, needs_kvm, skip, test};
 
 const HOST_FAILED: i32 = 3;
@@ -115,7 +115,7 @@ impl Product {
 }
 
 fn start() -> Program {
-    Program::new().start_disk(OUTPUT)
+    Program::new().start_disk_with(OUTPUT, VERSION_1 | F_ZEROES)
 }
 
 /// Says how large the disk is and how long the output.

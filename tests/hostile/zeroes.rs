@@ -12,7 +12,9 @@ use guest_abi::ports::COM2;
 use guest_protocol::progress_message;
 
 use crate::common::program::Program;
-use crate::common::virtio::{IN, INPUT, IOERR, OK, OUT, OUTPUT, SECTOR, UNSUPP};
+use crate::common::virtio::{
+    F_ZEROES, IN, INPUT, IOERR, OK, OUT, OUTPUT, SECTOR, UNSUPP, VERSION_1,
+};
 use crate::common::{Files, needs_kvm, test};
 use crate::{INPUT_LEN, SECTORS, refused, seen};
 
@@ -27,7 +29,10 @@ const LIST: u64 = DMA_POOL + 0x8_0000;
 type Part = (u64, u32, u32);
 
 fn disks() -> Program {
-    Program::new().start_disk(INPUT).start_disk(OUTPUT)
+    let features = VERSION_1 | F_ZEROES;
+    Program::new()
+        .start_disk(INPUT)
+        .start_disk_with(OUTPUT, features)
 }
 
 /// Writes a list and sends it to the output as request `slot`.

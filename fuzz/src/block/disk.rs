@@ -19,6 +19,8 @@ use super::watched::Watched;
 pub const OUT: u32 = 1;
 /// What a status byte holds before the device answers.
 pub const UNANSWERED: u8 = 0xff;
+/// DISCARD and WRITE_ZEROES, which a driver chooses here where they are offered.
+const F_ZEROES: u64 = 1 << 13 | 1 << 14;
 /// What a fault says is shown on one line.
 const MAX_FAULT: usize = 300;
 /// What a disk writes to a buffer beside the data that its storage fills: its id to the start, a
@@ -104,7 +106,8 @@ impl Disk {
 
     /// The whole initialisation as a driver does it, with rings cleared.
     pub fn start(&mut self, features: u64, size: u16) {
-        self.registers.negotiate(features);
+        let zeroes = self.probe.device.device_features() & F_ZEROES;
+        self.registers.negotiate(features | zeroes);
         self.ring.clear(size);
         self.registers.set_queue(self.ring.layout, size);
         self.registers.start();

@@ -20,6 +20,8 @@ use super::framed;
 
 /// How many input sectors the copy has.
 const SECTORS: u64 = 50;
+/// The largest disk that is converted, in bytes.
+const LARGEST_DISK: u64 = 16 << 40;
 /// The most that may be said of an image: of references, snapshots, findings and problems.
 const MOST: [usize; 4] = [16, 256, 64, 64];
 /// Lines that an answer has beside those, one for each property of an image.
@@ -142,7 +144,7 @@ fn show(answer: &Answer, task: ImageTask) -> usize {
 /// A conversion.
 fn convert(wants_digest: bool, stream: &[u8], split: &[&[u8]]) -> Heard {
     let listen = |pieces: &[&[u8]]| {
-        let mut session = convert::Session::new(wants_digest);
+        let mut session = convert::Session::new(wants_digest, LARGEST_DISK);
         let mut shown = Shown::default();
         let receive = |piece: &&[u8]| session.receive(piece, |message| shown.add(message)).err();
         let end = pieces.iter().find_map(receive);

@@ -44,7 +44,10 @@ impl Storage for OutputFile {
             .map_or_else(|partial| partial.done, |()| stored);
         let end = offset.saturating_add(done);
         self.record(offset, end);
-        written.map_err(|partial| self.write_failed(end, partial.source))
+        written.map_err(|partial| {
+            self.torn.store(true, Ordering::SeqCst);
+            self.write_failed(end, partial.source)
+        })
     }
 
     fn write_zeroes(&self, offset: u64, length: u64, unmap: bool) -> io::Result<()> {

@@ -100,8 +100,10 @@ impl OutputFile {
         if offset >= end {
             return Ok(());
         }
-        // What a new file has never been given reads as zeros by itself.
-        let untouched = || !lock(&self.coverage).overlaps(offset, end);
+        // What a new file has never been given reads as zeros by itself. A write that failed may have
+        // stored more than it has told.
+        let untouched =
+            || !self.torn.load(Ordering::SeqCst) && !lock(&self.coverage).overlaps(offset, end);
         let zeroed = if unmap && self.staging.is_some() && untouched() {
             Ok(())
         } else {

@@ -183,6 +183,9 @@ fn a_copy_that_is_given_up_leaves_nothing_while_somebody_still_holds_it() {
         OutputFile::discard(&output);
         assert_eq!(setup.names(), [""; 0]);
         assert!(write(&output, 0, &[1; 512]).is_err());
+        let error = output.commit().unwrap_err();
+        assert!(matches!(error, FileError::Sealed { .. }), "{error}");
+        assert_eq!(setup.names(), [""; 0]);
     }
 }
 

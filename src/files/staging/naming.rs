@@ -23,27 +23,26 @@ impl Staging {
     ///
     /// # Errors
     ///
-    /// The system's reason. What had the name before still has it, and what else is left is named.
+    /// It has been given up, or the system's reason. What had the name before still has it, and what else
+    /// is left is named.
     pub(in crate::files) fn put_in_place(
         &self,
         file: BorrowedFd<'_>,
     ) -> Result<Vec<String>, FileError> {
         self.name(file, |_| true)
-            .map_err(|errno| self.failed(file, errno))
     }
 
     /// The same, unless another file has got the name than the one from before: then nothing is done.
     ///
     /// # Errors
     ///
-    /// There is such a thing, or the system's reason.
+    /// There is such a thing, it has been given up, or the system's reason.
     pub(in crate::files) fn put_in_free_place(
         &self,
         file: BorrowedFd<'_>,
     ) -> Result<Vec<String>, FileError> {
         let known = |taken| !matches!(taken, Taken::ByAnother { .. } | Taken::Doubtful);
         self.name(file, known)
-            .map_err(|errno| self.failed(file, errno))
     }
 
     /// What has the name, if something has it.
@@ -76,14 +75,22 @@ impl Staging {
         &self,
         file: BorrowedFd<'_>,
         replaceable: impl Fn(Taken) -> bool,
-    ) -> Result<Vec<String>, Errno> {
+    ) -> Result<Vec<String>, FileError> {
         if self.placed.load(Ordering::Acquire) {
             return Ok(Vec::new());
         }
-        let warning = match self.claim(file) {
-            Err(Errno::EXIST) => self.replace(file, replaceable)?,
-            claimed => claimed.map(|()| None)?,
+        if self.discarded.load(Ordering::Acquire) {
+            return Err(FileError::Sealed {
+                role: self.place.role,
+                path: self.place.path.clone(),
+                offset: 0,
+            });
+        }
+        let claimed = match self.claim(file) {
+            Err(Errno::EXIST) => self.replace(file, replaceable),
+            claimed => claimed.map(|()| None),
         };
+        let warning = claimed.map_err(|errno| self.failed(file, errno))?;
         self.placed.store(true, Ordering::Release);
         Ok(warning.into_iter().chain(self.warn_of_names()).collect())
     }

@@ -93,6 +93,20 @@ fn run(code: &[u8]) -> Option<(VcpuReport, Vec<u8>)> {
 }
 
 #[test]
+fn there_is_one_idle_port_and_one_that_cannot_be_added_is_none() {
+    let Some(machine) = machine(0) else {
+        return;
+    };
+    let mut machine = machine.unwrap();
+    machine.add_exit_port(0xf4).unwrap();
+    let taken = machine.add_idle_port(0xf4, []);
+    assert!(matches!(taken, Err(MachineError::Bus(_))), "{taken:?}");
+    machine.add_idle_port(0xf5, []).unwrap();
+    let second = machine.add_idle_port(0xf6, []);
+    assert!(matches!(second, Err(MachineError::IdlePort)), "{second:?}");
+}
+
+#[test]
 fn exits_are_counted_by_their_kind() {
     let [a, b, c, d] = u32::try_from(registers(MAX_SLOTS)).unwrap().to_le_bytes();
     let code = [

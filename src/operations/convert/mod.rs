@@ -46,7 +46,7 @@ struct Conversion {
     is_raw: bool,
     /// How many bytes the user allows the output.
     limit: u64,
-    /// How many bytes the user allows the disk of an image that is written.
+    /// How many bytes the user allows the disk.
     largest_disk: u64,
     reports: Reports,
     shows_total: bool,
@@ -137,7 +137,7 @@ fn start(config: &ConvertConfig, beginning: &Beginning) -> Result<(Conversion, O
         .confined(config.sandbox);
     let mut conversion = Conversion {
         data,
-        session: Session::new(config.digest.is_some()),
+        session: Session::new(config.digest.is_some(), config.largest_disk()),
         files: files.share(),
         disks,
         is_raw: config.output_format == DiskFormat::Raw,

@@ -1,8 +1,9 @@
 //! Follows what the guest of a conversion says, and keeps it within what it can have to say.
 //!
 //! The guest is not trusted: it says how large the disk is and how long the output, and the limit
-//! holds for that; the number of messages is bounded; progress only rises; nothing follows the
-//! completion. What it says of an image is a reason to refuse it, and never one to take it.
+//! holds for that; progress is reported only of a disk within the limit, and only rises, so that the
+//! number of messages is bounded by what the user allows; nothing follows the completion. What it says of
+//! an image is a reason to refuse it, and never one to take it.
 
 use guest_protocol::{ErrorMessage, FrameDecoder, GuestMessage, Level, NO_STATUS, Payload};
 
@@ -57,20 +58,24 @@ impl Complaint {
 pub struct Session {
     decoder: FrameDecoder,
     account: Account,
+    /// How large the disk may be, in bytes.
+    largest_disk: u64,
     disk: Option<u64>,
     length: Option<u64>,
     error: Option<Complaint>,
 }
 
 impl Session {
-    /// A conversation at whose end there is a digest if one is wanted.
+    /// A conversation about a disk of at most `largest_disk` bytes, at whose end there is a digest if one is
+    /// wanted.
     #[must_use]
-    pub fn new(wants_digest: bool) -> Self {
+    pub fn new(wants_digest: bool, largest_disk: u64) -> Self {
         let mut account = Account::new("a conversion", MAX_MESSAGES);
         account.want_digest(wants_digest);
         Self {
             decoder: FrameDecoder::new(),
             account,
+            largest_disk,
             disk: None,
             length: None,
             error: None,
@@ -136,6 +141,11 @@ impl Session {
             }
             Some(Payload::Progress(progress)) => {
                 let disk = self.disk.ok_or(ProtocolError::Shape)?;
+                // The size alone is no breach: a guest also tells the one that it refuses.
+                if disk > self.largest_disk {
+                    let most = self.largest_disk;
+                    return Err(ProtocolError::TooLarge { size: disk, most });
+                }
                 self.account.progress(progress, disk.div_ceil(SECTOR))?;
                 Level::Progress
             }
@@ -234,9 +244,15 @@ mod tests {
         session.receive(&buffer[..len], |_| {})
     }
 
+    const LARGEST: u64 = 1 << 20;
+
+    fn new_session() -> Session {
+        Session::new(false, LARGEST)
+    }
+
     /// After the disk's size and the output's length.
     fn with_sizes(disk: u64, length: u64) -> Session {
-        let mut session = Session::new(false);
+        let mut session = new_session();
         receive(&mut session, &capacity_message("input", 9, disk)).unwrap();
         receive(&mut session, &capacity_message("output", 0, length)).unwrap();
         session
@@ -258,11 +274,11 @@ mod tests {
             let complaint = session.verdict().unwrap_err();
             assert_eq!(complaint.kind, ComplaintKind::Failed);
         }
-        let mut session = Session::new(false);
+        let mut session = new_session();
         receive(&mut session, &complete_message("convert", 0, true)).unwrap();
         assert!(session.verdict().is_err());
         for device in ["input", "output"] {
-            let mut session = Session::new(false);
+            let mut session = new_session();
             receive(&mut session, &capacity_message(device, 0, 0)).unwrap();
             receive(&mut session, &complete_message("convert", 0, true)).unwrap();
             assert!(session.verdict().is_err(), "{device}");
@@ -297,9 +313,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn progress_is_only_that_of_a_disk_within_the_limit() {
+        for (size, allowed) in [(LARGEST, true), (LARGEST + 1, false), (u64::MAX, false)] {
+            let mut session = new_session();
+            receive(&mut session, &capacity_message("input", 9, size)).unwrap();
+            let report = progress_message("convert", 1, size.div_ceil(SECTOR), 0);
+            let too_large = ProtocolError::TooLarge {
+                size,
+                most: LARGEST,
+            };
+            let expected = if allowed { Ok(()) } else { Err(too_large) };
+            assert_eq!(receive(&mut session, &report), expected, "{size}");
+        }
+    }
+
     /// What a session makes of this error.
     fn complaint_of(error: ErrorMessage) -> Complaint {
-        let mut session = Session::new(false);
+        let mut session = new_session();
         let message = GuestMessage {
             level: Level::Error.into(),
             payload: Some(Payload::Error(error)),
@@ -380,17 +411,17 @@ mod tests {
 
     #[test]
     fn floods_strangers_and_what_follows_the_completion_end_the_session() {
-        let mut session = Session::new(false);
+        let mut session = new_session();
         let init = init_message("probe", "input", 0);
         let flood = (0..1000).find_map(|_| receive(&mut session, &init).err());
         assert_eq!(flood, Some(ProtocolError::Flood("a conversion")));
-        let mut session = Session::new(false);
+        let mut session = new_session();
         let done = complete_message("convert", 0, true);
         receive(&mut session, &done).unwrap();
         let again = receive(&mut session, &done);
         assert_eq!(again, Err(ProtocolError::AfterCompletion));
         let digest = complete_with_digest("convert", 0, &[1; 32], 0);
-        let error = receive(&mut Session::new(false), &digest);
+        let error = receive(&mut new_session(), &digest);
         assert_eq!(error, Err(ProtocolError::Digest(32)));
     }
 }

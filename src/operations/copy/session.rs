@@ -1,4 +1,5 @@
-//! Follows what the guest says on COM1, and keeps it within what a copy can have to say.
+//! Follows what the guest says on COM1 or the console, and keeps it within what a copy can have to
+//! say.
 //!
 //! The guest is not trusted: the number of messages is bounded by the number of sectors, progress
 //! only rises, nothing follows the completion, and in the end what the guest claims is one

@@ -9,6 +9,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::shown_bar::{FRAME, USUAL_WIDTH};
 use super::*;
+use crate::ready::event_fd;
 use crate::report::stream::CAPACITY;
 use crate::report::testing::{Pty, leak};
 
@@ -75,10 +76,8 @@ fn never() -> EventFd {
 }
 
 fn drain(console: &mut Console, patience: Duration, interrupt: &EventFd) -> Drained {
-    // SAFETY: the eventfd outlives the call.
-    let interrupt = unsafe { BorrowedFd::borrow_raw(interrupt.as_raw_fd()) };
     let give_up = Instant::now() + Duration::from_secs(60);
-    console.drain(give_up, patience, interrupt)
+    console.drain(give_up, patience, event_fd(interrupt))
 }
 
 /// What a terminal of `columns` columns shows in the end of all that was written to it: lines

@@ -116,7 +116,7 @@ impl BlockConfig {
 }
 
 /// Whether a driver that has chosen `features` takes what it has written for stable as soon as it has
-/// the answer (virtio 1.3, section 5.2.6.2): one that could have had FLUSH and left it out. There is no
+/// the answer (virtio 1.2, section 5.2.6.2): one that could have had FLUSH and left it out. There is no
 /// way for it to ask for more.
 pub(super) fn expects_stable_writes(features: u64) -> bool {
     features & (1 << VIRTIO_BLK_F_FLUSH) == 0

@@ -6,8 +6,8 @@ use std::ops::Range;
 
 use thiserror::Error;
 use virtio_bindings::virtio_blk::{
-    VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN,
-    VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES,
+    VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_WRITE_ZEROES, VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH,
+    VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES,
 };
 use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
@@ -100,7 +100,8 @@ pub(super) struct Geometry {
     capacity: u64,
     sector_size: u64,
     read_only: bool,
-    zeroes: bool,
+    discard: bool,
+    write_zeroes: bool,
 }
 
 impl Geometry {
@@ -109,7 +110,19 @@ impl Geometry {
             capacity: config.capacity,
             sector_size: u64::from(config.sector_size),
             read_only: config.read_only,
-            zeroes: config.takes_zeroes(),
+            discard: false,
+            write_zeroes: false,
+        }
+    }
+
+    /// The same for a driver that has chosen `features`: it may ask for nothing else (virtio 1.2, section
+    /// 2.2). A flush without FLUSH is carried out all the same, as it only makes more stable.
+    pub(super) fn negotiated(self, features: u64) -> Self {
+        let has = |bit: u32| features & (1 << bit) != 0;
+        Self {
+            discard: has(VIRTIO_BLK_F_DISCARD),
+            write_zeroes: has(VIRTIO_BLK_F_WRITE_ZEROES),
+            ..self
         }
     }
 
@@ -279,8 +292,10 @@ impl<'a> ChainParts<'a> {
                 extent.map(Operation::Write)
             }
             VIRTIO_BLK_T_IN | VIRTIO_BLK_T_OUT => None,
-            VIRTIO_BLK_T_WRITE_ZEROES if geometry.zeroes => self.zeroes(ZeroKind::WriteZeroes),
-            VIRTIO_BLK_T_DISCARD if geometry.zeroes => self.zeroes(ZeroKind::Discard),
+            VIRTIO_BLK_T_WRITE_ZEROES if geometry.write_zeroes => {
+                self.zeroes(ZeroKind::WriteZeroes)
+            }
+            VIRTIO_BLK_T_DISCARD if geometry.discard => self.zeroes(ZeroKind::Discard),
             VIRTIO_BLK_T_FLUSH => Some(Operation::Flush),
             VIRTIO_BLK_T_GET_ID if self.readable == 0 => Some(Operation::GetId),
             VIRTIO_BLK_T_GET_ID => None,

@@ -66,6 +66,21 @@ fn what_was_written_before_becomes_zero() {
 }
 
 #[test]
+fn what_a_failed_write_may_have_stored_becomes_zero() {
+    let (setup, output) = output(MIB, Naming::Unnamed);
+    // A write that fails need not tell of all that it has stored.
+    let stored = rustix::io::pwrite(&output.file, &[7; 8192], 4096).unwrap();
+    assert_eq!(stored, 8192);
+    output.length.store(u64::MAX, Ordering::SeqCst);
+    write(&output, 1 << 63, &[7; 512]).unwrap_err();
+    output.declare_length(MIB).unwrap();
+    output.write_zeroes(0, MIB, true).unwrap();
+    output.commit().unwrap();
+    let stored = fs::read(setup.path("copy")).unwrap();
+    assert!(stored.iter().all(|byte| *byte == 0));
+}
+
+#[test]
 fn a_discard_counts_as_nothing() {
     let (_setup, output) = output(MIB, Naming::Unnamed);
     Storage::discard(&output, 0, MIB).unwrap();

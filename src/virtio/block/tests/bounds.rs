@@ -9,7 +9,7 @@ const WRITE_ZEROES: u32 = 13;
 /// A driver with a long queue, in which one request is available many times.
 fn many(kind: u32, data: &[(u64, u32, u16)], count: usize) -> Rig {
     let mut rig = Rig::with_zeroes(512);
-    rig.driver.start(VERSION_1 | F_FLUSH, 2048);
+    rig.driver.start(VERSION_1 | F_FLUSH | F_ZEROES, 2048);
     rig.work();
     let (header, status) = rig.driver.header(0, kind, 0);
     let mut parts = vec![(header, 16, 0)];

@@ -38,6 +38,8 @@ const GET_ID: u32 = 8;
 
 /// The feature bit of FLUSH.
 const F_FLUSH: u64 = 1 << 9;
+/// DISCARD and WRITE_ZEROES.
+const F_ZEROES: u64 = 1 << 13 | 1 << 14;
 
 const OK: u8 = 0;
 const IOERR: u8 = 1;
@@ -156,7 +158,7 @@ impl Rig {
         };
         let memory = &self.driver.memory;
         let mut queue = registers.build(2048, false, memory).unwrap();
-        let geometry = Geometry::new(config);
+        let geometry = Geometry::new(config).negotiated(config.features());
         let (mut batch, mut used) = (Batch::default(), Vec::new());
         let (notifier, counts) = (Notifier::new(Arc::clone(&self.line)), Counts::default());
         loop {
@@ -202,9 +204,11 @@ impl Rig {
         rig
     }
 
-    /// Starts the disk for a driver that flushes, beside these features.
+    /// Starts the disk for a driver that flushes, and has parts made zero if it can, beside these
+    /// features.
     fn start(&mut self, features: u64) {
-        self.driver.start(features | F_FLUSH, 64);
+        let zeroes = self.block.device_features() & F_ZEROES;
+        self.driver.start(features | F_FLUSH | zeroes, 64);
         self.work();
     }
 

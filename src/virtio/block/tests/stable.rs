@@ -1,5 +1,5 @@
 //! A driver that could have had FLUSH and left it out takes what it has written for stable as soon as
-//! it has the answer (virtio 1.3, section 5.2.6.2), and so it is stable by then.
+//! it has the answer (virtio 1.2, section 5.2.6.2), and so it is stable by then.
 
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -43,7 +43,7 @@ impl Storage for Watcher {
 /// A running disk whose driver does not flush.
 fn rig() -> Rig {
     let mut rig = Rig::with_zeroes(512);
-    rig.driver.start(VERSION_1, 64);
+    rig.driver.start(VERSION_1 | F_ZEROES, 64);
     rig.work();
     rig
 }

@@ -126,6 +126,24 @@ fn parts_that_are_not_within_the_disk_get_ioerr_and_nothing_of_the_list_is_done(
 }
 
 #[test]
+fn a_driver_that_has_not_chosen_a_feature_does_not_get_its_requests() {
+    let (discard, write_zeroes) = (1 << 13, 1 << 14);
+    for chosen in [0, discard, write_zeroes, discard | write_zeroes] {
+        let mut rig = Rig::with_zeroes(512);
+        rig.driver.start(VERSION_1 | F_FLUSH | chosen, 64);
+        for (kind, feature) in [(DISCARD, discard), (WRITE_ZEROES, write_zeroes)] {
+            let expected = if chosen & feature == 0 { UNSUPP } else { OK };
+            assert_eq!(
+                rig.zero(kind, &[(0, 1, 0)]),
+                expected,
+                "{kind}: {chosen:#x}"
+            );
+        }
+        assert_eq!(rig.calls().len(), chosen.count_ones() as usize);
+    }
+}
+
+#[test]
 fn parts_that_are_not_whole_blocks_get_ioerr() {
     let mut rig = Rig::with_zeroes(4096);
     rig.start(VERSION_1);
