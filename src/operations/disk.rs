@@ -8,8 +8,8 @@ use crate::files::padded_length;
 use crate::machine::Machine;
 use crate::runtime::RunError;
 use crate::storage::Storage;
-use crate::virtio::block::{Block, BlockConfig, ID_BYTES};
 use crate::virtio::VirtioDevice;
+use crate::virtio::block::{Block, BlockConfig, ID_BYTES};
 
 /// What the disk that is read is called: its device tells this to a guest that asks who it is
 /// (GET_ID), and its thread has this name.

@@ -86,10 +86,8 @@ fn no_room(run: &Conversion, needed: u64) -> Option<RunError> {
 /// The error of a conversion that failed at `subject`, if that is known.
 fn failed(run: &Conversion, subject: Option<String>, text: &str) -> RunError {
     let subject = subject.map_or_else(String::new, |subject| format!(" at {subject}"));
-    RunError::Guest(match run.disks.driver_fault() {
-        Some(cause) => format!("the conversion failed{subject}: {text}; {cause}"),
-        None => format!("the conversion failed{subject}: {text}"),
-    })
+    let text = format!("the conversion failed{subject}: {text}");
+    ending::guest_failed(text, run.disks.driver_fault())
 }
 
 /// Shows what is left to show, and returns the exit status.

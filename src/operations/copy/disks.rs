@@ -7,11 +7,10 @@ use crate::config::{Config, SectorSize};
 use crate::files::{InputFile, OutputFile};
 use crate::machine::{Machine, Poller, Slot, WithPoller};
 use crate::operations::disk::{DiskShape, INPUT, OUTPUT, driver_fault};
-use crate::reason::reason;
 use crate::runtime::{RunError, Subscriber, Worker};
 use crate::sandbox::Calls;
 use crate::sandbox::calls::{read_file, write_file};
-use crate::virtio::block::{Block, BlockCounters};
+use crate::virtio::block::{Block, BlockCounters, BlockIoError};
 
 /// Both disks.
 pub(super) struct Disks {
@@ -85,12 +84,9 @@ impl Disks {
         self.output.counters().bytes_read
     }
 
-    /// The first error of the host on either disk that was not made good, as the file layer tells
-    /// it.
-    pub(super) fn host_error(&self) -> Option<Box<dyn std::error::Error + Send + Sync>> {
-        let error = self.input.io_error().or_else(|| self.output.io_error())?;
-        // The file layer names the file, the operation and the offset.
-        Some(reason(&error.source).into())
+    /// The first error of the host on either disk that was not made good.
+    pub(super) fn host_error(&self) -> Option<Arc<BlockIoError>> {
+        self.input.io_error().or_else(|| self.output.io_error())
     }
 
     /// What the guest's driver did wrong on either disk.

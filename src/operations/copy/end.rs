@@ -17,12 +17,8 @@ pub(super) fn judge(
     disks: &Disks,
     driver_fault: impl Fn() -> Option<String>,
 ) -> Result<(), RunError> {
-    let failed = |text: String| {
-        RunError::Guest(match driver_fault() {
-            Some(cause) => format!("the copy failed: {text}; {cause}"),
-            None => format!("the copy failed: {text}"),
-        })
-    };
+    let failed =
+        |text: String| ending::guest_failed(format!("the copy failed: {text}"), driver_fault());
     let exited = |status| match status {
         0 => session.verdict().map_err(&failed),
         _ => Err(failed(match session.complaint() {
