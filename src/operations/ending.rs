@@ -37,6 +37,16 @@ pub(super) fn judge<T>(
     }
 }
 
+impl From<FileError> for RunError {
+    fn from(error: FileError) -> Self {
+        match error {
+            // All writes have gone well, but the guest has not made all of them.
+            FileError::Incomplete { .. } => Self::Guest(error.to_string()),
+            error => Self::Storage(Box::new(error)),
+        }
+    }
+}
+
 /// The error of a run that failed by its guest, as `text` says. A `driver_fault` may be why.
 pub(super) fn guest_failed(text: String, driver_fault: Option<String>) -> RunError {
     RunError::Guest(match driver_fault {

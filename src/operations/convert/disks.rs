@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::files::Files;
 use crate::files::{InputFile, OutputFile};
 use crate::machine::{Machine, Slot};
 use crate::operations::disk::{DiskShape, INPUT, OUTPUT, driver_fault};
+use crate::operations::written::Files;
 use crate::runtime::{RunError, Worker};
 use crate::sandbox::calls;
 use crate::virtio::block::{Block, BlockCounters, BlockIoError};

@@ -98,12 +98,10 @@ pub(super) fn finish(
     elapsed: Duration,
 ) -> u8 {
     let written = Written {
-        output: &run.files.output,
-        stats_file: run.files.stats.as_deref(),
+        files: &run.files,
         stats_format: config.stats.then_some(config.format),
         counters: &run.disks.counters(),
         verb: "converted",
-        filled: run.files.inputs.iter().map(|input| input.filled()).sum(),
         sector_size: SECTOR_SIZE,
         digest: run.session.digest(),
         digest_seconds: None,

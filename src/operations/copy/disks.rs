@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::Files;
 use crate::config::{Config, SectorSize};
 use crate::files::{InputFile, OutputFile};
 use crate::machine::{Machine, Poller, Slot, WithPoller};
 use crate::operations::disk::{DiskShape, INPUT, OUTPUT, driver_fault};
+use crate::operations::written::Files;
 use crate::runtime::{RunError, Subscriber, Worker};
 use crate::sandbox::Calls;
 use crate::sandbox::calls::{read_file, write_file};
@@ -27,7 +27,7 @@ impl Disks {
     pub(super) fn new(config: &Config, files: &Files, machine: &Machine) -> Result<Self, RunError> {
         let shape = |name, sector_size: SectorSize, read_only| DiskShape {
             name,
-            length: files.input.len(),
+            length: files.input().len(),
             sector_size: sector_size.bytes(),
             read_only,
             zeroes: true,
@@ -35,7 +35,7 @@ impl Disks {
         let input = shape(INPUT, config.input_sector_size, true);
         let output = shape(OUTPUT, config.output_sector_size, false);
         Ok(Self {
-            input: input.disk(&files.input, machine)?,
+            input: input.disk(files.input(), machine)?,
             output: output.disk(&files.output, machine)?,
         })
     }

@@ -38,12 +38,10 @@ pub(super) fn finish(
     digest_seconds: Option<f64>,
 ) -> u8 {
     let written = Written {
-        output: &copy.files.output,
-        stats_file: copy.files.stats.as_deref(),
+        files: &copy.files,
         stats_format: config.stats.then_some(config.format),
         counters: &copy.disks.counters(),
         verb: "copied",
-        filled: copy.files.input.filled(),
         sector_size: config.input_sector_size.bytes(),
         digest: copy.session.digest().filter(|_| copy.shows_digest),
         digest_seconds,
