@@ -47,6 +47,7 @@ mod limits;
 pub mod machine;
 pub mod operations;
 pub mod quote;
+mod ready;
 pub mod reason;
 mod repeat;
 pub mod report;

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fcntl_setfl};
 use rustix::io::Errno;
 
@@ -14,6 +14,7 @@ use super::device;
 use super::error::{FileError, Role};
 use super::identity::{Identity, Known};
 use super::system::{fstat, open, openat, pread};
+use crate::ready::is_ready;
 
 const READ: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NOCTTY);
 
@@ -118,7 +119,7 @@ fn length(role: Role, path: &Path, fd: &OwnedFd, stat: &Stat) -> Result<u64, Fil
     let mut byte = [0_u8; 1];
     if length == 0 {
         // A log of the kernel's is a regular file that a read waits for.
-        let waits = !is_ready(fd);
+        let waits = is_ready(fd, PollFlags::IN) == Ok(false);
         if waits || pread(fd, &mut byte, 0).map_err(|errno| failed(0, errno))? > 0 {
             let path = path.into();
             return Err(FileError::NoLength { role, path });
@@ -133,16 +134,6 @@ fn length(role: Role, path: &Path, fd: &OwnedFd, stat: &Stat) -> Result<u64, Fil
         }
     }
     Ok(length)
-}
-
-/// Whether a read would return at once.
-fn is_ready(fd: &OwnedFd) -> bool {
-    let now = Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    let mut fds = [PollFd::new(fd, PollFlags::IN)];
-    !matches!(poll(&mut fds, Some(&now)), Ok(0))
 }
 
 /// A guest's image, open for reading.

@@ -8,11 +8,13 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use rustix::fs::{FileType, Mode, OFlags, Stat, fcntl_getfl, fstat, open};
 use rustix::io::{Errno, write};
 use rustix::net::{SendFlags, send};
 use rustix::termios::isatty;
+
+use crate::ready::is_ready;
 
 /// When this many bytes wait, callers should stop producing.
 pub(super) const FULL: usize = 64 * 1024;
@@ -273,9 +275,7 @@ fn is_character_device(fd: BorrowedFd<'_>) -> bool {
 }
 
 fn is_writable(fd: BorrowedFd<'_>) -> bool {
-    let mut entries = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
-    let at_once = Timespec::default();
-    poll(&mut entries, Some(&at_once)).is_ok_and(|ready| ready > 0)
+    is_ready(fd, PollFlags::OUT).unwrap_or(false)
 }
 
 #[cfg(test)]

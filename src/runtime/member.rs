@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::crew::eventfd;
-use super::{RunError, panics, ready};
+use super::{RunError, panics};
 use crate::machine::{Ender, Nudger};
+use crate::ready;
 
 /// How long a thread that is to end is waited for. One that hangs in the kernel, as in a read from
 /// a network that does not answer, is left behind; when that call returns, the thread ends.

@@ -19,7 +19,6 @@ mod panics;
 mod processors;
 mod pulse;
 mod raw_terminal;
-mod ready;
 mod room;
 mod serial_input;
 mod signals;

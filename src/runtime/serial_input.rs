@@ -15,9 +15,9 @@ use vmm_sys_util::epoll::EventSet;
 
 use super::crew::loop_failed;
 use super::raw_terminal::{RawTerminal, Taken};
-use super::ready::is_readable;
 use super::{RunError, SerialPort};
 use crate::devices::Uart;
+use crate::ready::is_readable;
 use crate::reason::reason;
 use crate::sandbox::{Calls, calls};
 

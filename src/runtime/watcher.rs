@@ -24,9 +24,9 @@ use vmm_sys_util::eventfd::EventFd;
 pub use patience::Stage;
 
 use super::crew::{eventfd, install};
-use super::ready;
 use super::signals::{is_first_process, let_through, unblock_ending, with_ending_blocked};
 use super::{Deadline, RunError, Signals};
+use crate::ready;
 use crate::sandbox::{self, Calls, Filter, calls};
 use crate::stack_line::{StackLine, write_if_room};
 use last_line::{LastLine, StuckIn};

@@ -10,9 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 #[cfg(not(miri))]
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING};
 use vmm_sys_util::eventfd::EventFd;
+
+#[cfg(not(miri))]
+use crate::ready::is_ready;
 
 /// Nothing has been raised, and nobody sleeps.
 const QUIET: u32 = 0;
@@ -210,9 +213,7 @@ pub(super) fn is_readable(event: &EventFd) -> bool {
 pub(super) fn is_readable(event: &EventFd) -> bool {
     // SAFETY: the descriptor is open for as long as `event` is borrowed.
     let fd = unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) };
-    let mut entries = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
-    let at_once = Timespec::default();
-    poll(&mut entries, Some(&at_once)) != Ok(0)
+    is_ready(fd, PollFlags::IN).unwrap_or(true)
 }
 
 #[cfg(test)]

@@ -6,14 +6,23 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-/// Whether something can be read from `fd` now.
-pub(super) fn is_readable(fd: impl AsFd) -> bool {
-    let mut entries = [readable(&fd)];
-    poll(&mut entries, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+/// Whether a read of `fd` would return at once, or a write, as `flags` say.
+///
+/// # Errors
+///
+/// The system does not say.
+pub(crate) fn is_ready(fd: impl AsFd, flags: PollFlags) -> Result<bool, Errno> {
+    let ready = poll(&mut [PollFd::new(&fd, flags)], Some(&Timespec::default()))?;
+    Ok(ready > 0)
+}
+
+/// Whether something can be read from `fd` now, as far as the system says so.
+pub(crate) fn is_readable(fd: impl AsFd) -> bool {
+    is_ready(fd, PollFlags::IN).unwrap_or(false)
 }
 
 /// An entry for what becomes readable.
-pub(super) fn readable<'fd>(fd: &'fd impl AsFd) -> PollFd<'fd> {
+pub(crate) fn readable<'fd>(fd: &'fd impl AsFd) -> PollFd<'fd> {
     PollFd::new(fd, PollFlags::IN)
 }
 
@@ -23,7 +32,7 @@ pub(super) fn readable<'fd>(fd: &'fd impl AsFd) -> PollFd<'fd> {
 /// # Errors
 ///
 /// The system's reason.
-pub(super) fn wait(entries: &mut [PollFd<'_>], until: Option<Instant>) -> Result<bool, Errno> {
+pub(crate) fn wait(entries: &mut [PollFd<'_>], until: Option<Instant>) -> Result<bool, Errno> {
     let left = until.map(|until| until.saturating_duration_since(Instant::now()));
     // A time that is too long to be told is as good as none.
     let limit = left.and_then(|left| Timespec::try_from(left).ok());
