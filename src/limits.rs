@@ -1,6 +1,7 @@
 //! What the user can do where the host has run out of something, behind the system's words: the
 //! limit's name, as far as the error number and the process's own limits tell it (getrlimit(2)).
 
+use std::io;
 use std::sync::OnceLock;
 
 /// A number of getrlimit(2), whose type the C libraries do not agree about.
@@ -33,6 +34,11 @@ fn limited() -> &'static Limited {
 pub(crate) fn hint(errno: i32) -> &'static str {
     let limited = limited();
     hint_with(errno, limited.address_space, limited.data)
+}
+
+/// What to do about an error of the system's that tells of a limit; empty for any other.
+pub(crate) fn hint_of(error: &io::Error) -> &'static str {
+    error.raw_os_error().map_or("", hint)
 }
 
 fn hint_with(errno: i32, address_space_is_limited: bool, data_is_limited: bool) -> &'static str {

@@ -12,7 +12,7 @@ use vm_memory::{
     GuestRegionMmap,
 };
 
-use crate::limits;
+use crate::limits::hint_of;
 use crate::reason::reason;
 
 /// How much of the stack, from its top down, the host commits at once: as much as the guest that
@@ -38,10 +38,7 @@ pub enum MemoryError {
 
 fn why_not_mapped(error: &FromRangesError) -> String {
     match error {
-        FromRangesError::MmapRegion(MmapRegionError::Mmap(error)) => {
-            let hint = error.raw_os_error().map_or("", limits::hint);
-            reason(error) + hint
-        }
+        FromRangesError::MmapRegion(MmapRegionError::Mmap(error)) => reason(error) + hint_of(error),
         other => reason(other),
     }
 }

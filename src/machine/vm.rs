@@ -18,7 +18,7 @@ use super::teardown::Teardown;
 use super::vcpu::Vcpu;
 use super::{Ender, ExitPort, GuestRam, LoadError, LoadedImage, MemoryError};
 use super::{loader, page_tables, processor, registers, repeat, segments};
-use crate::limits;
+use crate::limits::hint_of;
 use crate::reason::reason;
 use crate::repeat::interrupted;
 use crate::virtio::{MmioTransport, NotificationLine, VirtioDevice};
@@ -60,7 +60,7 @@ pub enum MachineError {
     #[error("cannot add another virtio device: the machine was made for {0}")]
     Slots(usize),
     /// The host has no eventfd for the line.
-    #[error("cannot make the machine's notification line: {}{}", reason(.0), hint(.0))]
+    #[error("cannot make the machine's notification line: {}{}", reason(.0), hint_of(.0))]
     Line(io::Error),
     /// The guest cannot be loaded.
     #[error("the guest cannot be loaded: {0}")]
@@ -68,10 +68,6 @@ pub enum MachineError {
     /// The processor's tables cannot be written.
     #[error("cannot set up the guest's memory: {0}")]
     Tables(#[from] vm_memory::GuestMemoryError),
-}
-
-fn hint(error: &io::Error) -> &'static str {
-    error.raw_os_error().map_or("", limits::hint)
 }
 
 /// Asks KVM for `what`, again if a signal interrupts the call.

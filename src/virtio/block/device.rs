@@ -13,7 +13,7 @@ use super::execute::Execution;
 use super::failures::Failures;
 use super::request::Geometry;
 use super::{BlockConfig, BlockConfigError, BlockCounters, BlockIoError, BlockStats};
-use crate::limits;
+use crate::limits::hint_of;
 use crate::reason::reason;
 use crate::storage::Storage;
 use crate::virtio::{NotificationLine, QueueFault, QueueWorker, Service, Turn};
@@ -25,12 +25,8 @@ pub enum NewBlockError {
     #[error(transparent)]
     Config(#[from] BlockConfigError),
     /// The host has no eventfd for its queue.
-    #[error("cannot create an eventfd for the disk's queue: {}{}", reason(.0), hint(.0))]
+    #[error("cannot create an eventfd for the disk's queue: {}{}", reason(.0), hint_of(.0))]
     EventFd(#[source] io::Error),
-}
-
-fn hint(error: &io::Error) -> &'static str {
-    error.raw_os_error().map_or("", limits::hint)
 }
 
 /// A block device over a storage `B`, with one queue.
