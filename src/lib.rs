@@ -44,6 +44,7 @@ pub mod config;
 pub mod devices;
 pub mod files;
 mod limits;
+mod lock;
 pub mod machine;
 pub mod operations;
 pub mod quote;

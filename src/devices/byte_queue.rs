@@ -7,9 +7,11 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use crate::lock::lock;
 
 /// What happens to bytes for which there is no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +71,7 @@ impl ByteQueue {
     /// Appends as many of `bytes` as there is room for, without waiting, and returns how many. All
     /// of them count as taken once the queue is closed.
     pub fn offer(&self, bytes: &[u8]) -> usize {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         if state.closed {
             return bytes.len();
         }
@@ -82,7 +84,7 @@ impl ByteQueue {
 
     /// Appends `bytes`, as [`Overflow`] says if they do not fit.
     pub fn push(&self, mut bytes: &[u8]) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         while !bytes.is_empty() && !state.closed {
             let room = self.capacity - state.bytes.len();
             let (now, later) = bytes.split_at(room.min(bytes.len()));
@@ -105,7 +107,7 @@ impl ByteQueue {
     /// Takes as many bytes as there are and as `out` has room for; returns how many. When it takes
     /// the last one, [`event`](Self::event) stops being readable.
     pub fn take(&self, out: &mut [u8]) -> usize {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         let len = out.len().min(state.bytes.len());
         let (first, second) = state.bytes.as_slices();
         let (out, _) = out.split_at_mut(len);
@@ -127,12 +129,12 @@ impl ByteQueue {
     /// Whether there is nothing to take.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.lock().bytes.is_empty()
+        lock(&self.state).bytes.is_empty()
     }
 
     /// From now on nobody waits any more: what does not fit is dropped.
     pub fn close(&self) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         state.closed = true;
         if state.refused {
             self.tell(&mut state);
@@ -160,10 +162,6 @@ impl ByteQueue {
             // The only failure is a counter that is full, and then it is readable anyway.
             let _ = event.write(1);
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use guest_abi::ports::{UART_DATA, UART_FIFO};
 use vm_device::DevicePio;
@@ -18,6 +18,7 @@ use vm_superio::{Serial, Trigger};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::ByteQueue;
+use crate::lock::lock;
 
 /// The longest string that KVM hands over at once: a page.
 const STRING: usize = 4096;
@@ -82,20 +83,20 @@ impl Uart {
 
     /// Queues `bytes` for the guest to receive, however many, and fills the FIFO.
     pub fn queue_input(&self, bytes: &[u8]) {
-        self.lock().pending.extend(bytes);
+        lock(&self.state).pending.extend(bytes);
         self.refill();
     }
 
     /// How many bytes wait for the guest to receive, beside those in the FIFO.
     #[must_use]
     pub fn pending_input(&self) -> usize {
-        self.lock().pending.len()
+        lock(&self.state).pending.len()
     }
 
     /// Refills the FIFO if it is empty. For the main loop, when [`Uart::empty_event`] fires.
     pub fn refill(&self) {
         let _ = self.empty.read();
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         if state.serial.fifo_capacity() == UART_FIFO {
             let State { serial, pending } = &mut *state;
             let burst: Vec<u8> = pending.drain(..pending.len().min(UART_FIFO)).collect();
@@ -109,10 +110,6 @@ impl Uart {
     pub fn empty_event(&self) -> &EventFd {
         &self.empty
     }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// A string instruction arrives as one slice that is longer than a register: all its bytes are for
@@ -120,13 +117,13 @@ impl Uart {
 impl DevicePio for Uart {
     fn pio_read(&self, _base: PioAddress, offset: PioAddressOffset, data: &mut [u8]) {
         let offset = u8::try_from(offset).unwrap_or(u8::MAX);
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         data.fill_with(|| state.serial.read(offset));
     }
 
     fn pio_write(&self, _base: PioAddress, offset: PioAddressOffset, data: &[u8]) {
         let register = u8::try_from(offset).unwrap_or(u8::MAX);
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         for &byte in data {
             // It cannot fail: the UART writes to a buffer in memory, and its interrupt does nothing.
             let _ = state.serial.write(register, byte);
@@ -138,7 +135,7 @@ impl DevicePio for Uart {
             self.transmitted.push(&bytes);
             // The buffer is given back, so that its memory is used again.
             bytes.clear();
-            *self.lock().serial.writer_mut() = bytes;
+            *lock(&self.state).serial.writer_mut() = bytes;
         }
     }
 }
@@ -211,7 +208,7 @@ mod tests {
         uart.queue_input(&[1; 70]);
         read(&uart, UART_DATA);
         uart.refill();
-        let state = uart.lock();
+        let state = lock(&uart.state);
         assert_eq!(state.serial.fifo_capacity(), 1);
     }
 

@@ -15,8 +15,8 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::OFlags;
 
@@ -30,6 +30,7 @@ use super::input::InputFile;
 use super::staging::{Naming, Placing, Staging};
 use super::sync::{Synced, sync_all};
 use super::target::{Target, find};
+use crate::lock::lock;
 use crate::reason::reason;
 
 mod disk;
@@ -333,11 +334,6 @@ impl AsFd for OutputFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
-}
-
-/// No state is left half changed by a panic, so that a poisoned lock is as good as another.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

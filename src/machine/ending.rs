@@ -2,11 +2,12 @@
 //! the first end counts.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rustix::io::Errno;
 
 use super::Fault;
+use crate::lock::lock;
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +44,7 @@ pub struct Ender(Arc<Shared>);
 impl Ender {
     /// Ends the run like this, unless it has ended already.
     pub fn end(&self, end: VcpuEnd) {
-        let mut first = self.0.end.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut first = lock(&self.0.end);
         first.get_or_insert(end);
         self.0.ended.store(true, Ordering::SeqCst);
     }
@@ -64,7 +65,7 @@ impl Ender {
         if !self.has_ended() {
             return None;
         }
-        let first = self.0.end.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = lock(&self.0.end);
         first.clone()
     }
 }

@@ -2,9 +2,10 @@
 //! use. docs/waiting.md has the whole of it.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
+use crate::lock::lock;
 use crate::virtio::{DeviceFault, VirtioDevice};
 
 /// A guest that has been away for so long is not about to come back.
@@ -28,20 +29,24 @@ impl Devices {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).len()
+        self.read().len()
     }
 
     pub(super) fn any(&self, test: impl FnMut(&Arc<dyn VirtioDevice>) -> bool) -> bool {
-        let devices = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let devices = self.read();
         devices.iter().any(test)
     }
 
     /// What drivers did wrong with them, with the slots of the devices.
     pub(super) fn faults(&self) -> Vec<(usize, Arc<DeviceFault>)> {
-        let devices = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let devices = self.read();
         let faults = devices.iter().enumerate();
         let faults = faults.filter_map(|(slot, device)| Some((slot, device.fault()?)));
         faults.collect()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Vec<Arc<dyn VirtioDevice>>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -82,7 +87,7 @@ impl Helped {
     /// Notes that the guest waits. One that computes for most of the time is not helped: its disks can
     /// work meanwhile, and who helps is the one processor that it has.
     pub(super) fn arrive(&self) {
-        let mut last = self.last();
+        let mut last = lock(&self.last);
         let now = Instant::now();
         let away = now - last.ended;
         let has_worked = away >= WORK && away > last.ended - last.began;
@@ -131,26 +136,21 @@ impl Helped {
 
     /// Notes that the guest has just been served.
     pub(super) fn leave(&self) {
-        self.last().ended = Instant::now();
+        lock(&self.last).ended = Instant::now();
     }
 
     /// Does what has become available while nobody looked, and ends helping if the guest has been
     /// away for long.
     pub(super) fn look_after_guest(&self) {
-        let ended = self.last().ended;
+        let ended = lock(&self.last).ended;
         if self.serve() && ended.elapsed() >= ABSENCE {
             self.helps.store(false, Ordering::SeqCst);
             self.leave_to_kicks();
         }
     }
 
-    fn last(&self) -> MutexGuard<'_, Visit> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn each(&self, act: impl FnMut(&Arc<dyn VirtioDevice>)) {
-        let devices = self.devices.0.read();
-        let devices = devices.unwrap_or_else(PoisonError::into_inner);
+        let devices = self.devices.read();
         let helped = self.slots.iter().filter_map(|&slot| devices.get(slot));
         helped.for_each(act);
     }

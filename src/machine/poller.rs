@@ -12,7 +12,7 @@ use std::hint::spin_loop;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,7 @@ use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::helped::Helped;
+use crate::lock::lock;
 
 /// Polling ends when there has been nothing for so long: a guest that has begun to look at its rings
 /// leaves them for some exits again and again before it does so most of the time.
@@ -87,7 +88,8 @@ impl Poller {
 
     /// Has polling begin, unless it was in vain not long ago.
     pub(super) fn call(&self) {
-        if self.is_called.load(Ordering::SeqCst) || self.lock().not_before > Instant::now() {
+        if self.is_called.load(Ordering::SeqCst) || lock(&self.session).not_before > Instant::now()
+        {
             return;
         }
         self.is_called.store(true, Ordering::SeqCst);
@@ -125,7 +127,7 @@ impl Poller {
                 break false;
             }
         };
-        let mut session = self.lock();
+        let mut session = lock(&self.session);
         session.served += served;
         if !is_over {
             let _ = self.call.write(1);
@@ -142,10 +144,6 @@ impl Poller {
         self.helped.leave();
         self.is_active.store(false, Ordering::SeqCst);
         self.is_called.store(false, Ordering::SeqCst);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Session> {
-        self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -222,13 +220,13 @@ mod tests {
     fn polling_that_was_worth_it_may_begin_again_as_soon_as_before() {
         let (poller, mut disk) = scene();
         for (served_before, pause) in [(WORTH - 1, PAUSES.0), (WORTH - 2, PAUSES.0 * 2)] {
-            poller.lock().served = served_before;
+            lock(&poller.session).served = served_before;
             disk.request();
             let began = Instant::now();
             poller.poll();
             assert!(disk.driver.pop_used().is_some());
             assert!(began.elapsed() >= PATIENCE, "it waits for the next one");
-            assert_eq!(poller.lock().pause, pause);
+            assert_eq!(lock(&poller.session).pause, pause);
         }
     }
 
@@ -243,7 +241,11 @@ mod tests {
         }));
         poller.call();
         assert_eq!(events.run_with_timeout(1000).unwrap(), 1);
-        assert_eq!(poller.lock().pause, PAUSES.0 * 2, "it has polled in vain");
+        assert_eq!(
+            lock(&poller.session).pause,
+            PAUSES.0 * 2,
+            "it has polled in vain"
+        );
         disk.request();
         device.look_again(0);
         assert_eq!(events.run_with_timeout(1000).unwrap(), 1);
@@ -254,11 +256,11 @@ mod tests {
     fn polling_in_vain_is_tried_less_and_less_often() {
         let (poller, _disk) = scene();
         for expected in [2, 4, 8, 16] {
-            poller.lock().not_before = Instant::now();
+            lock(&poller.session).not_before = Instant::now();
             poller.call();
             assert!(poller.call.read().is_ok(), "it was called");
             poller.poll();
-            assert_eq!(poller.lock().pause, Duration::from_millis(expected));
+            assert_eq!(lock(&poller.session).pause, Duration::from_millis(expected));
             assert!(!poller.is_active());
             poller.call();
             assert!(

@@ -7,7 +7,7 @@
 use std::fmt::Write;
 use std::io;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use indicatif::style::ProgressTracker;
@@ -15,6 +15,8 @@ use indicatif::{
     BinaryBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
     TermLike,
 };
+
+use crate::lock::lock;
 
 /// The longest line that is drawn, in columns.
 const MAX_COLUMNS: u16 = 300;
@@ -81,7 +83,7 @@ impl Bar {
         self.page.columns.store(columns, Ordering::Relaxed);
         self.bar.update(|state| state.set_pos(done));
         line.clear();
-        let text = self.page.text();
+        let text = lock(&self.page.text);
         line.extend(text.trim_end().chars().take(columns.into()));
     }
 }
@@ -151,12 +153,6 @@ struct Page {
     columns: AtomicU16,
 }
 
-impl Page {
-    fn text(&self) -> std::sync::MutexGuard<'_, String> {
-        self.text.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 #[derive(Debug)]
 struct Shared(Arc<Page>);
 
@@ -167,7 +163,7 @@ impl TermLike for Shared {
     }
 
     fn move_cursor_up(&self, _: usize) -> io::Result<()> {
-        self.0.text().clear();
+        lock(&self.0.text).clear();
         Ok(())
     }
 
@@ -188,7 +184,7 @@ impl TermLike for Shared {
     }
 
     fn write_str(&self, text: &str) -> io::Result<()> {
-        self.0.text().push_str(text);
+        lock(&self.0.text).push_str(text);
         Ok(())
     }
 

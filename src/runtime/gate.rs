@@ -4,9 +4,10 @@
 //! before the gate opens. If a thread cannot be confined, or something else fails, the gate never
 //! opens and all threads are sent home.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use super::RunError;
+use crate::lock::lock;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -32,12 +33,8 @@ struct Shared {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn set(&self, state: State) {
-        let mut inner = self.lock();
+        let mut inner = lock(&self.inner);
         if inner.state == State::Closed {
             inner.state = state;
         }
@@ -45,7 +42,7 @@ impl Shared {
     }
 
     fn arrive(&self, result: Result<(), RunError>) {
-        let mut inner = self.lock();
+        let mut inner = lock(&self.inner);
         inner.arrived += 1;
         if let Err(error) = result {
             inner.failure.get_or_insert(error);
@@ -94,7 +91,7 @@ impl Gate {
     ///
     /// Why one of them cannot go on.
     pub(super) fn wait_for(&self, threads: usize) -> Result<(), RunError> {
-        let inner = self.0.lock();
+        let inner = lock(&self.0.inner);
         let mut inner = self
             .0
             .arrival
@@ -129,7 +126,9 @@ impl Entrance {
         let inner = self
             .shared
             .decision
-            .wait_while(self.shared.lock(), |inner| inner.state == State::Closed)
+            .wait_while(lock(&self.shared.inner), |inner| {
+                inner.state == State::Closed
+            })
             .unwrap_or_else(PoisonError::into_inner);
         inner.state == State::Open
     }

@@ -15,7 +15,7 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, Builder};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,7 @@ pub use patience::Stage;
 use super::crew::{eventfd, install};
 use super::signals::{is_first_process, let_through, unblock_ending, with_ending_blocked};
 use super::{Deadline, RunError, Signals};
+use crate::lock::lock;
 use crate::ready;
 use crate::sandbox::{self, Calls, Filter, calls};
 use crate::stack_line::{StackLine, write_if_room};
@@ -157,10 +158,7 @@ impl Watch {
         let Some(shared) = &self.0 else {
             return Ok(());
         };
-        let mut confined = shared
-            .confined
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut confined = lock(&shared.confined);
         confined.take().map_or(Ok(()), |confined| {
             let died = |_| RunError::Died("the watcher has died".to_owned());
             confined.recv().map_err(died).and_then(|ready| ready)

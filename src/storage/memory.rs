@@ -2,11 +2,12 @@
 //! contract of [`Storage`] to the letter and does no more.
 
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use vm_memory::VolatileSlice;
 
 use super::Storage;
+use crate::lock::lock;
 
 /// Storage that ends with the process.
 #[derive(Debug)]
@@ -26,11 +27,7 @@ impl MemoryStorage {
     /// A copy of what the disk holds.
     #[must_use]
     pub fn contents(&self) -> Vec<u8> {
-        self.lock().clone()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.bytes).clone()
     }
 
     /// Calls `copy` with each buffer and the part of the disk that belongs to it.
@@ -40,7 +37,7 @@ impl MemoryStorage {
         buffers: &[VolatileSlice<'_>],
         copy: impl Fn(&VolatileSlice<'_>, &mut [u8]),
     ) -> io::Result<()> {
-        let mut bytes = self.lock();
+        let mut bytes = lock(&self.bytes);
         let mut rest = usize::try_from(offset)
             .ok()
             .and_then(|offset| bytes.get_mut(offset..))
@@ -68,7 +65,7 @@ impl Storage for MemoryStorage {
     }
 
     fn write_zeroes(&self, offset: u64, length: u64, _unmap: bool) -> io::Result<()> {
-        let mut bytes = self.lock();
+        let mut bytes = lock(&self.bytes);
         let offset = usize::try_from(offset).map_err(io::Error::other)?;
         let length = usize::try_from(length).map_err(io::Error::other)?;
         let part = bytes

@@ -2,7 +2,7 @@
 //! initialisation sequence of section 3.1 as a state machine. Accesses that the specification
 //! does not define read as zero and change nothing.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use virtio_bindings::virtio_config::{
     VIRTIO_CONFIG_S_ACKNOWLEDGE as ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER as DRIVER,
@@ -18,6 +18,7 @@ use vm_device::bus::{MmioAddress, MmioAddressOffset};
 use vm_memory::GuestMemoryMmap;
 
 use super::{ActivateError, QueueConfig, VirtioDevice};
+use crate::lock::lock;
 
 /// "virt", little-endian.
 const MAGIC: u32 = 0x7472_6976;
@@ -106,12 +107,8 @@ impl MmioTransport {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, DriverState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn read_register(&self, register: u32) -> u32 {
-        let state = self.state();
+        let state = lock(&self.state);
         match register {
             reg::VIRTIO_MMIO_MAGIC_VALUE => MAGIC,
             reg::VIRTIO_MMIO_VERSION => VERSION,
@@ -141,7 +138,7 @@ impl MmioTransport {
     }
 
     fn write_register(&self, register: u32, value: u32) {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         match register {
             reg::VIRTIO_MMIO_DEVICE_FEATURES_SEL => state.device_features_sel = value,
             reg::VIRTIO_MMIO_DRIVER_FEATURES => state.write_driver_features(value),

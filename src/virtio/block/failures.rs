@@ -4,9 +4,10 @@
 //! harm; what stays here is what was never read or written.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::disk::{BlockIoError, IoOperation};
+use crate::lock::lock;
 
 /// Most separate pieces of a disk that can wait to be made good. With more of them, the errors
 /// stay: this bounds what a guest can make the device remember.
@@ -65,14 +66,14 @@ pub(super) struct Failures {
 impl Failures {
     /// The first error of those that have not been made good.
     pub(super) fn first(&self) -> Option<Arc<BlockIoError>> {
-        let state = self.lock();
+        let state = lock(&self.state);
         let remembered = state.pieces.first().map(|piece| &piece.error);
         remembered.or(state.overflow.as_ref()).cloned()
     }
 
     /// Adds an error of the host.
     pub(super) fn add(&self, error: BlockIoError) {
-        self.lock().remember(Piece {
+        lock(&self.state).remember(Piece {
             start: error.offset,
             // A flush covers nothing, and nothing makes it good.
             end: error.offset + error.len.max(1),
@@ -87,7 +88,7 @@ impl Failures {
             return;
         }
         let (start, end) = (offset, offset + len.max(1));
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         let pieces = std::mem::take(&mut state.pieces);
         for piece in pieces {
             let before = (piece.start, start.min(piece.end));
@@ -108,10 +109,6 @@ impl Failures {
         if state.pieces.is_empty() && state.overflow.is_none() {
             self.any.store(false, Ordering::SeqCst);
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -185,7 +182,7 @@ mod tests {
         for sector in (1..4 * MAX_PIECES as u64).step_by(2) {
             failures.make_good(IoOperation::Write, sector * 512, 512);
         }
-        assert!(failures.lock().pieces.len() <= MAX_PIECES);
+        assert!(lock(&failures.state).pieces.len() <= MAX_PIECES);
         failures.make_good(IoOperation::Write, 0, 1 << 20);
         assert!(failures.first().is_some());
     }

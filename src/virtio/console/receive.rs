@@ -2,12 +2,13 @@
 //! lie there for ever.
 
 use std::collections::VecDeque;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use vm_memory::{Bytes, GuestMemoryMmap};
 
 use super::BufferError;
+use crate::lock::lock;
 use crate::virtio::{Chain, QueueFault, Turn};
 
 /// What the driver has still to receive.
@@ -19,7 +20,7 @@ pub(super) struct Input {
 
 impl Input {
     pub(super) fn push(&self, bytes: &[u8]) {
-        self.lock().extend(bytes);
+        lock(&self.bytes).extend(bytes);
     }
 
     /// Says whether more bytes may come.
@@ -34,7 +35,7 @@ impl Input {
     /// Fills buffers for as long as there is something to fill them with.
     pub(super) fn serve(&self, turn: &mut Turn<'_>) -> Result<(), QueueFault> {
         let memory = turn.memory();
-        let mut bytes = self.lock();
+        let mut bytes = lock(&self.bytes);
         while !bytes.is_empty() {
             let Some(mut chain) = turn.next_chain()? else {
                 return Ok(());
@@ -45,10 +46,6 @@ impl Input {
         }
         turn.leave_rest();
         Ok(())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, VecDeque<u8>> {
-        self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

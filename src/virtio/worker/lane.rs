@@ -5,7 +5,7 @@
 //! state is behind one lock, so that there is no moment at which neither of them looks.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Mutex, MutexGuard, TryLockError};
 
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_INDIRECT_DESC;
 use virtio_queue::{Queue, QueueT};
@@ -14,6 +14,7 @@ use vm_memory::GuestMemoryMmap;
 use super::fault::FirstFault;
 use super::habit::Habit;
 use super::{QueueFault, Service, Turn};
+use crate::lock::lock;
 use crate::virtio::{DescriptorTable, Notifier, QueueError, UsedElement};
 
 /// A round ends after so many bytes, so that the device's thread comes back to its event loop,
@@ -119,7 +120,7 @@ impl<R: Default + Send> Lane<R> {
     }
 
     pub(super) fn start(&self, queue: Queue, features: u64) {
-        let mut work = self.lock();
+        let mut work = lock(&self.work);
         let size = usize::from(queue.size());
         work.active = Some(Active { queue, features });
         work.habit = Habit::default();
@@ -131,7 +132,7 @@ impl<R: Default + Send> Lane<R> {
 
     /// Returns when nothing of the queue is in flight any more.
     pub(super) fn stop<S: Service<Room = R>>(&self, context: &LaneContext<'_, S>) {
-        let mut work = self.lock();
+        let mut work = lock(&self.work);
         work.active = None;
         work.used.clear();
         context.service.stopped(context.index);
@@ -152,7 +153,7 @@ impl<R: Default + Send> Lane<R> {
         self.busy.fetch_add(1, Ordering::SeqCst);
         take_kick();
         self.counts.kicks.fetch_add(1, Ordering::Relaxed);
-        if self.round(&mut self.lock(), context, Thread::OfDevice) == Round::More {
+        if self.round(&mut lock(&self.work), context, Thread::OfDevice) == Round::More {
             look_again();
         }
         self.busy.fetch_sub(1, Ordering::SeqCst);
@@ -193,7 +194,7 @@ impl<R: Default + Send> Lane<R> {
 
     /// Leaves the queue to the device's thread. Returns whether a helper had it until now.
     pub(super) fn leave(&self) -> bool {
-        let _work = self.lock();
+        let _work = lock(&self.work);
         self.has_helper.swap(false, Ordering::SeqCst)
     }
 
@@ -296,11 +297,7 @@ impl<R: Default + Send> Lane<R> {
     /// Does `act` while nobody else can work on the queue.
     #[cfg(test)]
     pub(super) fn while_locked(&self, act: impl FnOnce()) {
-        let _work = self.lock();
+        let _work = lock(&self.work);
         act();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Work<R>> {
-        self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
