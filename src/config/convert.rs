@@ -68,8 +68,7 @@ impl ConvertConfig {
     /// any size if the user allows that.
     #[must_use]
     pub fn largest_disk(&self) -> u64 {
-        let is_allowed = |reason: &ImageReason| reason.name() == "virtual-size-too-large";
-        match self.allowed.iter().any(is_allowed) {
+        match self.allowed.contains(&ImageReason::VIRTUAL_SIZE) {
             true => u64::MAX,
             false => self.max_output_size,
         }
