@@ -2,9 +2,9 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
+use super::values::words;
 use super::{Digest, ImageFormat, ImageReason, OutputFormat, ProgressPercent};
 
 /// A conversion.
@@ -85,19 +85,4 @@ pub enum DiskFormat {
     Qcow2,
 }
 
-impl DiskFormat {
-    /// Its names on the command line.
-    pub const NAMES: &[&str] = &["raw", "qcow2"];
-}
-
-impl FromStr for DiskFormat {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "raw" => Ok(Self::Raw),
-            "qcow2" => Ok(Self::Qcow2),
-            _ => Err("give raw or qcow2".to_owned()),
-        }
-    }
-}
+words!(DiskFormat: "raw" Raw, "qcow2" Qcow2);
