@@ -38,7 +38,7 @@ impl DiskShape {
         &self,
         storage: &Arc<S>,
         machine: &Machine,
-    ) -> Result<Arc<Block<Arc<S>>>, RunError> {
+    ) -> Result<Arc<Block<S>>, RunError> {
         let config = BlockConfig {
             capacity: padded_length(self.length, self.sector_size),
             sector_size: self.sector_size,

@@ -18,8 +18,8 @@ const BACKING: &str = "backing";
 
 /// The disks of a conversion.
 pub(super) struct Disks {
-    inputs: Vec<Arc<Block<Arc<InputFile>>>>,
-    output: Arc<Block<Arc<OutputFile>>>,
+    inputs: Vec<Arc<Block<InputFile>>>,
+    output: Arc<Block<OutputFile>>,
 }
 
 impl Disks {

@@ -14,8 +14,8 @@ use crate::virtio::block::{Block, BlockCounters, BlockIoError};
 
 /// Both disks.
 pub(super) struct Disks {
-    input: Arc<Block<Arc<InputFile>>>,
-    output: Arc<Block<Arc<OutputFile>>>,
+    input: Arc<Block<InputFile>>,
+    output: Arc<Block<OutputFile>>,
 }
 
 impl Disks {

@@ -1,7 +1,6 @@
 //! The end of a look into an image: whose fault it is that there is no answer, and the status.
 
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Look, Session};
@@ -17,7 +16,7 @@ use crate::virtio::block::Block;
 pub(super) fn judge(
     end: GuestEnd<'_>,
     session: &Session,
-    disk: &Block<Arc<InputFile>>,
+    disk: &Block<InputFile>,
 ) -> Result<(), RunError> {
     let failed = |text: String| {
         let text = format!("the look into the image failed: {text}");

@@ -41,7 +41,7 @@ const SECTOR_SIZE: u32 = 512;
 struct Look<'a> {
     config: &'a ImageConfig,
     image: Arc<InputFile>,
-    disk: Arc<Block<Arc<InputFile>>>,
+    disk: Arc<Block<InputFile>>,
     session: Session,
 }
 

@@ -179,11 +179,11 @@ impl Rig {
     }
 
     fn of(config: &BlockConfig) -> Self {
-        let backend = Recorder {
+        let backend = Arc::new(Recorder {
             storage: MemoryStorage::new(CONTENTS.clone()),
             calls: Mutex::default(),
             bad: Mutex::new(0..0),
-        };
+        });
         let memory = memory();
         let line = Arc::new(NotificationLine::new().unwrap());
         let block = Block::new(config, backend, memory.clone(), Arc::clone(&line)).unwrap();
