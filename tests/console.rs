@@ -165,8 +165,19 @@ fn a_driver_that_breaks_the_queue_stops_the_console_and_is_named() {
     finished.assert_failed(GUEST_FAILED, &format!("exit status {SEEN}"));
     finished.assert_failed(
         GUEST_FAILED,
-        "the guest's driver broke the console's queue: cannot answer the request at descriptor 0: \
+        "the guest's driver broke a queue of the console: cannot answer the request at descriptor 0: \
          a buffer is not within guest memory",
+    );
+}
+
+#[test]
+fn a_console_that_never_started_is_told_as_such() {
+    needs_kvm!();
+    let program = Program::new().init_device(CONSOLE, 0).driver_ok(CONSOLE);
+    let finished = run(program.exit(1), &["--transport", "console"]);
+    finished.assert_failed(
+        GUEST_FAILED,
+        "; the console did not start: its driver set DRIVER_OK without",
     );
 }
 

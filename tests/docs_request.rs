@@ -120,7 +120,7 @@ fn shown(moment: &str) -> Vec<(u64, Vec<u8>)> {
     lines
 }
 
-fn block(storage: Arc<Watched>, read_only: bool, machine: &Machine) -> Arc<Block<Arc<Watched>>> {
+fn block(storage: Arc<Watched>, read_only: bool, machine: &Machine) -> Arc<Block<Watched>> {
     let config = BlockConfig {
         capacity: 2 * SECTOR as u64,
         sector_size: 512,

@@ -36,7 +36,7 @@ fn a_process_that_drops_many_machines_keeps_none_of_them() {
             id: [0; 20],
             zeroes: false,
         };
-        let disk = MemoryStorage::new(vec![0; 4096]);
+        let disk = Arc::new(MemoryStorage::new(vec![0; 4096]));
         let memory = machine.memory().clone();
         let block = Block::new(&config, disk, memory, machine.line()).unwrap();
         machine.add_virtio(Arc::new(block)).unwrap();

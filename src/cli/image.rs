@@ -58,7 +58,7 @@ const GROUPS: [(&str, &[More]); 4] = [
     (
         "Output",
         &[
-            words("format", &["text", "json"]).or("text"),
+            words("format", OutputFormat::NAMES).or("text"),
             plain("debug"),
         ],
     ),

@@ -172,7 +172,7 @@ const GROUPS: [(&str, &[More]); 7] = [
             plain("queue-depth").or("as many as fit"),
             plain("direct"),
             plain("fsync"),
-            words("sparse", &["auto", "always", "never"]).or("auto"),
+            words("sparse", Sparse::NAMES).or("auto"),
             plain("max-output-size").or("the input's size"),
             plain("force"),
         ],
@@ -183,8 +183,8 @@ const GROUPS: [(&str, &[More]); 7] = [
         "Guest",
         &[
             file_of("guest"),
-            words("protocol", &["protobuf", "text"]).or("protobuf"),
-            words("transport", &["serial", "console", "auto"]).or("auto"),
+            words("protocol", Protocol::NAMES).or("protobuf"),
+            words("transport", Transport::NAMES).or("auto"),
             plain("serial-input"),
         ],
     ),
@@ -196,14 +196,14 @@ const GROUPS: [(&str, &[More]); 7] = [
 ];
 
 /// The digest that is computed on the way.
-pub(super) const DIGEST: More = words("digest", &["sha256"]);
+pub(super) const DIGEST: More = words("digest", Digest::NAMES);
 
 /// What an operation that writes a disk says on the way, with the progress that it reports if it is
 /// not told otherwise.
 pub(super) const fn output(progress: &'static str) -> [More; 7] {
     [
         plain("progress-percent").or(progress),
-        words("format", &["text", "json"]).or("text"),
+        words("format", OutputFormat::NAMES).or("text"),
         plain("verbose"),
         plain("quiet"),
         plain("debug"),

@@ -2,9 +2,9 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
+use super::values::words;
 use super::{Digest, ImageFormat, ImageReason, OutputFormat, ProgressPercent};
 
 /// A conversion.
@@ -68,8 +68,8 @@ impl ConvertConfig {
     /// any size, if the user allows that.
     #[must_use]
     pub fn largest_disk(&self) -> u64 {
-        let is_allowed = |reason: &ImageReason| reason.name() == "virtual-size-too-large";
-        match self.output_format != DiskFormat::Raw && self.allowed.iter().any(is_allowed) {
+        let is_allowed = self.allowed.contains(&ImageReason::VIRTUAL_SIZE);
+        match self.output_format != DiskFormat::Raw && is_allowed {
             true => u64::MAX,
             false => self.max_output_size,
         }
@@ -86,19 +86,4 @@ pub enum DiskFormat {
     Qcow2,
 }
 
-impl DiskFormat {
-    /// Its names on the command line.
-    pub const NAMES: &[&str] = &["raw", "qcow2"];
-}
-
-impl FromStr for DiskFormat {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "raw" => Ok(Self::Raw),
-            "qcow2" => Ok(Self::Qcow2),
-            _ => Err("give raw or qcow2".to_owned()),
-        }
-    }
-}
+words!(DiskFormat: "raw" Raw, "qcow2" Qcow2);

@@ -107,17 +107,24 @@ impl fmt::Display for ImageFormat {
 pub struct ImageReason(&'static str);
 
 impl ImageReason {
+    /// The image names a backing file.
+    pub const BACKING_FILE: Self = Self("backing-file");
+    /// No known format fits.
+    pub const UNKNOWN_FORMAT: Self = Self("unknown-format");
+    /// The disk in the image is larger than the limit.
+    pub const VIRTUAL_SIZE: Self = Self("virtual-size-too-large");
+
     /// Those that a user may override.
     pub const OVERRIDABLE: &[&'static str] = &[
-        "backing-file",
+        Self::BACKING_FILE.0,
         "backing-format",
         "backing-options",
         "several-formats",
         "other-format",
-        "unknown-format",
+        Self::UNKNOWN_FORMAT.0,
         "marked-corrupt",
         "marked-dirty",
-        "virtual-size-too-large",
+        Self::VIRTUAL_SIZE.0,
         "no-footer",
     ];
 

@@ -10,6 +10,38 @@ use guest_abi::limits::{MAX_QUEUE_DEPTH, MAX_SECTOR_SIZE, MIN_SECTOR_SIZE, is_se
 use super::size;
 use crate::report::OutputFormat;
 
+/// Reads one of several words as a value of `$type`. The error has them in the order of the list.
+macro_rules! words {
+    ($type:ident: $($name:literal $variant:ident),*) => {
+        impl $type {
+            /// The words for its values, in the order in which a user is told of them.
+            pub const NAMES: &[&'static str] = &[$($name),*];
+        }
+
+        impl std::str::FromStr for $type {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, String> {
+                match text {
+                    $($name => Ok(Self::$variant),)*
+                    _ => Err($crate::config::values::give_one_of(Self::NAMES)),
+                }
+            }
+        }
+    };
+}
+pub(super) use words;
+
+/// What would have been right, for an error.
+pub(super) fn give_one_of(names: &[&str]) -> String {
+    match names {
+        [others @ .., last] if !others.is_empty() => {
+            format!("give {} or {last}", others.join(", "))
+        }
+        _ => format!("give {}", names.concat()),
+    }
+}
+
 /// The sector size of a disk in bytes: a power of two from 512 to 65536.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SectorSize(u32);
@@ -91,17 +123,7 @@ pub enum Protocol {
     Text,
 }
 
-impl FromStr for Protocol {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "protobuf" => Ok(Self::Protobuf),
-            "text" => Ok(Self::Text),
-            _ => Err("give protobuf or text".to_owned()),
-        }
-    }
-}
+words!(Protocol: "protobuf" Protobuf, "text" Text);
 
 /// Which device carries the guest's reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -115,18 +137,7 @@ pub enum Transport {
     Console,
 }
 
-impl FromStr for Transport {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "serial" => Ok(Self::Serial),
-            "console" => Ok(Self::Console),
-            _ => Err("give serial, console or auto".to_owned()),
-        }
-    }
-}
+words!(Transport: "serial" Serial, "console" Console, "auto" Auto);
 
 /// Which zeros of the input become holes of the output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -140,18 +151,7 @@ pub enum Sparse {
     Never,
 }
 
-impl FromStr for Sparse {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "always" => Ok(Self::Always),
-            "never" => Ok(Self::Never),
-            _ => Err("give auto, always or never".to_owned()),
-        }
-    }
-}
+words!(Sparse: "auto" Auto, "always" Always, "never" Never);
 
 /// What is computed of the input's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,28 +160,9 @@ pub enum Digest {
     Sha256,
 }
 
-impl FromStr for Digest {
-    type Err = String;
+words!(Digest: "sha256" Sha256);
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "sha256" => Ok(Self::Sha256),
-            _ => Err("give sha256".to_owned()),
-        }
-    }
-}
-
-impl FromStr for OutputFormat {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err("give text or json".to_owned()),
-        }
-    }
-}
+words!(OutputFormat: "text" Text, "json" Json);
 
 /// Reads a number of requests, at least 1.
 pub(crate) fn parse_depth(text: &str) -> Result<u32, String> {

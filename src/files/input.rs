@@ -54,26 +54,16 @@ impl InputFile {
     /// The file is missing, unreadable, or neither a regular file nor a block device; or the system
     /// makes up its length.
     pub fn open(path: &Path, direct: bool) -> Result<Self, FileError> {
-        Self::open_for(path, direct, Cancel::new())
+        Self::open_as(Role::Input, path, direct, Cancel::new())
     }
 
-    /// As [`open`](Self::open), for a run that may be cancelled: then a read that is interrupted
-    /// ends with an error of kind [`Interrupted`](io::ErrorKind::Interrupted).
+    /// As [`open`](Self::open), for a file that has what this one lacks. Both are given up together.
     ///
     /// # Errors
     ///
     /// As for `open`.
-    pub fn open_for(path: &Path, direct: bool, cancel: Cancel) -> Result<Self, FileError> {
-        Self::open_as(Role::Input, path, direct, cancel)
-    }
-
-    /// As [`open_for`](Self::open_for), for a file that has what the input lacks.
-    ///
-    /// # Errors
-    ///
-    /// As for `open`.
-    pub fn open_backing(path: &Path, direct: bool, cancel: Cancel) -> Result<Self, FileError> {
-        Self::open_as(Role::Backing, path, direct, cancel)
+    pub fn open_backing(&self, path: &Path, direct: bool) -> Result<Self, FileError> {
+        Self::open_as(Role::Backing, path, direct, self.cancel().clone())
     }
 
     fn open_as(role: Role, path: &Path, direct: bool, cancel: Cancel) -> Result<Self, FileError> {
@@ -216,6 +206,13 @@ impl InputFile {
         find_holes(file, self.length, bounds)
     }
 
+    /// The run that the reads belong to. Once it is cancelled, a read that is interrupted ends with an
+    /// error of kind [`Interrupted`](io::ErrorKind::Interrupted).
+    #[must_use]
+    pub fn cancel(&self) -> &Cancel {
+        self.file.cancel()
+    }
+
     /// Gives all data that was written to the file its place, so that no hole is told of there.
     fn write_back(&self) -> io::Result<Synced> {
         sync_all(&self.file, self.cancel())
@@ -273,11 +270,6 @@ impl InputFile {
             identity: Some(Identity::of(&self.stat)),
             entry: None,
         }
-    }
-
-    /// The run that the reads belong to.
-    pub(super) fn cancel(&self) -> &Cancel {
-        self.file.cancel()
     }
 
     fn read_failed(&self, offset: u64, partial: Partial) -> io::Error {

@@ -17,11 +17,10 @@ use kvm_bindings::{kvm_regs, kvm_sregs};
 use kvm_ioctls::VcpuFd;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
+use super::registers::CR0_PAGING;
 use crate::repeat::interrupted;
 pub(super) use float::FloatState;
 
-/// Paging is on for as long as the guest runs; a processor without it has been reset.
-const CR0_PAGING: u64 = 1 << 31;
 /// The longest instruction of the architecture.
 const MAX_INSTRUCTION: usize = 15;
 
@@ -56,6 +55,7 @@ impl Fault {
         ) else {
             return Self::Unknown;
         };
+        // Paging is on for as long as the guest runs; a processor without it has been reset.
         if sregs.cr0 & CR0_PAGING == 0 {
             return Self::Unknown;
         }

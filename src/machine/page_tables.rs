@@ -13,13 +13,13 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
 use super::memory::{GuestRam, to_usize};
 
-const PRESENT: u64 = 1;
-const WRITABLE: u64 = 1 << 1;
-const USER: u64 = 1 << 2;
+pub(super) const PRESENT: u64 = 1;
+pub(super) const WRITABLE: u64 = 1 << 1;
+pub(super) const USER: u64 = 1 << 2;
 const CACHE_DISABLE: u64 = 1 << 4;
 const ACCESSED: u64 = 1 << 5;
 const DIRTY: u64 = 1 << 6;
-const NO_EXECUTE: u64 = 1 << 63;
+pub(super) const NO_EXECUTE: u64 = 1 << 63;
 
 const PDPT: u64 = PAGE_TABLES + PAGE_SIZE;
 const PAGE_DIRECTORY: u64 = PDPT + PAGE_SIZE;

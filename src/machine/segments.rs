@@ -27,7 +27,7 @@ const TYPE_BUSY_TSS: u8 = 11;
 
 /// Size of a 64-bit TSS without its bitmap, and where the offset of the bitmap stands in it.
 const TSS_SIZE: usize = 104;
-const TSS_BITMAP_OFFSET: usize = 102;
+pub(super) const TSS_BITMAP_OFFSET: usize = 102;
 /// A bit for each port, and the byte of ones that must follow the last of them.
 const BITMAP_SIZE: usize = 0x1_0000 / 8 + 1;
 

@@ -87,7 +87,7 @@ impl SlowDriver {
             id: [0; ID_BYTES],
             zeroes: false,
         };
-        let storage = MemoryStorage::new(vec![0; 4096]);
+        let storage = Arc::new(MemoryStorage::new(vec![0; 4096]));
         let block = Block::new(&config, storage, memory.clone(), line.clone()).unwrap();
         let block = Arc::new(block);
         let mut driver = Driver::new(block.clone(), memory);

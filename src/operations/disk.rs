@@ -8,8 +8,8 @@ use crate::files::padded_length;
 use crate::machine::Machine;
 use crate::runtime::RunError;
 use crate::storage::Storage;
+use crate::virtio::VirtioDevice;
 use crate::virtio::block::{Block, BlockConfig, ID_BYTES};
-use crate::virtio::{DeviceFault, VirtioDevice};
 
 /// What the disk that is read is called: its device tells this to a guest that asks who it is
 /// (GET_ID), and its thread has this name.
@@ -38,7 +38,7 @@ impl DiskShape {
         &self,
         storage: &Arc<S>,
         machine: &Machine,
-    ) -> Result<Arc<Block<Arc<S>>>, RunError> {
+    ) -> Result<Arc<Block<S>>, RunError> {
         let config = BlockConfig {
             capacity: padded_length(self.length, self.sector_size),
             sector_size: self.sector_size,
@@ -59,12 +59,7 @@ impl DiskShape {
 
 /// What the guest's driver did wrong with a disk, if it did.
 pub(super) fn driver_fault(name: &str, disk: &dyn VirtioDevice) -> Option<String> {
-    Some(match &*disk.fault()? {
-        DeviceFault::NotStarted(why) => format!("the {name} disk did not start: {why}"),
-        DeviceFault::Queue(fault) => {
-            format!("the guest's driver broke the {name} disk's queue: {fault}")
-        }
-    })
+    Some(disk.fault()?.of(&format!("the {name} disk")))
 }
 
 fn padded_id(name: &str) -> [u8; ID_BYTES] {

@@ -2,28 +2,31 @@
 //! has come of it.
 
 use std::borrow::Borrow;
-use std::error::Error;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::files::{FileError, OwnStreams};
+use crate::reason::reason;
 use crate::report::{Console, Exits, OutputFormat, RunEnd, RunResult, result_object};
 use crate::runtime::{
     GuestEnd, LastObject, RunError, Stage, Watch, abandon_stderr, abandon_stdout, say_goodbye,
 };
+use crate::virtio::block::BlockIoError;
 
 /// Whether the result of a guest that ended like this is good. `exited` judges one that ended with a
 /// status, and `failed` says what it means that the guest did anything else.
 pub(super) fn judge<T>(
     end: GuestEnd<'_>,
-    host_error: Option<Box<dyn Error + Send + Sync>>,
+    host_error: Option<Arc<BlockIoError>>,
     exited: impl FnOnce(u8) -> Result<T, RunError>,
     failed: &impl Fn(String) -> RunError,
 ) -> Result<T, RunError> {
     // What the host could not do explains all that came after it. An error that the guest has made
     // good, by asking again, is none any more.
     if let Some(error) = host_error {
-        return Err(RunError::Storage(error));
+        // The file layer names the file, the operation and the offset.
+        return Err(RunError::Storage(reason(&error.source).into()));
     }
     match end {
         GuestEnd::Exited(status) => exited(status),
@@ -32,6 +35,24 @@ pub(super) fn judge<T>(
         )),
         GuestEnd::Fault(_) | GuestEnd::Unexpected(_) => Err(failed(end.to_string())),
     }
+}
+
+impl From<FileError> for RunError {
+    fn from(error: FileError) -> Self {
+        match error {
+            // All writes have gone well, but the guest has not made all of them.
+            FileError::Incomplete { .. } => Self::Guest(error.to_string()),
+            error => Self::Storage(Box::new(error)),
+        }
+    }
+}
+
+/// The error of a run that failed by its guest, as `text` says. A `driver_fault` may be why.
+pub(super) fn guest_failed(text: String, driver_fault: Option<String>) -> RunError {
+    RunError::Guest(match driver_fault {
+        Some(cause) => format!("{text}; {cause}"),
+        None => text,
+    })
 }
 
 /// To be called before anything is said of `error`. If it is that a standard stream goes to a file of

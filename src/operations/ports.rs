@@ -16,7 +16,7 @@ pub(super) struct SerialPorts {
 impl SerialPorts {
     /// The ports, with `configuration`, a frame, waiting to be received.
     pub(super) fn new(configuration: &[u8]) -> Result<Self, RunError> {
-        let failed = |error| RunError::host("make an eventfd")(error);
+        let failed = RunError::host("make an eventfd");
         let ports = Self {
             com1: SerialPort::for_reports().map_err(failed)?,
             com2: SerialPort::for_debug().map_err(failed)?,

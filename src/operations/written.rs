@@ -1,19 +1,22 @@
-//! What operations that write an output have in common: how it is made beside the statistics, where
-//! files get their names in the end, and what is told at the end of a run.
+//! What operations that write an output have in common: their files, from what is read to the output's
+//! name, and what is told at the end of a run.
 
 use std::iter;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
+
+use guest_protocol::DataList;
 
 use super::ending;
 use super::stats::Stats;
 use crate::config::OutputFormat;
 use crate::files::{
-    FileError, InputFile, Known, NewFile, OutputFile, OutputOptions, Role, check_distinct,
+    FileError, ImageFile, InputFile, NewFile, OutputFile, OutputOptions, Role, check_distinct,
 };
 use crate::report::{Console, RunResult};
-use crate::runtime::{Outcome, RunError, say_goodbye};
+use crate::runtime::{Outcome, Pulse, RunError, say_goodbye};
 use crate::sandbox::{Calls, calls};
 use crate::virtio::block::BlockCounters;
 
@@ -26,60 +29,108 @@ pub(super) fn paths<'a>(
     iter::once((Role::Output, output)).chain(stats)
 }
 
-/// Prepares the output at `path` for what `input` has, and the file at `stats`. Nothing that is there
-/// already is touched, and neither may be a file of `reads`.
-pub(super) fn create(
-    path: &Path,
-    stats: Option<&Path>,
-    input: &InputFile,
-    reads: &[Known<'_>],
-    options: OutputOptions,
-) -> Result<(OutputFile, Option<NewFile>), FileError> {
-    let output = OutputFile::create(path, input, options)?;
-    let stats = stats
-        .map(|path| NewFile::create(Role::Statistics, path))
-        .transpose()?;
-    let mut writes = vec![output.known()];
-    writes.extend(stats.as_ref().map(NewFile::known));
-    check_distinct(reads, &writes)?;
-    drop(writes);
-    Ok((output, stats))
+/// The files of a run. A clone has the same ones, for another owner.
+#[derive(Clone)]
+pub(super) struct Files {
+    /// What is read: the input, and whatever lies behind it in the order in which it was given.
+    pub(super) inputs: Vec<Arc<InputFile>>,
+    pub(super) output: Arc<OutputFile>,
+    /// Where statistics are saved, if they are.
+    pub(super) stats: Option<Arc<NewFile>>,
 }
 
-/// The folders in which files get their names in the end, and the calls that this takes.
-pub(super) fn placing<'a>(
-    output: &'a OutputFile,
-    stats: Option<&'a NewFile>,
-) -> Vec<(BorrowedFd<'a>, Calls)> {
-    let placed = [output.placing(), stats.and_then(NewFile::placing)];
-    placed
-        .into_iter()
-        .flatten()
-        .map(|placing| {
-            let (folder, file) = (placing.folder.as_raw_fd(), placing.file.as_raw_fd());
-            let replaced = placing.replaced.map(|file| file.as_raw_fd());
-            let looking = replaced.map_or_else(Calls::new, calls::see_attributes);
-            (
-                placing.folder,
-                calls::place_file(folder, file).and(&looking),
-            )
+impl Files {
+    /// Prepares the output at `path` for what the input has, and the file at `stats`. Nothing that is
+    /// there already is touched, and neither may be a file of `inputs`, or the `guest`.
+    pub(super) fn create(
+        inputs: Vec<Arc<InputFile>>,
+        guest: Option<&ImageFile>,
+        path: &Path,
+        stats: Option<&Path>,
+        options: OutputOptions,
+    ) -> Result<Self, FileError> {
+        let output = OutputFile::create(path, &inputs[0], options)?;
+        let stats = stats
+            .map(|path| NewFile::create(Role::Statistics, path))
+            .transpose()?;
+        let reads = inputs.iter().map(|input| input.known());
+        let reads: Vec<_> = reads.chain(guest.map(ImageFile::known)).collect();
+        let mut writes = vec![output.known()];
+        writes.extend(stats.as_ref().map(NewFile::known));
+        check_distinct(&reads, &writes)?;
+        drop((reads, writes));
+        Ok(Self {
+            inputs,
+            output: Arc::new(output),
+            stats: stats.map(Arc::new),
         })
-        .collect()
+    }
+
+    /// What the user named as the input.
+    pub(super) fn input(&self) -> &Arc<InputFile> {
+        &self.inputs[0]
+    }
+
+    /// What the user should know before the run begins.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let inputs = self.inputs.iter().flat_map(|input| input.notes());
+        let stats = self.stats.iter().flat_map(|stats| stats.notes());
+        inputs.chain(self.output.notes()).chain(stats).collect()
+    }
+
+    /// The folders in which files get their names in the end, and the calls that this takes.
+    pub(super) fn placing(&self) -> Vec<(BorrowedFd<'_>, Calls)> {
+        let stats = self.stats.as_ref().and_then(|stats| stats.placing());
+        let placed = [self.output.placing(), stats];
+        placed
+            .into_iter()
+            .flatten()
+            .map(|placing| {
+                let (folder, file) = (placing.folder.as_raw_fd(), placing.file.as_raw_fd());
+                let replaced = placing.replaced.map(|file| file.as_raw_fd());
+                let looking = replaced.map_or_else(Calls::new, calls::see_attributes);
+                (
+                    placing.folder,
+                    calls::place_file(folder, file).and(&looking),
+                )
+            })
+            .collect()
+    }
+
+    /// Gives up transfers that a signal interrupts.
+    pub(super) fn cancel(&self) {
+        self.input().cancel().cancel();
+    }
+
+    /// Puts the output in place; returns warnings. `data` is where each input was said to have data, and
+    /// `otherwise` what the user can do if that has changed, as the end of a sentence.
+    pub(super) fn commit(
+        &self,
+        data: &[DataList<'_>],
+        otherwise: &'static str,
+        pulse: &Pulse<'_>,
+    ) -> Result<Vec<String>, RunError> {
+        for (input, data) in self.inputs.iter().zip(data) {
+            input.check_holes(data, otherwise, || pulse.beat())?;
+        }
+        // Once the output is in place there is as little as possible that could keep the run.
+        let inputs = self.inputs.iter();
+        let grown: Vec<_> = inputs.filter_map(|input| input.check_unchanged()).collect();
+        let mut warnings = self.output.commit()?;
+        warnings.extend(grown);
+        Ok(warnings)
+    }
 }
 
 /// What a run that writes an output has come to, whatever that is.
 pub(super) struct Written<'a> {
-    pub(super) output: &'a OutputFile,
-    /// Where statistics are saved, if they are.
-    pub(super) stats_file: Option<&'a NewFile>,
+    pub(super) files: &'a Files,
     /// In which format they are shown, if they are.
     pub(super) stats_format: Option<OutputFormat>,
     /// What each disk has counted, with its name.
     pub(super) counters: &'a [(&'static str, BlockCounters)],
     /// What a run that succeeds did: "copied".
     pub(super) verb: &'static str,
-    /// Bytes that the guest read of the last sectors of what is read, behind the end of a file.
-    pub(super) filled: u64,
     /// Bytes of a sector in which the result counts.
     pub(super) sector_size: u32,
     /// The digest, as hexadecimal digits, if a success has one to tell.
@@ -98,23 +149,29 @@ pub(super) fn finish(written: Written<'_>, outcome: Outcome, elapsed: Duration) 
         signals,
     } = outcome;
     let succeeded = result.is_ok();
+    let Files {
+        inputs,
+        output,
+        stats: stats_file,
+    } = written.files;
     if !succeeded {
-        written.output.discard();
+        output.discard();
     }
     console.finish_bar(succeeded, elapsed);
     if matches!(result, Err(RunError::Guest(_))) {
         console.explain(&debug);
     }
-    let bytes = written.output.bytes_written();
-    let (filled, counters) = (written.filled, written.counters);
-    let stats = Stats::new(succeeded, bytes, filled, elapsed, &exits, counters)
+    let bytes = output.bytes_written();
+    // Bytes that the guest read of the last sectors of what is read, behind the end of a file.
+    let filled = inputs.iter().map(|input| input.filled()).sum();
+    let stats = Stats::new(succeeded, bytes, filled, elapsed, &exits, written.counters)
         .with_verb(written.verb)
         .with_digest_seconds(written.digest_seconds);
     tell_stats(
         &stats,
         &mut console,
         written.stats_format,
-        written.stats_file,
+        stats_file.as_deref(),
     );
     let result = result.map(|warnings| warnings.iter().for_each(|line| console.warn(line)));
     let status = ending::conclude(&mut console, &result, |result| RunResult {

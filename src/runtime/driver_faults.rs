@@ -13,17 +13,8 @@ pub(super) fn blame_drivers(error: RunError, faults: &[(usize, Arc<DeviceFault>)
         return error;
     };
     let added = faults.iter().filter_map(|(slot, fault)| {
-        let (what, why) = match &**fault {
-            DeviceFault::NotStarted(why) => (
-                format!("the device in slot {slot} did not start"),
-                why.to_string(),
-            ),
-            DeviceFault::Queue(why) => (
-                format!("the guest's driver broke a queue of the device in slot {slot}"),
-                why.to_string(),
-            ),
-        };
-        (!said.contains(&why)).then(|| format!("; {what}: {why}"))
+        let is_said = said.contains(&fault.to_string());
+        (!is_said).then(|| format!("; {}", fault.of(&format!("the device in slot {slot}"))))
     });
     let added: String = added.collect();
     RunError::Guest(said + &added)

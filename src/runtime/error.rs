@@ -85,7 +85,7 @@ impl From<FilterError> for RunError {
 
 impl RunError {
     /// What failed on the host's side.
-    pub fn host(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+    pub fn host(what: &'static str) -> impl Fn(io::Error) -> Self + Copy {
         move |source| Self::Host { what, source }
     }
 

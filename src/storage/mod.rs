@@ -5,7 +5,6 @@ mod cancel;
 mod memory;
 
 use std::io;
-use std::sync::Arc;
 
 use vm_memory::VolatileSlice;
 
@@ -62,29 +61,6 @@ pub trait Storage: Send + Sync {
     fn flush(&self) -> io::Result<()>;
 }
 
-/// Storage that someone else looks at as well.
-impl<B: Storage> Storage for Arc<B> {
-    fn read_at(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<()> {
-        self.as_ref().read_at(offset, buffers)
-    }
-
-    fn write_at(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<()> {
-        self.as_ref().write_at(offset, buffers)
-    }
-
-    fn write_zeroes(&self, offset: u64, length: u64, unmap: bool) -> io::Result<()> {
-        self.as_ref().write_zeroes(offset, length, unmap)
-    }
-
-    fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.as_ref().discard(offset, length)
-    }
-
-    fn flush(&self) -> io::Result<()> {
-        self.as_ref().flush()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -113,21 +89,6 @@ mod tests {
         for refused in [Plain.write_zeroes(0, 512, true), Plain.discard(0, 512)] {
             assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::Unsupported);
         }
-    }
-
-    #[test]
-    fn who_shares_storage_reads_and_writes_the_same_bytes() {
-        let disk = Arc::new(MemoryStorage::new(vec![7; 8]));
-        let mut bytes = [1, 2];
-        let buffer = VolatileSlice::from(&mut bytes[..]);
-        Storage::write_at(&disk, 0, &[buffer]).unwrap();
-        Storage::write_zeroes(&disk, 3, 2, false).unwrap();
-        Storage::discard(&disk, 6, 1).unwrap();
-        assert_eq!(disk.contents(), [1, 2, 7, 0, 0, 7, 0, 7]);
-        let mut read = [0; 2];
-        Storage::read_at(&disk, 1, &[VolatileSlice::from(&mut read[..])]).unwrap();
-        assert_eq!(read, [2, 7]);
-        assert!(Storage::flush(&Arc::new(Plain)).is_err());
     }
 
     #[test]

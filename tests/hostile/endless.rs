@@ -83,6 +83,6 @@ fn a_guest_that_waits_for_a_disk_it_has_broken_is_told_what_it_broke() {
         .idle_while8(INPUT.status(0), UNANSWERED);
     refused(
         program,
-        "no disk has anything to do; the guest's driver broke the input disk's queue",
+        "no disk has anything to do; the guest's driver broke a queue of the input disk",
     );
 }

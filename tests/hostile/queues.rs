@@ -228,7 +228,7 @@ fn the_reason_names_the_disk_and_what_was_done_to_its_queue() {
         .expect_stopped(INPUT);
     refused(
         program.exit(1),
-        "the guest's driver broke the input disk's queue: cannot answer the request at descriptor \
+        "the guest's driver broke a queue of the input disk: cannot answer the request at descriptor \
          0: the chain has more than 16 descriptors",
     );
     assert_eq!(Disk::head(0), 0);

@@ -36,7 +36,7 @@ impl Machine {
             id: *ID,
         };
         let contents = (0..CAPACITY).map(|byte| u8::try_from(byte / 512).unwrap());
-        let backend = MemoryStorage::new(contents.collect());
+        let backend = Arc::new(MemoryStorage::new(contents.collect()));
         let line = Arc::new(NotificationLine::new().unwrap());
         let block = Block::new(&config, backend, memory.clone(), Arc::clone(&line)).unwrap();
         let block = Arc::new(block);

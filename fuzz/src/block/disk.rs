@@ -51,7 +51,7 @@ impl Disk {
             zeroes: true,
             id: *b"a-disk-for-fuzzing\0\0",
         };
-        let storage = Watched::new(geometry, config.read_only, memory);
+        let storage = Arc::new(Watched::new(geometry, config.read_only, memory));
         let device = Block::new(&config, storage, memory.dma.clone(), line.clone()).unwrap();
         let probe = Arc::new(Probe::new(Arc::new(device)));
         let transport = MmioTransport::new(probe.clone(), memory.dma.clone());

@@ -4,11 +4,8 @@
 use guest_abi::layout::{GDT, PAGE_SIZE, PAGE_TABLES, STACK, STACK_GUARD_SIZE, STACK_TOP};
 
 use super::{MAX_INSTRUCTION, Scene, instruction};
+use crate::machine::page_tables::{NO_EXECUTE, PRESENT, USER, WRITABLE};
 
-const PRESENT: u64 = 1;
-const WRITABLE: u64 = 1 << 1;
-const USER: u64 = 1 << 2;
-const NO_EXECUTE: u64 = 1 << 63;
 /// The bits of an entry that are the address of a table or page.
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 /// The bits of an address that each level of tables looks at start here, 9 for a level.

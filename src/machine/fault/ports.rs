@@ -4,9 +4,7 @@
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
 use super::Scene;
-
-/// Where in a task state segment the offset of its I/O permission bitmap stands.
-const TSS_BITMAP_OFFSET: u64 = 102;
+use crate::machine::segments::TSS_BITMAP_OFFSET;
 
 /// The ports that an instruction reads or writes.
 pub(super) struct Ports {
@@ -53,7 +51,7 @@ impl Ports {
 }
 
 fn is_open(scene: &Scene, port: u32) -> bool {
-    let ([low, high], 2) = scene.bytes(scene.tss + TSS_BITMAP_OFFSET) else {
+    let ([low, high], 2) = scene.bytes(scene.tss + TSS_BITMAP_OFFSET as u64) else {
         return false;
     };
     let byte = u32::from(u16::from_le_bytes([low, high])) + port / 8;

@@ -10,8 +10,6 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-
 use crate::config::{HostCheck, OutputFormat};
 use crate::machine::{self, Severity};
 use crate::operations::beginning::{self, Beginning};
@@ -25,8 +23,7 @@ use crate::runtime::{RunError, Signals, Watched, exit_status, say_goodbye};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a finding means for a copy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// It is as it should be.
     Ok,

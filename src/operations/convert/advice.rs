@@ -31,24 +31,26 @@ fn overridable(name: &str) -> Option<ImageReason> {
 
 /// What helps if there is no other reason.
 fn alone(reason: ImageReason, is_backing: bool) -> String {
-    match reason.name() {
-        "backing-file" => "give that file with --backing".to_owned(),
-        "unknown-format" if is_backing => {
+    match reason {
+        ImageReason::BACKING_FILE => "give that file with --backing".to_owned(),
+        ImageReason::UNKNOWN_FORMAT if is_backing => {
             "if it is a raw disk, give --allow unknown-format".to_owned()
         }
-        "unknown-format" => "if it is a raw disk, give --image-format raw".to_owned(),
-        "virtual-size-too-large" => "allow a larger disk with --max-output-size".to_owned(),
-        name => format!("--allow {name} uses it all the same"),
+        ImageReason::UNKNOWN_FORMAT => "if it is a raw disk, give --image-format raw".to_owned(),
+        ImageReason::VIRTUAL_SIZE => "allow a larger disk with --max-output-size".to_owned(),
+        _ => format!("--allow {} uses it all the same", reason.name()),
     }
 }
 
 /// The same as one of several options.
 fn option(reason: ImageReason, is_backing: bool) -> String {
-    match reason.name() {
-        "backing-file" => "that file with --backing".to_owned(),
-        "unknown-format" if !is_backing => "--image-format raw if it is a raw disk".to_owned(),
-        "virtual-size-too-large" => "a larger --max-output-size".to_owned(),
-        name => format!("--allow {name}"),
+    match reason {
+        ImageReason::BACKING_FILE => "that file with --backing".to_owned(),
+        ImageReason::UNKNOWN_FORMAT if !is_backing => {
+            "--image-format raw if it is a raw disk".to_owned()
+        }
+        ImageReason::VIRTUAL_SIZE => "a larger --max-output-size".to_owned(),
+        _ => format!("--allow {}", reason.name()),
     }
 }
 

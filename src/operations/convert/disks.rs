@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use super::files::Files;
 use crate::files::{InputFile, OutputFile};
 use crate::machine::{Machine, Slot};
 use crate::operations::disk::{DiskShape, INPUT, OUTPUT, driver_fault};
-use crate::reason::reason;
+use crate::operations::written::Files;
 use crate::runtime::{RunError, Worker};
 use crate::sandbox::calls;
-use crate::virtio::block::{Block, BlockCounters};
+use crate::virtio::block::{Block, BlockCounters, BlockIoError};
 
 /// The sector size of all of them: what the formats count in.
 pub(super) const SECTOR_SIZE: u32 = 512;
@@ -19,8 +18,8 @@ const BACKING: &str = "backing";
 
 /// The disks of a conversion.
 pub(super) struct Disks {
-    inputs: Vec<Arc<Block<Arc<InputFile>>>>,
-    output: Arc<Block<Arc<OutputFile>>>,
+    inputs: Vec<Arc<Block<InputFile>>>,
+    output: Arc<Block<OutputFile>>,
 }
 
 impl Disks {
@@ -76,11 +75,10 @@ impl Disks {
         inputs.chain([(OUTPUT, self.output.counters())]).collect()
     }
 
-    /// The first error of the host that was not made good, as the file layer tells it.
-    pub(super) fn host_error(&self) -> Option<Box<dyn std::error::Error + Send + Sync>> {
+    /// The first error of the host that was not made good.
+    pub(super) fn host_error(&self) -> Option<Arc<BlockIoError>> {
         let input = self.inputs.iter().find_map(|disk| disk.io_error());
-        let error = input.or_else(|| self.output.io_error())?;
-        Some(reason(&error.source).into())
+        input.or_else(|| self.output.io_error())
     }
 
     /// What the guest's driver did wrong.

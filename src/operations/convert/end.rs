@@ -86,10 +86,8 @@ fn no_room(run: &Conversion, needed: u64) -> Option<RunError> {
 /// The error of a conversion that failed at `subject`, if that is known.
 fn failed(run: &Conversion, subject: Option<String>, text: &str) -> RunError {
     let subject = subject.map_or_else(String::new, |subject| format!(" at {subject}"));
-    RunError::Guest(match run.disks.driver_fault() {
-        Some(cause) => format!("the conversion failed{subject}: {text}; {cause}"),
-        None => format!("the conversion failed{subject}: {text}"),
-    })
+    let text = format!("the conversion failed{subject}: {text}");
+    ending::guest_failed(text, run.disks.driver_fault())
 }
 
 /// Shows what is left to show, and returns the exit status.
@@ -100,12 +98,10 @@ pub(super) fn finish(
     elapsed: Duration,
 ) -> u8 {
     let written = Written {
-        output: &run.files.output,
-        stats_file: run.files.stats.as_deref(),
+        files: &run.files,
         stats_format: config.stats.then_some(config.format),
         counters: &run.disks.counters(),
         verb: "converted",
-        filled: run.files.inputs.iter().map(|input| input.filled()).sum(),
         sector_size: SECTOR_SIZE,
         digest: run.session.digest(),
         digest_seconds: None,

@@ -25,12 +25,12 @@ use crate::machine::{self, Machine};
 use crate::operations::beginning::{self, Beginning};
 use crate::operations::ending;
 use crate::operations::ports::SerialPorts;
+use crate::operations::written::Files;
 use crate::report::{Console, ConsoleOptions};
 use crate::runtime::{GuestEnd, Operation, Outcome, Pulse, ReportSource, RunError, Watched};
 use crate::sandbox::calls;
 use configuration::Configuration;
 use disks::Disks;
-use files::Files;
 
 /// The guest that converts, built with the VMM.
 pub static GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/convert.elf"));
@@ -110,11 +110,11 @@ pub fn run(config: &ConvertConfig) -> u8 {
 
 /// Goes as far as there is an outcome, good or bad.
 fn start(config: &ConvertConfig, beginning: &Beginning) -> Result<(Conversion, Outcome), RunError> {
-    let (inputs, cancel) = Files::sources(config)?;
+    let inputs = files::sources(config)?;
     let written = [Some(config.output.as_path()), config.stats_file.as_deref()];
     beginning::knock(written.into_iter().flatten());
     let signals = beginning.take_over_signals()?;
-    let files = Files::new(config, inputs, cancel)?;
+    let files = files::with_output(config, inputs)?;
     let console = beginning.open_console(console_options(config), &files.notes(), config.sandbox);
 
     let slots = files.inputs.len() + 1;
@@ -138,7 +138,7 @@ fn start(config: &ConvertConfig, beginning: &Beginning) -> Result<(Conversion, O
     let mut conversion = Conversion {
         data,
         session: Session::new(config.digest.is_some(), config.largest_disk()),
-        files: files.share(),
+        files: files.clone(),
         disks,
         is_raw: config.output_format == DiskFormat::Raw,
         limit: config.max_output_size,
@@ -244,7 +244,9 @@ impl Operation for Conversion {
     }
 
     fn commit(&mut self, pulse: &Pulse<'_>) -> Result<Vec<String>, RunError> {
-        let mut warnings = self.files.commit(&self.data, pulse)?;
+        let mut warnings = self
+            .files
+            .commit(&self.data, ", or with --read-holes", pulse)?;
         warnings.extend(self.warning.take());
         Ok(warnings)
     }

@@ -92,9 +92,7 @@ impl Channels {
     /// What the guest's driver did wrong on the console.
     pub(super) fn driver_fault(&self) -> Option<String> {
         let fault = self.console.as_ref()?.device.fault()?;
-        Some(format!(
-            "the guest's driver broke the {CONSOLE}'s queue: {fault}"
-        ))
+        Some(fault.of("the console"))
     }
 }
 

@@ -6,6 +6,7 @@ use crate::config::{
     Config, DEFAULT_REQUEST_SIZE, ProgressPercent, Protocol, SectorSize, Sparse, Transport,
 };
 use crate::files::{InputFile, ListBounds};
+use crate::operations::disk::{INPUT, OUTPUT};
 use crate::operations::ports::configuration_frame;
 
 /// What the guest is told of the input beside its sector size.
@@ -178,8 +179,8 @@ pub fn config_frame(
     let wants_digest = config.digest.is_some() || config.verify;
     let message = VmmConfig {
         devices: vec![
-            device("input", config.input_sector_size.bytes()),
-            device("output", config.output_sector_size.bytes()),
+            device(INPUT, config.input_sector_size.bytes()),
+            device(OUTPUT, config.output_sector_size.bytes()),
         ],
         progress_percent: reports.progress.percent().into(),
         protocol: match config.protocol {

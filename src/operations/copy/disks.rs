@@ -2,21 +2,20 @@
 
 use std::sync::Arc;
 
-use super::Files;
 use crate::config::{Config, SectorSize};
 use crate::files::{InputFile, OutputFile};
 use crate::machine::{Machine, Poller, Slot, WithPoller};
 use crate::operations::disk::{DiskShape, INPUT, OUTPUT, driver_fault};
-use crate::reason::reason;
+use crate::operations::written::Files;
 use crate::runtime::{RunError, Subscriber, Worker};
 use crate::sandbox::Calls;
 use crate::sandbox::calls::{read_file, write_file};
-use crate::virtio::block::{Block, BlockCounters};
+use crate::virtio::block::{Block, BlockCounters, BlockIoError};
 
 /// Both disks.
 pub(super) struct Disks {
-    input: Arc<Block<Arc<InputFile>>>,
-    output: Arc<Block<Arc<OutputFile>>>,
+    input: Arc<Block<InputFile>>,
+    output: Arc<Block<OutputFile>>,
 }
 
 impl Disks {
@@ -28,7 +27,7 @@ impl Disks {
     pub(super) fn new(config: &Config, files: &Files, machine: &Machine) -> Result<Self, RunError> {
         let shape = |name, sector_size: SectorSize, read_only| DiskShape {
             name,
-            length: files.input.len(),
+            length: files.input().len(),
             sector_size: sector_size.bytes(),
             read_only,
             zeroes: true,
@@ -36,7 +35,7 @@ impl Disks {
         let input = shape(INPUT, config.input_sector_size, true);
         let output = shape(OUTPUT, config.output_sector_size, false);
         Ok(Self {
-            input: input.disk(&files.input, machine)?,
+            input: input.disk(files.input(), machine)?,
             output: output.disk(&files.output, machine)?,
         })
     }
@@ -85,12 +84,9 @@ impl Disks {
         self.output.counters().bytes_read
     }
 
-    /// The first error of the host on either disk that was not made good, as the file layer tells
-    /// it.
-    pub(super) fn host_error(&self) -> Option<Box<dyn std::error::Error + Send + Sync>> {
-        let error = self.input.io_error().or_else(|| self.output.io_error())?;
-        // The file layer names the file, the operation and the offset.
-        Some(reason(&error.source).into())
+    /// The first error of the host on either disk that was not made good.
+    pub(super) fn host_error(&self) -> Option<Arc<BlockIoError>> {
+        self.input.io_error().or_else(|| self.output.io_error())
     }
 
     /// What the guest's driver did wrong on either disk.

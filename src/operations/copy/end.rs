@@ -17,12 +17,8 @@ pub(super) fn judge(
     disks: &Disks,
     driver_fault: impl Fn() -> Option<String>,
 ) -> Result<(), RunError> {
-    let failed = |text: String| {
-        RunError::Guest(match driver_fault() {
-            Some(cause) => format!("the copy failed: {text}; {cause}"),
-            None => format!("the copy failed: {text}"),
-        })
-    };
+    let failed =
+        |text: String| ending::guest_failed(format!("the copy failed: {text}"), driver_fault());
     let exited = |status| match status {
         0 => session.verdict().map_err(&failed),
         _ => Err(failed(match session.complaint() {
@@ -42,12 +38,10 @@ pub(super) fn finish(
     digest_seconds: Option<f64>,
 ) -> u8 {
     let written = Written {
-        output: &copy.files.output,
-        stats_file: copy.files.stats.as_deref(),
+        files: &copy.files,
         stats_format: config.stats.then_some(config.format),
         counters: &copy.disks.counters(),
         verb: "copied",
-        filled: copy.files.input.filled(),
         sector_size: config.input_sector_size.bytes(),
         digest: copy.session.digest().filter(|_| copy.shows_digest),
         digest_seconds,

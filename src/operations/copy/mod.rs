@@ -12,6 +12,7 @@ mod session;
 mod ticks;
 
 use std::path::Path;
+use std::slice;
 
 use guest_protocol::{GuestMessage, Payload};
 
@@ -23,6 +24,7 @@ use crate::config::{Config, Protocol};
 use crate::machine::{self, Machine, MachineError};
 use crate::operations::beginning::{self, Beginning};
 use crate::operations::ending;
+use crate::operations::written::Files;
 use crate::report::{Console, ConsoleOptions};
 use crate::runtime::{
     GuestEnd, Operation, Outcome, Pulse, ReportSource, RunError, SerialInput, Watched,
@@ -30,7 +32,6 @@ use crate::runtime::{
 use crate::sandbox::{Calls, calls};
 use channels::Channels;
 use disks::Disks;
-use files::Files;
 use ticks::Ticks;
 
 /// The guest that copies, built with the VMM.
@@ -91,13 +92,13 @@ fn start(config: &Config, beginning: &Beginning) -> Result<(Copy, Outcome), RunE
     beginning::knock(written.into_iter().flatten());
     let signals = beginning.take_over_signals()?;
     let (files, image) = sources.with_outputs(config)?;
-    let notes = [files.notes(), files.sector_notes(config)].concat();
-    let options = console_options(config, files.input.len());
+    let notes = [files.notes(), files::sector_notes(&files, config)].concat();
+    let options = console_options(config, files.input().len());
     let mut console = beginning.open_console(options, &notes, config.sandbox);
 
     let sector_size = u64::from(config.input_sector_size.bytes());
-    let sectors = files.input.len().div_ceil(sector_size);
-    let input_facts = InputFacts::of(&files.input, config);
+    let sectors = files.input().len().div_ceil(sector_size);
+    let input_facts = InputFacts::of(files.input(), config);
     let reported = input_facts.reported_sectors(sector_size);
     let reports = Reports::new(config, reported, console.wants_reports());
     let slots = Disks::COUNT + usize::from(reports.are_by_console());
@@ -131,7 +132,7 @@ fn start(config: &Config, beginning: &Beginning) -> Result<(Copy, Outcome), RunE
         input: input_facts,
         shows_digest: config.digest.is_some(),
         verifies: config.verify,
-        files: files.share(),
+        files: files.clone(),
         disks,
         channels,
     };
@@ -213,7 +214,8 @@ impl Operation for Copy {
     }
 
     fn commit(&mut self, pulse: &Pulse<'_>) -> Result<Vec<String>, RunError> {
-        self.files.commit(&self.input.data, pulse)
+        let data = slice::from_ref(&self.input.data);
+        self.files.commit(data, ", or with --sparse never", pulse)
     }
 
     fn make_durable(&mut self) -> Vec<String> {

@@ -1,7 +1,6 @@
 //! The end of a look into an image: whose fault it is that there is no answer, and the status.
 
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Look, Session};
@@ -9,7 +8,6 @@ use crate::config::ImageTask;
 use crate::files::InputFile;
 use crate::operations::disk::{INPUT, driver_fault};
 use crate::operations::ending;
-use crate::reason::reason;
 use crate::report::RunResult;
 use crate::runtime::{GuestEnd, Outcome, RunError, say_goodbye};
 use crate::virtio::block::Block;
@@ -18,15 +16,11 @@ use crate::virtio::block::Block;
 pub(super) fn judge(
     end: GuestEnd<'_>,
     session: &Session,
-    disk: &Block<Arc<InputFile>>,
+    disk: &Block<InputFile>,
 ) -> Result<(), RunError> {
-    let host_error = disk.io_error();
-    let host_error = host_error.map(|error| reason(&error.source).into());
     let failed = |text: String| {
-        RunError::Guest(match driver_fault(INPUT, disk) {
-            Some(cause) => format!("the look into the image failed: {text}; {cause}"),
-            None => format!("the look into the image failed: {text}"),
-        })
+        let text = format!("the look into the image failed: {text}");
+        ending::guest_failed(text, driver_fault(INPUT, disk))
     };
     let exited = |status| match (status, session.verdict()) {
         (0, verdict) => verdict.map_err(&failed),
@@ -35,7 +29,7 @@ pub(super) fn judge(
             "the guest claimed success (exit status {status})"
         ))),
     };
-    ending::judge(end, host_error, exited, &failed)
+    ending::judge(end, disk.io_error(), exited, &failed)
 }
 
 /// Shows what is left to show, and returns the exit status.

@@ -29,7 +29,6 @@ use crate::operations::ports::{SerialPorts, configuration_frame, does_not_fit};
 use crate::report::{Console, ConsoleOptions};
 use crate::runtime::{GuestEnd, Operation, Outcome, ReportSource, RunError, Watched, Worker};
 use crate::sandbox::calls;
-use crate::storage::Cancel;
 use crate::virtio::block::Block;
 
 /// The guest that looks into images, built with the VMM.
@@ -42,8 +41,7 @@ const SECTOR_SIZE: u32 = 512;
 struct Look<'a> {
     config: &'a ImageConfig,
     image: Arc<InputFile>,
-    disk: Arc<Block<Arc<InputFile>>>,
-    cancel: Cancel,
+    disk: Arc<Block<InputFile>>,
     session: Session,
 }
 
@@ -73,8 +71,7 @@ fn start<'a>(
     beginning: &Beginning,
 ) -> Result<(Look<'a>, Outcome), RunError> {
     check_streams_of([(Role::Input, config.image.as_path())], [])?;
-    let cancel = Cancel::new();
-    let image = InputFile::open_for(&config.image, false, cancel.clone())?;
+    let image = InputFile::open(&config.image, false)?;
     check_distinct(&[image.known()], &[])?;
     let signals = beginning.take_over_signals()?;
     let console = beginning.open_console(console_options(config), &image.notes(), config.sandbox);
@@ -97,7 +94,6 @@ fn start<'a>(
         config,
         image,
         disk,
-        cancel,
         session: Session::new(config.task),
     };
     let worker = Worker {
@@ -155,7 +151,7 @@ impl Operation for Look<'_> {
     }
 
     fn cancel(&self) {
-        self.cancel.cancel();
+        self.image.cancel().cancel();
     }
 
     fn judge(&mut self, end: GuestEnd<'_>) -> Result<(), RunError> {

@@ -48,7 +48,8 @@ pub enum NewBlockError {
 /// };
 /// let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)])?;
 /// let line = Arc::new(NotificationLine::new()?);
-/// let disk = Block::new(&config, MemoryStorage::new(vec![0; 1 << 20]), memory, line)?;
+/// let storage = Arc::new(MemoryStorage::new(vec![0; 1 << 20]));
+/// let disk = Block::new(&config, storage, memory, line)?;
 /// let mut capacity = [0; 8];
 /// disk.read_config(0, &mut capacity);
 /// assert_eq!(u64::from_le_bytes(capacity), 2048, "in units of 512 bytes");
@@ -59,7 +60,7 @@ pub type Block<B> = QueueWorker<BlockService<B>>;
 
 /// What a block device does with its requests.
 pub struct BlockService<B> {
-    pub(super) storage: B,
+    pub(super) storage: Arc<B>,
     pub(super) geometry: Geometry,
     pub(super) id: [u8; super::ID_BYTES],
     pub(super) stats: BlockStats,
@@ -69,7 +70,7 @@ pub struct BlockService<B> {
 }
 
 impl<B: Storage> Block<B> {
-    /// Makes a disk. It reads and writes `memory` and nothing else of the guest: the regions in
+    /// Makes a disk over `storage`, at which others may look as well. It reads and writes `memory` and nothing else of the guest: the regions in
     /// it are those that the guest may hand to devices.
     ///
     /// # Errors
@@ -77,7 +78,7 @@ impl<B: Storage> Block<B> {
     /// There is no disk of such a configuration, or the host has no eventfd.
     pub fn new(
         config: &BlockConfig,
-        storage: B,
+        storage: Arc<B>,
         memory: GuestMemoryMmap,
         line: Arc<NotificationLine>,
     ) -> Result<Self, NewBlockError> {

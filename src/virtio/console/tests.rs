@@ -9,7 +9,7 @@ use crate::virtio::testing::{
     AVAIL_RING, DATA, DESC_TABLE, Driver, EVENT_IDX, INDIRECT_DESC, USED_RING, VERSION_1, WRITE,
 };
 use crate::virtio::worker::Counts;
-use crate::virtio::{Notifier, QueueConfig};
+use crate::virtio::{DescriptorTable, Notifier, QueueConfig};
 
 const CAPACITY: usize = 64;
 const SIZE: u16 = 16;
@@ -285,7 +285,8 @@ fn bytes_that_were_moved_count_although_there_was_no_room_for_more() {
     let mut queue = registers.build(SIZE, false, memory).unwrap();
     let (notifier, counts) = (Notifier::new(rig.line.clone()), Counts::default());
     let mut used = Vec::new();
-    let mut turn = Turn::at(&mut queue, memory, &mut used, (&notifier, &counts));
+    let table = DescriptorTable::new(&queue, memory, false).unwrap();
+    let mut turn = Turn::new(&mut queue, table, memory, &mut used, (&notifier, &counts));
     let output = Output::new(rig.transmitted.clone());
     output.serve(&mut turn).unwrap();
     assert_eq!(turn.bytes(), CAPACITY as u64);

@@ -242,21 +242,12 @@ impl<R: Default + Send> Lane<R> {
                 .disable_notification(context.memory)
                 .map_err(QueueError::from)?;
             let rests = loop {
+                let table = active.table(context.memory)?;
+                let told = (context.notifier, &self.counts);
                 let mut turn = Turn {
                     index: context.index,
                     features: active.features,
-                    table: active.table(context.memory)?,
-                    queue: &mut active.queue,
-                    memory: context.memory,
-                    notifier: context.notifier,
-                    counts: &self.counts,
-                    used,
-                    taken: 0,
-                    bytes: 0,
-                    work: 0,
-                    written: 0,
-                    notified: false,
-                    rests: false,
+                    ..Turn::new(&mut active.queue, table, context.memory, used, told)
                 };
                 let served = context.service.serve(&mut turn, room);
                 // The chains before a fault were sound and have been answered: they are published.
@@ -266,9 +257,9 @@ impl<R: Default + Send> Lane<R> {
                 if taken == 0 {
                     break turn.rests;
                 }
-                bytes += turn.bytes;
+                bytes += turn.bytes();
                 steps += turn.steps();
-                habit.note(taken, turn.bytes, turn.written);
+                habit.note(taken, turn.bytes(), turn.written);
                 self.wants_help.store(habit.wants_help(), Ordering::SeqCst);
                 if who == Thread::OfHelper && turn.notified && habit.wants_help() {
                     // The driver wants to go on, and its helper comes again.

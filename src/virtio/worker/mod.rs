@@ -139,15 +139,25 @@ impl QueueFault {
     }
 }
 
-/// Why a device does not work any more, or never did.
+/// Why a device does not work any more, or never did. As text it is the reason alone.
 #[derive(Debug, Error)]
 pub enum DeviceFault {
     /// Its driver set DRIVER_OK without having set up what the device needs.
-    #[error("it did not start: {0}")]
+    #[error("{0}")]
     NotStarted(#[from] ActivateError),
     /// A queue was broken while it ran.
     #[error("{0}")]
     Queue(#[from] QueueFault),
+}
+
+impl DeviceFault {
+    /// The fault as a sentence without its end, of the device that is called `what`: "the console".
+    pub(crate) fn of(&self, what: &str) -> String {
+        match self {
+            Self::NotStarted(why) => format!("{what} did not start: {why}"),
+            Self::Queue(why) => format!("the guest's driver broke a queue of {what}: {why}"),
+        }
+    }
 }
 
 /// A virtio device over a [`Service`].

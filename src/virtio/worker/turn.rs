@@ -40,12 +40,12 @@ pub struct Turn<'a> {
     pub(super) rests: bool,
 }
 
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
 impl<'a> Turn<'a> {
-    /// A turn at `queue`, for tests of one device's part in it.
-    pub(crate) fn at(
+    /// A turn at `queue`, which is queue 0 and has no features until the caller says otherwise. Its
+    /// chains begin in `table`, and what is complete waits in `used`.
+    pub(crate) fn new(
         queue: &'a mut Queue,
+        table: DescriptorTable<'a>,
         memory: &'a GuestMemoryMmap,
         used: &'a mut Vec<UsedElement>,
         (notifier, counts): (&'a Notifier, &'a Counts),
@@ -53,9 +53,9 @@ impl<'a> Turn<'a> {
         Self {
             index: 0,
             features: 0,
-            table: DescriptorTable::new(queue, memory, false).unwrap(),
             queue,
             memory,
+            table,
             notifier,
             counts,
             used,
@@ -72,9 +72,7 @@ impl<'a> Turn<'a> {
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
-}
 
-impl<'a> Turn<'a> {
     /// Which of the device's queues it is.
     #[must_use]
     pub fn queue_index(&self) -> usize {

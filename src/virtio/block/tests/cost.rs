@@ -30,7 +30,8 @@ fn cost_of_a_request_of_one_sector() {
     const REQUESTS: u16 = 512;
     let memory = memory();
     let line = Arc::new(NotificationLine::new().unwrap());
-    let block = Arc::new(Block::new(&config(512, false), Nothing, memory.clone(), line).unwrap());
+    let storage = Arc::new(Nothing);
+    let block = Arc::new(Block::new(&config(512, false), storage, memory.clone(), line).unwrap());
     let mut driver = Driver::new(block.clone(), memory);
     driver.start(VERSION_1, 2048);
     let mut heads = Vec::new();

@@ -99,10 +99,10 @@ impl Storage for Watcher {
 #[test]
 fn a_driver_gets_the_first_of_many_large_requests_back_before_the_last_is_done() {
     let memory = memory();
-    let storage = Watcher {
+    let storage = Arc::new(Watcher {
         memory: memory.clone(),
         returned: Mutex::default(),
-    };
+    });
     let line = Arc::new(NotificationLine::new().unwrap());
     let block = Block::new(&config(512, false), storage, memory.clone(), line).unwrap();
     let block = Arc::new(block);

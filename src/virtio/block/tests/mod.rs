@@ -29,7 +29,7 @@ use crate::virtio::testing::{
     AVAIL_RING, DESC_TABLE, Driver, HEADERS, USED_RING, VERSION_1, WRITE, memory,
 };
 use crate::virtio::worker::Counts;
-use crate::virtio::{NotificationLine, Notifier, QueueConfig, Turn, VirtioDevice};
+use crate::virtio::{DescriptorTable, NotificationLine, Notifier, QueueConfig, Turn, VirtioDevice};
 
 const IN: u32 = 0;
 const OUT: u32 = 1;
@@ -162,7 +162,8 @@ impl Rig {
         let (mut batch, mut used) = (Batch::default(), Vec::new());
         let (notifier, counts) = (Notifier::new(Arc::clone(&self.line)), Counts::default());
         loop {
-            let mut turn = Turn::at(&mut queue, memory, &mut used, (&notifier, &counts));
+            let table = DescriptorTable::new(&queue, memory, false).unwrap();
+            let mut turn = Turn::new(&mut queue, table, memory, &mut used, (&notifier, &counts));
             batch.fill(&mut turn, &geometry).unwrap();
             if batch.requests.is_empty() {
                 return;
@@ -180,11 +181,11 @@ impl Rig {
     }
 
     fn of(config: &BlockConfig) -> Self {
-        let backend = Recorder {
+        let backend = Arc::new(Recorder {
             storage: MemoryStorage::new(CONTENTS.clone()),
             calls: Mutex::default(),
             bad: Mutex::new(0..0),
-        };
+        });
         let memory = memory();
         let line = Arc::new(NotificationLine::new().unwrap());
         let block = Block::new(config, backend, memory.clone(), Arc::clone(&line)).unwrap();

@@ -55,10 +55,10 @@ fn operations(rig: &Rig) -> Vec<IoOperation> {
 #[test]
 fn writes_are_flushed_before_a_driver_that_does_not_flush_has_any_of_them_back() {
     let memory = memory();
-    let storage = Watcher {
+    let storage = Arc::new(Watcher {
         memory: memory.clone(),
         seen: Mutex::default(),
-    };
+    });
     let line = Arc::new(NotificationLine::new().unwrap());
     let block = Block::new(&config(512, false), storage, memory.clone(), line).unwrap();
     let block = Arc::new(block);
@@ -191,10 +191,10 @@ impl Storage for Feeder {
 #[test]
 fn a_round_has_not_many_flushes_that_its_driver_has_not_asked_for() {
     let memory = memory();
-    let storage = Feeder {
+    let storage = Arc::new(Feeder {
         memory: memory.clone(),
         flushes: AtomicU16::new(0),
-    };
+    });
     let line = Arc::new(NotificationLine::new().unwrap());
     let block = Block::new(&config(512, false), storage, memory.clone(), line).unwrap();
     let block = Arc::new(block);
