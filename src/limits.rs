@@ -14,6 +14,8 @@ type Resource = libc::c_int;
 struct Limited {
     address_space: bool,
     data: bool,
+    /// Whether it may start no thread because of its scheduling policy (sched(7)).
+    one_thread: bool,
 }
 
 static LIMITED: OnceLock<Limited> = OnceLock::new();
@@ -27,12 +29,20 @@ fn limited() -> &'static Limited {
     LIMITED.get_or_init(|| Limited {
         address_space: limit(libc::RLIMIT_AS).is_some(),
         data: limit(libc::RLIMIT_DATA).is_some(),
+        // Without the flag that has threads begin under the usual policy, which comes with the number.
+        // SAFETY: the call takes a number and touches no memory.
+        one_thread: unsafe { libc::sched_getscheduler(0) } == libc::SCHED_DEADLINE,
     })
 }
 
-/// What to do about an error number that tells of a limit; empty for any other.
+/// What to do about an error number that tells of a limit, or of a filter that forbids what is open to
+/// everybody; empty for any other.
 pub(crate) fn hint(errno: i32) -> &'static str {
     let limited = limited();
+    if errno == libc::EAGAIN && limited.one_thread {
+        return " (under the policy SCHED_DEADLINE a process may start no thread: start it with chrt -R, \
+                which sets reset-on-fork, or under another policy)";
+    }
     hint_with(errno, limited.address_space, limited.data)
 }
 
@@ -53,14 +63,19 @@ fn hint_with(errno: i32, address_space_is_limited: bool, data_is_limited: bool) 
             " (raise the limit on data, which is ulimit -d, or the one on processes, which is \
              pids.max of the control group or ulimit -u)"
         }
+        // The C library says so too where a thread's stack cannot be had (pthread_create(3)).
         libc::EAGAIN => {
-            " (raise the limit on processes, which is pids.max of the control group or ulimit -u)"
+            " (raise the limit on processes, which is pids.max of the control group or ulimit -u, or free \
+             memory on the host if it allows no overcommitting: vm.overcommit_memory)"
         }
         libc::ENOMEM if address_space_is_limited => {
             " (raise the limit on address space: ulimit -v)"
         }
         libc::ENOMEM if data_is_limited => " (raise the limit on data: ulimit -d)",
         libc::ENOMEM => " (the host or the control group is out of memory: see memory.max)",
+        libc::EPERM | libc::EACCES | libc::ENOSYS => {
+            " (a filter on system calls may forbid it: see the profile of the container or the service)"
+        }
         _ => "",
     }
 }
@@ -92,6 +107,9 @@ mod tests {
             (libc::ENOMEM, false, false, "memory.max"),
             (libc::ENOMEM, true, true, "ulimit -v"),
             (libc::ENOMEM, false, true, "ulimit -d"),
+            (libc::EAGAIN, false, false, "vm.overcommit_memory"),
+            (libc::EPERM, false, false, "a filter"),
+            (libc::ENOSYS, false, false, "a filter"),
         ] {
             let hint = hint_with(errno, address_space, data);
             assert!(hint.contains(name), "{errno}: {hint}");

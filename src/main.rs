@@ -28,6 +28,9 @@ fn main() -> ExitCode {
     runtime::fail_writes();
     sandbox::advise(cli::SANDBOX_ADVICE);
     runtime::describe_panics();
+    // A filter around the process may forbid a call with or without a sandbox of its own. Where it cannot
+    // be told, the end comes all the same.
+    let _ = sandbox::catch_violations();
     let status = runtime::check_stack().and_then(|()| runtime::catch(run));
     status.unwrap_or_else(|error| fail(&error.to_string(), RunEnd::HostError, error.exit_code()))
 }

@@ -75,7 +75,7 @@ fn other_wrong_values_are_refused_with_what_is_valid() {
         (&["--progress-percent", "101"], "0 to 100"),
         (&["--progress-percent", "-1"], "0 to 100"),
         (&["--protocol", "morse"], "protobuf or text"),
-        (&["--request-size", "0"], "from 1 up"),
+        (&["--request-size", "0"], "up to 1048576"),
         (&["--request-size", "1000"], "a multiple of 512"),
         (&["--request-size", "2097152"], "up to 1048576"),
         (&["--queue-depth", "0"], "from 1 to 682"),
@@ -257,7 +257,7 @@ fn the_reason_for_a_refusal_is_not_written_to_a_file_of_the_run() {
     let before = fs::read(&input).unwrap();
     let raw = |command| Vmm::bare().args(&[command, "--image-format", "raw"]);
     let copying = || Vmm::copying(&input, &output);
-    let reason = "is the file that the standard error goes to; choose another input\n";
+    let reason = "is the file that the standard error goes to; send standard error elsewhere\n";
     for vmm in [
         copying(),
         raw("info").arg(&input),
@@ -441,7 +441,10 @@ fn a_guest_that_is_empty_or_does_not_fit_is_refused() {
     wrong_guest(&[], &["/guest as the guest: it is empty"]);
     let room = usize::try_from(IMAGE_SIZE).unwrap();
     wrong_guest(&vec![0x90; room + 1], &["too big", "983041", "983040"]);
-    wrong_guest(&vec![0x90; (16 << 20) + 1], &["too big"]);
+    wrong_guest(
+        &vec![0x90; (16 << 20) + 2],
+        &["too big: it has more than 16777216 bytes"],
+    );
 }
 
 #[test]

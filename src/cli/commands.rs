@@ -1,8 +1,9 @@
 //! The words that begin a command of their own; without one it is a copy.
 
+use super::options::Opt;
 use super::prepare::most_similar;
 use super::text::{Page, STATUSES_OF_CHECK, STATUSES_OF_CONVERT, STATUSES_OF_INFO};
-use super::{convert, image};
+use super::{convert, image, options};
 use crate::config::ImageTask;
 
 /// What a command does.
@@ -41,7 +42,7 @@ and no file that it names is opened.",
                 ("vmm info disk.qcow2", "what is in this image?"),
                 (
                     "vmm info --image-format raw disk.img",
-                    "it is to be a raw disk, and nothing else",
+                    "refuse it unless it is a raw disk",
                 ),
                 (
                     "vmm info --format json --allow backing-file disk.qcow2",
@@ -97,7 +98,7 @@ since its user wrote what is in it: open it as raw (qemu-img -f raw, -drive form
                 ),
                 (
                     "vmm convert --image-format vmdk --digest sha256 disk.vmdk disk.img",
-                    "it is to be a VMDK; print the digest of the disk in it",
+                    "refuse it unless it is a VMDK; print the digest of the disk in it",
                 ),
             ],
             statuses: &STATUSES_OF_CONVERT,
@@ -109,6 +110,25 @@ since its user wrote what is in it: open it as raw (qemu-img -f raw, -drive form
 pub(super) fn named(word: &str) -> Option<&'static Word> {
     static ALL: [Word; 3] = WORDS;
     ALL.iter().find(|command| command.word == word)
+}
+
+/// The commands that have an option `name`, each as it is typed.
+pub(super) fn that_have(name: &str) -> Vec<&'static str> {
+    let typed = ["vmm info", "vmm check", "vmm convert"];
+    let worded = WORDS.iter().map(|word| word.page.groups).zip(typed);
+    std::iter::once((
+        options::groups as fn() -> Vec<(&'static str, Vec<Opt>)>,
+        "vmm",
+    ))
+    .chain(worded)
+    .filter(|(groups, _)| {
+        groups()
+            .iter()
+            .flat_map(|(_, group)| group)
+            .any(|option| option.long == name)
+    })
+    .map(|(_, typed)| typed)
+    .collect()
 }
 
 /// The word that was probably meant by `word`, which is no such word.

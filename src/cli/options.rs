@@ -11,7 +11,7 @@ use argh::{ArgsInfo, FlagInfo, FlagInfoKind, FromArgs, Optionality};
 use super::paths::{disk, file};
 use crate::config::{
     Digest, OutputFormat, ProgressPercent, Protocol, SectorSize, Sparse, Transport, parse_bytes,
-    parse_depth, parse_timeout,
+    parse_depth, parse_request_size, parse_timeout,
 };
 
 /// copies a disk inside a virtual machine
@@ -34,7 +34,7 @@ pub(super) struct Cli {
     pub(super) output_sector_size: SectorSize,
 
     /// bytes a request covers, a multiple of both sector sizes, at most 1M
-    #[argh(option, arg_name = "SIZE", from_str_fn(parse_bytes))]
+    #[argh(option, arg_name = "SIZE", from_str_fn(parse_request_size))]
     pub(super) request_size: Option<u64>,
 
     /// requests under way at once, 1 to 682; 1 is one at a time
@@ -72,13 +72,8 @@ pub(super) struct Cli {
 
     /// progress reports: 0 at sectors 1, 11, 21 and so on and the last; 1 to 99 each time that many
     /// percent more are done, and at the last; 100 none
-    #[argh(
-        option,
-        short = 'p',
-        arg_name = "P",
-        default = "ProgressPercent::default()"
-    )]
-    pub(super) progress_percent: ProgressPercent,
+    #[argh(option, short = 'p', arg_name = "P")]
+    pub(super) progress_percent: Option<ProgressPercent>,
 
     /// how messages and statistics are printed: text, or json with one object a line
     #[argh(option, arg_name = "FORMAT", default = "OutputFormat::default()")]
@@ -88,7 +83,7 @@ pub(super) struct Cli {
     #[argh(switch, short = 'v')]
     pub(super) verbose: bool,
 
-    /// print errors only, and the digest if one is asked for
+    /// print no messages and no bar: only errors, warnings, and what else is asked for
     #[argh(switch, short = 'q')]
     pub(super) quiet: bool,
 
@@ -178,7 +173,7 @@ const GROUPS: [(&str, &[More]); 7] = [
         ],
     ),
     ("Checks", &[DIGEST, plain("verify")]),
-    ("Output", &output("0")),
+    ("Output", &output("0, or 10 on a terminal without a bar")),
     (
         "Guest",
         &[

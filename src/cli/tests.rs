@@ -8,7 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{ImageTask, OutputFormat, Protocol, Transport};
+use crate::config::{ImageTask, OutputFormat, ProgressPercent, Protocol, Transport};
 
 const FILES: [&str; 4] = ["--input", "a", "--output", "b"];
 
@@ -44,11 +44,31 @@ fn files(config: &Config) -> [Option<&str>; 3] {
 }
 
 #[test]
+fn a_command_behind_options_is_told_to_come_first_whatever_is_wrong_behind_it() {
+    for arguments in [
+        &["-q", "convert", "--backing", "b", "a", "x"][..],
+        &["--quiet", "info", "x"],
+        &["--timeout", "1", "check", "--image-format=raw", "x"],
+    ] {
+        let error = error(arguments);
+        assert!(error.contains("comes before the options"), "{error}");
+    }
+    for arguments in [
+        &["--input", "info", "--backing=x"][..],
+        &["a", "info", "--backing=x"],
+    ] {
+        let error = error(arguments);
+        assert!(error.contains("--backing is an option of"), "{error}");
+        assert!(error.ends_with("; see vmm convert --help"), "{error}");
+    }
+}
+
+#[test]
 fn defaults_are_those_of_the_first_prototypes() {
     let config = with_files(&[]);
     assert_eq!(config.input_sector_size.bytes(), 512);
     assert_eq!(config.output_sector_size.bytes(), 512);
-    assert_eq!(config.progress.percent(), 0);
+    assert_eq!(config.progress, None);
     assert_eq!(config.protocol, Protocol::Protobuf);
     assert_eq!(config.transport, Transport::Auto);
     assert_eq!(config.format, OutputFormat::Text);
@@ -122,7 +142,7 @@ fn all_options_are_taken() {
     ]);
     assert_eq!(config.input_sector_size.bytes(), 4096);
     assert_eq!(config.output_sector_size.bytes(), 65536);
-    assert_eq!(config.progress.percent(), 10);
+    assert_eq!(config.progress, Some(ProgressPercent::TENTHS));
     assert_eq!(config.protocol, Protocol::Text);
     assert_eq!(config.transport, Transport::Console);
     assert_eq!(config.format, OutputFormat::Json);

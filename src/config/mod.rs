@@ -14,7 +14,7 @@ pub use crate::report::OutputFormat;
 pub use convert::{ConvertConfig, DiskFormat};
 pub use image::{ImageConfig, ImageFormat, ImageReason, ImageTask};
 pub use values::{Digest, ProgressPercent, Protocol, SectorSize, Sparse, Transport};
-pub(crate) use values::{parse_bytes, parse_depth, parse_timeout};
+pub(crate) use values::{parse_bytes, parse_depth, parse_request_size, parse_timeout};
 
 /// How many bytes a request covers unless the user says otherwise.
 pub const DEFAULT_REQUEST_SIZE: u32 = 131_072;
@@ -77,7 +77,7 @@ pub struct Config {
     /// Sector size of the output disk.
     pub output_sector_size: SectorSize,
     /// How often the guest reports.
-    pub progress: ProgressPercent,
+    pub progress: Option<ProgressPercent>,
     /// How the guest reports.
     pub protocol: Protocol,
     /// Which device carries the reports.
@@ -86,13 +86,15 @@ pub struct Config {
     pub requests: RequestShape,
     /// The guest to run in place of the one that is built in.
     pub guest: Option<PathBuf>,
+    /// Whether that was given behind the disks, without its option, as any argument too many would be.
+    pub guest_by_place: bool,
     /// Pass standard input to the guest's second serial port (COM2).
     pub serial_input: bool,
     /// Show the guest's debug lines.
     pub debug: bool,
     /// Show message lines on a terminal too.
     pub verbose: bool,
-    /// Show errors only.
+    /// Show no messages and no bar.
     pub quiet: bool,
     /// Open the files with `O_DIRECT`.
     pub direct: bool,

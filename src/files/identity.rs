@@ -138,7 +138,7 @@ impl Known<'_> {
         };
         let (same_entry, same_letters) = match (self.entry, other.entry) {
             (Some((folder, name)), Some((other_folder, other_name))) if folder == other_folder => {
-                (name == other_name, letters(name) == letters(other_name))
+                (name == other_name, may_be_one(name, other_name))
             }
             _ => (false, false),
         };
@@ -181,6 +181,33 @@ pub fn check_distinct(reads: &[Known<'_>], writes: &[Known<'_>]) -> Result<(), F
     Ok(())
 }
 
-fn letters(name: &OsStr) -> String {
-    name.to_string_lossy().to_lowercase()
+/// Whether some file system takes the two names for one. Those that fold names to their letters do so
+/// with names in UTF-8; of other bytes they know no more than those of ASCII.
+fn may_be_one(name: &OsStr, other: &OsStr) -> bool {
+    match (name.to_str(), other.to_str()) {
+        (Some(name), Some(other)) => name.to_lowercase() == other.to_lowercase(),
+        _ => name.eq_ignore_ascii_case(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
+    use super::*;
+
+    #[test]
+    fn names_are_one_that_differ_in_the_case_of_letters_and_in_nothing_else() {
+        let bytes = OsStr::from_bytes;
+        for (name, other, expected) in [
+            (b"Report".as_slice(), b"rePORT".as_slice(), true),
+            ("\u{c9}t\u{e9}".as_bytes(), "\u{e9}T\u{c9}".as_bytes(), true),
+            (b"caf\xe9", b"CAF\xe9", true),
+            (b"caf\xe9", b"caf\xe8", false),
+            (b"caf\xe9", "caf\u{fffd}".as_bytes(), false),
+            (b"a", b"b", false),
+        ] {
+            assert_eq!(may_be_one(bytes(name), bytes(other)), expected);
+        }
+    }
 }

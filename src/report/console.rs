@@ -3,7 +3,7 @@
 //!
 //! Everything is opened and allocated in [`Console::open`], before the process is confined. Later
 //! the console writes (`write`, or `sendto` on a socket), asks whether there is room (`ppoll`) and
-//! how wide the terminal is (`TIOCGWINSZ`), and does nothing else.
+//! how wide the terminal is (`TIOCGWINSZ`) and whose (`TIOCGPGRP`), and does nothing else.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{BorrowedFd, RawFd};
@@ -129,6 +129,14 @@ impl Console {
     #[must_use]
     pub const fn wants_reports(&self) -> bool {
         self.lines
+    }
+
+    /// Whether lines go to a terminal that has no bar and on which they were not asked for: to a person,
+    /// who wants few of them.
+    #[must_use]
+    pub fn is_bare_terminal(&self) -> bool {
+        let few = !(self.is_json() || self.options.verbose || self.options.raw_text);
+        few && !self.has_bar() && self.streams.out().is_terminal()
     }
 
     /// Whether there is a bar.

@@ -33,9 +33,13 @@ const JUMP_IF_ANY_BIT: u16 = 0x45;
 const RETURN: u16 = 0x06;
 
 const KILL_PROCESS: u32 = libc::SECCOMP_RET_KILL_PROCESS;
-const TRAP: u32 = libc::SECCOMP_RET_TRAP;
+const TRAP: u32 = libc::SECCOMP_RET_TRAP | OWN_TRAP as u32;
 const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 const DENY: u32 = libc::SECCOMP_RET_ERRNO | libc::EACCES.cast_unsigned();
+
+/// What the signal for a trapped call has as its error number, where the trap is not that of a filter
+/// around the process.
+pub(super) const OWN_TRAP: u16 = 0x564d;
 
 /// So many calls are compared one by one. Fewer make the program longer, which the kernel compiles.
 const COMPARED: usize = 8;

@@ -11,11 +11,16 @@ use std::sync::OnceLock;
 
 use super::advice::advice;
 use super::call::name;
+use super::program::OWN_TRAP;
 use crate::signal_mask;
 use crate::stack_line::StackLine;
 
 /// `SYS_SECCOMP` (sigaction(2)): the signal comes from a filter.
 const FROM_A_FILTER: c_int = 1;
+/// About a call that another filter traps, which the process was started in.
+const AROUND: &[u8] =
+    b"), which a filter around the process forbids, as that of a container or a service: \
+                        allow it there";
 
 /// What is to be done before the process ends.
 static LAST_ACT: OnceLock<fn()> = OnceLock::new();
@@ -48,6 +53,7 @@ pub(super) fn catch() -> io::Result<()> {
 #[repr(C)]
 struct SigsysInfo {
     signal: c_int,
+    /// The data of the filter's answer.
     error: c_int,
     code: c_int,
     _padding: c_int,
@@ -67,8 +73,12 @@ extern "C" fn report(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
         line.add(name(info.call_number.into()).as_bytes());
         line.add(b" (");
         line.add_number(info.call_number.cast_unsigned().into());
-        line.add(b"), which the sandbox forbids; ");
-        line.add(advice().forbidden_call.as_bytes());
+        if info.error == c_int::from(OWN_TRAP) {
+            line.add(b"), which the sandbox forbids; ");
+            line.add(advice().forbidden_call.as_bytes());
+        } else {
+            line.add(AROUND);
+        }
         line.add(b"\n");
         line.write();
     }

@@ -420,8 +420,12 @@ fn no_landlock(errno: i32) -> BpfProgram {
 
 /// A filter that answers `call` with `errno`.
 fn refused(call: i64, errno: i32) -> BpfProgram {
+    answered(call, SeccompAction::Errno(errno.cast_unsigned()))
+}
+
+/// A filter that gives this answer to `call`.
+fn answered(call: i64, answer: SeccompAction) -> BpfProgram {
     let rules = [(call, Vec::new())];
-    let answer = SeccompAction::Errno(errno.cast_unsigned());
     SeccompFilter::new(
         rules.into(),
         SeccompAction::Allow,
@@ -468,6 +472,30 @@ fn a_filter_that_forbids_the_call_for_random_numbers_keeps_no_operation() {
             // An image of that format has nothing that could be checked.
             let ended = finished.code();
             assert!(matches!(ended, Some(0 | REFUSED)), "{finished:?}");
+        }
+    }
+}
+
+#[test]
+fn a_call_that_a_filter_around_the_process_traps_is_not_laid_to_the_sandbox() {
+    needs_kvm!();
+    for (call, name) in [
+        // Of the end, when the process is confined, and of the beginning.
+        (libc::SYS_linkat, "linkat"),
+        (libc::SYS_eventfd2, "eventfd2"),
+    ] {
+        for option in [None, Some("--no-sandbox")] {
+            let files = Files::random(70_000);
+            let filter = answered(call, SeccompAction::Trap);
+            let prepare = move || seccompiler::apply_filter(&filter).map_err(io::Error::other);
+            let vmm = files.vmm().args(option.as_slice());
+            let finished = vmm.before_start(prepare).run();
+            assert_eq!(finished.status.signal(), Some(libc::SIGSYS), "{finished:?}");
+            let line = finished.stderr.lines().last().unwrap();
+            let start = format!("vmm: the thread vmm made the system call {name} (");
+            assert!(line.starts_with(&start), "{finished:?}");
+            let end = "a filter around the process forbids, as that of a container or a service: allow it there";
+            assert!(line.ends_with(end), "{finished:?}");
         }
     }
 }

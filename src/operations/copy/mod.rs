@@ -11,7 +11,7 @@ mod files;
 mod session;
 mod ticks;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::slice;
 
 use guest_protocol::{GuestMessage, Payload};
@@ -20,7 +20,7 @@ pub use super::session::ProtocolError;
 pub use configuration::{InputFacts, Reports, config_frame};
 pub use session::Session;
 
-use crate::config::{Config, Protocol};
+use crate::config::{Config, ProgressPercent, Protocol};
 use crate::machine::{self, Machine, MachineError};
 use crate::operations::beginning::{self, Beginning};
 use crate::operations::ending;
@@ -48,6 +48,8 @@ struct Copy {
     shows_digest: bool,
     /// Whether the output is read back when it is written.
     verifies: bool,
+    /// A guest that may be one by mistake: an argument too many.
+    stray: Option<PathBuf>,
 }
 
 /// Copies as `config` says, tells the user how it went, and returns the exit status. If there is
@@ -100,7 +102,11 @@ fn start(config: &Config, beginning: &Beginning) -> Result<(Copy, Outcome), RunE
     let sectors = files.input().len().div_ceil(sector_size);
     let input_facts = InputFacts::of(files.input(), config);
     let reported = input_facts.reported_sectors(sector_size);
-    let reports = Reports::new(config, reported, console.wants_reports());
+    let usual = match console.is_bare_terminal() {
+        true => ProgressPercent::TENTHS,
+        false => ProgressPercent::default(),
+    };
+    let reports = Reports::new(config, reported, console.wants_reports().then_some(usual));
     let slots = Disks::COUNT + usize::from(reports.are_by_console());
     let mut machine = Machine::new(machine::open_kvm()?, slots)?;
     let disks = Disks::new(config, &files, &machine)?;
@@ -132,6 +138,7 @@ fn start(config: &Config, beginning: &Beginning) -> Result<(Copy, Outcome), RunE
         input: input_facts,
         shows_digest: config.digest.is_some(),
         verifies: config.verify,
+        stray: config.guest.clone().filter(|_| config.guest_by_place),
         files: files.clone(),
         disks,
         channels,
@@ -205,11 +212,13 @@ impl Operation for Copy {
 
     fn judge(&mut self, end: GuestEnd<'_>) -> Result<(), RunError> {
         let sealed = self.files.output.seal();
-        let driver_fault = || {
+        let faulted = matches!(end, GuestEnd::Fault(_) | GuestEnd::Unexpected(_));
+        let cause = || {
             let fault = self.disks.driver_fault();
-            fault.or_else(|| self.channels.driver_fault())
+            let fault = fault.or_else(|| self.channels.driver_fault());
+            fault.or_else(|| self.stray.as_deref().filter(|_| faulted).map(end::stray))
         };
-        end::judge(end, &self.session, &self.disks, driver_fault)?;
+        end::judge(end, &self.session, &self.disks, cause)?;
         Ok(sealed?)
     }
 
