@@ -104,12 +104,6 @@ fn push_number(line: &mut String, mut number: u64) {
     line.push_str(str::from_utf8(digits).unwrap_or_default());
 }
 
-/// The bytes as hexadecimal digits.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

@@ -6,11 +6,11 @@ use alloc::vec::Vec;
 
 use guest_abi::layout::BACKING_SLOT;
 use guest_abi::ports::COM1;
-use guest_copy::copy::digest::{Hasher, LEN};
-use guest_copy::progress::{Schedule, Scheduled};
 use guest_formats::{Finding, Reason};
+use guest_kit::digest::{Hasher, LEN};
 use guest_kit::dma::DmaRegion;
 use guest_kit::hardware::{Attached, Ports, Registers};
+use guest_kit::progress::{Schedule, Scheduled};
 use guest_kit::serial::{Uart, debug};
 use guest_kit::virtio::block::{BlockDevice, Purpose, Stage};
 use guest_protocol::{ConvertFormat, MAX_MESSAGE_LEN};

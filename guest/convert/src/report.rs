@@ -1,8 +1,8 @@
 //! Sends the VMM the messages of a conversion.
 
-use guest_copy::progress::{Reports, percent};
 use guest_kit::channel::Channel;
 use guest_kit::hardware::{Ports, Registers};
+use guest_kit::progress::{Reports, percent};
 use guest_protocol::{
     capacity_message, complete_message, complete_with_digest, encode_progress, init_message,
 };

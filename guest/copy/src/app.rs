@@ -8,21 +8,21 @@ use guest_protocol::{DataList, MAX_MESSAGE_LEN, Sparse, Transport};
 
 use crate::config::{Config, ConfigError, Side};
 use crate::copy::CopyEnd;
-use crate::copy::digest::Hasher;
 use crate::copy::disks::Disks;
 use crate::copy::engine::{Engine, Extras, buffers};
 use crate::copy::plan::{DiskShape, Plan, request_size};
 use crate::copy::skip::Selection;
-use crate::copy::zeros::Search;
-use crate::progress::{Schedule, Scheduled};
 use crate::report::Reporter;
+use guest_kit::digest::Hasher;
 use guest_kit::dma::DmaRegion;
 use guest_kit::failure::{Failure, Op};
 use guest_kit::hardware::{Attached, Ports, Registers};
+use guest_kit::progress::{Schedule, Scheduled};
 use guest_kit::serial::{Uart, debug};
 use guest_kit::virtio::block::{BlockDevice, Purpose, Stage};
 use guest_kit::virtio::console::Console;
 use guest_kit::virtio::requests::MAX_REQUEST_SLOTS;
+use guest_kit::zeros::Search;
 
 /// Exit status of a run that ended well.
 pub const EXIT_SUCCESS: u8 = 0;
@@ -111,7 +111,9 @@ fn execute<P: Ports, R: Registers>(
     let selection = select(plan, &config, &mut pool)?;
     let extras = Extras {
         zeros: match config.sparse {
-            Sparse::Always => Search::new(&plan, output.config().zeroes),
+            Sparse::Always => {
+                Search::new(plan.block(), plan.request_size(), output.config().zeroes)
+            }
             Sparse::Auto | Sparse::Never => None,
         },
         // The bytes that fill up the last sector do not belong to the input.

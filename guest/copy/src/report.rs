@@ -6,15 +6,14 @@ use core::fmt::{self, Write as _};
 use guest_kit::channel::Channel;
 use guest_kit::failure::{Failure, Op};
 use guest_kit::hardware::{Ports, Registers};
+use guest_kit::progress::{Reports, percent};
 use guest_kit::virtio::console::{Console, ConsoleError};
 use guest_protocol::{
-    Protocol, capacity_message, complete_message, complete_with_digest, encode_progress,
+    Protocol, capacity_message, complete_message, complete_with_digest, encode_progress, hex,
     init_message,
 };
 
 use crate::config::Side;
-use crate::copy::hex;
-use crate::progress::{Reports, percent};
 
 /// The name that messages have for a copy.
 const COPY: &str = "copy";

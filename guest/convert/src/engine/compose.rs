@@ -3,10 +3,10 @@
 //! A block begins at a grain of the target, and ends at one or at the end of the disk. Zeros that
 //! fill whole grains are not written. Other zeros are filled in.
 
-use guest_copy::progress::Observer;
 use guest_formats::Compressed;
 use guest_formats::qcow2::MAPPED;
 use guest_kit::hardware::{Ports, Registers};
+use guest_kit::progress::Observer;
 
 use super::block::Item;
 use super::{Engine, Unwritten, Waiting, compare, least};
