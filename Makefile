@@ -193,7 +193,7 @@ miri-toolchain:
 miri-shared:
 	$(MIRI) --package guest-abi --package guest-protocol
 miri-kit:
-	$(MIRI_GUEST) guest-kit -- --skip machine::
+	$(MIRI_GUEST) guest-kit --features digest -- --skip machine::
 miri-copy:
 	$(MIRI_GUEST) guest-copy
 miri-inspect:

@@ -24,7 +24,7 @@ pub use generated::{
     Protocol, ReferenceMessage, SnapshotMessage, Sparse, Transport, VmmConfig,
 };
 pub use messages::{
-    NO_STATUS, capacity_message, complete_message, complete_with_digest, error_message,
+    NO_STATUS, capacity_message, complete_message, complete_with_digest, error_message, hex,
     info_message, init_message, progress_message,
 };
 pub use progress::encode_progress;

@@ -1,7 +1,8 @@
 //! Constructors for the guest's messages, one for each payload, with the level that goes with it.
 
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::fmt::Write as _;
 
 use crate::{
     CapacityMessage, CompleteMessage, ErrorMessage, GuestMessage, InitMessage, Level, Payload,
@@ -10,6 +11,17 @@ use crate::{
 
 /// [`ErrorMessage::status`] where no request was answered.
 pub const NO_STATUS: u32 = 255;
+
+/// The bytes as hexadecimal digits, as a digest is shown.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    let mut digits = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        // Writing to a string cannot fail.
+        let _ = write!(digits, "{byte:02x}");
+    }
+    digits
+}
 
 fn message(level: Level, payload: Payload) -> GuestMessage {
     GuestMessage {

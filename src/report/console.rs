@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
-use guest_protocol::{GuestMessage, Payload};
+use guest_protocol::{GuestMessage, Payload, hex};
 use rustix::io::Errno;
 use rustix::stdio::{stderr, stdout};
 
@@ -19,7 +19,7 @@ use super::debug_lines::{DEBUG_PREFIX, DebugLines};
 use super::json::{
     RunResult, debug_object, message_object, result_object, text_object, warning_object,
 };
-use super::line::{hex, push_message};
+use super::line::push_message;
 use super::stream::FULL;
 use super::text::{TerminalText, TextLines};
 

@@ -89,12 +89,6 @@ fn push_number(line: &mut String, number: u64) {
     line.push_str(itoa::Buffer::new().format(number));
 }
 
-/// The bytes as hexadecimal digits.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

@@ -16,11 +16,12 @@ pub use console::{
     ANSWER_PIECE, Console, ConsoleOptions, Drained, OutputFormat, PIECE, last_words,
 };
 pub use debug_lines::{DEBUG_PREFIX, DebugLines, MAX_DEBUG};
+pub use guest_protocol::hex;
 pub use json::{
     Exits, RunEnd, RunResult, debug_object, finding_object, host_check_object, message_object,
     one_line, result_object, text_object, warning_object,
 };
-pub use line::{hex, message_line};
+pub use line::message_line;
 pub use quote::{
     MAX_DETAIL, MAX_SHOWN, is_visible, push_line, quote_detail, quote_text, quote_word,
 };

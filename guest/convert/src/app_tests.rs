@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use guest_abi::layout::{INPUT_SLOT, OUTPUT_SLOT, registers};
-use guest_copy::copy::digest::Hasher;
+use guest_kit::digest::Hasher;
 use guest_kit::testing::Device;
 use guest_kit::testing::disk::FakeDisk;
 use guest_kit::testing::memory::leak;

@@ -12,5 +12,4 @@ extern crate alloc;
 pub mod app;
 pub mod config;
 pub mod copy;
-pub mod progress;
 pub mod report;

@@ -46,6 +46,7 @@ mod probe;
 pub mod qcow2;
 mod reason;
 mod source;
+mod span;
 mod survey;
 pub mod vdi;
 pub mod vhd;
@@ -58,9 +59,9 @@ pub use format::{Format, FormatSet};
 pub use image::{Image, examine, inspect};
 pub use info::{
     Feature, FeatureKind, Info, LONGEST_NAME, MOST_REFERENCES, Options, Reference, ReferenceKind,
-    Verdict,
+    UnknownName, Verdict,
 };
-pub use mapping::{Codec, Compressed, Content, Mapping, Marker};
+pub use mapping::{Codec, Compressed, Content, Contents, Mapping, Marker};
 pub use probe::{FileSystem, PartitionTable, Probe};
 pub use reason::{Class, Finding, Findings, Reason, ReasonSet};
 pub use source::{ReadAt, ReadError};

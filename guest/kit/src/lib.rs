@@ -26,14 +26,20 @@
 extern crate alloc;
 
 pub mod channel;
+#[cfg(feature = "digest")]
+pub mod digest;
 pub mod disk;
 pub mod dma;
 pub mod failure;
 pub mod hardware;
 pub mod machine;
+pub mod program;
+pub mod progress;
+pub mod report;
 pub mod serial;
 pub mod virtio;
 pub mod waiting;
+pub mod zeros;
 
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

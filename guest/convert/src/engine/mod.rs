@@ -16,9 +16,9 @@ mod zeros;
 
 use alloc::vec::Vec;
 
-use guest_copy::copy::digest::Hasher;
-use guest_copy::progress::Observer;
+use guest_kit::digest::Hasher;
 use guest_kit::hardware::{Ports, Registers};
+use guest_kit::progress::Observer;
 use guest_kit::virtio::requests::{Request, STATUS_OK};
 use guest_protocol::ConvertFormat;
 

@@ -7,11 +7,11 @@
 
 use core::ops::Range;
 
-use guest_copy::copy::zeros::{Search, is_zero};
-use guest_copy::progress::Observer;
 use guest_formats::qcow2::CLUSTER;
 use guest_kit::hardware::{Ports, Registers};
+use guest_kit::progress::Observer;
 use guest_kit::virtio::requests::{Kind, Request};
+use guest_kit::zeros::{Search, is_zero};
 
 use super::block::State;
 use super::target::Target;

@@ -11,8 +11,8 @@ use super::engine::{Engine, to_usize};
 use super::plan::Piece;
 use super::skip::Selection;
 use crate::config::Side;
-use crate::progress::Observer;
 use guest_kit::failure::Failure;
+use guest_kit::progress::Observer;
 
 impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
     /// Declares the holes. If the output takes no such requests, or refuses one, the copy goes on

@@ -1,8 +1,8 @@
 //! The two disks together: it kicks them, and waits until one of them has done something.
 
 use crate::config::Side;
-use crate::progress::Observer;
 use guest_kit::hardware::{Ports, Registers};
+use guest_kit::progress::Observer;
 use guest_kit::virtio::block::{BlockDevice, BlockError};
 use guest_kit::virtio::requests::{Completion, Request};
 use guest_kit::waiting::{Devices, Waiter, Wake};

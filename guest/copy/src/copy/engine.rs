@@ -5,19 +5,19 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::digest::Hasher;
 use super::disks::{DiskFault, Disks};
 use super::plan::{Piece, Plan};
 use super::skip::Selection;
-use super::zeros::Search;
 use super::{CopyEnd, device_failure};
 use crate::config::Side;
-use crate::progress::Observer;
+use guest_kit::digest::Hasher;
 use guest_kit::dma::DmaRegion;
 use guest_kit::failure::{Failure, Op};
 use guest_kit::hardware::{Ports, Registers};
+use guest_kit::progress::Observer;
 use guest_kit::virtio::block::WIRE_SECTOR;
 use guest_kit::virtio::requests::{Kind, MAX_REQUEST_SLOTS, Request, STATUS_OK};
+use guest_kit::zeros::Search;
 
 /// What is being done with the piece in a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

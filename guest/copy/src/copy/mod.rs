@@ -2,25 +2,23 @@
 //!
 //! [`plan`] says which bytes go together, [`engine`] keeps both disks busy with them, [`disks`]
 //! waits for the two, and `retry` finds out what exactly failed. [`skip`] says what need not be
-//! read, [`zeros`] finds what need not be written, `declare` tells the output of both, and
-//! [`digest`] and `verify` show that all came as it was. None of them knows how progress
-//! is shown: an [`Observer`](crate::progress::Observer) is told.
+//! read, `declare` tells the output of that and of the zeros that were read, and `verify` shows that
+//! all came as it was. None of them knows how progress is shown: an
+//! [`Observer`](guest_kit::progress::Observer) is told.
 
 mod declare;
-pub mod digest;
 pub mod disks;
 pub mod engine;
 pub mod plan;
 mod retry;
 pub mod skip;
 mod verify;
-pub mod zeros;
 
 use disks::DiskFault;
+use guest_kit::digest::LEN as DIGEST_LEN;
 use guest_kit::failure::{Failure, Op};
 
 use crate::config::Side;
-pub(crate) use verify::hex;
 
 /// How a copy ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,7 +28,7 @@ pub struct CopyEnd {
     /// Why the copy is not complete, if it is not.
     pub result: Result<(), Failure>,
     /// The digest of the input, if all went well and one is wanted.
-    pub digest: Option<[u8; digest::LEN]>,
+    pub digest: Option<[u8; DIGEST_LEN]>,
     /// How long it took to compute the digest, in ticks of the processor.
     pub digest_ticks: u64,
 }

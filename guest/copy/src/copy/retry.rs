@@ -7,9 +7,9 @@
 use super::engine::{Engine, to_usize};
 use super::plan::Piece;
 use crate::config::Side;
-use crate::progress::Observer;
 use guest_kit::failure::{Failure, Op};
 use guest_kit::hardware::{Ports, Registers};
+use guest_kit::progress::Observer;
 use guest_kit::virtio::requests::{Request, STATUS_OK};
 
 impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {

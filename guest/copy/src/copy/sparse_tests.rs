@@ -229,7 +229,11 @@ fn an_output_that_came_out_wrong_fails_the_verification() {
     let failure = setup.run().0.result.unwrap_err();
     assert_eq!((failure.op, failure.device), (Op::Verify, "output"));
     assert!(failure.detail.starts_with("what was read back has sha256 "));
-    assert!(failure.detail.contains(&hex(&digest_of(&setup))));
+    assert!(
+        failure
+            .detail
+            .contains(&guest_protocol::hex(&digest_of(&setup)))
+    );
 }
 
 #[test]

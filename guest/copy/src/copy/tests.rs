@@ -4,7 +4,6 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use digest::Hasher;
 use disks::Disks;
 use engine::{Engine, Extras};
 use plan::{DiskShape, Plan, request_size};
@@ -12,17 +11,18 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use skip::Selection;
-use zeros::Search;
 
 use super::*;
 use crate::config::Config;
-use crate::progress::Observer;
+use guest_kit::digest::Hasher;
+use guest_kit::progress::Observer;
 use guest_kit::testing::Device;
 use guest_kit::testing::disk::{FakeDisk, Mischief};
 use guest_kit::testing::memory::leak;
 use guest_kit::testing::ports_with;
 use guest_kit::virtio::block::{BlockDevice, F_FLUSH, F_SIZE_MAX, Purpose};
 use guest_kit::virtio::mmio::F_EVENT_IDX;
+use guest_kit::zeros::Search;
 use guest_protocol::{DataList, NO_STATUS};
 
 /// What fills each sector of an input, from a place of the sector's own.
@@ -153,7 +153,13 @@ impl Setup {
         let extras = Extras {
             zeros: self
                 .search
-                .then(|| Search::new(&plan, disks.output.config().zeroes))
+                .then(|| {
+                    Search::new(
+                        plan.block(),
+                        plan.request_size(),
+                        disks.output.config().zeroes,
+                    )
+                })
                 .flatten(),
             digest: self.digest.then(|| Hasher::new(job.len as u64)),
             verify: self.verify,

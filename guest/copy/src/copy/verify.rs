@@ -3,18 +3,18 @@
 //! end, and its digest compared with that of the input.
 
 use alloc::string::String;
-use core::fmt::Write as _;
 
 use guest_kit::hardware::{Ports, Registers};
 use guest_kit::virtio::block::WIRE_SECTOR;
 use guest_kit::virtio::requests::{Kind, MAX_REQUEST_SLOTS, Request, STATUS_OK};
 
-use super::digest::{Hasher, LEN};
 use super::disks::DiskFault;
 use super::engine::{Engine, SlotState, to_usize};
 use crate::config::Side;
-use crate::progress::Observer;
+use guest_kit::digest::{Hasher, LEN};
 use guest_kit::failure::{Failure, Op};
+use guest_kit::progress::Observer;
+use guest_protocol::hex;
 
 /// The most zeros of a hole that the digest takes before the disks are looked at again, in bytes.
 const ZEROS_AT_ONCE: u64 = 256 << 10;
@@ -144,17 +144,6 @@ fn difference(found: &[u8], digest: &[u8]) -> Failure {
     let detail = String::from("what was read back has sha256 ") + &hex(found) + ", the input ";
     let detail = detail + &hex(digest);
     Failure::new(Op::Verify, Side::Output.name(), &detail)
-}
-
-/// The bytes as hexadecimal digits.
-#[must_use]
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    let mut digits = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        // Writing to a string cannot fail.
-        let _ = write!(digits, "{byte:02x}");
-    }
-    digits
 }
 
 #[cfg(test)]

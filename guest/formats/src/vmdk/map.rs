@@ -2,7 +2,7 @@
 //! ("Hosted Sparse Extents" in the specification).
 
 use crate::error::{Error, ensure};
-use crate::mapping::{Codec, Compressed, Content, GRAIN_MARKER, Mapping, Marker};
+use crate::mapping::{Codec, Compressed, Content, GRAIN_MARKER, Mapping, Marker, small};
 use crate::reason::Reason;
 use crate::source::ReadAt;
 use crate::survey::{Entry, Table};
@@ -57,12 +57,11 @@ impl Vmdk {
         offset: u64,
     ) -> Result<Option<Table>, Error> {
         let second = self.header.second_directory;
-        let Some((directory, _)) =
-            second.filter(|_| offset.is_multiple_of(self.header.per_table()))
+        let Some(directory) = second.filter(|_| offset.is_multiple_of(self.header.per_table()))
         else {
             return Ok(None);
         };
-        let (at, table) = self.named(source, directory, offset)?;
+        let (at, table) = self.named(source, directory.start, offset)?;
         let table = self.described(at, table);
         if let Some(Table { takes, .. }) = &table {
             ensure(
@@ -88,7 +87,7 @@ impl Vmdk {
     /// The offset in the file of the directory's entry for `offset`, and that of the table that it
     /// names, or 0 if it names none.
     fn table(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<(u64, u64), Error> {
-        self.named(source, self.header.directory, offset)
+        self.named(source, self.header.directory.start, offset)
     }
 
     /// The same of the directory at `directory`.
@@ -109,7 +108,10 @@ impl Vmdk {
         let per_table = header.per_table();
         let (at, table) = self.table(source, offset)?;
         if table == 0 {
-            return Ok(self.hole(per_table - offset % per_table));
+            return Ok(Mapping::hole(
+                per_table - offset % per_table,
+                self.has_backing(),
+            ));
         }
         let end = table + header.table_entries * 4;
         ensure(end <= source.size(), Reason::BeyondEnd, at, table)?;
@@ -119,7 +121,7 @@ impl Vmdk {
         let at = table + offset % per_table / header.grain_size * 4;
         let entry = self.tables.le32(source, at)?;
         if entry == 0 {
-            return Ok(self.hole(length));
+            return Ok(Mapping::hole(length, self.has_backing()));
         }
         if entry == ZERO && header.zero_grains {
             return Ok(Mapping::new(length, Content::Zero));
@@ -136,14 +138,6 @@ impl Vmdk {
         header.check_apart(grain, grain + header.grain_size, at)?;
         let (size, disk) = (header.grain_size, header.virtual_size);
         Mapping::whole(at, grain, size, offset, disk, source.size())
-    }
-
-    fn hole(&self, length: u64) -> Mapping {
-        let content = match self.has_backing() {
-            true => Content::Backing,
-            false => Content::Zero,
-        };
-        Mapping::new(length, content)
     }
 
     /// The same for who reads the grain. If no other grain limits what a compressed one takes, its
@@ -195,8 +189,6 @@ impl Vmdk {
             length = length.min(next - grain);
         }
         ensure(length > GRAIN_MARKER, Reason::BeyondEnd, at, grain)?;
-        // A grain has at most 2 MiB.
-        let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
         let content = Content::Compressed(Compressed {
             offset: grain,
             length,

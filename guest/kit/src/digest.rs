@@ -1,4 +1,4 @@
-//! The digest of the input's bytes, in their order. Holes are not read, and count as zeros.
+//! The digest (SHA-256) of a disk's bytes, in their order. Holes need not be read, and count as zeros.
 
 use sha2::{Digest as _, Sha256};
 

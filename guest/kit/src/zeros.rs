@@ -1,8 +1,6 @@
-//! Finds zeros in what has been read. They are declared to the output, and not written.
+//! Finds zeros in what has been read, so that they can be declared to a disk, and need not be written.
 
-use guest_kit::virtio::block::ZeroLimits;
-
-use super::plan::Plan;
+use crate::virtio::block::{WIRE_SECTOR, ZeroLimits};
 
 /// Zeros are looked for in pieces of this many bytes, the smallest hole of usual file systems.
 const GRANULE: u32 = 4096;
@@ -32,15 +30,14 @@ impl Search {
         granule: GRANULE as usize,
     };
 
-    /// The search for zeros in the pieces of `plan` for a device with these limits; `None` if it
-    /// would not take those of one piece.
+    /// The search for zeros in pieces of so many bytes, or of `block` bytes if that is more, for a
+    /// device with these limits; `None` if it would not take those of one request of `request` bytes.
     #[must_use]
-    pub fn new(plan: &Plan, limits: Option<ZeroLimits>) -> Option<Self> {
+    pub fn new(block: u32, request: u32, limits: Option<ZeroLimits>) -> Option<Self> {
         let limits = limits?;
-        let sectors = plan.request_size() / guest_kit::virtio::block::WIRE_SECTOR;
-        let granule = GRANULE.max(plan.block());
-        (limits.segments > 0 && limits.sectors >= sectors).then_some(Self {
-            granule: super::engine::to_usize(granule),
+        let takes_all = limits.segments > 0 && limits.sectors >= request / WIRE_SECTOR;
+        takes_all.then_some(Self {
+            granule: GRANULE.max(block) as usize,
         })
     }
 

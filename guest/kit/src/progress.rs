@@ -1,4 +1,4 @@
-//! When to report progress, and to whom: which of the counts 1 to total are worth a message.
+//! When a program reports progress, and to whom: which of the counts 1 to total are worth a message.
 //!
 //! The points depend on the total and the interval alone, so the same reports come out in the same
 //! order whatever steps the count moves in.
@@ -15,7 +15,7 @@ pub struct Schedule {
     next: Option<u64>,
 }
 
-/// Whoever wants to know how a copy or a conversion gets on.
+/// Whoever wants to know how the work on a disk gets on.
 pub trait Observer {
     /// The first `sectors` sectors of the input disk are done. Called with counts that never fall.
     fn done(&mut self, sectors: u64);
