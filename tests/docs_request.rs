@@ -1,5 +1,6 @@
 //! The bytes that docs/request.md shows are those of a run: the built-in guest copies two sectors,
 //! and its queue is looked at when its reads arrive, when they are answered, and when it has ended.
+//! The messages that docs/guest.md shows are those that are sent.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
@@ -9,6 +10,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use common::{needs_kvm, test};
+use guest_protocol::{complete_message, encode_framed};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap, VolatileSlice};
 use vmm::cli::{Command, parse};
 use vmm::config::ProgressPercent;
@@ -25,6 +27,7 @@ fn main() -> std::process::ExitCode {
 }
 
 const PAGE: &str = include_str!("../docs/request.md");
+const GUEST_PAGE: &str = include_str!("../docs/guest.md");
 const QUEUE: u64 = 0x10_0000;
 const POOL: u64 = 0x20_0000;
 const SECTOR: usize = 512;
@@ -138,15 +141,46 @@ fn input() -> Vec<u8> {
     [[0xa0; SECTOR], [0xa1; SECTOR]].concat()
 }
 
+/// The configuration of a copy with these arguments, of `sectors` sectors, by a guest that is built in.
+fn configuration(arguments: &str, sectors: u64) -> Vec<u8> {
+    let arguments: Vec<_> = arguments.split(' ').map(Into::into).collect();
+    let Ok(Command::Run(config)) = parse(&arguments) else {
+        panic!("these are arguments of a copy");
+    };
+    let facts = InputFacts::of_data(sectors * SECTOR as u64);
+    config_frame(&config, Reports::new(&config, sectors, true), &facts).unwrap()
+}
+
+/// The bytes of the guest's page below the line that begins with `title`.
+fn message(title: &str) -> Vec<u8> {
+    let lines = GUEST_PAGE
+        .lines()
+        .skip_while(|line| !line.starts_with(title));
+    let block = lines.skip(2).take_while(|line| !line.is_empty());
+    let bytes = block.flat_map(|line| line.split(';').take(1).flat_map(str::split_whitespace));
+    bytes
+        .map(|byte| u8::from_str_radix(byte, 16).unwrap())
+        .collect()
+}
+
+#[test]
+fn the_messages_of_the_guests_page_are_those_that_are_sent() {
+    let title = "The configuration of `vmm --input a --output b`";
+    assert_eq!(message(title), configuration("--input a --output b", 50));
+    let mut buffer = [0; 64];
+    let len = encode_framed(&complete_message("copy", 50, true), &mut buffer).unwrap();
+    assert_eq!(
+        message("The completion of a copy of 50 sectors"),
+        buffer[..len]
+    );
+}
+
 #[test]
 fn the_bytes_of_the_page_are_those_of_a_run() {
     needs_kvm!();
     let arguments =
         "--input a --output b --request-size 512 --queue-depth 2 --progress-percent 100";
-    let arguments: Vec<_> = arguments.split(' ').map(Into::into).collect();
-    let Ok(Command::Run(config)) = parse(&arguments) else {
-        panic!("these are arguments of a copy");
-    };
+    let frame = configuration(arguments, 2);
     let mut machine = Machine::new(open_kvm().unwrap(), 2).unwrap();
     let memory = machine.memory().clone();
     let source = Watched::new(input(), memory.clone());
@@ -167,13 +201,6 @@ fn the_bytes_of_the_page_are_those_of_a_run() {
     }
     machine.add_exit_port(0xf4).unwrap();
     machine.add_idle_port(0xf5, None).unwrap();
-    let facts = InputFacts::of_data(2 * SECTOR as u64);
-    let frame = config_frame(
-        &config,
-        Reports::new(&config, 2, Some(ProgressPercent::default())),
-        &facts,
-    )
-    .unwrap();
     com1.uart.queue_input(&frame);
     let runner = Runner::new(machine.boot(GUEST).unwrap())
         .reports(&com1)

@@ -1,5 +1,5 @@
-//! Which bytes of the output have been written or declared zero, so that a guest cannot claim a
-//! complete copy that it did not make. A sorted list of disjoint ranges with a gap where it was
+//! Which bytes of the output have been written or declared zero, and not discarded since, so that a guest
+//! cannot claim a complete copy that it did not make. A sorted list of disjoint ranges with a gap where it was
 //! changed last: a change near the one before it costs a constant time, and the list is bounded,
 //! whatever order a guest writes in.
 
@@ -27,6 +27,8 @@ pub(super) struct Coverage {
     after: usize,
     covered: u64,
     forgotten: bool,
+    /// Whether any were taken out: what is in the file there is not known.
+    removed: bool,
 }
 
 impl Coverage {
@@ -39,6 +41,7 @@ impl Coverage {
             after: 0,
             covered: 0,
             forgotten: false,
+            removed: false,
         }
     }
 
@@ -58,6 +61,44 @@ impl Coverage {
             return;
         }
         self.replace(first, last - first, Range { start, end });
+    }
+
+    /// Takes out the bytes from `start` up to, not including, `end`: they count as not written until they
+    /// are added again.
+    ///
+    /// If that would split a range where there are [`MAX_RANGES`] already, its part behind `end` is not
+    /// remembered either, and [`forgotten`](Self::forgotten) says so.
+    pub(super) fn remove(&mut self, start: u64, end: u64) {
+        if start >= end {
+            return;
+        }
+        self.removed = true;
+        // The ranges that overlap these bytes: from `first` up to, not including, `last`.
+        let first = self.partition_point(|range| range.end <= start);
+        let last = self.partition_point(|range| range.start < end);
+        if first == last {
+            return;
+        }
+        let (head, tail) = (self.get(first).start, self.get(last - 1).end);
+        self.move_gap(first);
+        for index in first..last {
+            let range = self.get(index);
+            self.covered -= range.end - range.start;
+        }
+        self.after -= last - first;
+        if head < start {
+            self.places[self.before] = [head, start];
+            self.before += 1;
+            self.covered += start - head;
+        }
+        if end < tail && self.len() < MAX_RANGES {
+            self.after += 1;
+            let place = self.places.len() - self.after;
+            self.places[place] = [end, tail];
+            self.covered += tail - end;
+        } else if end < tail {
+            self.forgotten = true;
+        }
     }
 
     /// Grows the range that changed last at its end, if the new bytes belong there and nowhere else.
@@ -140,14 +181,14 @@ impl Coverage {
         }
     }
 
-    /// Whether any byte from `start` up to, not including, `end` is in the set.
+    /// Whether any byte from `start` up to, not including, `end` may ever have been in the set.
     pub(super) fn overlaps(&self, start: u64, end: u64) -> bool {
         let after = self.partition_point(|range| range.end <= start);
         let found = (after < self.len()).then(|| self.get(after));
-        found.is_some_and(|range| range.start < end) || self.forgotten
+        found.is_some_and(|range| range.start < end) || self.forgotten || self.removed
     }
 
-    /// How many bytes are in the set. It never falls.
+    /// How many bytes are in the set.
     pub(super) fn covered(&self) -> u64 {
         self.covered
     }
@@ -182,15 +223,35 @@ mod tests {
             .collect()
     }
 
-    /// The same set as one boolean a byte.
-    fn model(writes: &[(u64, u64)], length: usize) -> Vec<bool> {
+    /// The same set as one boolean a byte. Each change has a start, an end, and whether it adds bytes.
+    fn model(changes: &[(u64, u64, bool)], length: usize) -> Vec<bool> {
         let mut bytes = vec![false; length];
-        for (start, end) in writes {
-            for (offset, byte) in bytes.iter_mut().enumerate() {
-                *byte |= (*start..*end).contains(&(offset as u64));
-            }
+        for (start, end, adds) in changes {
+            let (start, end) = (
+                usize::try_from(*start).unwrap(),
+                usize::try_from(*end).unwrap(),
+            );
+            bytes[start..end].fill(*adds);
         }
         bytes
+    }
+
+    /// Checks what is true of every set: it is the same as `bytes`, and its ranges do not touch.
+    fn check(coverage: &Coverage, bytes: &[bool]) -> Result<(), TestCaseError> {
+        let missing = bytes
+            .iter()
+            .position(|written| !written)
+            .map(|offset| offset as u64);
+        prop_assert_eq!(
+            coverage.covered(),
+            bytes.iter().filter(|written| **written).count() as u64
+        );
+        prop_assert_eq!(coverage.first_missing(bytes.len() as u64), missing);
+        prop_assert!(!coverage.forgotten());
+        let ranges = ranges(coverage);
+        prop_assert!(ranges.windows(2).all(|pair| pair[0].end < pair[1].start));
+        prop_assert!(ranges.iter().all(|range| range.start < range.end));
+        Ok(())
     }
 
     proptest! {
@@ -198,9 +259,9 @@ mod tests {
         fn any_writes_leave_the_same_set_as_a_bitmap(
             writes in prop::collection::vec((0u64..200, 0u64..40), 0..60)
         ) {
-            let writes: Vec<_> = writes.iter().map(|(start, size)| (*start, start + size)).collect();
+            let writes: Vec<_> = writes.iter().map(|(start, size)| (*start, start + size, true)).collect();
             let mut coverage = Coverage::new();
-            for (start, end) in &writes {
+            for (start, end, _) in &writes {
                 coverage.add(*start, *end);
             }
             let bytes = model(&writes, 240);
@@ -211,13 +272,25 @@ mod tests {
                     prop_assert_eq!(coverage.overlaps(start, end), any);
                 }
             }
-            let missing = bytes.iter().position(|written| !written).map(|offset| offset as u64);
-            prop_assert_eq!(coverage.covered(), bytes.iter().filter(|written| **written).count() as u64);
-            prop_assert_eq!(coverage.first_missing(240), missing);
-            prop_assert!(!coverage.forgotten());
-            let ranges = ranges(&coverage);
-            prop_assert!(ranges.windows(2).all(|pair| pair[0].end < pair[1].start));
-            prop_assert!(ranges.iter().all(|range| range.start < range.end));
+            check(&coverage, &bytes)?;
+        }
+
+        #[test]
+        fn any_writes_and_discards_leave_the_same_set_as_a_bitmap(
+            changes in prop::collection::vec((0u64..200, 0u64..40, any::<bool>()), 0..60)
+        ) {
+            let changes: Vec<_> = changes
+                .iter()
+                .map(|(start, size, adds)| (*start, start + size, *adds))
+                .collect();
+            let mut coverage = Coverage::new();
+            for (done, (start, end, adds)) in changes.iter().enumerate() {
+                match adds {
+                    true => coverage.add(*start, *end),
+                    false => coverage.remove(*start, *end),
+                }
+                check(&coverage, &model(&changes[..=done], 240))?;
+            }
         }
 
         #[test]
@@ -254,6 +327,35 @@ mod tests {
         assert!(coverage.forgotten());
         coverage.add(0, 100_000 * 1024);
         assert_eq!(coverage.first_missing(100_000 * 1024), None);
+    }
+
+    #[test]
+    fn a_range_that_is_split_where_there_are_too_many_counts_as_less_than_is_there() {
+        let mut coverage = Coverage::new();
+        for piece in 0..MAX_RANGES as u64 {
+            coverage.add(piece * 1024, piece * 1024 + 512);
+        }
+        coverage.remove(1024 + 100, 1024 + 200);
+        assert_eq!(coverage.len(), MAX_RANGES);
+        assert_eq!(coverage.covered(), MAX_RANGES as u64 * 512 - 412);
+        assert!(coverage.forgotten());
+        // Where a whole range goes, another one can be split.
+        coverage.remove(0, 1024);
+        coverage.remove(2048 + 100, 2048 + 200);
+        assert_eq!(coverage.len(), MAX_RANGES);
+        assert_eq!(
+            coverage.covered(),
+            MAX_RANGES as u64 * 512 - 412 - 512 - 100
+        );
+    }
+
+    #[test]
+    fn what_was_taken_out_may_be_anywhere() {
+        let mut coverage = Coverage::new();
+        coverage.add(0, 512);
+        assert!(!coverage.overlaps(512, 1024));
+        coverage.remove(0, 512);
+        assert!(coverage.overlaps(0, 512));
     }
 
     #[test]

@@ -190,7 +190,8 @@ impl OutputFile {
     }
 
     /// How many different bytes of the output have been written or declared zero, without what fills up
-    /// the last sector. It only falls when the length is declared, and costs no more than two loads.
+    /// the last sector. It falls when the length is declared and when a part is discarded, and costs no more
+    /// than two loads.
     #[must_use]
     pub fn bytes_written(&self) -> u64 {
         self.covered.load(Ordering::Relaxed).min(self.length())

@@ -20,6 +20,17 @@ pub enum ActivateError {
          that it offers, with VIRTIO_F_VERSION_1"
     )]
     NotNegotiated,
+    /// The driver set DRIVER_OK by a write that is ignored.
+    #[error(
+        "its driver wrote a status of {written:#x} where it was {status:#x}; a write has to keep the bits \
+         that are set and to have none but those of a driver, and after FAILED there is only a reset"
+    )]
+    Status {
+        /// What was written.
+        written: u32,
+        /// What the status was, and is.
+        status: u32,
+    },
     /// A queue that the device cannot do without is not ready.
     #[error("queue {0} is not ready")]
     QueueNotReady(usize),

@@ -196,14 +196,18 @@ impl MmioTransport {
         // writes the sum has it in what it writes.
         let value = value & !NEEDS_RESET;
         let known = INITIALISATION.iter().fold(FAILED, |all, bit| all | bit);
-        if value & !known != 0 || state.has(FAILED) {
-            return;
-        }
-        if value & FAILED != 0 {
+        let is_sound = value & !known == 0 && !state.has(FAILED);
+        if is_sound && value & FAILED != 0 {
             state.status |= FAILED;
             return;
         }
-        if state.status & !value != 0 {
+        if !is_sound || state.status & !value != 0 {
+            if value & DRIVER_OK != 0 && !state.has(DRIVER_OK) {
+                self.device.refuse_start(ActivateError::Status {
+                    written: value,
+                    status: state.status,
+                });
+            }
             return;
         }
         for (step, &bit) in INITIALISATION.iter().enumerate() {

@@ -187,4 +187,11 @@ fn a_disk_that_does_not_start_is_named_with_the_reason() {
         Program::new().init_device(INPUT, 0).driver_ok(INPUT),
         &["the input disk did not start: its driver set DRIVER_OK without"],
     );
+    // The steps one by one, each without those before it.
+    let write = |program: Program, status| program.store32(INPUT.register(STATUS), status);
+    let singly = [0, 1, 2, 8, 4].into_iter().fold(Program::new(), write);
+    does_not_start(
+        singly.kick(INPUT),
+        &["the input disk did not start: its driver wrote a status of 0x4 where it was 0x1; "],
+    );
 }

@@ -151,6 +151,23 @@ fn what_is_discarded_is_not_written() {
 }
 
 #[test]
+fn what_is_discarded_after_it_was_written_is_not_written() {
+    let len = u32::try_from(INPUT_LEN).unwrap();
+    let copied = disks()
+        .request(INPUT, 0, IN, (0, DMA_POOL, len))
+        .expect_answer(INPUT, 0, OK)
+        .request(OUTPUT, 0, OUT, (0, DMA_POOL, len))
+        .expect_answer(OUTPUT, 0, OK);
+    refused(
+        zero(copied, 1, DISCARD, &[(8, 8, 0)])
+            .expect_answer(OUTPUT, 1, OK)
+            .claim_success(SECTORS)
+            .exit(0),
+        "the one at offset 4096 was never written",
+    );
+}
+
+#[test]
 fn data_that_becomes_zero_again_is_zero_in_the_copy() {
     needs_kvm!();
     let len = u32::try_from(INPUT_LEN).unwrap();

@@ -102,4 +102,11 @@ impl OutputFile {
         coverage.add(start, end);
         self.covered.store(coverage.covered(), Ordering::Relaxed);
     }
+
+    /// Remembers that a part is not to be kept.
+    pub(super) fn forget(&self, start: u64, end: u64) {
+        let mut coverage = lock(&self.coverage);
+        coverage.remove(start, end);
+        self.covered.store(coverage.covered(), Ordering::Relaxed);
+    }
 }

@@ -124,6 +124,8 @@ impl OutputFile {
         if offset >= end {
             return Ok(());
         }
+        // What is there then is nothing that the guest has written, whether room is given back or not.
+        self.forget(offset, end);
         free(&self.file, offset, end).map_err(|source| {
             let path = self.path.clone();
             let failed = FileError::Discard {

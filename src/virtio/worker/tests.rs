@@ -79,8 +79,16 @@ impl Service for Scripted {
     }
 }
 
-/// A device that follows the script, and its driver.
+/// A device that follows the script, and its driver, which has started it.
 fn device(script: Script, features: u64) -> (Arc<QueueWorker<Scripted>>, Driver) {
+    let (device, mut driver) = new_device(script);
+    driver.start(features, SIZE);
+    device.handle_kick(0);
+    (device, driver)
+}
+
+/// The same before anybody has started it.
+fn new_device(script: Script) -> (Arc<QueueWorker<Scripted>>, Driver) {
     let (memory, line) = (memory(), Arc::new(NotificationLine::new().unwrap()));
     let service = Scripted {
         script,
@@ -88,9 +96,7 @@ fn device(script: Script, features: u64) -> (Arc<QueueWorker<Scripted>>, Driver)
         configured: Mutex::default(),
     };
     let device = Arc::new(QueueWorker::serving(service, memory.clone(), line).unwrap());
-    let mut driver = Driver::new(device.clone(), memory);
-    driver.start(features, SIZE);
-    device.handle_kick(0);
+    let driver = Driver::new(device.clone(), memory);
     (device, driver)
 }
 
@@ -227,6 +233,29 @@ fn of_several_refusals_to_start_the_first_is_told_of_until_one_start_succeeds() 
     assert_eq!(told(), Some(first));
     driver.start(VERSION_1, SIZE);
     assert_eq!(told(), None);
+}
+
+#[test]
+fn a_status_that_is_ignored_is_told_of_if_it_was_to_start_the_device() {
+    for (before, written) in [(1, 4), (0xb, 4), (0x83, 0xf), (3, 0x1f), (3, 0x10f)] {
+        let (device, driver) = new_device(Script::TakeOne);
+        driver.negotiate(VERSION_1);
+        driver.write(0x70, 0);
+        driver.write(0x70, before & 3);
+        if before == 0xb {
+            driver.negotiate(VERSION_1);
+        }
+        driver.write(0x70, before);
+        assert!(device.fault().is_none());
+        driver.write(0x70, written);
+        let why = device.fault().unwrap().to_string();
+        let expected = format!("wrote a status of {written:#x} where it was {before:#x};");
+        assert!(why.contains(&expected), "{why}");
+    }
+    // A device that runs goes on.
+    let (device, driver) = device(Script::TakeOne, VERSION_1);
+    driver.write(0x70, 4);
+    assert!(device.fault().is_none());
 }
 
 #[test]

@@ -89,6 +89,38 @@ fn a_discard_counts_as_nothing() {
 }
 
 #[test]
+fn what_is_discarded_after_it_was_written_has_to_be_written_again() {
+    // Whole blocks, whose room is given back, and what is none, which stays there.
+    for (offset, length) in [(4096, 8192), (512, 512), (0, MIB)] {
+        let discarded = || {
+            let (setup, output) = output(MIB, Naming::Unnamed);
+            write(&output, 0, &vec![7; 1 << 20]).unwrap();
+            Storage::discard(&output, offset, length).unwrap();
+            assert_eq!(output.bytes_written(), MIB - length);
+            (setup, output)
+        };
+        let (_setup, output) = discarded();
+        let error = output.commit().unwrap_err();
+        assert!(
+            matches!(error, FileError::Incomplete { offset: missing, .. } if missing == offset),
+            "{error}"
+        );
+        // Zeros that are declared there are zeros, whatever the discard has left.
+        let (setup, output) = discarded();
+        output.write_zeroes(offset, length, true).unwrap();
+        output.commit().unwrap();
+        for (at, byte) in (0..).zip(fs::read(setup.path("copy")).unwrap()) {
+            let expected = if (offset..offset + length).contains(&at) {
+                0
+            } else {
+                7
+            };
+            assert_eq!(byte, expected, "byte {at}");
+        }
+    }
+}
+
+#[test]
 fn a_discard_gives_back_the_room_of_what_was_written() {
     let (_setup, output) = output(1 << 20, Naming::Unnamed);
     write(&output, 0, &vec![7; 1 << 20]).unwrap();
