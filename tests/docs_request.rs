@@ -148,7 +148,12 @@ fn configuration(arguments: &str, sectors: u64) -> Vec<u8> {
         panic!("these are arguments of a copy");
     };
     let facts = InputFacts::of_data(sectors * SECTOR as u64);
-    config_frame(&config, Reports::new(&config, sectors, true), &facts).unwrap()
+    config_frame(
+        &config,
+        Reports::new(&config, sectors, Some(ProgressPercent::default())),
+        &facts,
+    )
+    .unwrap()
 }
 
 /// The bytes of the guest's page below the line that begins with `title`.

@@ -37,7 +37,8 @@ struct ConvertCli {
     #[argh(option, arg_name = "FORMAT")]
     image_format: Option<ImageFormat>,
 
-    /// do not refuse the image for this reason; may be given for several
+    /// do not refuse the image for this reason; may be given for several; with backing-file, what no
+    /// --backing has is zero
     #[argh(option, arg_name = "REASON")]
     allow: Vec<ImageReason>,
 

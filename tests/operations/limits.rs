@@ -133,7 +133,11 @@ fn the_look_at_the_host_finds_the_limits_that_a_copy_meets() {
             // The last one is enough for both.
             if index + 1 == limits.len() {
                 for finished in [checked, copied] {
-                    assert_eq!(finished.code(), Some(0), "{resource:?} {limit}: {finished:?}");
+                    assert_eq!(
+                        finished.code(),
+                        Some(0),
+                        "{resource:?} {limit}: {finished:?}"
+                    );
                 }
             }
         }

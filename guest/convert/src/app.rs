@@ -15,7 +15,7 @@ use guest_kit::progress::{Schedule, Scheduled};
 use guest_kit::report::Reporter;
 use guest_kit::serial::debug;
 use guest_kit::virtio::block::{BlockDevice, Purpose};
-use guest_protocol::ConvertFormat;
+use guest_protocol::{ConvertFormat, FindingMessage, Payload, info_message};
 
 use crate::SECTOR;
 use crate::backing_chain::{BackingChain, Wish};
@@ -78,6 +78,20 @@ where
         Ok(_) => EXIT_SUCCESS,
         Err(_) => EXIT_FAILURE,
     }
+}
+
+/// Reports that zeros stand for what the last image takes from a file that was not given.
+fn report_short<P: Ports, R: Registers>(reporter: &mut Reporter<'_, P, R>) {
+    let reason = Reason::BackingFile;
+    let finding = FindingMessage {
+        name: reason.name().into(),
+        text: reason.message().into(),
+        allowed: true,
+        ..FindingMessage::default()
+    };
+    let message = info_message(Payload::Finding(finding));
+    reporter.channel.message(&message);
+    reporter.channel.flush();
 }
 
 /// Reports how the run has ended.
@@ -162,6 +176,9 @@ where
     let outcome = Engine::new(chain, disks, pool, &mut progress, hasher, output)?.run();
     if outcome.result.is_ok() && !is_raw {
         tell_capacity(OUTPUT, outcome.length, reporter);
+    }
+    if chain.is_short() {
+        report_short(reporter);
     }
     Ok(outcome)
 }

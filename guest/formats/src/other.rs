@@ -66,8 +66,10 @@ pub(crate) fn inspect(
             let at = source.size() - 512;
             let mut trailer = [0; 512];
             read(source, at, &mut trailer)?;
-            let sectors = be64(&trailer, 492);
-            info.set_size(sectors.saturating_mul(512), at + 492, options);
+            if has(&trailer, 0, b"koly") {
+                let sectors = be64(&trailer, 492);
+                info.set_size(sectors.saturating_mul(512), at + 492, options);
+            }
         }
         _ => {}
     }

@@ -39,11 +39,9 @@ const AT_START: &[(&str, usize, &[u8])] = &[
     ("ewf", 0, b"EVF2\x0d\x0a\x81\0"),
 ];
 /// The same for the last 512 bytes. Early footers of a VHD are a byte shorter.
-const AT_END: &[(&str, usize, &[u8])] = &[
-    ("vhd", 0, b"conectix"),
-    ("vhd", 1, b"conectix"),
-    ("dmg", 0, b"koly"),
-];
+const AT_END: &[(&str, usize, &[u8])] = &[("vhd", 0, b"conectix"), ("vhd", 1, b"conectix")];
+/// The trailer of a DMG. QEMU takes one that does not end with the file, too.
+const DMG: &[u8] = b"koly";
 
 /// A warning, if the disk of `length` bytes in `output` has the signature of an image, or cannot be
 /// looked at, which is no reason to lose it.
@@ -75,12 +73,15 @@ fn image_format(output: &dyn Storage, length: u64) -> io::Result<Option<&'static
     if is_descriptor(start) {
         return Ok(Some("vmdk"));
     }
-    let mut trailer = [0; TRAILER];
-    let Some(at) = length.checked_sub(TRAILER as u64) else {
+    let mut end = [0; 2 * TRAILER];
+    let there = usize::try_from(length).map_or(end.len(), |length| length.min(end.len()));
+    let Some(at) = there.checked_sub(TRAILER) else {
         return Ok(None);
     };
-    output.read_at(at, &[VolatileSlice::from(&mut trailer[..])])?;
-    Ok(find(AT_END, &trailer))
+    let end = &mut end[..there];
+    output.read_at(length - there as u64, &[VolatileSlice::from(&mut *end)])?;
+    let is_dmg = end.windows(DMG.len()).any(|bytes| bytes == DMG);
+    Ok(find(AT_END, &end[at..]).or(is_dmg.then_some("dmg")))
 }
 
 fn find(signatures: &[(&'static str, usize, &[u8])], bytes: &[u8]) -> Option<&'static str> {
@@ -134,6 +135,9 @@ mod tests {
         }
         for (format, at, magic) in AT_END {
             disks.push((*format, place(LENGTH - TRAILER + at, magic)));
+        }
+        for at in [LENGTH - 2 * TRAILER, LENGTH - TRAILER, LENGTH - 4] {
+            disks.push(("dmg", place(at, DMG)));
         }
         disks.push(("qcow", place(0, b"QFI\xfb\0\0\0\x01")));
         for text in ["# Disk DescriptorFile\n", "\n# more\n version = 1\n"] {

@@ -6,7 +6,7 @@
 use crate::bytes::{be32, has};
 use crate::error::Error;
 use crate::format::{Format, FormatSet};
-use crate::source::{ReadAt, prefix, read, to_usize};
+use crate::source::{ReadAt, len64, prefix, read, to_usize};
 
 /// Signatures at a fixed place: the format, the offset from the start of the file in bytes, and
 /// what is there.
@@ -39,7 +39,7 @@ const AT_START: &[(Format, usize, &[u8])] = &[
 /// Where the volume descriptors of a CD begin, in bytes (ECMA-119, section 6.7.1).
 const ISO_DESCRIPTORS: u64 = 32768;
 /// The length of the trailers of VHD and DMG in bytes.
-const TRAILER: u64 = 512;
+const TRAILER: usize = 512;
 
 pub(super) fn fitting(source: &mut dyn ReadAt) -> Result<FormatSet, Error> {
     let mut fitting = FormatSet::default();
@@ -76,16 +76,19 @@ fn is_iso(source: &mut dyn ReadAt) -> Result<bool, Error> {
 
 fn at_end(source: &mut dyn ReadAt, mut fitting: FormatSet) -> Result<FormatSet, Error> {
     let size = source.size();
-    let mut trailer = [0; 512];
-    if size < TRAILER {
+    let mut bytes = [0; 2 * TRAILER];
+    let there = to_usize(size).min(bytes.len());
+    let Some(at) = there.checked_sub(TRAILER) else {
         return Ok(fitting);
-    }
-    read(source, size - TRAILER, &mut trailer)?;
+    };
+    let end = bytes.get_mut(..there).unwrap_or_default();
+    read(source, size - len64(end), end)?;
     // Early versions of Virtual PC wrote footers of 511 bytes.
-    if has(&trailer, 0, b"conectix") || has(&trailer, 1, b"conectix") {
+    if has(end, at, b"conectix") || has(end, at + 1, b"conectix") {
         fitting = fitting.with(Format::Vhd);
     }
-    if has(&trailer, 0, b"koly") {
+    // QEMU takes a trailer that does not end with the file, too.
+    if end.windows(4).any(|bytes| bytes == b"koly") {
         fitting = fitting.with(Format::Dmg);
     }
     Ok(fitting)

@@ -71,7 +71,13 @@ pub(super) fn find(source: &mut dyn ReadAt, info: &mut Info) -> Result<(Footer, 
     };
     let end = at_end(source)?;
     match (copy, end) {
-        (_, Some((footer, at))) if footer.kind == Kind::Fixed => Ok((footer, at)),
+        (copy, Some((footer, at))) if footer.kind == Kind::Fixed => {
+            // Programs that look at the start first see the disk of that VHD, which lies in this one.
+            if copy.is_some() {
+                info.find(Reason::SeveralFormats, 0, 2);
+            }
+            Ok((footer, at))
+        }
         (Some(copy), Some((footer, at))) => {
             // All fields that are used must be the same. Others, such as the time stamp, may
             // differ.

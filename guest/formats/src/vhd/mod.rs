@@ -10,6 +10,7 @@ mod footer;
 
 use crate::cache::{Cache, LONG_LINE};
 use crate::error::{Error, ensure};
+use crate::format::Format;
 use crate::info::{Info, Options};
 use crate::mapping::{Content, Mapping, join};
 use crate::reason::{Finding, Reason};
@@ -29,6 +30,8 @@ pub struct Vhd {
 
 /// The size of a sector in bytes.
 const SECTOR: u64 = 512;
+/// What a fixed disk may have behind its end: the rest of a cylinder, where the geometry is its size.
+const LARGEST_CYLINDER: u64 = 16 * 255 * SECTOR;
 
 /// Reads the headers into `info`. Fails where nothing further can be read.
 pub(crate) fn inspect(
@@ -46,6 +49,12 @@ pub(crate) fn inspect(
         Kind::Fixed => {
             info.variant = Some("fixed");
             ensure(virtual_size <= at, Reason::BeyondEnd, at + 48, virtual_size)?;
+            if at - virtual_size > LARGEST_CYLINDER {
+                // It is a raw disk to who takes none of its bytes for a footer.
+                info.fitting = info.fitting.with(Format::Raw);
+                let formats = u64::from(info.fitting.len());
+                info.find(Reason::SeveralFormats, at + 48, formats);
+            }
             None
         }
         Kind::Dynamic | Kind::Differencing => {
@@ -68,7 +77,7 @@ impl Vhd {
     ///
     /// [`Error::Refused`] with the first reason that `options` does not allow.
     pub fn open(source: &mut dyn ReadAt, options: &Options) -> Result<Self, Error> {
-        let mut info = Info::new(crate::format::Format::Vhd);
+        let mut info = Info::new(Format::Vhd);
         let image = inspect(source, &mut info, options)?;
         info.require(options)?;
         Ok(image)

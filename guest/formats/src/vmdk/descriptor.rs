@@ -18,6 +18,9 @@ use crate::vmdk::SECTOR;
 pub const LONGEST_DESCRIPTOR: u64 = 65536;
 /// The content id that stands for "there is no parent".
 const NO_PARENT: u32 = u32::MAX;
+/// Where QEMU searches for a parent and for content ids, whatever the header says of the descriptor: in
+/// so many bytes behind the header.
+const SEARCHED: u64 = 20 * SECTOR;
 
 /// What a descriptor says.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,23 +30,55 @@ pub(super) struct Described {
     /// when the disk was made.
     pub(super) content_id: Option<u32>,
     pub(super) parent_content_id: Option<u32>,
-    /// Whether it says anything of a parent, be it that there is none. Every descriptor does.
-    pub(super) tells_of_parent: bool,
+    /// Where that is said in the file, and what the parent is called. Every descriptor says something of
+    /// a parent, be it that there is none.
+    pub(super) content_id_at: Option<u64>,
+    pub(super) parent_content_id_at: Option<u64>,
+    pub(super) parent_name_at: Option<u64>,
     /// The size of all extents in bytes.
     pub(super) size: u64,
     /// Whether the one extent is the file in which the descriptor lies.
     pub(super) is_own: bool,
 }
 
-/// The text of `length` bytes at `at`, up to its first zero byte.
+/// The text in the `length` bytes at `at`, which ends at its first zero byte.
 pub(super) fn read_text(source: &mut dyn ReadAt, at: u64, length: u64) -> Result<Vec<u8>, Error> {
-    let fits = length <= LONGEST_DESCRIPTOR;
-    ensure(fits, Reason::BadDescriptor, at, length)?;
-    let mut text = vec![0; to_usize(length)];
+    let mut text = vec![0; to_usize(length.min(LONGEST_DESCRIPTOR))];
     read(source, at, &mut text)?;
     let end = text.iter().position(|byte| *byte == 0);
+    let whole = end.is_some() || length <= LONGEST_DESCRIPTOR;
+    ensure(whole, Reason::BadDescriptor, at, length)?;
     text.truncate(end.unwrap_or(text.len()));
     Ok(text)
+}
+
+/// Notes in `info` if a program that searches for what the lines say of a parent finds it elsewhere.
+/// QEMU reads no lines: it takes what it finds first, be it in a comment, in another value or outside
+/// of the descriptor, and opens the parent that is named there.
+pub(super) fn search(
+    source: &mut dyn ReadAt,
+    disk: &Described,
+    info: &mut Info,
+) -> Result<(), Error> {
+    let length = SEARCHED.min(source.size().saturating_sub(SECTOR));
+    let text = read_text(source, SECTOR, length)?;
+    let known = [
+        disk.parent_name_at,
+        disk.parent_content_id_at,
+        disk.content_id_at,
+        // The other content id ends like this one.
+        disk.parent_content_id_at.map(|at| at + 6),
+    ];
+    for sought in [&b"parentFileNameHint"[..], b"parentCID=", b"CID="] {
+        let mut places = (SECTOR..).zip(text.windows(sought.len()));
+        let found = places.find(|(_, bytes)| *bytes == sought);
+        if let Some((at, _)) = found
+            && !known.contains(&Some(at))
+        {
+            info.find(Reason::BadDescriptor, at, 0);
+        }
+    }
+    Ok(())
 }
 
 /// Reads the lines, of which the first lies at `at` in the file, into `info`.
@@ -62,6 +97,7 @@ pub(super) fn parse(
     for line in text.split(|byte| *byte == b'\n') {
         let at = next;
         next += len64(line) + 1;
+        let begins = at + len64(line) - len64(line.trim_ascii_start());
         let line = line.trim_ascii();
         if let Some(extent) = extent(line) {
             first = first.or(Some(at));
@@ -79,14 +115,20 @@ pub(super) fn parse(
         if key.eq_ignore_ascii_case(b"createType") {
             info.variant = Some(known_type(value));
         } else if key.eq_ignore_ascii_case(b"parentCID") {
-            disk.tells_of_parent = true;
+            once(&mut disk.parent_content_id_at, begins, info);
             disk.parent_content_id = content_id(value);
             if disk.parent_content_id != Some(NO_PARENT) {
                 parent = parent.or(Some(at));
             }
         } else if key.eq_ignore_ascii_case(b"CID") {
+            once(&mut disk.content_id_at, begins, info);
             disk.content_id = content_id(value);
         } else if key.eq_ignore_ascii_case(b"parentFileNameHint") {
+            disk.parent_name_at = disk.parent_name_at.or(Some(begins));
+            if line.eq_ignore_ascii_case(b"parentFileNameHint=\"\"") {
+                // There is none. It is written exactly like this, as QEMU looks for the quotes there.
+                continue;
+            }
             parent = parent.or(Some(at));
             info.refer_to_backing(ReferenceKind::Parent, value, at);
         }
@@ -107,6 +149,14 @@ pub(super) fn parse(
     Ok(disk)
 }
 
+/// Notes in `place` where something is said. Programs take the first of several lines, or the last.
+fn once(place: &mut Option<u64>, at: u64, info: &mut Info) {
+    match place {
+        Some(_) => info.find(Reason::BadDescriptor, at, 0),
+        None => *place = Some(at),
+    }
+}
+
 struct ExtentLine<'a> {
     sectors: u64,
     kind: &'a [u8],
@@ -116,18 +166,23 @@ struct ExtentLine<'a> {
 /// Reads the line of an extent, such as `RW 4192256 SPARSE "name" 0`: access, sectors, kind, and
 /// the name in quotes if the kind has one.
 fn extent(line: &[u8]) -> Option<ExtentLine<'_>> {
-    let mut words = line.splitn(4, |byte| byte.is_ascii_whitespace());
-    let access = words.next()?;
+    let mut rest = line;
+    let mut word = || {
+        let start = rest.trim_ascii_start();
+        let end = start.iter().position(u8::is_ascii_whitespace);
+        let (word, behind) = start.split_at_checked(end.unwrap_or(start.len()))?;
+        rest = behind;
+        Some(word)
+    };
+    let access = word()?;
     let known = [&b"RW"[..], b"RDONLY", b"NOACCESS"];
     if !known.iter().any(|word| access.eq_ignore_ascii_case(word)) {
         return None;
     }
-    let sectors = words
-        .next()
-        .and_then(|word| core::str::from_utf8(word).ok());
+    let sectors = word().and_then(|word| core::str::from_utf8(word).ok());
     let sectors = sectors.and_then(|word| word.parse().ok()).unwrap_or(0);
-    let kind = words.next().unwrap_or_default();
-    let rest = words.next().unwrap_or_default();
+    let kind = word().unwrap_or_default();
+    let rest = rest.trim_ascii_start();
     let name = rest.splitn(3, |byte| *byte == b'"').nth(1);
     Some(ExtentLine {
         sectors,

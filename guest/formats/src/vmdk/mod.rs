@@ -80,8 +80,11 @@ fn sparse(source: &mut dyn ReadAt, info: &mut Info, options: &Options) -> Result
     let header = header::read(source, info, options)?;
     // A part of a disk in several files has no room for a descriptor, or room that is empty. The
     // descriptor is in yet another file, and only that tells of the other parts and of a parent.
-    let part = |at, length| Error::refused(Reason::FormatNotRead, at, length);
-    let place = header.descriptor.ok_or(part(28, 0))?;
+    let mut part = |at, length| {
+        info.variant = Some("extent");
+        Error::refused(Reason::FormatNotRead, at, length)
+    };
+    let place = header.descriptor.ok_or_else(|| part(28, 0))?;
     let (at, length) = (place.start, place.length());
     let text = descriptor::read_text(source, at, length)?;
     if text.is_empty() {
@@ -98,9 +101,10 @@ fn sparse(source: &mut dyn ReadAt, info: &mut Info, options: &Options) -> Result
     if described.is_own && grains(described.size) != grains(header.virtual_size) {
         info.find(Reason::BadHeader, 12, header.virtual_size / SECTOR);
     }
-    if !described.tells_of_parent {
+    if described.parent_content_id_at.is_none() {
         info.find(Reason::BadDescriptor, at, length);
     }
+    descriptor::search(source, &described, info)?;
     if info.variant.is_none() {
         info.variant = Some("sparse");
     }

@@ -45,7 +45,7 @@ fn more_than_one_format_that_fits_is_refused() {
     let disk = vdi::build(false, &[Data], 65536, 65536);
     let mut inner = Vhd::new(true, &[Data], 1 << 20, 1 << 20);
     inner.disk[..4096].copy_from_slice(&qcow2()[..4096]);
-    let cases: [(&str, Vec<u8>); 14] = [
+    let cases: [(&str, Vec<u8>); 15] = [
         (
             "qcow2 and fixed VHD",
             spoilt(&qcow2(), |b| b.extend(&footer)),
@@ -67,6 +67,13 @@ fn more_than_one_format_that_fits_is_refused() {
             spoilt(&qcow2(), |b| put(b, 64, b"\x7f\x10\xda\xbe")),
         ),
         ("VMDK and DMG", spoilt(&vmdk, trailer(b"koly"))),
+        (
+            "VMDK and DMG that does not end the file",
+            spoilt(&vmdk, |b| {
+                trailer(b"koly")(b);
+                b.resize(b.len() + 511, 0);
+            }),
+        ),
         ("VMDK and CD", spoilt(&vmdk, iso)),
         ("VHDX and CD", spoilt(&vhdx, iso)),
         (

@@ -1,6 +1,6 @@
 //! VHD images that lie.
 
-use guest_formats::{Options, Reason};
+use guest_formats::{Format, Options, Reason};
 
 use super::{Case, judge, judge_all, judge_check, spoilt};
 use crate::support::Put::{Data, Hole};
@@ -202,6 +202,49 @@ fn vhds_that_lie_are_refused() {
         &Options::default(),
         Some(Reason::BeyondEnd),
     );
+}
+
+#[test]
+fn a_fixed_disk_that_begins_with_a_vhd_may_be_two_disks() {
+    let inner = Vhd::new(false, &[Data], 65536, 65536).build();
+    let mut outer = Vhd::new(true, &[Data], 1 << 20, 1 << 20);
+    outer.disk[..inner.len()].copy_from_slice(&inner);
+    let several = Some(Reason::SeveralFormats);
+    judge(
+        "a dynamic one",
+        &outer.build(),
+        &Options::default(),
+        several,
+    );
+    let allowed = allowing(&[Reason::SeveralFormats]);
+    assert!(disk(&outer.build(), &allowed).unwrap() == outer.disk);
+    let footer = outer.footer();
+    outer.disk[..512].copy_from_slice(&footer);
+    judge("a fixed one", &outer.build(), &Options::default(), several);
+}
+
+#[test]
+fn a_fixed_disk_much_shorter_than_its_file_may_be_a_raw_one() {
+    const CYLINDER: usize = 16 * 255 * 512;
+    // Virtual PC and QEMU leave the rest of a cylinder behind the disk that the geometry gives.
+    for (more, reason) in [
+        (0, None),
+        (CYLINDER, None),
+        (CYLINDER + 512, Some(Reason::SeveralFormats)),
+        (63 << 20, Some(Reason::SeveralFormats)),
+    ] {
+        let mut image = Vhd::new(true, &[Data], 1 << 20, 1 << 20);
+        image.disk.resize((1 << 20) + more, 0);
+        let bytes = image.build();
+        judge(
+            &format!("{more} bytes"),
+            &bytes,
+            &Options::default(),
+            reason,
+        );
+        let fitting = info(&bytes).fitting;
+        assert_eq!(fitting.contains(Format::Raw), reason.is_some(), "{more}");
+    }
 }
 
 #[test]

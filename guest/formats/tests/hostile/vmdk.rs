@@ -192,6 +192,16 @@ const VMDK: &[Case] = &[
         Reason::BadDescriptor,
     ),
     (
+        "a descriptor of 65 KiB without an end",
+        |b| {
+            let sector = b.len() as u64 / 512;
+            b.extend(vec![b' '; 65 << 10]);
+            le64(b, 28, sector);
+            le64(b, 36, 130);
+        },
+        Reason::BadDescriptor,
+    ),
+    (
         "a descriptor that says nothing of a parent",
         |b| put(b, 512, b"# Disk DescriptorFile\nversion=1\n\0"),
         Reason::BadDescriptor,
@@ -300,6 +310,123 @@ fn the_header_and_the_descriptor_of_a_vmdk_may_differ_by_less_than_a_grain() {
         );
         let name = format!("{sectors} sectors in the descriptor");
         judge(&name, &image.build(), &Options::default(), None);
+    }
+}
+
+/// An image of one grain with this text in place of its descriptor.
+fn described(text: &str) -> Vec<u8> {
+    let mut image = Vmdk::new(false, &[Data, Hole], 65536, 2 << 16);
+    image.descriptor = text.to_owned();
+    image.build()
+}
+
+#[test]
+fn a_parent_that_only_a_search_finds_makes_a_vmdk_broken() {
+    let good = descriptor("monolithicSparse", "RW 256 SPARSE \"disk.vmdk\"");
+    let name = "parentFileNameHint=\"/etc/shadow\"\n";
+    let long = good.clone() + &" ".repeat(1024 - good.len());
+    for (what, bytes) in [
+        ("a comment", described(&format!("{good}# {name}"))),
+        ("a value", described(&format!("{good}ddb.x = \"{name}"))),
+        (
+            "an extent's name",
+            described(&good.replace("disk.vmdk", "parentFileNameHint=\"x")),
+        ),
+        ("a longer key", described(&format!("{good}parent{name}"))),
+        (
+            "behind the descriptor",
+            spoilt(&described(&(long + name)), |b| le64(b, 36, 2)),
+        ),
+        (
+            "where the header names none",
+            spoilt(&described(&format!("{good}{name}")), |b| {
+                let sector = b.len() as u64 / 512;
+                b.extend(good.as_bytes());
+                b.resize((sector as usize + 4) * 512, 0);
+                le64(b, 28, sector);
+            }),
+        ),
+        (
+            "a content id in a comment",
+            described(&good.replace("version=1", "# CID=12345678")),
+        ),
+        (
+            "a parent's content id in a comment",
+            described(&good.replace("version=1", "# parentCID=12345678")),
+        ),
+    ] {
+        judge(
+            what,
+            &bytes,
+            &Options::default(),
+            Some(Reason::BadDescriptor),
+        );
+    }
+}
+
+#[test]
+fn a_content_id_is_said_once() {
+    let good = descriptor("monolithicSparse", "RW 256 SPARSE \"disk.vmdk\"");
+    for twice in ["CID=fffffffe\n", "parentCID=ffffffff\n", "cid = 1\n"] {
+        let bytes = described(&format!("{good}{twice}"));
+        judge(
+            twice,
+            &bytes,
+            &Options::default(),
+            Some(Reason::BadDescriptor),
+        );
+    }
+}
+
+#[test]
+fn descriptors_that_programs_write_in_other_ways_are_understood() {
+    let good = descriptor("monolithicSparse", "RW 256 SPARSE \"disk.vmdk\"");
+    let far = spoilt(&described(""), |b| {
+        let sector = b.len() as u64 / 512;
+        b.extend(good.as_bytes());
+        b.resize((sector as usize + 200) * 512, 0);
+        le64(b, 28, sector);
+        le64(b, 36, 200);
+    });
+    for (what, bytes) in [
+        (
+            "runs of blanks",
+            described(&good.replace("RW 256 SPARSE \"", "RW  256\t SPARSE  \"")),
+        ),
+        (
+            "an empty name of a parent",
+            described(&good.replace("version=1", "version=1\nparentFileNameHint=\"\"")),
+        ),
+        (
+            "the parent's content id before the own",
+            described(
+                &good
+                    .replace("CID=fffffffe\n", "")
+                    .replace("parentCID=ffffffff\n", "parentCID=ffffffff\nCID=fffffffe\n"),
+            ),
+        ),
+        (
+            "other content ids",
+            described(&format!("{good}ddb.nativeParentCID = \"12345678\"\n")),
+        ),
+        ("100 KiB of room in another place", far),
+    ] {
+        judge(what, &bytes, &Options::default(), None);
+    }
+    for name in [
+        "=\n\"\"",
+        "= \"\"",
+        " =\"\"",
+        "=\"\"x\"",
+        "=x parentFileNameHint=\"\"",
+    ] {
+        let text = good.replace("version=1", &format!("version=1\nparentFileNameHint{name}"));
+        judge(
+            name,
+            &described(&text),
+            &Options::default(),
+            Some(Reason::BackingFile),
+        );
     }
 }
 
