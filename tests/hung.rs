@@ -490,6 +490,20 @@ fn a_name_that_was_given_although_the_answer_says_no_is_no_failure() {
 }
 
 #[test]
+fn a_hole_at_the_end_is_copied_where_files_grow_by_writes_alone() {
+    needs_kvm!();
+    let Some(hanging) = hanging(Silence::Lengths, true) else {
+        return;
+    };
+    let files = files();
+    let input = File::options().write(true).open(files.input()).unwrap();
+    input.set_len(300_001).unwrap();
+    let finished = new_output(&files, &hanging).run();
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    assert_same_large(&files.input(), &hanging.folder().join("new"));
+}
+
+#[test]
 fn a_conversion_does_not_hang_in_its_output_either() {
     needs_kvm!();
     let patience = [PATIENCE_IN_THE_END, PATIENCE_FOR_A_COMMIT];

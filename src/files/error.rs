@@ -6,8 +6,8 @@ use std::io;
 use std::path::PathBuf;
 
 use super::hints::{
-    folder_hint, forgotten_hint, limit_hint, names_of_trial, open_hint, place_hint, space_hint,
-    wanted, why_not_written,
+    folder_hint, forgotten_hint, limit_hint, open_hint, place_hint, space_hint, wanted,
+    why_not_written, write_hint,
 };
 use crate::quote::quote_path;
 use crate::reason::reason;
@@ -16,10 +16,12 @@ mod as_io;
 mod changed;
 mod distinct;
 mod role;
+mod trial;
 
 pub use changed::ChangedError;
 pub use distinct::DistinctError;
 pub use role::Role;
+pub use trial::TrialError;
 
 /// Why a file of the run cannot be used, read, written or put in place.
 #[derive(Debug, thiserror::Error)]
@@ -124,26 +126,9 @@ pub enum FileError {
         folder: PathBuf,
     },
 
-    /// In the folder of a file that is written names can be made and not taken away.
-    #[error(
-        "cannot create the {role} {}: the empty file {}, which was made to try out its folder, \
-         cannot be removed: {}; choose another folder, and remove it once this one allows that",
-        quote_path(path),
-        names_of_trial(left, second.as_deref()),
-        reason(source)
-    )]
-    TrialLeft {
-        /// Which file.
-        role: Role,
-        /// The file.
-        path: PathBuf,
-        /// What is left.
-        left: PathBuf,
-        /// Another name of it that is left, too.
-        second: Option<PathBuf>,
-        /// The system's reason.
-        source: io::Error,
-    },
+    /// The folder of a file that is written has been tried out, and does not serve.
+    #[error(transparent)]
+    Trial(#[from] TrialError),
 
     /// The file exists and must not or cannot be replaced.
     #[error(
@@ -229,7 +214,7 @@ pub enum FileError {
         "cannot write the {role} {} at offset {offset}: {}{}",
         quote_path(path),
         why_not_written(source),
-        space_hint(source)
+        write_hint(source, *is_device)
     )]
     Write {
         /// Which file.
@@ -238,6 +223,8 @@ pub enum FileError {
         path: PathBuf,
         /// The first byte that could not be written.
         offset: u64,
+        /// Whether it is written in place.
+        is_device: bool,
         /// The system's reason.
         source: io::Error,
     },
@@ -355,13 +342,15 @@ pub enum FileError {
         "cannot put the {role} {} in place: {}{}",
         quote_path(path),
         reason(source),
-        place_hint(source, left.as_deref(), second.as_deref())
+        place_hint(advice, left.as_deref(), second.as_deref())
     )]
     Place {
         /// Which file.
         role: Role,
         /// The file.
         path: PathBuf,
+        /// What may have come between, and what the user can do.
+        advice: &'static str,
         /// A name that it has instead, and that cannot be taken from it.
         left: Option<PathBuf>,
         /// A second name of what has its name, which cannot be taken from that.

@@ -53,6 +53,10 @@ impl ListBounds {
     }
 }
 
+/// From here on Linux finds no data in files in memory, where it rounds the end of a page up to more than
+/// an offset can be (`mapping_seek_hole_data()`): so much of a file can lie in its last page.
+const NEVER_A_HOLE: u64 = (1 << 63) - (2 << 20);
+
 /// What is known of a file's holes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holes {
@@ -66,6 +70,19 @@ pub struct Holes {
 pub(super) fn find_holes(file: BorrowedFd<'_>, length: u64, bounds: ListBounds) -> Holes {
     let mut ranges: Vec<Range<u64>> = Vec::new();
     let mut coarse = false;
+    // Whether a hole before it is left out.
+    let mut add = |start: u64, end: u64| {
+        let before = ranges.last().map_or(0, |last| last.end);
+        if start.saturating_sub(before) >= bounds.smallest_hole && has_unit(before, start) {
+            ranges.push(start..end);
+            return false;
+        }
+        match ranges.last_mut() {
+            Some(last) => last.end = end,
+            None => ranges.push(0..end),
+        }
+        start > before
+    };
     let mut at = 0;
     for looked_at in 0.. {
         let (start, end) = match next_data(file, at, length) {
@@ -78,20 +95,14 @@ pub(super) fn find_holes(file: BorrowedFd<'_>, length: u64, bounds: ListBounds) 
             }
             Err(_) => (at, length),
         };
-        let before = ranges.last().map_or(0, |last| last.end);
-        if start - before >= bounds.smallest_hole && has_unit(before, start) {
-            ranges.push(start..end);
-        } else {
-            coarse |= start > before;
-            match ranges.last_mut() {
-                Some(last) => last.end = end,
-                None => ranges.push(0..end),
-            }
-        }
+        coarse |= add(start, end);
         at = end;
         if at >= length {
             break;
         }
+    }
+    if length > NEVER_A_HOLE {
+        coarse |= add(NEVER_A_HOLE, length);
     }
     if matches!(ranges.as_slice(), [all] if *all == (0..length)) {
         let list = DataList::everything();
@@ -357,6 +368,21 @@ mod tests {
         assert_eq!(look(&file, length, &holes.list), Ok(None));
         let listed = holes.list.ranges(length).count();
         assert!(listed > 200, "{listed}");
+    }
+
+    #[test]
+    fn the_last_page_of_the_largest_file_in_memory_is_no_hole() {
+        let file = File::from(memfd_create("largest", MemfdFlags::CLOEXEC).unwrap());
+        let length = i64::MAX.cast_unsigned();
+        file.set_len(length).unwrap();
+        for data in [None, Some(MIB), Some(length - 1)] {
+            if let Some(at) = data {
+                file.write_all_at(&[1], at).unwrap();
+            }
+            let (ranges, _) = fine(&file, length);
+            assert_eq!(ranges.last(), Some(&(NEVER_A_HOLE..length)), "{data:?}");
+            assert!(ranges.len() <= 2, "{ranges:?}");
+        }
     }
 
     #[test]

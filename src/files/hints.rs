@@ -34,12 +34,13 @@ pub(super) fn open_hint(role: Role, error: &io::Error) -> &'static str {
     }
 }
 
-/// What to do about a limit of the process or of the host that was met.
+/// What to do about a limit of the process or of the host that was met, or about a key that is missing.
 pub(super) fn limit_hint(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(errno @ (libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => limits::hint(errno),
         // What is read or written lies in memory that is always mapped: there was no page for it.
         Some(libc::EFAULT) => limits::hint(libc::ENOMEM),
+        Some(libc::ENOKEY) => "; unlock its folder, which is encrypted: add its key",
         _ => "",
     }
 }
@@ -68,6 +69,17 @@ pub(super) fn space_hint(error: &io::Error) -> &'static str {
     }
 }
 
+/// What to do about a write that has failed, to a file or a device.
+pub(super) fn write_hint(error: &io::Error, is_device: bool) -> &'static str {
+    match (is_device, error.raw_os_error()) {
+        (true, Some(libc::ENOSPC)) => "; give a larger device",
+        (true, Some(libc::EPERM)) => "; allow it to be written (blockdev --setrw)",
+        // As hugetlbfs says it.
+        (false, Some(libc::EINVAL)) => "; choose a folder on another file system",
+        _ => space_hint(error),
+    }
+}
+
 /// Why a write has failed. The system may take nothing of what is written and give no reason.
 pub(super) fn why_not_written(error: &io::Error) -> String {
     match error.kind() {
@@ -86,7 +98,7 @@ pub(super) fn names_of_trial(left: &Path, second: Option<&Path>) -> String {
 
 /// Why a complete file could not get its name, where it is if it has another one, and what else is there:
 /// a second name of what has its name.
-pub(super) fn place_hint(error: &io::Error, left: Option<&Path>, second: Option<&Path>) -> String {
+pub(super) fn place_hint(advice: &str, left: Option<&Path>, second: Option<&Path>) -> String {
     let left = left.map_or_else(String::new, |left| {
         let left = quote_path(left);
         format!(
@@ -101,12 +113,17 @@ pub(super) fn place_hint(error: &io::Error, left: Option<&Path>, second: Option<
             quote_path(second)
         )
     });
-    format!("{}{left}{second}", why_not_placed(error))
+    format!("{advice}{left}{second}")
 }
 
-fn why_not_placed(error: &io::Error) -> &'static str {
+pub(super) const FOLDER_IS_GONE: &str = "; its folder is gone";
+
+/// Of a file whose hidden name is gone while something has its own.
+pub(super) const MAY_BE_PLACED: &str = "; it has lost its temporary name, so that it may be in place: look whether what is there is the new one";
+
+pub(super) fn why_not_placed(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::NotFound => "; its folder is gone",
+        io::ErrorKind::NotFound => "; its temporary name, or its folder, is gone",
         io::ErrorKind::IsADirectory => "; a directory has taken its name",
         io::ErrorKind::AlreadyExists => "; something has come to its name, and is left there",
         io::ErrorKind::PermissionDenied => {
@@ -154,15 +171,26 @@ mod tests {
             (folder_hint(&error(libc::ENOTDIR)), "choose a folder"),
             (folder_hint(&error(libc::ENOSPC)), "make room"),
             (space_hint(&error(libc::EDQUOT)), "make room"),
-            (space_hint(&error(libc::EFBIG)), "ulimit -f"),
-            (&place_hint(&missing, None, None), "is gone"),
-            (&place_hint(&error(libc::EISDIR), None, None), "a directory"),
+            (write_hint(&error(libc::ENOSPC), false), "make room"),
+            (write_hint(&error(libc::ENOSPC), true), "larger device"),
+            (write_hint(&error(libc::EPERM), true), "--setrw"),
             (
-                &place_hint(&missing, Some(Path::new("a/.b")), None),
-                "is in a/.b",
+                write_hint(&error(libc::EINVAL), false),
+                "another file system",
             ),
+            (open_hint(Role::Input, &error(libc::ENOKEY)), "add its key"),
+            (folder_hint(&error(libc::ENOKEY)), "add its key"),
+            (space_hint(&error(libc::EFBIG)), "ulimit -f"),
+            (why_not_placed(&missing), "is gone"),
+            (why_not_placed(&error(libc::EISDIR)), "a directory"),
+            (why_not_placed(&denied), "may not be changed"),
             (
-                &place_hint(&denied, None, Some(Path::new("a/.b~"))),
+                &place_hint(FOLDER_IS_GONE, None, None),
+                "its folder is gone",
+            ),
+            (&place_hint("", Some(Path::new("a/.b")), None), "is in a/.b"),
+            (
+                &place_hint("", None, Some(Path::new("a/.b~"))),
                 "; a/.b~, a second name of the file",
             ),
             (forgotten_hint(true), "too many scattered pieces"),
@@ -177,10 +205,7 @@ mod tests {
             ),
             (wanted(Role::Input), "block device"),
             (wanted(Role::Output), "/dev/null"),
-            (
-                &place_hint(&denied, Some(Path::new("b")), None),
-                "chattr -ia",
-            ),
+            (&place_hint("", Some(Path::new("b")), None), "chattr -ia"),
         ] {
             assert!(hint.contains(part), "{hint} does not say {part}");
         }
@@ -191,7 +216,8 @@ mod tests {
         let broken = io::Error::from_raw_os_error(libc::EIO);
         assert_eq!(open_hint(Role::Input, &broken), "");
         assert_eq!(folder_hint(&broken), "");
-        assert_eq!(place_hint(&broken, None, None), "");
+        assert_eq!(why_not_placed(&broken), "");
+        assert_eq!(write_hint(&broken, true), "");
         assert_eq!(forgotten_hint(false), "");
     }
 }

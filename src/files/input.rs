@@ -2,7 +2,7 @@
 //! sector is filled with zeros. A file that loses bytes during the copy is an error, one that
 //! gains some a warning: neither is silently copied wrong.
 //!
-//! System calls after [`InputFile::open`]: `preadv` for the disk, `fstat` and `lseek` for
+//! System calls after [`InputFile::open`]: `preadv` for the disk, `fstat`, `lseek` and `pread` for
 //! [`InputFile::check_unchanged`], `ioctl`, `fstatfs`, `fsync` and `lseek` for [`InputFile::holes`], and
 //! `fstat`, `lseek`, `fsync` and `pread` for [`InputFile::check_holes`].
 
@@ -24,7 +24,7 @@ use super::extents::{Holes, ListBounds, LookError, data_in_holes, find_holes, ha
 use super::identity::{Identity, Known};
 use super::open::open_to_read;
 use super::sync::{Synced, sync_all};
-use super::system::fstat;
+use super::system::{fstat, pread};
 use super::vectored::Partial;
 use super::zeros;
 use crate::quote::quote_path;
@@ -147,6 +147,13 @@ impl InputFile {
         // That of a device is its node's, which says nothing of what the device holds.
         if FileType::from_raw_mode(now.st_mode) != FileType::RegularFile {
             return None;
+        }
+        // A file system on a network may not know yet how long it is, or tell it wrong.
+        if matches!(pread(&self.file, &mut [0], before), Ok(1)) {
+            return Some(format!(
+                "the {role} {path} has more than the {before} bytes that its file system says; the copy \
+                 ends at {before}"
+            ));
         }
         let modified = |stat: &Stat| (stat.st_mtime, stat.st_mtime_nsec);
         (modified(&self.stat) != modified(&now)).then(|| {

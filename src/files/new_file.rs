@@ -2,17 +2,18 @@
 //! file that takes its name when it is complete; what it replaces is never cut short. A device such
 //! as /dev/null is written in place. A FIFO or a terminal is refused: nobody may be there to read.
 //!
-//! System calls after [`NewFile::create`]: `write`, `fstat`, `fchmod`, `fchown`, `fgetxattr`, `flistxattr`,
-//! `linkat`, `renameat`, `renameat2` and `unlinkat`, relative to descriptors that are open, in
-//! [`NewFile::save`]; `unlinkat` and `close` when it is dropped.
+//! System calls after [`NewFile::create`]: `write`, `close`, `fstat`, `fchmod`, `fchown`, `fgetxattr`,
+//! `flistxattr`, `linkat`, `renameat`, `renameat2` and `unlinkat`, relative to descriptors that are open,
+//! in [`NewFile::save`]; `unlinkat` and `close` when it is dropped.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::io::write;
 
+use super::close_errors::CloseErrors;
 use super::error::{FileError, Role};
 use super::identity::Known;
 use super::staging::{Naming, Placing, Staging};
@@ -27,7 +28,8 @@ pub struct NewFile {
     file: OwnedFd,
     /// None for a device, which is written in place.
     staging: Option<Staging>,
-    saved: AtomicBool,
+    /// None once it is saved.
+    late_errors: Mutex<Option<CloseErrors>>,
 }
 
 impl NewFile {
@@ -50,12 +52,17 @@ impl NewFile {
                 (file, Some(staging))
             }
         };
+        let late_errors = CloseErrors::of(&file).map_err(|source| FileError::Open {
+            role,
+            path: path.into(),
+            source,
+        })?;
         Ok(Self {
             role,
             path: path.into(),
             file,
             staging,
-            saved: AtomicBool::new(false),
+            late_errors: Mutex::new(Some(late_errors)),
         })
     }
 
@@ -95,13 +102,17 @@ impl NewFile {
     /// It could not be written or named, or was saved before. What had the name before has it
     /// still.
     pub fn save(&self, content: &[u8]) -> Result<Vec<String>, FileError> {
-        if self.saved.swap(true, Ordering::SeqCst) {
+        let mut late_errors = self
+            .late_errors
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let Some(late_errors) = late_errors.take() else {
             return Err(FileError::Sealed {
                 role: self.role,
                 path: self.path.clone(),
                 offset: 0,
             });
-        }
+        };
         let mut done = 0;
         while done < content.len() {
             let written = Cancel::new().repeat(|| write(&self.file, &content[done..]));
@@ -112,11 +123,17 @@ impl NewFile {
                         role: self.role,
                         path: self.path.clone(),
                         offset: done as u64,
+                        is_device: self.staging.is_none(),
                         source,
                     });
                 }
             }
         }
+        late_errors.collect().map_err(|source| FileError::Sync {
+            role: self.role,
+            path: self.path.clone(),
+            source,
+        })?;
         // What has come to its name meanwhile may be the copy itself, by a name that the file system
         // takes for the same.
         let Some(staging) = &self.staging else {

@@ -7,7 +7,7 @@
 //!
 //! System calls after [`OutputFile::create`]: `preadv`, `pwritev` and `fallocate` for the disk, and
 //! `fdatasync` for its flush if durability was asked for; `close`, `fsync`, `fstat`, `lseek`, `ftruncate`,
-//! `fchmod`, `fchown`, `fgetxattr`, `flistxattr`, `linkat`, `renameat`, `renameat2` and `unlinkat`, all
+//! `write`, `fchmod`, `fchown`, `fgetxattr`, `flistxattr`, `linkat`, `renameat`, `renameat2` and `unlinkat`, all
 //! relative to descriptors that are open, in [`OutputFile::commit`]; `unlinkat` and `close` when it is
 //! dropped. The program must ignore SIGXFSZ: otherwise a limit of the file size kills the process instead
 //! of failing the write.

@@ -2,7 +2,7 @@
 //! extended attributes (chown(2), acl(5), xattr(7)). What cannot be kept is told before the copy,
 //! and at no moment may anybody do more with the new file than with the old.
 //!
-//! Not kept on purpose: set-id bits, file capabilities and signatures, all of which say something
+//! Not kept on purpose: the sticky bit, set-id bits, file capabilities and signatures, all of which say something
 //! of the old content.
 
 use std::io;
@@ -57,6 +57,9 @@ pub(super) fn keep(
     let mode = existing.st_mode & 0o777;
     if existing.st_mode & 0o6000 != 0 {
         notes.push("its set-user-ID and set-group-ID bits are not kept".into());
+    }
+    if existing.st_mode & 0o1000 != 0 {
+        notes.push("its sticky bit is not kept".into());
     }
     // Private also for the old owner, until all is as it was.
     fchmod_to(file, mode & 0o600)?;

@@ -53,6 +53,7 @@ pub fn probe_folder(folder: &Path) -> Result<FolderProbe, FileError> {
         role: Role::Output,
         path: staging.place().path.clone(),
         offset: partial.done,
+        is_device: false,
         source: partial.source,
     })?;
     let not_direct = match is_memory(&descriptor) {

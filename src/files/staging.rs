@@ -20,10 +20,12 @@ use crate::quote::quote_path;
 
 mod links;
 mod naming;
+mod trial;
 mod trouble;
 
-use links::{Links, is_one_more, link_for_a_moment, names};
+use links::{Links, is_one_more, names};
 use naming::link_once;
+use trial::{try_another_name, try_renaming};
 use trouble::Trouble;
 pub use trouble::WhyNamed;
 
@@ -51,6 +53,8 @@ pub(super) struct Staging {
     discarded: AtomicBool,
     /// Whether a name that something had for a moment could not be taken away again.
     keeps_names: AtomicBool,
+    /// Whether the name before the last one is gone, and the last one may have been given.
+    may_be_placed: AtomicBool,
     /// Whose the file is when it is made.
     user: Uid,
     /// What cannot be kept of the file that is replaced.
@@ -98,6 +102,7 @@ impl Staging {
                 placed: AtomicBool::new(false),
                 discarded: AtomicBool::new(false),
                 keeps_names: AtomicBool::new(false),
+                may_be_placed: AtomicBool::new(false),
                 user,
                 lost: Vec::new(),
                 lists: Lists::None,
@@ -205,6 +210,7 @@ fn make(place: &Place, naming: Naming, temporary: &str) -> Result<Made, Trouble>
         Err(why) => {
             let file = create_hidden(place, temporary, mode)?;
             let links = try_another_name(place, temporary, file.as_fd())?;
+            try_renaming(place, temporary)?;
             (file, Naming::Hidden(why), links)
         }
     };
@@ -213,32 +219,6 @@ fn make(place: &Place, naming: Naming, temporary: &str) -> Result<Made, Trouble>
         naming,
         links,
     })
-}
-
-/// Tries out, with a hidden file that is still this user's, what becomes of another name for it. That
-/// is of use only if there is a file whose name is to be looked at in the end.
-fn try_another_name(
-    place: &Place,
-    temporary: &str,
-    file: BorrowedFd<'_>,
-) -> Result<Links, Trouble> {
-    if place.existing.is_none() {
-        return Ok(Links::Unknown);
-    }
-    let another = second_name(temporary);
-    let moment = link_for_a_moment(place, OsStr::new(temporary), &another, file);
-    match moment.left() {
-        Some(errno) => {
-            let is_left = unlink(place, temporary).is_err_and(|errno| errno != Errno::NOENT);
-            let second = is_left.then(|| temporary.to_owned());
-            Err(Trouble::Remove {
-                left: another,
-                second,
-                errno,
-            })
-        }
-        None => Ok(moment.links()),
-    }
 }
 
 /// Links an unnamed file by way of /proc. By its descriptor alone (`AT_EMPTY_PATH`) that would take a
@@ -331,7 +311,12 @@ fn create_hidden(place: &Place, name: &str, mode: Mode) -> Result<OwnedFd, Errno
         return Err(Errno::PERM);
     }
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    openat(&place.folder, name, flags, mode)
+    let created = openat(&place.folder, name, flags, mode);
+    // A file system on a network may have made it all the same.
+    if matches!(created, Err(errno) if errno != Errno::EXIST) {
+        let _ = unlink(place, name);
+    }
+    created
 }
 
 /// `.vmm-RANDOM.tmp`: short and of letters that every file system has, since each counts the room

@@ -91,6 +91,19 @@ pub(crate) enum Silence {
     SecondNames,
     /// Nothing; but no name is taken away, once something has been written.
     RemovalsInTheEnd,
+    /// Nothing; but a file that is closed is said to have found no room, once something has been written.
+    Room,
+    /// Nothing; but no file gets a length other than by being written.
+    Lengths,
+    /// Nothing; but a file is said to be shorter than what is read of it.
+    EndsOfFiles,
+    /// Nothing; but a file with a name is made and answered with an error.
+    Creations,
+    /// Nothing; but no name is changed.
+    Renames,
+    /// Nothing; but once something has been written a name is changed and answered with an error, and
+    /// no file that is open can be looked at from then on, as where files are told by their paths.
+    LostRenamesInTheEnd,
 }
 
 impl Silence {
@@ -108,7 +121,13 @@ impl Silence {
             | Self::LostAnswers
             | Self::CountOfNames
             | Self::SecondNames
-            | Self::RemovalsInTheEnd => (NOTHING, false),
+            | Self::RemovalsInTheEnd
+            | Self::Room
+            | Self::Lengths
+            | Self::EndsOfFiles
+            | Self::Creations
+            | Self::Renames
+            | Self::LostRenamesInTheEnd => (NOTHING, false),
             Self::Attributes => (GETXATTR, false),
             Self::LinksInTheEnd => (LINK, true),
             Self::RenamesInTheEnd => (RENAME, true),
@@ -172,6 +191,7 @@ impl Hanging {
             names: BTreeMap::from([(NAME.as_bytes().to_vec(), FILE)]),
             changes: BTreeMap::new(),
             has_written: false,
+            has_lost_paths: false,
             bytes_read: 0,
         };
         let server = std::thread::spawn(move || server.serve());
@@ -229,6 +249,7 @@ struct Server {
     /// How often each file was changed, which is what its times say.
     changes: BTreeMap<u64, u64>,
     has_written: bool,
+    has_lost_paths: bool,
     bytes_read: u64,
 }
 
@@ -328,8 +349,16 @@ impl Server {
                 }
             }
             FORGET | BATCH_FORGET => {}
+            FLUSH if self.silence == Silence::Room && self.has_written => {
+                self.refuse(unique, libc::ENOSPC);
+            }
             RELEASE | FLUSH => self.reply(unique, &[]),
-            OPEN => self.reply(unique, &[0; 16]),
+            OPEN => {
+                let mut reply = [0; 16];
+                // What is read past the page cache need not end where the file does (FOPEN_DIRECT_IO).
+                reply[8] = u8::from(self.silence == Silence::EndsOfFiles);
+                self.reply(unique, &reply);
+            }
             LOOKUP => {
                 let name = request.names(0).next().unwrap();
                 match self.names.get(&name) {
@@ -337,9 +366,19 @@ impl Server {
                     None => self.refuse(unique, libc::ENOENT),
                 }
             }
+            GETATTR
+                if self.has_lost_paths
+                    && request.node != FOLDER
+                    && !self.answers.load(Ordering::SeqCst) =>
+            {
+                self.refuse(unique, libc::ENOENT);
+            }
             GETATTR => self.reply(unique, &self.attributes(request.node, 16)),
             SETATTR => {
                 if request.word(0) & NEW_LENGTH != 0 {
+                    if self.silence == Silence::Lengths {
+                        return self.refuse(unique, libc::EPERM);
+                    }
                     let length = request.long(16);
                     let file = self.files.get_mut(&request.node).unwrap();
                     file.resize(usize::try_from(length).unwrap(), 0);
@@ -353,6 +392,9 @@ impl Server {
                 if request.kind == CREATE {
                     let name = request.names(CREATE_IN).next().unwrap();
                     self.names.insert(name, node);
+                    if self.silence == Silence::Creations {
+                        return self.refuse(unique, libc::EIO);
+                    }
                 }
                 let mut reply = self.entry(node);
                 reply.extend([0; 16]);
@@ -370,12 +412,17 @@ impl Server {
                 }
                 self.reply(unique, &self.entry(node));
             }
+            RENAME if self.silence == Silence::Renames => self.refuse(unique, libc::EACCES),
             RENAME => {
                 let mut names = request.names(8);
                 let node = self.names.remove(&names.next().unwrap()).unwrap();
                 self.names.insert(names.next().unwrap(), node);
                 if self.silence == Silence::LostAnswers {
                     return self.refuse(unique, libc::ENOENT);
+                }
+                if self.silence == Silence::LostRenamesInTheEnd && self.has_written {
+                    self.has_lost_paths = true;
+                    return self.refuse(unique, libc::EIO);
                 }
                 self.reply(unique, &[]);
             }
@@ -446,7 +493,11 @@ impl Server {
     /// The attributes of a file, behind so many zeros.
     fn attributes(&self, node: u64, zeros: usize) -> Vec<u8> {
         let (mode, size) = match self.files.get(&node) {
-            None => (libc::S_IFDIR | 0o777, 0),
+            // It is as long as it has names.
+            None => (libc::S_IFDIR | 0o777, self.names.len() as u64),
+            Some(file) if self.silence == Silence::EndsOfFiles => {
+                (libc::S_IFREG | 0o666, file.len() as u64 - 10)
+            }
             Some(file) => (libc::S_IFREG | 0o666, file.len() as u64),
         };
         let mut bytes = vec![0; zeros];

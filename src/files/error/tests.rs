@@ -6,6 +6,7 @@ fn a_message_is_one_line_with_file_operation_offset_reason_and_advice() {
         role: Role::Output,
         path: "copy.img".into(),
         offset: 4096,
+        is_device: false,
         source: io::Error::from_raw_os_error(libc::ENOSPC),
     };
     assert_eq!(
@@ -21,6 +22,7 @@ fn the_kind_of_the_reason_survives_the_way_to_the_disk() {
         role: Role::Output,
         path: "copy.img".into(),
         offset: 0,
+        is_device: false,
         source: io::Error::from_raw_os_error(libc::ENOSPC),
     };
     assert_eq!(io::Error::from(error).kind(), io::ErrorKind::StorageFull);

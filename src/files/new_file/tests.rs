@@ -15,7 +15,8 @@ use fuse::{Hanging, Silence};
 mod fuse;
 
 use crate::files::{
-    DistinctError, InputFile, OutputFile, OutputOptions, WhyNamed, check_distinct, open_image,
+    DistinctError, InputFile, OutputFile, OutputOptions, TrialError, WhyNamed, check_distinct,
+    open_image,
 };
 
 const BOTH: [Naming; 2] = [Naming::Unnamed, Naming::Hidden(WhyNamed::FileSystem)];
@@ -342,15 +343,110 @@ fn both_names_of_an_empty_file_that_cannot_be_removed_are_told() {
     let hidden = Naming::Hidden(WhyNamed::FileSystem);
     let failed = NewFile::create_named(Role::Statistics, &path, hidden).unwrap_err();
     let (one, other) = match failed {
-        FileError::TrialLeft {
+        FileError::Trial(TrialError::Left {
             left,
             second: Some(second),
             ..
-        } => (left, second),
+        }) => (left, second),
         failed => unreachable!("{failed}"),
     };
     assert_ne!(one, other);
     for path in [one, other] {
         assert_eq!(fs::metadata(path).unwrap().len(), 0);
+    }
+}
+
+/// A file system with `silence`, if one can be mounted here.
+fn mounted(silence: Silence) -> Option<Hanging> {
+    let mounted = Hanging::mount(silence, true);
+    if mounted.is_none() {
+        eprintln!("skipped: no FUSE file system can be mounted here");
+    }
+    mounted
+}
+
+#[test]
+fn what_is_said_to_be_lost_when_it_is_closed_replaces_nothing() {
+    for naming in BOTH {
+        let Some(mounted) = mounted(Silence::Room) else {
+            return;
+        };
+        let path = mounted.file();
+        let file = NewFile::create_named(Role::Statistics, &path, naming).unwrap();
+        let error = file.save(b"{}").unwrap_err().to_string();
+        assert!(error.starts_with("cannot store the statistics"), "{error}");
+        assert!(error.contains("make room"), "{error}");
+        assert!(matches!(file.save(b"{}"), Err(FileError::Sealed { .. })));
+        drop(file);
+        assert_eq!(fs::metadata(&path).unwrap().len(), fuse::LENGTH);
+        assert_eq!(fs::metadata(mounted.folder()).unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn an_output_gets_its_length_where_files_grow_by_writes_alone() {
+    use crate::storage::Storage;
+
+    let Some(mounted) = mounted(Silence::Lengths) else {
+        return;
+    };
+    let folder = folder();
+    let input = folder.path().join("input");
+    fs::write(&input, [0; 700]).unwrap();
+    let input = InputFile::open(&input, false).unwrap();
+    let path = mounted.folder().join("new");
+    let output = OutputFile::create(&path, &input, OutputOptions::default()).unwrap();
+    output.write_zeroes(0, 1024, true).unwrap();
+    output.commit().unwrap();
+    assert_eq!(fs::read(&path).unwrap(), [0; 700]);
+}
+
+#[test]
+fn an_input_that_has_more_bytes_than_its_file_system_says_is_told() {
+    let Some(mounted) = mounted(Silence::EndsOfFiles) else {
+        return;
+    };
+    let input = InputFile::open(&mounted.file(), false).unwrap();
+    assert_eq!(input.len(), fuse::LENGTH - 10);
+    let warning = input.check_unchanged().unwrap();
+    assert!(warning.contains("more than the 1048566 bytes"), "{warning}");
+}
+
+#[test]
+fn a_hidden_file_that_was_made_although_the_answer_says_no_is_removed() {
+    let Some(mounted) = mounted(Silence::Creations) else {
+        return;
+    };
+    let path = mounted.folder().join("new");
+    let error = NewFile::create_named(Role::Statistics, &path, BOTH[1]).unwrap_err();
+    assert!(matches!(error, FileError::Folder { .. }), "{error}");
+    assert_eq!(fs::metadata(mounted.folder()).unwrap().len(), 1);
+}
+
+#[test]
+fn a_folder_in_which_nothing_can_be_renamed_is_refused_at_once() {
+    let Some(mounted) = mounted(Silence::Renames) else {
+        return;
+    };
+    for path in [mounted.folder().join("new"), mounted.file()] {
+        let error = NewFile::create_named(Role::Statistics, &path, BOTH[1]).unwrap_err();
+        let told = error.to_string();
+        assert!(told.contains("cannot be renamed: Permission"), "{told}");
+        assert_eq!(fs::metadata(mounted.folder()).unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn a_file_that_may_be_in_place_is_not_said_to_have_lost_its_folder() {
+    for naming in BOTH {
+        let Some(mounted) = mounted(Silence::LostRenamesInTheEnd) else {
+            return;
+        };
+        let path = mounted.file();
+        let file = NewFile::create_named(Role::Statistics, &path, naming).unwrap();
+        let error = file.save(b"{}").unwrap_err().to_string();
+        assert!(error.contains("it may be in place"), "{error}");
+        mounted.answer();
+        assert_eq!(fs::read(&path).unwrap(), b"{}");
     }
 }

@@ -91,6 +91,7 @@ impl OutputFile {
             role: Role::Output,
             path: self.path.clone(),
             offset,
+            is_device: self.staging.is_none(),
             source,
         }
         .into()

@@ -5,13 +5,15 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use rustix::fs::{FileType, FsWord};
+use rustix::fs::{FileType, FsWord, SeekFrom};
+use rustix::io::{Errno, write};
 
 use super::{OutputFile, lock};
 use crate::files::descriptor::Descriptor;
 use crate::files::device;
 use crate::files::error::FileError;
-use crate::files::system::{fstat, fstatfs, ftruncate};
+use crate::files::sync::is_unsupported;
+use crate::files::system::{fstat, fstatfs, ftruncate, seek};
 use crate::files::zeroing::{free, make_zero};
 
 impl OutputFile {
@@ -37,15 +39,18 @@ impl OutputFile {
     /// Makes a new file `length` bytes long that is not so long yet, if its file system takes that for a
     /// hole. XFS takes room behind the end of a file that grows, and keeps what has become a part of the
     /// file, so that a file that grows over its holes has room in them. So this is best done before
-    /// anything is written.
+    /// anything is written. A file system that makes no file longer by itself is left to do so by writes.
     ///
     /// # Errors
     ///
     /// Such a length is not possible there.
     pub fn expect_length(&self, length: u64) -> Result<(), FileError> {
-        match self.staging.is_some() && !self.fills_holes && length <= self.most {
-            true => self.resize(length, |size| size < length),
-            false => Ok(()),
+        if self.staging.is_none() || self.fills_holes || length > self.most {
+            return Ok(());
+        }
+        match self.resize(length, |size| size < length) {
+            Err(errno) if !grows_by_writes(errno) => Err(self.no_length(length, errno)),
+            _ => Ok(()),
         }
     }
 
@@ -54,7 +59,12 @@ impl OutputFile {
     pub(super) fn cut_to_length(&self) -> Result<(), FileError> {
         let length = self.length();
         match (&self.staging, self.room) {
-            (Some(_), _) => self.resize(length, |size| size != length),
+            (Some(_), _) => match self.resize(length, |size| size != length) {
+                Err(errno) if grows_by_writes(errno) => self
+                    .write_to_length(length, errno)
+                    .map_err(|source| self.no_length(length, source)),
+                resized => resized.map_err(|errno| self.no_length(length, errno)),
+            },
             (None, Some(_)) => self.check_size(length),
             (None, None) => Ok(()),
         }
@@ -70,25 +80,39 @@ impl OutputFile {
                 needed: length,
             }),
             Ok(_) => Ok(()),
-            Err(errno) => Err(FileError::Length {
-                path,
-                length,
-                source: errno.into(),
-            }),
+            Err(errno) => Err(self.no_length(length, errno)),
         }
     }
 
     /// Makes the file `length` bytes long if that is `wanted` of one with the size that it has.
-    fn resize(&self, length: u64, wanted: impl Fn(u64) -> bool) -> Result<(), FileError> {
-        let failed = |errno: rustix::io::Errno| FileError::Length {
+    fn resize(&self, length: u64, wanted: impl Fn(u64) -> bool) -> Result<(), Errno> {
+        match wanted(self.size()?) {
+            true => ftruncate(&self.file, length),
+            false => Ok(()),
+        }
+    }
+
+    /// Writes the last byte of a file that is too short, which is a zero then, or fails with `why`. The
+    /// sandbox lets this thread write at no place but the descriptor's own.
+    fn write_to_length(&self, length: u64, why: Errno) -> io::Result<()> {
+        if self.size()? >= length {
+            return Err(why.into());
+        }
+        seek(&self.file, SeekFrom::Start(length - 1))?;
+        let written = self.file.cancel().repeat(|| write(&self.file, &[0]))?;
+        (written == 1).then_some(()).ok_or_else(|| why.into())
+    }
+
+    /// How long the file is, in bytes.
+    fn size(&self) -> Result<u64, Errno> {
+        Ok(fstat(&self.file)?.st_size.try_into().unwrap_or(0))
+    }
+
+    fn no_length(&self, length: u64, source: impl Into<io::Error>) -> FileError {
+        FileError::Length {
             path: self.path.clone(),
             length,
-            source: errno.into(),
-        };
-        let size = fstat(&self.file).map_err(failed)?.st_size;
-        match wanted(size.try_into().unwrap_or(0)) {
-            true => ftruncate(&self.file, length).map_err(failed),
-            false => Ok(()),
+            source: source.into(),
         }
     }
 
@@ -136,6 +160,12 @@ impl OutputFile {
             failed.into()
         })
     }
+}
+
+/// Whether a file system says with this that it makes no file longer but by writes: "does not support
+/// extending a file beyond its current size" (truncate(2), EPERM), or each in its own way.
+fn grows_by_writes(errno: Errno) -> bool {
+    errno == Errno::PERM || is_unsupported(errno)
 }
 
 /// The file systems without holes that Linux can write, by the number that statfs(2) gives: MS-DOS,

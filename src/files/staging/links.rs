@@ -19,7 +19,7 @@ pub(super) enum Links {
     Counted,
     /// It was given, and the file had as many names as before: SFTP, for example, counts none.
     Uncounted,
-    /// It was not given, or not tried.
+    /// It was not given, or not tried, or the names could not be counted.
     Unknown,
 }
 
@@ -27,8 +27,8 @@ pub(super) enum Links {
 pub(super) struct Moment {
     /// What came of giving it.
     linked: Result<(), Errno>,
-    /// Whether a file had one name more.
-    counted: bool,
+    /// Whether a file had one name more, if its names could be counted.
+    counted: Option<bool>,
     /// What came of taking it away.
     removed: Result<(), Errno>,
 }
@@ -37,9 +37,9 @@ impl Moment {
     /// What this shows of the file system, if the name was given to a file that can have it.
     pub(super) fn links(&self) -> Links {
         match (self.was_given(), self.counted) {
-            (true, true) => Links::Counted,
-            (true, false) => Links::Uncounted,
-            (false, _) => Links::Unknown,
+            (true, Some(true)) => Links::Counted,
+            (true, Some(false)) => Links::Uncounted,
+            _ => Links::Unknown,
         }
     }
 
@@ -76,7 +76,7 @@ pub(super) fn link_for_a_moment(
         another,
         AtFlags::empty(),
     );
-    let counted = is_one_more(before, names(file));
+    let counted = before.and_then(|before| Some(before.checked_add(1) == Some(names(file)?)));
     let removed = unlink(place, another);
     Moment {
         linked,

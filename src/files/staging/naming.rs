@@ -10,8 +10,10 @@ use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
 use super::links::{Links, Moment, is_one_more, link_for_a_moment, names};
+use super::trouble::is_gone;
 use super::{Naming, Staging, link, second_name, unlink};
 use crate::files::error::FileError;
+use crate::files::hints::{FOLDER_IS_GONE, MAY_BE_PLACED, why_not_placed};
 use crate::files::system::{linkat, rename_to_free, renameat};
 use crate::files::taken::{Leads, Taken};
 use crate::quote::quote_path;
@@ -61,12 +63,21 @@ impl Staging {
         // The folder may have become one in which no name can be taken away. A file that is open can have
         // another name although this one was taken away (NFS).
         let left = self.left(&self.temporary).filter(|_| has_name(file));
+        let source = errno.into();
+        let advice = if is_gone(&self.place.folder) {
+            FOLDER_IS_GONE
+        } else if self.may_be_placed.load(Ordering::Acquire) {
+            MAY_BE_PLACED
+        } else {
+            why_not_placed(&source)
+        };
         FileError::Place {
             role: self.place.role,
             path: self.place.path.clone(),
+            advice,
             left,
             second: self.left_behind(&second_name(&self.temporary)),
-            source: errno.into(),
+            source,
         }
     }
 
@@ -136,10 +147,19 @@ impl Staging {
         let Err(errno) = renamed else {
             return Ok(());
         };
-        match unlink(&self.place, &self.temporary) {
-            Err(Errno::NOENT) if self.leads_to(file) == Leads::Yes => Ok(()),
-            _ => Err(errno),
+        if unlink(&self.place, &self.temporary) != Err(Errno::NOENT) {
+            return Err(errno);
         }
+        match self.leads_to(file) {
+            Leads::Yes => return Ok(()),
+            Leads::No => {}
+            // Where no names are counted nobody knows which file has the name, if one has it.
+            Leads::Refused | Leads::Unknown => {
+                let has_it = !self.link_the_name(file).finds_nothing();
+                self.may_be_placed.store(has_it, Ordering::Release);
+            }
+        }
+        Err(errno)
     }
 
     /// Whether the name is one of `file`, as far as that can be found out. No path can be looked at in

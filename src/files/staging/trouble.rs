@@ -1,8 +1,10 @@
 //! What can be against a new file: why it cannot be made, or not without a name.
 
+use std::os::fd::AsFd;
+
 use rustix::io::Errno;
 
-use crate::files::error::FileError;
+use crate::files::error::{FileError, TrialError};
 use crate::files::place::Place;
 use crate::files::system::fstat;
 
@@ -35,6 +37,8 @@ impl WhyNamed {
 pub(super) enum Trouble {
     /// Nothing can be created.
     Create(Errno),
+    /// What was created cannot be renamed.
+    Rename(Errno),
     /// What was created to try out the folder cannot be removed.
     Remove {
         /// Its name.
@@ -57,7 +61,7 @@ impl Trouble {
         let (role, path, folder) = (place.role, place.path.clone(), place.folder_path.clone());
         match self {
             // Each file system has its own error number for this.
-            Self::Create(_) if fstat(&place.folder).is_ok_and(|folder| folder.st_nlink == 0) => {
+            Self::Create(_) if is_gone(&place.folder) => {
                 FileError::FolderGone { role, path, folder }
             }
             Self::Create(errno) => FileError::Folder {
@@ -70,13 +74,24 @@ impl Trouble {
                 left,
                 second,
                 errno,
-            } => FileError::TrialLeft {
+            } => FileError::Trial(TrialError::Left {
                 role,
                 path,
                 left: folder.join(left),
                 second: second.map(|second| folder.join(second)),
                 source: errno.into(),
-            },
+            }),
+            Self::Rename(errno) => FileError::Trial(TrialError::NoRenaming {
+                role,
+                path,
+                folder,
+                source: errno.into(),
+            }),
         }
     }
+}
+
+/// Whether a folder that is open has been removed.
+pub(super) fn is_gone(folder: impl AsFd) -> bool {
+    fstat(folder).is_ok_and(|folder| folder.st_nlink == 0)
 }
