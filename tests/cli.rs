@@ -35,14 +35,6 @@ fn tool(command: &mut Command) -> Option<Output> {
     }
 }
 
-/// make in the project's folder. What a surrounding make was told is not meant for this one.
-fn make() -> Command {
-    let mut make = Command::new("make");
-    make.current_dir(root());
-    make.env_remove("MAKEFLAGS").env_remove("MAKELEVEL");
-    make
-}
-
 /// A variable for make's command line.
 fn variable(name: &str, value: &Path) -> OsString {
     [name.as_ref(), value.as_os_str()].join(OsStr::new("="))
@@ -329,6 +321,24 @@ fn tree(folder: &Path) -> BTreeSet<PathBuf> {
         }
     }
     files
+}
+
+/// make(1) in the project's folder. What a surrounding one was told, or the user's environment says, is not
+/// meant for it.
+fn make() -> Command {
+    let mut make = Command::new("make");
+    make.current_dir(root());
+    for name in [
+        "MAKEFLAGS",
+        "MAKELEVEL",
+        "BINDIR",
+        "DATADIR",
+        "MANDIR",
+        "DOCDIR",
+    ] {
+        make.env_remove(name);
+    }
+    make
 }
 
 #[test]
