@@ -66,7 +66,7 @@ pub const HEAP: u64 = DMA_POOL + DMA_POOL_SIZE;
 /// Size of that memory.
 pub const HEAP_SIZE: u64 = STACK - HEAP;
 
-/// Lowest address of the stack's region; its first page is [`STACK_GUARD_SIZE`]'s hole.
+/// Lowest address of the stack's region, which begins with a hole of [`STACK_GUARD_SIZE`].
 pub const STACK: u64 = 0x78_0000;
 /// The unmapped hole at the low end of the stack: an overflow faults instead of reaching what lies
 /// below.
@@ -186,11 +186,16 @@ pub const fn ram_regions(shape: Shape) -> [Region; 9] {
 mod tests {
     use super::*;
 
+    /// All kinds of machines that there are.
+    fn shapes() -> impl Iterator<Item = Shape> {
+        (0..=MAX_SLOTS).flat_map(|slots| [false, true].map(|heap| Shape { slots, heap }))
+    }
+
     #[test]
     fn regions_cover_ram_in_order_without_gaps_in_whole_pages() {
-        for slots in 0..=MAX_SLOTS {
+        for shape in shapes() {
             let mut next = 0;
-            for region in ram_regions(Shape { slots, heap: false }) {
+            for region in ram_regions(shape) {
                 assert_eq!(region.start, next);
                 assert_eq!(region.size % PAGE_SIZE, 0);
                 next = region.end();
@@ -200,13 +205,15 @@ mod tests {
     }
 
     #[test]
-    fn only_data_that_cannot_be_executed_is_within_reach_of_dma() {
-        let shape = Shape {
-            heap: true,
-            ..Shape::COPYING
-        };
-        for region in ram_regions(shape).iter().filter(|region| region.dma) {
-            assert_eq!(region.access, Access::ReadWrite);
+    fn only_queues_and_the_pool_are_within_reach_of_dma_and_cannot_be_executed() {
+        for shape in shapes() {
+            let mut reached = 0;
+            for region in ram_regions(shape).iter().filter(|region| region.dma) {
+                assert_eq!(region.access, Access::ReadWrite);
+                assert!(region.start >= QUEUES && region.end() <= HEAP);
+                reached += region.size;
+            }
+            assert_eq!(reached, DMA_POOL_SIZE + shape.slots as u64 * QUEUE_SIZE);
         }
     }
 }

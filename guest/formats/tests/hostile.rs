@@ -12,7 +12,8 @@ mod support;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::time::Duration;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use guest_formats::qcow2::{Check, CheckOptions};
 use guest_formats::{Image, Options, Reason, Survey, inspect};
@@ -54,11 +55,13 @@ unsafe impl GlobalAlloc for Counted {
     }
 }
 
-/// How long this thread has been on a processor (proc(5)): others may use the host as well.
+/// How long this thread has been on a processor (proc(5)): others may use the host as well. What some kernels
+/// do not tell is the time that has passed.
 fn on_processor() -> Duration {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     let times = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let first = times.split(' ').next().and_then(|time| time.parse().ok());
-    Duration::from_nanos(first.unwrap_or(0))
+    first.map_or_else(|| START.elapsed(), Duration::from_nanos)
 }
 
 /// Checks one image: `expected` is among the reasons, or nothing speaks against it.
