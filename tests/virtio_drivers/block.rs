@@ -10,7 +10,7 @@ use vmm::storage::MemoryStorage;
 use vmm::virtio::block::{Block, BlockConfig};
 use vmm::virtio::{MmioTransport, NotificationLine, VirtioDevice};
 
-use crate::guest::{DeviceThread, Registers, TestHal, new_memory};
+use crate::guest::{DeviceThread, Registers, TestHal, new_memory, until};
 
 const CAPACITY: usize = 64 << 10;
 const ID: &[u8; 20] = b"virtio-drivers-test\0";
@@ -183,9 +183,7 @@ fn a_request_that_is_not_waited_for_ends_with_an_interrupt() {
     // SAFETY: none of the three is touched before the request is complete.
     let token = unsafe { driver.read_blocks_nb(42, &mut request, &mut buffer, &mut response) };
     let token = token.unwrap();
-    while !machine.line.take() {
-        std::thread::yield_now();
-    }
+    until(|| machine.line.take());
     assert_eq!(machine.line.completions(), 1);
     assert!(
         driver
@@ -205,8 +203,6 @@ fn nothing_is_in_flight_once_every_request_is_answered() {
     let machine = Machine::new(false);
     let mut driver = machine.driver();
     driver.read_blocks(0, &mut [0; 512]).unwrap();
-    while machine.block.in_flight() {
-        std::thread::yield_now();
-    }
+    until(|| !machine.block.in_flight());
     assert_eq!(machine.line.completions(), 1);
 }

@@ -7,7 +7,7 @@ use vmm::devices::{ByteQueue, Overflow};
 use vmm::virtio::console::Console;
 use vmm::virtio::{MmioTransport, NotificationLine, VirtioDevice};
 
-use crate::guest::{DeviceThread, Registers, TestHal, new_memory};
+use crate::guest::{DeviceThread, Registers, TestHal, new_memory, until};
 
 /// What may wait to be taken, in bytes.
 const ROOM: usize = 1000;
@@ -46,11 +46,11 @@ impl Machine {
 /// Takes `len` bytes, a few at a time.
 fn take(queue: &ByteQueue, len: usize) -> Vec<u8> {
     let (mut bytes, mut part) = (Vec::new(), [0; 300]);
-    while bytes.len() < len {
+    until(|| {
         let taken = queue.take(&mut part);
         bytes.extend_from_slice(&part[..taken]);
-        std::thread::yield_now();
-    }
+        bytes.len() >= len
+    });
     bytes
 }
 
@@ -112,11 +112,7 @@ fn a_buffer_that_waits_for_input_is_not_in_flight_unless_more_may_come() {
     let machine = Machine::new();
     let mut driver = machine.driver();
     driver.send(b'x').unwrap();
-    let rests = || {
-        while machine.console.in_flight() {
-            std::thread::yield_now();
-        }
-    };
+    let rests = || until(|| !machine.console.in_flight());
     rests();
     machine.console.expect_input(true);
     assert!(machine.console.in_flight());

@@ -6,6 +6,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use event_manager::{EventManager, EventSubscriber, SubscriberOps};
 use virtio_drivers::transport::{DeviceStatus, DeviceType, InterruptStatus, Transport};
@@ -46,6 +47,19 @@ impl Guest {
         let slice = self.memory.get_slice(GuestAddress(address), bytes).unwrap();
         let pointer = NonNull::new(slice.ptr_guard_mut().as_ptr()).unwrap();
         (address, pointer)
+    }
+}
+
+/// Waits until `condition` holds: an interrupt that is lost is a failure, and no hang.
+#[track_caller]
+pub(crate) fn until(mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(
+            begun.elapsed() < Duration::from_secs(30),
+            "it does not happen"
+        );
+        std::thread::yield_now();
     }
 }
 
@@ -186,7 +200,7 @@ impl Transport for Registers {
     fn queue_unset(&mut self, queue: u16) {
         self.write(0x30, queue.into());
         self.write(0x44, 0);
-        while self.read(0x44) != 0 {}
+        until(|| self.read(0x44) == 0);
         self.write(0x38, 0);
         for offset in [0x80, 0x90, 0xa0] {
             self.write_address(offset, 0);
