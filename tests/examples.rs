@@ -3,8 +3,9 @@
 
 mod common;
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Once;
 
 use common::{Files, needs_kvm, skip, test};
 
@@ -12,11 +13,25 @@ fn main() -> std::process::ExitCode {
     common::harness::main()
 }
 
-/// cargo builds the examples beside the tests.
+/// cargo builds the examples beside the tests, but not for one target of these alone.
 fn example(name: &str) -> Command {
+    static BUILT: Once = Once::new();
     let test = std::env::current_exe().unwrap();
-    let profile: PathBuf = test.parent().unwrap().parent().unwrap().into();
+    let profile = test.parent().unwrap().parent().unwrap();
+    BUILT.call_once(|| build(profile.parent().unwrap()));
     Command::new(profile.join("examples").join(name))
+}
+
+/// Builds what is not built or has changed, as the tests were built.
+fn build(target: &Path) {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--examples", "--locked", "--quiet", "--target-dir"]);
+    cargo.arg(target);
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
+    if !cfg!(debug_assertions) {
+        cargo.arg("--release");
+    }
+    assert!(cargo.status().unwrap().success());
 }
 
 #[track_caller]

@@ -27,7 +27,10 @@ fn rust_guest() -> PathBuf {
         .arg("--target-dir")
         .arg(&target)
         .env_remove("RUSTFLAGS")
-        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        // That there are no flags overrides those of the user's configuration as well.
+        .env("CARGO_ENCODED_RUSTFLAGS", "")
+        // A configuration may name one build folder for all builds.
+        .env("CARGO_BUILD_BUILD_DIR", &target)
         .env_remove("CARGO_BUILD_TARGET")
         .status();
     assert!(status.unwrap().success());
@@ -72,8 +75,13 @@ fn the_guest_in_c_of_the_document_says_hello_and_exits_with_its_status() {
     let guest = files.expect("guest");
     let command = snippet(&text, "cc -O2");
     let (command, _) = command.split_once("\n\n").unwrap();
+    let linker = Command::new("cc").arg("-Wl,--version").output().unwrap();
+    let command = match String::from_utf8_lossy(&linker.stdout).contains("LLD") {
+        true => command.replace("-Ttext-segment", "--image-base"),
+        false => command.to_owned(),
+    };
     let built = Command::new("sh")
-        .args(["-c", command])
+        .args(["-c", &command])
         .current_dir(files.folder())
         .status();
     assert!(built.unwrap().success());

@@ -16,11 +16,10 @@ pub(crate) fn build(name: &str) -> io::Result<Vec<u8>> {
             "-fcf-protection=none",
             "-fno-asynchronous-unwind-tables",
         ])
-        .args([
-            "-Wl,-Ttext-segment=0x10000",
-            "-Wl,--build-id=none",
-            "-Wl,-z,noexecstack",
-        ])
+        .args(["-Wl,--build-id=none", "-Wl,-z,noexecstack"])
+        // GNU's linker and lld have no option in common for the address.
+        .arg("-T")
+        .arg(examples.join("../guest/link/guest.ld"))
         .arg("-I")
         .arg(examples.join("guests"))
         .arg("-o")
