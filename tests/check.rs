@@ -9,6 +9,7 @@ use std::process::{Command, Output};
 
 use common::process::binary;
 use common::{Vmm, needs_kvm, skip, test};
+use rustix::process::Resource;
 use serde_json::Value;
 
 fn main() -> std::process::ExitCode {
@@ -96,7 +97,7 @@ fn a_program_gets_the_same_as_objects() {
 #[test]
 fn a_program_is_told_that_nothing_was_looked_at() {
     let check = Vmm::bare().args(&["--check", "--format=json"]);
-    let check = check.with_limit(libc::RLIMIT_AS, 20 << 20).run();
+    let check = check.with_limit(Resource::As, 20 << 20).run();
     assert_eq!(check.code(), Some(3), "{check:?}");
     assert!(check.stderr.contains("ulimit -v"), "{check:?}");
     let object = "{\"type\":\"host_check\",\"would_run\":false,\"status\":3}\n";

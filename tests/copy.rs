@@ -7,13 +7,13 @@ mod common;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
-use std::process::Command;
 
 use common::elf::flatten;
 use common::files::{assert_same, assert_same_large, random};
-use common::loop_device::Mounted;
+use common::mount::{Mounted, can_unshare};
 use common::process::binary;
-use common::{Files, Finished, GUEST, Vmm, is_root, needs_kvm, skip, strace_is_usable, test};
+use common::strace::{injected, with_fault};
+use common::{Files, Finished, GUEST, Vmm, is_root, needs_kvm, needs_strace, skip, test};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 fn main() -> std::process::ExitCode {
@@ -214,42 +214,23 @@ fn a_device_as_output_is_written_in_place() {
     files.assert_untouched();
 }
 
-/// A run under strace that makes a system call fail; says so if there is no strace.
-fn with_fault(files: &Files, fault: &str, options: &[&str]) -> Option<Finished> {
-    let works = Command::new("strace").arg("true").output();
-    if !works.is_ok_and(|output| output.status.success()) {
-        skip("strace is not installed, or may not trace");
-        return None;
-    }
-    let vmm = Vmm::of("strace".as_ref())
-        .args(&[
-            "-f",
-            "-qq",
-            "-o",
-            "/dev/null",
-            "-e",
-            "trace=linkat,fsync,fchmod",
-        ])
-        .arg("-e")
-        .arg(format!("inject={fault}"))
-        .arg(binary())
-        .arg("--input")
-        .arg(files.input())
-        .arg("--output")
-        .arg(files.output());
-    Some(vmm.args(&["--no-sandbox", "--quiet"]).args(options).run())
+/// The end of a copy without the sandbox, one of whose calls met this fault (strace(1), `inject`).
+#[track_caller]
+fn copy_with_fault(files: &Files, fault: &str, options: &[&str]) -> Finished {
+    let vmm = files.vmm().args(&["--no-sandbox", "--quiet"]);
+    with_fault(vmm.args(options), fault)
 }
 
 #[test]
 fn where_unnamed_files_cannot_be_named_there_is_a_second_way() {
     needs_kvm!();
+    needs_strace!();
     for errno in ["EPERM", "EXDEV", "ENOENT", "EOPNOTSUPP"] {
         let files = Files::random(5000).with_old_output(b"old");
-        let fault = format!("linkat:error={errno}");
-        let Some(finished) = with_fault(&files, &fault, &[]) else {
-            return;
-        };
+        let finished = copy_with_fault(&files, &format!("linkat:error={errno}"), &[]);
         assert_eq!(finished.code(), Some(0), "{finished:?}");
+        let why = "; if this run is killed it leaves";
+        assert!(finished.stderr.contains(why), "{finished:?}");
         files.assert_copied();
     }
 }
@@ -257,11 +238,10 @@ fn where_unnamed_files_cannot_be_named_there_is_a_second_way() {
 #[test]
 fn a_mode_that_cannot_be_given_to_the_new_file_is_said() {
     needs_kvm!();
+    needs_strace!();
     let files = Files::random(5000).with_old_output(b"old");
     fs::set_permissions(files.output(), fs::Permissions::from_mode(0o664)).unwrap();
-    let Some(finished) = with_fault(&files, "fchmod:error=EPERM", &[]) else {
-        return;
-    };
+    let finished = copy_with_fault(&files, "fchmod:error=EPERM", &[]);
     assert_eq!(finished.code(), Some(0), "{finished:?}");
     let said = "its mode 664 cannot be kept; it will be 600";
     assert!(finished.stderr.contains(said), "{finished:?}");
@@ -271,22 +251,29 @@ fn a_mode_that_cannot_be_given_to_the_new_file_is_said() {
 #[test]
 fn a_folder_that_cannot_be_synced_is_a_warning_behind_a_complete_copy() {
     needs_kvm!();
-    for errno in ["EINVAL", "EIO"] {
+    needs_strace!();
+    for (errno, warning) in [
+        ("EINVAL", "its file system cannot make its name durable"),
+        (
+            "EIO",
+            "its name could not be made durable: Input/output error",
+        ),
+    ] {
         let files = Files::random(5000);
         // The first is of the file itself.
         let fault = format!("fsync:error={errno}:when=2");
-        let Some(finished) = with_fault(&files, &fault, &["--fsync"]) else {
-            return;
-        };
+        let finished = copy_with_fault(&files, &fault, &["--fsync"]);
         assert_eq!(finished.code(), Some(0), "{finished:?}");
+        assert!(finished.stderr.contains(warning), "{finished:?}");
         files.assert_copied();
     }
     let files = Files::random(5000).with_old_output(b"old");
-    let Some(finished) = with_fault(&files, "fsync:error=EIO:when=1", &["--fsync"]) else {
-        return;
-    };
+    let finished = copy_with_fault(&files, "fsync:error=EIO:when=1", &["--fsync"]);
     assert_eq!(finished.code(), Some(3), "{finished:?}");
     files.assert_untouched();
+    let (finished, times) = injected(files.vmm().arg("--no-sandbox"), "fsync:error=EIO");
+    assert_eq!((finished.code(), times), (Some(0), 0), "{finished:?}");
+    files.assert_copied();
 }
 
 #[test]
@@ -317,12 +304,12 @@ fn a_file_that_comes_to_the_name_meanwhile_is_replaced_and_nobody_gets_more() {
         }
         let slow = ["-p100", "--queue-depth=1", "--request-size=512"];
         let running = files.vmm().args(&slow).start();
-        running.wait_for_guest();
-        let other = files.path("other");
-        fs::write(&other, "private").unwrap();
-        fs::set_permissions(&other, fs::Permissions::from_mode(0o600)).unwrap();
-        fs::rename(&other, files.output()).unwrap();
-        assert!(!running.has_ended());
+        running.meanwhile(|| {
+            let other = files.path("other");
+            fs::write(&other, "private").unwrap();
+            fs::set_permissions(&other, fs::Permissions::from_mode(0o600)).unwrap();
+            fs::rename(&other, files.output()).unwrap();
+        });
         let finished = running.finish();
         assert_eq!(finished.code(), Some(0), "{finished:?}");
         assert!(
@@ -341,25 +328,15 @@ fn a_file_that_comes_to_the_name_meanwhile_is_replaced_and_nobody_gets_more() {
 #[test]
 fn a_file_that_comes_to_the_name_is_found_where_no_renaming_says_that_it_is_there() {
     needs_kvm!();
-    if !strace_is_usable() {
+    needs_strace!();
+    if !can_unshare(&["--mount"]) {
         return;
-    }
-    let unshare = Vmm::of("unshare".as_ref()).args(&["--mount", "true"]);
-    if unshare.run().code() != Some(0) {
-        return skip("/proc cannot be hidden here");
     }
     let hidden = "mount --make-rprivate / && mount -t tmpfs none /proc && exec \"$@\"";
     let files = Files::random(3_000_000);
     let stats = files.path("stats");
-    let running = Vmm::of("strace".as_ref())
-        .args(&["-D", "-f", "-qq", "-o", "/dev/null"])
-        .args(&[
-            "-e",
-            "trace=renameat2",
-            "-e",
-            "inject=renameat2:error=EINVAL",
-        ])
-        .args(&["unshare", "--mount", "sh", "-c", hidden, "sh"])
+    let vmm = Vmm::of("unshare".as_ref())
+        .args(&["--mount", "sh", "-c", hidden, "sh"])
         .arg(binary())
         .args(&[
             "--no-sandbox",
@@ -370,14 +347,15 @@ fn a_file_that_comes_to_the_name_is_found_where_no_renaming_says_that_it_is_ther
         .arg("--stats-file")
         .arg(&stats)
         .arg(files.input())
-        .arg(files.output())
-        .start();
-    running.wait_for_guest();
-    for path in [&stats, &files.output()] {
-        fs::write(path, "private").unwrap();
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
-    }
-    assert!(!running.has_ended());
+        .arg(files.output());
+    let fault = ["-D", "-e", "inject=renameat2:error=EINVAL"];
+    let running = vmm.traced("/dev/null".as_ref(), &fault).start();
+    running.meanwhile(|| {
+        for path in [&stats, &files.output()] {
+            fs::write(path, "private").unwrap();
+            fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+        }
+    });
     let finished = running.finish();
     assert_eq!(finished.code(), Some(0), "{finished:?}");
     for told in [
@@ -401,9 +379,7 @@ fn an_old_file_that_is_written_to_meanwhile_is_replaced_by_one_with_its_permissi
     fs::set_permissions(files.output(), fs::Permissions::from_mode(0o640)).unwrap();
     let slow = ["-p100", "--queue-depth=1", "--request-size=512"];
     let running = files.vmm().args(&slow).start();
-    running.wait_for_guest();
-    fs::write(files.output(), "as a log is").unwrap();
-    assert!(!running.has_ended());
+    running.meanwhile(|| fs::write(files.output(), "as a log is").unwrap());
     let finished = running.finish();
     assert_eq!(finished.code(), Some(0), "{finished:?}");
     assert_eq!(finished.stderr, "", "{finished:?}");
@@ -482,6 +458,11 @@ fn a_group_that_is_not_known_here_is_not_taken_for_the_one_that_has_its_number()
     if !is_root() {
         return skip("only root can make a namespace in which root and nobody are known");
     }
+    // Mounted anew, since a container's /proc may not be written.
+    let unshare = ["--pid", "--fork", "--kill-child", "--mount-proc"];
+    if !can_unshare(&unshare) {
+        return;
+    }
     const STRANGER: u32 = 5000;
     for (owner, group, mode, expected) in [
         (0, STRANGER, 0o640, 0o600),
@@ -492,8 +473,6 @@ fn a_group_that_is_not_known_here_is_not_taken_for_the_one_that_has_its_number()
         let output = files.output();
         chown(&output, Some(owner), Some(group)).unwrap();
         fs::set_permissions(&output, fs::Permissions::from_mode(mode)).unwrap();
-        // Mounted anew, since a container's /proc may not be written.
-        let unshare = ["--pid", "--fork", "--kill-child", "--mount-proc"];
         let unshare = Vmm::of(Path::new("unshare")).args(&unshare);
         let vmm = unshare
             .args(&["sh", "-c", AS_ROOT_IN_A_NAMESPACE])

@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::files::assert_same_large;
-use common::loop_device::{Loop, Mounted, claim, make_ext4};
+use common::loop_device::{Loop, claim, make_ext4};
 use common::memory_device::MemoryDevice;
+use common::mount::Mounted;
 use common::process::binary;
 use common::{Files, Finished, Vmm, leave_out, needs_kvm, random, skip, test};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
-use rustix::process::Signal;
 
 fn main() -> std::process::ExitCode {
     common::harness::main()
@@ -552,15 +552,13 @@ fn resized_during_a_copy(
     let running = Vmm::copying(input, output)
         .args(&["--request-size", "512", "--queue-depth", "1"])
         .start();
-    running.wait_for_guest();
-    running.signal(Signal::STOP);
-    assert!(!running.has_ended(), "the copy was too fast to be met");
-    let file = File::options().write(true).open(below).unwrap();
-    file.set_len(length).unwrap();
-    let mut losetup = Command::new("losetup");
-    let told = losetup.arg("--set-capacity").arg(device).status();
-    assert!(told.unwrap().success());
-    running.signal(Signal::CONT);
+    running.meanwhile(|| {
+        let file = File::options().write(true).open(below).unwrap();
+        file.set_len(length).unwrap();
+        let mut losetup = Command::new("losetup");
+        let told = losetup.arg("--set-capacity").arg(device).status();
+        assert!(told.unwrap().success());
+    });
     running.finish()
 }
 

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use common::files::assert_same_large;
 use common::fuse::{Hanging, Silence};
+use common::mount::can_unshare;
 use common::process::{Terminal, binary};
-use common::{Files, Finished, Running, Vmm, is_root, needs_kvm, skip, test};
-use rustix::process::{Pid, Signal, kill_process};
+use common::{Files, Finished, Running, Vmm, hanging, needs_kvm, test};
+use rustix::process::{Signal, kill_process};
 
 fn main() -> std::process::ExitCode {
     common::harness::main()
@@ -32,34 +33,15 @@ const PATIENCE_IN_THE_END: Duration = Duration::from_secs(4).saturating_add(SLAC
 /// The same, if the time limit has passed and nobody has sent a signal.
 const PATIENCE_FOR_A_COMMIT: Duration = Duration::from_secs(10).saturating_add(SLACK);
 
-fn hanging(silence: Silence, polite: bool) -> Option<Hanging> {
-    let hanging = Hanging::mount(silence, polite);
-    if hanging.is_none() {
-        skip("a FUSE file system cannot be mounted here");
-    }
-    hanging
-}
-
 fn files() -> Files {
     Files::random(200 * 512).with_image().with_old_output(OLD)
-}
-
-/// Waits until something hangs, and a little longer.
-#[track_caller]
-fn wait_until_it_hangs(hanging: &Hanging) {
-    let begun = Instant::now();
-    while !hanging.hangs() && begun.elapsed() < 2 * SLACK {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    assert!(hanging.hangs(), "nothing hung");
-    std::thread::sleep(Duration::from_millis(200));
 }
 
 /// Ends `running` by SIGTERM once it hangs, or lets the time limit do it, which must not take longer
 /// than `patience`.
 #[track_caller]
 fn ended(running: Running, hanging: &Hanging, signal: bool, patience: Duration) -> Finished {
-    wait_until_it_hangs(hanging);
+    hanging.wait();
     let begun = Instant::now();
     assert!(!running.has_ended(), "nothing hung: {:?}", running.finish());
     if signal {
@@ -72,7 +54,7 @@ fn ended(running: Running, hanging: &Hanging, signal: bool, patience: Duration) 
     finished
 }
 
-/// The status of a run that is ended like this.
+/// The status of a run that is ended like this, as a shell shows it.
 #[track_caller]
 fn status_of(running: Running, hanging: &Hanging, signal: bool) -> Option<i32> {
     let status = ended(running, hanging, signal, PATIENCE).status;
@@ -134,34 +116,8 @@ fn expected(signal: bool) -> Option<i32> {
     Some(if signal { TERMINATED } else { TIMED_OUT })
 }
 
-/// Copies from an input that does not answer what `silence` names: a signal, and the time limit, end
-/// the run all the same.
-fn assert_the_input_does_not_keep_the_run(silence: Silence) {
-    for signal in [true, false] {
-        let Some(hanging) = hanging(silence, true) else {
-            return;
-        };
-        let files = files();
-        let vmm = Vmm::copying(&hanging.file(), &files.output()).args(limit(signal));
-        assert_eq!(status_of(vmm.start(), &hanging, signal), expected(signal));
-        files.assert_untouched();
-    }
-}
-
 #[test]
-fn a_read_that_hangs_during_the_copy_does_not_keep_the_run() {
-    needs_kvm!();
-    assert_the_input_does_not_keep_the_run(Silence::Reads);
-}
-
-#[test]
-fn an_input_that_cannot_even_be_looked_up_does_not_keep_the_run() {
-    needs_kvm!();
-    assert_the_input_does_not_keep_the_run(Silence::Lookups);
-}
-
-#[test]
-fn a_guest_an_output_or_statistics_that_hang_do_not_keep_the_run() {
+fn a_guest_or_statistics_that_hang_do_not_keep_the_run() {
     needs_kvm!();
     let run = |with: &dyn Fn(&Files, &Path) -> Vmm| {
         for signal in [true, false] {
@@ -176,7 +132,6 @@ fn a_guest_an_output_or_statistics_that_hang_do_not_keep_the_run() {
     };
     run(&|files, path| files.vmm().arg(path));
     run(&|files, path| files.vmm().arg("--stats-file").arg(path));
-    run(&|files, path| Vmm::copying(&files.input(), path));
 }
 
 #[test]
@@ -189,7 +144,7 @@ fn a_read_that_nothing_can_end_does_not_keep_the_user_from_being_told() {
     let (reader, writer) = io::pipe().unwrap();
     let vmm = Vmm::copying(&hanging.file(), &files.output()).stderr(writer);
     let running = vmm.start();
-    wait_until_it_hangs(&hanging);
+    hanging.wait();
     let begun = Instant::now();
     running.signal(Signal::TERM);
     let mut line = String::new();
@@ -270,7 +225,7 @@ fn a_check_of_a_folder_that_hangs_ends_with_its_last_object() {
     let check = |hanging: &Hanging| {
         let check = Vmm::bare().args(&["--check", "--format", "json"]);
         let running = check.arg(hanging.folder()).start();
-        wait_until_it_hangs(hanging);
+        hanging.wait();
         running.signal(Signal::TERM);
         running
     };
@@ -364,13 +319,7 @@ fn an_alarm_that_has_waited_since_before_the_start_does_not_keep_the_line() {
     };
     let files = files();
     let vmm = Vmm::copying(&hanging.file(), &files.output()).args(limit(false));
-    let vmm = vmm.before_start(|| {
-        // SAFETY: all zeros are the empty set.
-        let mut alarm: libc::sigset_t = unsafe { std::mem::zeroed() };
-        // SAFETY: the set is initialised, and the signal's number is valid.
-        unsafe { libc::sigaddset(&raw mut alarm, libc::SIGALRM) };
-        // SAFETY: the set is initialised, and what was blocked before is not asked for.
-        unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const alarm, std::ptr::null_mut()) };
+    let vmm = vmm.blocking(&[libc::SIGALRM]).before_start(|| {
         // SAFETY: the signal goes to this thread, in which it is blocked.
         unsafe { libc::raise(libc::SIGALRM) };
         Ok(())
@@ -380,27 +329,12 @@ fn an_alarm_that_has_waited_since_before_the_start_does_not_keep_the_line() {
     assert_eq!(finished.stderr.lines().count(), 1, "{finished:?}");
 }
 
-/// The one child of a process, once it has one.
-fn only_child(parent: &Running) -> Pid {
-    let parent = parent.pid().as_raw_nonzero();
-    let list = format!("/proc/{parent}/task/{parent}/children");
-    let begun = Instant::now();
-    while begun.elapsed() < SLACK {
-        let children = std::fs::read_to_string(&list).unwrap();
-        if let Some(child) = children.trim().parse().ok().and_then(Pid::from_raw) {
-            return child;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    panic!("it has no child");
-}
-
 /// The kernel drops a signal for such a process that would end any other.
 #[test]
 fn the_first_process_of_a_namespace_is_ended_by_a_signal_too() {
     needs_kvm!();
-    if !is_root() {
-        return skip("only root can make a namespace of processes");
+    if !can_unshare(&["--pid", "--fork", "--kill-child"]) {
+        return;
     }
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let Some(hanging) = hanging(Silence::Lookups, true) else {
@@ -410,8 +344,8 @@ fn the_first_process_of_a_namespace_is_ended_by_a_signal_too() {
         let unshare = Vmm::of(Path::new("unshare")).args(&["--pid", "--fork", "--kill-child"]);
         let copy = unshare.arg(binary()).arg(hanging.file());
         let running = copy.arg(files.output()).start();
-        wait_until_it_hangs(&hanging);
-        kill_process(only_child(&running), signal).unwrap();
+        hanging.wait();
+        kill_process(running.children()[0], signal).unwrap();
         let finished = running.finish();
         assert_eq!(finished.code(), Some(128 + signal.as_raw()), "{finished:?}");
         let line = "while it waited for the system call ";
@@ -562,7 +496,7 @@ fn a_close_that_nothing_can_end_does_not_keep_the_user_from_being_told() {
     let files = files();
     let (reader, writer) = io::pipe().unwrap();
     let running = new_output(&files, &hanging).stderr(writer).start();
-    wait_until_it_hangs(&hanging);
+    hanging.wait();
     let begun = Instant::now();
     running.signal(Signal::TERM);
     let mut line = String::new();

@@ -214,19 +214,6 @@ fn without_being_asked_for_the_last_debug_lines_are_shown_only_on_failure() {
     assert_eq!(fifty_sectors().vmm().succeed().stderr, "");
 }
 
-#[test]
-fn help_and_version_are_printed_and_are_no_failure() {
-    let help = common::Vmm::bare().arg("--help").succeed();
-    for option in ["--input-sector-size", "--progress-percent", "--timeout"] {
-        assert!(help.stdout.contains(option), "{help:?}");
-    }
-    let version = common::Vmm::bare().arg("--version").succeed();
-    assert_eq!(
-        version.stdout,
-        format!("vmm {}\n", env!("CARGO_PKG_VERSION"))
-    );
-}
-
 /// Runs a copy with both streams on one terminal and returns what it shows.
 fn on_a_terminal(options: &[&str]) -> String {
     let files = fifty_sectors();

@@ -10,7 +10,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use common::loop_device::{Loop, Mounted, claim, make_ext4};
+use common::loop_device::{Loop, claim, make_ext4};
+use common::mount::Mounted;
 use common::process::binary;
 use common::{Files, Vmm, leave_out, needs_kvm, random, skip, test};
 

@@ -6,11 +6,13 @@ mod common;
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::files::random;
+use common::files::{random, spinning};
+use common::mount::Mounted;
 use common::program::Program;
-use common::{Files, Finished, Running, Vmm, is_root, needs_kvm, skip, test};
+use common::{Files, Finished, Running, Vmm, needs_kvm, skip, test};
 use rustix::process::Signal;
 
 fn main() -> std::process::ExitCode {
@@ -24,14 +26,6 @@ const LARGE: usize = 64 << 20;
 
 /// So soon a run ends that is told to, on a host that has much to do.
 const SOON: Duration = Duration::from_secs(5);
-
-/// Files with a guest that never ends.
-fn spinning() -> (Files, Vmm) {
-    let mut files = Files::random(5000).with_old_output(OLD);
-    let guest = files.add("guest", &Program::new().spin_forever().build());
-    let vmm = files.vmm().arg(guest);
-    (files, vmm)
-}
 
 /// One sector a request, one request at a time, and a report for every tenth: as slow as it gets.
 fn slow(files: &Files) -> Vmm {
@@ -144,7 +138,7 @@ fn a_signal_ends_a_guest_that_waits_or_floods() {
 #[test]
 fn a_kill_at_any_moment_leaves_the_old_output_or_the_copy() {
     needs_kvm!();
-    let content = random(LARGE, 3);
+    let content = random(LARGE / 4, 3);
     let (mut old, mut copied) = (0, 0);
     for (round, moments) in random(100, 4).chunks(10).enumerate() {
         // One folder for ten kills: what each leaves must not harm the next.
@@ -264,54 +258,25 @@ fn a_file_size_limit_is_found_before_anything_is_copied() {
 #[test]
 fn a_full_file_system_is_a_write_error_with_file_offset_and_reason() {
     needs_kvm!();
-    let Some(mount) = Tmpfs::of(1 << 20) else {
-        return skip("a file system cannot be mounted here");
-    };
     let input = Files::random(3 << 20);
-    let output = mount.0.path().join("output.img");
+    let folder = tempfile::tempdir().unwrap();
+    let mounted = Mounted::with("size=1m", "tmpfs", Path::new("none"), folder.path());
+    let Some(_mounted) = mounted else {
+        return;
+    };
+    let output = folder.path().join("output.img");
     fs::write(&output, OLD).unwrap();
     let finished = Vmm::copying(&input.input(), &output).run();
     assert_write_failed(&finished, "No space left on device");
     assert_eq!(fs::read(&output).unwrap(), OLD);
-    assert_eq!(fs::read_dir(mount.0.path()).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     input.assert_untouched();
-}
-
-/// A small file system in memory, for as long as this lives.
-struct Tmpfs(tempfile::TempDir);
-
-impl Tmpfs {
-    fn of(bytes: usize) -> Option<Self> {
-        if !is_root() {
-            return None;
-        }
-        let folder = tempfile::tempdir().unwrap();
-        let mounted = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"])
-            .arg(folder.path())
-            .output()
-            .is_ok_and(|output| output.status.success());
-        mounted.then_some(Self(folder))
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount")
-            .arg(self.0.path())
-            .status();
-    }
 }
 
 /// Stops a slow copy in its middle, lets `change` happen, and returns how it went on.
 fn change_during_a_copy(files: &Files, change: impl FnOnce()) -> Finished {
     let running = slow(files).start();
-    running.wait_for_guest();
-    std::thread::sleep(Duration::from_millis(50));
-    running.signal(Signal::STOP);
-    assert!(!running.has_ended(), "the copy was too fast to be met");
-    change();
-    running.signal(Signal::CONT);
+    running.meanwhile(change);
     running.finish()
 }
 
@@ -339,16 +304,13 @@ fn an_input_that_shrinks_during_the_copy_is_a_read_error() {
 #[test]
 fn an_output_folder_that_vanishes_during_the_copy_is_an_error() {
     needs_kvm!();
-    // All of it is copied, which takes a long time where each sector is an exit or two.
-    let files = Files::random(LARGE / 4);
+    let files = Files::random(1 << 20);
     let folder = files.path("folder");
     fs::create_dir(&folder).unwrap();
     let running = Vmm::copying(&files.input(), &folder.join("output.img"))
         .args(&["--request-size", "512", "--queue-depth", "1", "--quiet"])
         .start();
-    running.wait_for_guest();
-    assert!(!running.has_ended(), "the copy was too fast to be met");
-    fs::remove_dir(&folder).unwrap();
+    running.meanwhile(|| fs::remove_dir(&folder).unwrap());
     let finished = running.finish();
     finished.assert_failed(HOST_FAILED, "in place");
     assert!(

@@ -14,7 +14,8 @@ use std::process::Command;
 use rustix::process::{Pid, Signal};
 
 use common::files::assert_same_large;
-use common::loop_device::{Mounted, make_with_late_data, mount_without_extents};
+use common::loop_device::{make_with_late_data, mount_without_extents};
+use common::mount::Mounted;
 use common::process::{Finished, Terminal};
 use common::{Files, Vmm, needs_kvm, random, skip, test};
 
@@ -442,9 +443,7 @@ fn data_that_comes_into_a_hole_meanwhile_is_found_on_a_file_system_without_exten
     file.set_len(8 * MIB).unwrap();
     let slowly = ["--queue-depth", "1", "--request-size", "512", "-p", "100"];
     let running = Vmm::copying(&input, &output).args(&slowly).start();
-    running.wait_for_guest();
-    file.write_all_at(&random(64 << 10, 2), 6 * MIB).unwrap();
-    assert!(!running.has_ended(), "the copy was too fast to be met");
+    running.meanwhile(|| file.write_all_at(&random(64 << 10, 2), 6 * MIB).unwrap());
     let finished = running.finish();
     finished.assert_failed(3, "where it had a hole when the run began");
     assert!(!output.exists());

@@ -10,8 +10,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use common::process::binary;
-use common::{Files, Finished, Vmm, needs_kvm, skip, test};
+use common::strace::with_fault;
+use common::{Files, Finished, Vmm, needs_kvm, needs_strace, skip, test};
+use rustix::process::Resource;
 
 fn main() -> std::process::ExitCode {
     common::harness::main()
@@ -51,27 +52,13 @@ fn assert_refused(what: &str, finished: &Finished) {
     assert!(one_line, "{what}: {finished:?}");
 }
 
-fn limit(vmm: Vmm, resource: libc::__rlimit_resource_t, value: u64) -> Vmm {
-    vmm.before_start(move || {
-        let limit = libc::rlimit {
-            rlim_cur: value,
-            rlim_max: value,
-        };
-        // SAFETY: `limit` is a valid structure that the call only reads.
-        match unsafe { libc::setrlimit(resource, &raw const limit) } {
-            0 => Ok(()),
-            _ => Err(std::io::Error::last_os_error()),
-        }
-    })
-}
-
 #[test]
 fn every_limit_on_open_files_ends_a_start_with_a_reason_or_is_enough() {
     needs_kvm!();
     let mut enough = 0;
     for open in 4..48 {
         let files = files();
-        let vmm = limit(files.vmm(), libc::RLIMIT_NOFILE, open);
+        let vmm = files.vmm().with_limit(Resource::Nofile, open);
         enough += u32::from(copies_or_fails(&format!("{open} files"), &files, vmm));
     }
     assert!(
@@ -80,39 +67,14 @@ fn every_limit_on_open_files_ends_a_start_with_a_reason_or_is_enough() {
     );
 }
 
-/// The VMM, to copy `files`, under strace(1) with `options`.
-fn traced(files: &Files, options: &[&str]) -> Vmm {
-    Vmm::of(Path::new("strace"))
-        .args(&["-qq"])
-        .args(options)
-        .arg(binary())
-        .arg("--input")
-        .arg(files.input())
-        .arg("--output")
-        .arg(files.output())
-}
-
-/// The same, with each thread's `call` failing with `error` whenever `when` says.
-fn refusing(files: &Files, call: &str, error: &str, when: &str) -> Vmm {
-    let inject = format!("inject={call}:error={error}:when={when}");
-    traced(files, &["-f", "-o", "/dev/null", "-e", &inject])
-}
-
-fn has_strace() -> bool {
-    let found = std::process::Command::new("strace").arg("-V").output();
-    if found.is_err() {
-        skip("strace is not installed");
-    }
-    found.is_ok()
-}
-
 /// Refuses `call` at each of the first `turns` times, in a run each, and returns how many failed.
 #[track_caller]
 fn refuse_each(call: &str, error: &str, turns: u32) -> u32 {
     let mut failed = 0;
     for turn in 1..=turns {
         let files = files();
-        let vmm = refusing(&files, call, error, &turn.to_string());
+        let fault = format!("inject={call}:error={error}:when={turn}");
+        let vmm = files.vmm().traced("/dev/null".as_ref(), &["-e", &fault]);
         let what = format!("{call} number {turn} fails with {error}");
         failed += u32::from(!copies_or_fails(&what, &files, vmm));
     }
@@ -122,9 +84,7 @@ fn refuse_each(call: &str, error: &str, turns: u32) -> u32 {
 #[test]
 fn each_call_of_a_start_may_be_refused_once() {
     needs_kvm!();
-    if !has_strace() {
-        return;
-    }
+    needs_strace!();
     for (call, error, turns) in [
         ("signalfd4", "EMFILE", 1),
         ("timerfd_create", "ENFILE", 1),
@@ -144,9 +104,7 @@ fn each_call_of_a_start_may_be_refused_once() {
 #[test]
 fn what_a_start_can_do_without_may_be_refused() {
     needs_kvm!();
-    if !has_strace() {
-        return;
-    }
+    needs_strace!();
     for (call, error) in [
         ("socketpair", "ENOSYS"),
         ("sendmsg", "ENOSYS"),
@@ -164,37 +122,16 @@ fn what_a_start_can_do_without_may_be_refused() {
 #[test]
 fn events_that_cannot_be_watched_are_a_reason_not_to_begin() {
     needs_kvm!();
-    if !has_strace() {
-        return;
-    }
+    needs_strace!();
     // As when fs.epoll.max_user_watches is reached: from some call on there is no room any more.
     for turn in 1..=12 {
         let files = files();
-        let vmm = refusing(&files, "epoll_ctl", "ENOSPC", &format!("{turn}+"));
-        let finished = vmm.run();
+        let fault = format!("epoll_ctl:error=ENOSPC:when={turn}+");
+        let finished = with_fault(files.vmm(), &fault);
         assert_refused("no room for a watch", &finished);
         assert!(finished.stderr.contains("max_user_watches"), "{finished:?}");
         files.assert_untouched();
     }
-}
-
-#[test]
-fn a_virtual_machine_that_a_signal_keeps_from_being_made_is_made_at_the_next_try() {
-    needs_kvm!();
-    if !has_strace() {
-        return;
-    }
-    let files = files();
-    let log = tempfile::NamedTempFile::new().unwrap();
-    let path = log.path().to_str().unwrap();
-    traced(&files, &["-e", "trace=ioctl", "-o", path]).succeed();
-    files.restore_output();
-    let log = fs::read_to_string(path).unwrap();
-    let calls = log.lines().position(|line| line.contains("KVM_CREATE_VM"));
-    let inject = format!("inject=ioctl:error=EINTR:when={}", calls.unwrap() + 1);
-    // Of the first thread alone, as in the log.
-    traced(&files, &["-o", "/dev/null", "-e", &inject]).succeed();
-    files.assert_copied();
 }
 
 /// A control group that allows only so many threads.

@@ -5,42 +5,27 @@
 mod common;
 
 use std::ffi::CString;
-use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use common::process::{binary, copy_program};
+use common::process::{binary, copy_program, is_static};
 use common::{Files, Vmm, is_root, needs_kvm, skip, test};
 
 fn main() -> std::process::ExitCode {
     common::harness::main()
 }
 
-/// Whether an ELF file asks for a dynamic loader (PT_INTERP, System V ABI, "Program Header").
-fn wants_loader(path: &Path) -> bool {
-    const PT_INTERP: u32 = 3;
-    let elf = fs::read(path).unwrap();
-    let half = |at: usize| usize::from(u16::from_le_bytes(elf[at..at + 2].try_into().unwrap()));
-    let table = usize::try_from(u64::from_le_bytes(elf[32..40].try_into().unwrap())).unwrap();
-    let (size, count) = (half(54), half(56));
-    (0..count).any(|index| {
-        let entry = table + index * size;
-        elf[entry..entry + 4] == PT_INTERP.to_le_bytes()
-    })
-}
-
-fn is_static() -> bool {
-    let is_static = !wants_loader(&binary());
-    if !is_static {
+fn needs_static() -> bool {
+    if !is_static() {
         skip("the binary under test is not static: make test-static tests one that is");
     }
-    is_static
+    is_static()
 }
 
 #[test]
 fn a_static_binary_starts_where_there_is_no_library() {
-    if !is_static() {
+    if !needs_static() {
         return;
     }
     if !is_root() {
@@ -69,7 +54,7 @@ fn a_static_binary_starts_where_there_is_no_library() {
 #[test]
 fn a_static_binary_copies_in_its_sandbox() {
     needs_kvm!();
-    if is_static() {
+    if needs_static() {
         let files = Files::random(1_000_000);
         files.vmm().succeed();
         files.assert_copied();

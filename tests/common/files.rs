@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::Vmm;
 use super::image::qcow2;
+use super::program::Program;
 
 const INPUT: &str = "input.img";
 const OUTPUT: &str = "output.img";
@@ -162,6 +163,14 @@ impl Files {
     }
 }
 
+/// Files, and the VMM to copy them with a guest that never ends.
+pub(crate) fn spinning() -> (Files, Vmm) {
+    let mut files = Files::random(5000).with_old_output(b"what was there before");
+    let guest = files.add("guest", &Program::new().spin_forever().build());
+    let vmm = files.vmm().arg(guest);
+    (files, vmm)
+}
+
 /// Whether `name` has the form that the documentation gives for what a killed run leaves.
 fn is_leftover(name: &str) -> bool {
     name.starts_with(".vmm-") && name.ends_with(".tmp")
@@ -194,7 +203,7 @@ pub(crate) fn assert_same(path: &Path, expected: &[u8]) {
 }
 
 /// Where two byte strings begin to differ: comparing them with `assert_eq` would print megabytes.
-fn first_difference(found: &[u8], expected: &[u8]) -> Option<usize> {
+pub(crate) fn first_difference(found: &[u8], expected: &[u8]) -> Option<usize> {
     // Quick where there is none, which is what is expected.
     if found == expected {
         return None;

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The name of the file, and its number.
 const NAME: &str = "file";
@@ -187,9 +187,15 @@ impl Hanging {
         self.folder.path().join(NAME)
     }
 
-    /// Whether something waits for an answer that does not come, or comes late.
-    pub(crate) fn hangs(&self) -> bool {
-        self.hangs.load(Ordering::SeqCst)
+    /// Waits until something waits for an answer that does not come, or comes late; and a little longer.
+    #[track_caller]
+    pub(crate) fn wait(&self) {
+        let begun = Instant::now();
+        while !self.hangs.load(Ordering::SeqCst) {
+            assert!(begun.elapsed() < Duration::from_secs(20), "nothing hung");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::thread::sleep(Duration::from_millis(100));
     }
 
     pub(crate) fn folder(&self) -> PathBuf {

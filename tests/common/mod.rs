@@ -20,9 +20,12 @@ pub(crate) mod harness;
 pub(crate) mod image;
 pub(crate) mod loop_device;
 pub(crate) mod memory_device;
+pub(crate) mod mount;
 pub(crate) mod operation;
 pub(crate) mod process;
 pub(crate) mod program;
+pub(crate) mod qemu;
+pub(crate) mod strace;
 pub(crate) mod virtio;
 
 use std::io::Write;
@@ -31,6 +34,8 @@ pub(crate) use files::{Files, random};
 pub(crate) use loop_device::Loop;
 pub(crate) use operation::Operation;
 pub(crate) use process::{Finished, Running, Vmm};
+pub(crate) use qemu::needs_qemu;
+pub(crate) use strace::needs_strace;
 pub(crate) use test_attribute::test;
 
 /// The guest that the VMM has built in, as an ELF image.
@@ -70,31 +75,19 @@ pub(crate) fn skip(reason: &str) {
 /// a harness may capture.
 pub(crate) fn leave_out(reason: &str) {
     let _ = std::io::stderr().write_all(format!("left out: {reason}\n").as_bytes());
+    harness::list(&format!("in part: {reason}"));
+}
+
+/// A file system that stops answering ([`fuse`]). If there can be none the test is counted as ignored.
+pub(crate) fn hanging(silence: fuse::Silence, polite: bool) -> Option<fuse::Hanging> {
+    let hanging = fuse::Hanging::mount(silence, polite);
+    if hanging.is_none() {
+        skip("a FUSE file system cannot be mounted here");
+    }
+    hanging
 }
 
 /// Whether the tests run as root.
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
-}
-
-/// Whether strace(1) works here. If not, the current test is counted as ignored.
-pub(crate) fn strace_is_usable() -> bool {
-    let files = Files::random(1);
-    let log = files.path("log");
-    let traced = std::process::Command::new("strace")
-        .args(["-f", "-Y", "-e", "raw=all", "-o"])
-        .arg(&log)
-        .arg("true")
-        .output();
-    match traced {
-        Ok(output) if output.status.success() => true,
-        Ok(output) => {
-            skip(&format!("strace does not work here: {output:?}"));
-            false
-        }
-        Err(error) => {
-            skip(&format!("strace cannot be started: {error}"));
-            false
-        }
-    }
 }

@@ -79,6 +79,12 @@ impl Operation {
             .fold(Vmm::bare(), Vmm::arg)
     }
 
+    /// The product, to read `source` and, if this writes, to write `output`.
+    pub(crate) fn vmm_of(self, source: &Path, output: &Path) -> Vmm {
+        let arguments = self.arguments_of(source, output);
+        arguments.into_iter().fold(Vmm::bare(), Vmm::arg)
+    }
+
     /// Fails unless `files` are as this leaves them when it succeeds.
     #[track_caller]
     pub(crate) fn assert_done(self, files: &Files) {

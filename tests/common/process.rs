@@ -16,7 +16,11 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Signal, kill_process, pidfd_open, setrlimit,
+};
+
+use super::skip;
 
 /// No test's run takes that long, not even on a host that is itself emulated.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -26,6 +30,49 @@ pub(crate) fn binary() -> PathBuf {
     std::env::var_os("VMM_BINARY")
         .unwrap_or_else(|| env!("CARGO_BIN_EXE_vmm").into())
         .into()
+}
+
+/// Whether the binary under test asks for no dynamic loader (PT_INTERP, System V ABI, "Program Header").
+pub(crate) fn is_static() -> bool {
+    const PT_INTERP: u32 = 3;
+    let elf = std::fs::read(binary()).unwrap();
+    let half = |at: usize| usize::from(u16::from_le_bytes(elf[at..at + 2].try_into().unwrap()));
+    let table = usize::try_from(u64::from_le_bytes(elf[32..40].try_into().unwrap())).unwrap();
+    let (size, count) = (half(54), half(56));
+    (0..count).all(|index| {
+        let entry = table + index * size;
+        elf[entry..entry + 4] != PT_INTERP.to_le_bytes()
+    })
+}
+
+/// Whether libraries can be loaded before those of the binary under test. If not, the current test is
+/// counted as ignored.
+pub(crate) fn can_preload() -> bool {
+    if is_static() {
+        skip("nothing can be loaded into a static binary");
+    }
+    !is_static()
+}
+
+/// A library for LD_PRELOAD, compiled from C. If there can be none the test is counted as ignored.
+pub(crate) fn preloaded(folder: &Path, source: &str) -> Option<PathBuf> {
+    let (code, library) = (folder.join("preloaded.c"), folder.join("preloaded.so"));
+    std::fs::write(&code, source).unwrap();
+    let mut compiler = Command::new("cc");
+    compiler
+        .args(["-shared", "-fPIC", "-o"])
+        .args([&library, &code]);
+    let Ok(output) = compiler.output() else {
+        skip("there is no C compiler (cc)");
+        return None;
+    };
+    assert!(output.status.success(), "{output:?}");
+    can_preload().then_some(library)
+}
+
+/// Every signal that a program may block.
+pub(crate) fn all_signals() -> Vec<i32> {
+    (1..=64).collect()
 }
 
 /// Copies a program that is to be started. By another process: one that another test starts while
@@ -60,6 +107,14 @@ impl Vmm {
             .arg(input)
             .arg("--output")
             .arg(output)
+    }
+
+    /// The same under strace(1) with these options, which writes into `log`. Only arguments may have been
+    /// set before.
+    pub(crate) fn traced(self, log: &Path, options: &[&str]) -> Self {
+        let strace = Self::of("strace".as_ref()).args(&["-f", "-qq", "-o"]);
+        let strace = strace.arg(log).args(options).arg(self.0.get_program());
+        self.0.get_args().fold(strace, Self::arg)
     }
 
     pub(crate) fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
@@ -116,33 +171,24 @@ impl Vmm {
 
     /// With a limit on the size of any file that it writes, in bytes.
     pub(crate) fn with_file_size_limit(self, bytes: u64) -> Self {
-        self.with_limit(libc::RLIMIT_FSIZE, bytes)
+        self.with_limit(Resource::Fsize, bytes)
     }
 
     /// With a limit on the memory of its own that it may have, in bytes.
     pub(crate) fn with_memory_limit(self, bytes: u64) -> Self {
-        self.with_limit(libc::RLIMIT_DATA, bytes)
+        self.with_limit(Resource::Data, bytes)
     }
 
     /// With a limit on a resource (getrlimit(2)).
-    pub(crate) fn with_limit(self, resource: libc::__rlimit_resource_t, most: u64) -> Self {
-        let limit = libc::rlimit {
-            rlim_cur: most,
-            rlim_max: most,
-        };
-        let set = move || {
-            // SAFETY: `limit` is a valid structure that the call only reads.
-            match unsafe { libc::setrlimit(resource, &raw const limit) } {
-                0 => Ok(()),
-                _ => Err(io::Error::last_os_error()),
-            }
-        };
-        self.before_start(set)
+    pub(crate) fn with_limit(self, resource: Resource, most: u64) -> Self {
+        self.with_limits(resource, most, most)
     }
 
-    /// Without standard input.
-    pub(crate) fn closed_stdin(self) -> Self {
-        self.closed(0)
+    /// With a soft limit on a resource and a hard one.
+    pub(crate) fn with_limits(self, resource: Resource, soft: u64, hard: u64) -> Self {
+        let (current, maximum) = (Some(soft), Some(hard));
+        let limit = move || setrlimit(resource, Rlimit { current, maximum });
+        self.before_start(move || limit().map_err(io::Error::from))
     }
 
     /// Without one of the standard streams, by its number.
@@ -150,6 +196,33 @@ impl Vmm {
         self.before_start(move || {
             // SAFETY: nothing in the process uses the descriptor.
             unsafe { libc::close(stream) };
+            Ok(())
+        })
+    }
+
+    /// With these signals ignored, as nohup(1) has it.
+    pub(crate) fn ignoring(self, signals: &[i32]) -> Self {
+        let signals = signals.to_vec();
+        self.before_start(move || {
+            for &signal in &signals {
+                // SAFETY: ignoring a signal installs no code.
+                unsafe { libc::signal(signal, libc::SIG_IGN) };
+            }
+            Ok(())
+        })
+    }
+
+    /// With these signals blocked, as the parent of a process may have done.
+    pub(crate) fn blocking(self, signals: &[i32]) -> Self {
+        // SAFETY: a set is plain data, for which all zeros are valid.
+        let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+        for &signal in signals {
+            // SAFETY: the set is valid.
+            unsafe { libc::sigaddset(&raw mut set, signal) };
+        }
+        self.before_start(move || {
+            // SAFETY: the set is valid and the old one is not wanted.
+            unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
             Ok(())
         })
     }
@@ -226,6 +299,19 @@ impl Running {
         let _ = kill_process(self.pid(), signal);
     }
 
+    /// The processes that its threads have started.
+    pub(crate) fn children(&self) -> Vec<Pid> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid().as_raw_nonzero()));
+        let children = |task: io::Result<std::fs::DirEntry>| {
+            std::fs::read_to_string(task.unwrap().path().join("children")).unwrap()
+        };
+        let lists: Vec<String> = tasks.unwrap().map(children).collect();
+        let numbers = lists.iter().flat_map(|list| list.split_whitespace());
+        numbers
+            .map(|number| Pid::from_raw(number.parse().unwrap()).unwrap())
+            .collect()
+    }
+
     pub(crate) fn has_ended(&self) -> bool {
         wait(self.pid(), Duration::ZERO)
     }
@@ -246,6 +332,17 @@ impl Running {
             std::thread::sleep(Duration::from_millis(1));
         }
         panic!("its guest does not run");
+    }
+
+    /// Stops it once its guest runs, lets `change` happen meanwhile, and has it go on: however fast this host
+    /// is, the run is met under way.
+    #[track_caller]
+    pub(crate) fn meanwhile(&self, change: impl FnOnce()) {
+        self.wait_for_guest();
+        self.signal(Signal::STOP);
+        assert!(!self.has_ended(), "it ended before it was met");
+        change();
+        self.signal(Signal::CONT);
     }
 
     /// Waits for the end, and kills and fails if it does not come.
@@ -358,6 +455,21 @@ impl Finished {
         assert!(before.iter().all(is_debug), "{self:?}");
         assert!(!self.stderr.contains("panicked"), "{self:?}");
     }
+
+    /// Fails unless a guest's fault was explained by `what`, or cannot be on this host.
+    #[track_caller]
+    pub(crate) fn assert_fault_told(&self, what: &str) {
+        let unknown = self.stderr.contains("that this host's KVM does not tell");
+        let told = self.stderr.contains(what) || unknown && !kvm_tells_of_faults();
+        assert!(told, "expected {what:?} in {self:?}");
+    }
+}
+
+/// Whether this host's KVM leaves a vCPU as it was at a triple fault; kvm_amd resets it, and of others
+/// nothing is known.
+fn kvm_tells_of_faults() -> bool {
+    let modules = ["kvm_intel", "kvm_pvm"].map(|name| Path::new("/sys/module").join(name));
+    modules.iter().any(|module| module.exists())
 }
 
 /// A pseudoterminal: the test's side of it, and the side for a process.

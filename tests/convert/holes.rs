@@ -6,10 +6,10 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use crate::common::loop_device::{make_with_late_data, mount_without_extents};
-use crate::common::{Finished, needs_kvm, random, skip, test};
+use crate::common::qemu::qemu;
+use crate::common::{Finished, needs_kvm, needs_qemu, random, skip, test};
 use crate::support::Put::Hole;
 use crate::support::qcow2::Qcow2;
-use crate::to_qcow2::{has_qemu, qemu_img};
 use crate::{Conversion, assert_same};
 
 const MIB: u64 = 1 << 20;
@@ -101,9 +101,8 @@ fn holes_are_read_if_that_is_wanted_and_those_of_all_files_are_counted() {
 
 #[test]
 fn room_that_an_image_has_taken_ahead_is_not_read_and_is_zero() {
-    if !has_qemu() {
-        return;
-    }
+    needs_kvm!();
+    needs_qemu!("qemu-img");
     for preallocation in ["metadata", "falloc"] {
         let conversion = with_stats(Conversion::new());
         let raw = conversion.path("raw");
@@ -113,9 +112,12 @@ fn room_that_an_image_has_taken_ahead_is_not_read_and_is_zero() {
         let image = conversion.image();
         let option = format!("preallocation={preallocation}");
         let [from, to] = [&raw, &image].map(|path| path.to_str().unwrap());
-        qemu_img(&[
-            "convert", "-f", "raw", "-O", "qcow2", "-o", &option, from, to,
-        ]);
+        qemu(
+            "qemu-img",
+            &[
+                "convert", "-f", "raw", "-O", "qcow2", "-o", &option, from, to,
+            ],
+        );
         File::open(&image).unwrap().sync_all().unwrap();
         let finished = conversion.run();
         assert_eq!(finished.code(), Some(0), "{finished:?}");

@@ -28,6 +28,7 @@ mod to_qcow2;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use common::files::first_difference;
 use common::{Finished, Vmm};
 use guest_formats::{Options, Reason};
 use tempfile::TempDir;
@@ -144,8 +145,7 @@ impl Conversion {
 
 /// Compares without printing what differs, which may be long.
 fn assert_same(found: &[u8], expected: &[u8], what: &str) {
-    assert_eq!(found.len(), expected.len(), "{what}: the length");
-    let differs = found.iter().zip(expected).position(|(a, b)| a != b);
+    let differs = first_difference(found, expected);
     assert_eq!(differs, None, "{what}: the first byte that differs");
 }
 

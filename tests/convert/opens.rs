@@ -5,8 +5,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::common::process::binary;
-use crate::common::{Vmm, needs_kvm, strace_is_usable, test};
+use crate::common::{Vmm, needs_kvm, needs_strace, test};
 use crate::support::Put::{Data, Hole};
 use crate::support::bytes::{be32, be64, put};
 use crate::support::pattern;
@@ -20,13 +19,9 @@ const MARK: &str = "named-by-an-image";
 /// Runs the VMM with these arguments in `folder`, and returns all that it has asked the kernel for
 /// by a path.
 fn paths(folder: &Path, arguments: &[&str]) -> String {
+    let vmm = Vmm::bare().args(arguments).arg("--no-sandbox");
     let log = folder.join("log");
-    Vmm::of(Path::new("strace"))
-        .args(&["-f", "-qq", "-s", "4096", "-e", "trace=%file", "-o"])
-        .arg(&log)
-        .arg(binary())
-        .args(arguments)
-        .arg("--no-sandbox")
+    vmm.traced(&log, &["-s", "4096", "-e", "trace=%file"])
         .current_dir(folder)
         .run();
     fs::read_to_string(log).unwrap()
@@ -93,9 +88,7 @@ fn images(folder: &Path) -> Vec<(&'static str, Vec<u8>)> {
 #[test]
 fn no_path_that_an_image_names_is_opened() {
     needs_kvm!();
-    if !strace_is_usable() {
-        return;
-    }
+    needs_strace!();
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("image");
     // It could be opened, and be the disk that is meant.

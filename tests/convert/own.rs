@@ -12,7 +12,7 @@ use crate::common::{Loop, Vmm, needs_kvm, test};
 use crate::support::Put::{Compressed, Data, Hole, Zero, ZeroAllocated};
 use crate::support::bytes::{be32, be64, put};
 use crate::support::mutate::images;
-use crate::support::qcow2::Qcow2;
+use crate::support::qcow2::{Built, Qcow2};
 use crate::support::vhd::Vhd;
 use crate::support::vmdk::Vmdk;
 use crate::support::{contents, disk, open_with, pattern, vdi};
@@ -52,6 +52,26 @@ fn qcow2_is_read_with_every_size_of_clusters_and_both_codecs() {
     }
 }
 
+/// Gives the second snapshot, whose name and that of the first one have three letters, a table of its own
+/// with another first cluster; its disk.
+fn change_second_snapshot(image: &mut Built, disk: &[u8], bits: u32) -> Vec<u8> {
+    let unit = 1 << bits;
+    let bytes = &mut image.bytes;
+    let number = |bytes: &[u8], at: usize| {
+        u64::from_be_bytes(bytes[at..at + 8].try_into().unwrap()) as usize
+    };
+    let l1 = number(bytes, image.snapshots + 64);
+    let l2 = number(bytes, l1);
+    let own = bytes.len().next_multiple_of(unit);
+    bytes.resize(own, 0);
+    bytes.extend_from_within(l2..l2 + unit);
+    let cluster = pattern(99, unit);
+    bytes.extend(&cluster);
+    be64(bytes, l1, own as u64);
+    be64(bytes, own, (own + unit) as u64);
+    [&cluster, &disk[unit..]].concat()
+}
+
 #[test]
 fn extended_l2_tables_and_snapshots_are_read() {
     needs_kvm!();
@@ -60,7 +80,8 @@ fn extended_l2_tables_and_snapshots_are_read() {
         image.extended = true;
         image.snapshots = vec![("1", "one"), ("2", "two")];
         let disk = image.disk.clone();
-        let image = image.build();
+        let mut image = image.build();
+        let second = change_second_snapshot(&mut image, &disk, bits);
         let found = Conversion::of(&image.bytes).convert();
         assert_same(&found, &disk, &format!("{bits} bits"));
         // Names need not be UTF-8, and what a shell makes of a variable that is not set is none.
@@ -72,10 +93,14 @@ fn extended_l2_tables_and_snapshots_are_read() {
         assert_eq!(odd.code(), Some(0), "{}", odd.stderr);
         let empty = Conversion::of(&image.bytes).arg("--snapshot").arg("").run();
         empty.assert_failed(2, "--snapshot");
-        for selector in ["1", "two"] {
+        for (selector, expected) in [
+            ("1", &disk),
+            ("one", &disk),
+            ("2", &second),
+            ("two", &second),
+        ] {
             let snapshot = Conversion::of(&image.bytes).arg("--snapshot").arg(selector);
-            let finished = snapshot.run();
-            assert_eq!(finished.code(), Some(0), "{}", finished.stderr);
+            assert_same(&snapshot.convert(), expected, selector);
         }
         let none = Conversion::of(&image.bytes).arg("--snapshot").arg("three");
         let finished = none.run();

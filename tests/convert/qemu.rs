@@ -1,30 +1,9 @@
 //! What `qemu-img` writes, converted by both and compared. Skipped where it is not installed.
 
-use std::path::Path;
-use std::process::Command;
-
-use crate::common::{kvm_is_usable, skip, test};
+use crate::common::qemu::{qemu, text};
+use crate::common::{needs_kvm, needs_qemu, test};
 use crate::support::pattern;
 use crate::{Conversion, assert_same, read};
-
-/// Whether the tests can run; says so if not.
-fn ready() -> bool {
-    let there = Command::new("qemu-img").arg("--version").output().is_ok();
-    if !there {
-        skip("qemu-img is not installed");
-    }
-    there && kvm_is_usable()
-}
-
-pub(crate) fn qemu(program: &str, arguments: &[&str]) {
-    let done = Command::new(program).args(arguments).output().unwrap();
-    let said = String::from_utf8_lossy(&done.stderr);
-    assert!(done.status.success(), "{program} {arguments:?}: {said}");
-}
-
-pub(crate) fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 /// A disk of data that can and cannot be compressed, with holes, of no whole number of clusters.
 pub(crate) fn source() -> Vec<u8> {
@@ -72,9 +51,8 @@ fn compare_disk(disk: &[u8], name: &str, format: &str, options: &[&str]) {
 
 #[test]
 fn qcow2_of_any_cluster_size_version_and_codec() {
-    if !ready() {
-        return;
-    }
+    needs_kvm!();
+    needs_qemu!("qemu-img");
     for size in (9..=21).map(|bits| 1 << bits) {
         for (codec, compat) in [
             ("", "0.10"),
@@ -98,9 +76,8 @@ fn qcow2_of_any_cluster_size_version_and_codec() {
 
 #[test]
 fn qcow2_with_extended_l2_tables_and_any_refcounts() {
-    if !ready() {
-        return;
-    }
+    needs_kvm!();
+    needs_qemu!("qemu-img");
     for size in ["16k", "64k", "2M"] {
         let values = format!("cluster_size={size},extended_l2=on");
         compare(&values, "qcow2", &["-o", &values]);
@@ -131,9 +108,8 @@ fn qcow2_with_extended_l2_tables_and_any_refcounts() {
 
 #[test]
 fn disks_of_odd_sizes() {
-    if !ready() {
-        return;
-    }
+    needs_kvm!();
+    needs_qemu!("qemu-img");
     let whole = source();
     for size in [
         0,
@@ -174,9 +150,8 @@ fn disks_of_odd_sizes() {
 
 #[test]
 fn the_other_formats_with_their_kinds() {
-    if !ready() {
-        return;
-    }
+    needs_kvm!();
+    needs_qemu!("qemu-img");
     for (format, values) in [
         ("vmdk", "subformat=monolithicSparse"),
         ("vmdk", "subformat=streamOptimized"),
@@ -202,9 +177,8 @@ fn the_other_formats_with_their_kinds() {
 
 #[test]
 fn zero_flags_snapshots_and_backing_files() {
-    if !ready() || Command::new("qemu-io").arg("--version").output().is_err() {
-        return;
-    }
+    needs_kvm!();
+    needs_qemu!("qemu-img", "qemu-io");
     let conversion = Conversion::new();
     let base = conversion.path("base.qcow2");
     let top = conversion.image();
@@ -264,9 +238,8 @@ fn zero_flags_snapshots_and_backing_files() {
 
 #[test]
 fn snapshots_of_every_version_and_size_of_clusters() {
-    if !ready() || Command::new("qemu-io").arg("--version").output().is_err() {
-        return;
-    }
+    needs_kvm!();
+    needs_qemu!("qemu-img", "qemu-io");
     for values in [
         "compat=0.10,cluster_size=512",
         "compat=0.10",
@@ -306,9 +279,8 @@ fn snapshots_of_every_version_and_size_of_clusters() {
 
 #[test]
 fn backing_files_that_are_raw_and_shorter_or_longer() {
-    if !ready() {
-        return;
-    }
+    needs_kvm!();
+    needs_qemu!("qemu-img");
     for (values, size) in [
         ("compat=0.10", "5M"),
         ("compat=0.10,cluster_size=512", "7M"),
@@ -346,9 +318,8 @@ fn backing_files_that_are_raw_and_shorter_or_longer() {
 #[test]
 fn an_empty_disk_of_8_tebibytes_takes_no_time_and_no_room() {
     use std::os::unix::fs::MetadataExt;
-    if !ready() {
-        return;
-    }
+    needs_kvm!();
+    needs_qemu!("qemu-img");
     let conversion = Conversion::new();
     let image = conversion.image();
     qemu("qemu-img", &["create", "-f", "qcow2", text(&image), "8T"]);

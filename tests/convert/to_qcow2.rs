@@ -1,12 +1,12 @@
 //! Conversions to qcow2: the images are sound, hold the same disk, and have no room for zeros.
 
 use std::fs;
-use std::process::Command;
 
 use guest_formats::Options;
 use serde_json::Value;
 
-use crate::common::{Files, Loop, Vmm, kvm_is_usable, needs_kvm, skip, test};
+use crate::common::qemu::qemu;
+use crate::common::{Files, Loop, Vmm, needs_kvm, needs_qemu, test};
 use crate::support::Put::{Compressed, Data, Hole, Zero};
 use crate::support::mutate::images;
 use crate::support::qcow2::Qcow2;
@@ -23,7 +23,7 @@ fn raw_to_qcow2(disk: &[u8]) -> Conversion {
     to_qcow2(disk).arg("--image-format=raw")
 }
 
-/// Converts to qcow2, lets the VMM and QEMU check what comes of it, and returns the disk in it, as
+/// Converts to qcow2, has the VMM check what comes of it, and returns the disk in it, as
 /// the VMM converts it back.
 fn there_and_back(conversion: &Conversion, name: &str) -> Vec<u8> {
     let image = conversion.convert();
@@ -264,38 +264,24 @@ fn a_device_holds_no_image_after_a_failure_even_if_it_held_one() {
     }
 }
 
-/// Whether `qemu-img` is there; says so if not.
-pub(crate) fn has_qemu() -> bool {
-    let there = Command::new("qemu-img").arg("--version").output().is_ok();
-    if !there {
-        skip("qemu-img is not installed");
-    }
-    there && kvm_is_usable()
-}
-
-pub(crate) fn qemu_img(arguments: &[&str]) -> String {
-    let done = Command::new("qemu-img").args(arguments).output().unwrap();
-    let said = String::from_utf8_lossy(&done.stderr);
-    assert!(done.status.success(), "{arguments:?}: {said}");
-    String::from_utf8(done.stdout).unwrap()
-}
-
 /// Converts `image`, which QEMU calls a `format`, and lets QEMU check and compare.
 fn compare_with_qemu(conversion: &Conversion, format: &str, name: &str) -> Value {
     let finished = conversion.run();
     assert_eq!(finished.code(), Some(0), "{name}: {}", finished.stderr);
     let (image, made) = (conversion.image(), conversion.disk());
     let (image, made) = (image.to_str().unwrap(), made.to_str().unwrap());
-    qemu_img(&["check", "-f", "qcow2", made]);
-    qemu_img(&["compare", "-f", format, "-F", "qcow2", image, made]);
-    serde_json::from_str(&qemu_img(&["info", "--output=json", made])).unwrap()
+    qemu("qemu-img", &["check", "-f", "qcow2", made]);
+    qemu(
+        "qemu-img",
+        &["compare", "-f", format, "-F", "qcow2", image, made],
+    );
+    serde_json::from_str(&qemu("qemu-img", &["info", "--output=json", made])).unwrap()
 }
 
 #[test]
 fn qemu_finds_the_images_clean_and_their_disks_equal() {
-    if !has_qemu() {
-        return;
-    }
+    needs_kvm!();
+    needs_qemu!("qemu-img");
     for size in [
         0,
         1,
@@ -324,14 +310,13 @@ fn qemu_finds_the_images_clean_and_their_disks_equal() {
 
 #[test]
 fn data_at_the_borders_of_tables_is_where_qemu_looks_for_it() {
-    if !has_qemu() || Command::new("qemu-io").arg("--version").output().is_err() {
-        return;
-    }
+    needs_kvm!();
+    needs_qemu!("qemu-img", "qemu-io");
     let conversion = to_qcow2(&[]);
     let image = conversion.image();
     let image = image.to_str().unwrap();
     // An L2 table maps 512 MiB, a cluster of the L1 table 4 TiB.
-    qemu_img(&["create", "-f", "qcow2", image, "9T"]);
+    qemu("qemu-img", &["create", "-f", "qcow2", image, "9T"]);
     let commands = [
         "write -P 1 0 1",
         "write -P 2 536805376 131072",
@@ -340,8 +325,8 @@ fn data_at_the_borders_of_tables_is_where_qemu_looks_for_it() {
         "write -P 5 9895604584448 65536",
     ];
     let commands = commands.iter().flat_map(|command| ["-c", command]);
-    let done = Command::new("qemu-io").args(commands).arg(image).output();
-    assert!(done.unwrap().status.success());
+    let commands: Vec<_> = commands.chain([image]).collect();
+    qemu("qemu-io", &commands);
     compare_with_qemu(&conversion, "qcow2", "9 TiB");
     assert!(fs::metadata(conversion.disk()).unwrap().len() < 30 * CLUSTER as u64);
     let checked = Vmm::bare().arg("check").arg(conversion.disk()).run();

@@ -4,11 +4,10 @@ use guest_abi::layout::DMA_POOL;
 use guest_abi::ports::EXIT;
 use guest_protocol::{capacity_message, complete_message, error_message, progress_message};
 
-use crate::common::needs_kvm;
-use crate::common::process::{Vmm, binary};
 use crate::common::program::Program;
+use crate::common::strace::injected;
 use crate::common::virtio::{IN, INPUT, OK, OUT, OUTPUT, SECTOR};
-use crate::common::{Files, skip, strace_is_usable, test};
+use crate::common::{Files, needs_kvm, needs_strace, test};
 use crate::{Attack, GUEST_FAILED, HOST_FAILED, INPUT_LEN, SECTORS, refused};
 
 fn program() -> Program {
@@ -43,9 +42,7 @@ fn a_program_that_copies_everything_and_says_so_succeeds() {
 #[test]
 fn a_write_that_is_under_way_at_the_end_changes_nothing_that_has_been_judged() {
     needs_kvm!();
-    if !strace_is_usable() {
-        return skip("strace is not installed, or may not trace");
-    }
+    needs_strace!();
     let len = u32::try_from(INPUT_LEN).unwrap();
     let hasty = copy(SECTORS)
         .request(OUTPUT, 1, OUT, (0, DMA_POOL + u64::from(len), SECTOR))
@@ -53,12 +50,10 @@ fn a_write_that_is_under_way_at_the_end_changes_nothing_that_has_been_judged() {
         .exit(0);
     let mut files = Files::random(INPUT_LEN).with_old_output(b"what was there before");
     let guest = files.add("guest", &hasty.build());
-    let late = "inject=pwritev:delay_enter=6000000:when=2";
-    let strace = Vmm::of("strace".as_ref()).args(&["-f", "-qq", "-o", "/dev/null", "-e", late]);
-    let vmm = strace.arg(binary()).arg("--no-sandbox").arg("--quiet");
-    let vmm = vmm.arg(files.input()).arg(files.output()).arg(guest);
-    // The last words are strace's.
-    let finished = vmm.run();
+    // Longer than the runtime waits for a thread that hangs.
+    let late = "pwritev:delay_enter=3500000:when=2";
+    let vmm = files.vmm().args(&["--no-sandbox", "--quiet"]);
+    let (finished, _) = injected(vmm.arg(guest), late);
     assert_eq!(finished.code(), Some(HOST_FAILED), "{finished:?}");
     let reason = "a write to it has not come back";
     assert!(finished.stderr.contains(reason), "{finished:?}");

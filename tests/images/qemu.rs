@@ -1,33 +1,10 @@
 //! Agreement with qemu-img, where it is installed.
 
-use std::path::Path;
-use std::process::Command;
-
 use serde_json::Value;
 
-use crate::common::{needs_kvm, skip, test};
+use crate::common::qemu::{qemu, text};
+use crate::common::{needs_kvm, needs_qemu, test};
 use crate::{SAFE, object};
-
-/// A folder for the test, or the end of it where there is no qemu-img.
-macro_rules! needs_qemu {
-    () => {
-        match Command::new("qemu-img").arg("--version").output() {
-            Ok(_) => tempfile::tempdir().unwrap(),
-            Err(error) => return skip(&format!("cannot run qemu-img: {error}")),
-        }
-    };
-}
-
-fn qemu(arguments: &[&str]) -> String {
-    let output = Command::new("qemu-img").args(arguments).output().unwrap();
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "qemu-img {arguments:?}: {error}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 /// Sub-formats of all formats that are read, each with its options for qemu-img.
 const IMAGES: [(&str, &str); 19] = [
@@ -55,21 +32,28 @@ const IMAGES: [(&str, &str); 19] = [
 #[test]
 fn the_answer_has_qemu_imgs_values_under_qemu_imgs_names() {
     needs_kvm!();
-    let folder = needs_qemu!();
+    needs_qemu!("qemu-img");
+    let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("image");
     for (format, options) in IMAGES {
         for size in ["64M", "3145728"] {
-            qemu(&[
-                "create",
-                "-q",
-                "-f",
-                format,
-                "-o",
-                options,
-                text(&path),
-                size,
-            ]);
-            let theirs = qemu(&["info", "--output=json", "-f", format, text(&path)]);
+            qemu(
+                "qemu-img",
+                &[
+                    "create",
+                    "-q",
+                    "-f",
+                    format,
+                    "-o",
+                    options,
+                    text(&path),
+                    size,
+                ],
+            );
+            let theirs = qemu(
+                "qemu-img",
+                &["info", "--output=json", "-f", format, text(&path)],
+            );
             let theirs: Value = serde_json::from_str(&theirs).unwrap();
             let (ours, status) = object("info", &path, &[]);
             let what = format!("{format} {options} {size}: {ours} {theirs}");
@@ -117,23 +101,33 @@ fn compare(ours: &Value, theirs: &Value, what: &str) {
 #[test]
 fn snapshots_and_backing_files_are_told_as_qemu_img_tells_them() {
     needs_kvm!();
-    let folder = needs_qemu!();
+    needs_qemu!("qemu-img");
+    let folder = tempfile::tempdir().unwrap();
     let [base, path] = ["base", "image"].map(|name| folder.path().join(name));
-    qemu(&["create", "-q", "-f", "qcow2", text(&base), "64M"]);
-    qemu(&[
-        "create",
-        "-q",
-        "-f",
-        "qcow2",
-        "-b",
-        text(&base),
-        "-F",
-        "qcow2",
-        text(&path),
-    ]);
-    qemu(&["snapshot", "-c", "first one", text(&path)]);
-    qemu(&["snapshot", "-c", "zweiter Stand, größer", text(&path)]);
-    let theirs = qemu(&["info", "--output=json", text(&path)]);
+    qemu(
+        "qemu-img",
+        &["create", "-q", "-f", "qcow2", text(&base), "64M"],
+    );
+    qemu(
+        "qemu-img",
+        &[
+            "create",
+            "-q",
+            "-f",
+            "qcow2",
+            "-b",
+            text(&base),
+            "-F",
+            "qcow2",
+            text(&path),
+        ],
+    );
+    qemu("qemu-img", &["snapshot", "-c", "first one", text(&path)]);
+    qemu(
+        "qemu-img",
+        &["snapshot", "-c", "zweiter Stand, größer", text(&path)],
+    );
+    let theirs = qemu("qemu-img", &["info", "--output=json", text(&path)]);
     let theirs: Value = serde_json::from_str(&theirs).unwrap();
     let (ours, _) = object("info", &path, &["--allow", "backing-file"]);
     compare(&ours, &theirs, "an image with snapshots");
@@ -149,12 +143,19 @@ fn snapshots_and_backing_files_are_told_as_qemu_img_tells_them() {
 #[test]
 fn the_parent_of_a_vmdk_is_told_as_qemu_img_tells_it() {
     needs_kvm!();
-    let folder = needs_qemu!();
+    needs_qemu!("qemu-img");
+    let folder = tempfile::tempdir().unwrap();
     let [base, path] = ["base.vmdk", "top.vmdk"].map(|name| folder.path().join(name));
-    qemu(&["create", "-q", "-f", "vmdk", text(&base), "64M"]);
+    qemu(
+        "qemu-img",
+        &["create", "-q", "-f", "vmdk", text(&base), "64M"],
+    );
     let over = ["-b", "base.vmdk", "-F", "vmdk", text(&path)];
-    qemu(&[&["create", "-q", "-f", "vmdk"][..], &over].concat());
-    let theirs = qemu(&["info", "--output=json", text(&path)]);
+    qemu(
+        "qemu-img",
+        &[&["create", "-q", "-f", "vmdk"][..], &over].concat(),
+    );
+    let theirs = qemu("qemu-img", &["info", "--output=json", text(&path)]);
     let theirs: Value = serde_json::from_str(&theirs).unwrap();
     let (ours, _) = object("info", &path, &["--allow", "backing-file"]);
     compare(&ours, &theirs, "an image with a parent");
@@ -169,7 +170,8 @@ fn the_parent_of_a_vmdk_is_told_as_qemu_img_tells_it() {
 #[test]
 fn sizes_are_written_as_qemu_img_writes_them() {
     needs_kvm!();
-    let folder = needs_qemu!();
+    needs_qemu!("qemu-img");
+    let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("image");
     for size in [
         "512",
@@ -186,8 +188,11 @@ fn sizes_are_written_as_qemu_img_writes_them() {
         "8796093022208",
         "1023998976",
     ] {
-        qemu(&["create", "-q", "-f", "qcow2", text(&path), size]);
-        let theirs = qemu(&["info", text(&path)]);
+        qemu(
+            "qemu-img",
+            &["create", "-q", "-f", "qcow2", text(&path), size],
+        );
+        let theirs = qemu("qemu-img", &["info", text(&path)]);
         let line = |text: &str| {
             let line = text.lines().find(|line| line.starts_with("virtual size:"));
             line.unwrap().to_owned()
@@ -200,29 +205,33 @@ fn sizes_are_written_as_qemu_img_writes_them() {
 #[test]
 fn a_check_comes_to_what_qemu_img_comes_to() {
     needs_kvm!();
-    let folder = needs_qemu!();
+    needs_qemu!("qemu-img");
+    let folder = tempfile::tempdir().unwrap();
     let [source, path] = ["source", "image"].map(|name| folder.path().join(name));
     std::fs::write(&source, crate::common::random(3 << 20, 1)).unwrap();
     for options in ["cluster_size=4k", "cluster_size=64k", "refcount_bits=4"] {
-        qemu(&[
-            "convert",
-            "-f",
-            "raw",
-            "-O",
-            "qcow2",
-            "-o",
-            options,
-            text(&source),
-            text(&path),
-        ]);
-        qemu(&["snapshot", "-c", "s", text(&path)]);
+        qemu(
+            "qemu-img",
+            &[
+                "convert",
+                "-f",
+                "raw",
+                "-O",
+                "qcow2",
+                "-o",
+                options,
+                text(&source),
+                text(&path),
+            ],
+        );
+        qemu("qemu-img", &["snapshot", "-c", "s", text(&path)]);
         let (ours, status) = object("check", &path, &[]);
         assert_eq!(
             (status, &ours["verdict"]),
             (Some(SAFE), &"sound".into()),
             "{ours}"
         );
-        let theirs = qemu(&["check", "--output=json", text(&path)]);
+        let theirs = qemu("qemu-img", &["check", "--output=json", text(&path)]);
         let theirs: Value = serde_json::from_str(&theirs).unwrap();
         assert_eq!(
             ours["check"]["image-end-offset"],

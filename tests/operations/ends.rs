@@ -9,27 +9,16 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::common::fuse::{Hanging, Silence};
-use crate::common::{Operation, Running, Vmm, needs_kvm, skip, test};
+use crate::common::fuse::Silence;
+use crate::common::process::all_signals;
+use crate::common::{Operation, Running, Vmm, hanging, needs_kvm, test};
 use crate::{HOST_FAILED, TIMED_OUT};
 
 /// So long the runtime waits for a thread that hangs, with what a busy host may add.
 const PATIENCE: Duration = Duration::from_secs(2 + 8);
 
-fn of(operation: Operation, source: &Path, output: &Path) -> Vmm {
-    let arguments = operation.arguments_of(source, output);
-    arguments.into_iter().fold(Vmm::bare(), Vmm::arg)
-}
-
-fn hanging(silence: Silence) -> Option<Hanging> {
-    let hanging = Hanging::mount(silence, true);
-    if hanging.is_none() {
-        skip("a FUSE file system cannot be mounted here");
-    }
-    hanging
-}
-
-/// What a shell shows of the end, which must come soon once the run was told to end.
+/// What a shell shows of the end, which must come soon once the run was told to end. A signal by itself ends
+/// a run that does not get its files open.
 #[track_caller]
 fn status(running: Running, begun: Instant) -> Option<i32> {
     let finished = running.finish();
@@ -42,29 +31,23 @@ fn status(running: Running, begun: Instant) -> Option<i32> {
 
 const SIGNALS: [(Signal, i32); 3] = [(Signal::TERM, 143), (Signal::INT, 130), (Signal::HUP, 129)];
 
-/// Waits until `running` has started for certain, and hangs.
-fn wait_until_it_hangs(running: &Running) {
-    std::thread::sleep(Duration::from_millis(800));
-    assert!(!running.has_ended(), "nothing hung");
-}
-
 #[test]
 fn an_input_that_hangs_keeps_no_operation_from_its_end() {
     needs_kvm!();
     for silence in [Silence::Reads, Silence::Lookups] {
         for (index, operation) in Operation::ALL.into_iter().enumerate() {
-            let Some(hanging) = hanging(silence) else {
+            let Some(hanging) = hanging(silence, true) else {
                 return;
             };
             let files = Operation::files();
-            let running = of(operation, &hanging.file(), &files.output()).start();
-            wait_until_it_hangs(&running);
+            let running = operation.vmm_of(&hanging.file(), &files.output()).start();
+            hanging.wait();
             let (signal, expected) = SIGNALS[index % SIGNALS.len()];
             running.signal(signal);
             let ended = status(running, Instant::now());
             assert_eq!(ended, Some(expected), "{operation:?}");
             let begun = Instant::now();
-            let vmm = of(operation, &hanging.file(), &files.output());
+            let vmm = operation.vmm_of(&hanging.file(), &files.output());
             let ended = status(vmm.args(&["--timeout", "0.5"]).start(), begun);
             assert_eq!(ended, Some(TIMED_OUT), "{operation:?}");
             files.assert_untouched();
@@ -76,21 +59,21 @@ fn an_input_that_hangs_keeps_no_operation_from_its_end() {
 fn an_output_or_statistics_that_hang_keep_no_operation_from_its_end() {
     needs_kvm!();
     for operation in Operation::WRITING {
-        let Some(hanging) = hanging(Silence::Lookups) else {
+        let Some(hanging) = hanging(Silence::Lookups, true) else {
             return;
         };
         let files = Operation::files();
         let source = files.image();
-        let there = of(operation, &source, &hanging.file());
-        let statistics = of(operation, &source, &files.output());
+        let there = operation.vmm_of(&source, &hanging.file());
+        let statistics = operation.vmm_of(&source, &files.output());
         for vmm in [there, statistics.arg("--stats-file").arg(hanging.file())] {
             let running = vmm.start();
-            wait_until_it_hangs(&running);
+            hanging.wait();
             running.signal(Signal::TERM);
             assert_eq!(status(running, Instant::now()), Some(143), "{operation:?}");
         }
         let begun = Instant::now();
-        let vmm = of(operation, &source, &hanging.file());
+        let vmm = operation.vmm_of(&source, &hanging.file());
         let ended = status(vmm.args(&["--timeout", "0.5"]).start(), begun);
         assert_eq!(ended, Some(TIMED_OUT), "{operation:?}");
         files.assert_untouched();
@@ -100,11 +83,11 @@ fn an_output_or_statistics_that_hang_keep_no_operation_from_its_end() {
 #[test]
 fn a_folder_that_hangs_does_not_keep_the_look_at_the_host() {
     needs_kvm!();
-    let Some(hanging) = hanging(Silence::Lookups) else {
+    let Some(hanging) = hanging(Silence::Lookups, true) else {
         return;
     };
     let running = Vmm::bare().arg("--check").arg(hanging.file()).start();
-    wait_until_it_hangs(&running);
+    hanging.wait();
     running.signal(Signal::TERM);
     assert_eq!(status(running, Instant::now()), Some(143));
 }
@@ -113,18 +96,13 @@ fn a_folder_that_hangs_does_not_keep_the_look_at_the_host() {
 fn a_signal_that_was_ignored_at_the_start_ends_no_operation() {
     needs_kvm!();
     for operation in Operation::ALL {
-        let Some(hanging) = hanging(Silence::Reads) else {
+        let Some(hanging) = hanging(Silence::Reads, true) else {
             return;
         };
         let files = Operation::files();
-        let ignore = || {
-            // SAFETY: ignoring a signal installs no code.
-            unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
-            Ok(())
-        };
-        let vmm = of(operation, &hanging.file(), &files.output());
-        let running = vmm.before_start(ignore).start();
-        wait_until_it_hangs(&running);
+        let vmm = operation.vmm_of(&hanging.file(), &files.output());
+        let running = vmm.ignoring(&[libc::SIGHUP]).start();
+        hanging.wait();
         running.signal(Signal::HUP);
         std::thread::sleep(Duration::from_millis(300));
         assert!(!running.has_ended(), "{operation:?}");
@@ -133,28 +111,19 @@ fn a_signal_that_was_ignored_at_the_start_ends_no_operation() {
     }
 }
 
-/// Blocks all signals, as the parent of a process may have done.
-fn block_all() -> io::Result<()> {
-    // SAFETY: a set is plain data, for which all zeros are valid.
-    let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: `all` is valid for writing.
-    unsafe { libc::sigfillset(&raw mut all) };
-    // SAFETY: `all` is a set, and the old mask is not wanted.
-    unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut()) };
-    Ok(())
-}
-
 #[test]
 fn signals_that_were_blocked_at_the_start_keep_no_operation_from_its_end() {
     needs_kvm!();
     for operation in Operation::ALL {
-        let Some(hanging) = hanging(Silence::Reads) else {
+        let Some(hanging) = hanging(Silence::Reads, true) else {
             return;
         };
         let files = Operation::files();
-        let vmm = of(operation, &hanging.file(), &files.output()).args(&["--timeout", "0.5"]);
+        let vmm = operation
+            .vmm_of(&hanging.file(), &files.output())
+            .args(&["--timeout", "0.5"]);
         let begun = Instant::now();
-        let ended = status(vmm.before_start(block_all).start(), begun);
+        let ended = status(vmm.blocking(&all_signals()).start(), begun);
         assert_eq!(ended, Some(TIMED_OUT), "{operation:?}");
         files.assert_untouched();
     }
@@ -164,13 +133,13 @@ fn signals_that_were_blocked_at_the_start_keep_no_operation_from_its_end() {
 fn signals_that_were_blocked_at_the_start_end_a_run_that_does_not_get_its_input_open() {
     needs_kvm!();
     for operation in Operation::ALL {
-        let Some(hanging) = hanging(Silence::Lookups) else {
+        let Some(hanging) = hanging(Silence::Lookups, true) else {
             return;
         };
         let files = Operation::files();
-        let vmm = of(operation, &hanging.file(), &files.output());
-        let running = vmm.before_start(block_all).start();
-        wait_until_it_hangs(&running);
+        let vmm = operation.vmm_of(&hanging.file(), &files.output());
+        let running = vmm.blocking(&all_signals()).start();
+        hanging.wait();
         running.signal(Signal::TERM);
         assert_eq!(status(running, Instant::now()), Some(143), "{operation:?}");
         files.assert_untouched();
@@ -205,7 +174,8 @@ fn a_reader_that_sleeps_keeps_no_operation_beyond_its_time_and_costs_only_an_ans
         let running = operation.vmm(&files).stdout(writer).start();
         std::thread::sleep(Duration::from_millis(1500));
         running.signal(Signal::TERM);
-        assert_eq!(status(running, Instant::now()), Some(143), "{operation:?}");
+        let finished = running.finish();
+        finished.assert_failed(143, "ended by SIGTERM");
         files.assert_untouched();
     }
 }
@@ -227,7 +197,9 @@ fn a_folder_that_takes_no_file_is_a_reason_before_anything_is_read() {
     needs_kvm!();
     for operation in Operation::WRITING {
         let files = Operation::files();
-        let finished = of(operation, &files.image(), Path::new("/proc/output")).run();
+        let finished = operation
+            .vmm_of(&files.image(), Path::new("/proc/output"))
+            .run();
         finished.assert_failed(HOST_FAILED, "in a folder whose files the kernel makes");
         assert_eq!(finished.stdout, "", "{finished:?}");
     }

@@ -3,11 +3,10 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
 
 use crate::HOST_FAILED;
-use crate::common::process::binary;
-use crate::common::{Files, Finished, Operation, Vmm, needs_kvm, skip, test};
+use crate::common::strace::{injected, with_fault};
+use crate::common::{Files, Finished, Operation, needs_kvm, needs_strace, test};
 
 /// Calls on names and descriptors of files, which network file systems let signals interrupt.
 const OF_FILES: [&str; 20] = [
@@ -56,14 +55,6 @@ const OTHERS: [&str; 15] = [
 /// More than any call is made of in one thread, but for those of the running guest.
 const MOST: u32 = 60;
 
-fn has_strace() -> bool {
-    let found = std::process::Command::new("strace").arg("-V").output();
-    if found.is_err() {
-        skip("strace is not installed");
-    }
-    found.is_ok()
-}
-
 /// Runs `operation` while `call` number `turn` of each thread fails with `error`; nothing if there is
 /// no such call. Without the sandbox: strace makes of a call that it refuses another one, which the
 /// sandbox forbids.
@@ -74,19 +65,11 @@ fn with(
     error: &str,
     turn: u32,
 ) -> Option<Finished> {
-    let log = tempfile::NamedTempFile::new().unwrap();
-    let inject = format!("inject={call}:error={error}:when={turn}");
-    let vmm = Vmm::of(Path::new("strace"))
-        .args(&["-f", "-qq", "-e", &inject, "-o"])
-        .arg(log.path())
-        .arg(binary());
-    let vmm = operation.arguments(files).into_iter().fold(vmm, Vmm::arg);
-    let finished = vmm.arg("--no-sandbox").run();
-    let log = fs::read_to_string(log.path()).unwrap();
+    let vmm = operation.vmm(files).arg("--no-sandbox");
+    let (finished, times) = injected(vmm, &format!("{call}:error={error}:when={turn}"));
     // Before the program's first instruction its libraries are loaded.
     let is_loading = finished.code() == Some(127);
-    let injected = log.contains("(INJECTED)");
-    (injected && !is_loading).then_some(finished)
+    (times > 0 && !is_loading).then_some(finished)
 }
 
 /// As many calls as each thread makes, and then three more that say that there is none: in between
@@ -104,20 +87,12 @@ fn for_each_turn(mut run: impl FnMut(u32) -> bool) {
 #[test]
 fn a_file_system_that_leads_back_when_it_is_asked_for_data_is_not_asked_for_ever() {
     needs_kvm!();
-    if !has_strace() {
-        return;
-    }
+    needs_strace!();
     // From an answer on each is the same place, which lies before what was asked for then.
     for turn in 2..4 {
         let files = Files::random(100_000);
-        let inject = format!("inject=lseek:retval=4096:when={turn}+");
-        let finished = Vmm::of(Path::new("strace"))
-            .args(&["-f", "-qq", "-e", &inject, "-o", "/dev/null"])
-            .arg(binary())
-            .args(&["--no-sandbox", "--timeout", "20"])
-            .arg(files.input())
-            .arg(files.output())
-            .run();
+        let vmm = files.vmm().args(&["--no-sandbox", "--timeout", "20"]);
+        let finished = with_fault(vmm, &format!("lseek:retval=4096:when={turn}+"));
         assert_eq!(finished.code(), Some(0), "{turn}: {finished:?}");
         files.assert_copied();
     }
@@ -126,9 +101,7 @@ fn a_file_system_that_leads_back_when_it_is_asked_for_data_is_not_asked_for_ever
 #[test]
 fn a_call_that_a_signal_interrupts_is_made_again() {
     needs_kvm!();
-    if !has_strace() {
-        return;
-    }
+    needs_strace!();
     for (operation, calls) in [
         (Operation::Verified, &OF_FILES[..]),
         (Operation::Verified, &["ioctl"]),
@@ -136,8 +109,8 @@ fn a_call_that_a_signal_interrupts_is_made_again() {
         (Operation::Info, &["openat", "ioctl", "fstat"]),
     ] {
         for call in calls {
+            let files = Operation::files();
             for_each_turn(|turn| {
-                let files = Operation::files();
                 let Some(finished) = with(operation, &files, call, "EINTR", turn) else {
                     return false;
                 };
@@ -155,9 +128,7 @@ fn a_call_that_a_signal_interrupts_is_made_again() {
 #[test]
 fn any_call_may_fail_once_and_the_run_says_so_or_succeeds() {
     needs_kvm!();
-    if !has_strace() {
-        return;
-    }
+    needs_strace!();
     let mut failed = 0;
     for (operation, error, calls) in [
         (Operation::Convert, "EPERM", &OF_FILES[..]),
@@ -165,12 +136,12 @@ fn any_call_may_fail_once_and_the_run_says_so_or_succeeds() {
         (Operation::Info, "EPERM", &["ioctl", "epoll_ctl", "clone3"]),
     ] {
         for call in calls {
+            let files = Operation::files();
             for_each_turn(|turn| {
                 // It would leave the file that tries out the folder, and say so.
                 if *call == "unlinkat" && turn == 1 {
                     return true;
                 }
-                let files = Operation::files();
                 let Some(finished) = with(operation, &files, call, error, turn) else {
                     return false;
                 };
@@ -188,9 +159,7 @@ fn any_call_may_fail_once_and_the_run_says_so_or_succeeds() {
 #[test]
 fn an_empty_file_that_cannot_be_removed_from_the_folder_is_named() {
     needs_kvm!();
-    if !has_strace() {
-        return;
-    }
+    needs_strace!();
     for operation in Operation::WRITING {
         let files = Operation::files();
         let finished = with(operation, &files, "unlinkat", "EPERM", 1).unwrap();
@@ -226,20 +195,15 @@ fn on_one_processor() -> io::Result<()> {
 #[test]
 fn a_wait_for_the_disks_that_fails_is_a_failure_of_the_host() {
     needs_kvm!();
-    if !has_strace() {
-        return;
-    }
+    needs_strace!();
     // Libraries are loaded by the first few calls of the first thread.
     let files = Files::random(4_000_000).with_old_output(b"what was there before");
-    let vmm = Vmm::of(Path::new("strace"))
-        .args(&["-f", "-qq", "-e", "inject=read:error=EIO:when=8+"])
-        .args(&["-o", "/dev/null"])
-        .arg(binary())
-        .args(&["--no-sandbox", "--progress-percent", "100"])
-        .args(&["--queue-depth", "1", "--request-size", "4096", "--input"])
-        .arg(files.input())
-        .arg("--output")
-        .arg(files.output());
+    let vmm = files
+        .vmm()
+        .args(&["--no-sandbox", "--progress-percent", "100"]);
+    let vmm = vmm.args(&["--queue-depth", "1", "--request-size", "4096"]);
+    let fault = ["-e", "inject=read:error=EIO:when=8+"];
+    let vmm = vmm.traced("/dev/null".as_ref(), &fault);
     // On one processor nobody can look at the queues all the time to spare the guest its waits.
     let finished = vmm.before_start(on_one_processor).run();
     assert_eq!(finished.code(), Some(HOST_FAILED), "{finished:?}");

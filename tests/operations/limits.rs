@@ -9,7 +9,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::process::{Resource, Rlimit, setrlimit};
 
+use crate::common::mount::can_unshare;
 use crate::common::process::{binary, copy_program};
 use crate::common::{Files, Operation, Vmm, is_root, needs_kvm, skip, test};
 use crate::{HOST_FAILED, TIMED_OUT};
@@ -28,7 +30,7 @@ fn every_limit_on_address_space_is_enough_or_a_reason() {
         {
             let files = Operation::files();
             let vmm = operation.vmm(&files);
-            let finished = vmm.with_limit(libc::RLIMIT_AS, limit * KIB).run();
+            let finished = vmm.with_limit(Resource::As, limit * KIB).run();
             // Too little for the program's libraries.
             if finished.code() == Some(127)
                 || finished.stderr.is_empty() && finished.code().is_none()
@@ -62,9 +64,9 @@ fn the_limits_that_the_documentation_gives_are_enough() {
         let files = Operation::files();
         operation
             .vmm(&files)
-            .with_limit(libc::RLIMIT_AS, 32 << 20)
-            .with_limit(libc::RLIMIT_STACK, 160 << 10)
-            .with_limit(libc::RLIMIT_NOFILE, 48)
+            .with_limit(Resource::As, 32 << 20)
+            .with_limit(Resource::Stack, 160 << 10)
+            .with_limit(Resource::Nofile, 48)
             .succeed();
         operation.assert_done(&files);
     }
@@ -77,7 +79,7 @@ fn every_limit_on_the_stack_is_enough_or_a_reason() {
         for limit in (32..260).step_by(16) {
             let files = Operation::files();
             let vmm = operation.vmm(&files);
-            let finished = vmm.with_limit(libc::RLIMIT_STACK, limit * KIB).run();
+            let finished = vmm.with_limit(Resource::Stack, limit * KIB).run();
             let what = format!("{limit} KiB of stack");
             let succeeded = operation.assert_done_or_failed(&what, &files, &finished, HOST_FAILED);
             assert_eq!(succeeded, limit >= 160, "{what}: {finished:?}");
@@ -113,13 +115,13 @@ fn a_limit_on_the_size_of_files_matters_only_to_those_who_write() {
 fn the_look_at_the_host_finds_the_limits_that_a_copy_meets() {
     needs_kvm!();
     for (resource, limits) in [
-        (libc::RLIMIT_NOFILE, [28, 31, 33, 34, 36, 48]),
+        (Resource::Nofile, [28, 31, 33, 34, 36, 48]),
         (
-            libc::RLIMIT_AS,
+            Resource::As,
             [12, 16, 18, 20, 24, 32].map(|limit| limit << 20),
         ),
         (
-            libc::RLIMIT_DATA,
+            Resource::Data,
             [8, 10, 11, 12, 16, 32].map(|limit| limit << 20),
         ),
     ] {
@@ -133,7 +135,11 @@ fn the_look_at_the_host_finds_the_limits_that_a_copy_meets() {
             // The last one is enough for both.
             if index + 1 == limits.len() {
                 for finished in [checked, copied] {
-                    assert_eq!(finished.code(), Some(0), "{resource:?} {limit}: {finished:?}");
+                    assert_eq!(
+                        finished.code(),
+                        Some(0),
+                        "{resource:?} {limit}: {finished:?}"
+                    );
                 }
             }
         }
@@ -142,7 +148,7 @@ fn the_look_at_the_host_finds_the_limits_that_a_copy_meets() {
 
 #[test]
 fn a_program_is_told_of_limits_that_no_run_begins_with() {
-    for (resource, limit) in [(libc::RLIMIT_STACK, 64 << 10), (libc::RLIMIT_AS, 16 << 20)] {
+    for (resource, limit) in [(Resource::Stack, 64 << 10), (Resource::As, 16 << 20)] {
         let files = Files::random(512);
         let vmm = files.vmm().args(&["--format", "json"]);
         let finished = vmm.with_limit(resource, limit).run();
@@ -163,7 +169,7 @@ fn every_limit_on_open_files_is_enough_or_a_reason() {
             let files = Operation::files();
             let finished = operation
                 .vmm(&files)
-                .with_limit(libc::RLIMIT_NOFILE, open)
+                .with_limit(Resource::Nofile, open)
                 .run();
             if finished.code() != Some(127) {
                 let what = format!("{open} files");
@@ -184,7 +190,7 @@ fn every_limit_on_data_is_enough_or_a_reason() {
         {
             let files = Operation::files();
             let vmm = operation.vmm(&files);
-            let finished = vmm.with_limit(libc::RLIMIT_DATA, limit * KIB).run();
+            let finished = vmm.with_limit(Resource::Data, limit * KIB).run();
             // Too little for the program's libraries.
             if finished.code() == Some(127)
                 || finished.stderr.is_empty() && finished.code().is_none()
@@ -213,7 +219,7 @@ fn a_limit_on_locked_memory_does_not_matter() {
     for operation in Operation::ALL {
         let files = Operation::files();
         let vmm = operation.vmm(&files);
-        vmm.with_limit(libc::RLIMIT_MEMLOCK, 0).succeed();
+        vmm.with_limit(Resource::Memlock, 0).succeed();
         operation.assert_done(&files);
     }
 }
@@ -226,17 +232,7 @@ fn a_limit_on_processor_time_ends_a_run_and_leaves_nothing() {
         let mut files = Operation::files();
         let spin = files.add("spin", &[0xeb, 0xfe]);
         let vmm = Operation::Copy.vmm(&files).arg(spin);
-        let limit = libc::rlimit {
-            rlim_cur: 1,
-            rlim_max: hard,
-        };
-        let vmm = vmm.before_start(move || {
-            // SAFETY: `limit` is a valid structure that the call only reads.
-            match unsafe { libc::setrlimit(libc::RLIMIT_CPU, &raw const limit) } {
-                0 => Ok(()),
-                _ => Err(io::Error::last_os_error()),
-            }
-        });
+        let vmm = vmm.with_limits(Resource::Cpu, 1, hard);
         let finished = vmm.run();
         assert_eq!(finished.status.signal(), Some(signal), "{finished:?}");
         files.assert_untouched();
@@ -265,12 +261,8 @@ fn as_a_lonely_user(node: &CStr, threads: u64) -> io::Result<()> {
     check(unsafe { libc::setgid(LONELY) })?;
     // SAFETY: as above.
     check(unsafe { libc::setuid(LONELY) })?;
-    let limit = libc::rlimit {
-        rlim_cur: threads,
-        rlim_max: threads,
-    };
-    // SAFETY: `limit` is a valid structure that the call only reads.
-    check(unsafe { libc::setrlimit(libc::RLIMIT_NPROC, &raw const limit) })
+    let (current, maximum) = (Some(threads), Some(threads));
+    setrlimit(Resource::Nproc, Rlimit { current, maximum }).map_err(io::Error::from)
 }
 
 /// The number of a user and a group that nothing runs as.
@@ -282,11 +274,16 @@ fn every_limit_on_threads_is_enough_or_a_reason() {
     if !is_root() {
         return skip("only root can become a user without other processes");
     }
+    if !can_unshare(&["--mount"]) {
+        return;
+    }
     let mut nodes = Operation::files();
     let node = nodes.expect("kvm");
     let number = fs::metadata("/dev/kvm").unwrap().rdev();
     let everybody = Mode::from_raw_mode(0o666);
-    mknodat(CWD, &node, FileType::CharacterDevice, everybody, number).unwrap();
+    if mknodat(CWD, &node, FileType::CharacterDevice, everybody, number).is_err() {
+        return skip("no device can be made here");
+    }
     fs::set_permissions(&node, fs::Permissions::from_mode(0o666)).unwrap();
     let node = CString::new(node.as_os_str().as_bytes()).unwrap();
     // Nor need it be able to come to where the tests were built.
@@ -390,8 +387,7 @@ fn a_current_folder_that_is_gone_matters_only_to_paths_within_it() {
     }
     for operation in Operation::WRITING {
         let files = Operation::files();
-        let arguments = operation.arguments_of(&files.image(), "relative".as_ref());
-        let vmm = arguments.into_iter().fold(Vmm::bare(), Vmm::arg);
+        let vmm = operation.vmm_of(&files.image(), "relative".as_ref());
         let finished = in_a_folder_that_is_gone(vmm, &files).run();
         finished.assert_failed(HOST_FAILED, "it has been removed; choose another");
         files.assert_untouched();
@@ -408,8 +404,7 @@ fn a_mask_that_takes_all_permissions_away_costs_a_new_output_them_and_nothing_el
             Operation::Convert => files.image(),
             _ => files.input(),
         };
-        let arguments = operation.arguments_of(&source, &output);
-        let vmm = arguments.into_iter().fold(Vmm::bare(), Vmm::arg);
+        let vmm = operation.vmm_of(&source, &output);
         let mask = || {
             // SAFETY: the call takes a number and cannot fail.
             unsafe { libc::umask(0o777) };

@@ -14,11 +14,6 @@ use crate::HOST_FAILED;
 use crate::common::process::Terminal;
 use crate::common::{Files, Operation, Vmm, leave_out, needs_kvm, skip, test};
 
-fn of(operation: Operation, source: &Path, output: &Path) -> Vmm {
-    let arguments = operation.arguments_of(source, output);
-    arguments.into_iter().fold(Vmm::bare(), Vmm::arg)
-}
-
 /// Fails unless `vmm` ends with one line that has `reason` in it, and nothing happens to `files`.
 #[track_caller]
 fn refused(operation: Operation, path: &Path, files: &Files, vmm: Vmm, reason: &str) {
@@ -39,7 +34,7 @@ fn refused_as_input(path: &Path, reason: &str) {
         let link = files.expect("link");
         symlink(path, &link).unwrap();
         for path in [path, &link] {
-            let vmm = of(operation, path, &files.output());
+            let vmm = operation.vmm_of(path, &files.output());
             refused(operation, path, &files, vmm, reason);
         }
     }
@@ -52,7 +47,7 @@ fn refused_as_output(path: &Path, reason: &str) {
         let link = files.expect("link");
         symlink(path, &link).unwrap();
         for path in [path, &link] {
-            let vmm = of(operation, &files.image(), path);
+            let vmm = operation.vmm_of(&files.image(), path);
             refused(operation, path, &files, vmm, reason);
         }
     }
@@ -227,11 +222,11 @@ fn what_is_open_already_is_what_it_is_by_that_name_too() {
             for operation in Operation::ALL {
                 let files = Operation::files();
                 if !as_input.is_empty() {
-                    let vmm = having(of(operation, &path, &files.output()), &open);
+                    let vmm = having(operation.vmm_of(&path, &files.output()), &open);
                     refused(operation, &path, &files, vmm, as_input);
                 }
                 if operation.writes() {
-                    let vmm = having(of(operation, &files.image(), &path), &open);
+                    let vmm = having(operation.vmm_of(&files.image(), &path), &open);
                     refused(operation, &path, &files, vmm, as_output);
                 }
             }
@@ -254,7 +249,7 @@ fn a_file_that_is_open_already_is_read_or_replaced_by_that_name() {
             };
             let source: OwnedFd = File::open(source).unwrap().into();
             let output: OwnedFd = File::open(files.output()).unwrap().into();
-            let vmm = of(operation, &names(&source)[way], &names(&output)[way]);
+            let vmm = operation.vmm_of(&names(&source)[way], &names(&output)[way]);
             having(having(vmm, &source), &output).succeed();
             operation.assert_done(&files);
         }
@@ -288,7 +283,7 @@ fn devices_that_throw_everything_away_take_an_output_unless_it_is_to_be_read_bac
             let open: OwnedFd = File::options().write(true).open(device).unwrap().into();
             let [by_number, _] = names(&open);
             for path in [Path::new(device), &link, &by_number] {
-                let finished = having(of(operation, &source, path), &open).run();
+                let finished = having(operation.vmm_of(&source, path), &open).run();
                 let what = format!("{operation:?}: {}: {finished:?}", path.display());
                 assert_eq!(finished.code(), Some(status), "{what}");
                 // `/dev/full` by another name is called by that name.

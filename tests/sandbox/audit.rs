@@ -5,13 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 
 use syscalls::Sysno;
 use vmm::sandbox::{ANSWERED, Call, Calls, any_thread, calls};
 
-use crate::common::process::binary;
-use crate::common::{Vmm, needs_kvm, strace_is_usable, test};
+use crate::common::{Vmm, needs_kvm, needs_strace, test};
 use crate::conditions::{Conditions, Reader, Streams, Work};
 use crate::surroundings::{ALLOCATORS, SETTINGS, demanding, installed};
 
@@ -252,24 +250,15 @@ impl Audit {
         let files = conditions.files();
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
-        let mut vmm = Vmm::of(Path::new("strace"))
-            .args(&[
-                "-f",
-                "-Y",
-                "-qq",
-                "-e",
-                "raw=all",
-                "-e",
-                "signal=none",
-                "-o",
-            ])
-            .arg(&log);
-        for (name, value) in environment {
-            vmm = vmm.arg("-E").arg(format!("{name}={value}"));
-        }
+        let environment: Vec<_> = environment
+            .iter()
+            .flat_map(|(name, value)| ["-E".to_owned(), format!("{name}={value}")])
+            .collect();
+        let mut options = vec!["-Y", "-e", "raw=all", "-e", "signal=none"];
+        options.extend(environment.iter().map(String::as_str));
         let mut conditions = conditions.clone();
         conditions.arguments.push("--no-sandbox");
-        conditions.run(&files, vmm.arg(binary()));
+        conditions.run(&files, Vmm::bare().traced(&log, &options));
         let trace = Trace::parse(&fs::read_to_string(log).unwrap());
         self.runs += 1;
         let lists = trace.lists(conditions.work);
@@ -342,9 +331,7 @@ fn all_kinds_of_runs() -> Vec<Conditions> {
 #[test]
 fn each_call_is_listed_and_each_rule_is_needed() {
     needs_kvm!();
-    if !strace_is_usable() {
-        return;
-    }
+    needs_strace!();
     let mut audit = Audit::default();
     for conditions in all_kinds_of_runs().iter().chain(&demanding()) {
         audit.run(conditions, &[]);
@@ -353,14 +340,18 @@ fn each_call_is_listed_and_each_rule_is_needed() {
     assert!(audit.missing.is_empty(), "on no list: {:#?}", audit.missing);
     let needless = audit.needless();
     assert!(needless.is_empty(), "no run needs: {needless:#?}");
+    let is_listed = |(rare, call, _): &&(&str, &str, &str)| {
+        let mut rules = audit.needed.keys();
+        rules.any(|(thread, _, name)| (*rare == "*" || rare == thread) && call == name)
+    };
+    let stale: Vec<_> = RARE.iter().filter(|rare| !is_listed(rare)).collect();
+    assert!(stale.is_empty(), "on no list any more: {stale:#?}");
 }
 
 #[test]
 fn each_call_is_listed_with_other_allocators_and_settings() {
     needs_kvm!();
-    if !strace_is_usable() {
-        return;
-    }
+    needs_strace!();
     let mut audit = Audit::default();
     let preloads = ALLOCATORS.iter().filter_map(|name| installed(name));
     let preloads: Vec<_> = preloads.map(|path| ("LD_PRELOAD", path)).collect();

@@ -13,7 +13,6 @@ mod naming;
 mod stress;
 mod surroundings;
 
-use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 fn main() -> std::process::ExitCode {
@@ -36,17 +35,4 @@ fn child(name: &str, task: &str) -> Output {
 /// What this process is to do, if it is a child.
 fn task() -> Option<String> {
     std::env::var(CHILD).ok()
-}
-
-/// A library for LD_PRELOAD, compiled from C. Nothing, if this host has no C compiler.
-fn library(folder: &Path, source: &str) -> Option<PathBuf> {
-    let (code, library) = (folder.join("preloaded.c"), folder.join("preloaded.so"));
-    std::fs::write(&code, source).unwrap();
-    let output = Command::new("cc")
-        .args(["-shared", "-fPIC", "-o"])
-        .args([&library, &code])
-        .output()
-        .ok()?;
-    assert!(output.status.success(), "{output:?}");
-    Some(library)
 }

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use vmm::sandbox::{Support, confine_process};
 
 use crate::common::fuse::{Hanging, Silence};
-use crate::common::loop_device::Mounted;
+use crate::common::mount::Mounted;
 use crate::common::{leave_out, test};
 use crate::{child, task};
 

@@ -4,9 +4,9 @@
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 
-use crate::common::{Files, Vmm, leave_out, needs_kvm, skip, test};
+use crate::common::process::{can_preload, preloaded};
+use crate::common::{Files, Vmm, leave_out, needs_kvm, test};
 use crate::conditions::{Conditions, Reader, Streams, Work};
-use crate::library;
 
 /// Settings of glibc's that change what its allocator and its threads call.
 pub(crate) const SETTINGS: [(&str, &str); 12] = [
@@ -80,6 +80,9 @@ fn settings_of_the_c_library_end_no_run() {
 #[test]
 fn other_allocators_end_no_run() {
     needs_kvm!();
+    if !can_preload() {
+        return;
+    }
     for name in ALLOCATORS {
         match installed(name) {
             Some(path) => run_all(|vmm| vmm.env("LD_PRELOAD", &path)),
@@ -97,8 +100,8 @@ fn a_c_library_that_asks_for_terminals_in_a_new_way_ends_no_run() {
         int isatty(int fd) { char space[64]; return ioctl(fd, 0x802c542a, space) == 0; }
     ";
     let folder = tempfile::tempdir().unwrap();
-    let Some(library) = library(folder.path(), ISATTY) else {
-        return skip("there is no C compiler (cc)");
+    let Some(library) = preloaded(folder.path(), ISATTY) else {
+        return;
     };
     run_all(|vmm| vmm.env("LD_PRELOAD", &library));
 }
@@ -122,8 +125,8 @@ fn what_a_preloaded_library_does_that_is_forbidden_is_told() {
     ";
     let files = Files::random(5000).with_old_output(b"old");
     let folder = tempfile::tempdir().unwrap();
-    let Some(library) = library(folder.path(), READING) else {
-        return skip("there is no C compiler (cc)");
+    let Some(library) = preloaded(folder.path(), READING) else {
+        return;
     };
     let finished = files.vmm().env("LD_PRELOAD", &library).run();
     assert_eq!(finished.status.signal(), Some(libc::SIGSYS), "{finished:?}");

@@ -231,11 +231,21 @@ pub(crate) fn refusal(image: &[u8], options: &Options) -> Option<Reason> {
     panic!("the disk has too many pieces for a test");
 }
 
-/// Says that the current test is skipped. Not with `eprintln!`, which the test runner captures.
+/// Says that the current test is skipped. Not with `eprintln!`, which the test runner captures; and to the
+/// list of whoever sums up several targets (`TESTS_IGNORED`).
 pub(crate) fn skip(reason: &str) {
     let thread = std::thread::current();
     let line = format!("skipped {}: {reason}\n", thread.name().unwrap_or("a test"));
     let _ = std::io::stderr().write_all(line.as_bytes());
+    if let Some(path) = std::env::var_os("TESTS_IGNORED") {
+        let list = std::fs::File::options()
+            .append(true)
+            .create(true)
+            .open(path);
+        list.unwrap()
+            .write_all(format!("{reason}\n").as_bytes())
+            .unwrap();
+    }
 }
 
 /// Bytes that look random and are the same each time.
