@@ -318,18 +318,35 @@ fn tree(folder: &Path) -> BTreeSet<PathBuf> {
     files
 }
 
+/// make(1) in the project's folder. What a surrounding one was told, or the user's environment says, is not
+/// meant for it.
+fn make() -> Command {
+    let mut make = Command::new("make");
+    make.current_dir(root());
+    for name in [
+        "MAKEFLAGS",
+        "MAKELEVEL",
+        "BINDIR",
+        "DATADIR",
+        "MANDIR",
+        "DOCDIR",
+    ] {
+        make.env_remove(name);
+    }
+    make
+}
+
 #[test]
 fn make_installs_program_man_page_completions_and_documentation() {
     let folder = tempfile::tempdir().unwrap();
     let destination = folder.path().join("a folder's name");
     let make = |target: &str| {
-        let mut make = Command::new("make");
-        make.current_dir(root()).arg(target).arg("PREFIX=/usr");
+        let mut make = make();
+        make.arg(target).arg("PREFIX=/usr");
         for (name, value) in [("DESTDIR", &destination), ("VMM", &binary())] {
             make.arg([name.as_ref(), value.as_os_str()].join(OsStr::new("=")));
         }
-        // What a surrounding make was told is not meant for this one.
-        tool(make.env_remove("MAKEFLAGS").env_remove("MAKELEVEL"))
+        tool(&mut make)
     };
     let Some(output) = make("install") else {
         return;
@@ -376,10 +393,8 @@ fn make_install_does_not_build() {
     let folder = tempfile::tempdir().unwrap();
     let mut destination = OsStr::new("DESTDIR=").to_owned();
     destination.push(folder.path());
-    let mut make = Command::new("make");
-    make.current_dir(root())
-        .args(["install", "VMM=no/such/vmm"])
-        .arg(destination);
+    let mut make = make();
+    make.args(["install", "VMM=no/such/vmm"]).arg(destination);
     let Some(output) = tool(&mut make) else {
         return;
     };

@@ -248,7 +248,9 @@ fn shell(folder: &Path, command: &str) -> Command {
         .env("CARGO", "true")
         // What a surrounding make was told is not meant for this one.
         .env_remove("MAKEFLAGS")
-        .env_remove("MAKELEVEL");
+        .env_remove("MAKELEVEL")
+        // The program is the one in this folder.
+        .env_remove("CARGO_TARGET_DIR");
     shell
 }
 
