@@ -10,10 +10,12 @@ use guest_formats::{Finding, Reason};
 use guest_kit::digest::{Hasher, LEN};
 use guest_kit::dma::DmaRegion;
 use guest_kit::hardware::{Attached, Ports, Registers};
+use guest_kit::program::{self, EXIT_FAILURE, EXIT_SUCCESS, VMM};
 use guest_kit::progress::{Schedule, Scheduled};
-use guest_kit::serial::{Uart, debug};
-use guest_kit::virtio::block::{BlockDevice, Purpose, Stage};
-use guest_protocol::{ConvertFormat, MAX_MESSAGE_LEN};
+use guest_kit::report::Reporter;
+use guest_kit::serial::debug;
+use guest_kit::virtio::block::{BlockDevice, Purpose};
+use guest_protocol::ConvertFormat;
 
 use crate::SECTOR;
 use crate::backing_chain::{BackingChain, Wish};
@@ -23,13 +25,9 @@ use crate::engine::{Engine, Output, SLOTS, no_room};
 use crate::failure::{Failure, Op, refused};
 use crate::holes::FileHoles;
 use crate::pool::{PAGE, Pool};
-use crate::report::Reporter;
 
-/// Exit status of a run that ended well.
-pub const EXIT_SUCCESS: u8 = 0;
-/// Exit status of a run that failed and said so.
-pub const EXIT_FAILURE: u8 = 1;
-
+/// The name that messages have for a conversion.
+const CONVERT: &str = "convert";
 /// How many bytes of the pool are for what parsers read. The rest is for the data of the pipeline.
 const PARSER_MEMORY: usize = PAGE;
 
@@ -68,7 +66,7 @@ where
     F: FnMut(usize) -> Attached<R>,
 {
     let ports = parts.ports;
-    let mut reporter = Reporter::new(ports);
+    let mut reporter = Reporter::new(ports, CONVERT);
     let outcome = execute(parts, &mut reporter).unwrap_or_else(|failure| ConversionEnd {
         count: 0,
         length: 0,
@@ -85,16 +83,14 @@ where
 /// Reports how the run has ended.
 fn conclude<P: Ports, R: Registers>(reporter: &mut Reporter<'_, P, R>, outcome: &ConversionEnd) {
     match &outcome.result {
-        Ok(digest) => {
-            let digest = digest.as_ref().map(<[u8; LEN]>::as_slice);
-            reporter.complete(outcome.count, true, digest);
-        }
+        Ok(Some(digest)) => reporter.complete_with(outcome.count, digest, 0),
+        Ok(None) => reporter.complete(outcome.count, true),
         Err(failure) => {
             reporter.error(failure);
-            reporter.complete(outcome.count, false, None);
+            reporter.complete(outcome.count, false);
         }
     }
-    reporter.finish();
+    reporter.channel.finish();
 }
 
 /// Sets up the conversion and runs it. Returns a failure if it could not begin. How a conversion
@@ -115,7 +111,8 @@ where
         pool,
         others,
     } = parts;
-    let config = configure(ports, reporter)?;
+    let config = program::configure(ports, Config::decode)?;
+    reporter.init("config", VMM, u64::from(COM1));
     let (parser_memory, pool) = pool.split_at(PARSER_MEMORY);
     let mut places = vec![input];
     let backings = BACKING_SLOT..BACKING_SLOT + config.backing_lengths.len();
@@ -137,12 +134,12 @@ where
     };
     let mut chain = BackingChain::open(&mut disks, &wish)?;
     let size = chain.size();
-    reporter.capacity(source_name(0), size);
+    tell_capacity(source_name(0), size, reporter);
     let is_raw = config.output_format == ConvertFormat::Raw;
     // The VMM compares this, as the length of the output, with its limit. The length of an image
     // with tables is known only at the end.
     if is_raw {
-        reporter.capacity(OUTPUT, size);
+        tell_capacity(OUTPUT, size, reporter);
     }
     let limit = config.options.largest_disk;
     let room = disks.output.config().capacity.saturating_mul(SECTOR);
@@ -164,7 +161,7 @@ where
     let (chain, disks, pool) = (&mut chain, &mut disks, &mut pool);
     let outcome = Engine::new(chain, disks, pool, &mut progress, hasher, output)?.run();
     if outcome.result.is_ok() && !is_raw {
-        reporter.capacity(OUTPUT, outcome.length);
+        tell_capacity(OUTPUT, outcome.length, reporter);
     }
     Ok(outcome)
 }
@@ -183,40 +180,32 @@ fn too_large(size: u64) -> Failure {
     }
 }
 
-/// Waits for the configuration, and takes it.
-fn configure<P: Ports, R: Registers>(
-    ports: &P,
-    reporter: &mut Reporter<'_, P, R>,
-) -> Result<Config, Failure> {
-    let mut buffer = [0; MAX_MESSAGE_LEN];
-    let message = Uart::new(ports, COM1).receive_frame(&mut buffer);
-    let message = message.map_err(|error| Failure::new(Op::Config, "vmm", &error))?;
-    let config = Config::decode(message);
-    let config = config.map_err(|error| Failure::new(Op::Config, "vmm", &error))?;
-    reporter.init("config", "vmm", u64::from(COM1));
-    Ok(config)
-}
-
-/// Initialises one disk, and reports each stage.
+/// Starts one disk, and reports each stage.
 fn attach<P: Ports, R: Registers>(
     name: &'static str,
     place: Attached<R>,
     purpose: Purpose,
     reporter: &mut Reporter<'_, P, R>,
 ) -> Result<BlockDevice<R>, Failure> {
-    let on_stage = |stage| match stage {
-        Stage::Probe => reporter.init("probe", name, place.address),
-        Stage::Features(features) => reporter.init("features", name, features),
-        Stage::Queue(size) => reporter.init("queue", name, u64::from(size)),
-    };
-    let device = BlockDevice::init(place.registers, place.queue, purpose, SLOTS, on_stage)
-        .map_err(|error| Failure::new(Op::Init, name, &error))?;
+    let device = program::attach(name, place, purpose, SLOTS, |stage, number| {
+        reporter.init(stage, name, number);
+    })?;
     let sector = device.config().sector_size;
     if u64::from(sector) != SECTOR {
         let detail = "the disk has sectors of another size than 512 bytes";
         return Err(Failure::new(Op::Init, name, &detail));
     }
     Ok(device)
+}
+
+/// Reports at once that `device` has `bytes` bytes, or will have them once it is written.
+fn tell_capacity<P: Ports, R: Registers>(
+    device: &str,
+    bytes: u64,
+    reporter: &mut Reporter<'_, P, R>,
+) {
+    reporter.capacity(device, bytes.div_ceil(SECTOR), bytes);
+    reporter.channel.flush();
 }
 
 #[cfg(test)]

@@ -18,7 +18,6 @@ pub mod failure;
 pub mod holes;
 mod layer;
 pub mod pool;
-pub mod report;
 
 /// The size of a sector in bytes. Requests and the messages of this guest count in it.
 pub const SECTOR: u64 = 512;

@@ -1,10 +1,8 @@
 //! A copy from beginning to end: it takes the configuration, sets up both disks, copies, and
 //! reports each of these steps.
 
-use core::fmt;
-
 use guest_abi::ports::COM1;
-use guest_protocol::{DataList, MAX_MESSAGE_LEN, Sparse, Transport};
+use guest_protocol::{DataList, Sparse, Transport};
 
 use crate::config::{Config, ConfigError, Side};
 use crate::copy::CopyEnd;
@@ -17,17 +15,13 @@ use guest_kit::digest::Hasher;
 use guest_kit::dma::DmaRegion;
 use guest_kit::failure::{Failure, Op};
 use guest_kit::hardware::{Attached, Ports, Registers};
+use guest_kit::program::{self, EXIT_FAILURE, EXIT_SUCCESS, VMM};
 use guest_kit::progress::{Schedule, Scheduled};
-use guest_kit::serial::{Uart, debug};
-use guest_kit::virtio::block::{BlockDevice, Purpose, Stage};
+use guest_kit::serial::debug;
+use guest_kit::virtio::block::{BlockDevice, Purpose};
 use guest_kit::virtio::console::Console;
 use guest_kit::virtio::requests::MAX_REQUEST_SLOTS;
 use guest_kit::zeros::Search;
-
-/// Exit status of a run that ended well.
-pub const EXIT_SUCCESS: u8 = 0;
-/// Exit status of a run that failed and said so.
-pub const EXIT_FAILURE: u8 = 1;
 
 /// What the program runs on.
 #[derive(Debug)]
@@ -150,7 +144,7 @@ fn select(plan: Plan, config: &Config, pool: &mut DmaRegion) -> Result<Selection
     let list = (len <= pool.len()).then(|| DataList::from_bytes(pool.bytes(0, len)));
     let list = list.flatten().ok_or_else(|| {
         let error = ConfigError::DataList(config.data_in_pool);
-        Failure::new(Op::Config, "vmm", &error)
+        Failure::new(Op::Config, VMM, &error)
     })?;
     Ok(Selection::new(plan, &list))
 }
@@ -161,18 +155,14 @@ fn configure<P: Ports, R: Registers>(
     console: Attached<R>,
     reporter: &mut Reporter<'_, P, R>,
 ) -> Result<Config, Failure> {
-    let failed = |error: &dyn fmt::Display| Failure::new(Op::Config, "vmm", error);
-    let mut buffer = [0; MAX_MESSAGE_LEN];
-    let message = Uart::new(ports, COM1).receive_frame(&mut buffer);
-    let message = message.map_err(|error| failed(&error))?;
-    let config = Config::decode(message).map_err(|error| failed(&error))?;
+    let config = program::configure(ports, Config::decode)?;
     reporter.speak(config.protocol);
     if config.transport == Transport::Console {
         let console = Console::init(console.registers, console.queue)
             .map_err(|error| Failure::new(Op::Init, "console", &error))?;
         reporter.use_console(console);
     }
-    reporter.init("config", "vmm", u64::from(COM1));
+    reporter.init("config", VMM, u64::from(COM1));
     debug(
         ports,
         format_args!(
@@ -192,7 +182,7 @@ fn slots(config: &Config, pool: &DmaRegion) -> u16 {
     u16::try_from(slots).unwrap_or(u16::MAX)
 }
 
-/// Initialises one disk, and reports each stage.
+/// Starts one disk, and reports each stage.
 fn attach<P: Ports, R: Registers>(
     disk: Side,
     place: Attached<R>,
@@ -205,13 +195,9 @@ fn attach<P: Ports, R: Registers>(
         Side::Input => (Purpose::Read, config.input_sector),
         Side::Output => (Purpose::Write, config.output_sector),
     };
-    let on_stage = |stage| match stage {
-        Stage::Probe => reporter.init("probe", name, place.address),
-        Stage::Features(features) => reporter.init("features", name, features),
-        Stage::Queue(size) => reporter.init("queue", name, u64::from(size)),
-    };
-    let device = BlockDevice::init(place.registers, place.queue, purpose, slots, on_stage)
-        .map_err(|error| Failure::new(Op::Init, name, &error))?;
+    let device = program::attach(name, place, purpose, slots, |stage, number| {
+        reporter.init(stage, name, number);
+    })?;
     let extent = DiskShape::new(disk, device.config(), sector)
         .map_err(|error| Failure::new(Op::Init, name, &error))?;
     reporter.capacity(disk, extent.sectors(), extent.len);

@@ -1,17 +1,14 @@
-//! Sends the VMM the reports of a copy, as Protocol Buffers messages or as plain lines of text. No
-//! other part of the program knows that there are these two protocols.
+//! Sends the VMM the reports of a copy, as the messages of every program or as plain lines of text.
+//! No other part of this one knows that there are these two protocols.
 
 use core::fmt::{self, Write as _};
 
-use guest_kit::channel::Channel;
 use guest_kit::failure::{Failure, Op};
 use guest_kit::hardware::{Ports, Registers};
-use guest_kit::progress::{Reports, percent};
+use guest_kit::progress::Reports;
+use guest_kit::report;
 use guest_kit::virtio::console::{Console, ConsoleError};
-use guest_protocol::{
-    Protocol, capacity_message, complete_message, complete_with_digest, encode_progress, hex,
-    init_message,
-};
+use guest_protocol::{Protocol, hex};
 
 use crate::config::Side;
 
@@ -21,7 +18,7 @@ const COPY: &str = "copy";
 /// Reports to the VMM.
 #[derive(Debug)]
 pub struct Reporter<'a, P, R> {
-    channel: Channel<'a, P, R>,
+    messages: report::Reporter<'a, P, R>,
     protocol: Protocol,
 }
 
@@ -30,14 +27,14 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
     #[must_use]
     pub const fn new(ports: &'a P) -> Self {
         Self {
-            channel: Channel::serial(ports),
+            messages: report::Reporter::new(ports, COPY),
             protocol: Protocol::Protobuf,
         }
     }
 
     /// Reports by `console` from here on.
     pub fn use_console(&mut self, console: Console<R>) {
-        self.channel.use_console(console);
+        self.messages.channel.use_console(console);
     }
 
     /// Reports in `protocol` from here on.
@@ -50,7 +47,7 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
     pub fn init(&mut self, stage: &str, device: &str, address: u64) {
         // There is no line of text for it.
         if self.protocol == Protocol::Protobuf {
-            self.channel.message(&init_message(stage, device, address));
+            self.messages.init(stage, device, address);
         }
     }
 
@@ -61,10 +58,7 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
             Side::Output => "Output",
         };
         match self.protocol {
-            Protocol::Protobuf => {
-                self.channel
-                    .message(&capacity_message(disk.name(), sectors, bytes))
-            }
+            Protocol::Protobuf => self.messages.capacity(disk.name(), sectors, bytes),
             Protocol::Text => self.line(format_args!("{label}: {sectors} sectors ({bytes} bytes)")),
         }
     }
@@ -75,7 +69,7 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
             op, sector, detail, ..
         } = failure;
         match (self.protocol, op) {
-            (Protocol::Protobuf, _) => self.channel.message(&failure.message()),
+            (Protocol::Protobuf, _) => self.messages.error(failure),
             (Protocol::Text, Op::Read) => self.line(format_args!("Read error at sector {sector}")),
             (Protocol::Text, Op::Write) => {
                 self.line(format_args!("Write error at sector {sector}"))
@@ -89,9 +83,7 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
     /// Reports that the run has ended after `count` input sectors.
     pub fn complete(&mut self, count: u64, success: bool) {
         match (self.protocol, success) {
-            (Protocol::Protobuf, _) => self
-                .channel
-                .message(&complete_message(COPY, count, success)),
+            (Protocol::Protobuf, _) => self.messages.complete(count, success),
             (Protocol::Text, true) => self.line(format_args!("Copy complete: {count} sectors")),
             (Protocol::Text, false) => self.line(format_args!("Copy failed after {count} sectors")),
         }
@@ -101,9 +93,7 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
     /// (SHA-256). `ticks` is how long it took to compute the digest, in ticks of the processor.
     pub fn complete_with(&mut self, count: u64, digest: &[u8], ticks: u64) {
         match self.protocol {
-            Protocol::Protobuf => self
-                .channel
-                .message(&complete_with_digest(COPY, count, digest, ticks)),
+            Protocol::Protobuf => self.messages.complete_with(count, digest, ticks),
             Protocol::Text => {
                 self.complete(count, true);
                 self.line(format_args!("sha256 {}", hex(digest)));
@@ -113,22 +103,22 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
 
     /// Sends what is waiting.
     pub fn flush(&mut self) {
-        self.channel.flush();
+        self.messages.channel.flush();
     }
 
     /// Sends what is waiting, and waits until the VMM has taken all of it.
     pub fn finish(&mut self) {
-        self.channel.finish();
+        self.messages.channel.finish();
     }
 
     /// Why not all reports were sent, if so.
     #[must_use]
     pub const fn fault(&self) -> Option<&ConsoleError> {
-        self.channel.fault()
+        self.messages.channel.fault()
     }
 
     fn line(&mut self, text: fmt::Arguments<'_>) {
-        self.channel.put(|buffer| {
+        self.messages.channel.put(|buffer| {
             let mut line = LineBuffer { buffer, len: 0 };
             let written = line.write_fmt(text).and_then(|()| line.write_str("\n"));
             written.ok().map(|()| line.len)
@@ -139,17 +129,13 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
 impl<P: Ports, R: Registers> Reports for Reporter<'_, P, R> {
     fn progress(&mut self, current: u64, total: u64) {
         match self.protocol {
-            Protocol::Protobuf => {
-                let percent = percent(current, total);
-                self.channel
-                    .put(|buffer| encode_progress(COPY, current, total, percent, buffer).ok());
-            }
+            Protocol::Protobuf => self.messages.progress(current, total),
             Protocol::Text => self.line(format_args!("Progress: {current}/{total}")),
         }
     }
 
     fn idle(&mut self) {
-        self.channel.idle();
+        self.messages.channel.idle();
     }
 }
 

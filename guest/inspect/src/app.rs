@@ -1,24 +1,18 @@
 //! A look into an image from beginning to end: it takes the configuration, sets up the disk, looks
 //! into the image, and reports what it finds.
 
-use guest_abi::ports::COM1;
 use guest_formats::{Error, examine};
 use guest_kit::disk::ReadDisk;
 use guest_kit::dma::DmaRegion;
 use guest_kit::failure::{Failure, Op};
 use guest_kit::hardware::{Attached, Ports, Registers};
-use guest_kit::serial::Uart;
-use guest_protocol::{InspectTask, MAX_MESSAGE_LEN};
+use guest_kit::program::{EXIT_FAILURE, EXIT_SUCCESS, configure};
+use guest_protocol::InspectTask;
 
 use crate::config::Config;
 use crate::report::{Reporter, failure, read_failure};
 use crate::source::Source;
 use crate::{check, info};
-
-/// Exit status of a run that ended well, whatever it has found.
-pub const EXIT_SUCCESS: u8 = 0;
-/// Exit status of a run that failed and said so.
-pub const EXIT_FAILURE: u8 = 1;
 
 /// What the program runs on.
 #[derive(Debug)]
@@ -31,10 +25,10 @@ pub struct Parts<'a, P, R> {
     pub pool: DmaRegion,
 }
 
-/// Runs the whole of it, and returns the status for the exit port.
+/// Runs the whole of it, and returns the status for the exit port: that of success whatever is found.
 pub fn run<P: Ports, R: Registers>(parts: Parts<'_, P, R>) -> u8 {
     let mut reporter = Reporter::new(parts.ports);
-    let config = configure(parts.ports);
+    let config = configure(parts.ports, Config::decode);
     let operation = match &config {
         Ok(config) if config.task == InspectTask::Check => "check",
         _ => "info",
@@ -45,14 +39,6 @@ pub fn run<P: Ports, R: Registers>(parts: Parts<'_, P, R>) -> u8 {
         Ok(()) => EXIT_SUCCESS,
         Err(_) => EXIT_FAILURE,
     }
-}
-
-/// Waits for the configuration, and takes it.
-fn configure<P: Ports>(ports: &P) -> Result<Config, Failure> {
-    let mut buffer = [0; MAX_MESSAGE_LEN];
-    let message = Uart::new(ports, COM1).receive_frame(&mut buffer);
-    let message = message.map_err(|error| failure(Op::Config, &error))?;
-    Config::decode(message).map_err(|error| failure(Op::Config, &error))
 }
 
 fn look<P: Ports, R: Registers>(

@@ -9,7 +9,7 @@ use guest_kit::testing::memory::leak;
 use guest_kit::testing::ports_with;
 use guest_protocol::{
     CheckMessage, FeatureKind, FrameDecoder, GuestMessage, HEADER_LEN, InspectConfig, Level,
-    Payload, ProblemMessage, encode_framed,
+    MAX_MESSAGE_LEN, Payload, ProblemMessage, encode_framed,
 };
 
 use super::*;

@@ -5,7 +5,10 @@ use std::rc::Rc;
 use guest_kit::testing::console::FakeConsole;
 use guest_kit::testing::memory::leak;
 use guest_kit::testing::ports_with;
-use guest_protocol::{FrameDecoder, GuestMessage, NO_STATUS, error_message, progress_message};
+use guest_protocol::{
+    FrameDecoder, GuestMessage, NO_STATUS, capacity_message, complete_message, error_message,
+    init_message, progress_message,
+};
 
 use super::*;
 use guest_kit::testing::ports::FakePorts;
