@@ -70,7 +70,7 @@ pub enum BlockError {
     Request(#[from] RequestError),
     /// The queue has no room for a request.
     #[error("the device's queue takes at most {0} descriptors, and a request needs 3")]
-    QueueSize(u32),
+    QueueSize(u16),
     /// A disk to write that cannot be written.
     #[error("the disk is read-only")]
     ReadOnly,
@@ -240,16 +240,14 @@ const fn wanted_features(purpose: Purpose) -> u64 {
     }
 }
 
-/// The size to use: a power of two with room for `slots`, of what the device allows.
-fn queue_size(max: u32, slots: u16) -> Result<u16, BlockError> {
+/// The size to use: a power of two with room for `slots`, or the largest that the device allows.
+fn queue_size(max: u16, slots: u16) -> Result<u16, BlockError> {
     let wanted = slots
         .saturating_mul(SLOT_DESCRIPTORS)
         .checked_next_power_of_two()
         .unwrap_or(MAX_SIZE)
         .clamp(USUAL_QUEUE_SIZE, MAX_SIZE);
-    // The largest power of two that is not above what the device says.
-    let allowed = max.checked_ilog2().map_or(0, |bits| 1 << bits);
-    let size = u16::try_from(allowed).unwrap_or(MAX_SIZE).min(wanted);
+    let size = max.min(wanted);
     match size >= SLOT_DESCRIPTORS {
         true => Ok(size),
         false => Err(BlockError::QueueSize(max)),

@@ -208,11 +208,8 @@ fn set_up_queue<R: Registers>(
     memory: DmaRegion,
     event_idx: bool,
 ) -> Result<Ring, ConsoleError> {
-    let max = transport.queue_size_max(queue)?;
-    // The largest power of two that is not above what the device says; a queue of none is refused
-    // by the ring.
-    let allowed = max.checked_ilog2().map_or(0, |bits| 1 << bits);
-    let size = u16::try_from(allowed).unwrap_or(QUEUE_SIZE).min(QUEUE_SIZE);
+    // A queue of none is refused by the ring.
+    let size = transport.queue_size_max(queue)?.min(QUEUE_SIZE);
     let ring = Ring::new(memory, size, event_idx)?;
     transport.enable_queue(size, ring.addresses());
     Ok(ring)

@@ -172,17 +172,20 @@ impl<R: Registers> Transport<R> {
         Ok(accepted)
     }
 
-    /// Selects a queue by its number and returns the largest size that it may have (section 4.2.3.2).
+    /// Selects a queue by its number and returns the largest size that it may have (section 4.2.3.2): a
+    /// power of two that is not above what the device allows, or 0.
     ///
     /// # Errors
     ///
     /// [`TransportError::QueueInUse`] if it is ready already.
-    pub fn queue_size_max(&mut self, queue: u16) -> Result<u32, TransportError> {
+    pub fn queue_size_max(&mut self, queue: u16) -> Result<u16, TransportError> {
         self.registers.write(register::QUEUE_SEL, u32::from(queue));
         if self.registers.read(register::QUEUE_READY) != 0 {
             return Err(TransportError::QueueInUse);
         }
-        Ok(self.registers.read(register::QUEUE_NUM_MAX))
+        let max = self.registers.read(register::QUEUE_NUM_MAX);
+        // No queue has more than 32768 (section 2.7).
+        Ok(max.checked_ilog2().map_or(0, |bits| 1 << bits.min(15)))
     }
 
     /// Gives the selected queue its size and addresses, and makes it ready.

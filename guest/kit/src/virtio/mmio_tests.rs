@@ -119,6 +119,21 @@ fn a_legacy_device_or_one_that_disagrees_is_refused() {
 }
 
 #[test]
+fn a_queue_has_a_power_of_two_that_the_device_allows() {
+    for (allowed, size) in [
+        (0, 0),
+        (1, 1),
+        (7, 4),
+        (256, 256),
+        (1000, 512),
+        (u32::MAX, 32768),
+    ] {
+        let size_max = probed(&[(0x44, 0), (0x34, allowed)]).queue_size_max(0);
+        assert_eq!(size_max, Ok(size), "{allowed}");
+    }
+}
+
+#[test]
 fn a_queue_in_use_is_refused() {
     let error = probed(&[(0x44, 1)]).queue_size_max(0);
     assert_eq!(error, Err(TransportError::QueueInUse));
