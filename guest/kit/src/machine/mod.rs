@@ -14,7 +14,7 @@ use guest_abi::layout;
 use crate::dma::DmaRegion;
 use crate::hardware::Attached;
 use crate::serial::debug;
-use heap::Heap;
+use heap::LockedHeap;
 
 pub use mmio::MmioRegisters;
 pub use ports::X86Ports;
@@ -91,14 +91,16 @@ unsafe fn dma(start: u64, size: u64) -> DmaRegion {
     unsafe { DmaRegion::new(base, len) }
 }
 
-/// Runs a program: what its entry point calls, and only that.
+/// Runs a program, with `memory` for its heap: what its entry point calls, and only that.
 ///
 /// # Safety
 ///
-/// Called once, first of all, by the only thread that there is.
-pub unsafe fn run<H: Heap>(heap: &'static H, main: fn(Platform) -> u8) -> ! {
-    // SAFETY: this function is called once.
-    unsafe { heap.init() };
+/// Called once, first of all, by the only thread that there is. The memory is there for as long as the
+/// program runs, and nothing else refers to it.
+pub unsafe fn run(heap: &'static LockedHeap, memory: *mut [u8], main: fn(Platform) -> u8) -> ! {
+    // SAFETY: the caller vouches for the memory, which the heap aligns, and for this being the only
+    // call.
+    unsafe { heap.lock().init(memory.cast(), memory.len()) };
     X86Ports.exit(main(Platform {
         slots_taken: 0,
         pool_taken: false,
@@ -132,14 +134,18 @@ macro_rules! entry {
         $crate::entry!($main, heap: $crate::machine::heap::USUAL_SIZE);
     };
     ($main:path, heap: region) => {
-        $crate::entry!(@with $main, $crate::machine::heap::RegionHeap);
+        $crate::entry!(@with $main, $crate::machine::heap::region());
     };
     ($main:path, heap: $size:expr) => {
-        $crate::entry!(@with $main, $crate::machine::heap::ImageHeap<{ $size }>);
+        $crate::entry!(@with $main, {
+            static MEMORY: $crate::machine::heap::ImageMemory<{ $size }> =
+                $crate::machine::heap::ImageMemory::new();
+            MEMORY.bytes()
+        });
     };
-    (@with $main:path, $heap:ty) => {
+    (@with $main:path, $memory:expr) => {
         #[global_allocator]
-        static HEAP: $heap = <$heap>::empty();
+        static HEAP: $crate::machine::heap::LockedHeap = $crate::machine::heap::LockedHeap::empty();
 
         /// Where the VMM starts the guest: like a function that was just called, with nothing to
         /// return to.
@@ -147,8 +153,10 @@ macro_rules! entry {
         #[unsafe(no_mangle)]
         #[unsafe(link_section = ".text._start")]
         extern "C" fn _start() -> ! {
-            // SAFETY: the VMM enters here once, and nothing in the program calls this.
-            unsafe { $crate::machine::run(&HEAP, $main) }
+            let memory = $memory;
+            // SAFETY: the VMM enters here once, and nothing in the program calls this. Nothing else
+            // in it refers to the memory.
+            unsafe { $crate::machine::run(&HEAP, memory, $main) }
         }
 
         #[panic_handler]
