@@ -3,73 +3,30 @@
 
 use alloc::vec::Vec;
 
-use guest_formats::{Compressed, Content, Error, Finding, Image, Info, Options, Reason};
+use guest_formats::{Compressed, Content, Error, Finding, Image, Info, Mapping, Options, Reason};
 use guest_kit::hardware::{Ports, Registers};
 
 use crate::disks::Disks;
 use crate::failure::{Failure, Op, failed, unreadable};
-use crate::layer::{Layer, skipped, spend};
+use crate::layer::{Layer, spend};
 
 /// A piece of the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece {
-    /// Its length in bytes, at least 1.
-    pub length: u64,
-    /// Where its bytes come from.
-    pub origin: Origin,
-}
-
-/// Where bytes come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// They are zero.
-    Zero,
-    /// They lie on the disk `source` as they are.
-    Data {
-        /// The number of the disk: 0 is the input, the backing files follow.
-        source: usize,
-        /// The offset on that disk, in bytes.
-        offset: u64,
-        /// Whether they have to be zero, as [`Content::Unwritten`] says.
-        unwritten: bool,
-    },
-    /// They are part of a compressed cluster on the disk `source`.
-    Compressed {
-        /// The number of the disk.
-        source: usize,
-        /// Where the cluster lies on it, and how it is compressed.
-        cluster: Compressed,
-    },
+    /// The number of the disk on which its bytes lie, if they lie anywhere: 0 is the input, the backing
+    /// files follow.
+    pub source: usize,
+    /// Where they come from. No image is left then that could have more of them, so that
+    /// [`Content::Backing`] means zeros, too.
+    pub mapping: Mapping,
 }
 
 impl Piece {
     /// The piece without its first `length` bytes, or nothing if it is not longer than that.
     #[must_use]
     pub fn behind(self, length: u64) -> Option<Self> {
-        let rest = self.length.checked_sub(length).filter(|rest| *rest > 0)?;
-        let origin = match self.origin {
-            Origin::Zero => Origin::Zero,
-            Origin::Data {
-                source,
-                offset,
-                unwritten,
-            } => Origin::Data {
-                source,
-                offset: offset + length,
-                unwritten,
-            },
-            Origin::Compressed { source, cluster } => Origin::Compressed {
-                source,
-                cluster: Compressed {
-                    skip: skipped(&cluster, length),
-                    ..cluster
-                },
-            },
-        };
-        Some(Self {
-            length: rest,
-            origin,
-        })
+        let mapping = self.mapping.behind(length)?;
+        Some(Self { mapping, ..self })
     }
 }
 
@@ -164,10 +121,10 @@ impl BackingChain {
             let mapping = layer.map(&mut disks.file(source), offset);
             let mapping = mapping.map_err(|error| explain(disks, source, &error))?;
             length = length.min(mapping.length);
-            let origin = match mapping.content {
+            match mapping.content {
                 Content::Backing => continue,
                 Content::Zero => break,
-                content @ (Content::Data { offset } | Content::Unwritten { offset }) => {
+                Content::Data { offset } | Content::Unwritten { offset } => {
                     let (stretch, is_hole) = disks.holes(source).stretch(offset, length);
                     length = stretch;
                     if is_hole {
@@ -175,19 +132,15 @@ impl BackingChain {
                     }
                     let spent = spend(&mut layer.budget, length, offset);
                     spent.map_err(|error| unreadable(source, &error))?;
-                    let unwritten = matches!(content, Content::Unwritten { .. });
-                    Origin::Data {
-                        source,
-                        offset,
-                        unwritten,
-                    }
                 }
-                Content::Compressed(cluster) => Origin::Compressed { source, cluster },
-            };
-            return Ok(Piece { length, origin });
+                Content::Compressed(_) => {}
+            }
+            let mapping = Mapping { length, ..mapping };
+            return Ok(Piece { source, mapping });
         }
-        let origin = Origin::Zero;
-        Ok(Piece { length, origin })
+        let content = Content::Zero;
+        let mapping = Mapping { length, content };
+        Ok(Piece { source: 0, mapping })
     }
 
     /// Counts a compressed cluster on the disk `source` as read, which begins at `begins` of the

@@ -7,7 +7,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::RangeInclusive;
 
-use guest_formats::{Compressed, Content, Error, Finding, Image, LOAD, Mapping, ReadAt, Reason};
+use guest_formats::{Compressed, Error, Finding, Image, LOAD, Mapping, ReadAt, Reason};
 
 /// How many bytes of a file may be read, as a multiple of its length. Each byte is needed once. A
 /// compressed cluster of which only pieces are needed is read again if pieces of another one were
@@ -64,7 +64,7 @@ impl Layer {
     pub(crate) fn map(&mut self, file: &mut dyn ReadAt, offset: u64) -> Result<Mapping, Error> {
         if let Some(mapping) = self.known.and_then(|(start, mapping)| {
             let before = offset.checked_sub(start)?;
-            behind(mapping, before)
+            mapping.behind(before)
         }) {
             return Ok(mapping);
         }
@@ -91,37 +91,6 @@ impl Layer {
         let least = size / 32_768;
         cluster.length.saturating_sub(2 * crate::SECTOR).max(least)
     }
-}
-
-/// The mapping without its first `length` bytes, or nothing if it is not longer than that.
-fn behind(mapping: Mapping, length: u64) -> Option<Mapping> {
-    let rest = mapping
-        .length
-        .checked_sub(length)
-        .filter(|rest| *rest > 0)?;
-    let content = match mapping.content {
-        Content::Data { offset } => Content::Data {
-            offset: offset + length,
-        },
-        Content::Unwritten { offset } => Content::Unwritten {
-            offset: offset + length,
-        },
-        Content::Compressed(cluster) => Content::Compressed(Compressed {
-            skip: skipped(&cluster, length),
-            ..cluster
-        }),
-        content @ (Content::Zero | Content::Backing) => content,
-    };
-    Some(Mapping {
-        length: rest,
-        content,
-    })
-}
-
-/// How many bytes of the cluster lie before a piece that begins `length` bytes behind this one.
-pub(crate) fn skipped(cluster: &Compressed, length: u64) -> u32 {
-    let length = u32::try_from(length).unwrap_or(u32::MAX);
-    cluster.skip.saturating_add(length)
 }
 
 /// How many table entries may be looked at in a file of `length` bytes with such clusters, each of which

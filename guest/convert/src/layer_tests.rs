@@ -62,34 +62,6 @@ fn clusters_that_lie_near_each_other_are_remembered_side_by_side() {
 }
 
 #[test]
-fn what_is_left_of_an_answer_is_the_answer_for_what_is_behind() {
-    let data = Mapping {
-        length: 10_000,
-        content: Content::Data { offset: 7000 },
-    };
-    let unwritten = Mapping {
-        length: 10_000,
-        content: Content::Unwritten { offset: 7000 },
-    };
-    let compressed = Mapping {
-        length: 10_000,
-        content: Content::Compressed(cluster(7000, 2000, 100)),
-    };
-    let rest = |mapping, length| behind(mapping, length).map(|rest| (rest.length, rest.content));
-    let expected = Content::Data { offset: 16_999 };
-    assert_eq!(rest(data, 9999), Some((1, expected)));
-    let expected = Content::Unwritten { offset: 16_999 };
-    assert_eq!(rest(unwritten, 9999), Some((1, expected)));
-    let expected = Content::Compressed(cluster(7000, 2000, 4196));
-    assert_eq!(rest(compressed, 4096), Some((5904, expected)));
-    for mapping in [data, unwritten, compressed] {
-        assert_eq!(rest(mapping, 0), Some((10_000, mapping.content)));
-        assert_eq!(rest(mapping, 10_000), None);
-        assert_eq!(rest(mapping, u64::MAX), None);
-    }
-}
-
-#[test]
 fn the_tables_are_asked_once_for_a_long_answer() {
     let mut layer = layer();
     let file = [0; 512];
@@ -97,7 +69,7 @@ fn the_tables_are_asked_once_for_a_long_answer() {
     assert_eq!(whole.length, 412);
     let entries = layer.entries;
     let part = layer.map(&mut &file[..], 300).unwrap();
-    assert_eq!(behind(whole, 200), Some(part));
+    assert_eq!(whole.behind(200), Some(part));
     assert_eq!(layer.entries, entries);
     // What is before it is none of it.
     assert_eq!(layer.map(&mut &file[..], 0).unwrap().length, 512);

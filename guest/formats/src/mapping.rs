@@ -130,6 +130,35 @@ impl Mapping {
         Self { length, content }
     }
 
+    /// A piece that the image does not have: it is zero if there is no backing file for it.
+    pub(crate) fn hole(length: u64, has_backing: bool) -> Self {
+        let content = match has_backing {
+            true => Content::Backing,
+            false => Content::Zero,
+        };
+        Self::new(length, content)
+    }
+
+    /// The piece without its first `length` bytes, or nothing if it is not longer than that.
+    #[must_use]
+    pub fn behind(self, length: u64) -> Option<Self> {
+        let rest = self.length.checked_sub(length).filter(|rest| *rest > 0)?;
+        let content = match self.content {
+            Content::Data { offset } => Content::Data {
+                offset: offset + length,
+            },
+            Content::Unwritten { offset } => Content::Unwritten {
+                offset: offset + length,
+            },
+            Content::Compressed(cluster) => Content::Compressed(Compressed {
+                skip: cluster.skip.saturating_add(small(length)),
+                ..cluster
+            }),
+            content @ (Content::Zero | Content::Backing) => content,
+        };
+        Some(Self::new(rest, content))
+    }
+
     /// The piece of `length` bytes that begins `within` bytes behind `start`, where a cluster lies.
     /// The last cluster may end with the file; the bytes that it lacks are zero. A cluster that
     /// begins behind the end of the file is a fault of the image.
@@ -201,6 +230,11 @@ impl Mapping {
     }
 }
 
+/// A length within a cluster, of which none has more than 2 MiB.
+pub(crate) fn small(length: u64) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}
+
 /// Joins the pieces from `offset` on, up to the end of the disk at `size`, for as long as each
 /// continues the one before it. Returns also how many pieces were looked at. A fault that is met
 /// behind the first piece ends the answer there; the next question meets it again and fails.
@@ -224,4 +258,39 @@ pub(crate) fn join(
     }
     mapping.length = mapping.length.min(rest);
     Ok((mapping, looked_at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_of_an_answer_is_the_answer_for_what_is_behind() {
+        let cluster = |skip| {
+            Content::Compressed(Compressed {
+                offset: 7000,
+                length: 2000,
+                codec: Codec::Deflate,
+                least: 65536,
+                size: 65536,
+                skip,
+                marker: Marker::None,
+            })
+        };
+        let data = |offset| Content::Data { offset };
+        let unwritten = |offset| Content::Unwritten { offset };
+        for (content, expected) in [
+            (data(7000), data(16_999)),
+            (unwritten(7000), unwritten(16_999)),
+            (cluster(100), cluster(10_099)),
+            (Content::Zero, Content::Zero),
+            (Content::Backing, Content::Backing),
+        ] {
+            let whole = Mapping::new(10_000, content);
+            assert_eq!(whole.behind(0), Some(whole));
+            assert_eq!(whole.behind(9999), Some(Mapping::new(1, expected)));
+            assert_eq!(whole.behind(10_000), None);
+            assert_eq!(whole.behind(u64::MAX), None);
+        }
+    }
 }

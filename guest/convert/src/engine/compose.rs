@@ -3,14 +3,14 @@
 //! A block begins at a grain of the target, and ends at one or at the end of the disk. Zeros that
 //! fill whole grains are not written. Other zeros are filled in.
 
-use guest_formats::Compressed;
 use guest_formats::qcow2::MAPPED;
+use guest_formats::{Compressed, Content};
 use guest_kit::hardware::{Ports, Registers};
 use guest_kit::progress::Observer;
 
 use super::block::Item;
 use super::{Engine, Unwritten, Waiting, compare, least};
-use crate::backing_chain::{Origin, Piece};
+use crate::backing_chain::Piece;
 use crate::failure::Failure;
 use crate::{SECTOR, to_u32, to_u64, to_usize};
 
@@ -64,16 +64,12 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
     }
 
     fn step(&mut self, piece: Piece) -> Result<Step, Failure> {
-        match piece.origin {
-            Origin::Zero => Ok(self.zero(piece.length)),
-            Origin::Data {
-                source,
-                offset,
-                unwritten,
-            } => self.data(source, offset, piece.length, unwritten),
-            Origin::Compressed { source, cluster } => {
-                self.compressed(source, cluster, piece.length)
-            }
+        let Piece { source, mapping } = piece;
+        match mapping.content {
+            Content::Zero | Content::Backing => Ok(self.zero(mapping.length)),
+            Content::Data { offset } => self.data(source, offset, mapping.length, false),
+            Content::Unwritten { offset } => self.data(source, offset, mapping.length, true),
+            Content::Compressed(cluster) => self.compressed(source, cluster, mapping.length),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use crate::bytes::be64;
 use crate::error::{Error, ensure};
-use crate::mapping::{Compressed, Content, Mapping, Marker};
+use crate::mapping::{Compressed, Content, Mapping, Marker, small};
 use crate::qcow2::Qcow2;
 use crate::qcow2::entry::{self, Entry};
 use crate::reason::Reason;
@@ -17,6 +17,7 @@ impl Qcow2 {
     pub(crate) fn piece(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Mapping, Error> {
         let cluster_size = self.header.cluster_size();
         let per_table = self.header.l2_entries() * cluster_size;
+        let has_backing = self.header.has_backing;
         let index = offset / per_table;
         ensure(
             index < self.l1.entries,
@@ -27,7 +28,7 @@ impl Qcow2 {
         let at = self.l1.offset + index * 8;
         let l1_entry = self.l1_cache.be64(source, at)?;
         let Some(table) = entry::l2_table(&self.header, l1_entry, at)? else {
-            return Ok(self.hole(per_table - offset % per_table));
+            return Ok(Mapping::hole(per_table - offset % per_table, has_backing));
         };
         self.header.check_l2(source, table, at)?;
         let within = offset % per_table;
@@ -48,20 +49,12 @@ impl Qcow2 {
             }
             Entry::Zero(_) => Ok(Mapping::new(cluster_size - skip, Content::Zero)),
             _ if self.header.extended_l2 => self.subclusters(source, decoded, bitmap, skip, at),
-            Entry::Unallocated => Ok(self.hole(cluster_size - skip)),
+            Entry::Unallocated => Ok(Mapping::hole(cluster_size - skip, has_backing)),
             Entry::Allocated(cluster) => {
                 self.header.check_cluster(source, cluster, at)?;
                 Mapping::data(cluster, skip, cluster_size - skip, source.size())
             }
         }
-    }
-
-    fn hole(&self, length: u64) -> Mapping {
-        let content = match self.header.has_backing {
-            true => Content::Backing,
-            false => Content::Zero,
-        };
-        Mapping::new(length, content)
     }
 
     fn compressed(
@@ -78,8 +71,6 @@ impl Qcow2 {
         let length = length.min(size - offset);
         self.header.check_apart(offset, offset + length, at)?;
         let cluster_size = self.header.cluster_size();
-        // A cluster has at most 2 MiB.
-        let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
         let content = Content::Compressed(Compressed {
             offset,
             length,
@@ -119,7 +110,7 @@ impl Qcow2 {
                 Mapping::data(cluster, skip, length, source.size())
             }
             (_, 1) => Ok(Mapping::new(length, Content::Zero)),
-            _ => Ok(self.hole(length)),
+            _ => Ok(Mapping::hole(length, self.header.has_backing)),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! ("Hosted Sparse Extents" in the specification).
 
 use crate::error::{Error, ensure};
-use crate::mapping::{Codec, Compressed, Content, GRAIN_MARKER, Mapping, Marker};
+use crate::mapping::{Codec, Compressed, Content, GRAIN_MARKER, Mapping, Marker, small};
 use crate::reason::Reason;
 use crate::source::ReadAt;
 use crate::survey::{Entry, Table};
@@ -109,7 +109,10 @@ impl Vmdk {
         let per_table = header.per_table();
         let (at, table) = self.table(source, offset)?;
         if table == 0 {
-            return Ok(self.hole(per_table - offset % per_table));
+            return Ok(Mapping::hole(
+                per_table - offset % per_table,
+                self.has_backing(),
+            ));
         }
         let end = table + header.table_entries * 4;
         ensure(end <= source.size(), Reason::BeyondEnd, at, table)?;
@@ -119,7 +122,7 @@ impl Vmdk {
         let at = table + offset % per_table / header.grain_size * 4;
         let entry = self.tables.le32(source, at)?;
         if entry == 0 {
-            return Ok(self.hole(length));
+            return Ok(Mapping::hole(length, self.has_backing()));
         }
         if entry == ZERO && header.zero_grains {
             return Ok(Mapping::new(length, Content::Zero));
@@ -136,14 +139,6 @@ impl Vmdk {
         header.check_apart(grain, grain + header.grain_size, at)?;
         let (size, disk) = (header.grain_size, header.virtual_size);
         Mapping::whole(at, grain, size, offset, disk, source.size())
-    }
-
-    fn hole(&self, length: u64) -> Mapping {
-        let content = match self.has_backing() {
-            true => Content::Backing,
-            false => Content::Zero,
-        };
-        Mapping::new(length, content)
     }
 
     /// The same for who reads the grain. If no other grain limits what a compressed one takes, its
@@ -195,8 +190,6 @@ impl Vmdk {
             length = length.min(next - grain);
         }
         ensure(length > GRAIN_MARKER, Reason::BeyondEnd, at, grain)?;
-        // A grain has at most 2 MiB.
-        let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
         let content = Content::Compressed(Compressed {
             offset: grain,
             length,
