@@ -60,7 +60,7 @@ pub use info::{
     Feature, FeatureKind, Info, LONGEST_NAME, MOST_REFERENCES, Options, Reference, ReferenceKind,
     Verdict,
 };
-pub use mapping::{Codec, Compressed, Content, Mapping, Marker};
+pub use mapping::{Codec, Compressed, Content, Contents, Mapping, Marker};
 pub use probe::{FileSystem, PartitionTable, Probe};
 pub use reason::{Class, Finding, Findings, Reason, ReasonSet};
 pub use source::{ReadAt, ReadError};

@@ -44,6 +44,21 @@ pub enum Content {
     Backing,
 }
 
+/// Bytes of a disk by where they come from. Together they are the whole disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// Stored as they are.
+    pub data: u64,
+    /// Stored compressed.
+    pub compressed: u64,
+    /// Known to be zero.
+    pub zero: u64,
+    /// Those of the backing file.
+    pub backing: u64,
+    /// Lost, since their entries lead nowhere.
+    pub lost: u64,
+}
+
 /// A compressed cluster (or grain) that a piece is part of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Compressed {

@@ -87,7 +87,7 @@ fn sectors_of_a_vhd_that_were_never_written_are_zero() {
         assert_eq!((zero.length, zero.content), (3 * 512 - 100, unwritten));
         let mut survey = Survey::new(&opened, &&bytes[..], 1 << 20);
         while !survey.step(&mut opened, &mut &bytes[..], 1000).unwrap() {}
-        assert_eq!((survey.faults, survey.data), (0, size as u64));
+        assert_eq!((survey.faults, survey.contents.data), (0, size as u64));
     }
 }
 
@@ -241,18 +241,24 @@ fn a_survey_sums_up_the_disk_and_goes_on_behind_faults() {
         survey
     };
     let whole = survey(&bytes);
-    assert_eq!((whole.data, whole.zero), (3 * 65536 - 512, 2 * 65536));
     assert_eq!(
-        (whole.lost, whole.faults, whole.seen()),
+        (whole.contents.data, whole.contents.zero),
+        (3 * 65536 - 512, 2 * 65536)
+    );
+    assert_eq!(
+        (whole.contents.lost, whole.faults, whole.seen()),
         (0, 0, 5 * 65536 - 512)
     );
     support::bytes::le32(&mut bytes, 512, 77);
     support::bytes::le32(&mut bytes, 512 + 16, 78);
     let part = survey(&bytes);
-    assert_eq!((part.data, part.lost), (65536, 2 * 65536 - 512));
+    assert_eq!(
+        (part.contents.data, part.contents.lost),
+        (65536, 2 * 65536 - 512)
+    );
     let reasons: Vec<_> = part.findings.iter().map(|finding| finding.reason).collect();
     assert_eq!(reasons, [Reason::BadEntry; 2]);
     // A compressed disk, and one with a backing file.
     let stream = Vmdk::new(true, &[Data, Hole, Data], 65536, 3 * 65536).build();
-    assert_eq!(survey(&stream).compressed, 2 * 65536);
+    assert_eq!(survey(&stream).contents.compressed, 2 * 65536);
 }

@@ -7,8 +7,8 @@
 
 mod support;
 
-use guest_formats::qcow2::{Check, CheckOptions, CheckReport, Contents, ProblemKind};
-use guest_formats::{Content, Image, Options, Reason};
+use guest_formats::qcow2::{Check, CheckOptions, CheckReport, ProblemKind};
+use guest_formats::{Content, Contents, Image, Options, Reason};
 use support::Put::{Compressed, Data, Hole, Zero, ZeroAllocated};
 use support::bytes::{be16, be32, be64, put};
 use support::qcow2::{Qcow2, add_bitmap};

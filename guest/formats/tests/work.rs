@@ -246,7 +246,7 @@ fn a_pass_of_a_survey_goes_through_the_parts_of_the_disk_that_take_something_of_
         let mut source = Counting::new(bytes);
         let mut survey = Survey::new(&image, &source, window);
         while !survey.step(&mut image, &mut source, 1000).unwrap() {}
-        assert_eq!(survey.data, (grains * 512) as u64);
+        assert_eq!(survey.contents.data, (grains * 512) as u64);
         let looked_at = survey.entries - LOAD * source.reads.min(survey.entries / LOAD);
         (survey.findings, looked_at)
     };
@@ -327,7 +327,10 @@ fn sectors_of_a_vhd_that_were_never_written_are_read_once_and_as_data_is() {
         let mut source = Counting::new(&bytes);
         let mut survey = Survey::new(&opened, &source, 1 << 20);
         while !survey.step(&mut opened, &mut source, 1000).unwrap() {}
-        assert_eq!((survey.faults, survey.data), (0, (count * block) as u64));
+        assert_eq!(
+            (survey.faults, survey.contents.data),
+            (0, (count * block) as u64)
+        );
         let pieces = 1 + 2 * count as u64 + (read / 65536) as u64;
         assert!(source.reads <= pieces, "{pattern:#x}: {}", source.reads);
         assert!(

@@ -8,7 +8,9 @@
 use core::ops::RangeInclusive;
 
 use guest_formats::qcow2::{Check, CheckOptions, Problem, Qcow2};
-use guest_formats::{Class, Error, Finding, Image, Info, LOAD, Options, ReadAt, Reason, Survey};
+use guest_formats::{
+    Class, Contents, Error, Finding, Image, Info, LOAD, Options, ReadAt, Reason, Survey,
+};
 use guest_kit::hardware::Ports;
 use guest_protocol::{CheckMessage, Payload, ProblemMessage};
 
@@ -96,14 +98,9 @@ fn refcounts<P: Ports>(
         .iter()
         .for_each(|problem| say(problem, reporter));
     reporter.say(Payload::Check(CheckMessage {
-        errors: found.errors,
         leaks: found.leaks,
-        data: found.contents.data,
-        compressed: found.contents.compressed,
-        zero: found.contents.zero,
-        backing: found.contents.backing,
-        lost: found.contents.lost,
         image_end: found.image_end,
+        ..told(found.errors, &found.contents)
     }));
     Ok(())
 }
@@ -176,17 +173,21 @@ fn mapping<P: Ports>(
             expected: None,
         }));
     }
-    reporter.say(Payload::Check(CheckMessage {
-        errors: survey.faults,
-        leaks: 0,
-        data: survey.data,
-        compressed: survey.compressed,
-        zero: survey.zero,
-        backing: survey.backing,
-        lost: survey.lost,
-        image_end: 0,
-    }));
+    reporter.say(Payload::Check(told(survey.faults, &survey.contents)));
     Ok(())
+}
+
+/// The message of so many errors, and of what the disk consists of.
+fn told(errors: u64, contents: &Contents) -> CheckMessage {
+    CheckMessage {
+        errors,
+        data: contents.data,
+        compressed: contents.compressed,
+        zero: contents.zero,
+        backing: contents.backing,
+        lost: contents.lost,
+        ..CheckMessage::default()
+    }
 }
 
 #[cfg(test)]

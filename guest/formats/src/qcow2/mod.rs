@@ -12,7 +12,7 @@ mod writer;
 
 use alloc::vec::Vec;
 
-pub use check::{Check, CheckOptions, CheckReport, Contents, Problem, ProblemKind};
+pub use check::{Check, CheckOptions, CheckReport, Problem, ProblemKind};
 pub use snapshot::{LARGEST_SNAPSHOT_TABLE, MOST_SNAPSHOTS, Snapshot};
 pub use writer::{CLUSTER, MAPPED, TooLarge, Writer};
 

@@ -17,14 +17,14 @@ use core::ops::Range;
 use crate::cache::{Cache, LOAD};
 use crate::error::Error;
 use crate::image::Image;
-use crate::mapping::{Compressed, Content, GRAIN_MARKER, Mapping};
+use crate::mapping::{Compressed, Content, Contents, GRAIN_MARKER, Mapping};
 use crate::reason::{Finding, Reason};
 use crate::source::ReadAt;
 use claims::Claims;
 pub(crate) use claims::Units;
 use groups::Groups;
 
-/// The most faults that are kept. All of them are counted.
+/// The most faults that a survey or a check keeps. All of them are counted.
 pub const MOST_FAULTS: usize = 64;
 /// How many bytes of the disk are passed over behind a fault, in a format without a cluster size.
 const STRIDE: u64 = 65536;
@@ -87,16 +87,8 @@ impl Entry {
 /// A survey of an image, and what it has found so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Survey {
-    /// How many bytes of the disk are stored as they are.
-    pub data: u64,
-    /// How many bytes of the disk are zero without being stored.
-    pub zero: u64,
-    /// How many bytes of the disk are stored compressed.
-    pub compressed: u64,
-    /// How many bytes of the disk are those of the backing file.
-    pub backing: u64,
-    /// How many bytes of the disk are lost, since their entries lead nowhere.
-    pub lost: u64,
+    /// What the disk consists of, as the first pass has found it.
+    pub contents: Contents,
     /// How many faults were found.
     pub faults: u64,
     /// The first faults.
@@ -130,11 +122,7 @@ impl Survey {
         let units = image.units();
         let end = image.covered();
         Self {
-            data: 0,
-            zero: 0,
-            compressed: 0,
-            backing: 0,
-            lost: 0,
+            contents: Contents::default(),
             faults: 0,
             findings: Vec::new(),
             last: None,
@@ -242,7 +230,7 @@ impl Survey {
     fn lose(&mut self, length: u64) {
         let length = self.pass(length);
         if self.first_pass {
-            self.lost += length;
+            self.contents.lost += length;
         }
     }
 
@@ -266,17 +254,18 @@ impl Survey {
         let length = self.pass(entry.length);
         if self.first_pass {
             let there = entry.mapping.length.min(length);
+            let contents = &mut self.contents;
             let sum = match entry.mapping.content {
                 Content::Data { .. } => {
                     self.blocks += 1;
-                    &mut self.data
+                    &mut contents.data
                 }
-                Content::Zero | Content::Unwritten { .. } => &mut self.zero,
-                Content::Compressed(_) => &mut self.compressed,
-                Content::Backing => &mut self.backing,
+                Content::Zero | Content::Unwritten { .. } => &mut contents.zero,
+                Content::Compressed(_) => &mut contents.compressed,
+                Content::Backing => &mut contents.backing,
             };
             *sum += there;
-            self.zero += length - there;
+            contents.zero += length - there;
         }
         Ok(())
     }

@@ -1,24 +1,10 @@
 //! How much of the disk is stored in which way, by what the entries of its own tables say.
 
 use crate::error::Error;
+use crate::mapping::Contents;
 use crate::qcow2::entry::{self, Entry};
 use crate::qcow2::header::Header;
 use crate::qcow2::map::SUBCLUSTERS;
-
-/// Bytes of the disk by what they are. Together they are the whole disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Contents {
-    /// Stored as they are.
-    pub data: u64,
-    /// Stored compressed.
-    pub compressed: u64,
-    /// Known to be zero.
-    pub zero: u64,
-    /// Those of the backing file.
-    pub backing: u64,
-    /// Lost, since their entries lead nowhere.
-    pub lost: u64,
-}
 
 impl Contents {
     /// Adds `bytes` bytes that the image does not have.

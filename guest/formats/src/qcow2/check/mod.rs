@@ -16,16 +16,14 @@ use alloc::vec::Vec;
 
 use crate::cache::{Cache, LINE, LOAD, LONG_LINE};
 use crate::error::{Error, ensure};
+use crate::mapping::Contents;
 use crate::qcow2::Qcow2;
 use crate::qcow2::header::Header;
 use crate::reason::Reason;
 use crate::source::ReadAt;
-pub use contents::Contents;
+use crate::survey::MOST_FAULTS;
 use reach::Reach;
 use window::Window;
-
-/// The most problems that are kept. All of them are counted.
-const MOST_PROBLEMS: usize = 64;
 
 /// How much memory and time a check may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -290,7 +288,7 @@ impl Check {
 
     /// Whether another problem would be kept.
     fn has_room(&self) -> bool {
-        self.report.problems.len() < MOST_PROBLEMS
+        self.report.problems.len() < MOST_FAULTS
     }
 
     fn problem(&mut self, kind: ProblemKind, at: u64, found: u64, expected: u64) {
