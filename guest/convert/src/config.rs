@@ -1,10 +1,9 @@
 //! What the VMM wants: the message `ConvertConfig` of proto/guest.proto, checked.
 
-use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use guest_abi::layout::MOST_BACKINGS;
-use guest_formats::{Format, Options, Reason};
+use guest_formats::{Options, UnknownName};
 use guest_protocol::{ConvertConfig, ConvertFormat, DataList, Digest, Message};
 use thiserror::Error;
 
@@ -17,12 +16,9 @@ pub enum ConfigError {
     /// There are so many backing files, more than slots.
     #[error("{0} backing files are more than {MOST_BACKINGS}")]
     Backings(usize),
-    /// No format has this name.
-    #[error("format {0} is not known")]
-    Format(String),
-    /// No reason has this name, or it cannot be overridden.
-    #[error("reason {0} is not known or cannot be allowed")]
-    Reason(String),
+    /// No format or no reason has the name that is given.
+    #[error(transparent)]
+    Name(#[from] UnknownName),
     /// The field of this name has a number that means nothing.
     #[error("{0} {1} is not known")]
     Unknown(&'static str, i32),
@@ -67,14 +63,6 @@ impl Config {
         if message.progress_percent > 100 {
             return Err(ConfigError::ProgressPercent(message.progress_percent));
         }
-        let mut options = Options {
-            claimed: format(&message.input_format)?,
-            largest_disk: message.largest_disk,
-            ..Options::default()
-        };
-        for name in &message.allow {
-            options.allowed = options.allowed.with(reason(name)?);
-        }
         Ok(Self {
             progress_percent: message.progress_percent,
             input_length: message.input_length,
@@ -84,7 +72,10 @@ impl Config {
                 .iter()
                 .map(|file| DataList::from_message(&file.lengths))
                 .collect(),
-            options,
+            options: Options {
+                largest_disk: message.largest_disk,
+                ..Options::named(&message.input_format, &message.allow)?
+            },
             snapshot: message.snapshot,
             output_format: ConvertFormat::try_from(message.output_format)
                 .map_err(|_| ConfigError::Unknown("output format", message.output_format))?,
@@ -97,25 +88,11 @@ impl Config {
     }
 }
 
-fn format(name: &str) -> Result<Option<Format>, ConfigError> {
-    if name.is_empty() {
-        return Ok(None);
-    }
-    let found = Format::ALL.iter().find(|format| format.name() == name);
-    let unknown = || ConfigError::Format(name.to_string());
-    found.copied().map(Some).ok_or_else(unknown)
-}
-
-fn reason(name: &str) -> Result<Reason, ConfigError> {
-    let known = |reason: &&Reason| reason.name() == name && reason.may_be_allowed();
-    let unknown = || ConfigError::Reason(name.to_string());
-    Reason::ALL.iter().find(known).copied().ok_or_else(unknown)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use guest_formats::{Format, Reason};
     use guest_protocol::FileData;
 
     use super::*;
@@ -173,13 +150,13 @@ mod tests {
         };
         assert_eq!(
             with(|message| message.input_format = "tape".to_string()),
-            ConfigError::Format("tape".to_string())
+            ConfigError::Name(UnknownName::Format("tape".to_string()))
         );
         for name in ["", "data-file", "anything"] {
             let mut message = ConvertConfig::default();
             message.allow.push(name.to_string());
-            let error = ConfigError::Reason(name.to_string());
-            assert_eq!(decode(&message), Err(error));
+            let unknown = UnknownName::Reason(name.to_string());
+            assert_eq!(decode(&message), Err(ConfigError::Name(unknown)));
         }
         assert_eq!(
             with(|message| message.backing_lengths = vec![0; 20]),

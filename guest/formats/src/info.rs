@@ -3,7 +3,10 @@
 //! The memory for it is bounded: at most [`MOST_REFERENCES`] names of at most [`LONGEST_NAME`]
 //! bytes, 192 feature bits, and each reason once.
 
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+
+use thiserror::Error as ThisError;
 
 use crate::error::Error;
 use crate::format::{Format, FormatSet};
@@ -30,6 +33,39 @@ pub struct Options {
 impl Options {
     /// The limit on virtual disks if the caller sets none: 64 TiB, the most that a VHDX can have.
     pub const LARGEST_DISK: u64 = 64 << 40;
+
+    /// Options with the format and the reasons of these names, as a user says them. No format is
+    /// claimed by an empty name.
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownName`] for the first name that means nothing here.
+    pub fn named(format: &str, allowed: &[String]) -> Result<Self, UnknownName> {
+        let mut options = Self::default();
+        if !format.is_empty() {
+            let found = Format::from_name(format);
+            let unknown = || UnknownName::Format(format.to_string());
+            options.claimed = Some(found.ok_or_else(unknown)?);
+        }
+        for name in allowed {
+            let named = |reason: &&Reason| reason.name() == name && reason.may_be_allowed();
+            let reason = Reason::ALL.iter().find(named);
+            let unknown = || UnknownName::Reason(name.clone());
+            options.allowed = options.allowed.with(*reason.ok_or_else(unknown)?);
+        }
+        Ok(options)
+    }
+}
+
+/// A name of a user's that means nothing here.
+#[derive(Clone, Debug, PartialEq, Eq, ThisError)]
+pub enum UnknownName {
+    /// No format has this name.
+    #[error("format {0} is not known")]
+    Format(String),
+    /// No reason has this name, or it cannot be overridden.
+    #[error("reason {0} is not known or cannot be allowed")]
+    Reason(String),
 }
 
 impl Default for Options {

@@ -58,7 +58,7 @@ pub use format::{Format, FormatSet};
 pub use image::{Image, examine, inspect};
 pub use info::{
     Feature, FeatureKind, Info, LONGEST_NAME, MOST_REFERENCES, Options, Reference, ReferenceKind,
-    Verdict,
+    UnknownName, Verdict,
 };
 pub use mapping::{Codec, Compressed, Content, Contents, Mapping, Marker};
 pub use probe::{FileSystem, PartitionTable, Probe};

@@ -1,8 +1,6 @@
 //! What the VMM wants: the message `InspectConfig` of proto/guest.proto, checked.
 
-use alloc::string::String;
-
-use guest_formats::{Format, Options, Reason, ReasonSet};
+use guest_formats::{Options, UnknownName};
 use guest_protocol::{InspectConfig, InspectTask, Message};
 use thiserror::Error;
 
@@ -15,12 +13,9 @@ pub enum ConfigError {
     /// The number of the task means nothing to this guest.
     #[error("task {0} is not known")]
     Task(i32),
-    /// No format has this name.
-    #[error("format {0} is not known")]
-    Format(String),
-    /// No reason has this name.
-    #[error("reason {0} is not known")]
-    Reason(String),
+    /// No format or no reason has the name that is given.
+    #[error(transparent)]
+    Name(#[from] UnknownName),
 }
 
 /// A configuration that can be carried out.
@@ -43,28 +38,15 @@ impl Config {
     pub fn decode(message: &[u8]) -> Result<Self, ConfigError> {
         let message = InspectConfig::decode(message).map_err(|_| ConfigError::Malformed)?;
         let task = InspectTask::try_from(message.task);
-        let mut allowed = ReasonSet::EMPTY;
-        for name in message.allowed {
-            let reason = Reason::ALL.iter().find(|reason| reason.name() == name);
-            allowed = allowed.with(*reason.ok_or(ConfigError::Reason(name))?);
-        }
-        let claimed = match message.format.as_str() {
-            "" => None,
-            name => Some(
-                Format::from_name(name)
-                    .ok_or_else(|| ConfigError::Format(message.format.clone()))?,
-            ),
-        };
         Ok(Self {
             task: task.map_err(|_| ConfigError::Task(message.task))?,
             length: message.length,
             options: Options {
-                claimed,
-                allowed,
                 largest_disk: match message.largest_disk {
                     0 => Options::LARGEST_DISK,
                     bytes => bytes,
                 },
+                ..Options::named(&message.format, &message.allowed)?
             },
         })
     }
@@ -73,6 +55,8 @@ impl Config {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use guest_formats::{Format, Reason};
 
     use super::*;
 
@@ -114,11 +98,15 @@ mod tests {
             format: "qcow9".into(),
             ..InspectConfig::default()
         };
-        assert_eq!(decode(&message), Err(ConfigError::Format("qcow9".into())));
-        let message = InspectConfig {
-            allowed: vec!["".into()],
-            ..InspectConfig::default()
-        };
-        assert_eq!(decode(&message), Err(ConfigError::Reason("".into())));
+        let unknown = UnknownName::Format("qcow9".into());
+        assert_eq!(decode(&message), Err(ConfigError::Name(unknown)));
+        for name in ["", "data-file"] {
+            let message = InspectConfig {
+                allowed: vec![name.into()],
+                ..InspectConfig::default()
+            };
+            let unknown = UnknownName::Reason(name.into());
+            assert_eq!(decode(&message), Err(ConfigError::Name(unknown)));
+        }
     }
 }
