@@ -29,6 +29,10 @@ pub(super) struct Claims {
     words: Vec<u64>,
     /// The first unit behind the window that some entry takes. The next window begins there.
     next: u64,
+    /// The units of the one that has taken the last unit of the window, and goes on behind it.
+    last: Option<Range<u64>>,
+    /// The same of the window before, until it is met again.
+    carried: Option<Range<u64>>,
 }
 
 impl Claims {
@@ -42,6 +46,8 @@ impl Claims {
             start: 0,
             words: vec![0; to_usize(count)],
             next: u64::MAX,
+            last: None,
+            carried: None,
         }
     }
 
@@ -92,8 +98,16 @@ impl Claims {
     /// Takes the units of these bytes that are in the window. Returns false at the first one that
     /// was taken before, and leaves the rest alone: an image whose entries all name the same large
     /// block must not cost the work for the block each time.
+    ///
+    /// What begins before the window and was told of there is not told of again. It has no part in this
+    /// one: only one can have taken the last unit before it, which of those that take the same is the
+    /// one that is met first.
     pub(super) fn take(&mut self, bytes: &Range<u64>) -> bool {
         let units = self.units(bytes);
+        let goes_on = |carried: &mut Range<u64>| *carried == units;
+        if units.start < self.start && self.carried.take_if(goes_on).is_none() {
+            return true;
+        }
         let (mut from, to) = (units.start.max(self.start), units.end.min(self.end()));
         while from < to {
             let within = from % WORD;
@@ -109,6 +123,9 @@ impl Claims {
             *word |= mask;
             from += count;
         }
+        if units.end > self.end() {
+            self.last = Some(units);
+        }
         true
     }
 
@@ -119,6 +136,7 @@ impl Claims {
         }
         self.start = self.next / WORD * WORD;
         self.next = u64::MAX;
+        self.carried = self.last.take();
         self.words.fill(0);
         true
     }
@@ -156,6 +174,9 @@ mod tests {
             claims.concerns(&(63 * 512..65 * 512)) && !claims.begins_here(&(63 * 512..65 * 512))
         );
         assert!(claims.take(&(63 * 512..65 * 512)) && !claims.take(&(64 * 512..65 * 512)));
+        // What was told of in the window before is not told of again, and takes nothing.
+        assert!(claims.take(&(63 * 512..65 * 512)) && claims.take(&(62 * 512..70 * 512)));
+        assert!(claims.take(&(65 * 512..70 * 512)));
         assert!(!claims.concerns(&(1 << 30..1 << 31)));
         assert!(claims.advance());
         assert!(claims.concerns(&(1 << 30..1 << 31)) && claims.take(&(1 << 30..1 << 31)));

@@ -87,7 +87,8 @@ impl Entry {
 /// A survey of an image, and what it has found so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Survey {
-    /// What the disk consists of, as the first pass has found it.
+    /// What the disk consists of, as the first pass has found it. A table that is found to be taken in a
+    /// later pass has been counted by its entries, and is not lost.
     pub contents: Contents,
     /// How many faults were found.
     pub faults: u64,

@@ -107,6 +107,10 @@ fn grains_and_tables_of_a_vmdk_that_overlap_are_found() {
         &good,
         &[
             ("one grain twice", |b| le32(b, 3072 + 8, 128)),
+            // The grain reaches over the end of a window, and is told of once for each entry.
+            ("one grain for all", |b| {
+                (0..4).for_each(|index| le32(b, 3072 + index * 4, 128));
+            }),
             ("the last sector of another", |b| {
                 le32(b, 3072 + 8, 128 + 127)
             }),
@@ -118,8 +122,9 @@ fn grains_and_tables_of_a_vmdk_that_overlap_are_found() {
             }),
         ],
     );
+    // The grains take more than one window of a check with little memory.
     let mut puts = vec![Hole; 1024];
-    puts[0] = Data;
+    puts[..40].fill(Data);
     puts[600] = Data;
     let two = Vmdk::new(false, &puts, 4096, 1024 * 4096).build();
     judge_overlaps(
