@@ -196,7 +196,19 @@ impl Writer {
     pub fn finish(&mut self) {
         self.complete_before(u64::MAX);
         if self.stage == Stage::Data {
-            self.stage = Stage::L1;
+            self.stage = self.behind_data();
+        }
+    }
+
+    /// What comes behind the clusters and the part of the L1 table that was taken: a disk without bytes
+    /// has no such table.
+    fn behind_data(&self) -> Stage {
+        match self.l1_taken < self.layout.l1 {
+            true => Stage::L1,
+            false => Stage::Refcounts {
+                index: 0,
+                blocks: blocks_behind(self.next),
+            },
         }
     }
 
@@ -215,11 +227,7 @@ impl Writer {
     /// Whether the header, which makes an image of the file, is all that is left to take.
     #[must_use]
     pub const fn has_only_header(&self) -> bool {
-        match self.stage {
-            Stage::RefcountTable { index, .. } => index >= self.layout.refcount_table,
-            Stage::Header => true,
-            Stage::Data | Stage::L1 | Stage::Refcounts { .. } | Stage::Done => false,
-        }
+        matches!(self.stage, Stage::Header)
     }
 
     /// Fills `buffer`, which has the size of a cluster, with the next table that is complete, and
@@ -234,50 +242,44 @@ impl Writer {
             buffer.copy_from_slice(&table);
             return Some(at);
         }
-        match self.stage {
-            Stage::L1 if self.l1_taken < self.layout.l1 => Some(self.take_l1(buffer)),
+        let at = match self.stage {
             Stage::L1 => {
-                let blocks = blocks_behind(self.next);
-                self.stage = Stage::Refcounts { index: 0, blocks };
-                self.take_table(buffer)
+                let at = self.take_l1(buffer);
+                self.stage = self.behind_data();
+                at
             }
-            Stage::Refcounts { index, blocks } if index < blocks => {
-                self.stage = Stage::Refcounts {
-                    index: index + 1,
-                    blocks,
-                };
+            Stage::Refcounts { index, blocks } => {
                 let all = self.next - index + blocks;
                 fill_refcounts(buffer, all - index * REFCOUNTS);
-                Some(self.allot(1))
-            }
-            Stage::Refcounts { blocks, .. } => {
-                self.stage = Stage::RefcountTable { index: 0, blocks };
-                self.take_table(buffer)
-            }
-            Stage::RefcountTable { index, blocks } if index < self.layout.refcount_table => {
-                self.stage = Stage::RefcountTable {
-                    index: index + 1,
-                    blocks,
+                self.stage = match index + 1 {
+                    index if index < blocks => Stage::Refcounts { index, blocks },
+                    _ => Stage::RefcountTable { index: 0, blocks },
                 };
+                self.allot(1)
+            }
+            Stage::RefcountTable { index, blocks } => {
                 buffer.fill(0);
                 let first = index * ENTRIES;
                 for number in first..blocks.min(first + ENTRIES) {
                     let block = self.next - blocks + number;
                     put(buffer, number - first, block * CLUSTER);
                 }
-                Some((1 + index) * CLUSTER)
-            }
-            Stage::RefcountTable { .. } => {
-                self.stage = Stage::Header;
-                self.take_table(buffer)
+                self.stage = match index + 1 {
+                    index if index < self.layout.refcount_table => {
+                        Stage::RefcountTable { index, blocks }
+                    }
+                    _ => Stage::Header,
+                };
+                (1 + index) * CLUSTER
             }
             Stage::Header => {
                 self.stage = Stage::Done;
                 self.fill_header(buffer);
-                Some(0)
+                0
             }
-            Stage::Data | Stage::Done => None,
-        }
+            Stage::Data | Stage::Done => return None,
+        };
+        Some(at)
     }
 
     /// The length of the file so far in bytes. It is the whole length once the last table is taken.
