@@ -46,6 +46,7 @@ mod probe;
 pub mod qcow2;
 mod reason;
 mod source;
+mod span;
 mod survey;
 pub mod vdi;
 pub mod vhd;

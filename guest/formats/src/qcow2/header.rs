@@ -8,9 +8,10 @@ use crate::info::{Feature, FeatureKind, Info, LONGEST_NAME, Options, ReferenceKi
 use crate::mapping::Codec;
 use crate::qcow2::extensions::{self, Extensions};
 use crate::qcow2::snapshot::{self, MOST_SNAPSHOTS};
-use crate::qcow2::{L1, Region, Regions};
+use crate::qcow2::{L1, Regions};
 use crate::reason::Reason;
 use crate::source::{ReadAt, prefix};
+use crate::span::Span;
 
 /// The length of the header in bytes: of version 2, and of version 3 at the least.
 const LENGTH_2: u64 = 72;
@@ -314,7 +315,7 @@ impl Header {
         }
         let end = start + bytes.next_multiple_of(self.cluster_size());
         self.check_apart(start, end, at)?;
-        self.regions.push(Region { start, end });
+        self.regions.push(Span { start, end });
         Ok(())
     }
 
@@ -322,7 +323,7 @@ impl Header {
     /// names.
     pub(super) fn check_apart(&self, start: u64, end: u64, at: u64) -> Result<(), Error> {
         let mut regions = self.regions.iter();
-        let meets = regions.any(|region| region.meets(start, end));
+        let meets = regions.any(|region| region.meets(Span { start, end }));
         ensure(!meets, Reason::Overlap, at, start)
     }
 

@@ -24,6 +24,7 @@ use crate::info::{Info, LONGEST_NAME, Options};
 use crate::mapping::{Codec, Mapping, join};
 use crate::reason::Reason;
 use crate::source::ReadAt;
+use crate::span::Span;
 use header::Header;
 
 /// An open qcow2 image.
@@ -42,19 +43,6 @@ pub struct Qcow2 {
 struct L1 {
     offset: u64,
     entries: u64,
-}
-
-/// A part of the file that holds metadata: whole clusters.
-#[derive(Clone, Copy, Debug)]
-struct Region {
-    start: u64,
-    end: u64,
-}
-
-impl Region {
-    fn meets(&self, start: u64, end: u64) -> bool {
-        start < self.end && self.start < end
-    }
 }
 
 impl Qcow2 {
@@ -192,4 +180,4 @@ impl Qcow2 {
 }
 
 /// The parts of the file that no table of clusters may point into.
-type Regions = Vec<Region>;
+type Regions = Vec<Span>;

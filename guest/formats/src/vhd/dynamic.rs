@@ -8,6 +8,7 @@ use crate::info::{Info, LONGEST_NAME, ReferenceKind};
 use crate::mapping::{Content, Mapping};
 use crate::reason::Reason;
 use crate::source::{ReadAt, array, read, to_usize};
+use crate::span::Span;
 use crate::survey::Entry;
 use crate::vhd::SECTOR;
 use crate::vhd::footer::{Footer, Kind, checksum};
@@ -22,16 +23,15 @@ const BLOCK_SIZES: core::ops::RangeInclusive<u64> = 4096..=256 << 20;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Dynamic {
     virtual_size: u64,
-    table: u64,
+    table: Span,
     pub(super) block_size: u64,
     /// The length of the sector bitmap before each block, in bytes.
     bitmap: u64,
     /// Whether a sector that the bitmap lacks was never written. In a differencing disk it may be the
     /// parent's.
     is_alone: bool,
-    /// The offset of the dynamic disk header in the file, in bytes. No block may lie there.
-    header: u64,
-    table_end: u64,
+    /// Where the dynamic disk header is in the file. No block may lie there.
+    header: Span,
     /// Where everything has to end: the offset of the footer at the end of the file, in bytes.
     end: u64,
 }
@@ -83,18 +83,23 @@ pub(super) fn inspect(
     let table_end = table_end.filter(|end| *end <= source.size());
     let beyond = Error::refused(Reason::BeyondEnd, at + 16, table);
     let table_end = table_end.ok_or(beyond)?;
-    let header = at + 1024;
-    let apart = table >= header || (table >= SECTOR && table_end <= at);
-    let apart = apart && header <= end && table_end <= end;
+    let header = Span {
+        start: at,
+        end: at + 1024,
+    };
+    let apart = table >= header.end || (table >= SECTOR && table_end <= at);
+    let apart = apart && header.end <= end && table_end <= end;
     ensure(apart, Reason::Overlap, at + 16, table)?;
     Ok(Dynamic {
         virtual_size: footer.virtual_size(),
-        table,
+        table: Span {
+            start: table,
+            end: table_end,
+        },
         block_size,
         bitmap: (block_size / SECTOR / 8).next_multiple_of(SECTOR),
         is_alone: footer.kind == Kind::Dynamic,
-        header: at,
-        table_end,
+        header,
         end,
     })
 }
@@ -129,7 +134,7 @@ fn parents(source: &mut dyn ReadAt, bytes: &[u8], info: &mut Info) -> Result<(),
 impl Dynamic {
     /// How many bytes of a disk the table has entries for.
     pub(super) fn covered(self) -> u64 {
-        (self.table_end - self.table) / 4 * self.block_size
+        self.table.length() / 4 * self.block_size
     }
 
     /// What the entry for the block at `offset` says. The bitmap before the block belongs to it.
@@ -146,7 +151,7 @@ impl Dynamic {
 
     /// The offset in the file of the entry for the block that has the byte `offset` of the disk.
     fn entry_at(&self, offset: u64) -> u64 {
-        self.table + offset / self.block_size * 4
+        self.table.start + offset / self.block_size * 4
     }
 
     /// The piece at `offset`, as far as the bitmap of its block says the same of all its sectors.
@@ -204,9 +209,9 @@ impl Dynamic {
         let end = data + self.block_size;
         // Of the disk's last block, too, writers store all of it.
         ensure(end <= source.size(), Reason::BeyondEnd, at, block)?;
-        let header = block < self.header + 1024 && self.header < end;
-        let table = block < self.table_end && self.table < end;
-        let apart = block >= SECTOR && !header && !table && end <= self.end;
+        let whole = Span { start: block, end };
+        let meets = whole.meets(self.header) || whole.meets(self.table);
+        let apart = block >= SECTOR && !meets && end <= self.end;
         ensure(apart, Reason::Overlap, at, block)?;
         Mapping::whole(
             at,

@@ -6,6 +6,7 @@ use crate::error::{Error, ensure};
 use crate::info::Info;
 use crate::reason::{Finding, Reason};
 use crate::source::{ReadAt, array};
+use crate::span::Span;
 use crate::vhdx::patches::Log;
 use crate::vhdx::{MIB, checksum};
 
@@ -44,50 +45,32 @@ pub(super) const fn guid_of(a: u32, b: u16, c: u16, d: u64) -> [u8; 16] {
 pub(super) struct Header {
     sequence: u64,
     pub(super) log_guid: [u8; 16],
-    pub(super) log: Region,
+    pub(super) log: Span,
 }
 
-/// A part of the file: offset and length in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Region {
-    pub(super) start: u64,
-    pub(super) end: u64,
-}
-
-impl Region {
-    pub(super) fn length(&self) -> u64 {
-        self.end - self.start
-    }
-
-    fn meets(&self, other: &Self) -> bool {
-        self.start < other.end && other.start < self.end
-    }
-
-    /// The region that a table entry at `at` tells of. It must be whole mebibytes, behind the
-    /// headers.
-    fn new(start: u64, length: u64, at: u64) -> Result<Self, Error> {
-        let aligned = start.is_multiple_of(MIB) && length.is_multiple_of(MIB);
-        ensure(aligned, Reason::Unaligned, at, start)?;
-        ensure(start >= MIB && length > 0, Reason::Overlap, at, start)?;
-        let end = start.checked_add(length);
-        let end = end.ok_or(Error::refused(Reason::BeyondEnd, at, start))?;
-        Ok(Self { start, end })
-    }
+/// The region that a table entry at `at` tells of. It must be whole mebibytes, behind the headers.
+fn region(start: u64, length: u64, at: u64) -> Result<Span, Error> {
+    let aligned = start.is_multiple_of(MIB) && length.is_multiple_of(MIB);
+    ensure(aligned, Reason::Unaligned, at, start)?;
+    ensure(start >= MIB && length > 0, Reason::Overlap, at, start)?;
+    let end = start.checked_add(length);
+    let end = end.ok_or(Error::refused(Reason::BeyondEnd, at, start))?;
+    Ok(Span { start, end })
 }
 
 /// Where the BAT, the metadata and the log are in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Regions {
-    log: Region,
-    pub(super) bat: Region,
-    pub(super) metadata: Region,
+    log: Span,
+    pub(super) bat: Span,
+    pub(super) metadata: Span,
 }
 
 impl Regions {
     /// Fails if a block overlaps one of them. `at` is the offset of the block's entry.
-    pub(super) fn check_apart(&self, data: Region, at: u64) -> Result<(), Error> {
+    pub(super) fn check_apart(&self, data: Span, at: u64) -> Result<(), Error> {
         let tables = [self.log, self.bat, self.metadata];
-        let overlaps = data.start < MIB || tables.iter().any(|table| table.meets(&data));
+        let overlaps = data.start < MIB || tables.iter().any(|table| table.meets(data));
         ensure(!overlaps, Reason::Overlap, at, data.start)
     }
 }
@@ -150,7 +133,7 @@ fn decode_header(source: &mut dyn ReadAt, at: u64) -> Result<Header, Error> {
     Ok(Header {
         sequence: le64(&bytes, 8),
         log_guid,
-        log: Region::new(start, length, at + 72)?,
+        log: region(start, length, at + 72)?,
     })
 }
 
@@ -217,7 +200,7 @@ fn decode_regions(
             }
         };
         ensure(slot.is_none(), Reason::BadHeader, at, 0)?;
-        let region = Region::new(le64(&entry, 16), u64::from(le32(&entry, 24)), at + 16)?;
+        let region = region(le64(&entry, 16), u64::from(le32(&entry, 24)), at + 16)?;
         ensure(region.end <= size, Reason::BeyondEnd, at + 16, region.start)?;
         *slot = Some(region);
     }
@@ -227,9 +210,9 @@ fn decode_regions(
         bat: bat.ok_or(missing)?,
         metadata: metadata.ok_or(missing)?,
     };
-    let apart = !regions.bat.meets(&regions.metadata)
-        && !regions.bat.meets(&regions.log)
-        && !regions.metadata.meets(&regions.log);
+    let apart = !regions.bat.meets(regions.metadata)
+        && !regions.bat.meets(regions.log)
+        && !regions.metadata.meets(regions.log);
     ensure(apart, Reason::Overlap, table, regions.bat.start)?;
     Ok(regions)
 }

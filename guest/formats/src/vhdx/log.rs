@@ -14,7 +14,8 @@ use crate::cache::Cache;
 use crate::error::{Error, ensure};
 use crate::reason::Reason;
 use crate::source::{ReadAt, len64, read, to_usize};
-use crate::vhdx::header::{Header, Region};
+use crate::span::Span;
+use crate::vhdx::header::Header;
 use crate::vhdx::patches::{Change, Log};
 use crate::vhdx::{CRC_32C, MIB};
 
@@ -247,7 +248,7 @@ impl Ring<'_> {
             };
             let end = target.checked_add(length).ok_or(bad(place, length))?;
             ensure(length.is_multiple_of(SECTOR), Reason::BadLog, place, length)?;
-            log.add(Region { start: target, end }, content, place)?;
+            log.add(Span { start: target, end }, content, place)?;
         }
         Ok(())
     }

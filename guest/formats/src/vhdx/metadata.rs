@@ -6,8 +6,9 @@ use crate::error::{Error, ensure};
 use crate::info::{Info, LONGEST_NAME, Options, ReferenceKind};
 use crate::reason::Reason;
 use crate::source::{ReadAt, array, read, to_usize};
+use crate::span::Span;
 use crate::vhdx::MIB;
-use crate::vhdx::header::{Region, guid_of};
+use crate::vhdx::header::guid_of;
 
 /// The length of the table in bytes. The items lie behind it.
 const TABLE: u64 = 64 << 10;
@@ -44,7 +45,7 @@ impl Metadata {
 
 pub(super) fn read_metadata(
     source: &mut dyn ReadAt,
-    region: Region,
+    region: Span,
     info: &mut Info,
     options: &Options,
 ) -> Result<Metadata, Error> {

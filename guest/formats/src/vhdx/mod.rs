@@ -18,8 +18,9 @@ use crate::info::{Info, Options};
 use crate::mapping::{Content, Mapping, join};
 use crate::reason::Reason;
 use crate::source::{ReadAt, len64, read, to_usize};
+use crate::span::Span;
 use crate::survey::{Entry, Units};
-use header::{Region, Regions};
+use header::Regions;
 use metadata::Metadata;
 use patches::Log;
 
@@ -167,7 +168,7 @@ impl Vhdx {
             6 => {}
             _ => return Err(Error::refused(Reason::BadEntry, at, entry)),
         }
-        let data = Region {
+        let data = Span {
             start: entry & !(MIB - 1),
             end: (entry & !(MIB - 1)).saturating_add(size),
         };

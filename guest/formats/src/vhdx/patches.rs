@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use crate::error::{Error, ensure};
 use crate::reason::Reason;
 use crate::source::{ReadAt, ReadError, len64, to_usize};
-use crate::vhdx::header::Region;
+use crate::span::Span;
 
 /// The most changes that are kept. A log of 16 MiB has no more sectors.
 pub const MOST_PATCHES: usize = 4096;
@@ -25,7 +25,7 @@ pub(super) struct Log {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Patch {
     /// The part of the file that is changed.
-    target: Region,
+    target: Span,
     content: Change,
 }
 
@@ -62,7 +62,7 @@ impl Log {
     /// is forgotten, so that a sector that was changed many times takes the room of one change. All
     /// changes begin and end at a sector, so that one that has data is covered as a whole or not at
     /// all, and what is left of others is zeros.
-    pub(super) fn add(&mut self, target: Region, content: Change, place: u64) -> Result<(), Error> {
+    pub(super) fn add(&mut self, target: Span, content: Change, place: u64) -> Result<(), Error> {
         if target.start == target.end {
             return Ok(());
         }
@@ -70,7 +70,7 @@ impl Log {
         let old = self.patches.get(covered.clone()).unwrap_or_default();
         let part = |patch: &Patch, start: u64, end: u64| {
             (start < end).then_some(Patch {
-                target: Region { start, end },
+                target: Span { start, end },
                 ..*patch
             })
         };
@@ -153,8 +153,8 @@ mod tests {
 
     const SECTOR: u64 = 4096;
 
-    fn region(first: u64, sectors: u64) -> Region {
-        Region {
+    fn region(first: u64, sectors: u64) -> Span {
+        Span {
             start: first * SECTOR,
             end: (first + sectors) * SECTOR,
         }

@@ -6,6 +6,7 @@ use crate::error::{Error, ensure};
 use crate::info::{Info, Options};
 use crate::reason::Reason;
 use crate::source::{ReadAt, array};
+use crate::span::Span;
 use crate::vmdk::SECTOR;
 
 /// The value in place of the grain directory's offset that says that the footer has it.
@@ -31,16 +32,15 @@ pub(super) struct Header {
     pub(super) virtual_size: u64,
     pub(super) grain_size: u64,
     pub(super) table_entries: u64,
-    /// The offset of the grain directory in the file, and then its length, in bytes.
-    pub(super) directory: u64,
-    pub(super) directory_bytes: u64,
-    /// The offset and the length of the second grain directory, if there is one. Who only reads needs
-    /// none, but nothing else may lie there.
-    pub(super) second_directory: Option<(u64, u64)>,
+    /// Where the grain directory is in the file.
+    pub(super) directory: Span,
+    /// Where the second grain directory is, if there is one. Who only reads needs none, but nothing else
+    /// may lie there.
+    pub(super) second_directory: Option<Span>,
     /// Where everything has to end if there is a footer: before that and its marker.
     pub(super) end: u64,
-    /// The offset of the descriptor in the file and its length, in bytes.
-    pub(super) descriptor: Option<(u64, u64)>,
+    /// Where the descriptor is, if there is one.
+    pub(super) descriptor: Option<Span>,
     pub(super) zero_grains: bool,
     pub(super) compressed: bool,
 }
@@ -139,8 +139,7 @@ fn decode(
         virtual_size,
         grain_size: grain * SECTOR,
         table_entries: u64::from(le32(bytes, 44)),
-        directory: 0,
-        directory_bytes: 0,
+        directory: Span { start: 0, end: 0 },
         second_directory: None,
         end: at.checked_sub(SECTOR).unwrap_or(u64::MAX),
         descriptor: None,
@@ -164,18 +163,15 @@ impl Header {
         ensure(good, Reason::TableSize, at + 44, entries)?;
         let sectors = |field: usize| le64(bytes, field).saturating_mul(SECTOR);
         let tables = self.virtual_size.div_ceil(entries * self.grain_size);
-        let (directory, length) = (sectors(56), tables * 4);
-        self.check_part(source, directory, length, at + 56)?;
-        (self.directory, self.directory_bytes) = (directory, length);
+        let length = tables * 4;
+        self.directory = self.part(source, sectors(56), length, at + 56)?;
         let second = sectors(48);
         if flags & SECOND_DIRECTORY != 0 && second != 0 {
-            self.check_part(source, second, length, at + 48)?;
-            self.second_directory = Some((second, length));
+            self.second_directory = Some(self.part(source, second, length, at + 48)?);
         }
         let (start, length) = (sectors(28), sectors(36));
         if start != 0 && length != 0 {
-            self.check_part(source, start, length, at + 28)?;
-            self.descriptor = Some((start, length));
+            self.descriptor = Some(self.part(source, start, length, at + 28)?);
         }
         // So many bytes at the start are not for grains, and writers make the file so long at least.
         let metadata = sectors(64);
@@ -187,23 +183,18 @@ impl Header {
         )
     }
 
-    /// Fails if the `length` bytes at `start`, of which the field at `at` tells, do not lie in the file,
-    /// or overlap what was found before.
-    fn check_part(
-        &self,
-        source: &dyn ReadAt,
-        start: u64,
-        length: u64,
-        at: u64,
-    ) -> Result<(), Error> {
+    /// The `length` bytes at `start`, of which the field at `at` tells. Fails if they do not lie in the
+    /// file, or overlap what was found before.
+    fn part(&self, source: &dyn ReadAt, start: u64, length: u64, at: u64) -> Result<Span, Error> {
         if length == 0 {
             // The directory of a disk without bytes.
-            return Ok(());
+            return Ok(Span { start, end: start });
         }
         let end = start.checked_add(length);
         let end = end.filter(|end| *end <= source.size());
         let end = end.ok_or(Error::refused(Reason::BeyondEnd, at, start))?;
-        self.check_apart(start, end, at)
+        self.check_apart(start, end, at)?;
+        Ok(Span { start, end })
     }
 
     /// How many bytes of the disk a grain table is for.
@@ -214,11 +205,11 @@ impl Header {
     /// Fails if the bytes from `start` to `end` overlap the header, the footer, the descriptor or a
     /// grain directory.
     pub(super) fn check_apart(&self, start: u64, end: u64, at: u64) -> Result<(), Error> {
-        let directory = (self.directory, self.directory_bytes);
-        let mut parts = [Some(directory), self.second_directory, self.descriptor]
-            .into_iter()
-            .flatten();
-        let meets = parts.any(|(from, length)| start < from + length && from < end);
+        let parts = [Some(self.directory), self.second_directory, self.descriptor];
+        let meets = parts
+            .iter()
+            .flatten()
+            .any(|part| part.meets(Span { start, end }));
         let apart = start >= SECTOR && end <= self.end && !meets;
         ensure(apart, Reason::Overlap, at, start)
     }

@@ -57,12 +57,11 @@ impl Vmdk {
         offset: u64,
     ) -> Result<Option<Table>, Error> {
         let second = self.header.second_directory;
-        let Some((directory, _)) =
-            second.filter(|_| offset.is_multiple_of(self.header.per_table()))
+        let Some(directory) = second.filter(|_| offset.is_multiple_of(self.header.per_table()))
         else {
             return Ok(None);
         };
-        let (at, table) = self.named(source, directory, offset)?;
+        let (at, table) = self.named(source, directory.start, offset)?;
         let table = self.described(at, table);
         if let Some(Table { takes, .. }) = &table {
             ensure(
@@ -88,7 +87,7 @@ impl Vmdk {
     /// The offset in the file of the directory's entry for `offset`, and that of the table that it
     /// names, or 0 if it names none.
     fn table(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<(u64, u64), Error> {
-        self.named(source, self.header.directory, offset)
+        self.named(source, self.header.directory.start, offset)
     }
 
     /// The same of the directory at `directory`.

@@ -81,7 +81,8 @@ fn sparse(source: &mut dyn ReadAt, info: &mut Info, options: &Options) -> Result
     // A part of a disk in several files has no room for a descriptor, or room that is empty. The
     // descriptor is in yet another file, and only that tells of the other parts and of a parent.
     let part = |at, length| Error::refused(Reason::FormatNotRead, at, length);
-    let (at, length) = header.descriptor.ok_or(part(28, 0))?;
+    let place = header.descriptor.ok_or(part(28, 0))?;
+    let (at, length) = (place.start, place.length());
     let text = descriptor::read_text(source, at, length)?;
     if text.is_empty() {
         return Err(part(at, length));
@@ -155,7 +156,7 @@ impl Vmdk {
     /// How many bytes of a disk the grain tables have entries for: the last table may have some behind
     /// the disk.
     pub(crate) fn covered(&self) -> u64 {
-        let tables = self.header.directory_bytes / 4;
+        let tables = self.header.directory.length() / 4;
         tables.saturating_mul(self.header.per_table())
     }
 
