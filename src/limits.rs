@@ -13,6 +13,8 @@ type Resource = libc::c_int;
 struct Limited {
     address_space: bool,
     data: bool,
+    /// Whether it may start no thread because of its scheduling policy (sched(7)).
+    one_thread: bool,
 }
 
 static LIMITED: OnceLock<Limited> = OnceLock::new();
@@ -26,12 +28,19 @@ fn limited() -> &'static Limited {
     LIMITED.get_or_init(|| Limited {
         address_space: limit(libc::RLIMIT_AS).is_some(),
         data: limit(libc::RLIMIT_DATA).is_some(),
+        // Without the flag that has threads begin under the usual policy, which comes with the number.
+        // SAFETY: the call takes a number and touches no memory.
+        one_thread: unsafe { libc::sched_getscheduler(0) } == libc::SCHED_DEADLINE,
     })
 }
 
 /// What to do about an error number that tells of a limit; empty for any other.
 pub(crate) fn hint(errno: i32) -> &'static str {
     let limited = limited();
+    if errno == libc::EAGAIN && limited.one_thread {
+        return " (under the policy SCHED_DEADLINE a process may start no thread: start it with chrt -R, \
+                which sets reset-on-fork, or under another policy)";
+    }
     hint_with(errno, limited.address_space, limited.data)
 }
 

@@ -197,6 +197,33 @@ fn a_virtual_machine_that_a_signal_keeps_from_being_made_is_made_at_the_next_try
     files.assert_copied();
 }
 
+#[test]
+fn a_policy_under_which_no_thread_can_start_is_named() {
+    needs_kvm!();
+    // The size and the policy, no flags, no niceness; then runtime, deadline and period in ns.
+    const ATTRIBUTES: [u64; 6] = [
+        48 | (libc::SCHED_DEADLINE.cast_unsigned() as u64) << 32,
+        0,
+        0,
+        1_000_000,
+        10_000_000,
+        10_000_000,
+    ];
+    let files = files();
+    let vmm = files.vmm().before_start(|| {
+        // SAFETY: the attributes are as long as they say, and are only read.
+        unsafe { libc::syscall(libc::SYS_sched_setattr, 0, ATTRIBUTES.as_ptr(), 0) };
+        Ok(())
+    });
+    let finished = vmm.run();
+    if finished.code() == Some(0) {
+        return skip("this process may not have the policy SCHED_DEADLINE");
+    }
+    assert_refused("a deadline", &finished);
+    assert!(finished.stderr.contains("chrt -R"), "{finished:?}");
+    files.assert_untouched();
+}
+
 /// A control group that allows only so many threads.
 struct FewThreads(PathBuf);
 
