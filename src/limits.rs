@@ -34,7 +34,8 @@ fn limited() -> &'static Limited {
     })
 }
 
-/// What to do about an error number that tells of a limit; empty for any other.
+/// What to do about an error number that tells of a limit, or of a filter that forbids what is open to
+/// everybody; empty for any other.
 pub(crate) fn hint(errno: i32) -> &'static str {
     let limited = limited();
     if errno == libc::EAGAIN && limited.one_thread {
@@ -56,8 +57,10 @@ fn hint_with(errno: i32, address_space_is_limited: bool, data_is_limited: bool) 
             " (raise the limit on data, which is ulimit -d, or the one on processes, which is \
              pids.max of the control group or ulimit -u)"
         }
+        // The C library says so too where a thread's stack cannot be had (pthread_create(3)).
         libc::EAGAIN => {
-            " (raise the limit on processes, which is pids.max of the control group or ulimit -u)"
+            " (raise the limit on processes, which is pids.max of the control group or ulimit -u, or free \
+             memory on the host if it allows no overcommitting: vm.overcommit_memory)"
         }
         libc::ENOSPC => " (raise the limit: sysctl fs.epoll.max_user_watches)",
         libc::ENOMEM if address_space_is_limited => {
@@ -65,6 +68,9 @@ fn hint_with(errno: i32, address_space_is_limited: bool, data_is_limited: bool) 
         }
         libc::ENOMEM if data_is_limited => " (raise the limit on data: ulimit -d)",
         libc::ENOMEM => " (the host or the control group is out of memory: see memory.max)",
+        libc::EPERM | libc::EACCES | libc::ENOSYS => {
+            " (a filter on system calls may forbid it: see the profile of the container or the service)"
+        }
         _ => "",
     }
 }
@@ -96,6 +102,9 @@ mod tests {
             (libc::ENOMEM, false, false, "memory.max"),
             (libc::ENOMEM, true, true, "ulimit -v"),
             (libc::ENOMEM, false, true, "ulimit -d"),
+            (libc::EAGAIN, false, false, "vm.overcommit_memory"),
+            (libc::EPERM, false, false, "a filter"),
+            (libc::ENOSYS, false, false, "a filter"),
         ] {
             let hint = hint_with(errno, address_space, data);
             assert!(hint.contains(name), "{errno}: {hint}");

@@ -110,12 +110,8 @@ impl RunError {
     }
 }
 
-/// What to do about a limit that was reached, or a filter that forbids what is open to everybody.
 fn hint(error: &io::Error) -> &'static str {
-    match error.raw_os_error() {
-        Some(libc::EPERM) => " (a filter on system calls forbids it: see the container's profile)",
-        number => number.map_or("", limits::hint),
-    }
+    error.raw_os_error().map_or("", limits::hint)
 }
 
 fn signal_name(number: u8) -> &'static str {
