@@ -18,33 +18,43 @@ const ABI_VERSION: ABI = ABI::V6;
 pub(super) enum Held {
     /// As far as the kernel can.
     AsFarAsPossible,
-    /// The system does not let this process have it. Seccomp confines it all the same; the threat model
-    /// says what is possible then.
+    /// The system offers it and does not let this process have it: a container's own filter forbids one of
+    /// its calls, or the process lies in as many restrictions as there can be (16, landlock(7)). Seccomp
+    /// confines it all the same; the threat model says what is possible then.
     Refused,
 }
 
+/// So often signals may interrupt it.
+const TRIES: u32 = 100;
+
 /// Restricts this thread and all that it starts later.
 pub(super) fn restrict(folders: &[BorrowedFd<'_>]) -> Result<Held, RulesetError> {
-    match try_to_restrict(folders) {
-        Ok(()) => Ok(Held::AsFarAsPossible),
-        Err(error) if is_refused(&error) => Ok(Held::Refused),
-        Err(error) => Err(error),
+    let mut tries = 0..TRIES;
+    loop {
+        let error = match try_to_restrict(folders) {
+            Ok(()) => return Ok(Held::AsFarAsPossible),
+            Err(error) => error,
+        };
+        match errno_of(&error) {
+            Some(libc::EPERM | libc::E2BIG | libc::ENOSYS) => return Ok(Held::Refused),
+            // A folder of a network, which is looked at. Nothing is restricted before the last call.
+            Some(libc::EINTR) if tries.next().is_some() => {}
+            _ => return Err(error),
+        }
     }
 }
 
-/// Whether the system offers Landlock and does not let this process have it: a container's own filter
-/// forbids one of its calls, or the process lies in as many restrictions as there can be (16,
-/// landlock(7)).
-fn is_refused(error: &RulesetError) -> bool {
+/// The system's error number behind `error`.
+fn errno_of(error: &RulesetError) -> Option<i32> {
     let mut next: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = next {
         let system = error.downcast_ref::<io::Error>();
         if let Some(number) = system.and_then(io::Error::raw_os_error) {
-            return [libc::EPERM, libc::E2BIG, libc::ENOSYS].contains(&number);
+            return Some(number);
         }
         next = error.source();
     }
-    false
+    None
 }
 
 fn try_to_restrict(folders: &[BorrowedFd<'_>]) -> Result<(), RulesetError> {
