@@ -180,7 +180,10 @@ mod tests {
                 &["'data-file'", "cannot be overridden"],
             ),
             (&["a", "--allow=x"], &["'x'", "--allow", "backing-file"]),
-            (&["a", "--fsync"], &["--fsync is not an option"]),
+            (
+                &["a", "--fsync"],
+                &["--fsync is an option of a copy and vmm convert"],
+            ),
         ];
         for (arguments, parts) in cases {
             let error = parsed(arguments).unwrap_err();

@@ -74,6 +74,7 @@ pub fn parse(arguments: &[OsString]) -> Result<Command, String> {
         let error = escape::printable(error.trim_end());
         match error.ends_with('?') {
             true => format!("{error} See {help}"),
+            false if error.ends_with("--help") => error,
             false => format!("{error}; try: {help}"),
         }
     })
@@ -102,7 +103,12 @@ fn worded(word: &Word, arguments: &[OsString]) -> Result<Command, String> {
 
 /// A copy, or what is asked for in place of one.
 fn wordless(arguments: &[OsString]) -> Result<Command, String> {
-    let Some(parsed) = read::<Cli>(&["vmm"], arguments, options::groups())? else {
+    let parsed = read::<Cli>(&["vmm"], arguments, options::groups());
+    let parsed = parsed.map_err(|error| match word_behind_options(arguments) {
+        Some(word) => comes_first(word),
+        None => error,
+    });
+    let Some(parsed) = parsed? else {
         return Ok(Command::Print(help::help(&text::COPY)));
     };
     let Parsed {
@@ -118,10 +124,7 @@ fn wordless(arguments: &[OsString]) -> Result<Command, String> {
         .first()
         .filter(|word| commands::named(word).is_some())
     {
-        return Err(format!(
-            "'{word}' is a command, which comes before the options: give vmm {word} first, or \
-             ./{word} for a file of that name"
-        ));
+        return Err(comes_first(word));
     }
     if cli.check {
         return check(&cli, &positionals, &names).map(Command::Check);
@@ -135,6 +138,25 @@ fn wordless(arguments: &[OsString]) -> Result<Command, String> {
         ));
     }
     copy(cli, &positionals).map(|config| Command::Run(Box::new(config)))
+}
+
+/// A word that begins a command, where options come before it.
+fn word_behind_options(arguments: &[OsString]) -> Option<&str> {
+    let words = arguments.iter().map(|argument| argument.to_str());
+    let (at, word) = words
+        .enumerate()
+        .find_map(|(at, word)| Some((at, word.filter(|word| commands::named(word).is_some())?)))?;
+    let known = options::groups().into_iter().flat_map(|(_, group)| group);
+    // If it is the value of the option before it, that lacks it here.
+    let before = prepare::prepare(arguments.get(..at)?, known.collect()).ok()?;
+    before.positionals.is_empty().then_some(word)
+}
+
+fn comes_first(word: &str) -> String {
+    format!(
+        "'{word}' is a command, which comes before the options: give vmm {word} first, or \
+         ./{word} for a file of that name"
+    )
 }
 
 /// What argh makes of the arguments of a command, and what it is not given.

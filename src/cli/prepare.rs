@@ -6,8 +6,8 @@
 
 use std::ffi::OsString;
 
-use super::escape;
 use super::options::Opt;
+use super::{commands, escape};
 
 /// How similar two names must be for the one to be offered in place of the other (Jaro-Winkler
 /// similarity, 0 to 1).
@@ -88,9 +88,13 @@ impl Given {
             .copied()
             .ok_or_else(|| unknown(name, &self.known))?;
         if option.argument.is_none() && value.is_some() {
-            return Err(format!(
-                "--{name} takes no value: leave out the = and the rest"
-            ));
+            return Err(match name {
+                // A folder that follows it is no value of it.
+                "check" => {
+                    "--check takes no value behind =: give --check FOLDER, with a space".to_owned()
+                }
+                _ => format!("--{name} takes no value: leave out the = and the rest"),
+            });
         }
         self.take(option, value, rest)
     }
@@ -108,7 +112,7 @@ impl Given {
                 .iter()
                 .find(|option| option.short == Some(letter))
                 .copied()
-                .ok_or_else(|| format!("-{letter} is not an option"))?;
+                .ok_or_else(|| no_letter(letter, letters, &self.known))?;
             if option.argument.is_none() {
                 self.take(option, None, rest)?;
                 continue;
@@ -156,8 +160,32 @@ pub(super) fn most_similar(
         .max_by(|a, b| similarity(a).total_cmp(&similarity(b)))
 }
 
-/// Says that there is no such option, and which ones may have been meant.
+/// Says that the letter `letter` of `letters` is no option, and which one they are the name of.
+fn no_letter(letter: char, letters: &str, known: &[Opt]) -> String {
+    let name = letters.split_once('=').map_or(letters, |(name, _)| name);
+    match known.iter().any(|option| option.long == name) {
+        true => format!("-{name} is not an option: did you mean --{name}?"),
+        false => format!("-{letter} is not an option"),
+    }
+}
+
+/// Says that there is no such option, and which command has it, or which ones may have been meant.
 fn unknown(name: &str, known: &[Opt]) -> String {
+    let commands = commands::that_have(name);
+    if let Some(first) = commands.first() {
+        let named = |command: &&'static str| {
+            if *command == "vmm" {
+                "a copy"
+            } else {
+                *command
+            }
+        };
+        let of: Vec<&str> = commands.iter().map(named).collect();
+        return format!(
+            "--{name} is an option of {}; see {first} --help",
+            of.join(" and ")
+        );
+    }
     let mut meant: Vec<&str> = known
         .iter()
         .map(|option| option.long)
@@ -246,6 +274,14 @@ mod tests {
             let error = error(&[given]);
             assert!(error.ends_with(meant), "{error}");
         }
+        for (given, meant) in [
+            ("-input", "--input?"),
+            ("-version", "--version?"),
+            ("-guest=a", "--guest?"),
+        ] {
+            let error = error(&[given]);
+            assert!(error.ends_with(meant), "{error}");
+        }
         for given in ["--nonsense", "--x", "-x", "--=a", "---"] {
             let error = error(&[given]);
             assert!(error.ends_with("is not an option"), "{error}");
@@ -253,9 +289,28 @@ mod tests {
     }
 
     #[test]
+    fn an_option_of_another_command_is_told_to_be_one() {
+        for (name, told) in [
+            ("output-format", "of vmm convert; see vmm convert --help"),
+            (
+                "image-format",
+                "of vmm info and vmm check and vmm convert; see vmm info --help",
+            ),
+        ] {
+            let error = error(&[&format!("--{name}"), "a"]);
+            assert_eq!(error, format!("--{name} is an option {told}"));
+        }
+        let known = commands::named("convert").unwrap().page.groups;
+        let known = known().into_iter().flat_map(|(_, group)| group).collect();
+        let error = prepare(&["--guest=a".into()], known).unwrap_err();
+        assert_eq!(error, "--guest is an option of a copy; see vmm --help");
+    }
+
+    #[test]
     fn contradictions_are_errors() {
         assert!(error(&["--input", "a", "--input=a"]).contains("--input is given twice"));
-        assert!(error(&["--quiet=yes"]).contains("takes no value"));
+        assert!(error(&["--quiet=yes"]).contains("takes no value: leave"));
+        assert!(error(&["--check=/tmp"]).contains("give --check FOLDER"));
         assert!(error(&["--input"]).contains("give --input SRC"));
         assert!(error(&["-qp"]).contains("give --progress-percent P"));
     }

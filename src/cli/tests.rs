@@ -44,6 +44,26 @@ fn files(config: &Config) -> [Option<&str>; 3] {
 }
 
 #[test]
+fn a_command_behind_options_is_told_to_come_first_whatever_is_wrong_behind_it() {
+    for arguments in [
+        &["-q", "convert", "--backing", "b", "a", "x"][..],
+        &["--quiet", "info", "x"],
+        &["--timeout", "1", "check", "--image-format=raw", "x"],
+    ] {
+        let error = error(arguments);
+        assert!(error.contains("comes before the options"), "{error}");
+    }
+    for arguments in [
+        &["--input", "info", "--backing=x"][..],
+        &["a", "info", "--backing=x"],
+    ] {
+        let error = error(arguments);
+        assert!(error.contains("--backing is an option of"), "{error}");
+        assert!(error.ends_with("; see vmm convert --help"), "{error}");
+    }
+}
+
+#[test]
 fn defaults_are_those_of_the_first_prototypes() {
     let config = with_files(&[]);
     assert_eq!(config.input_sector_size.bytes(), 512);
