@@ -75,7 +75,7 @@ fn other_wrong_values_are_refused_with_what_is_valid() {
         (&["--progress-percent", "101"], "0 to 100"),
         (&["--progress-percent", "-1"], "0 to 100"),
         (&["--protocol", "morse"], "protobuf or text"),
-        (&["--request-size", "0"], "from 1 up"),
+        (&["--request-size", "0"], "up to 1048576"),
         (&["--request-size", "1000"], "a multiple of 512"),
         (&["--request-size", "2097152"], "up to 1048576"),
         (&["--queue-depth", "0"], "from 1 to 682"),

@@ -11,7 +11,7 @@ use argh::{ArgsInfo, FlagInfo, FlagInfoKind, FromArgs, Optionality};
 use super::paths::{disk, file};
 use crate::config::{
     Digest, OutputFormat, ProgressPercent, Protocol, SectorSize, Sparse, Transport, parse_bytes,
-    parse_depth, parse_timeout,
+    parse_depth, parse_request_size, parse_timeout,
 };
 
 /// copies a disk inside a virtual machine
@@ -34,7 +34,7 @@ pub(super) struct Cli {
     pub(super) output_sector_size: SectorSize,
 
     /// bytes a request covers, a multiple of both sector sizes, at most 1M
-    #[argh(option, arg_name = "SIZE", from_str_fn(parse_bytes))]
+    #[argh(option, arg_name = "SIZE", from_str_fn(parse_request_size))]
     pub(super) request_size: Option<u64>,
 
     /// requests under way at once, 1 to 682; 1 is one at a time

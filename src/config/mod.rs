@@ -14,7 +14,7 @@ pub use crate::report::OutputFormat;
 pub use convert::{ConvertConfig, DiskFormat};
 pub use image::{ImageConfig, ImageFormat, ImageReason, ImageTask};
 pub use values::{Digest, ProgressPercent, Protocol, SectorSize, Sparse, Transport};
-pub(crate) use values::{parse_bytes, parse_depth, parse_timeout};
+pub(crate) use values::{parse_bytes, parse_depth, parse_request_size, parse_timeout};
 
 /// How many bytes a request covers unless the user says otherwise.
 pub const DEFAULT_REQUEST_SIZE: u32 = 131_072;

@@ -193,9 +193,21 @@ pub(crate) fn parse_depth(text: &str) -> Result<u32, String> {
 
 /// Reads a number of bytes, at least 1.
 pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
+    size_or(text, "give a whole number from 1 to 2^64 - 1")
+}
+
+/// Reads the number of bytes that a request covers. Whether it suits the sectors is seen later.
+pub(crate) fn parse_request_size(text: &str) -> Result<u64, String> {
+    size_or(
+        text,
+        "give a multiple of both sector sizes up to 1048576 (1M)",
+    )
+}
+
+fn size_or(text: &str, right: &str) -> Result<u64, String> {
     size::parse(text)
         .filter(|size| *size > 0)
-        .ok_or_else(|| format!("give a whole number from 1 up, {}", size::UNITS))
+        .ok_or_else(|| format!("{right}, {}", size::UNITS))
 }
 
 /// Reads a time limit in seconds; fractions are allowed.
@@ -235,6 +247,16 @@ mod tests {
     fn sector_sizes_take_units() {
         for (text, bytes) in [("1k", 1024), ("4K", 4096), ("64KiB", 65536)] {
             assert_eq!(text.parse::<SectorSize>().unwrap().bytes(), bytes);
+        }
+    }
+
+    #[test]
+    fn a_number_of_bytes_that_is_too_large_is_told_the_most() {
+        for text in ["0", "18446744073709551616", "99999999T"] {
+            let error = parse_bytes(text).unwrap_err();
+            assert!(error.contains("from 1 to 2^64 - 1, in bytes"), "{error}");
+            let error = parse_request_size(text).unwrap_err();
+            assert!(error.contains("up to 1048576 (1M), in bytes"), "{error}");
         }
     }
 
