@@ -47,6 +47,9 @@ pub enum LoadError {
         /// What fits, in bytes.
         max: u64,
     },
+    /// Its file is so long that it is not read to its end.
+    #[error("it is too big: it has more than {0} bytes, the most that a guest may have")]
+    TooLong(u64),
     /// It says that it is an ELF file, but not one for this machine.
     #[error("it is an ELF file that cannot be loaded: {0}")]
     Elf(&'static str),
@@ -83,18 +86,16 @@ pub struct LoadedImage {
 ///
 /// # Errors
 ///
-/// [`LoadError::Read`] or, for a file that can never fit, [`LoadError::TooBig`].
+/// [`LoadError::Read`] or, for a file that can never fit, [`LoadError::TooLong`].
 pub fn read_image(file: impl Read) -> Result<Vec<u8>, LoadError> {
     let mut image = Vec::new();
     file.take(MAX_FILE_SIZE + 1)
         .read_to_end(&mut image)
         .map_err(LoadError::Read)?;
-    let size = image.len() as u64;
-    if size > MAX_FILE_SIZE {
-        let max = MAX_FILE_SIZE;
-        return Err(LoadError::TooBig { size, max });
+    match image.len() as u64 {
+        ..=MAX_FILE_SIZE => Ok(image),
+        _ => Err(LoadError::TooLong(MAX_FILE_SIZE)),
     }
-    Ok(image)
 }
 
 /// Loads `image` into `memory`, which covers the image region alone.
