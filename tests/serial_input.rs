@@ -211,6 +211,27 @@ fn ctrl_c_and_other_signals_end_the_run_and_give_the_terminal_back() {
 }
 
 #[test]
+fn a_terminal_is_raw_again_after_a_stop_and_is_given_back_all_the_same() {
+    needs_kvm!();
+    let mut files = Files::random(512);
+    let terminal = Terminal::open();
+    let before = terminal.settings();
+    let running = terminal.attach_stdin(echoing(&mut files)).start();
+    soon(&running, || terminal.settings() != before);
+    let raw = terminal.settings();
+    running.signal(Signal::STOP);
+    // As a shell does when a job of its has stopped.
+    terminal.edit();
+    let edited = terminal.settings();
+    assert_ne!(raw, edited);
+    running.signal(Signal::CONT);
+    soon(&running, || terminal.settings() == raw);
+    terminal.type_keys(b"ab.");
+    assert_echoed(&running.finish(), "ab");
+    assert_eq!(terminal.settings(), before);
+}
+
+#[test]
 fn signals_that_end_a_process_at_once_give_the_terminal_back_before() {
     needs_kvm!();
     for signal in [

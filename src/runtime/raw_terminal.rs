@@ -17,6 +17,11 @@ use crate::sandbox::{self, Calls, calls};
 static SAVED: OnceLock<(RawFd, libc::termios2)> = OnceLock::new();
 /// Whether the terminal has not been put back yet. After that its settings are somebody else's.
 static IS_RAW: AtomicBool = AtomicBool::new(false);
+/// What the terminal is made again when the process goes on after a stop: a shell has put its own settings
+/// in place meanwhile, and a stop from elsewhere leaves no chance to do anything before.
+static RAW: OnceLock<libc::termios2> = OnceLock::new();
+/// Whether it is made that again.
+static STAYS_RAW: AtomicBool = AtomicBool::new(false);
 
 /// The signals that end a process by themselves, but for those that are taken over, those that tell of
 /// a fault of the process, those of real time (signal(7)), and SIGKILL.
@@ -83,6 +88,9 @@ impl RawTerminal {
         sandbox::before_a_violation_ends(restore_saved);
         restore_before_signals_end();
         set(fd, &raw)?;
+        let _ = RAW.set(raw);
+        STAYS_RAW.store(true, Ordering::SeqCst);
+        take_again_after_a_stop();
         Ok(Taken::Raw(terminal))
     }
 
@@ -94,17 +102,18 @@ impl RawTerminal {
 
 impl Drop for RawTerminal {
     fn drop(&mut self) {
+        STAYS_RAW.store(false, Ordering::SeqCst);
         restore(self.fd, &self.saved);
         IS_RAW.store(false, Ordering::SeqCst);
     }
 }
 
-/// Restores the settings, unless another job has the terminal: then they are that job's. This is safe
+/// Puts settings in place, unless another job has the terminal: then they are that job's. This is safe
 /// in a signal's handler, since it makes three system calls and nothing else.
-fn restore(fd: RawFd, saved: &libc::termios2) {
+fn restore(fd: RawFd, settings: &libc::termios2) {
     if !is_of_another_job(fd) {
         // There is nobody to tell, and nothing to do about it.
-        let _ = set(fd, saved);
+        let _ = set(fd, settings);
     }
 }
 
@@ -138,6 +147,28 @@ fn restore_before_signals_end() {
             unsafe { libc::signal(signal, libc::SIG_IGN) };
         }
     }
+}
+
+/// Makes the terminal hand on each key again after a stop, unless another job has it.
+fn take_again_after_a_stop() {
+    extern "C" fn take_again(_: libc::c_int) {
+        // SAFETY: the call takes nothing.
+        let errno = unsafe { libc::__errno_location() };
+        // SAFETY: the pointer is to the error number of this thread, which what is interrupted may be
+        // about to read.
+        let before = unsafe { *errno };
+        if let Some((fd, _)) = SAVED.get()
+            && let Some(raw) = RAW.get()
+            && STAYS_RAW.load(Ordering::SeqCst)
+        {
+            restore(*fd, raw);
+        }
+        // SAFETY: as above.
+        unsafe { *errno = before };
+    }
+    let handler = take_again as extern "C" fn(libc::c_int) as libc::sighandler_t;
+    // SAFETY: the handler makes system calls that are safe there and that each thread may make.
+    unsafe { libc::signal(libc::SIGCONT, handler) };
 }
 
 fn is_of_another_job(fd: RawFd) -> bool {
