@@ -209,6 +209,10 @@ fn a_check_tells_sound_leaking_broken_and_unchecked_images_apart() {
         (&"not checked".into(), Some(REFUSED))
     );
     assert_eq!(raw.get("check"), None);
+    assert_eq!(
+        raw["uncheckable"],
+        "a raw disk has no tables that could be checked"
+    );
 }
 
 #[test]

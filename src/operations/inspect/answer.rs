@@ -114,6 +114,12 @@ impl Answer {
         }
     }
 
+    /// Why there is nothing to check, where no finding says it.
+    pub(super) fn uncheckable(&self) -> Option<&'static str> {
+        let is_raw = self.image.format == "raw";
+        (is_raw && self.check.is_none()).then_some("a raw disk has no tables that could be checked")
+    }
+
     /// What is printed of an image's answer: lines for a person or one JSON object, with the line
     /// break at its end.
     #[must_use]

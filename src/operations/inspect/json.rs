@@ -44,6 +44,8 @@ struct Object<'a> {
     references: Vec<Reference<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     check: Option<Check>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uncheckable: Option<&'static str>,
     verdict: &'static str,
     reasons: Vec<Reason<'a>>,
 }
@@ -168,6 +170,7 @@ pub(super) fn object(answer: &Answer, config: &ImageConfig, file: FileSize) -> S
         snapshot_count: image.snapshots,
         references: answer.references.iter().map(reference).collect(),
         check: check(answer),
+        uncheckable: answer.uncheckable().filter(|_| checks),
         verdict: match checks {
             true => text::soundness(answer),
             false => answer.verdict().name(),

@@ -142,6 +142,7 @@ fn checked(answer: &Answer, lines: &mut Vec<String>) {
         }
     }
     lines.push(format!("verdict: {}", soundness(answer)));
+    lines.extend(answer.uncheckable().map(|why| format!("  {why}")));
 }
 
 /// A word for what a check has come to.
