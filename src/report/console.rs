@@ -3,7 +3,7 @@
 //!
 //! Everything is opened and allocated in [`Console::open`], before the process is confined. Later
 //! the console writes (`write`, or `sendto` on a socket), asks whether there is room (`ppoll`) and
-//! how wide the terminal is (`TIOCGWINSZ`), and does nothing else.
+//! how wide the terminal is (`TIOCGWINSZ`) and whose (`TIOCGPGRP`), and does nothing else.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{stderr, stdout};

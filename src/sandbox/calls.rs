@@ -61,6 +61,8 @@ pub fn main_loop(process: libc::pid_t, vcpu: libc::pid_t, signal: libc::c_int) -
         .allow(libc::SYS_getrusage)
         // Standard output or standard error may be a socket.
         .allow(libc::SYS_sendto)
+        // A bar is drawn while this job has the terminal.
+        .allow_with(libc::SYS_ioctl, &[(1, TIOCGPGRP)])
         .allow_with(
             libc::SYS_tgkill,
             &[(0, word(process)), (1, word(vcpu)), (2, word(signal))],

@@ -202,7 +202,7 @@ impl Conditions {
         let arguments = operation.arguments(files).into_iter();
         let mut vmm = arguments.fold(vmm, Vmm::arg).args(&self.arguments);
         if self.work == Work::Spin {
-            vmm = vmm.args(&["--timeout", "0.2"]);
+            vmm = vmm.args(&["--timeout", "0.5"]);
         }
         if self.guest().is_some() {
             vmm = vmm.arg(files.path("guest.bin"));

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::termios::tcgetwinsize;
+use rustix::termios::{tcgetpgrp, tcgetwinsize};
 
 use crate::report::bar::{Bar, summary};
 use crate::report::stream::Stream;
@@ -26,6 +26,8 @@ pub(super) struct ShownBar {
     on_screen: bool,
     done: u64,
     total: Option<u64>,
+    /// The job of the shell that this process is a part of.
+    job: libc::pid_t,
 }
 
 impl ShownBar {
@@ -38,6 +40,8 @@ impl ShownBar {
             on_screen: false,
             done: 0,
             total,
+            // SAFETY: the call takes nothing and cannot fail.
+            job: unsafe { libc::getpgrp() },
         }
     }
 
@@ -59,15 +63,27 @@ impl ShownBar {
             self.done = done;
             self.drawn = Some(Instant::now());
             self.bar.draw(done, width_of(terminal), &mut self.line);
-            self.put(terminal);
+            if self.is_in_background(terminal) {
+                self.on_screen = false;
+            } else {
+                self.put(terminal);
+            }
         }
     }
 
     /// Shows the last line again, if there has been one.
     pub(super) fn put_back(&mut self, terminal: &mut Stream) {
-        if self.drawn.is_some() {
+        if self.drawn.is_some() && !self.is_in_background(terminal) {
             self.put(terminal);
         }
+    }
+
+    /// Whether the terminal belongs to another job, as a shell that waits for a command: a bar would be
+    /// drawn over what is typed there.
+    fn is_in_background(&self, terminal: &Stream) -> bool {
+        let foreground = tcgetpgrp(terminal);
+        // One that is not the terminal of this session has no jobs.
+        foreground.is_ok_and(|job| job.as_raw_nonzero().get() != self.job)
     }
 
     /// The cursor stays at the beginning of the line: a terminal that is made narrower breaks the
@@ -90,7 +106,7 @@ impl ShownBar {
 
     /// Takes the line away for ever.
     pub(super) fn remove(self, terminal: &mut Stream) {
-        if self.drawn.is_some() {
+        if self.drawn.is_some() && !self.is_in_background(terminal) {
             terminal.print(ERASE);
         }
     }
