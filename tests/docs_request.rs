@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use common::{needs_kvm, test};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap, VolatileSlice};
 use vmm::cli::{Command, parse};
+use vmm::config::ProgressPercent;
 use vmm::machine::{Machine, Ports, open_kvm};
 use vmm::operations::copy::{GUEST, InputFacts, Reports, config_frame};
 use vmm::report::Console;
@@ -167,7 +168,12 @@ fn the_bytes_of_the_page_are_those_of_a_run() {
     machine.add_exit_port(0xf4).unwrap();
     machine.add_idle_port(0xf5, None).unwrap();
     let facts = InputFacts::of_data(2 * SECTOR as u64);
-    let frame = config_frame(&config, Reports::new(&config, 2, true), &facts).unwrap();
+    let frame = config_frame(
+        &config,
+        Reports::new(&config, 2, Some(ProgressPercent::default())),
+        &facts,
+    )
+    .unwrap();
     com1.uart.queue_input(&frame);
     let runner = Runner::new(machine.boot(GUEST).unwrap())
         .reports(&com1)

@@ -7,7 +7,8 @@ mod common;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use common::process::{Terminal, Vmm};
+use common::process::{Terminal, Vmm, binary};
+use common::program::Program;
 use common::{Files, needs_kvm, test};
 use rustix::process::Signal;
 
@@ -92,14 +93,39 @@ fn the_bar_is_on_the_terminal_of_stderr_and_the_lines_go_where_stdout_goes() {
 }
 
 #[test]
-fn a_dumb_terminal_gets_the_lines_and_nothing_else() {
+fn a_dumb_terminal_gets_few_lines_unless_it_is_told_how_many_and_nothing_else() {
     needs_kvm!();
-    let files = Files::random(50 * 512);
-    let expected = files.vmm().succeed().stdout.replace('\n', "\r\n");
-    let terminal = Terminal::open();
-    let vmm = terminal.attach(files.vmm()).env("TERM", "dumb");
-    let running = vmm.start();
-    let shown = terminal.read_to_end();
-    assert_eq!(running.finish().code(), Some(0));
-    assert_eq!(shown, expected);
+    let files = Files::random(100 * 512);
+    for (given, like) in [
+        (&[][..], &["-p", "10"][..]),
+        (&["-p", "0"], &[]),
+        (&["--verbose"], &[]),
+    ] {
+        let expected = files.vmm().args(like).succeed().stdout;
+        let terminal = Terminal::open();
+        let vmm = terminal.attach(files.vmm()).env("TERM", "dumb");
+        let running = vmm.args(given).start();
+        let shown = terminal.read_to_end();
+        assert_eq!(running.finish().code(), Some(0));
+        assert_eq!(shown, expected.replace('\n', "\r\n"), "{given:?}");
+    }
+}
+
+#[test]
+fn a_bar_is_drawn_only_while_the_terminal_belongs_to_the_job() {
+    needs_kvm!();
+    let mut files = Files::random(512);
+    let guest = files.add("guest", &Program::new().spin_forever().build());
+    for (script, draws) in [("\"$@\"", true), ("set -m; \"$@\" & wait $!", false)] {
+        let terminal = Terminal::open();
+        let shell = Vmm::of("/bin/sh".as_ref()).args(&["-c", script, "sh"]);
+        let shell = shell.arg(binary()).args(&["--timeout", "1"]);
+        let shell = shell.arg(files.input()).arg(files.output()).arg(&guest);
+        let shell = terminal.attach_stdin(terminal.attach(shell));
+        let running = shell.in_session().start();
+        let shown = terminal.read_to_end();
+        assert_eq!(running.finish().code(), Some(124));
+        assert!(shown.contains("time limit"), "{shown:?}");
+        assert_eq!(shown.contains('\x1b'), draws, "{shown:?}");
+    }
 }

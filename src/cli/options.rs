@@ -72,13 +72,8 @@ pub(super) struct Cli {
 
     /// progress reports: 0 at sectors 1, 11, 21 and so on and the last; 1 to 99 each time that many
     /// percent more are done, and at the last; 100 none
-    #[argh(
-        option,
-        short = 'p',
-        arg_name = "P",
-        default = "ProgressPercent::default()"
-    )]
-    pub(super) progress_percent: ProgressPercent,
+    #[argh(option, short = 'p', arg_name = "P")]
+    pub(super) progress_percent: Option<ProgressPercent>,
 
     /// how messages and statistics are printed: text, or json with one object a line
     #[argh(option, arg_name = "FORMAT", default = "OutputFormat::default()")]
@@ -178,7 +173,7 @@ const GROUPS: [(&str, &[More]); 7] = [
         ],
     ),
     ("Checks", &[DIGEST, plain("verify")]),
-    ("Output", &output("0")),
+    ("Output", &output("0, or 10 on a terminal without a bar")),
     (
         "Guest",
         &[

@@ -8,7 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{ImageTask, OutputFormat, Protocol, Transport};
+use crate::config::{ImageTask, OutputFormat, ProgressPercent, Protocol, Transport};
 
 const FILES: [&str; 4] = ["--input", "a", "--output", "b"];
 
@@ -68,7 +68,7 @@ fn defaults_are_those_of_the_first_prototypes() {
     let config = with_files(&[]);
     assert_eq!(config.input_sector_size.bytes(), 512);
     assert_eq!(config.output_sector_size.bytes(), 512);
-    assert_eq!(config.progress.percent(), 0);
+    assert_eq!(config.progress, None);
     assert_eq!(config.protocol, Protocol::Protobuf);
     assert_eq!(config.transport, Transport::Auto);
     assert_eq!(config.format, OutputFormat::Text);
@@ -142,7 +142,7 @@ fn all_options_are_taken() {
     ]);
     assert_eq!(config.input_sector_size.bytes(), 4096);
     assert_eq!(config.output_sector_size.bytes(), 65536);
-    assert_eq!(config.progress.percent(), 10);
+    assert_eq!(config.progress, Some(ProgressPercent::TENTHS));
     assert_eq!(config.protocol, Protocol::Text);
     assert_eq!(config.transport, Transport::Console);
     assert_eq!(config.format, OutputFormat::Json);

@@ -77,7 +77,7 @@ pub struct Config {
     /// Sector size of the output disk.
     pub output_sector_size: SectorSize,
     /// How often the guest reports.
-    pub progress: ProgressPercent,
+    pub progress: Option<ProgressPercent>,
     /// How the guest reports.
     pub protocol: Protocol,
     /// Which device carries the reports.

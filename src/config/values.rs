@@ -60,6 +60,8 @@ impl ProgressPercent {
     pub const NEVER: Self = Self(100);
     /// Each time that one percent more is done.
     pub const EACH: Self = Self(1);
+    /// Each time that a tenth more is done.
+    pub const TENTHS: Self = Self(10);
 
     /// A number that says when: 0 is at sectors 1, 11, 21 and so on, 1 to 99 each time that many
     /// percent more are done, and 100 never.

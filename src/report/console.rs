@@ -136,6 +136,14 @@ impl Console {
         self.lines
     }
 
+    /// Whether lines go to a terminal that has no bar and on which they were not asked for: to a person,
+    /// who wants few of them.
+    #[must_use]
+    pub fn is_bare_terminal(&self) -> bool {
+        let few = !(self.is_json() || self.options.verbose || self.options.raw_text);
+        few && !self.has_bar() && self.streams.out().is_terminal()
+    }
+
     /// Whether there is a bar.
     #[must_use]
     pub const fn has_bar(&self) -> bool {

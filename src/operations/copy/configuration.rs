@@ -123,16 +123,14 @@ pub struct Reports {
 }
 
 impl Reports {
-    /// The reports of a copy of which `sectors` sectors are reported on. `wanted` says whether
-    /// anyone will see those of progress; if not, the guest is asked for none, since each costs the
-    /// wire.
+    /// The reports of a copy of which `sectors` sectors are reported on: those of progress as `usual`
+    /// if the user does not say. Nobody will see them if that is nothing; then the guest is asked for
+    /// none, since each costs the wire.
     #[must_use]
-    pub fn new(config: &Config, sectors: u64, wanted: bool) -> Self {
-        let progress = if wanted {
-            config.progress
-        } else {
-            ProgressPercent::NEVER
-        };
+    pub fn new(config: &Config, sectors: u64, usual: Option<ProgressPercent>) -> Self {
+        let progress = usual.map_or(ProgressPercent::NEVER, |usual| {
+            config.progress.unwrap_or(usual)
+        });
         let by_console = match config.transport {
             Transport::Serial => false,
             Transport::Console => true,
@@ -250,7 +248,11 @@ mod tests {
         };
         let message = |arguments: &[&str], coarse| {
             let config = config(arguments);
-            sent(&config, Reports::new(&config, 1, true), &facts(coarse))
+            sent(
+                &config,
+                Reports::new(&config, 1, Some(ProgressPercent::default())),
+                &facts(coarse),
+            )
         };
         let plain = message(&[], false);
         assert_eq!(plain.sparse(), guest_protocol::Sparse::Auto);
@@ -290,7 +292,11 @@ mod tests {
             (4096, &["--request-size", "1M"], 1 << 20),
         ] {
             let (config, facts) = (config(arguments), facts(piece));
-            let message = sent(&config, Reports::new(&config, 1, true), &facts);
+            let message = sent(
+                &config,
+                Reports::new(&config, 1, Some(ProgressPercent::default())),
+                &facts,
+            );
             assert_eq!(message.request_size, size, "{piece}");
             assert_eq!(
                 (message.data, message.data_in_pool),
@@ -320,8 +326,9 @@ mod tests {
 
     #[test]
     fn many_reports_go_by_the_console_and_few_by_the_serial_port() {
-        let by_console = |arguments: &[&str], sectors, wanted| {
-            Reports::new(&config(arguments), sectors, wanted).are_by_console()
+        let by_console = |arguments: &[&str], sectors, wanted: bool| {
+            let usual = wanted.then(ProgressPercent::default);
+            Reports::new(&config(arguments), sectors, usual).are_by_console()
         };
         assert!(!by_console(&[], 1000, true));
         assert!(by_console(&[], 1001, true));
@@ -343,12 +350,17 @@ mod tests {
 
     #[test]
     fn the_configuration_says_where_and_how_often_to_report() {
-        for (wanted, transport, percent) in [
-            (true, guest_protocol::Transport::Console, 0),
-            (false, guest_protocol::Transport::Serial, 100),
+        use guest_protocol::Transport::{Console, Serial};
+        let usual = Some(ProgressPercent::default());
+        let tenths = Some(ProgressPercent::TENTHS);
+        for (usual, arguments, transport, percent) in [
+            (usual, &[][..], Console, 0),
+            (tenths, &[], Serial, 10),
+            (tenths, &["-p", "0"], Console, 0),
+            (None, &[], Serial, 100),
         ] {
-            let config = config(&[]);
-            let reports = Reports::new(&config, 5000, wanted);
+            let config = config(arguments);
+            let reports = Reports::new(&config, 5000, usual);
             let message = sent(&config, reports, &InputFacts::of_data(5000));
             assert_eq!(message.transport(), transport);
             assert_eq!(message.progress_percent, percent);

@@ -19,7 +19,7 @@ pub use super::session::ProtocolError;
 pub use configuration::{InputFacts, Reports, config_frame};
 pub use session::Session;
 
-use crate::config::{Config, Protocol};
+use crate::config::{Config, ProgressPercent, Protocol};
 use crate::machine::{self, Machine, MachineError};
 use crate::operations::beginning::{self, Beginning};
 use crate::operations::ending;
@@ -99,7 +99,11 @@ fn start(config: &Config, beginning: &Beginning) -> Result<(Copy, Outcome), RunE
     let sectors = files.input.len().div_ceil(sector_size);
     let input_facts = InputFacts::of(&files.input, config);
     let reported = input_facts.reported_sectors(sector_size);
-    let reports = Reports::new(config, reported, console.wants_reports());
+    let usual = match console.is_bare_terminal() {
+        true => ProgressPercent::TENTHS,
+        false => ProgressPercent::default(),
+    };
+    let reports = Reports::new(config, reported, console.wants_reports().then_some(usual));
     let slots = Disks::COUNT + usize::from(reports.are_by_console());
     let mut machine = Machine::new(machine::open_kvm()?, slots)?;
     let disks = Disks::new(config, &files, &machine)?;
