@@ -239,6 +239,7 @@ fn copy(cli: Cli, positionals: &[String]) -> Result<Config, String> {
         protocol: cli.protocol,
         transport: cli.transport,
         requests: RequestShape::new(cli.request_size, cli.queue_depth, sectors)?,
+        guest_by_place: guest.is_some(),
         guest: cli.guest.or(guest),
         serial_input: cli.serial_input,
         debug: cli.debug,

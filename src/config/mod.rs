@@ -86,6 +86,8 @@ pub struct Config {
     pub requests: RequestShape,
     /// The guest to run in place of the one that is built in.
     pub guest: Option<PathBuf>,
+    /// Whether that was given behind the disks, without its option, as any argument too many would be.
+    pub guest_by_place: bool,
     /// Pass standard input to the guest's second serial port (COM2).
     pub serial_input: bool,
     /// Show the guest's debug lines.

@@ -1,5 +1,6 @@
 //! The end of a copy: whose fault it is that there is none, and what the user is told.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::disks::Disks;
@@ -7,18 +8,19 @@ use super::{Copy, Session};
 use crate::config::Config;
 use crate::operations::ending;
 use crate::operations::written::{self, Written};
+use crate::quote::quote_path;
 use crate::runtime::{GuestEnd, Outcome, RunError};
 
 /// Whether the output may be put in place. The output itself still checks that all was written.
-/// `driver_fault` tells what the guest's drivers did wrong.
+/// `cause` tells what the guest's drivers did wrong, or why it may be no guest at all.
 pub(super) fn judge(
     end: GuestEnd<'_>,
     session: &Session,
     disks: &Disks,
-    driver_fault: impl Fn() -> Option<String>,
+    cause: impl Fn() -> Option<String>,
 ) -> Result<(), RunError> {
     let failed = |text: String| {
-        RunError::Guest(match driver_fault() {
+        RunError::Guest(match cause() {
             Some(cause) => format!("the copy failed: {text}; {cause}"),
             None => format!("the copy failed: {text}"),
         })
@@ -31,6 +33,14 @@ pub(super) fn judge(
         })),
     };
     ending::judge(end, disks.host_error(), exited, &failed)
+}
+
+/// What to do about a guest that has done what no guest does, if it was given as an argument too many.
+pub(super) fn stray(guest: &Path) -> String {
+    format!(
+        "the guest is {}, the argument behind the disks: leave it out if it is no program for vmm",
+        quote_path(guest)
+    )
 }
 
 /// Shows what is left to show, and returns the exit status.

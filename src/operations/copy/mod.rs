@@ -11,7 +11,7 @@ mod files;
 mod session;
 mod ticks;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use guest_protocol::{GuestMessage, Payload};
 
@@ -47,6 +47,8 @@ struct Copy {
     shows_digest: bool,
     /// Whether the output is read back when it is written.
     verifies: bool,
+    /// A guest that may be one by mistake: an argument too many.
+    stray: Option<PathBuf>,
 }
 
 /// Copies as `config` says, tells the user how it went, and returns the exit status. If there is
@@ -135,6 +137,7 @@ fn start(config: &Config, beginning: &Beginning) -> Result<(Copy, Outcome), RunE
         input: input_facts,
         shows_digest: config.digest.is_some(),
         verifies: config.verify,
+        stray: config.guest.clone().filter(|_| config.guest_by_place),
         files: files.share(),
         disks,
         channels,
@@ -208,11 +211,13 @@ impl Operation for Copy {
 
     fn judge(&mut self, end: GuestEnd<'_>) -> Result<(), RunError> {
         let sealed = self.files.output.seal();
-        let driver_fault = || {
+        let faulted = matches!(end, GuestEnd::Fault(_) | GuestEnd::Unexpected(_));
+        let cause = || {
             let fault = self.disks.driver_fault();
-            fault.or_else(|| self.channels.driver_fault())
+            let fault = fault.or_else(|| self.channels.driver_fault());
+            fault.or_else(|| self.stray.as_deref().filter(|_| faulted).map(end::stray))
         };
-        end::judge(end, &self.session, &self.disks, driver_fault)?;
+        end::judge(end, &self.session, &self.disks, cause)?;
         Ok(sealed?)
     }
 
