@@ -43,6 +43,26 @@ struct State {
 }
 
 impl State {
+    /// Takes what lies from `start` to `end` out of the pieces for which `concerned` says so.
+    fn take_out(&mut self, start: u64, end: u64, concerned: impl Fn(&Piece) -> bool) {
+        for piece in std::mem::take(&mut self.pieces) {
+            let before = (piece.start, start.min(piece.end));
+            let behind = (end.max(piece.start), piece.end);
+            let left = if concerned(&piece) {
+                [before, behind]
+            } else {
+                [(piece.start, piece.end), (0, 0)]
+            };
+            for (start, end) in left.into_iter().filter(|(start, end)| start < end) {
+                self.remember(Piece {
+                    error: Arc::clone(&piece.error),
+                    start,
+                    end,
+                });
+            }
+        }
+    }
+
     /// However pieces come up, as new errors or as what is left of old ones: no more than the limit.
     fn remember(&mut self, piece: Piece) {
         if self.pieces.len() < MAX_PIECES {
@@ -70,14 +90,33 @@ impl Failures {
         remembered.or(state.overflow.as_ref()).cloned()
     }
 
-    /// Adds an error of the host.
+    /// Adds an error of the host. Where an older one of the same operation covers it, as that of a request
+    /// of which a part is asked for again, the new one knows better where the fault lies.
     pub(super) fn add(&self, error: BlockIoError) {
-        self.lock().remember(Piece {
-            start: error.offset,
-            // A flush covers nothing, and nothing makes it good.
-            end: error.offset + error.len.max(1),
+        // A flush covers nothing, and nothing makes it good.
+        let (start, end) = (error.offset, error.offset + error.len.max(1));
+        let operation = error.operation;
+        let piece = Piece {
+            start,
+            end,
             error: Arc::new(error),
-        });
+        };
+        let covers = |older: &Piece| {
+            let meets = older.start < end && start < older.end;
+            meets && older.error.operation == operation && operation != IoOperation::Flush
+        };
+        let mut state = self.lock();
+        match state.pieces.iter().position(covers) {
+            Some(place) => {
+                state.take_out(start, end, covers);
+                // Before what is left of the older one.
+                let behind = state.pieces.split_off(place);
+                std::iter::once(piece)
+                    .chain(behind)
+                    .for_each(|piece| state.remember(piece));
+            }
+            None => state.remember(piece),
+        }
         self.any.store(true, Ordering::SeqCst);
     }
 
@@ -86,25 +125,10 @@ impl Failures {
         if !self.any.load(Ordering::Relaxed) {
             return;
         }
-        let (start, end) = (offset, offset + len.max(1));
         let mut state = self.lock();
-        let pieces = std::mem::take(&mut state.pieces);
-        for piece in pieces {
-            let before = (piece.start, start.min(piece.end));
-            let behind = (end.max(piece.start), piece.end);
-            let left = if piece.is_made_good_by(operation) {
-                [before, behind]
-            } else {
-                [(piece.start, piece.end), (0, 0)]
-            };
-            for (start, end) in left.into_iter().filter(|(start, end)| start < end) {
-                state.remember(Piece {
-                    error: Arc::clone(&piece.error),
-                    start,
-                    end,
-                });
-            }
-        }
+        state.take_out(offset, offset + len.max(1), |piece| {
+            piece.is_made_good_by(operation)
+        });
         if state.pieces.is_empty() && state.overflow.is_none() {
             self.any.store(false, Ordering::SeqCst);
         }
@@ -140,6 +164,28 @@ mod tests {
         assert!(failures.first().is_some());
         failures.make_good(IoOperation::Read, 5632, 65536);
         assert!(failures.first().is_none());
+    }
+
+    #[test]
+    fn a_part_that_has_failed_again_is_told_in_place_of_the_request_it_was_a_part_of() {
+        let failures = Failures::default();
+        let first = || failures.first().map(|error| error.offset);
+        // Asked for again sector by sector, of which the third cannot be read.
+        failures.add(failed(IoOperation::Read, 4096, 4096));
+        failures.make_good(IoOperation::Read, 4096, 1024);
+        failures.add(failed(IoOperation::Write, 5120, 512));
+        assert_eq!(first(), Some(4096), "a write is something else");
+        failures.add(failed(IoOperation::Read, 5120, 512));
+        assert_eq!(
+            first(),
+            Some(5120),
+            "what follows has not been asked for again"
+        );
+        failures.make_good(IoOperation::Write, 5120, 512);
+        failures.make_good(IoOperation::Read, 5632, 2560);
+        assert_eq!(first(), Some(5120));
+        failures.make_good(IoOperation::Read, 5120, 512);
+        assert_eq!(first(), None);
     }
 
     #[test]
