@@ -202,17 +202,20 @@ impl Crew {
         self.gate.open();
     }
 
-    /// Asks all threads to end and waits for them until `until`. Returns why one died, if any did.
-    pub(super) fn dismiss(&mut self, until: Instant) -> Option<RunError> {
+    /// Asks all threads to end and waits for them until `until`. Returns why one died, if any did, and
+    /// the names of those that have not ended.
+    pub(super) fn dismiss(&mut self, until: Instant) -> (Option<RunError>, Vec<&'static str>) {
         self.gate.abandon();
         self.members.iter().for_each(Member::ask_to_end);
         self.members
             .iter_mut()
             .for_each(|member| member.join(until));
-        self.members.drain(..).find_map(|member| {
+        let stuck = self.members.iter().filter_map(Member::stuck).collect();
+        let died = self.members.drain(..).find_map(|member| {
             // Once the thread has ended, nobody else holds the reason.
             Arc::into_inner(member.died).and_then(OnceLock::into_inner)
-        })
+        });
+        (died, stuck)
     }
 
     pub(super) fn filter(&self, calls: &Calls) -> Result<Option<Filter>, RunError> {

@@ -59,7 +59,12 @@ pub(super) fn finish(
     watch.enter(Stage::Ending);
     let now = Instant::now();
     let until = patience_ends.unwrap_or(now + PATIENCE);
-    let died = crew.dismiss(until.max(now + SHORTEST_PATIENCE));
+    let (died, stuck) = crew.dismiss(until.max(now + SHORTEST_PATIENCE));
+    for name in stuck {
+        console.warn(&format!(
+            "the thread {name} waits for the system, and the process does not end before that answers"
+        ));
+    }
     watch.beat();
     let exits = report.as_ref().map(|report| report.exits);
     let judged = match (died, ended_from_outside, &report) {

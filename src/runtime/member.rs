@@ -29,6 +29,7 @@ pub(super) enum Stop {
 
 /// One thread.
 pub(super) struct Member {
+    name: &'static str,
     stop: Stop,
     /// Fires when it ends, however it does.
     pub(super) ended: Arc<EventFd>,
@@ -61,6 +62,7 @@ impl Member {
             })
             .map_err(RunError::host("start a thread"))?;
         Ok(Self {
+            name,
             stop,
             ended,
             died,
@@ -74,6 +76,11 @@ impl Member {
             // An error would be met again at the next nudge, and there is nobody to tell.
             Stop::Vcpu(stopper) => drop(stopper.stop()),
         }
+    }
+
+    /// Its name, unless it has been [joined](Self::join).
+    pub(super) fn stuck(&self) -> Option<&'static str> {
+        self.thread.is_some().then_some(self.name)
     }
 
     /// Waits for its end, but not for ever.
