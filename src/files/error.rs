@@ -6,8 +6,8 @@ use std::io;
 use std::path::PathBuf;
 
 use super::hints::{
-    folder_hint, forgotten_hint, names_of_trial, open_hint, place_hint, space_hint, wanted,
-    why_not_written,
+    folder_hint, forgotten_hint, limit_hint, names_of_trial, open_hint, place_hint, space_hint,
+    wanted, why_not_written,
 };
 use crate::quote::quote_path;
 use crate::reason::reason;
@@ -193,9 +193,10 @@ pub enum FileError {
 
     /// A read failed.
     #[error(
-        "cannot read the {role} {} at offset {offset}: {}",
+        "cannot read the {role} {} at offset {offset}: {}{}",
         quote_path(path),
-        reason(source)
+        reason(source),
+        limit_hint(source)
     )]
     Read {
         /// Which file.

@@ -18,7 +18,8 @@ pub(super) fn wanted(role: Role) -> &'static str {
 
 pub(super) fn open_hint(role: Role, error: &io::Error) -> &'static str {
     match (role, error.kind()) {
-        (Role::Input | Role::Backing | Role::Guest, io::ErrorKind::NotFound) => "; check the path",
+        (Role::Input | Role::Backing | Role::Guest, io::ErrorKind::NotFound)
+        | (_, io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename) => "; check the path",
         (Role::Input | Role::Backing | Role::Guest, io::ErrorKind::PermissionDenied) => {
             "; you need permission to read it"
         }
@@ -33,10 +34,12 @@ pub(super) fn open_hint(role: Role, error: &io::Error) -> &'static str {
     }
 }
 
-/// What to do about a limit of the process or of the host that opening a file has met.
-fn limit_hint(error: &io::Error) -> &'static str {
+/// What to do about a limit of the process or of the host that was met.
+pub(super) fn limit_hint(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(errno @ (libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => limits::hint(errno),
+        // What is read or written lies in memory that is always mapped: there was no page for it.
+        Some(libc::EFAULT) => limits::hint(libc::ENOMEM),
         _ => "",
     }
 }
@@ -135,6 +138,16 @@ mod tests {
             (open_hint(Role::Guest, &denied), "permission to read"),
             (open_hint(Role::Output, &denied), "permission to write"),
             (open_hint(Role::Output, &busy), "--force"),
+            (
+                open_hint(Role::Output, &error(libc::ENOTDIR)),
+                "check the path",
+            ),
+            (
+                open_hint(Role::Output, &error(libc::ENAMETOOLONG)),
+                "check the path",
+            ),
+            (limit_hint(&error(libc::EFAULT)), "memory"),
+            (space_hint(&error(libc::EFAULT)), "memory"),
             (folder_hint(&missing), "create the folder"),
             (folder_hint(&denied), "that you can write to"),
             (folder_hint(&error(libc::EROFS)), "that you can write to"),
