@@ -257,7 +257,7 @@ fn the_reason_for_a_refusal_is_not_written_to_a_file_of_the_run() {
     let before = fs::read(&input).unwrap();
     let raw = |command| Vmm::bare().args(&[command, "--image-format", "raw"]);
     let copying = || Vmm::copying(&input, &output);
-    let reason = "is the file that the standard error goes to; choose another input\n";
+    let reason = "is the file that the standard error goes to; send standard error elsewhere\n";
     for vmm in [
         copying(),
         raw("info").arg(&input),

@@ -67,8 +67,9 @@ pub enum DistinctError {
 
     /// A file that is written is where the standard output or standard error goes.
     #[error(
-        "the {role} {} is the file that the {streams} to; choose another {role}",
-        quote_path(path)
+        "the {role} {} is the file that the {streams} to; {}",
+        quote_path(path),
+        way_out(*role, *streams)
     )]
     StandardStream {
         /// What is written.
@@ -82,8 +83,9 @@ pub enum DistinctError {
     /// The standard output or standard error goes to something that has bytes in common with a file of
     /// the run.
     #[error(
-        "the {role} {} shares its bytes with what the {streams} to; choose another {role}",
-        quote_path(path)
+        "the {role} {} shares its bytes with what the {streams} to; {}",
+        quote_path(path),
+        way_out(*role, *streams)
     )]
     BytesOfStream {
         /// What is read or written.
@@ -93,6 +95,16 @@ pub enum DistinctError {
         /// Which streams go to files of the run, this or another one.
         streams: OwnStreams,
     },
+}
+
+/// What to do where a stream goes to a file of the run: whoever reads a file wants that one.
+fn way_out(role: Role, streams: OwnStreams) -> String {
+    match (role, streams) {
+        (Role::Output | Role::Statistics, _) => format!("choose another {role}"),
+        (_, OwnStreams::Output) => "send standard output elsewhere".to_owned(),
+        (_, OwnStreams::Error) => "send standard error elsewhere".to_owned(),
+        (_, OwnStreams::Both) => "send both elsewhere".to_owned(),
+    }
 }
 
 impl DistinctError {
