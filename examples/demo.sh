@@ -5,9 +5,11 @@
 #   examples/demo.sh VMM
 set -eu
 vmm=$(realpath "$1")
-folder=$(mktemp -d)
+folder=$(realpath "$(mktemp -d)")
 trap 'rm -rf "$folder"' EXIT
+trap 'exit 129' HUP
 trap 'exit 130' INT
+trap 'exit 141' PIPE
 trap 'exit 143' TERM
 cd "$folder"
 
