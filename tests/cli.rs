@@ -49,7 +49,7 @@ fn help_teaches_how_to_use_it() {
     ] {
         assert!(help.stdout.contains(part), "{part:?} in {help:?}");
     }
-    for status in [0, 2, 3, 4, 124, 129, 130, 143, 159] {
+    for status in [0, 2, 3, 4, 124, 129, 130, 142, 143, 159] {
         assert!(help.stdout.contains(&format!("\n  {status} ")), "{help:?}");
     }
 }

@@ -93,6 +93,11 @@ const GUEST: (u8, &str) = (
     exit_status::GUEST,
     "the guest failed: it faulted or broke the protocol",
 );
+const SIGALRM: (u8, &str) = (
+    142,
+    "the system kept the run from its end, and the line that says so could not be written either, or \
+     an alarm was set before the start (SIGALRM)",
+);
 const SIGSYS: (u8, &str) = (
     159,
     "a thread made a system call that the sandbox forbids (SIGSYS)",
