@@ -99,7 +99,7 @@ struct ConvertCli {
     #[argh(switch, short = 'v')]
     verbose: bool,
 
-    /// print errors only, and the digest if one is asked for
+    /// print no messages and no bar: only errors, warnings, and what else is asked for
     #[argh(switch, short = 'q')]
     quiet: bool,
 

@@ -83,7 +83,7 @@ pub(super) struct Cli {
     #[argh(switch, short = 'v')]
     pub(super) verbose: bool,
 
-    /// print errors only, and the digest if one is asked for
+    /// print no messages and no bar: only errors, warnings, and what else is asked for
     #[argh(switch, short = 'q')]
     pub(super) quiet: bool,
 

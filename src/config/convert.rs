@@ -43,7 +43,7 @@ pub struct ConvertConfig {
     pub format: OutputFormat,
     /// Show message lines on a terminal too.
     pub verbose: bool,
-    /// Show errors only.
+    /// Show no messages and no bar.
     pub quiet: bool,
     /// Show the guest's debug lines.
     pub debug: bool,

@@ -94,7 +94,7 @@ pub struct Config {
     pub debug: bool,
     /// Show message lines on a terminal too.
     pub verbose: bool,
-    /// Show errors only.
+    /// Show no messages and no bar.
     pub quiet: bool,
     /// Open the files with `O_DIRECT`.
     pub direct: bool,

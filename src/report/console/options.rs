@@ -13,7 +13,7 @@ pub enum OutputFormat {
 /// What is to be shown.
 #[derive(Clone, Debug)]
 pub struct ConsoleOptions {
-    /// Show errors only.
+    /// Show no messages and no bar.
     pub quiet: bool,
     /// Show the lines of messages even beside a bar.
     pub verbose: bool,
