@@ -42,7 +42,7 @@ and no file that it names is opened.",
                 ("vmm info disk.qcow2", "what is in this image?"),
                 (
                     "vmm info --image-format raw disk.img",
-                    "it is to be a raw disk, and nothing else",
+                    "refuse it unless it is a raw disk",
                 ),
                 (
                     "vmm info --format json --allow backing-file disk.qcow2",
@@ -97,7 +97,7 @@ backing file has to be given. A raw disk may begin like an image, since its user
                 ),
                 (
                     "vmm convert --image-format vmdk --digest sha256 disk.vmdk disk.img",
-                    "it is to be a VMDK; print the digest of the disk in it",
+                    "refuse it unless it is a VMDK; print the digest of the disk in it",
                 ),
             ],
             statuses: &STATUSES_OF_CONVERT,

@@ -57,8 +57,8 @@ const SUMMARY: &str = "copies a disk inside a virtual machine";
 const DESCRIPTION: &str = "\
 Starts a virtual machine with SRC as a read-only disk and DST as another, and lets a small guest \
 copy the one to the other. SRC and DST are files or block devices, and both are required. A file \
-appears as DST only when the copy is complete. With SRC and DST in their place, a third argument \
-is the guest, as --guest is. The words info and check begin commands that look into a disk image, and \
+appears as DST only when the copy is complete. Where SRC and DST are given without --input and \
+--output, a third argument is the guest, like --guest. The words info and check begin commands that look into a disk image, and \
 convert one that writes the disk in it: vmm info --help says more. A file of such a name is written ./info.";
 
 /// What a size may look like.
@@ -116,7 +116,7 @@ const SIGINT: (u8, &str) = (130, "SIGINT (Ctrl-C) ended the run");
 const SIGTERM: (u8, &str) = (143, "SIGTERM ended the run");
 
 /// The exit statuses of a copy.
-const STATUSES: [(u8, &str); 9] = [
+const STATUSES: [(u8, &str); 10] = [
     (
         0,
         "the output is a complete copy; with --check, a copy would run here",
@@ -134,12 +134,13 @@ const STATUSES: [(u8, &str); 9] = [
     TIME_LIMIT,
     SIGHUP,
     SIGINT,
+    SIGALRM,
     SIGTERM,
     SIGSYS,
 ];
 
 /// The exit statuses of `vmm convert`.
-pub(super) const STATUSES_OF_CONVERT: [(u8, &str); 11] = [
+pub(super) const STATUSES_OF_CONVERT: [(u8, &str); 12] = [
     (0, "the output is the disk in the image"),
     COMMAND_LINE,
     HOST,
@@ -153,12 +154,13 @@ pub(super) const STATUSES_OF_CONVERT: [(u8, &str); 11] = [
     TIME_LIMIT,
     SIGHUP,
     SIGINT,
+    SIGALRM,
     SIGTERM,
     SIGSYS,
 ];
 
 /// The exit statuses of `vmm info`.
-pub(super) const STATUSES_OF_INFO: [(u8, &str); 11] = [
+pub(super) const STATUSES_OF_INFO: [(u8, &str); 12] = [
     (0, "nothing speaks against using the image"),
     COMMAND_LINE,
     HOST,
@@ -168,12 +170,13 @@ pub(super) const STATUSES_OF_INFO: [(u8, &str); 11] = [
     TIME_LIMIT,
     SIGHUP,
     SIGINT,
+    SIGALRM,
     SIGTERM,
     SIGSYS,
 ];
 
 /// The exit statuses of `vmm check`.
-pub(super) const STATUSES_OF_CHECK: [(u8, &str); 12] = [
+pub(super) const STATUSES_OF_CHECK: [(u8, &str); 13] = [
     (0, "the tables are sound"),
     COMMAND_LINE,
     HOST,
@@ -190,6 +193,7 @@ pub(super) const STATUSES_OF_CHECK: [(u8, &str); 12] = [
     TIME_LIMIT,
     SIGHUP,
     SIGINT,
+    SIGALRM,
     SIGTERM,
     SIGSYS,
 ];

@@ -264,7 +264,7 @@ pub enum FileError {
     /// The output would be longer than the user allows.
     #[error(
         "cannot make the output {}: it would have {length} bytes, more than the {most} that \
-         --max-output-size allows",
+         --max-output-size allows; allow more with it",
         quote_path(path)
     )]
     TooLong {

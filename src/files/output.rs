@@ -233,7 +233,7 @@ impl OutputFile {
                 role: Role::Output,
                 path: self.path.clone(),
                 source: io::Error::other(
-                    "a write to it has not come back; look whether its file system is well",
+                    "a write to it has not come back; check its file system (dmesg)",
                 ),
             }),
         }

@@ -177,7 +177,7 @@ impl Display for Stats {
         };
         writeln!(
             f,
-            "{done:<12} {} bytes in {:.3} s, {:.0} MiB/s, {} of them skipped{end}",
+            "{done:<12} {} bytes in {:.3} s, {:.0} MiB/s, {} of them in holes, not read{end}",
             self.bytes, self.wall_seconds, self.throughput_mib_s, self.bytes_skipped
         )?;
         writeln!(

@@ -71,7 +71,7 @@ pub(super) fn finish(
         (Some(died), ..) => Err(died),
         (None, Some(why), _) => Err(why),
         (None, None, None) => Err(RunError::Died(
-            "the vCPU has ended without a word".to_owned(),
+            "the vCPU's thread ended and gave no reason".to_owned(),
         )),
         (None, None, Some(report)) => {
             let judged = GuestEnd::of(&report.end).and_then(|end| operation.judge(end));

@@ -39,7 +39,9 @@ fn access(device: &Metadata, groups: &str) -> Finding {
     } else if mode >> 3 & READ_WRITE == READ_WRITE && device.gid() != 0 {
         (
             State::Ok,
-            format!("users in the group {group} may use it: sudo usermod -aG {group} USER"),
+            format!(
+                "root and the group {group} may use it (to add a user: sudo usermod -aG {group} NAME)"
+            ),
         )
     } else {
         let advice = "only root may use it, and a copy needs no root: sudo chgrp kvm /dev/kvm && \
@@ -78,7 +80,9 @@ fn landlock_finding(version: Option<u32>, is_given: bool) -> Finding {
         Some(version) if version >= LANDLOCK_COMPLETE => (State::Ok, format!("version {version}")),
         Some(version) => (
             State::Weaker,
-            format!("version {version}, of which {LANDLOCK_COMPLETE} denies more (Linux 6.12)"),
+            format!(
+                "version {version}; version {LANDLOCK_COMPLETE}, of Linux 6.12, protects against more"
+            ),
         ),
         None => (
             State::Weaker,

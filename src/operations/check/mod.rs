@@ -175,8 +175,8 @@ impl Talk {
         let line = match (self.format, self.missing) {
             (OutputFormat::Json, missing) => host_check_object(!missing, self.status()),
             (OutputFormat::Text, false) => "A copy would run here.\n".to_owned(),
-            (OutputFormat::Text, true) => "No copy would run here, for what is missing; \
-                docs/troubleshooting.md says more.\n"
+            (OutputFormat::Text, true) => "No copy can run here: see the lines that begin with \
+                missing, and docs/troubleshooting.md.\n"
                 .to_owned(),
         };
         self.show(&line);

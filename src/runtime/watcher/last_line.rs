@@ -83,10 +83,11 @@ impl Display for LastLine<'_> {
             Stage::InPlace => "warning: ",
             _ => "",
         };
-        write!(to, "vmm: {warning}{} while it waited for ", self.why)?;
-        match self.stuck {
-            Some(stuck) => write!(to, "{stuck}")?,
-            None => to.write_str("the system")?,
+        write!(to, "vmm: {warning}{}", self.why)?;
+        match (self.stuck, self.stage) {
+            (Some(stuck), _) => write!(to, " while it waited for {stuck}")?,
+            (None, Stage::Opening) => to.write_str(" before the guest had started")?,
+            (None, _) => to.write_str(" while it waited for the system")?,
         }
         to.write_str(match self.stage {
             Stage::InPlace => "; the output is complete and in place",
