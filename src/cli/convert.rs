@@ -28,7 +28,7 @@ struct ConvertCli {
     output: Option<PathBuf>,
 
     /// a file that has what the image lacks; if that lacks something, too, give the next behind it,
-    /// at most 14 of them
+    /// at most 14 of them; with --allow backing-file the last may be left out, and is zeros
     #[argh(option, arg_name = "FILE", from_str_fn(disk))]
     backing: Vec<PathBuf>,
 

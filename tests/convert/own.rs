@@ -141,6 +141,65 @@ fn a_backing_file_has_the_format_that_the_image_declares_by_either_name() {
 }
 
 #[test]
+fn zeros_in_place_of_a_file_that_was_not_given_come_with_a_warning() {
+    needs_kvm!();
+    let overlay = |puts: &[crate::support::Put]| {
+        let mut image = Qcow2::new(16, puts);
+        image.backing = Some("base");
+        image.build().bytes
+    };
+    let top = overlay(&[Hole, Data]);
+    // A backing file that is shorter lacks nothing, and no more does an image that has all.
+    let short = pattern(1, 512);
+    let base = Qcow2::new(16, &[Data, Data]).build().bytes;
+    let format = ["", "--output-format=qcow2"];
+    for (image, backings, lacks) in [
+        (&top, &[][..], Some("image")),
+        (&top, &[&top], Some("b0")),
+        (&top, &[&base], None),
+        (&top, &[&short], None),
+        (&overlay(&[Data, Zero]), &[], None),
+    ] {
+        for format in format {
+            let mut conversion = Conversion::of(image)
+                .arg("--allow=backing-file")
+                .arg("--allow=unknown-format");
+            if !format.is_empty() {
+                conversion = conversion.arg(format);
+            }
+            for (index, backing) in backings.iter().enumerate() {
+                conversion = conversion.backing(&format!("b{index}"), backing);
+            }
+            let said = conversion.run();
+            assert_eq!(said.code(), Some(0), "{}", said.stderr);
+            let warns = said.stderr.contains("give it with --backing");
+            assert_eq!(warns, lacks.is_some(), "{}", said.stderr);
+            if let Some(name) = lacks {
+                let path = conversion.path(name).display().to_string();
+                assert!(said.stderr.contains(&path), "{}", said.stderr);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_error_names_a_format_that_is_not_read() {
+    needs_kvm!();
+    let mut part = Vmdk::new(false, &[Data], 65536, 65536);
+    part.descriptor.clear();
+    let starting = |magic: &[u8]| [magic, &[0; 4096]].concat();
+    for (bytes, said) in [
+        (part.build(), "the format is vmdk (extent)"),
+        (starting(b"COWD"), "the format is vmdk (vmfsSparse)"),
+        (starting(b"Bochs Virtual HD Image"), "the format is bochs"),
+        (starting(b"\x1f\x8b\x08"), "the format is gzip"),
+    ] {
+        let refused = Conversion::of(&bytes).run();
+        refused.assert_failed(REFUSED[0], said);
+    }
+}
+
+#[test]
 fn a_raw_disk_that_looks_like_an_image_comes_with_a_warning() {
     needs_kvm!();
     let mut outer = Qcow2::new(16, &[Data, Hole, Data]);

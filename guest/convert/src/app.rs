@@ -166,6 +166,9 @@ where
     if outcome.result.is_ok() && !is_raw {
         reporter.capacity(OUTPUT, outcome.length);
     }
+    if chain.is_short() {
+        reporter.short();
+    }
     Ok(outcome)
 }
 

@@ -1,9 +1,11 @@
 //! Makes one disk of the images of a conversion: of the input, and of the backing files that the
 //! user has given, each of which has what the image before it lacks.
 
+use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt::Write;
 
-use guest_formats::{Compressed, Content, Error, Finding, Image, Info, Options, Reason};
+use guest_formats::{Compressed, Content, Error, Finding, Image, Info, Options, Reason, inspect};
 use guest_kit::hardware::{Ports, Registers};
 
 use crate::disks::Disks;
@@ -86,6 +88,8 @@ pub struct Wish<'a> {
 #[derive(Debug)]
 pub struct BackingChain {
     layers: Vec<Layer>,
+    /// Whether anything is zero that the last image leaves to a file which was not given.
+    is_short: bool,
 }
 
 impl BackingChain {
@@ -113,12 +117,10 @@ impl BackingChain {
             };
             let opened = open(disks, index, snapshot, &options);
             let (image, info) = opened.map_err(|error| {
-                let failure = explain(disks, index, &error);
-                let remedies = remedies(disks, index, snapshot, &options, &error);
-                Failure {
-                    remedies,
-                    ..failure
-                }
+                let mut failure = explain(disks, index, &error);
+                failure.remedies = remedies(disks, index, snapshot, &options, &error);
+                name_format(disks, index, &options, &error, &mut failure.detail);
+                failure
             })?;
             if !is_last && !image.has_backing() {
                 let surplus = "the image needs no backing file, and one was given; leave it out";
@@ -136,13 +138,23 @@ impl BackingChain {
             let length = disks.length(index);
             layers.push(Layer::new(image, length));
         }
-        Ok(Self { layers })
+        Ok(Self {
+            layers,
+            is_short: false,
+        })
     }
 
     /// The size of the disk in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.layers.first().map_or(0, |layer| layer.size)
+    }
+
+    /// Whether zeros stand in the pieces so far for what the last image takes from a file that was not
+    /// given.
+    #[must_use]
+    pub const fn is_short(&self) -> bool {
+        self.is_short
     }
 
     /// The piece that begins at `offset` of the disk. The offset must lie within the disk. Data
@@ -157,6 +169,7 @@ impl BackingChain {
         offset: u64,
     ) -> Result<Piece, Failure> {
         let mut length = self.size().saturating_sub(offset);
+        let last = self.layers.len() - 1;
         for (source, layer) in self.layers.iter_mut().enumerate() {
             if offset >= layer.size {
                 break;
@@ -165,7 +178,10 @@ impl BackingChain {
             let mapping = mapping.map_err(|error| explain(disks, source, &error))?;
             length = length.min(mapping.length);
             let origin = match mapping.content {
-                Content::Backing => continue,
+                Content::Backing => {
+                    self.is_short |= source == last;
+                    continue;
+                }
                 Content::Zero => break,
                 content @ (Content::Data { offset } | Content::Unwritten { offset }) => {
                     let (stretch, is_hole) = disks.holes(source).stretch(offset, length);
@@ -243,6 +259,32 @@ fn open<P: Ports, R: Registers>(
         }
     }
     Ok((image, info))
+}
+
+/// Adds to `detail`, why the image was refused, which format it has, if that is why.
+fn name_format<P: Ports, R: Registers>(
+    disks: &mut Disks<'_, P, R>,
+    index: usize,
+    options: &Options,
+    error: &Error,
+    detail: &mut String,
+) {
+    let is_reason = matches!(
+        error.reason(),
+        Some(Reason::FormatNotRead | Reason::NotADisk)
+    );
+    if !is_reason {
+        return;
+    }
+    let Ok(info) = inspect(&mut disks.file(index), options) else {
+        disks.take_failure();
+        return;
+    };
+    // To write into a string cannot fail.
+    let _ = write!(detail, "; the format is {}", info.format.name());
+    if let Some(variant) = info.variant {
+        let _ = write!(detail, " ({variant})");
+    }
 }
 
 /// The reasons that the user has to allow so that the image is used that was refused with `error`.

@@ -1,10 +1,12 @@
 //! Sends the VMM the messages of a conversion.
 
 use guest_copy::progress::{Reports, percent};
+use guest_formats::Reason;
 use guest_kit::channel::Channel;
 use guest_kit::hardware::{Ports, Registers};
 use guest_protocol::{
-    capacity_message, complete_message, complete_with_digest, encode_progress, init_message,
+    FindingMessage, Payload, capacity_message, complete_message, complete_with_digest,
+    encode_progress, info_message, init_message,
 };
 
 use crate::SECTOR;
@@ -38,6 +40,19 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
     pub fn capacity(&mut self, device: &str, bytes: u64) {
         self.channel
             .message(&capacity_message(device, bytes.div_ceil(SECTOR), bytes));
+        self.channel.flush();
+    }
+
+    /// Reports that zeros stand for what the last image takes from a file that was not given.
+    pub fn short(&mut self) {
+        let reason = Reason::BackingFile;
+        self.channel
+            .message(&info_message(Payload::Finding(FindingMessage {
+                name: reason.name().into(),
+                text: reason.message().into(),
+                allowed: true,
+                ..FindingMessage::default()
+            })));
         self.channel.flush();
     }
 

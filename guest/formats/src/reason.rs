@@ -61,11 +61,11 @@ reasons! {
     BackingFile "backing-file" Refused yes
         "The image takes what it lacks from another file, which it names.";
     DataFile "data-file" Refused no
-        "The image keeps its data in another file, which it names.";
+        "The image keeps its data in another file, which it names; make one file of both first.";
     ExternalExtent "external-extent" Refused no
-        "The image has parts in other files, which it names.";
+        "The image has parts in other files, which it names; make one file of them first.";
     Differencing "differencing" Refused no
-        "The image holds only the differences to a parent.";
+        "The image holds only the differences to a parent; merge it with that first.";
     SeveralFormats "several-formats" Refused yes
         "More than one format fits, so that two programs may see two different disks.";
     OtherFormat "other-format" Refused yes
@@ -75,9 +75,9 @@ reasons! {
     NotADisk "not-a-disk-image" Refused no
         "The file is an archive or is compressed as a whole; unpack it first.";
     FormatNotRead "format-not-read" Refused no
-        "The format is recognised, but not read.";
+        "The format is recognised, but not read; convert the image to one that is read first.";
     Encrypted "encrypted" Refused no
-        "The image is encrypted.";
+        "The image is encrypted; decrypt it first.";
     UnknownFeature "unknown-feature" Refused no
         "The image needs a feature that is not known.";
     UnsupportedVersion "unsupported-version" Refused no

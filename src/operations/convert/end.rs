@@ -47,6 +47,16 @@ fn complain(run: &Conversion, complaint: Complaint, status: u8) -> RunError {
     }
 }
 
+/// A warning, if zeros stand for what a file has that the user did not give.
+pub(super) fn shortness(run: &Conversion) -> Option<String> {
+    let last = run.files.inputs.len().checked_sub(1)?;
+    let short = run.session.is_short().then(|| name(run, last))??;
+    Some(format!(
+        "what {short} leaves to another file is zero in the output, since --allow backing-file was given \
+         and that file was not: give it with --backing"
+    ))
+}
+
 /// A file that is read, as messages name it.
 fn name(run: &Conversion, source: usize) -> Option<String> {
     let path = quote_path(run.files.inputs.get(source)?.path());

@@ -53,7 +53,7 @@ struct Conversion {
     /// Whether the output has been told how long it is to be.
     knows_length: bool,
     /// What the user should know of a disk that was written.
-    warning: Option<String>,
+    warnings: Vec<String>,
 }
 
 /// What the guest is to report of its progress.
@@ -146,7 +146,7 @@ fn start(config: &ConvertConfig, beginning: &Beginning) -> Result<(Conversion, O
         reports,
         shows_total: false,
         knows_length: false,
-        warning: None,
+        warnings: Vec::new(),
     };
     let outcome = ports.listen(runner).run(&mut conversion, console)?;
     Ok((conversion, outcome))
@@ -179,7 +179,7 @@ impl Operation for Conversion {
         let show = |message: &guest_protocol::GuestMessage| {
             match message.payload {
                 // What is wrong with an image is said once, at the end.
-                Some(Payload::Error(_)) => {}
+                Some(Payload::Error(_) | Payload::Finding(_)) => {}
                 Some(Payload::Progress(_)) if hidden => {}
                 _ => console.message(message),
             }
@@ -223,8 +223,10 @@ impl Operation for Conversion {
         // It was told how long the output may be, and has a disk that ends there.
         let declared = self.files.output.declare_length(length);
         declared.map_err(|error| RunError::Guest(format!("the conversion failed: {error}")))?;
+        self.warnings.extend(end::shortness(self));
         if self.is_raw {
-            self.warning = signature::warning(&*self.files.output, length);
+            let warning = signature::warning(&*self.files.output, length);
+            self.warnings.extend(warning);
             return Ok(());
         }
         // A few bytes can be the image of a disk of any size.
@@ -245,7 +247,7 @@ impl Operation for Conversion {
 
     fn commit(&mut self, pulse: &Pulse<'_>) -> Result<Vec<String>, RunError> {
         let mut warnings = self.files.commit(&self.data, pulse)?;
-        warnings.extend(self.warning.take());
+        warnings.append(&mut self.warnings);
         Ok(warnings)
     }
 

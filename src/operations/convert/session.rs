@@ -59,6 +59,7 @@ pub struct Session {
     account: Account,
     disk: Option<u64>,
     length: Option<u64>,
+    is_short: bool,
     error: Option<Complaint>,
 }
 
@@ -73,6 +74,7 @@ impl Session {
             account,
             disk: None,
             length: None,
+            is_short: false,
             error: None,
         }
     }
@@ -87,6 +89,13 @@ impl Session {
     #[must_use]
     pub const fn length(&self) -> Option<u64> {
         self.length
+    }
+
+    /// Whether the guest has said that zeros stand for what the last image leaves to a file that was
+    /// not given.
+    #[must_use]
+    pub const fn is_short(&self) -> bool {
+        self.is_short
     }
 
     /// How many bytes of the disk are done, as far as the guest has reported it.
@@ -138,6 +147,10 @@ impl Session {
                 let disk = self.disk.ok_or(ProtocolError::Shape)?;
                 self.account.progress(progress, disk.div_ceil(SECTOR))?;
                 Level::Progress
+            }
+            Some(Payload::Finding(finding)) if finding.name == "backing-file" => {
+                self.is_short = true;
+                Level::Info
             }
             Some(Payload::Error(error)) => {
                 let complaint = || complaint(error, message);
@@ -341,6 +354,23 @@ mod tests {
             });
             assert_eq!(complaint.kind, kind, "{op}");
         }
+    }
+
+    #[test]
+    fn a_guest_may_say_of_the_last_image_that_it_lacks_something_and_nothing_else() {
+        let finding = |name: &str| GuestMessage {
+            level: Level::Info.into(),
+            payload: Some(Payload::Finding(guest_protocol::FindingMessage {
+                name: name.to_owned(),
+                ..Default::default()
+            })),
+        };
+        let mut session = with_length(1000);
+        assert!(!session.is_short());
+        receive(&mut session, &finding("backing-file")).unwrap();
+        assert!(session.is_short());
+        let other = receive(&mut session, &finding("encrypted"));
+        assert_eq!(other, Err(ProtocolError::Shape));
     }
 
     #[test]
