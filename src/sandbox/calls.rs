@@ -110,8 +110,8 @@ pub fn finish_device() -> Calls {
     Calls::new().allow(libc::SYS_lseek).allow(libc::SYS_fsync)
 }
 
-/// Looking for holes in a file that is open, and at what has come to be in one. To write the file back before
-/// takes fsync(2), which is among the calls that finish each output.
+/// Looking for holes in a file that is open, and at what has come to be in one or behind the end. To write
+/// the file back before takes fsync(2), which is among the calls that finish each output.
 #[must_use]
 pub fn find_holes() -> Calls {
     Calls::new().allow(libc::SYS_lseek).allow(libc::SYS_pread64)

@@ -19,7 +19,7 @@ const KVM_RUN: u64 = 0xae80;
 
 /// Rules that none of these runs needs, with the reason why they are there all the same. "*" is
 /// any thread.
-const RARE: [(&str, &str, &str); 17] = [
+const RARE: [(&str, &str, &str); 16] = [
     (
         "vmm",
         "fchmod",
@@ -44,11 +44,6 @@ const RARE: [(&str, &str, &str); 17] = [
         "vmm",
         "renameat2",
         "a new file has a hidden name only where the file system has no unnamed ones",
-    ),
-    (
-        "vmm",
-        "pread64",
-        "room that was never written looks like data only in some file systems",
     ),
     (
         "*",
@@ -219,7 +214,8 @@ impl Trace {
             }
             Work::Convert => {
                 lists.extend(writing);
-                lists.insert("vmm", placing.and(&calls::read_file()));
+                let looking = calls::find_holes().and(&calls::read_file());
+                lists.insert("vmm", placing.and(&looking));
             }
             Work::Copy | Work::Flood | Work::Fault | Work::Spin => {
                 lists.extend(writing);
