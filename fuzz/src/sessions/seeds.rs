@@ -58,7 +58,7 @@ pub fn sessions() -> Vec<Session> {
             &[7, 90],
             (true, 26),
         ),
-        session("check-nothing", CHECK, &said(plain(), &[]), &[0], (true, 5)),
+        session("check-nothing", CHECK, &said(plain(), &[]), &[0], (true, 6)),
         session("converted", CONVERT, &converted, &[9], (true, 6)),
         session(
             "converted-digest",
