@@ -62,7 +62,7 @@ pub(super) fn finish(
     let (died, stuck) = crew.dismiss(until.max(now + SHORTEST_PATIENCE));
     for name in stuck {
         console.warn(&format!(
-            "the thread {name} waits for the system, and the process does not end before that answers"
+            "the thread {name} waits for the system, which may keep the process until it answers"
         ));
     }
     watch.beat();
