@@ -9,7 +9,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use rustix::io::write;
 
@@ -18,6 +18,7 @@ use super::error::{FileError, Role};
 use super::identity::Known;
 use super::staging::{Naming, Placing, Staging};
 use super::target::{Target, find};
+use crate::lock::lock;
 use crate::storage::Cancel;
 
 /// A file that does not have its name yet.
@@ -102,11 +103,7 @@ impl NewFile {
     /// It could not be written or named, or was saved before. What had the name before has it
     /// still.
     pub fn save(&self, content: &[u8]) -> Result<Vec<String>, FileError> {
-        let mut late_errors = self
-            .late_errors
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let Some(late_errors) = late_errors.take() else {
+        let Some(late_errors) = lock(&self.late_errors).take() else {
             return Err(FileError::Sealed {
                 role: self.role,
                 path: self.path.clone(),
