@@ -43,6 +43,7 @@ pub mod cli;
 pub mod config;
 pub mod devices;
 pub mod files;
+mod job;
 mod limits;
 mod lock;
 pub mod machine;

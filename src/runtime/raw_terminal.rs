@@ -16,6 +16,7 @@ use rustix::termios::{
     LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr,
 };
 
+use crate::job;
 use crate::sandbox::{self, Calls, calls};
 
 /// What puts the terminal back when the process ends within a signal's handler: one in a process.
@@ -65,7 +66,7 @@ impl RawTerminal {
     ///
     /// The system's reason; then nothing has changed.
     pub(super) fn take(fd: BorrowedFd<'static>) -> io::Result<Taken> {
-        if is_of_another_job(fd) {
+        if job::has_another(fd, job::own()) {
             return Ok(Taken::InBackground);
         }
         // A job that is put into the background later is not stopped when it reads, or restores
@@ -115,7 +116,7 @@ impl Drop for RawTerminal {
 /// Puts settings in place, unless another job has the terminal: then they are that job's. This is safe
 /// in a signal's handler, since it makes three system calls and nothing else.
 fn restore(fd: BorrowedFd<'_>, settings: &Termios) {
-    if !is_of_another_job(fd) {
+    if !job::has_another(fd, job::own()) {
         // There is nobody to tell, and nothing to do about it.
         let _ = set(fd, settings);
     }
@@ -173,18 +174,6 @@ fn take_again_after_a_stop() {
     let handler = take_again as extern "C" fn(libc::c_int) as libc::sighandler_t;
     // SAFETY: the handler makes system calls that are safe there and that each thread may make.
     unsafe { libc::signal(libc::SIGCONT, handler) };
-}
-
-/// Whether the terminal belongs to another job of the shell. Where the jobs are in another namespace, both
-/// are told as 0, for which rustix has no number.
-fn is_of_another_job(fd: BorrowedFd<'_>) -> bool {
-    let mut foreground: libc::pid_t = 0;
-    // SAFETY: `foreground` is valid for writing.
-    let asked = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCGPGRP, &raw mut foreground) };
-    // SAFETY: the call takes nothing and cannot fail.
-    let own = unsafe { libc::getpgrp() };
-    // A terminal that is not the one of this session has no jobs.
-    asked == 0 && foreground != own
 }
 
 /// Changes the settings at once, without waiting for output that a stopped terminal still holds.

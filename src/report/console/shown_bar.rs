@@ -3,8 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::termios::{tcgetpgrp, tcgetwinsize};
+use rustix::termios::tcgetwinsize;
 
+use crate::job;
 use crate::report::bar::{Bar, summary};
 use crate::report::stream::Stream;
 
@@ -40,8 +41,7 @@ impl ShownBar {
             on_screen: false,
             done: 0,
             total,
-            // SAFETY: the call takes nothing and cannot fail.
-            job: unsafe { libc::getpgrp() },
+            job: job::own(),
         }
     }
 
@@ -81,9 +81,7 @@ impl ShownBar {
     /// Whether the terminal belongs to another job, as a shell that waits for a command: a bar would be
     /// drawn over what is typed there.
     fn is_in_background(&self, terminal: &Stream) -> bool {
-        let foreground = tcgetpgrp(terminal);
-        // One that is not the terminal of this session has no jobs.
-        foreground.is_ok_and(|job| job.as_raw_nonzero().get() != self.job)
+        job::has_another(terminal, self.job)
     }
 
     /// The cursor stays at the beginning of the line: a terminal that is made narrower breaks the
