@@ -26,6 +26,7 @@ mod teardown;
 mod testing;
 mod vcpu;
 mod vm;
+mod whereabouts;
 
 pub use ending::{Ender, VcpuEnd};
 pub use exit_port::ExitPort;
@@ -44,3 +45,4 @@ pub(crate) use repeat::hint as kvm_hint;
 pub use table::{Ports, Slot};
 pub use vcpu::{SpentMachine, Vcpu, VcpuReport};
 pub use vm::{Machine, MachineError};
+pub use whereabouts::Whereabouts;

@@ -15,7 +15,7 @@ use super::idle::IdlePort;
 use super::poller::Poller;
 use super::repeat::Retries;
 use super::teardown::Teardown;
-use super::{ExitCounts, GuestRam, MachineError};
+use super::{ExitCounts, GuestRam, MachineError, Whereabouts};
 use crate::virtio::DeviceFault;
 
 /// The end of a run, with what was counted.
@@ -39,6 +39,7 @@ pub struct Vcpu {
     ender: Ender,
     exits: ExitCounts,
     retries: Retries,
+    whereabouts: Arc<Whereabouts>,
     /// The VM, which is closed together with its vCPU and not before.
     _vm: (VmFd, Teardown),
     /// The memory that the vCPU reads and writes while it runs, given back after it is closed.
@@ -78,6 +79,7 @@ impl Vcpu {
             ender,
             exits: ExitCounts::default(),
             retries: Retries::default(),
+            whereabouts: Arc::default(),
             _vm: vm,
             ram,
         }
@@ -87,6 +89,12 @@ impl Vcpu {
     #[must_use]
     pub fn ender(&self) -> Ender {
         self.ender.clone()
+    }
+
+    /// Where its thread is, as of the last exit.
+    #[must_use]
+    pub fn whereabouts(&self) -> Arc<Whereabouts> {
+        self.whereabouts.clone()
     }
 
     /// Makes what looks at the queues of the devices that are helped all the time, while the guest
@@ -112,6 +120,7 @@ impl Vcpu {
                 break end;
             }
             let exit = self.enter_guest();
+            self.whereabouts.note();
             self.exits.coalesced += coalesced::drain(&mut self.vcpu, &self.bus);
             self.handle(exit);
         };

@@ -20,8 +20,8 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use super::RunError;
 use super::gate::Gate;
 use super::member::{Member, PATIENCE, Stop, Stopper};
-use super::processors::{Place, Processors, give_up_real_time};
-use crate::machine::{Nudger, SpentMachine, Vcpu, VcpuReport, WithPoller};
+use super::processors::{KeptApart, Processors, give_up_real_time};
+use crate::machine::{Nudger, SpentMachine, Vcpu, VcpuReport, Whereabouts, WithPoller};
 use crate::reason::reason;
 use crate::sandbox::{Calls, Filter, calls};
 use crate::virtio::{QueueWorker, Service};
@@ -92,20 +92,27 @@ pub(super) struct Crew {
     alarm: Arc<EventFd>,
     /// Where the threads begin, if that is not left to the scheduler.
     processors: Option<Processors>,
+    /// Where the vCPU's thread is.
+    whereabouts: Arc<Whereabouts>,
     confined: bool,
     /// What each of them may do beside its own work.
     common: Calls,
 }
 
 impl Crew {
-    /// A crew without members; `confined` says whether threads are to be confined, and `common`
-    /// what each of them may do beside its own work.
-    pub(super) fn new(confined: bool, common: Calls) -> Result<Self, RunError> {
+    /// A crew without members. `confined` says whether threads are to be confined, `common` what each
+    /// of them may do beside its own work, and `whereabouts` where the vCPU's thread will be.
+    pub(super) fn new(
+        confined: bool,
+        common: Calls,
+        whereabouts: Arc<Whereabouts>,
+    ) -> Result<Self, RunError> {
         Ok(Self {
             gate: Gate::new(),
             members: Vec::new(),
             alarm: Arc::new(eventfd()?),
             processors: Processors::two(),
+            whereabouts,
             confined,
             common,
         })
@@ -126,18 +133,26 @@ impl Crew {
             stop: stop.clone(),
             failure: OnceLock::new(),
         });
-        for subscriber in [worker.subscriber, stopping] {
+        let subscriber: Arc<dyn Subscriber> = match self.processors {
+            Some(two) => Arc::new(KeptApart::new(
+                worker.subscriber,
+                two,
+                self.whereabouts.clone(),
+            )),
+            None => worker.subscriber,
+        };
+        for subscriber in [subscriber, stopping] {
             events.add_subscriber(subscriber.clone());
             if let Some(error) = subscriber.unwatched() {
                 return Err(loop_failed("watch a device's events", error));
             }
         }
-        let filter = self.filter(&calls::event_loop().and(&worker.calls))?;
+        let filter = self.filter(&calls::device_loop().and(&worker.calls))?;
         let entrance = self.gate.entrance();
         let processors = self.processors;
         let work = move || {
             if let Some(processors) = processors {
-                processors.begin_at(Place::Devices);
+                processors.begin_at_devices();
             }
             if !entrance.pass(install(filter)) {
                 return Ok(());
@@ -173,7 +188,7 @@ impl Crew {
         let processors = self.processors;
         let work = move || {
             if let Some(processors) = processors {
-                processors.begin_at(Place::Vcpu);
+                processors.begin_at_vcpu();
             }
             give_up_real_time();
             let prepared = prepare_vcpu(&nudger).and_then(|()| install(filter));

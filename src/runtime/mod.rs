@@ -233,7 +233,12 @@ impl<'a> Runner<'a> {
             sandbox::confine_process(&self.folders)?;
         }
         let calls_of_input = self.input.as_ref().map(SerialInput::any_thread_calls);
-        let mut crew = Crew::new(self.confined, calls_of_input.unwrap_or_default())?;
+        let whereabouts = self.vcpu.whereabouts();
+        let mut crew = Crew::new(
+            self.confined,
+            calls_of_input.unwrap_or_default(),
+            whereabouts,
+        )?;
         for worker in self.workers {
             crew.hire(worker)?;
         }

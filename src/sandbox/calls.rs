@@ -35,6 +35,13 @@ pub fn event_loop() -> Calls {
         .allow(libc::SYS_epoll_pwait)
 }
 
+/// Waiting for events of a device, and going to another processor.
+#[must_use]
+pub fn device_loop() -> Calls {
+    const THIS_THREAD: u64 = 0;
+    event_loop().allow_with(libc::SYS_sched_setaffinity, &[(0, THIS_THREAD)])
+}
+
 /// Ending the process although the main thread is stuck: an alarm ends it if the last line cannot be
 /// said either.
 #[must_use]

@@ -19,7 +19,7 @@ const KVM_RUN: u64 = 0xae80;
 
 /// Rules that none of these runs needs, with the reason why they are there all the same. "*" is
 /// any thread.
-const RARE: [(&str, &str, &str); 17] = [
+const RARE: [(&str, &str, &str); 18] = [
     (
         "vmm",
         "fchmod",
@@ -54,6 +54,11 @@ const RARE: [(&str, &str, &str); 17] = [
         "*",
         "epoll_pwait",
         "with another C library it is epoll_wait",
+    ),
+    (
+        "*",
+        "sched_setaffinity",
+        "only where there are two processors, and a device meets the vCPU on one of them",
     ),
     (
         "vcpu",
@@ -199,7 +204,7 @@ impl Trace {
             0 => self.main_argument("renameat", 2),
             folder => folder,
         };
-        let reader = calls::event_loop().and(&calls::read_file());
+        let reader = calls::device_loop().and(&calls::read_file());
         let main = calls::main_loop(self.process, self.vcpu, signal);
         let placing = main
             .clone()
@@ -226,7 +231,7 @@ impl Trace {
                 lists.extend(writing);
                 lists.insert("vmm", placing.and(&calls::find_holes()));
                 lists.insert("vcpu", helping.and(&calls::write_file()));
-                lists.insert("console", calls::event_loop());
+                lists.insert("console", calls::device_loop());
             }
         }
         lists

@@ -33,8 +33,8 @@ fn lists() -> BTreeMap<&'static str, Calls> {
     BTreeMap::from([
         ("main", main.and(&placing)),
         ("vcpu", calls::vcpu().and(&calls::read_file())),
-        ("input", calls::event_loop().and(&calls::read_file())),
-        ("output", calls::event_loop().and(&calls::write_file())),
+        ("input", calls::device_loop().and(&calls::read_file())),
+        ("output", calls::device_loop().and(&calls::write_file())),
         ("watcher", calls::watcher()),
         ("nothing", Calls::new()),
     ])
