@@ -149,7 +149,7 @@ lint:
 
 # The picture of a terminal in the README. It takes 2 GiB of room for a moment, below TMPDIR.
 picture:
-	$(CARGO) bench --locked --bench picture
+	$(CARGO) bench --locked --bench picture -- draw
 
 # Both take BENCH_BYTES, BENCH_RUNS, BENCH_DIR, BENCH_FULL, BENCH_PUBLISH and BENCH_VMM from the
 # environment or the command line: docs/performance.md says what they are.

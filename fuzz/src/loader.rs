@@ -7,10 +7,11 @@ use std::cell::Cell;
 use arbitrary::{Result, Unstructured};
 use guest_abi::layout::{IMAGE, IMAGE_SIZE, INPUT_QUEUE, PAGE_SIZE, Shape};
 use linux_loader::elf::{
-    ELFCLASS64, ELFDATA2LSB, EM_X86_64, ET_EXEC, Elf64_Ehdr, Elf64_Phdr, PT_LOAD, PT_NOTE,
+    ELFCLASS64, ELFDATA2LSB, EM_X86_64, ET_EXEC, Elf64_Ehdr, Elf64_Phdr, PF_R, PF_W, PF_X, PT_LOAD,
+    PT_NOTE,
 };
 use vm_memory::{ByteValued, Bytes, GuestAddress};
-use vmm::machine::{GuestRam, LoadedImage, load};
+use vmm::machine::{GuestRam, LoadedImage, PagePermissions, load};
 
 use super::{Kept, Seed, with_rig};
 
@@ -133,14 +134,18 @@ fn check_elf(image: &[u8], loaded: &LoadedImage, ram: &GuestRam) {
     let page = (loaded.entry - IMAGE) / PAGE_SIZE;
     let page = loaded.permissions[usize::try_from(page).unwrap()];
     assert!(page.execute, "the entry point cannot be executed");
-    let both = |page: &vmm::machine::PagePermissions| page.write && page.execute;
+    let both = |page: &PagePermissions| page.write && page.execute;
     assert!(
         !loaded.permissions.iter().any(both),
         "a page is writable and executable"
     );
-    let loaded = segments(image).filter(|segment| segment.p_type == PT_LOAD);
+    let segments: Vec<_> = segments(image)
+        .filter(|segment| segment.p_type == PT_LOAD)
+        .collect();
+    check_permissions(&segments, loaded);
     // Where segments overlap, the last one is there.
-    if let Some(last) = loaded.filter(|segment| segment.p_filesz > 0).last() {
+    let mut with_bytes = segments.iter().filter(|segment| segment.p_filesz > 0);
+    if let Some(last) = with_bytes.next_back() {
         let [start, len] = [last.p_offset, last.p_filesz].map(|at| usize::try_from(at).unwrap());
         let mut there = vec![0; len];
         let at = GuestAddress(last.p_paddr);
@@ -149,10 +154,33 @@ fn check_elf(image: &[u8], loaded: &LoadedImage, ram: &GuestRam) {
     }
 }
 
+/// A page allows what the segments say that have a byte in it, and nothing where there is none.
+fn check_permissions(segments: &[Elf64_Phdr], loaded: &LoadedImage) {
+    for (start, page) in (IMAGE..)
+        .step_by(PAGE_SIZE as usize)
+        .zip(&*loaded.permissions)
+    {
+        let touch = |segment: &&Elf64_Phdr| {
+            let end = segment.p_paddr + segment.p_memsz;
+            segment.p_memsz > 0 && segment.p_paddr < start + PAGE_SIZE && end > start
+        };
+        let here = segments.iter().filter(touch);
+        let flags = here.fold(0, |flags, segment| flags | segment.p_flags);
+        let said = [PF_R, PF_W, PF_X].map(|flag| flags & flag != 0);
+        let found = [page.read, page.write, page.execute];
+        assert_eq!(found, said, "read, write and execute at {start:#x}");
+    }
+}
+
 /// A flat binary cannot say what is code: all its pages allow everything.
 fn check_flat(image: &[u8], loaded: &LoadedImage, ram: &GuestRam) {
     assert!(!image.is_empty() && image.len() as u64 <= IMAGE_SIZE);
     assert_eq!(loaded.entry, IMAGE);
+    let restricts = |page: &PagePermissions| *page != PagePermissions::ALL;
+    assert!(
+        !loaded.permissions.iter().any(restricts),
+        "a page does not allow everything"
+    );
     let mut copy = vec![0; image.len()];
     ram.image()
         .read_slice(&mut copy, GuestAddress(IMAGE))

@@ -103,7 +103,7 @@ impl Taken {
     /// What has become of the file with these properties, if it still has the name.
     fn compare(before: &Stat, now: &Stat, same_lists: impl FnOnce() -> bool) -> Self {
         // Who writes changes both times.
-        let written = changed(now) == (now.st_mtime, now.st_mtime_nsec);
+        let written = changed(now) == (now.st_mtime, i128::from(now.st_mtime_nsec));
         if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid) {
             Self::GivenAway
         } else if now.st_mode != before.st_mode {
@@ -184,9 +184,10 @@ impl Taken {
     }
 }
 
-/// When something of the file was last changed, in seconds and nanoseconds.
-fn changed(file: &Stat) -> (i64, u64) {
-    (file.st_ctime, file.st_ctime_nsec)
+/// When something of the file was last changed, in seconds and nanoseconds. These are of another type
+/// where rustix calls the C library, as it does under Miri; this one takes both.
+fn changed(file: &Stat) -> (i64, i128) {
+    (file.st_ctime, i128::from(file.st_ctime_nsec))
 }
 
 #[cfg(test)]

@@ -84,16 +84,22 @@ fn bench(suite: Option<&str>) -> Result<PathBuf, BenchError> {
     match settings.suite {
         Suite::Bench => {
             let (targets, targets::Peers(peers)) = targets::measure(&runner, &settings)?;
+            // What was measured is written at once: a failure after minutes does not take it along.
+            let save = |measured: &[&str]| {
+                let text = format!("{}\n## Machine\n\n{machine}", measured.join("\n"));
+                write("bench.md", &head("make bench", &text))
+            };
+            save(&[&targets])?;
             let (sectors, lines) = sectors::measure(&runner, &settings)?;
-            let images = images::measure(&runner, &settings)?;
-            let conversions = convert::measure(&runner, &settings)?;
-            let disks = disks::measure(&runner, &settings)?;
             let caption = "Copying a GiB through the VM, by sector size";
             plot::draw(&results.join("bench.svg"), caption, &lines, &peers)?;
-            let text = format!(
-                "{targets}\n{sectors}\n{disks}\n{images}\n{conversions}\n## Machine\n\n{machine}"
-            );
-            write("bench.md", &head("make bench", &text))?;
+            save(&[&targets, &sectors])?;
+            let images = images::measure(&runner, &settings)?;
+            save(&[&targets, &sectors, &images])?;
+            let conversions = convert::measure(&runner, &settings)?;
+            save(&[&targets, &sectors, &images, &conversions])?;
+            let disks = disks::measure(&runner, &settings)?;
+            save(&[&targets, &sectors, &disks, &images, &conversions])?;
             publish(&settings, &["bench.md", "bench.svg"])?;
             Ok(results.join("bench.md"))
         }

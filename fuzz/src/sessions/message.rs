@@ -8,8 +8,8 @@ use guest_protocol::{
     complete_with_digest, error_message, info_message, init_message, progress_message,
 };
 
-/// Formats, reasons, properties, devices and operations, and what is none of them.
-const WORDS: [&str; 24] = [
+/// Formats, reasons, problems, properties, devices and operations, and what is none of them.
+const WORDS: [&str; 27] = [
     "qcow2",
     "vmdk",
     "raw",
@@ -23,7 +23,10 @@ const WORDS: [&str; 24] = [
     "ext4",
     "backing",
     "data",
-    "leaked-cluster",
+    "leak",
+    "refcount-too-low",
+    "copied-flag",
+    "overlap",
     "input",
     "output",
     "refused",
@@ -35,16 +38,17 @@ const WORDS: [&str; 24] = [
     "two words",
     "x\"y\\",
 ];
+
 /// The next message.
 pub fn take(u: &mut Unstructured<'_>) -> Result<GuestMessage> {
     let mut message = match u.int_in_range(0..=15u8)? {
         0 | 1 => info_message(Payload::Image(image(u)?)),
         2 => info_message(Payload::Reference(ReferenceMessage {
             kind: word(u)?,
-            name: word(u)?.into_bytes(),
+            name: name(u)?,
         })),
         3 => info_message(Payload::Snapshot(SnapshotMessage {
-            id: word(u)?.into_bytes(),
+            id: name(u)?,
             name: name(u)?,
             seconds: u.arbitrary()?,
             vm_state_size: number(u)?,
@@ -68,8 +72,11 @@ pub fn take(u: &mut Unstructured<'_>) -> Result<GuestMessage> {
             errors: number(u)?,
             leaks: number(u)?,
             data: number(u)?,
+            compressed: number(u)?,
+            zero: number(u)?,
+            backing: number(u)?,
+            lost: number(u)?,
             image_end: number(u)?,
-            ..CheckMessage::default()
         })),
         8 => init_message(&word(u)?, &word(u)?, number(u)?),
         9 => capacity_message(&word(u)?, number(u)?, number(u)?),
@@ -143,8 +150,11 @@ fn word(u: &mut Unstructured<'_>) -> Result<String> {
     })
 }
 
-/// Bytes that need be no text, sometimes more of them than a name may have.
+/// A word, or bytes that need be no text, sometimes more of them than a name may have.
 fn name(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
+    if u.arbitrary()? {
+        return Ok(word(u)?.into_bytes());
+    }
     let len = u.int_in_range(0..=64)?.min(u.len());
     let mut name = u.bytes(len)?.to_vec();
     if u.ratio(1, 16)? {

@@ -49,14 +49,14 @@ pub fn sessions() -> Vec<Session> {
             INFO,
             &said(rich(), &of_info()),
             &[40],
-            (true, 21),
+            (true, 22),
         ),
         session(
             "check",
             CHECK,
             &said(rich(), &of_check()),
             &[7, 90],
-            (true, 26),
+            (true, 32),
         ),
         session("check-nothing", CHECK, &said(plain(), &[]), &[0], (true, 6)),
         session("converted", CONVERT, &converted, &[9], (true, 6)),
@@ -142,8 +142,13 @@ fn of_info() -> Vec<Payload> {
             kind: "backing".to_owned(),
             name: b"/etc/passwd\nverdict: safe".to_vec(),
         }),
+        // The name of a file need not be UTF-8, and is cut within a letter here.
+        Payload::Reference(ReferenceMessage {
+            kind: "data".to_owned(),
+            name: b"caf\xc3\xa9/\xe2\x82\xff\xfe.img\xf0\x9f\x98".to_vec(),
+        }),
         Payload::Snapshot(SnapshotMessage {
-            id: b"1".to_vec(),
+            id: b"1\x80".to_vec(),
             name: b"one \x1b[2J\xff".to_vec(),
             seconds: 1_700_000_000,
             vm_state_size: 1 << 20,
@@ -164,14 +169,20 @@ fn of_check() -> Vec<Payload> {
     };
     vec![
         Payload::Finding(finding("encrypted", false)),
-        problem("wrong-refcount", Some(1)),
-        problem("leaked-cluster", None),
+        problem("refcount-too-low", Some(1)),
+        problem("leak", Some(0)),
+        problem("copied-flag", None),
+        problem("overlap", None),
+        problem("beyond-end", None),
         Payload::Check(CheckMessage {
             errors: 2,
             leaks: 5,
             data: 131_072,
+            compressed: 65536,
+            zero: 4096,
+            backing: 8192,
+            lost: 512,
             image_end: 1 << 20,
-            ..CheckMessage::default()
         }),
     ]
 }
