@@ -246,22 +246,46 @@ impl Service for Idle {
     }
 }
 
+/// Adds a device that is given nothing to do; returns what serves it.
+fn add_idle(machine: &mut Machine) -> Worker {
+    let (memory, line) = (machine.memory().clone(), machine.line());
+    let device = Arc::new(QueueWorker::serving(Idle, memory, line).unwrap());
+    machine.add_virtio(device.clone()).unwrap();
+    Worker {
+        name: "idle",
+        subscriber: device,
+        calls: Calls::new(),
+    }
+}
+
+#[test]
+fn a_device_that_no_thread_serves_is_told_of_before_the_guest_can_wait_for_it() {
+    needs_kvm!();
+    let mut machine = Machine::new(open_kvm().unwrap(), 2).unwrap();
+    machine.add_idle_port(IDLE, None).unwrap();
+    let first = add_idle(&mut machine);
+    add_idle(&mut machine);
+    let vcpu = machine.boot(&Program::new().build()).unwrap();
+    let runner = Runner::new(vcpu).confined(false).worker(first);
+    let error = failure_of(runner, &mut JustRun);
+    let expected =
+        "cannot begin the run: the device in slot 1 has no thread: give it one with Runner::worker";
+    assert_eq!(error.to_string(), expected);
+}
+
 #[test]
 fn a_guest_that_waits_for_a_device_that_never_started_is_told_why_it_did_not() {
     needs_kvm!();
     let mut machine = Machine::new(open_kvm().unwrap(), 2).unwrap();
     machine.add_idle_port(IDLE, None).unwrap();
-    for _ in 0..2 {
-        let (memory, line) = (machine.memory().clone(), machine.line());
-        let device = QueueWorker::serving(Idle, memory, line).unwrap();
-        machine.add_virtio(Arc::new(device)).unwrap();
-    }
+    let workers = [add_idle(&mut machine), add_idle(&mut machine)];
     // The status register of the second device: DRIVER_OK alone.
     let guest = Program::new().store32(layout::registers(1) + 0x70, 4);
     // It is notified that the device wants a reset, which it does not look at.
     let guest = guest.in8(IDLE).in8(IDLE);
     let vcpu = machine.boot(&guest.build()).unwrap();
-    let error = failure_of(Runner::new(vcpu).confined(false), &mut JustRun).to_string();
+    let runner = workers.into_iter().fold(Runner::new(vcpu), Runner::worker);
+    let error = failure_of(runner.confined(false), &mut JustRun).to_string();
     let expected = "the guest waits for a device, and no device has anything to do; the device in slot 1 \
                     did not start: its driver set DRIVER_OK without a status of FEATURES_OK";
     assert!(error.starts_with(expected), "{error}");

@@ -16,8 +16,10 @@ use super::vectored::Partial;
 const BLOCK: u64 = 4096;
 /// The most that one call zeroes, in bytes, so that a run that is over need not wait for long.
 const AT_ONCE: u64 = 1 << 30;
-/// How many blocks of zeros one call writes.
+/// How many blocks of zeros lie in memory at the most.
 const BLOCKS: usize = 64;
+/// How many times one call writes them at the most, so that it writes 4 MiB.
+const TIMES: usize = 16;
 
 const PUNCH: FallocateFlags = FallocateFlags::PUNCH_HOLE.union(FallocateFlags::KEEP_SIZE);
 const ZERO: FallocateFlags = FallocateFlags::ZERO_RANGE.union(FallocateFlags::KEEP_SIZE);
@@ -91,13 +93,14 @@ fn write_zeros(file: &Descriptor, start: u64, end: u64) -> Result<(), Partial> {
     if start >= end {
         return Ok(());
     }
-    let wanted = usize::try_from((end - start).div_ceil(BLOCK)).unwrap_or(BLOCKS);
+    let wanted = usize::try_from((end - start).div_ceil(BLOCK)).unwrap_or(usize::MAX);
     let mut blocks = vec![Block([0; 4096]); wanted.min(BLOCKS)];
-    let room = blocks.len() as u64 * BLOCK;
     let slices: Vec<_> = blocks
         .iter_mut()
         .map(|block| VolatileSlice::from(&mut block.0[..]))
         .collect();
+    let slices = slices.repeat(wanted.div_ceil(BLOCKS).min(TIMES));
+    let room = slices.len() as u64 * BLOCK;
     let mut at = start;
     while at < end {
         let size = (end - at).min(room);
@@ -222,13 +225,17 @@ mod tests {
             assert_eq!(partial.source.kind(), io::ErrorKind::StorageFull);
             assert_eq!(partial.done, 0);
         }
-        // In memory only holes are punched, so that what is to keep its room is written.
+        // In memory only holes are punched, so that what is to keep its room is written, in several calls.
         let file = File::from(memfd_create("in memory", MemfdFlags::CLOEXEC).unwrap());
-        file.write_all_at(&[7; 40_000], 0).unwrap();
-        make_zero(&descriptor(&file, &Cancel::new()), 5000, 30_000, false).unwrap();
-        let mut bytes = vec![1; 40_000];
+        file.write_all_at(&vec![7; 10 << 20], 0).unwrap();
+        let (start, end) = (5000, 9_000_001);
+        make_zero(&descriptor(&file, &Cancel::new()), start, end, false).unwrap();
+        let mut bytes = vec![1; 10 << 20];
         file.read_exact_at(&mut bytes, 0).unwrap();
-        assert!(bytes == [vec![7; 5000], vec![0; 25_000], vec![7; 10_000]].concat());
+        for (at, byte) in (0_u64..).zip(bytes) {
+            let expected = if (start..end).contains(&at) { 0 } else { 7 };
+            assert_eq!(byte, expected, "{at}");
+        }
     }
 
     #[test]

@@ -37,6 +37,11 @@ impl Devices {
         devices.iter().any(test)
     }
 
+    /// The slot of the first one whose driver's kicks nobody takes.
+    pub(super) fn unattended(&self) -> Option<usize> {
+        self.read().iter().position(|device| !device.is_attended())
+    }
+
     /// What drivers did wrong with them, with the slots of the devices.
     pub(super) fn faults(&self) -> Vec<(usize, Arc<DeviceFault>)> {
         let devices = self.read();

@@ -97,6 +97,11 @@ impl Vcpu {
         self.whereabouts.clone()
     }
 
+    /// The slot of the first virtio device whose driver's kicks nobody takes.
+    pub(crate) fn unattended(&self) -> Option<usize> {
+        self.devices.unattended()
+    }
+
     /// Makes what looks at the queues of the devices that are helped all the time, while the guest
     /// has a single request under way. It is to have a place on the thread of one of them:
     /// [`WithPoller`](super::WithPoller). `None` where it is of no use, as with a single processor

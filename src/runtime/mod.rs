@@ -25,6 +25,7 @@ mod signals;
 mod streams;
 mod watcher;
 
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
@@ -214,7 +215,8 @@ impl<'a> Runner<'a> {
     ///
     /// # Errors
     ///
-    /// The run could not begin. How it went once it had begun is in the [`Outcome`].
+    /// The run could not begin, as where a virtio device has no worker. How it went once it had begun is
+    /// in the [`Outcome`].
     pub fn run(
         mut self,
         operation: &mut dyn Operation,
@@ -241,6 +243,11 @@ impl<'a> Runner<'a> {
         )?;
         for worker in self.workers {
             crew.hire(worker)?;
+        }
+        if let Some(slot) = self.vcpu.unattended() {
+            let text =
+                format!("the device in slot {slot} has no thread: give it one with Runner::worker");
+            return Err(RunError::host("begin the run")(io::Error::other(text)));
         }
         let vcpu = crew.hire_vcpu(self.vcpu, &self.vcpu_calls)?;
         crew.muster()?;

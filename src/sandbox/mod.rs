@@ -18,6 +18,7 @@ mod violation;
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 
 pub use advice::{Advice, advise};
 pub use any_thread::{ANSWERED, ANY_THREAD, AnyThread};
@@ -25,6 +26,7 @@ pub use call::{Call, Calls, Condition, Test};
 pub use filter::{Filter, FilterError, any_thread};
 pub use support::Support;
 
+use crate::quote::quote_path;
 use crate::reason::reason;
 use advice::advice;
 
@@ -50,6 +52,18 @@ pub enum SandboxError {
         advice().not_confined
     )]
     Landlock(#[from] ::landlock::RulesetError),
+    /// A folder where a file is to get its name could not be looked at.
+    #[error(
+        "cannot look at the folder {}: {}; check its file system (dmesg)",
+        quote_path(folder),
+        reason(source)
+    )]
+    Folder {
+        /// Its path.
+        folder: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
     /// A filter could not be made.
     #[error(transparent)]
     Filter(#[from] FilterError),

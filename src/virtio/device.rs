@@ -145,6 +145,12 @@ pub trait VirtioDevice: Send + Sync {
     /// driver has made available without a kick.
     fn serve_by_kicks(&self) {}
 
+    /// Whether somebody takes its driver's kicks. A run with a device of which nobody does is not begun:
+    /// its driver would wait for ever.
+    fn is_attended(&self) -> bool {
+        true
+    }
+
     /// The transport calls this when the driver has set DRIVER_OK without having set the device up.
     fn refuse_start(&self, _why: ActivateError) {}
 

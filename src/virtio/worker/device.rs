@@ -1,6 +1,7 @@
 //! A worker as the transport, the event loop and the idle port see it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use event_manager::{EventOps, EventSubscriber, Events};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
@@ -134,6 +135,10 @@ impl<S: Service> VirtioDevice for QueueWorker<S> {
         (0..self.lanes.len()).any(is_busy)
     }
 
+    fn is_attended(&self) -> bool {
+        self.subscribed.load(Ordering::Relaxed)
+    }
+
     fn refuse_start(&self, why: ActivateError) {
         self.fault.set(DeviceFault::NotStarted(why));
     }
@@ -145,6 +150,7 @@ impl<S: Service> VirtioDevice for QueueWorker<S> {
 
 impl<S: Service> EventSubscriber for QueueWorker<S> {
     fn init(&self, ops: &mut EventOps<'_>) {
+        self.subscribed.store(true, Ordering::Relaxed);
         for (index, kick) in (0..).zip(&self.kicks) {
             if let Err(error) = ops.add(Events::with_data(kick, index, EventSet::IN)) {
                 let _ = self.unwatched.set(error);

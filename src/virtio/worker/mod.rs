@@ -10,6 +10,7 @@ mod lane;
 mod turn;
 
 use std::io;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use thiserror::Error;
@@ -171,6 +172,8 @@ pub struct QueueWorker<S: Service> {
     kicks: Vec<EventFd>,
     lanes: Vec<Lane<S::Room>>,
     fault: FirstFault,
+    /// Whether an event loop has it.
+    subscribed: AtomicBool,
     /// Why a kick is not watched.
     unwatched: OnceLock<event_manager::Error>,
 }
@@ -195,6 +198,7 @@ impl<S: Service> QueueWorker<S> {
             kicks: kicks.collect::<Result<_, _>>()?,
             lanes: (0..queues).map(|_| Lane::default()).collect(),
             fault: FirstFault::default(),
+            subscribed: AtomicBool::new(false),
             unwatched: OnceLock::new(),
             service,
         })
