@@ -1,6 +1,5 @@
 //! The words that begin a command of their own; without one it is a copy.
 
-use super::options::Opt;
 use super::prepare::most_similar;
 use super::text::{Page, STATUSES_OF_CHECK, STATUSES_OF_CONVERT, STATUSES_OF_INFO};
 use super::{convert, image, options};
@@ -113,22 +112,21 @@ pub(super) fn named(word: &str) -> Option<&'static Word> {
 }
 
 /// The commands that have an option `name`, each as it is typed.
-pub(super) fn that_have(name: &str) -> Vec<&'static str> {
-    let typed = ["vmm info", "vmm check", "vmm convert"];
-    let worded = WORDS.iter().map(|word| word.page.groups).zip(typed);
-    std::iter::once((
-        options::groups as fn() -> Vec<(&'static str, Vec<Opt>)>,
-        "vmm",
-    ))
-    .chain(worded)
-    .filter(|(groups, _)| {
-        groups()
-            .iter()
-            .flat_map(|(_, group)| group)
-            .any(|option| option.long == name)
-    })
-    .map(|(_, typed)| typed)
-    .collect()
+pub(super) fn that_have(name: &str) -> Vec<String> {
+    let copy = (options::groups as fn() -> _, "vmm".to_owned());
+    let worded = WORDS
+        .iter()
+        .map(|command| (command.page.groups, format!("vmm {}", command.word)));
+    std::iter::once(copy)
+        .chain(worded)
+        .filter(|(groups, _)| {
+            groups()
+                .iter()
+                .flat_map(|(_, group)| group)
+                .any(|option| option.long == name)
+        })
+        .map(|(_, typed)| typed)
+        .collect()
 }
 
 /// The word that was probably meant by `word`, which is no such word.

@@ -173,14 +173,11 @@ fn no_letter(letter: char, letters: &str, known: &[Opt]) -> String {
 fn unknown(name: &str, known: &[Opt]) -> String {
     let commands = commands::that_have(name);
     if let Some(first) = commands.first() {
-        let named = |command: &&'static str| {
-            if *command == "vmm" {
-                "a copy"
-            } else {
-                *command
-            }
+        let named = |command| match command {
+            "vmm" => "a copy",
+            other => other,
         };
-        let of: Vec<&str> = commands.iter().map(named).collect();
+        let of: Vec<&str> = commands.iter().map(|command| named(command)).collect();
         return format!(
             "--{name} is an option of {}; see {first} --help",
             of.join(" and ")

@@ -3,21 +3,19 @@
 //! that a caller prints the error itself and not its chain of sources.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::hints::{
-    folder_hint, forgotten_hint, limit_hint, open_hint, place_hint, space_hint, wanted,
-    why_not_written, write_hint,
-};
+use super::hints::{forgotten_hint, wanted};
 use crate::quote::quote_path;
-use crate::reason::reason;
 
+mod action;
 mod as_io;
 mod changed;
 mod distinct;
 mod role;
 mod trial;
 
+pub use action::Action;
 pub use changed::ChangedError;
 pub use distinct::DistinctError;
 pub use role::Role;
@@ -26,13 +24,20 @@ pub use trial::TrialError;
 /// Why a file of the run cannot be used, read, written or put in place.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// The file cannot be looked up or opened.
-    #[error("cannot open the {role} {}: {}{}", quote_path(path), reason(source), open_hint(*role, source))]
-    Open {
+    /// The system has not done something with a file.
+    #[error(
+        "cannot {}: {}{}",
+        action.with(*role, path),
+        action.why(source),
+        action.hint(*role, source)
+    )]
+    Failed {
         /// Which file.
         role: Role,
         /// The path as the user gave it.
         path: PathBuf,
+        /// What was to be done.
+        action: Action,
         /// The system's reason.
         source: io::Error,
     },
@@ -92,25 +97,6 @@ pub enum FileError {
     #[error(transparent)]
     Distinct(#[from] DistinctError),
 
-    /// Nothing can be created in the folder of a file that is written.
-    #[error(
-        "cannot create the {role} {} in the folder {}: {}{}",
-        quote_path(path),
-        quote_path(folder),
-        reason(source),
-        folder_hint(source)
-    )]
-    Folder {
-        /// Which file.
-        role: Role,
-        /// The file.
-        path: PathBuf,
-        /// The folder in which it would appear.
-        folder: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
-
     /// The folder of a file that is written has been removed, and somebody still has it open.
     #[error(
         "cannot create the {role} {} in the folder {}: it has been removed; choose another",
@@ -129,23 +115,6 @@ pub enum FileError {
     /// The folder of a file that is written has been tried out, and does not serve.
     #[error(transparent)]
     Trial(#[from] TrialError),
-
-    /// The file exists and must not or cannot be replaced.
-    #[error(
-        "cannot replace the {role} {}: {}; {advice}",
-        quote_path(path),
-        reason(source)
-    )]
-    Replace {
-        /// Which file.
-        role: Role,
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-        /// What the user can do.
-        advice: &'static str,
-    },
 
     /// The block device that is the output does not hold what is to be written.
     #[error(
@@ -176,74 +145,6 @@ pub enum FileError {
         wanted_by: &'static str,
     },
 
-    /// A read failed.
-    #[error(
-        "cannot read the {role} {} at offset {offset}: {}{}",
-        quote_path(path),
-        reason(source),
-        limit_hint(source)
-    )]
-    Read {
-        /// Which file.
-        role: Role,
-        /// The file.
-        path: PathBuf,
-        /// The first byte that could not be read.
-        offset: u64,
-        /// The system's reason.
-        source: io::Error,
-    },
-
-    /// The file cannot be looked at again, when the run is about to end.
-    #[error(
-        "cannot look at the {role} {} again: {}",
-        quote_path(path),
-        reason(source)
-    )]
-    LookAgain {
-        /// Which file.
-        role: Role,
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
-
-    /// A write failed.
-    #[error(
-        "cannot write the {role} {} at offset {offset}: {}{}",
-        quote_path(path),
-        why_not_written(source),
-        write_hint(source, *is_device)
-    )]
-    Write {
-        /// Which file.
-        role: Role,
-        /// The file.
-        path: PathBuf,
-        /// The first byte that could not be written.
-        offset: u64,
-        /// Whether it is written in place.
-        is_device: bool,
-        /// The system's reason.
-        source: io::Error,
-    },
-
-    /// The room of a part of the output could not be given back.
-    #[error(
-        "cannot discard a part of the output {} at offset {offset}: {}",
-        quote_path(path),
-        reason(source)
-    )]
-    Discard {
-        /// The output.
-        path: PathBuf,
-        /// Where the part begins, in bytes.
-        offset: u64,
-        /// The system's reason.
-        source: io::Error,
-    },
-
     /// A file changed while it was read.
     #[error(transparent)]
     Changed(#[from] ChangedError),
@@ -261,22 +162,6 @@ pub enum FileError {
         length: u64,
         /// How long it may be, in bytes.
         most: u64,
-    },
-
-    /// The output could not be cut to its length.
-    #[error(
-        "cannot make the output {} {length} bytes long: {}{}",
-        quote_path(path),
-        reason(source),
-        space_hint(source)
-    )]
-    Length {
-        /// The output.
-        path: PathBuf,
-        /// How long it is to be, in bytes.
-        length: u64,
-        /// The system's reason.
-        source: io::Error,
     },
 
     /// Something tried to write the input.
@@ -305,22 +190,6 @@ pub enum FileError {
         offset: u64,
     },
 
-    /// What was written could not be stored.
-    #[error(
-        "cannot store the {role} {}: {}{}",
-        quote_path(path),
-        reason(source),
-        space_hint(source)
-    )]
-    Sync {
-        /// Which file.
-        role: Role,
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
-
     /// Not every byte of the output has been written.
     #[error(
         "the output {} is incomplete: of {length} bytes the one at offset {offset} was never \
@@ -336,28 +205,23 @@ pub enum FileError {
         /// Whether writes were too scattered for all of them to be remembered.
         forgotten: bool,
     },
+}
 
-    /// The complete file could not be given its name.
-    #[error(
-        "cannot put the {role} {} in place: {}{}",
-        quote_path(path),
-        reason(source),
-        place_hint(advice, left.as_deref(), second.as_deref())
-    )]
-    Place {
-        /// Which file.
+impl FileError {
+    /// The error of `action`, which the system has not done with a file.
+    pub(super) fn failed(
         role: Role,
-        /// The file.
-        path: PathBuf,
-        /// What may have come between, and what the user can do.
-        advice: &'static str,
-        /// A name that it has instead, and that cannot be taken from it.
-        left: Option<PathBuf>,
-        /// A second name of what has its name, which cannot be taken from that.
-        second: Option<PathBuf>,
-        /// The system's reason.
-        source: io::Error,
-    },
+        path: &Path,
+        action: Action,
+        source: impl Into<io::Error>,
+    ) -> Self {
+        Self::Failed {
+            role,
+            path: path.into(),
+            action,
+            source: source.into(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use vm_memory::VolatileSlice;
 use super::delayed::may_miss_delayed;
 use super::descriptor::Descriptor;
 use super::device;
-use super::error::{ChangedError, FileError, Role};
+use super::error::{Action, ChangedError, FileError, Role};
 use super::extents::{Holes, ListBounds, LookError, data_in_holes, find_holes, has_hole};
 use super::identity::{Identity, Known};
 use super::open::open_to_read;
@@ -165,11 +165,7 @@ impl InputFile {
 
     /// What the system says of the file now, and how many bytes it has.
     fn look_again(&self) -> Result<(Stat, u64), FileError> {
-        let failed = |errno: Errno| FileError::LookAgain {
-            role: self.role,
-            path: self.path.clone(),
-            source: errno.into(),
-        };
+        let failed = |errno: Errno| self.failed(Action::LookAgain, errno);
         let now = fstat(&self.file).map_err(failed)?;
         let length = match FileType::from_raw_mode(now.st_mode) {
             FileType::RegularFile => u64::try_from(now.st_size).unwrap_or(0),
@@ -241,15 +237,14 @@ impl InputFile {
     ) -> Result<(), E> {
         if self.written_back.load(Ordering::Relaxed) {
             // What has been written since can be missed as what was written before.
-            self.write_back().map_err(|source| FileError::Sync {
-                role: self.role,
-                path: self.path.clone(),
-                source,
-            })?;
+            self.write_back()
+                .map_err(|source| self.failed(Action::Store, source))?;
         }
         let looked = data_in_holes(self.file.as_fd(), self.length, list, each);
         let data = looked.map_err(|error| match error {
-            LookError::System { offset, source } => self.read_error(offset, source.into()).into(),
+            LookError::System { offset, source } => {
+                self.failed(Action::Read { offset }, source).into()
+            }
             LookError::Ended(why) => why,
         })?;
         if let Some(offset) = data {
@@ -283,19 +278,14 @@ impl InputFile {
         let offset = offset.saturating_add(partial.done);
         let error = match partial.source.kind() {
             io::ErrorKind::UnexpectedEof => self.shrank(offset).into(),
-            _ => self.read_error(offset, partial.source),
+            _ => self.failed(Action::Read { offset }, partial.source),
         };
         error.into()
     }
 
-    /// The error of a file of which the byte at `offset` cannot be read.
-    fn read_error(&self, offset: u64, source: io::Error) -> FileError {
-        FileError::Read {
-            role: self.role,
-            path: self.path.clone(),
-            offset,
-            source,
-        }
+    /// The error of something that the system has not done with this file.
+    fn failed(&self, action: Action, source: impl Into<io::Error>) -> FileError {
+        FileError::failed(self.role, &self.path, action, source)
     }
 
     /// The error of a file of which the byte at `offset` is no longer there.

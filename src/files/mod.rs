@@ -50,7 +50,7 @@ mod vectored;
 mod zeroing;
 mod zeros;
 
-pub use error::{ChangedError, DistinctError, FileError, Role, TrialError};
+pub use error::{Action, ChangedError, DistinctError, FileError, Role, TrialError};
 pub use extents::{Holes, ListBounds};
 pub use identity::{Identity, Known, check_distinct};
 pub use input::InputFile;

@@ -14,8 +14,9 @@ use std::sync::Mutex;
 use rustix::io::write;
 
 use super::close_errors::CloseErrors;
-use super::error::{FileError, Role};
+use super::error::{Action, FileError, Role};
 use super::identity::Known;
+use super::open::open_failed;
 use super::staging::{Naming, Placing, Staging};
 use super::target::{Target, find};
 use crate::lock::lock;
@@ -53,11 +54,8 @@ impl NewFile {
                 (file, Some(staging))
             }
         };
-        let late_errors = CloseErrors::of(&file).map_err(|source| FileError::Open {
-            role,
-            path: path.into(),
-            source,
-        })?;
+        let late_errors = CloseErrors::of(&file);
+        let late_errors = late_errors.map_err(|source| open_failed(role, path, source))?;
         Ok(Self {
             role,
             path: path.into(),
@@ -110,27 +108,20 @@ impl NewFile {
                 offset: 0,
             });
         };
+        let failed = |action, source| FileError::failed(self.role, &self.path, action, source);
         let mut done = 0;
         while done < content.len() {
             let written = Cancel::new().repeat(|| write(&self.file, &content[done..]));
             match written.and_then(some) {
                 Ok(more) => done += more,
                 Err(source) => {
-                    return Err(FileError::Write {
-                        role: self.role,
-                        path: self.path.clone(),
-                        offset: done as u64,
-                        is_device: self.staging.is_none(),
-                        source,
-                    });
+                    let (offset, is_device) = (done as u64, self.staging.is_none());
+                    return Err(failed(Action::Write { offset, is_device }, source));
                 }
             }
         }
-        late_errors.collect().map_err(|source| FileError::Sync {
-            role: self.role,
-            path: self.path.clone(),
-            source,
-        })?;
+        let stored = late_errors.collect();
+        stored.map_err(|source| failed(Action::Store, source))?;
         // What has come to its name meanwhile may be the copy itself, by a name that the file system
         // takes for the same.
         let Some(staging) = &self.staging else {

@@ -3,6 +3,7 @@
 //! process's lease on the file is waited for (open(2) O_PATH, fcntl(2) "Leases").
 
 use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fcntl_setfl};
 use rustix::io::Errno;
 
 use super::device;
-use super::error::{FileError, Role};
+use super::error::{Action, FileError, Role};
 use super::identity::{Identity, Known};
 use super::system::{fstat, open, openat, pread};
 use crate::ready::is_ready;
@@ -66,12 +67,8 @@ pub(super) fn descriptor_path(file: impl AsFd) -> String {
     format!("/proc/self/fd/{}", file.as_fd().as_raw_fd())
 }
 
-pub(super) fn open_failed(role: Role, path: &Path, errno: Errno) -> FileError {
-    FileError::Open {
-        role,
-        path: path.into(),
-        source: errno.into(),
-    }
+pub(super) fn open_failed(role: Role, path: &Path, source: impl Into<io::Error>) -> FileError {
+    FileError::failed(role, path, Action::Open, source)
 }
 
 fn check_kind(role: Role, path: &Path, stat: &Stat) -> Result<(), FileError> {
@@ -102,18 +99,9 @@ pub(super) fn kind_name(kind: FileType) -> &'static str {
 /// The length of an open regular file or block device in bytes. Some systems make up the length of
 /// a file whose content they make when it is read: 0 (/proc), or a page (/sys).
 fn length(role: Role, path: &Path, fd: &OwnedFd, stat: &Stat) -> Result<u64, FileError> {
-    let failed = |offset, source: Errno| FileError::Read {
-        role,
-        path: path.into(),
-        offset,
-        source: source.into(),
-    };
+    let failed = |offset, errno| FileError::failed(role, path, Action::Read { offset }, errno);
     if FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice {
-        return device::size(fd).map_err(|source| FileError::Open {
-            role,
-            path: path.into(),
-            source,
-        });
+        return device::size(fd).map_err(|source| open_failed(role, path, source));
     }
     let length = u64::try_from(stat.st_size).unwrap_or(0);
     let mut byte = [0_u8; 1];

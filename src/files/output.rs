@@ -24,9 +24,10 @@ use super::close_errors::CloseErrors;
 use super::coverage::Coverage;
 use super::descriptor::Descriptor;
 use super::device;
-use super::error::{FileError, Role};
+use super::error::{Action, FileError, Role};
 use super::identity::Known;
 use super::input::InputFile;
+use super::open::open_failed;
 use super::staging::{Naming, Placing, Staging};
 use super::sync::{Synced, sync_all};
 use super::target::{Target, find};
@@ -133,11 +134,8 @@ impl OutputFile {
                 (file, Some(staging))
             }
         };
-        let late_errors = CloseErrors::of(&file).map_err(|source| FileError::Open {
-            role: Role::Output,
-            path: path.into(),
-            source,
-        })?;
+        let late_errors = CloseErrors::of(&file);
+        let late_errors = late_errors.map_err(|source| open_failed(Role::Output, path, source))?;
         let room = room(&file);
         let most = room.map_or(most, |size| most.min(size));
         let output = Self {
@@ -234,13 +232,10 @@ impl OutputFile {
     pub fn seal(&self) -> Result<(), FileError> {
         match self.seal.set() {
             true => Ok(()),
-            false => Err(FileError::Sync {
-                role: Role::Output,
-                path: self.path.clone(),
-                source: io::Error::other(
-                    "a write to it has not come back; check its file system (dmesg)",
-                ),
-            }),
+            false => {
+                let why = "a write to it has not come back; check its file system (dmesg)";
+                Err(self.failed(Action::Store, io::Error::other(why)))
+            }
         }
     }
 
@@ -302,6 +297,11 @@ impl OutputFile {
         Role::Output.line(&self.path, note)
     }
 
+    /// The error of something that the system has not done with the output.
+    fn failed(&self, action: Action, source: impl Into<io::Error>) -> FileError {
+        FileError::failed(Role::Output, &self.path, action, source)
+    }
+
     fn check_complete(&self) -> Result<(), FileError> {
         let coverage = lock(&self.coverage);
         let length = self.length();
@@ -318,11 +318,7 @@ impl OutputFile {
 
     /// Waits for what the file system still owes: its errors, and durability if asked for.
     fn settle(&self) -> Result<Synced, FileError> {
-        let failed = |source| FileError::Sync {
-            role: Role::Output,
-            path: self.path.clone(),
-            source,
-        };
+        let failed = |source| self.failed(Action::Store, source);
         if let Some(late_errors) = lock(&self.late_errors).take() {
             late_errors.collect().map_err(failed)?;
         }

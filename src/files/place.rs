@@ -4,6 +4,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, Stat, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
-use super::error::{FileError, Role};
+use super::error::{Action, FileError, Role};
 use super::identity::{Identity, Known};
 use super::kernel_made::is_kernel_made;
 use super::namespace::is_one_user;
@@ -50,6 +51,11 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// The error of something that the system has not done with the file.
+    pub(super) fn failed(&self, action: Action, source: impl Into<io::Error>) -> FileError {
+        FileError::failed(self.role, &self.path, action, source)
+    }
+
     /// What else must not be this file.
     pub(super) fn known(&self) -> Known<'_> {
         let folder = fstat(&self.folder).ok();
@@ -92,11 +98,9 @@ pub(super) fn find_place(
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
         _ => PathBuf::from("."),
     };
-    let (folder, folder_syncs) = open_folder(&folder_path).map_err(|errno| FileError::Folder {
-        role,
-        path: path.into(),
-        folder: folder_path.clone(),
-        source: errno.into(),
+    let (folder, folder_syncs) = open_folder(&folder_path).map_err(|errno| {
+        let folder = folder_path.clone();
+        FileError::failed(role, path, Action::Create { folder }, errno)
     })?;
     if is_kernel_made(&folder) {
         return Err(wrong_kind(
@@ -164,14 +168,7 @@ fn open_folder(path: &Path) -> Result<(OwnedFd, bool), Errno> {
 /// Refuses an existing file that a user would not expect to be replaced, or that the system would
 /// not let us replace when the copy is complete.
 fn check_replaceable(place: &Place, existing: &Stat) -> Result<OwnedFd, FileError> {
-    let refused = |errno: Errno, advice| {
-        Err(FileError::Replace {
-            role: place.role,
-            path: place.path.clone(),
-            source: errno.into(),
-            advice,
-        })
-    };
+    let refused = |errno: Errno, advice| Err(place.failed(Action::Replace { advice }, errno));
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let opened = openat(&place.folder, &place.name, flags, Mode::empty());
     let looked = opened.and_then(|handle| Ok((fstat(&handle)?, handle)));

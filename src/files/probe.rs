@@ -8,7 +8,7 @@ use rustix::fs::OFlags;
 use vm_memory::VolatileSlice;
 
 use super::descriptor::Descriptor;
-use super::error::{FileError, Role};
+use super::error::{Action, FileError, Role};
 use super::place::find_place;
 use super::staging::{Naming, Staging, WhyNamed};
 use super::system::fstatfs;
@@ -49,12 +49,12 @@ pub fn probe_folder(folder: &Path) -> Result<FolderProbe, FileError> {
     let slice = VolatileSlice::from(page.0.as_mut_slice());
     // What cannot be written past the page cache is written through it.
     let written = descriptor.write(0, &[slice], PAGE as u64);
-    written.map_err(|partial| FileError::Write {
-        role: Role::Output,
-        path: staging.place().path.clone(),
-        offset: partial.done,
-        is_device: false,
-        source: partial.source,
+    written.map_err(|partial| {
+        let action = Action::Write {
+            offset: partial.done,
+            is_device: false,
+        };
+        staging.place().failed(action, partial.source)
     })?;
     let not_direct = match is_memory(&descriptor) {
         true => Some("its files are in memory".to_owned()),

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{AtFlags, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
-use super::error::FileError;
+use super::error::{Action, FileError};
 use super::lists::Lists;
 use super::permissions;
 use super::place::Place;
@@ -121,11 +121,9 @@ impl Staging {
             return Ok(());
         };
         let kept = permissions::keep(file, &self.place, existing);
-        (self.lost, self.lists) = kept.map_err(|source| FileError::Replace {
-            role: self.place.role,
-            path: self.place.path.clone(),
-            source,
-            advice: "its permissions cannot be kept; choose another path",
+        (self.lost, self.lists) = kept.map_err(|source| {
+            let advice = "its permissions cannot be kept; choose another path";
+            self.place.failed(Action::Replace { advice }, source)
         })?;
         Ok(())
     }

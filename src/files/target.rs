@@ -108,11 +108,7 @@ fn open_block_device(found: &Known<'_>, needed: u64, force: bool) -> Result<Owne
     if !force && is_in_use(fstat(&device).map_err(failed)?.st_rdev) {
         return Err(failed(Errno::BUSY));
     }
-    let size = device::size(&device).map_err(|source| FileError::Open {
-        role,
-        path: path.into(),
-        source,
-    })?;
+    let size = device::size(&device).map_err(|source| open_failed(role, path, source))?;
     if size < needed {
         return Err(FileError::TooSmall {
             path: path.into(),

@@ -8,10 +8,7 @@ impl From<FileError> for io::Error {
     /// Keeps the kind of the system's reason, so that a disk can still tell a full one.
     fn from(error: FileError) -> Self {
         let kind = match &error {
-            FileError::Read { source, .. }
-            | FileError::Write { source, .. }
-            | FileError::Discard { source, .. }
-            | FileError::Sync { source, .. } => source.kind(),
+            FileError::Failed { source, .. } => source.kind(),
             FileError::Changed(ChangedError::Shrank { .. }) => io::ErrorKind::UnexpectedEof,
             FileError::InputWrite { .. } => io::ErrorKind::PermissionDenied,
             _ => io::ErrorKind::Other,

@@ -15,8 +15,8 @@ use fuse::{Hanging, Silence};
 mod fuse;
 
 use crate::files::{
-    DistinctError, InputFile, OutputFile, OutputOptions, TrialError, WhyNamed, check_distinct,
-    open_image,
+    Action, DistinctError, InputFile, OutputFile, OutputOptions, TrialError, WhyNamed,
+    check_distinct, open_image,
 };
 
 const BOTH: [Naming; 2] = [Naming::Unnamed, Naming::Hidden(WhyNamed::FileSystem)];
@@ -419,7 +419,16 @@ fn a_hidden_file_that_was_made_although_the_answer_says_no_is_removed() {
     };
     let path = mounted.folder().join("new");
     let error = NewFile::create_named(Role::Statistics, &path, BOTH[1]).unwrap_err();
-    assert!(matches!(error, FileError::Folder { .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            FileError::Failed {
+                action: Action::Create { .. },
+                ..
+            }
+        ),
+        "{error}"
+    );
     assert_eq!(fs::metadata(mounted.folder()).unwrap().len(), 1);
 }
 

@@ -7,7 +7,7 @@ use vm_memory::VolatileSlice;
 
 use super::seal::Writing;
 use super::{OutputFile, lock};
-use crate::files::error::{FileError, Role};
+use crate::files::error::{Action, FileError, Role};
 use crate::files::sync::{Synced, sync_data};
 use crate::files::zeros;
 use crate::storage::Storage;
@@ -20,15 +20,8 @@ impl Storage for OutputFile {
             // Not written yet: the file ends before the disk does.
             Err(partial) if partial.source.kind() == io::ErrorKind::UnexpectedEof => partial.done,
             Err(partial) => {
-                let (path, offset) = (self.path.clone(), offset.saturating_add(partial.done));
-                let source = partial.source;
-                return Err(FileError::Read {
-                    role: Role::Output,
-                    path,
-                    offset,
-                    source,
-                }
-                .into());
+                let offset = offset.saturating_add(partial.done);
+                return Err(self.failed(Action::Read { offset }, partial.source).into());
             }
         };
         zeros::fill(buffers, read);
@@ -65,12 +58,7 @@ impl Storage for OutputFile {
         match sync_data(&self.file, self.file.cancel()) {
             // What the file system does not offer is told when the copy is in place.
             Ok(Synced::Yes | Synced::Unsupported) => Ok(()),
-            Err(source) => Err(FileError::Sync {
-                role: Role::Output,
-                path: self.path.clone(),
-                source,
-            }
-            .into()),
+            Err(source) => Err(self.failed(Action::Store, source).into()),
         }
     }
 }
@@ -87,14 +75,9 @@ impl OutputFile {
 
     /// The error of a write that failed at `offset`.
     pub(super) fn write_failed(&self, offset: u64, source: io::Error) -> io::Error {
-        FileError::Write {
-            role: Role::Output,
-            path: self.path.clone(),
-            offset,
-            is_device: self.staging.is_none(),
-            source,
-        }
-        .into()
+        let is_device = self.staging.is_none();
+        self.failed(Action::Write { offset, is_device }, source)
+            .into()
     }
 
     /// Remembers that a part has been written or made zero.

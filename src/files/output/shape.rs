@@ -11,7 +11,7 @@ use rustix::io::{Errno, write};
 use super::{OutputFile, lock};
 use crate::files::descriptor::Descriptor;
 use crate::files::device;
-use crate::files::error::FileError;
+use crate::files::error::{Action, FileError};
 use crate::files::sync::is_unsupported;
 use crate::files::system::{fstat, fstatfs, ftruncate, seek};
 use crate::files::zeroing::{free, make_zero};
@@ -49,7 +49,9 @@ impl OutputFile {
             return Ok(());
         }
         match self.resize(length, |size| size < length) {
-            Err(errno) if !grows_by_writes(errno) => Err(self.no_length(length, errno)),
+            Err(errno) if !grows_by_writes(errno) => {
+                Err(self.failed(Action::Resize { length }, errno))
+            }
             _ => Ok(()),
         }
     }
@@ -62,8 +64,8 @@ impl OutputFile {
             (Some(_), _) => match self.resize(length, |size| size != length) {
                 Err(errno) if grows_by_writes(errno) => self
                     .write_to_length(length, errno)
-                    .map_err(|source| self.no_length(length, source)),
-                resized => resized.map_err(|errno| self.no_length(length, errno)),
+                    .map_err(|source| self.failed(Action::Resize { length }, source)),
+                resized => resized.map_err(|errno| self.failed(Action::Resize { length }, errno)),
             },
             (None, Some(_)) => self.check_size(length),
             (None, None) => Ok(()),
@@ -80,7 +82,7 @@ impl OutputFile {
                 needed: length,
             }),
             Ok(_) => Ok(()),
-            Err(errno) => Err(self.no_length(length, errno)),
+            Err(errno) => Err(self.failed(Action::Resize { length }, errno)),
         }
     }
 
@@ -106,14 +108,6 @@ impl OutputFile {
     /// How long the file is, in bytes.
     fn size(&self) -> Result<u64, Errno> {
         Ok(fstat(&self.file)?.st_size.try_into().unwrap_or(0))
-    }
-
-    fn no_length(&self, length: u64, source: impl Into<io::Error>) -> FileError {
-        FileError::Length {
-            path: self.path.clone(),
-            length,
-            source: source.into(),
-        }
     }
 
     /// Makes a part of the output zero, as [`Storage::write_zeroes`](crate::storage::Storage::write_zeroes)
@@ -150,15 +144,8 @@ impl OutputFile {
         }
         // What is there then is nothing that the guest has written, whether room is given back or not.
         self.forget(offset, end);
-        free(&self.file, offset, end).map_err(|source| {
-            let path = self.path.clone();
-            let failed = FileError::Discard {
-                path,
-                offset,
-                source,
-            };
-            failed.into()
-        })
+        free(&self.file, offset, end)
+            .map_err(|source| self.failed(Action::Discard { offset }, source).into())
     }
 }
 

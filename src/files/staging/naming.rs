@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::links::{Links, Moment, is_one_more, link_for_a_moment, names};
 use super::trouble::is_gone;
 use super::{Naming, Staging, link, second_name, unlink};
-use crate::files::error::FileError;
+use crate::files::error::{Action, FileError};
 use crate::files::hints::{FOLDER_IS_GONE, MAY_BE_PLACED, why_not_placed};
 use crate::files::system::{linkat, rename_to_free, renameat};
 use crate::files::taken::{Leads, Taken};
@@ -71,14 +71,13 @@ impl Staging {
         } else {
             why_not_placed(&source)
         };
-        FileError::Place {
-            role: self.place.role,
-            path: self.place.path.clone(),
+        let second = self.left_behind(&second_name(&self.temporary));
+        let action = Action::Place {
             advice,
             left,
-            second: self.left_behind(&second_name(&self.temporary)),
-            source,
-        }
+            second,
+        };
+        self.place.failed(action, source)
     }
 
     /// Gives `file` its name. What has it is replaced if that is `replaceable`.

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 
-use crate::files::error::{FileError, TrialError};
+use crate::files::error::{Action, FileError, TrialError};
 use crate::files::place::Place;
 use crate::files::system::fstat;
 
@@ -64,12 +64,7 @@ impl Trouble {
             Self::Create(_) if is_gone(&place.folder) => {
                 FileError::FolderGone { role, path, folder }
             }
-            Self::Create(errno) => FileError::Folder {
-                role,
-                path,
-                folder,
-                source: errno.into(),
-            },
+            Self::Create(errno) => place.failed(Action::Create { folder }, errno),
             Self::Remove {
                 left,
                 second,

@@ -104,7 +104,16 @@ fn copy_beyond_a_file_size_limit() {
         let options = OutputOptions::default();
         let error = OutputFile::create_named(&setup.path("other"), &setup.input, options, naming);
         let error = error.unwrap_err();
-        assert!(matches!(error, FileError::Length { .. }), "{error}");
+        assert!(
+            matches!(
+                error,
+                FileError::Failed {
+                    action: Action::Resize { .. },
+                    ..
+                }
+            ),
+            "{error}"
+        );
         let error = copy(&output, 300_000).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::FileTooLarge, "{error}");
         drop(output);
@@ -131,7 +140,16 @@ fn a_folder_that_vanishes_is_an_error_of_the_commit() {
         copy(&output, 700).unwrap();
         fs::remove_dir_all(&setup.folder).unwrap();
         let error = output.commit().unwrap_err();
-        assert!(matches!(error, FileError::Place { .. }), "{error}");
+        assert!(
+            matches!(
+                error,
+                FileError::Failed {
+                    action: Action::Place { .. },
+                    ..
+                }
+            ),
+            "{error}"
+        );
         assert!(error.to_string().contains("folder is gone"), "{error}");
     }
 }

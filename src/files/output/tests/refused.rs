@@ -78,7 +78,13 @@ fn a_new_file_in_an_append_only_folder_is_possible_and_leaves_nothing_else() {
         options,
         Naming::Hidden(WhyNamed::FileSystem),
     );
-    assert!(matches!(hidden, Err(FileError::Folder { .. })));
+    assert!(matches!(
+        hidden,
+        Err(FileError::Failed {
+            action: Action::Create { .. },
+            ..
+        })
+    ));
     assert_eq!(setup.names(), ["copy"]);
 }
 
