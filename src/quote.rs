@@ -121,6 +121,7 @@ mod tests {
     fn a_path_that_a_terminal_would_obey_or_hide_is_shown_as_a_shell_takes_it() {
         assert_eq!(path(b"a\x1b[2Jb"), "$'a\\x1b[2Jb'");
         assert_eq!(path(b"a\nvmm: b'\\"), "$'a\\nvmm: b\\'\\\\'");
+        assert_eq!(path(b"a\rb\tc"), "$'a\\rb\\tc'");
         assert_eq!(path("\u{202e}gmi".as_bytes()), "$'\\u202egmi'");
         assert_eq!(path("a\u{e0041}".as_bytes()), "$'a\\U000e0041'");
         assert_eq!(path(b"caf\xe9"), "$'caf\\xe9'");

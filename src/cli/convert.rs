@@ -316,6 +316,15 @@ mod tests {
     }
 
     #[test]
+    fn a_chain_has_a_longest_length() {
+        let most = vec!["--backing=x"; ConvertConfig::MOST_BACKINGS];
+        let config = parsed(&[&most[..], &["a", "b"]].concat()).unwrap().unwrap();
+        assert_eq!(config.backings.len(), ConvertConfig::MOST_BACKINGS);
+        let error = parsed(&[&most[..], &["--backing=x", "a", "b"]].concat()).unwrap_err();
+        assert!(error.contains("give at most"), "{error}");
+    }
+
+    #[test]
     fn each_output_format_has_its_name() {
         for (name, format) in [("raw", DiskFormat::Raw), ("qcow2", DiskFormat::Qcow2)] {
             assert!(DiskFormat::NAMES.contains(&name));

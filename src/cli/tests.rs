@@ -213,6 +213,17 @@ fn the_first_command_lines_keep_their_meaning() {
 }
 
 #[test]
+fn a_text_guest_may_be_quiet_or_make_a_digest() {
+    for option in ["--quiet", "--digest=sha256"] {
+        assert_eq!(
+            with_files(&["--protocol=text", option]).protocol,
+            Protocol::Text
+        );
+    }
+    assert!(with_files(&["--quiet", "--digest=sha256"]).quiet);
+}
+
+#[test]
 fn what_is_missing_contradicts_or_is_too_much_is_named() {
     let cases: [(&[&str], &[&str]); 17] = [
         (&[], &["SRC and DST are missing", "--input SRC"]),
@@ -294,6 +305,7 @@ fn an_error_says_the_value_once_with_its_option_and_what_would_be_right() {
         ("--progress-percent", "101", "0 to 100"),
         ("--request-size", "1KB", "K, M, G or T"),
         ("--queue-depth", "few", "from 1 to 682"),
+        ("--queue-depth", "0", "give a whole number from 1 to 682"),
         ("--timeout", "soon", "above 0"),
         ("--format", "xml", "text or json"),
         ("--timeout", "it's ' with value '7': x", "above 0"),

@@ -197,7 +197,6 @@ fn size_or(text: &str, right: &str) -> Result<u64, String> {
 pub(crate) fn parse_timeout(text: &str) -> Result<Duration, String> {
     text.parse()
         .ok()
-        .filter(|seconds: &f64| *seconds > 0.0)
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .filter(|limit| !limit.is_zero())
         .ok_or_else(|| {
@@ -240,6 +239,15 @@ mod tests {
             assert!(error.contains("from 1 to 2^64 - 1, in bytes"), "{error}");
             let error = parse_request_size(text).unwrap_err();
             assert!(error.contains("up to 1048576 (1M), in bytes"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_time_limit_is_above_0_and_a_number() {
+        assert_eq!(parse_timeout("1e-9"), Ok(Duration::from_nanos(1)));
+        for text in ["0", "-0", "-1", "-1e-20", "1e-20", "1e20", "inf", "nan", ""] {
+            let error = parse_timeout(text).unwrap_err();
+            assert!(error.contains("above 0"), "{text}: {error}");
         }
     }
 

@@ -206,6 +206,10 @@ mod tests {
         let file = descriptor(&sealed(512 << 10), &Cancel::new());
         let partial = write_zeros(&file, 4096, 1 << 20).unwrap_err();
         assert_eq!(partial.done, (512 << 10) - 4096);
+        // In memory nothing is made zero but by writes, and the second of them fails.
+        let file = descriptor(&sealed(512 << 10), &Cancel::new());
+        let partial = make_zero(&file, 5000, 1 << 20, false).unwrap_err();
+        assert_eq!(partial.done, (512 << 10) - 5000);
     }
 
     /// A character device, which knows no fallocate.
@@ -235,6 +239,21 @@ mod tests {
         for (at, byte) in (0_u64..).zip(bytes) {
             let expected = if (start..end).contains(&at) { 0 } else { 7 };
             assert_eq!(byte, expected, "{at}");
+        }
+    }
+
+    #[test]
+    fn only_a_call_that_is_not_known_has_another_in_its_place() {
+        for (errno, refused) in [
+            (Errno::OPNOTSUPP, true),
+            (Errno::NODEV, true),
+            (Errno::SPIPE, true),
+            (Errno::PERM, true),
+            (Errno::NOSPC, false),
+            (Errno::IO, false),
+            (Errno::INTR, false),
+        ] {
+            assert_eq!(is_refusal(&errno.into()), refused, "{errno}");
         }
     }
 

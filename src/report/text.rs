@@ -4,12 +4,10 @@
 //! guest is not trusted: there, everything but lines of visible characters is escaped. For a
 //! program that reads JSON it becomes lines.
 
-use super::quote::{is_visible, push_byte, push_escaped};
+use super::quote::{push_byte, push_escaped};
 
 /// A longer line is broken for JSON, in bytes.
 pub(super) const MAX_LINE: usize = 1024;
-/// The longest character in UTF-8, in bytes.
-const MAX_CHARACTER: usize = 4;
 
 /// Makes text safe for a terminal, however it is cut into pieces.
 #[derive(Debug, Default)]
@@ -37,7 +35,6 @@ impl TerminalText {
                     '\r' => {}
                     // Text is not quoted, so that a backslash needs no escape.
                     '\n' | '\t' | '\\' => shown.push(c),
-                    _ if is_visible(c) => shown.push(c),
                     _ => push_escaped(shown, c),
                 }
             }
@@ -64,7 +61,7 @@ impl TerminalText {
 /// Whether `bytes` can be the beginning of a character.
 fn may_go_on(bytes: &[u8]) -> bool {
     let is_cut = |error: std::str::Utf8Error| error.error_len().is_none();
-    bytes.len() < MAX_CHARACTER && std::str::from_utf8(bytes).is_err_and(is_cut)
+    std::str::from_utf8(bytes).is_err_and(is_cut)
 }
 
 /// Collects text to lines of at most [`MAX_LINE`] bytes.
@@ -144,6 +141,15 @@ mod tests {
             on_a_terminal(&[b"\xf0\x9f", b"x", b"\xe2"]),
             "\\xf0\\x9fx\\xe2"
         );
+    }
+
+    #[test]
+    fn what_no_character_begins_with_is_shown_at_once() {
+        let (mut text, mut shown) = (TerminalText::default(), String::new());
+        text.push(b"a\xff", &mut shown);
+        assert_eq!(shown, "a\\xff");
+        text.push(b"b\xe2\x82", &mut shown);
+        assert_eq!(shown, "a\\xffb", "this may be the beginning of one");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use std::fs::{self, File};
 use std::io::Read;
 
-use crate::common::{Vmm, needs_kvm, random, test};
+use crate::common::strace::with_fault;
+use crate::common::{Vmm, needs_kvm, needs_strace, random, test};
 use crate::support::Put::Data;
 use crate::support::qcow2::Qcow2;
 use crate::{REFUSED, vmm};
@@ -19,6 +20,22 @@ fn a_file_that_cannot_be_read_is_the_hosts_failure() {
     assert_eq!(object["type"], "result");
     assert_eq!(object["outcome"], "host_error");
     assert_eq!(object["status"], 3);
+}
+
+#[test]
+fn an_image_whose_bytes_cannot_be_read_has_no_answer() {
+    needs_kvm!();
+    needs_strace!();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("image");
+    fs::write(&path, Qcow2::new(16, &[Data]).build().bytes).unwrap();
+    for command in ["info", "check"] {
+        let vmm = Vmm::bare().arg(command).arg("--no-sandbox").arg(&path);
+        let finished = with_fault(vmm, "preadv:error=EIO");
+        assert_eq!((finished.code(), finished.stdout.as_str()), (Some(3), ""));
+        let last = finished.stderr.lines().last().unwrap();
+        assert!(last.ends_with("at offset 0: Input/output error"), "{last}");
+    }
 }
 
 #[test]

@@ -64,6 +64,17 @@ mod tests {
     }
 
     #[test]
+    fn a_backing_file_of_no_known_format_is_allowed_and_not_named_raw() {
+        let names = ["unknown-format", "marked-dirty"];
+        let backing = advice_for(&names, true);
+        assert!(backing.contains("--allow unknown-format"), "{backing}");
+        assert!(!backing.contains("--image-format"), "{backing}");
+        let input = advice_for(&names, false);
+        assert!(input.contains("--image-format raw"), "{input}");
+        assert!(!input.contains("--allow unknown-format"), "{input}");
+    }
+
+    #[test]
     fn each_remedy_is_the_option_that_helps() {
         for (name, input, backing) in [
             ("backing-file", "with --backing", "with --backing"),

@@ -388,6 +388,29 @@ mod tests {
     }
 
     #[test]
+    fn what_is_said_of_an_image_has_no_status_of_a_request() {
+        for op in ["refused", "broken"] {
+            let complaint = complaint_of(ErrorMessage {
+                status: 1,
+                ..error(op, "overlap")
+            });
+            assert_eq!(complaint.kind, ComplaintKind::Failed, "{op}");
+        }
+    }
+
+    #[test]
+    fn a_backing_file_is_helped_in_another_way_than_the_image() {
+        for (device, option) in [("input", "--image-format raw"), ("backing", "--allow")] {
+            let complaint = complaint_of(ErrorMessage {
+                device: device.to_owned(),
+                remedies: vec!["unknown-format".to_owned()],
+                ..error("refused", "unknown-format")
+            });
+            assert!(complaint.text.contains(option), "{complaint:?}");
+        }
+    }
+
+    #[test]
     fn a_guest_may_say_of_the_last_image_that_it_lacks_something_and_nothing_else() {
         let finding = |name: &str| GuestMessage {
             level: Level::Info.into(),

@@ -92,7 +92,6 @@ impl Session {
         }
         if self.error_line.is_none() && matches!(message.payload, Some(Payload::Error(_))) {
             self.error_line = message_line(&message);
-            self.messages += 1;
             return level(&message, Level::Error);
         }
         if let Some(Payload::Complete(complete)) = &message.payload {

@@ -84,6 +84,27 @@ fn a_guest_that_gives_up_is_asked_why() {
 }
 
 #[test]
+fn each_message_has_the_level_of_its_kind() {
+    let complete = || complete_message("info", 0, true);
+    let failure = || error_message("read", "input", 5, 255, "the disk is on fire");
+    let told = || info_message(Payload::Image(image()));
+    for (message, level) in [
+        (complete(), Level::Info),
+        (complete(), Level::Error),
+        (failure(), Level::Info),
+        (told(), Level::Error),
+        (told(), Level::Complete),
+    ] {
+        let message = GuestMessage {
+            level: level.into(),
+            ..message
+        };
+        let received = Session::new(ImageTask::Info).receive(&frame(&message));
+        assert_eq!(received, Err(ProtocolError::Shape), "{message:?}");
+    }
+}
+
+#[test]
 fn formats_and_reasons_exist_and_words_are_plain() {
     let with = |change: fn(&mut ImageMessage)| {
         let mut image = image();

@@ -76,6 +76,16 @@ fn objects() -> Vec<Value> {
     lines.iter().map(parse).collect()
 }
 
+#[test]
+fn an_error_has_the_status_of_its_request_if_it_is_about_one() {
+    for (status, shown) in [(1, Value::from(1)), (NO_STATUS, Value::Null)] {
+        let message = error_message("read", "input", 5, status, "why");
+        let object: Value = serde_json::from_str(&message_object(&message).unwrap()).unwrap();
+        assert_eq!(object["status"], shown);
+        assert_eq!(object["sector"], 5);
+    }
+}
+
 /// The tables of the documentation: for each type, the type of each of its fields.
 fn documented() -> BTreeMap<String, BTreeMap<String, String>> {
     let mut tables = BTreeMap::<String, BTreeMap<String, String>>::new();

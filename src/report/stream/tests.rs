@@ -184,3 +184,17 @@ fn two_descriptors_of_one_terminal_or_pipe_lead_to_the_same() {
     let null = File::open("/dev/null").unwrap();
     assert!(!lead_to_the_same(null.as_fd(), null.as_fd()));
 }
+
+#[test]
+fn only_a_character_device_may_be_a_terminal_that_has_hung_up() {
+    let null = File::open("/dev/null").unwrap();
+    let file = tempfile::tempfile().unwrap();
+    for (error, null_is_gone, file_is_gone) in [
+        (Errno::PIPE, true, true),
+        (Errno::IO, true, false),
+        (Errno::NOSPC, false, false),
+    ] {
+        assert_eq!(is_reader_gone(null.as_fd(), error), null_is_gone);
+        assert_eq!(is_reader_gone(file.as_fd(), error), file_is_gone);
+    }
+}

@@ -128,6 +128,25 @@ fn a_buffer_for_which_there_is_no_room_stays_until_there_is() {
 }
 
 #[test]
+fn a_chain_of_which_a_part_was_taken_goes_on_in_the_midst_of_it() {
+    let mut rig = Rig::new(TRANSMIT_QUEUE);
+    let sent = text(2 * CAPACITY);
+    rig.write(DATA, &sent);
+    // The second piece has room for half of it, and as much again is left of it and behind it.
+    let parts = [40, 48, 40].iter().scan(DATA, |at, &len| {
+        *at += u64::from(len);
+        Some((*at - u64::from(len), len, 0))
+    });
+    let head = rig.offer(&parts.collect::<Vec<_>>());
+    assert_eq!(rig.driver.pop_used(), None);
+    let mut received = rig.take(CAPACITY);
+    rig.work();
+    received.extend(rig.take(CAPACITY));
+    assert_eq!(received, sent);
+    assert_eq!(rig.driver.pop_used(), Some((head.into(), 0)));
+}
+
+#[test]
 fn a_reset_forgets_the_part_of_a_buffer_that_was_taken() {
     let mut rig = Rig::new(TRANSMIT_QUEUE);
     rig.write(DATA, &text(CAPACITY + 10));

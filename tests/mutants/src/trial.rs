@@ -186,7 +186,10 @@ impl Tests {
         (variable, value): (&str, &str),
         limit: Duration,
     ) -> Result<End> {
-        let path = self.new_file();
+        let (path, folder) = (self.new_file(), self.new_file());
+        fs::create_dir(&folder)?;
+        // Some tests are other users for a while.
+        fs::set_permissions(&folder, Permissions::from_mode(0o1777))?;
         // A change may make a program ask for memory for ever.
         let child = Command::new("sh")
             .args([
@@ -198,15 +201,17 @@ impl Tests {
             .args(["--exact", "--test-threads=2"])
             .args(names)
             .env(variable, value)
-            .env("TMPDIR", &self.place.files)
+            .env("TMPDIR", &folder)
             .current_dir(&self.place.starts_in)
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(File::create(&path)?)
             .stderr(Stdio::null())
             .spawn()?;
-        let end = await_end(child, &path, limit)?;
+        let end = await_end(child, &path, &folder, limit)?;
         fs::remove_file(&path)?;
+        // What tests that were ended have left in it stays there until the end.
+        let _ = fs::remove_dir(&folder);
         Ok(end)
     }
 }
@@ -221,9 +226,9 @@ fn names(program: &str) -> Result<Vec<String>> {
     Ok(names.map(str::to_owned).collect())
 }
 
-/// Waits for tests that write to the file at `output`, until one has failed or they have taken too
-/// long; then they are ended, and so is what they have started.
-fn await_end(mut child: Child, output: &Path, limit: Duration) -> Result<End> {
+/// Waits for tests that write to the file at `output` and have their own files in `folder`, until one has
+/// failed or they have taken too long; then they are ended, and so is what they have started.
+fn await_end(mut child: Child, output: &Path, folder: &Path, limit: Duration) -> Result<End> {
     // Not by a clock, which goes on while all of this is stopped.
     let mut taken = Duration::ZERO;
     let end = loop {
@@ -244,8 +249,26 @@ fn await_end(mut child: Child, output: &Path, limit: Duration) -> Result<End> {
         .args(["-KILL", "--", &group])
         .stderr(Stdio::null())
         .status()?;
+    unmount_below(folder)?;
     child.wait()?;
     Ok(end)
+}
+
+/// Takes away by force what is mounted below `folder`: a test that serves files to itself over /dev/fuse
+/// cannot end while it waits for its own answer.
+fn unmount_below(folder: &Path) -> Result<()> {
+    for mount in fs::read_to_string("/proc/self/mountinfo")?.lines() {
+        let Some(at) = mount.split(' ').nth(4) else {
+            continue;
+        };
+        if Path::new(at).starts_with(folder) {
+            Command::new("umount")
+                .args(["--force", "--lazy", at])
+                .stderr(Stdio::null())
+                .status()?;
+        }
+    }
+    Ok(())
 }
 
 /// The first test that has failed, in what a test program has printed until now.

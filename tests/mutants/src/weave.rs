@@ -194,6 +194,12 @@ fn names_no_type(output: &ReturnType) -> bool {
     found.0
 }
 
+/// Whether a pattern that is a single name takes all, as a new name does, and is no variant or constant.
+fn is_new_name(name: &syn::Ident) -> bool {
+    name.to_string()
+        .starts_with(|first: char| !first.is_uppercase())
+}
+
 /// Whether a condition binds something, so that it cannot be put into parentheses.
 fn binds(condition: &Expr) -> bool {
     match condition {
@@ -296,7 +302,11 @@ impl<'ast> Visit<'ast> for Weaver<'_> {
         for arm in &item.arms {
             // Set for each arm anew, since there may be a match within one.
             self.has_rest = item.arms.iter().any(|arm| {
-                let takes_all = matches!(arm.pat, syn::Pat::Wild(_) | syn::Pat::Ident(_));
+                let takes_all = match &arm.pat {
+                    syn::Pat::Wild(_) => true,
+                    syn::Pat::Ident(name) => is_new_name(&name.ident),
+                    _ => false,
+                };
                 takes_all && arm.guard.is_none()
             });
             self.visit_arm(arm);
