@@ -16,7 +16,7 @@ impl Operation for Answer {
     fn judge(&mut self, end: GuestEnd<'_>) -> Result<(), RunError> {
         match end {
             GuestEnd::Exited(42) => Ok(()),
-            other => other.check(),
+            other => Err(RunError::Guest(other.to_string())),
         }
     }
 }

@@ -34,7 +34,7 @@ pub enum NewBlockError {
 /// ```
 /// use std::sync::Arc;
 /// use vm_memory::{GuestAddress, GuestMemoryMmap};
-/// use vmm::storage::MemoryStorage;
+/// use vmm::storage::{MemoryStorage, Storage};
 /// use vmm::virtio::block::{Block, BlockConfig};
 /// use vmm::virtio::{NotificationLine, VirtioDevice};
 ///
@@ -48,7 +48,7 @@ pub enum NewBlockError {
 /// };
 /// let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)])?;
 /// let line = Arc::new(NotificationLine::new()?);
-/// let storage = Arc::new(MemoryStorage::new(vec![0; 1 << 20]));
+/// let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(vec![0; 1 << 20]));
 /// let disk = Block::new(&config, storage, memory, line)?;
 /// let mut capacity = [0; 8];
 /// disk.read_config(0, &mut capacity);
@@ -59,7 +59,7 @@ pub enum NewBlockError {
 pub type Block<B> = QueueWorker<BlockService<B>>;
 
 /// What a block device does with its requests.
-pub struct BlockService<B> {
+pub struct BlockService<B: ?Sized> {
     pub(super) storage: Arc<B>,
     pub(super) geometry: Geometry,
     pub(super) id: [u8; super::ID_BYTES],
@@ -69,9 +69,9 @@ pub struct BlockService<B> {
     config_space: ConfigSpace,
 }
 
-impl<B: Storage> Block<B> {
-    /// Makes a disk over `storage`, at which others may look as well. It reads and writes `memory` and nothing else of the guest: the regions in
-    /// it are those that the guest may hand to devices.
+impl<B: Storage + ?Sized> Block<B> {
+    /// Makes a disk over `storage`, at which others may look as well. It reads and writes `memory` and
+    /// nothing else of the guest: the regions in it are those that the guest may hand to devices.
     ///
     /// # Errors
     ///
@@ -115,7 +115,7 @@ impl<B: Storage> Block<B> {
     }
 }
 
-impl<B: Storage> Service for BlockService<B> {
+impl<B: Storage + ?Sized> Service for BlockService<B> {
     type Room = Batch;
 
     fn device_type(&self) -> u32 {

@@ -68,7 +68,7 @@ pub(super) enum TransferError {
     Io(#[from] BlockIoError),
 }
 
-impl<B: Storage> BlockService<B> {
+impl<B: Storage + ?Sized> BlockService<B> {
     /// Reads or writes `extent`; `slices` is room for the resolved segments.
     pub(super) fn transfer<'m>(
         &self,

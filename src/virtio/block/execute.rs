@@ -26,7 +26,7 @@ const PUBLISH_BYTES: u64 = MAX_JOINED_BYTES;
 struct StatusFault(#[from] GuestMemoryError);
 
 /// A batch that is being carried out.
-pub(super) struct Execution<'t, 'm, B> {
+pub(super) struct Execution<'t, 'm, B: ?Sized> {
     service: &'t BlockService<B>,
     batch: &'t Batch,
     turn: &'t mut Turn<'m>,
@@ -41,7 +41,7 @@ pub(super) struct Execution<'t, 'm, B> {
     counters: BlockCounters,
 }
 
-impl<'t, 'm, B: Storage> Execution<'t, 'm, B> {
+impl<'t, 'm, B: Storage + ?Sized> Execution<'t, 'm, B> {
     pub(super) fn new(
         service: &'t BlockService<B>,
         batch: &'t Batch,

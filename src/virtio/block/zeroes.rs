@@ -121,7 +121,7 @@ fn read_list(memory: &GuestMemoryMmap, segments: &[Segment]) -> Option<Vec<u8>> 
     Some(list)
 }
 
-impl<B: Storage> BlockService<B> {
+impl<B: Storage + ?Sized> BlockService<B> {
     /// Makes the part zero, or forgets it, and returns how many bytes of zeros that makes.
     pub(super) fn zero(&self, kind: ZeroKind, part: ZeroPart) -> Result<u64, Status> {
         let ZeroPart {

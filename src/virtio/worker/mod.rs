@@ -1,7 +1,7 @@
 //! What all virtio devices do with their queues in the same way (virtio 1.2, sections 2.7.7, 2.7.8
 //! and 2.7.10): take a kick, look at the queue for a bounded time, publish what was used, notify
 //! the driver, and stop at a fault. A device is a [`Service`], which only serves chains; a
-//! [`QueueWorker`] makes a [`VirtioDevice`] and an event subscriber of it.
+//! [`QueueWorker`] makes a [`VirtioDevice`](super::VirtioDevice) and an event subscriber of it.
 
 mod device;
 mod fault;
