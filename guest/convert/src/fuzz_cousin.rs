@@ -1,10 +1,12 @@
 //! The deterministic cousin of the fuzz target `convert`: the same driver, with the same assertions, on good
 //! images and on random bytes that are the same each time. With `BLESS=1` in the environment the files where
 //! the fuzzer starts are written anew.
+// The pipeline's tests have the parsers' support for themselves.
 #![allow(
     dead_code,
     missing_docs,
     unreachable_pub,
+    clippy::duplicate_mod,
     clippy::unwrap_used,
     clippy::panic,
     clippy::cast_possible_truncation
