@@ -14,7 +14,7 @@ target_directory = $(shell $(CARGO) metadata --no-deps --offline --format-versio
 unexport CARGO_BUILD_TARGET
 VMM = $(TARGET_DIR)/release/vmm
 # What `make fuzz` works on, and how long on each: so many seconds, or so many inputs if RUNS is set.
-TARGETS ?= block console serial sessions formats loader
+TARGETS ?= block racing console serial sessions formats convert loader
 SECONDS ?= 60
 
 # Quoted for the shell: paths may hold spaces and anything else.
@@ -164,7 +164,7 @@ bench-reference:
 
 # Coverage and sanitizers need compiler flags that are unstable: a nightly toolchain has them, and
 # RUSTC_BOOTSTRAP gives them to a stable one. docs/fuzzing.md says why the options are these.
-fuzz: export ASAN_OPTIONS = detect_stack_use_after_return=0:malloc_context_size=1:quarantine_size_mb=8
+fuzz: export ASAN_OPTIONS = detect_odr_violation=0:detect_stack_use_after_return=0:malloc_context_size=1:quarantine_size_mb=8
 fuzz:
 	@command -v cargo-fuzz >/dev/null || { echo 'make fuzz needs cargo-fuzz and a nightly toolchain: cargo install cargo-fuzz && rustup toolchain install nightly' >&2; exit 2; }
 	@if rustup toolchain list 2>/dev/null | grep -q '^nightly'; then toolchain=+nightly; else export RUSTC_BOOTSTRAP=1; fi; \
@@ -236,7 +236,7 @@ help:
 	@echo 'make lint            rustfmt and clippy, warnings denied; man page and completions compared'
 	@echo 'make bench           measure beside cp, dd and qemu-img; takes BENCH_BYTES, BENCH_RUNS'
 	@echo 'make bench-reference the table of an earlier prototype again, with 10,000,000 sectors; an hour'
-	@echo 'make fuzz            fuzz TARGETS (block console serial sessions formats loader) for SECONDS'
+	@echo 'make fuzz            fuzz TARGETS (block racing console serial sessions formats convert loader) for SECONDS'
 	@echo '                     (60) each, or RUNS inputs; needs cargo-fuzz and nightly Rust;'
 	@echo '                     make fuzz-coverage says what it reached'
 	@echo 'make miri            run what needs no system under Miri; needs nightly Rust with Miri'

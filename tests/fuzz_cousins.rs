@@ -25,6 +25,7 @@ const LOADER: u32 = 2500;
 const CONSOLE: u32 = 1500;
 const SESSIONS: u32 = 2000;
 const FORMATS: u32 = 1500;
+const RACING: u32 = 500;
 
 /// Calls `run` with `cases` inputs of up to `max_len` bytes, the same ones each time.
 fn run_on_random_bytes(cases: u32, max_len: usize, run: fn(&[u8])) {
@@ -99,9 +100,14 @@ fn no_image_makes_a_parser_panic_read_behind_its_end_or_work_without_bound() {
 }
 
 #[test]
+fn no_driver_that_writes_to_its_requests_makes_a_disk_panic_hang_or_leave_its_bounds() {
+    run_on_random_bytes(RACING, 200, drivers::block::racing::run);
+}
+
+#[test]
 fn the_page_about_fuzzing_says_how_many_inputs_these_are() {
     let page = include_str!("../docs/fuzzing.md");
-    let all = DISK + SERIAL + LOADER + CONSOLE + SESSIONS + FORMATS;
+    let all = DISK + SERIAL + LOADER + CONSOLE + SESSIONS + FORMATS + RACING;
     let told = format!(
         "{},{:03} inputs, the same ones each time",
         all / 1000,
@@ -171,6 +177,15 @@ fn a_good_disk_image_is_read_and_the_fuzzer_starts_from_it() {
         seeds.push((name, bytes));
     }
     assert_files("formats", &seeds);
+}
+
+#[test]
+fn requests_that_change_do_no_harm_and_the_fuzzer_starts_from_them() {
+    let seeds = drivers::block::racing::seeds();
+    for (_, bytes) in &seeds {
+        drivers::block::racing::run(bytes);
+    }
+    assert_files("racing", &seeds);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod action;
 mod disk;
+pub mod racing;
 pub mod seeds;
 mod watched;
 mod writer;

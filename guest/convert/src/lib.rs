@@ -7,6 +7,9 @@
 #![deny(unsafe_code)]
 
 extern crate alloc;
+// The driver that the fuzzer shares with the tests names this crate.
+#[cfg(test)]
+extern crate self as guest_convert;
 
 pub mod app;
 pub mod backing_chain;
@@ -15,6 +18,8 @@ pub mod config;
 pub mod disks;
 pub mod engine;
 pub mod failure;
+#[cfg(test)]
+mod fuzz_cousin;
 pub mod holes;
 mod layer;
 pub mod pool;

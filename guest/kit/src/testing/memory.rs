@@ -1,6 +1,6 @@
 //! Memory that both a driver and a device model reach.
 
-use std::alloc::{Layout, alloc_zeroed};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::{self, NonNull};
 
 use crate::dma::DmaRegion;
@@ -12,6 +12,21 @@ pub fn leak(len: usize) -> DmaRegion {
     let base = NonNull::new(unsafe { alloc_zeroed(layout) }).unwrap();
     // SAFETY: the memory was just allocated, is never freed, and no one else has its address.
     unsafe { DmaRegion::new(base, len) }
+}
+
+/// Calls `work` with a region of each of these lengths, made as [`leak`] makes them, and frees them
+/// afterwards: for tests that need too many to keep. Neither the result nor anything else may hold on to
+/// a region.
+pub fn lend<const N: usize, T>(lens: [usize; N], work: impl FnOnce([DmaRegion; N]) -> T) -> T {
+    let regions = lens.map(leak);
+    let addresses = regions.each_ref().map(|region| region.address(0));
+    let result = work(regions);
+    for (address, len) in addresses.into_iter().zip(lens) {
+        let layout = Layout::from_size_align(len, 4096).unwrap();
+        // SAFETY: `leak` has allocated it with the same layout, and nobody uses it any more.
+        unsafe { dealloc(ptr::with_exposed_provenance_mut(address as usize), layout) };
+    }
+    result
 }
 
 /// What a device reads at `address`.
