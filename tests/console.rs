@@ -177,7 +177,7 @@ fn a_console_that_never_started_is_told_as_such() {
     let finished = run(program.exit(1), &["--transport", "console"]);
     finished.assert_failed(
         GUEST_FAILED,
-        "; the console did not start: its driver set DRIVER_OK without",
+        "; the console did not start: its driver chose the features 0x0, without VIRTIO_F_VERSION_1, and",
     );
 }
 

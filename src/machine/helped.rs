@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use crate::lock::lock;
-use crate::virtio::{DeviceFault, VirtioDevice};
+use crate::virtio::{ActivateError, DeviceFault, VirtioDevice};
 
 /// A guest that has been away for so long is not about to come back.
 pub(super) const ABSENCE: Duration = Duration::from_millis(25);
@@ -40,6 +40,17 @@ impl Devices {
     /// The slot of the first one whose driver's kicks nobody takes.
     pub(super) fn unattended(&self) -> Option<usize> {
         self.read().iter().position(|device| !device.is_attended())
+    }
+
+    /// Takes note of the devices that their drivers have begun to set up and not started: a guest that
+    /// waits will not go on with it.
+    pub(super) fn blame_unfinished(&self) {
+        for device in self.read().iter() {
+            let unfinished = ActivateError::unfinished(device.notifier().driver_status());
+            unfinished
+                .into_iter()
+                .for_each(|why| device.refuse_start(why));
+        }
     }
 
     /// What drivers did wrong with them, with the slots of the devices.

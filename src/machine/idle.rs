@@ -109,6 +109,7 @@ impl IdlePort {
             }
             if !self.devices.any(|device| device.in_flight()) {
                 if !self.was_notified() {
+                    self.devices.blame_unfinished();
                     self.ender.end(VcpuEnd::NothingInFlight);
                 }
                 break;

@@ -57,9 +57,15 @@ impl DiskShape {
     }
 }
 
-/// What the guest's driver did wrong with a disk, if it did.
-pub(super) fn driver_fault(name: &str, disk: &dyn VirtioDevice) -> Option<String> {
-    Some(disk.fault()?.of(&format!("the {name} disk")))
+/// What the guest's driver did wrong with a disk: what has stopped the disk or kept it from being
+/// started, and the first request that it refused.
+pub(super) fn driver_faults<S: Storage>(name: &str, disk: &Block<S>) -> Vec<String> {
+    let fault = disk.fault();
+    let fault = fault.map(|fault| fault.of(&format!("the {name} disk")));
+    let refused = disk.first_refusal();
+    let refused =
+        refused.map(|what| format!("the first request that the {name} disk refused: {what}"));
+    fault.into_iter().chain(refused).collect()
 }
 
 fn padded_id(name: &str) -> [u8; ID_BYTES] {

@@ -47,12 +47,19 @@ impl From<FileError> for RunError {
     }
 }
 
-/// The error of a run that failed by its guest, as `text` says. A `driver_fault` may be why.
-pub(super) fn guest_failed(text: String, driver_fault: Option<String>) -> RunError {
-    RunError::Guest(match driver_fault {
-        Some(cause) => format!("{text}; {cause}"),
-        None => text,
-    })
+/// The error of a run that failed by its guest, as `text` says. Any of the `driver_faults` may be why.
+pub(super) fn guest_failed(text: String, driver_faults: &[String]) -> RunError {
+    let add = |text, cause: &String| format!("{text}; {cause}");
+    RunError::Guest(driver_faults.iter().fold(text, add))
+}
+
+/// The error of an output that cannot be put in place. If the guest has not written all of it, it may
+/// have tried to: any of the `driver_faults` may be why.
+pub(super) fn uncommitted(error: RunError, driver_faults: &[String]) -> RunError {
+    match error {
+        RunError::Guest(text) => guest_failed(text, driver_faults),
+        error => error,
+    }
 }
 
 /// To be called before anything is said of `error`. If it is that a standard stream goes to a file of

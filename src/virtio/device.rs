@@ -5,14 +5,36 @@
 use std::sync::Arc;
 
 use thiserror::Error;
+use virtio_bindings::virtio_config::{
+    VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FAILED, VIRTIO_CONFIG_S_FEATURES_OK,
+    VIRTIO_F_VERSION_1,
+};
 use virtio_queue::Queue;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{DeviceFault, Notifier, QueueConfigError};
 
-/// Why a device did not start although its driver set DRIVER_OK.
+/// Why a device that its driver has begun to set up did not start.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ActivateError {
+    /// The driver set FEATURES_OK with features that the device does not accept.
+    #[error(
+        "its driver chose the features {chosen:#x}{}, and the status has no FEATURES_OK; the device \
+         offers {offered:#x}",
+        without_version_1(*chosen)
+    )]
+    Features {
+        /// What the driver chose.
+        chosen: u64,
+        /// What it may choose of.
+        offered: u64,
+    },
+    /// The guest waits for devices, and the driver of this one has not set DRIVER_OK.
+    #[error("its driver has not set DRIVER_OK; its status is {status:#x}{}", with_failed(*status))]
+    Unfinished {
+        /// The status that the driver has set.
+        status: u32,
+    },
     /// The driver set DRIVER_OK without FEATURES_OK, which the device had not accepted, or without
     /// a step before that.
     #[error(
@@ -42,6 +64,40 @@ pub enum ActivateError {
         /// What is wrong with it.
         source: QueueConfigError,
     },
+}
+
+impl ActivateError {
+    /// Why a device with this status, as its driver has set it, does not run: `None` if the driver has
+    /// not begun, or has set DRIVER_OK.
+    pub(crate) fn unfinished(status: u32) -> Option<Self> {
+        let is_begun = status != 0 && status & VIRTIO_CONFIG_S_DRIVER_OK == 0;
+        is_begun.then_some(Self::Unfinished { status })
+    }
+
+    /// Whether the device had accepted the driver's features by then.
+    pub(super) fn is_of_accepted_features(&self) -> bool {
+        match *self {
+            Self::Features { .. } | Self::NotNegotiated => false,
+            Self::Unfinished { status } | Self::Status { status, .. } => {
+                status & VIRTIO_CONFIG_S_FEATURES_OK != 0
+            }
+            Self::QueueNotReady(_) | Self::Queue { .. } => true,
+        }
+    }
+}
+
+fn without_version_1(features: u64) -> &'static str {
+    match features & (1 << VIRTIO_F_VERSION_1) {
+        0 => ", without VIRTIO_F_VERSION_1",
+        _ => "",
+    }
+}
+
+fn with_failed(status: u32) -> &'static str {
+    match status & VIRTIO_CONFIG_S_FAILED {
+        0 => "",
+        _ => ", with FAILED",
+    }
 }
 
 /// A virtio device, whatever its type and its transport.
@@ -151,7 +207,8 @@ pub trait VirtioDevice: Send + Sync {
         true
     }
 
-    /// The transport calls this when the driver has set DRIVER_OK without having set the device up.
+    /// Called when the driver has not set the device up as it must, or has not gone on to DRIVER_OK when
+    /// its guest waits for devices.
     fn refuse_start(&self, _why: ActivateError) {}
 
     /// What the driver did wrong, if that has stopped the device, or kept it from being started, and it

@@ -147,7 +147,10 @@ impl MmioTransport {
             reg::VIRTIO_MMIO_QUEUE_READY => self.write_queue_ready(&mut state, value),
             reg::VIRTIO_MMIO_QUEUE_NOTIFY => self.notify_queue(&state, value),
             reg::VIRTIO_MMIO_INTERRUPT_ACK => self.device.notifier().acknowledge(value),
-            reg::VIRTIO_MMIO_STATUS => self.write_status(&mut state, value),
+            reg::VIRTIO_MMIO_STATUS => {
+                self.write_status(&mut state, value);
+                self.device.notifier().set_driver_status(state.status);
+            }
             _ => {
                 if let Some(queue) = state.writable_queue() {
                     write_queue_register(queue, register, value);
@@ -224,7 +227,12 @@ impl MmioTransport {
 
     fn advance(&self, state: &mut DriverState, bit: u32) {
         match bit {
-            FEATURES_OK if !self.accepts(state.driver_features) => {}
+            FEATURES_OK if !self.accepts(state.driver_features) => {
+                self.device.refuse_start(ActivateError::Features {
+                    chosen: state.driver_features,
+                    offered: self.device.device_features(),
+                });
+            }
             DRIVER_OK => {
                 state.status |= DRIVER_OK;
                 if let Err(why) = self.activate(state) {

@@ -127,6 +127,7 @@ pub struct Notifier {
     line: Arc<NotificationLine>,
     status: AtomicU32,
     needs_reset: AtomicBool,
+    driver_status: AtomicU32,
 }
 
 impl Notifier {
@@ -137,6 +138,7 @@ impl Notifier {
             line,
             status: AtomicU32::new(0),
             needs_reset: AtomicBool::new(false),
+            driver_status: AtomicU32::new(0),
         }
     }
 
@@ -166,6 +168,17 @@ impl Notifier {
     #[must_use]
     pub fn needs_reset(&self) -> bool {
         self.needs_reset.load(Ordering::SeqCst)
+    }
+
+    /// Takes note of the device status as the driver has set it: for the transport.
+    pub(super) fn set_driver_status(&self, status: u32) {
+        self.driver_status.store(status, Ordering::SeqCst);
+    }
+
+    /// The device status as the driver has set it, without NEEDS_RESET.
+    #[must_use]
+    pub fn driver_status(&self) -> u32 {
+        self.driver_status.load(Ordering::SeqCst)
     }
 
     /// The interrupt status register.

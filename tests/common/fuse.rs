@@ -147,6 +147,7 @@ pub(crate) struct Hanging {
     folder: tempfile::TempDir,
     answers: Arc<AtomicBool>,
     hangs: Arc<AtomicBool>,
+    is_over: Arc<AtomicBool>,
     server: Option<JoinHandle<()>>,
 }
 
@@ -180,12 +181,14 @@ impl Hanging {
         }
         let answers = Arc::new(AtomicBool::new(false));
         let hangs = Arc::new(AtomicBool::new(false));
+        let is_over = Arc::new(AtomicBool::new(false));
         let server = Server {
             device,
             silence,
             polite,
             answers: answers.clone(),
             hangs: hangs.clone(),
+            is_over: is_over.clone(),
             waiting: Vec::new(),
             files: BTreeMap::from([(FILE, vec![0; usize::try_from(LENGTH).unwrap()])]),
             names: BTreeMap::from([(NAME.as_bytes().to_vec(), FILE)]),
@@ -199,6 +202,7 @@ impl Hanging {
             folder,
             answers,
             hangs,
+            is_over,
             server: Some(server),
         })
     }
@@ -234,6 +238,9 @@ impl Drop for Hanging {
         let target = CString::new(self.folder.path().as_os_str().as_bytes()).unwrap();
         // SAFETY: the path ends with a zero.
         unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) };
+        // Whoever has made a namespace of mounts meanwhile has this one in it and keeps it there. The file
+        // system ends all the same once nobody serves it.
+        self.is_over.store(true, Ordering::SeqCst);
         if let Some(server) = self.server.take() {
             let _ = server.join();
         }
@@ -246,6 +253,8 @@ struct Server {
     polite: bool,
     answers: Arc<AtomicBool>,
     hangs: Arc<AtomicBool>,
+    /// Set when nobody is to be served any more.
+    is_over: Arc<AtomicBool>,
     /// Requests that nobody answers.
     waiting: Vec<u64>,
     /// What each file has, by its number.
@@ -302,6 +311,9 @@ impl Server {
             };
             // SAFETY: `entry` is one valid entry.
             if unsafe { libc::poll(&raw mut entry, 1, 20) } == 0 {
+                if self.is_over.load(Ordering::SeqCst) {
+                    return;
+                }
                 continue;
             }
             let Ok(len) = (&self.device).read(&mut request) else {

@@ -190,6 +190,13 @@ fn a_disk_that_does_not_start_is_named_with_the_reason() {
     );
     does_not_start(
         Program::new().init_device(INPUT, 0).driver_ok(INPUT),
+        &[
+            "the input disk did not start: its driver chose the features 0x0, without VIRTIO_F_VERSION_1, \
+             and the status has no FEATURES_OK; the device offers 0x1",
+        ],
+    );
+    does_not_start(
+        Program::new().store32(INPUT.register(STATUS), 4),
         &["the input disk did not start: its driver set DRIVER_OK without"],
     );
     // The steps one by one, each without those before it.
@@ -199,4 +206,37 @@ fn a_disk_that_does_not_start_is_named_with_the_reason() {
         singly.kick(INPUT),
         &["the input disk did not start: its driver wrote a status of 0x4 where it was 0x1; "],
     );
+}
+
+#[test]
+fn a_guest_that_waits_is_told_of_the_disks_that_its_driver_has_not_started() {
+    let told = |program: Program, causes: &str| {
+        let reason = format!("the guest waits for a disk, and no disk has anything to do{causes}");
+        Attack::new(program.idle().exit(1).build()).fails_with(GUEST_FAILED, &reason);
+    };
+    let begun = |disk: Disk| {
+        let rings = [disk.desc(), disk.avail(), disk.used()];
+        let begun = Program::new().init_device(disk, VERSION_1);
+        begun.set_queue(disk, SIZE.into(), rings)
+    };
+    let unfinished = "disk did not start: its driver has not set DRIVER_OK; its status is";
+    let started = Program::new().start_disk(INPUT).then(&read(INPUT));
+    told(
+        started.then(&begun(OUTPUT)),
+        &format!("; the output {unfinished} 0xb"),
+    );
+    told(
+        begun(INPUT).store32(OUTPUT.register(STATUS), 1),
+        &format!("; the input {unfinished} 0xb; the output {unfinished} 0x1"),
+    );
+    told(
+        begun(INPUT).store32(INPUT.register(STATUS), 0x8b),
+        &format!("; the input {unfinished} 0x8b, with FAILED"),
+    );
+    // What was reset is not begun, and what runs has started.
+    told(begun(INPUT).store32(INPUT.register(STATUS), 0), "");
+    told(Program::new().start_disk(INPUT).start_disk(OUTPUT), "");
+    // A guest that ends by itself does not wait for a disk.
+    let ends = Attack::new(begun(INPUT).exit(1).build());
+    ends.fails_with(GUEST_FAILED, "without a completion (exit status 1)");
 }

@@ -84,6 +84,15 @@ impl Attack {
         }
         last
     }
+
+    /// The same, if nothing more is said behind `reason`.
+    #[track_caller]
+    fn fails_with(&self, code: i32, reason: &str) {
+        if let Some(finished) = self.fails(code, reason) {
+            let is_all = finished.stderr.trim_end().ends_with(reason);
+            assert!(is_all, "expected nothing behind {reason:?} in {finished:?}");
+        }
+    }
 }
 
 /// Runs `program` and fails unless it ends as a failure of the guest for `reason`.

@@ -153,3 +153,78 @@ fn a_header_may_be_split_over_descriptors() {
     ];
     seen(answered(chain(IN, &split), OK));
 }
+
+/// Fails unless a guest that has this request of the output disk refused, and then gives up, is told of it
+/// as `what`.
+#[track_caller]
+fn told(start: Program, refused: Program, what: &str) {
+    let program = start.then(&refused).exit(1);
+    let expected = format!(
+        "the guest ended without a completion (exit status 1); the first request that the output disk \
+         refused: {what}"
+    );
+    Attack::new(program.build()).fails_with(GUEST_FAILED, &expected);
+}
+
+#[test]
+fn the_first_request_that_a_disk_refused_is_told_beside_what_the_guest_says() {
+    let write = |slot, sector, len| {
+        Program::new()
+            .request(OUTPUT, slot, OUT, (sector, DMA_POOL, len))
+            .expect_answer(OUTPUT, slot, IOERR)
+    };
+    let past = "a write of 4096 bytes at sector 100, past its end of 50 sectors of 512 bytes";
+    told(disks(), write(0, 100, 4096), past);
+    // An answer that is good does not make it unsaid, and the next refusal is not told.
+    let later = Program::new()
+        .request(OUTPUT, 1, OUT, (0, DMA_POOL, SECTOR))
+        .expect_answer(OUTPUT, 1, OK)
+        .then(&write(2, 0, 100));
+    told(disks(), write(0, 100, 4096).then(&later), past);
+    told(
+        disks(),
+        write(0, 0, 100),
+        "a write of 100 bytes at sector 0, which are no whole sectors of 512 bytes",
+    );
+    let other = |kind| {
+        Program::new()
+            .request(OUTPUT, 0, kind, (0, DMA_POOL, SECTOR))
+            .expect_answer(OUTPUT, 0, UNSUPP)
+    };
+    told(disks(), other(5), "one of type 5, which it does not know");
+    told(
+        disks(),
+        other(11),
+        "a discard, of a feature that its driver has not chosen",
+    );
+    let outside = Program::new()
+        .request(OUTPUT, 0, OUT, (0, 1 << 40, SECTOR))
+        .expect_answer(OUTPUT, 0, IOERR);
+    told(
+        disks(),
+        outside,
+        "a write of 512 bytes at sector 0, whose data is not within the memory that devices may use",
+    );
+}
+
+#[test]
+fn a_guest_that_does_not_look_at_a_refusal_and_claims_success_is_told_of_it() {
+    let whole = u32::try_from(SECTORS * 512).unwrap();
+    let program = disks()
+        .request(INPUT, 0, IN, (0, DMA_POOL, whole))
+        .expect_answer(INPUT, 0, OK)
+        .request(OUTPUT, 0, OUT, (1, DMA_POOL, whole))
+        .expect_answer(OUTPUT, 0, IOERR)
+        .claim_success(SECTORS)
+        .exit(0);
+    let reason = "; the first request that the output disk refused: a write of 25600 bytes at sector 1, past \
+                  its end of 50 sectors";
+    Attack::new(program.build()).fails(GUEST_FAILED, reason);
+    // The disk that is read has a word of its own.
+    let program = disks()
+        .request(INPUT, 0, OUT, (0, DMA_POOL, SECTOR))
+        .expect_answer(INPUT, 0, IOERR);
+    let reason = "; the first request that the input disk refused: a write of 512 bytes at sector 0, on a disk \
+                  that can only be read";
+    Attack::new(program.exit(1).build()).fails(GUEST_FAILED, reason);
+}

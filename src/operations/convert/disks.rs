@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::files::{InputFile, OutputFile};
 use crate::machine::{Machine, Slot};
-use crate::operations::disk::{DiskShape, INPUT, OUTPUT, driver_fault};
+use crate::operations::disk::{DiskShape, INPUT, OUTPUT, driver_faults};
 use crate::operations::written::Files;
 use crate::runtime::{RunError, Worker};
 use crate::sandbox::calls;
@@ -82,10 +82,10 @@ impl Disks {
     }
 
     /// What the guest's driver did wrong.
-    pub(super) fn driver_fault(&self) -> Option<String> {
-        let mut inputs = self.inputs.iter().enumerate();
-        let input = inputs.find_map(|(index, disk)| driver_fault(source_name(index), &**disk));
-        input.or_else(|| driver_fault(OUTPUT, &*self.output))
+    pub(super) fn driver_faults(&self) -> Vec<String> {
+        let inputs = self.inputs.iter().enumerate();
+        let inputs = inputs.flat_map(|(index, disk)| driver_faults(source_name(index), disk));
+        inputs.chain(driver_faults(OUTPUT, &self.output)).collect()
     }
 }
 

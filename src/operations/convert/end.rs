@@ -97,7 +97,7 @@ fn no_room(run: &Conversion, needed: u64) -> Option<RunError> {
 fn failed(run: &Conversion, subject: Option<String>, text: &str) -> RunError {
     let subject = subject.map_or_else(String::new, |subject| format!(" at {subject}"));
     let text = format!("the conversion failed{subject}: {text}");
-    ending::guest_failed(text, run.disks.driver_fault())
+    ending::guest_failed(text, &run.disks.driver_faults())
 }
 
 /// Shows what is left to show, and returns the exit status.

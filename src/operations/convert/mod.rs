@@ -246,9 +246,11 @@ impl Operation for Conversion {
     }
 
     fn commit(&mut self, pulse: &Pulse<'_>) -> Result<Vec<String>, RunError> {
-        let mut warnings = self
+        let committed = self
             .files
-            .commit(&self.data, ", or with --read-holes", pulse)?;
+            .commit(&self.data, ", or with --read-holes", pulse);
+        let blame = |error| ending::uncommitted(error, &self.disks.driver_faults());
+        let mut warnings = committed.map_err(blame)?;
         warnings.append(&mut self.warnings);
         Ok(warnings)
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::config::{Config, SectorSize};
 use crate::files::{InputFile, OutputFile};
 use crate::machine::{Machine, Poller, Slot, WithPoller};
-use crate::operations::disk::{DiskShape, INPUT, OUTPUT, driver_fault};
+use crate::operations::disk::{DiskShape, INPUT, OUTPUT, driver_faults};
 use crate::operations::written::Files;
 use crate::runtime::{RunError, Subscriber, Worker};
 use crate::sandbox::Calls;
@@ -90,8 +90,9 @@ impl Disks {
     }
 
     /// What the guest's driver did wrong on either disk.
-    pub(super) fn driver_fault(&self) -> Option<String> {
-        driver_fault(INPUT, &*self.input).or_else(|| driver_fault(OUTPUT, &*self.output))
+    pub(super) fn driver_faults(&self) -> Vec<String> {
+        let input = driver_faults(INPUT, &self.input).into_iter();
+        input.chain(driver_faults(OUTPUT, &self.output)).collect()
     }
 }
 

@@ -12,14 +12,14 @@ use crate::quote::quote_path;
 use crate::runtime::{GuestEnd, Outcome, RunError};
 
 /// Whether the output may be put in place. The output itself still checks that all was written.
-/// `cause` tells what the guest's drivers did wrong, or why it may be no guest at all.
+/// `causes` tells what the guest's drivers did wrong, or why it may be no guest at all.
 pub(super) fn judge(
     end: GuestEnd<'_>,
     session: &Session,
     disks: &Disks,
-    cause: impl Fn() -> Option<String>,
+    causes: impl Fn() -> Vec<String>,
 ) -> Result<(), RunError> {
-    let failed = |text: String| ending::guest_failed(format!("the copy failed: {text}"), cause());
+    let failed = |text: String| ending::guest_failed(format!("the copy failed: {text}"), &causes());
     let exited = |status| match status {
         0 => session.verdict().map_err(&failed),
         _ => Err(failed(match session.complaint() {

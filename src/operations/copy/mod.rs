@@ -213,18 +213,23 @@ impl Operation for Copy {
     fn judge(&mut self, end: GuestEnd<'_>) -> Result<(), RunError> {
         let sealed = self.files.output.seal();
         let faulted = matches!(end, GuestEnd::Fault(_) | GuestEnd::Unexpected(_));
-        let cause = || {
-            let fault = self.disks.driver_fault();
-            let fault = fault.or_else(|| self.channels.driver_fault());
-            fault.or_else(|| self.stray.as_deref().filter(|_| faulted).map(end::stray))
+        let causes = || {
+            let mut causes = self.disks.driver_faults();
+            causes.extend(self.channels.driver_fault());
+            let stray = self.stray.as_deref().filter(|_| faulted);
+            if causes.is_empty() {
+                causes.extend(stray.map(end::stray));
+            }
+            causes
         };
-        end::judge(end, &self.session, &self.disks, cause)?;
+        end::judge(end, &self.session, &self.disks, causes)?;
         Ok(sealed?)
     }
 
     fn commit(&mut self, pulse: &Pulse<'_>) -> Result<Vec<String>, RunError> {
         let data = slice::from_ref(&self.input.data);
-        self.files.commit(data, ", or with --sparse never", pulse)
+        let committed = self.files.commit(data, ", or with --sparse never", pulse);
+        committed.map_err(|error| ending::uncommitted(error, &self.disks.driver_faults()))
     }
 
     fn make_durable(&mut self) -> Vec<String> {

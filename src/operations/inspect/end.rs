@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Look, Session};
 use crate::config::ImageTask;
 use crate::files::InputFile;
-use crate::operations::disk::{INPUT, driver_fault};
+use crate::operations::disk::{INPUT, driver_faults};
 use crate::operations::ending;
 use crate::report::RunResult;
 use crate::runtime::{GuestEnd, Outcome, RunError, say_goodbye};
@@ -20,7 +20,7 @@ pub(super) fn judge(
 ) -> Result<(), RunError> {
     let failed = |text: String| {
         let text = format!("the look into the image failed: {text}");
-        ending::guest_failed(text, driver_fault(INPUT, disk))
+        ending::guest_failed(text, &driver_faults(INPUT, disk))
     };
     let exited = |status| match (status, session.verdict()) {
         (0, verdict) => verdict.map_err(&failed),

@@ -11,6 +11,7 @@ use super::batch::Batch;
 use super::config::{ConfigSpace, MAX_QUEUE_SIZE};
 use super::execute::Execution;
 use super::failures::Failures;
+use super::refusal::FirstRefusal;
 use super::request::Geometry;
 use super::{BlockConfig, BlockConfigError, BlockCounters, BlockIoError, BlockStats};
 use crate::limits::hint_of;
@@ -65,6 +66,7 @@ pub struct BlockService<B: ?Sized> {
     pub(super) id: [u8; super::ID_BYTES],
     pub(super) stats: BlockStats,
     pub(super) failures: Failures,
+    pub(super) refusal: FirstRefusal,
     features: u64,
     config_space: ConfigSpace,
 }
@@ -89,6 +91,7 @@ impl<B: Storage + ?Sized> Block<B> {
             id: config.id,
             stats: BlockStats::default(),
             failures: Failures::default(),
+            refusal: FirstRefusal::default(),
             features: config.features(),
             config_space: ConfigSpace::new(config),
         };
@@ -112,6 +115,15 @@ impl<B: Storage + ?Sized> Block<B> {
     #[must_use]
     pub fn io_error(&self) -> Option<Arc<BlockIoError>> {
         self.service().failures.first()
+    }
+
+    /// The first request that was answered with an error because it asked for what the disk does not
+    /// do, and what is wrong with it, as a part of a sentence: "a read of 512 bytes at sector 8, past
+    /// its end of 8 sectors of 512 bytes". Resets do not change it.
+    #[must_use]
+    pub fn first_refusal(&self) -> Option<String> {
+        let service = self.service();
+        service.refusal.describe(&service.geometry)
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use thiserror::Error;
+use virtio_bindings::virtio_blk::{VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT};
 use vm_memory::{Bytes, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap, VolatileSlice};
 
 use super::device::BlockService;
@@ -57,6 +58,16 @@ pub struct BlockIoError {
 pub(super) enum Direction {
     Read,
     Write,
+}
+
+impl Direction {
+    /// The type of the requests that move data this way.
+    pub(super) fn request(self) -> u32 {
+        match self {
+            Self::Read => VIRTIO_BLK_T_IN,
+            Self::Write => VIRTIO_BLK_T_OUT,
+        }
+    }
 }
 
 /// Why data did not move.

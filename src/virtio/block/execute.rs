@@ -5,6 +5,7 @@
 //! answered only when a flush has followed, one for all writes of the batch.
 
 use thiserror::Error;
+use virtio_bindings::virtio_blk::VIRTIO_BLK_T_GET_ID;
 use vm_memory::{Bytes, GuestMemoryError, VolatileSlice};
 
 use super::BlockCounters;
@@ -12,6 +13,7 @@ use super::batch::{Batch, FLUSH_WORK, MAX_JOINED_BYTES, joined_extent, joined_le
 use super::config::expects_stable_writes;
 use super::device::BlockService;
 use super::disk::{BlockIoError, Direction, TransferError, transfer_of};
+use super::refusal::Refusal;
 use super::request::{Extent, Operation, Request, Status};
 use super::zeroes::{self, ZeroKind};
 use crate::storage::Storage;
@@ -111,11 +113,12 @@ impl<'t, 'm, B: Storage + ?Sized> Execution<'t, 'm, B> {
     fn execute_one(&mut self, request: &Request) -> Result<u32, Status> {
         let segments = request.segments.clone();
         let (direction, extent) = match request.operation {
-            Operation::Refuse(status) => return Err(status),
+            Operation::Refuse(refusal) => return Err(self.service.refusal.note(refusal)),
             Operation::GetId => {
                 let segments = &self.batch.segments[segments];
                 let written = self.service.write_id(self.turn.memory(), segments);
-                return written.map_err(|_| Status::IoErr);
+                let refusal = Refusal::unreachable(VIRTIO_BLK_T_GET_ID, 0, 0);
+                return written.map_err(|_| self.service.refusal.note(refusal));
             }
             Operation::Zeroes(kind) => return self.execute_zeroes(kind, segments),
             // A flush has no data. If there is some, it is ignored.
@@ -125,7 +128,11 @@ impl<'t, 'm, B: Storage + ?Sized> Execution<'t, 'm, B> {
         };
         match self.transfer(direction, extent, segments) {
             Ok(()) => Ok(extent.len),
-            Err(TransferError::Memory(_)) => Err(Status::IoErr),
+            Err(TransferError::Memory(_)) => {
+                let Extent { offset, len } = extent;
+                let refusal = Refusal::unreachable(direction.request(), offset, len.into());
+                Err(self.service.refusal.note(refusal))
+            }
             Err(TransferError::Io(error)) => Err(self.failed(error)),
         }
     }
@@ -150,7 +157,8 @@ impl<'t, 'm, B: Storage + ?Sized> Execution<'t, 'm, B> {
     ) -> Result<u32, Status> {
         let segments = &self.batch.segments[segments];
         let service = self.service;
-        for part in zeroes::parts(self.turn.memory(), segments, kind, &service.geometry)? {
+        let parts = zeroes::parts(self.turn.memory(), segments, kind, &service.geometry);
+        for part in parts.map_err(|refusal| service.refusal.note(refusal))? {
             self.counters.backend_calls += 1;
             self.counters.bytes_zeroed += service.zero(kind, part)?;
         }

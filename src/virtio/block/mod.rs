@@ -7,6 +7,7 @@ mod device;
 mod disk;
 mod execute;
 mod failures;
+mod refusal;
 mod request;
 mod stats;
 mod zeroes;

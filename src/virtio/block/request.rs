@@ -12,6 +12,7 @@ use virtio_bindings::virtio_blk::{
 use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
 use super::config::{BlockConfig, SEG_MAX, SIZE_MAX, WIRE_SECTOR};
+use super::refusal::{Refusal, Wrong};
 use super::zeroes::{ZeroKind, is_list_length};
 use crate::virtio::{Chain, ChainError};
 
@@ -70,8 +71,8 @@ pub(super) enum Operation {
     Zeroes(ZeroKind),
     Flush,
     GetId,
-    /// Nothing is to be done but to answer with this status.
-    Refuse(Status),
+    /// Nothing is to be done but to answer with an error.
+    Refuse(Refusal),
 }
 
 impl Operation {
@@ -126,22 +127,38 @@ impl Geometry {
         }
     }
 
+    /// The size of the disk in bytes.
+    pub(super) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// The size of a sector in bytes.
+    pub(super) fn sector_size(&self) -> u64 {
+        self.sector_size
+    }
+
     /// The part of the disk from wire sector `sector` on, `len` bytes, if it is whole sectors
     /// within the disk.
-    fn extent(&self, sector: u64, len: u64) -> Option<Extent> {
+    fn extent(&self, sector: u64, len: u64) -> Result<Extent, Wrong> {
         let offset = self.offset(sector, len)?;
-        let len = u32::try_from(len).ok()?;
-        Some(Extent { offset, len })
+        let len = u32::try_from(len).map_err(|_| Wrong::Pieces)?;
+        Ok(Extent { offset, len })
     }
 
     /// Where in bytes wire sector `sector` is, if the `len` bytes from there on are whole sectors
     /// within the disk, one at least.
-    pub(super) fn offset(&self, sector: u64, len: u64) -> Option<u64> {
-        let offset = sector.checked_mul(WIRE_SECTOR)?;
-        let end = offset.checked_add(len)?;
+    pub(super) fn offset(&self, sector: u64, len: u64) -> Result<u64, Wrong> {
+        let offset = sector.checked_mul(WIRE_SECTOR).ok_or(Wrong::End)?;
+        let end = offset.checked_add(len).ok_or(Wrong::End)?;
         // The sector size is a power of two, and this is asked for each request.
         let whole = (offset | len) & (self.sector_size - 1) == 0;
-        (len > 0 && whole && end <= self.capacity).then_some(offset)
+        if len == 0 || !whole {
+            return Err(Wrong::Unaligned);
+        }
+        if end > self.capacity {
+            return Err(Wrong::End);
+        }
+        Ok(offset)
     }
 }
 
@@ -180,8 +197,10 @@ struct ChainParts<'a> {
     segments: &'a mut Vec<Segment>,
     header: [u8; HEADER_BYTES],
     header_len: usize,
-    /// Whether the header could be read and no readable descriptor follows a writable one.
-    sound: bool,
+    /// Whether all of the header that there is could be read.
+    header_sound: bool,
+    /// Whether no readable descriptor follows a writable one.
+    in_order: bool,
     readable: u64,
     writable: u64,
     /// The last writable descriptor so far, which may turn out to hold the status.
@@ -195,7 +214,8 @@ impl<'a> ChainParts<'a> {
             segments,
             header: [0; HEADER_BYTES],
             header_len: 0,
-            sound: true,
+            header_sound: true,
+            in_order: true,
             readable: 0,
             writable: 0,
             last: None,
@@ -222,7 +242,7 @@ impl<'a> ChainParts<'a> {
 
     fn add_readable(&mut self, segment: Segment) {
         // Section 2.7.4.2: what the device writes comes behind all that it reads.
-        self.sound &= self.last.is_none();
+        self.in_order &= self.last.is_none();
         let data = self.take_header(segment);
         self.readable += u64::from(data.len);
         self.push(data);
@@ -243,7 +263,7 @@ impl<'a> ChainParts<'a> {
         // be read either.
         let taken = u32::try_from(taken).unwrap_or(segment.len);
         let rest = segment.address.checked_add(u64::from(taken));
-        self.sound &= read.is_ok() && rest.is_some();
+        self.header_sound &= read.is_ok() && rest.is_some();
         Segment {
             address: rest.unwrap_or_default(),
             len: segment.len - taken,
@@ -277,43 +297,71 @@ impl<'a> ChainParts<'a> {
 
     /// What the request asks for; its data is in the segments from `first` up.
     fn operation(&self, geometry: &Geometry, first: usize) -> Operation {
-        if !self.sound || self.header_len < HEADER_BYTES {
-            return Operation::Refuse(Status::IoErr);
-        }
         let [t0, t1, t2, t3, _, _, _, _, s0, s1, s2, s3, s4, s5, s6, s7] = self.header;
         let sector = u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]);
-        let operation = match u32::from_le_bytes([t0, t1, t2, t3]) {
-            VIRTIO_BLK_T_IN if self.readable == 0 => {
-                let extent = geometry.extent(sector, self.writable);
-                extent.map(Operation::Read)
+        let kind = u32::from_le_bytes([t0, t1, t2, t3]);
+        let asked = self.asked(kind, sector, geometry).and_then(|operation| {
+            let within = self.within_limits(first);
+            within.then_some(operation).ok_or(Wrong::Pieces)
+        });
+        asked.unwrap_or_else(|wrong| {
+            Operation::Refuse(Refusal {
+                kind,
+                wrong,
+                sector,
+                len: self.readable + self.writable,
+            })
+        })
+    }
+
+    fn asked(&self, kind: u32, sector: u64, geometry: &Geometry) -> Result<Operation, Wrong> {
+        if !self.header_sound || self.header_len < HEADER_BYTES {
+            return Err(Wrong::Header);
+        }
+        if !self.in_order {
+            return Err(Wrong::Order);
+        }
+        Ok(match kind {
+            VIRTIO_BLK_T_IN => {
+                none(self.readable)?;
+                Operation::Read(geometry.extent(sector, self.writable)?)
             }
-            VIRTIO_BLK_T_OUT if self.writable == 0 && !geometry.read_only => {
-                let extent = geometry.extent(sector, self.readable);
-                extent.map(Operation::Write)
+            VIRTIO_BLK_T_OUT if geometry.read_only => return Err(Wrong::ReadOnly),
+            VIRTIO_BLK_T_OUT => {
+                none(self.writable)?;
+                Operation::Write(geometry.extent(sector, self.readable)?)
             }
-            VIRTIO_BLK_T_IN | VIRTIO_BLK_T_OUT => None,
             VIRTIO_BLK_T_WRITE_ZEROES if geometry.write_zeroes => {
-                self.zeroes(ZeroKind::WriteZeroes)
+                self.zeroes(ZeroKind::WriteZeroes)?
             }
-            VIRTIO_BLK_T_DISCARD if geometry.discard => self.zeroes(ZeroKind::Discard),
-            VIRTIO_BLK_T_FLUSH => Some(Operation::Flush),
-            VIRTIO_BLK_T_GET_ID if self.readable == 0 => Some(Operation::GetId),
-            VIRTIO_BLK_T_GET_ID => None,
-            _ => return Operation::Refuse(Status::Unsupported),
-        };
-        operation
-            .filter(|_| self.within_limits(first))
-            .unwrap_or(Operation::Refuse(Status::IoErr))
+            VIRTIO_BLK_T_DISCARD if geometry.discard => self.zeroes(ZeroKind::Discard)?,
+            VIRTIO_BLK_T_WRITE_ZEROES | VIRTIO_BLK_T_DISCARD => return Err(Wrong::Feature),
+            VIRTIO_BLK_T_FLUSH => Operation::Flush,
+            VIRTIO_BLK_T_GET_ID => {
+                none(self.readable)?;
+                Operation::GetId
+            }
+            _ => return Err(Wrong::Type),
+        })
     }
 
     /// A list of parts of the disk; what it says is looked at when it is carried out.
-    fn zeroes(&self, kind: ZeroKind) -> Option<Operation> {
-        let sound = self.writable == 0 && is_list_length(self.readable);
-        sound.then_some(Operation::Zeroes(kind))
+    fn zeroes(&self, kind: ZeroKind) -> Result<Operation, Wrong> {
+        none(self.writable)?;
+        let sound = is_list_length(self.readable);
+        sound.then_some(Operation::Zeroes(kind)).ok_or(Wrong::List)
     }
 
     fn within_limits(&self, first: usize) -> bool {
         let data = &self.segments[first..];
         data.len() <= SEG_MAX as usize && data.iter().all(|segment| segment.len <= SIZE_MAX)
+    }
+}
+
+/// Holds a request to having so much data in the wrong direction as it may have.
+fn none(bytes: u64) -> Result<(), Wrong> {
+    match bytes {
+        0 => Ok(()),
+        _ => Err(Wrong::Direction),
     }
 }

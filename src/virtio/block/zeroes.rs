@@ -5,11 +5,13 @@
 
 use std::io;
 
+use virtio_bindings::virtio_blk::{VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_WRITE_ZEROES};
 use vm_memory::{Address, Bytes, GuestMemoryMmap};
 
 use super::config::WIRE_SECTOR;
 use super::device::BlockService;
 use super::disk::IoOperation;
+use super::refusal::{Refusal, Wrong};
 use super::request::{Geometry, Segment, Status};
 use crate::storage::Storage;
 
@@ -25,6 +27,22 @@ const UNMAP: u32 = 1;
 pub(super) enum ZeroKind {
     WriteZeroes,
     Discard,
+}
+
+impl ZeroKind {
+    /// The request of this `kind` for `len` bytes from `sector` up, of which something is `wrong`.
+    fn refuse(self, wrong: Wrong, sector: u64, len: u64) -> Refusal {
+        let kind = match self {
+            Self::WriteZeroes => VIRTIO_BLK_T_WRITE_ZEROES,
+            Self::Discard => VIRTIO_BLK_T_DISCARD,
+        };
+        Refusal {
+            kind,
+            wrong,
+            sector,
+            len,
+        }
+    }
 }
 
 /// A part of the disk, in bytes, checked against its size and sector size.
@@ -51,14 +69,15 @@ pub(super) fn part_count(segments: &[Segment]) -> usize {
 ///
 /// # Errors
 ///
-/// What the request is to be answered with.
+/// Why the request is refused.
 pub(super) fn parts(
     memory: &GuestMemoryMmap,
     segments: &[Segment],
     kind: ZeroKind,
     geometry: &Geometry,
-) -> Result<Vec<ZeroPart>, Status> {
-    let list = read_list(memory, segments).ok_or(Status::IoErr)?;
+) -> Result<Vec<ZeroPart>, Refusal> {
+    let unreadable = || kind.refuse(Wrong::Memory, 0, 0);
+    let list = read_list(memory, segments).ok_or_else(unreadable)?;
     let (descriptions, _) = list.as_chunks::<DESCRIPTION>();
     descriptions
         .iter()
@@ -70,7 +89,7 @@ fn part(
     description: &[u8; DESCRIPTION],
     kind: ZeroKind,
     geometry: &Geometry,
-) -> Result<ZeroPart, Status> {
+) -> Result<ZeroPart, Refusal> {
     let [
         s0,
         s1,
@@ -94,12 +113,13 @@ fn part(
         ZeroKind::WriteZeroes => UNMAP,
         ZeroKind::Discard => 0,
     };
-    if flags & !known != 0 {
-        return Err(Status::Unsupported);
-    }
     let sector = u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]);
     let length = u64::from(u32::from_le_bytes([n0, n1, n2, n3])) * WIRE_SECTOR;
-    let offset = geometry.offset(sector, length).ok_or(Status::IoErr)?;
+    let refused = |wrong| kind.refuse(wrong, sector, length);
+    if flags & !known != 0 {
+        return Err(refused(Wrong::Flags));
+    }
+    let offset = geometry.offset(sector, length).map_err(refused)?;
     Ok(ZeroPart {
         offset,
         length,

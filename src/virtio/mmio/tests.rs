@@ -231,6 +231,21 @@ fn a_driver_may_try_other_features_after_a_refusal() {
 }
 
 #[test]
+fn a_device_knows_how_far_its_driver_has_come() {
+    let (device, driver) = setup();
+    let unfinished = || ActivateError::unfinished(device.notifier.driver_status());
+    assert_eq!(unfinished(), None, "not begun");
+    for status in [1, 3] {
+        driver.write(0x70, status);
+        assert_eq!(unfinished(), Some(ActivateError::Unfinished { status }));
+    }
+    start(&driver);
+    assert_eq!(unfinished(), None, "started");
+    driver.write(0x70, 0);
+    assert_eq!(unfinished(), None, "not begun again");
+}
+
+#[test]
 fn features_are_taken_only_between_driver_and_features_ok() {
     let (device, driver) = setup();
     driver.write(reg::VIRTIO_MMIO_DRIVER_FEATURES, 1);

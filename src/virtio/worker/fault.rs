@@ -11,9 +11,16 @@ use crate::lock::lock;
 pub(super) struct FirstFault(Mutex<Option<Arc<DeviceFault>>>);
 
 impl FirstFault {
-    /// Keeps `fault` if it is the first.
+    /// Keeps `fault` if it is the first. A driver whose features are refused may try others, so that such a
+    /// refusal is of no account any more where the next fault came after FEATURES_OK.
     pub(super) fn set(&self, fault: DeviceFault) {
-        lock(&self.0).get_or_insert_with(|| Arc::new(fault));
+        let mut first = lock(&self.0);
+        if first
+            .as_deref()
+            .is_none_or(|first| first.is_mended_by(&fault))
+        {
+            *first = Some(Arc::new(fault));
+        }
     }
 
     /// The device has been started: whatever its driver did wrong before is mended.

@@ -152,6 +152,16 @@ pub enum DeviceFault {
 }
 
 impl DeviceFault {
+    /// Whether this one must have been mended where `later` comes after it.
+    fn is_mended_by(&self, later: &Self) -> bool {
+        match (self, later) {
+            (Self::NotStarted(first), Self::NotStarted(later)) => {
+                matches!(first, ActivateError::Features { .. }) && later.is_of_accepted_features()
+            }
+            _ => false,
+        }
+    }
+
     /// The fault as a sentence without its end, of the device that is called `what`: "the console".
     pub(crate) fn of(&self, what: &str) -> String {
         match self {

@@ -236,6 +236,25 @@ fn of_several_refusals_to_start_the_first_is_told_of_until_one_start_succeeds() 
 }
 
 #[test]
+fn features_that_are_refused_are_told_of_until_others_are_accepted() {
+    let (device, driver) = new_device(Script::TakeOne);
+    let told = || device.fault().map(|fault| fault.to_string());
+    driver.negotiate(VERSION_1 | 1 << 63);
+    let refused = told().unwrap();
+    assert!(
+        refused.contains("chose the features 0x8000000100000000, and"),
+        "{refused}"
+    );
+    // DRIVER_OK all the same, which does not count.
+    driver.write(0x70, 15);
+    assert_eq!(told(), Some(refused.clone()));
+    driver.negotiate(VERSION_1);
+    assert_eq!(told(), Some(refused), "nothing has started");
+    driver.write(0x70, 15);
+    assert_eq!(told().unwrap(), "queue 0 is not ready");
+}
+
+#[test]
 fn a_status_that_is_ignored_is_told_of_if_it_was_to_start_the_device() {
     for (before, written) in [(1, 4), (0xb, 4), (0x83, 0xf), (3, 0x1f), (3, 0x10f)] {
         let (device, driver) = new_device(Script::TakeOne);

@@ -400,3 +400,66 @@ fn the_ring_goes_round_many_times() {
     }
     assert_eq!(rig.block.counters().requests, 70_000);
 }
+
+/// What a disk that has just refused this request says of it.
+fn refused(mut rig: Rig, kind: u32, sector: u64, parts: &[Part]) -> String {
+    rig.start(VERSION_1);
+    assert_eq!(rig.block.first_refusal(), None);
+    let parts = [parts, &[(STATUS, 1, WRITE)]].concat();
+    let (status, _) = rig.send(kind, sector, &parts).unwrap();
+    assert!([IOERR, UNSUPP].contains(&status));
+    rig.assert_alive();
+    rig.block.first_refusal().unwrap()
+}
+
+#[test]
+fn what_is_refused_first_is_kept_with_the_reason() {
+    let end = CAPACITY / 512;
+    let past = format!("past its end of {end} sectors of 512 bytes");
+    let memory = "whose data is not within the memory that devices may use";
+    let direction = "whose descriptors are for the other direction";
+    let rig = || Rig::with(512, false);
+    let outside = 1 << 40;
+    let told = |kind, sector, parts: &[Part]| refused(rig(), kind, sector, parts);
+    let read = (DATA, 1024, WRITE);
+    assert_eq!(
+        told(IN, end - 1, &[read]),
+        format!("a read of 1024 bytes at sector {}, {past}", end - 1)
+    );
+    assert_eq!(
+        told(IN, 3, &[(outside, 512, WRITE)]),
+        format!("a read of 512 bytes at sector 3, {memory}")
+    );
+    assert_eq!(
+        told(OUT, 3, &[read]),
+        format!("a write of 1024 bytes at sector 3, {direction}")
+    );
+    assert_eq!(
+        told(OUT, 3, &[]),
+        "a write of 0 bytes at sector 3, which are no whole sectors of 512 bytes"
+    );
+    assert_eq!(
+        told(GET_ID, 0, &[(outside, 20, WRITE)]),
+        format!("one for its name (GET_ID), {memory}")
+    );
+    assert_eq!(
+        refused(Rig::with(512, true), OUT, 0, &[(DATA, 512, 0)]),
+        "a write of 512 bytes at sector 0, on a disk that can only be read"
+    );
+    let late = told(IN, 0, &[read, (DATA, 512, 0)]);
+    assert!(late.ends_with("those to be written"), "{late}");
+}
+
+#[test]
+fn only_the_first_refusal_is_kept_over_resets_too() {
+    let mut rig = Rig::new();
+    rig.send(5, 0, &[(STATUS, 1, WRITE)]);
+    rig.driver.write(0x70, 0);
+    rig.start(VERSION_1);
+    rig.send(IN, 0, &[(STATUS, 1, WRITE)]);
+    let told = rig.block.first_refusal();
+    assert_eq!(
+        told.as_deref(),
+        Some("one of type 5, which it does not know")
+    );
+}

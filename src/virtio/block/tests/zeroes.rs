@@ -253,3 +253,30 @@ fn a_discard_that_fails_is_named_and_forgotten_once_it_succeeds_or_is_written_ov
         assert!(rig.block.io_error().is_none(), "{repair}");
     }
 }
+
+#[test]
+fn a_list_that_is_refused_first_is_kept_with_the_part_and_the_reason() {
+    let told = |kind, parts: &[Part]| {
+        let mut rig = rig();
+        assert_ne!(rig.zero(kind, parts), OK);
+        rig.block.first_refusal().unwrap()
+    };
+    assert_eq!(
+        told(DISCARD, &[(1, 1, 0), (SECTORS - 1, 2, 0)]),
+        "a discard, of 1024 bytes at sector 2047, past its end of 2048 sectors of 512 bytes"
+    );
+    assert_eq!(
+        told(WRITE_ZEROES, &[(7, 1, 2)]),
+        "a write of zeros (WRITE_ZEROES), of 512 bytes at sector 7, with a flag that it may not have"
+    );
+    assert_eq!(
+        told(WRITE_ZEROES, &[]),
+        "a write of zeros (WRITE_ZEROES), whose data is no list of 1 to 256 parts"
+    );
+    let mut without = Rig::new();
+    assert_eq!(without.zero(DISCARD, &[(1, 1, 0)]), UNSUPP);
+    assert_eq!(
+        without.block.first_refusal().unwrap(),
+        "a discard, of a feature that its driver has not chosen"
+    );
+}
