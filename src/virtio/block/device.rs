@@ -70,8 +70,8 @@ pub struct BlockService<B> {
 }
 
 impl<B: Storage> Block<B> {
-    /// Makes a disk over `storage`, at which others may look as well. It reads and writes `memory` and nothing else of the guest: the regions in
-    /// it are those that the guest may hand to devices.
+    /// Makes a disk over `storage`, at which others may look as well. It reads and writes `memory`
+    /// and nothing else of the guest: the regions in it are those that the guest may hand to devices.
     ///
     /// # Errors
     ///
