@@ -330,11 +330,19 @@ fn make() -> Command {
     make.current_dir(root());
     for name in [
         "MAKEFLAGS",
+        "GNUMAKEFLAGS",
+        "MAKEFILES",
         "MAKELEVEL",
+        "PREFIX",
         "BINDIR",
         "DATADIR",
         "MANDIR",
         "DOCDIR",
+        "INSTALL",
+        "INPUT_SECTOR_SIZE",
+        "OUTPUT_SECTOR_SIZE",
+        "PROGRESS",
+        "ARGS",
     ] {
         make.env_remove(name);
     }

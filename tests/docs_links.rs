@@ -175,8 +175,12 @@ fn modules_and_items_that_are_named_exist() {
         let (last, before) = parts.split_last().unwrap();
         found.iter().any(|(path, _)| is_module(&parts, path))
             || found.iter().any(|(path, file)| {
-                let words = || source(file).split(|it: char| !it.is_alphanumeric() && it != '_').any(|word| word == *last);
-                is_module(before, path) && words()
+                let has_word = || {
+                    let source = source(file);
+                    let mut words = source.split(|it: char| !it.is_alphanumeric() && it != '_');
+                    words.any(|word| word == *last)
+                };
+                is_module(before, path) && has_word()
             })
             // A module of a crate that is named with the crate.
             || parts[0].starts_with("guest_") && found.iter().any(|(path, _)| is_module(&parts[1..], path))

@@ -13,7 +13,7 @@ fn main() -> std::process::ExitCode {
     common::harness::main()
 }
 
-/// cargo builds the examples beside the tests, but not for one target of these alone.
+/// An example, built. `cargo test` builds the examples, `cargo test --test examples` does not.
 fn example(name: &str) -> Command {
     static BUILT: Once = Once::new();
     let test = std::env::current_exe().unwrap();

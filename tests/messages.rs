@@ -4,8 +4,8 @@
 
 mod common;
 
-use common::process::Terminal;
 use common::program::Program;
+use common::terminal::Terminal;
 use common::{Files, needs_kvm, test};
 use guest_abi::ports::COM2;
 

@@ -14,8 +14,10 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use common::process::{Running, Terminal, Vmm, preloaded};
+use common::preload::{SOCKET_AND_READ, preloaded};
+use common::process::{Running, Vmm};
 use common::program::{Program, SEEN};
+use common::terminal::Terminal;
 use common::{Files, Finished, needs_kvm, test};
 use guest_abi::ports::{COM1, COM2};
 use rustix::process::Signal;
@@ -260,20 +262,9 @@ fn signals_that_end_a_process_at_once_give_the_terminal_back_before() {
 #[test]
 fn a_forbidden_system_call_gives_the_terminal_back_as_well() {
     needs_kvm!();
-    // The disks' threads read with this, and nobody else does.
-    const READING: &str = "
-        #include <sys/socket.h>
-        #include <sys/uio.h>
-        ssize_t preadv64(int fd, const struct iovec *pieces, int count, off_t offset) {
-            return socket(AF_UNIX, SOCK_STREAM, 0);
-        }
-        ssize_t preadv(int fd, const struct iovec *pieces, int count, off_t offset) {
-            return preadv64(fd, pieces, count, offset);
-        }
-    ";
     let files = Files::random(5000).with_old_output(b"old");
     let folder = tempfile::tempdir().unwrap();
-    let Some(library) = preloaded(folder.path(), READING) else {
+    let Some(library) = preloaded(folder.path(), SOCKET_AND_READ) else {
         return;
     };
     let terminal = Terminal::open();

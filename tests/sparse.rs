@@ -16,7 +16,8 @@ use rustix::process::{Pid, Signal};
 use common::files::assert_same_large;
 use common::loop_device::{make_with_late_data, mount_without_extents};
 use common::mount::Mounted;
-use common::process::{Finished, Terminal};
+use common::process::Finished;
+use common::terminal::Terminal;
 use common::{Files, Vmm, needs_kvm, random, skip, test};
 
 fn main() -> std::process::ExitCode {

@@ -9,7 +9,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use common::process::{binary, copy_program, is_static};
+use common::preload::is_static;
+use common::process::{binary, copy_program};
 use common::{Files, Vmm, is_root, needs_kvm, skip, test};
 
 fn main() -> std::process::ExitCode {

@@ -58,8 +58,9 @@ const DESCRIPTION: &str = "\
 Starts a virtual machine with SRC as a read-only disk and DST as another, and lets a small guest \
 copy the one to the other. SRC and DST are files or block devices, and both are required. A file \
 appears as DST only when the copy is complete. Where SRC and DST are given without --input and \
---output, a third argument is the guest, like --guest. The words info and check begin commands that look into a disk image, and \
-convert one that writes the disk in it: vmm info --help says more. A file of such a name is written ./info.";
+--output, a third argument is the guest, like --guest. The words info and check begin commands \
+that look into a disk image, and convert one that writes the disk in it: vmm info --help says \
+more. A file of such a name is written ./info.";
 
 /// What a size may look like.
 pub(super) const SIZES: &str =

@@ -119,7 +119,8 @@ pub(super) fn place_hint(advice: &str, left: Option<&Path>, second: Option<&Path
 pub(super) const FOLDER_IS_GONE: &str = "; its folder is gone";
 
 /// Of a file whose hidden name is gone while something has its own.
-pub(super) const MAY_BE_PLACED: &str = "; it has lost its temporary name, so that it may be in place: look whether what is there is the new one";
+pub(super) const MAY_BE_PLACED: &str = "; it has lost its temporary name, so that it may be in \
+place: look whether what is there is the new one";
 
 pub(super) fn why_not_placed(error: &io::Error) -> &'static str {
     match error.kind() {

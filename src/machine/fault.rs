@@ -73,6 +73,7 @@ impl Fault {
     fn explain(scene: &Scene, page_fault: Option<u64>) -> Self {
         let (rip, cause) = match page_fault {
             Some(address) => instruction::system_call(scene)
+                .or_else(|| instruction::hypercall(scene, address))
                 .unwrap_or_else(|| (scene.regs.rip, page::explain(scene, address))),
             None => instruction::explain(scene),
         };
@@ -218,5 +219,22 @@ mod tests {
             told,
             format!("at {IMAGE:#x}: access through a null pointer (page fault at 0x0)")
         );
+    }
+    #[test]
+    fn a_hypercall_that_kvm_could_not_write_anew_is_told_as_what_it_is() {
+        for (code, name) in [
+            ([0x0f, 0x01, 0xd9], "vmmcall"),
+            ([0x0f, 0x01, 0xc1], "vmcall"),
+        ] {
+            let scenery = Scenery::with(&code);
+            let what = format!("a hypercall, which this machine does not have ({name})");
+            for page_fault in [None, Some(IMAGE)] {
+                let told = Fault::explain(&scenery.scene(), page_fault).to_string();
+                assert_eq!(told, format!("at {IMAGE:#x}: {what}"));
+            }
+            // Nor is it one where something else has failed.
+            let told = Fault::explain(&scenery.scene(), Some(8)).to_string();
+            assert!(told.contains("null pointer"), "{told}");
+        }
     }
 }

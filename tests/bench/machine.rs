@@ -75,8 +75,9 @@ fn memory() -> Option<String> {
     Some(format!("{:.1} GiB", kib / f64::from(1 << 20)))
 }
 
-/// Whether a virtual machine's kernel tells its host which memory is free (free page reporting): to get that
-/// again takes many times as long as to use it. The largest order of pages is 10, and so none is told from 11 on.
+/// Whether a virtual machine's kernel tells its host which memory is free (free page reporting): to
+/// get that again takes many times as long as to use it. The largest order of pages is 10, and so
+/// none is told from 11 on.
 fn page_reporting() -> Option<String> {
     let order = read("/sys/module/page_reporting/parameters/page_reporting_order");
     let is_off = order.is_none_or(|order| order.parse::<u8>().is_ok_and(|order| order > 10));

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -46,8 +47,9 @@ const TMPFILE: u32 = 51;
 const NOTHING: u32 = 0;
 
 const IN_HEADER: usize = 40;
-/// What stands before the names that are made or opened, and before the data that is written.
+/// What stands before the names that are made, opened or given, and before the data that is written.
 const CREATE_IN: usize = 16;
+const LINK_IN: usize = 8;
 const WRITE_IN: usize = 40;
 /// How late a late answer is.
 const LATE: Duration = Duration::from_millis(50);
@@ -268,6 +270,9 @@ struct Server {
     bytes_read: u64,
 }
 
+/// What a request is answered with: content, or the number of an error.
+type Answer = Result<Vec<u8>, i32>;
+
 /// One request.
 struct Request<'a> {
     kind: u32,
@@ -284,6 +289,22 @@ impl Request<'_> {
 
     fn long(&self, at: usize) -> u64 {
         u64::from_le_bytes(self.content[at..at + 8].try_into().unwrap())
+    }
+
+    /// Whether a request to set attributes sets the length.
+    fn has_new_length(&self) -> bool {
+        self.word(0) & NEW_LENGTH != 0
+    }
+
+    /// Which bytes of its file a request reads or writes.
+    fn range(&self) -> Range<usize> {
+        let start = usize::try_from(self.long(8)).unwrap();
+        start..start + self.word(16) as usize
+    }
+
+    /// The name that begins at `at`, with a zero behind it.
+    fn name(&self, at: usize) -> Vec<u8> {
+        self.names(at).next().unwrap()
     }
 
     /// The names that begin at `at`, each with a zero behind it.
@@ -343,143 +364,168 @@ impl Server {
     }
 
     fn take(&mut self, request: &Request<'_>) {
-        let unique = request.unique;
         match request.kind {
             kind if self.is_silent(kind) => {
-                self.waiting.push(unique);
+                self.waiting.push(request.unique);
                 self.hangs.store(true, Ordering::SeqCst);
             }
-            INIT => {
-                // Version 7.31, no features, writes of 4 KiB.
-                let words = [7_u32, 31, 0, 0, 0, 4096, 1];
-                let mut reply: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-                reply.resize(64, 0);
-                self.reply(unique, &reply);
-            }
-            INTERRUPT => {
-                let unwanted = request.long(0);
-                if self.polite && self.waiting.contains(&unwanted) {
-                    self.waiting.retain(|&waiting| waiting != unwanted);
-                    self.refuse(unwanted, libc::EINTR);
-                    // The end of a process waits for its files to be closed, and no signal ends that.
-                    let gives_up = !self.silence.lasts();
-                    self.answers.fetch_or(gives_up, Ordering::SeqCst);
-                }
-            }
             FORGET | BATCH_FORGET => {}
-            FLUSH if self.silence == Silence::Room && self.has_written => {
-                self.refuse(unique, libc::ENOSPC);
-            }
-            RELEASE | FLUSH => self.reply(unique, &[]),
-            OPEN => {
-                let mut reply = [0; 16];
-                // What is read past the page cache need not end where the file does (FOPEN_DIRECT_IO).
-                reply[8] = u8::from(self.silence == Silence::EndsOfFiles);
-                self.reply(unique, &reply);
-            }
-            LOOKUP => {
-                let name = request.names(0).next().unwrap();
-                match self.names.get(&name) {
-                    Some(&node) => self.reply(unique, &self.entry(node)),
-                    None => self.refuse(unique, libc::ENOENT),
-                }
-            }
-            GETATTR
-                if self.has_lost_paths
-                    && request.node != FOLDER
-                    && !self.answers.load(Ordering::SeqCst) =>
-            {
-                self.refuse(unique, libc::ENOENT);
-            }
-            GETATTR => self.reply(unique, &self.attributes(request.node, 16)),
-            SETATTR => {
-                if request.word(0) & NEW_LENGTH != 0 {
-                    if self.silence == Silence::Lengths {
-                        return self.refuse(unique, libc::EPERM);
-                    }
-                    let length = request.long(16);
-                    let file = self.files.get_mut(&request.node).unwrap();
-                    file.resize(usize::try_from(length).unwrap(), 0);
-                    *self.changes.entry(request.node).or_default() += 1;
-                }
-                self.reply(unique, &self.attributes(request.node, 16));
-            }
-            TMPFILE | CREATE => {
-                let node = FILE + 1 + self.files.len() as u64;
-                self.files.insert(node, Vec::new());
-                if request.kind == CREATE {
-                    let name = request.names(CREATE_IN).next().unwrap();
-                    self.names.insert(name, node);
-                    if self.silence == Silence::Creations {
-                        return self.refuse(unique, libc::EIO);
-                    }
-                }
-                let mut reply = self.entry(node);
-                reply.extend([0; 16]);
-                self.reply(unique, &reply);
-            }
-            LINK => {
-                let (node, name) = (request.long(0), request.names(8).next().unwrap());
-                if self.silence == Silence::SecondNames {
-                    return self.refuse(unique, libc::EPERM);
-                }
-                let is_for_a_moment = name.ends_with(b"~");
-                self.names.insert(name, node);
-                if self.silence == Silence::LostAnswers && self.has_written && !is_for_a_moment {
-                    return self.refuse(unique, libc::EEXIST);
-                }
-                self.reply(unique, &self.entry(node));
-            }
-            RENAME if self.silence == Silence::Renames => self.refuse(unique, libc::EACCES),
-            RENAME => {
-                let mut names = request.names(8);
-                let node = self.names.remove(&names.next().unwrap()).unwrap();
-                self.names.insert(names.next().unwrap(), node);
-                if self.silence == Silence::LostAnswers {
-                    return self.refuse(unique, libc::ENOENT);
-                }
-                if self.silence == Silence::LostRenamesInTheEnd && self.has_written {
-                    self.has_lost_paths = true;
-                    return self.refuse(unique, libc::EIO);
-                }
-                self.reply(unique, &[]);
-            }
-            UNLINK if self.silence == Silence::RemovalsInTheEnd && self.has_written => {
-                self.refuse(unique, libc::EPERM);
-            }
-            UNLINK if self.silence == Silence::Removals => self.refuse(unique, libc::EPERM),
-            UNLINK => match self.names.remove(&request.names(0).next().unwrap()) {
-                Some(_) => self.reply(unique, &[]),
-                None => self.refuse(unique, libc::ENOENT),
+            INTERRUPT => self.interrupt(request.long(0)),
+            _ => match self.answer_to(request) {
+                Ok(content) => self.reply(request.unique, &content),
+                Err(error) => self.refuse(request.unique, error),
             },
-            READ | WRITE => self.transfer(request),
-            LSEEK if self.has_holes() => {
-                if self.silence == Silence::SlowSeeks || self.bytes_read > LENGTH / 4 {
-                    self.hangs.store(true, Ordering::SeqCst);
-                    std::thread::sleep(LATE);
-                }
-                self.reply(unique, &seek(request).to_le_bytes());
-            }
-            _ => self.refuse(unique, libc::ENOSYS),
         }
     }
 
-    fn transfer(&mut self, request: &Request<'_>) {
-        let start = usize::try_from(request.long(8)).unwrap();
-        let size = request.word(16);
-        let end = start + size as usize;
-        let file = self.files.get_mut(&request.node).unwrap();
-        if request.kind == READ {
-            let end = end.min(file.len());
-            let bytes = file[start.min(end)..end].to_vec();
-            self.bytes_read += bytes.len() as u64;
-            return self.reply(request.unique, &bytes);
+    /// Ends the request `unwanted`, if it waits.
+    fn interrupt(&mut self, unwanted: u64) {
+        if self.polite && self.waiting.contains(&unwanted) {
+            self.waiting.retain(|&waiting| waiting != unwanted);
+            self.refuse(unwanted, libc::EINTR);
+            // The end of a process waits for its files to be closed, and no signal ends that.
+            let gives_up = !self.silence.lasts();
+            self.answers.fetch_or(gives_up, Ordering::SeqCst);
         }
+    }
+
+    /// Carries out a request, unless it is refused.
+    fn answer_to(&mut self, request: &Request<'_>) -> Answer {
+        self.refused(request)?;
+        let answer = match request.kind {
+            INIT => Ok(init()),
+            OPEN => Ok(self.open()),
+            FLUSH | RELEASE => Ok(Vec::new()),
+            LOOKUP => self.look_up(request),
+            GETATTR => Ok(self.attributes(request.node, 16)),
+            SETATTR => Ok(self.set_attributes(request)),
+            TMPFILE | CREATE => Ok(self.create(request)),
+            LINK => Ok(self.link(request)),
+            RENAME => Ok(self.rename(request)),
+            UNLINK => self.unlink(request),
+            READ => Ok(self.read(request)),
+            WRITE => Ok(self.write(request)),
+            LSEEK if self.has_holes() => Ok(self.seek(request)),
+            _ => Err(libc::ENOSYS),
+        }?;
+        self.lost(request)?;
+        Ok(answer)
+    }
+
+    /// Which requests are refused.
+    fn refused(&self, request: &Request<'_>) -> Result<(), i32> {
+        match (request.kind, self.silence) {
+            (FLUSH, Silence::Room) if self.has_written => Err(libc::ENOSPC),
+            (SETATTR, Silence::Lengths) if request.has_new_length() => Err(libc::EPERM),
+            (LINK, Silence::SecondNames) | (UNLINK, Silence::Removals) => Err(libc::EPERM),
+            (UNLINK, Silence::RemovalsInTheEnd) if self.has_written => Err(libc::EPERM),
+            (RENAME, Silence::Renames) => Err(libc::EACCES),
+            (GETATTR, _) if self.has_lost_paths && request.node != FOLDER => {
+                let answers = self.answers.load(Ordering::SeqCst);
+                if answers { Ok(()) } else { Err(libc::ENOENT) }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Which requests are answered with an error though they have been carried out.
+    fn lost(&mut self, request: &Request<'_>) -> Result<(), i32> {
+        match (request.kind, self.silence) {
+            (CREATE, Silence::Creations) => Err(libc::EIO),
+            (LINK, Silence::LostAnswers) if self.has_written => {
+                let is_for_a_moment = request.name(LINK_IN).ends_with(b"~");
+                if is_for_a_moment {
+                    Ok(())
+                } else {
+                    Err(libc::EEXIST)
+                }
+            }
+            (RENAME, Silence::LostAnswers) => Err(libc::ENOENT),
+            (RENAME, Silence::LostRenamesInTheEnd) if self.has_written => {
+                self.has_lost_paths = true;
+                Err(libc::EIO)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn open(&self) -> Vec<u8> {
+        let mut reply = vec![0; 16];
+        // What is read past the page cache need not end where the file does (FOPEN_DIRECT_IO).
+        reply[8] = u8::from(self.silence == Silence::EndsOfFiles);
+        reply
+    }
+
+    fn look_up(&self, request: &Request<'_>) -> Answer {
+        let node = self.names.get(&request.name(0)).ok_or(libc::ENOENT)?;
+        Ok(self.entry(*node))
+    }
+
+    fn set_attributes(&mut self, request: &Request<'_>) -> Vec<u8> {
+        if request.has_new_length() {
+            let length = request.long(16);
+            let file = self.files.get_mut(&request.node).unwrap();
+            file.resize(usize::try_from(length).unwrap(), 0);
+            *self.changes.entry(request.node).or_default() += 1;
+        }
+        self.attributes(request.node, 16)
+    }
+
+    fn create(&mut self, request: &Request<'_>) -> Vec<u8> {
+        let node = FILE + 1 + self.files.len() as u64;
+        self.files.insert(node, Vec::new());
+        if request.kind == CREATE {
+            self.names.insert(request.name(CREATE_IN), node);
+        }
+        let mut reply = self.entry(node);
+        reply.extend([0; 16]);
+        reply
+    }
+
+    fn link(&mut self, request: &Request<'_>) -> Vec<u8> {
+        let node = request.long(0);
+        self.names.insert(request.name(LINK_IN), node);
+        self.entry(node)
+    }
+
+    fn rename(&mut self, request: &Request<'_>) -> Vec<u8> {
+        let mut names = request.names(8);
+        let node = self.names.remove(&names.next().unwrap()).unwrap();
+        self.names.insert(names.next().unwrap(), node);
+        Vec::new()
+    }
+
+    fn unlink(&mut self, request: &Request<'_>) -> Answer {
+        let removed = self.names.remove(&request.name(0));
+        removed.map(|_| Vec::new()).ok_or(libc::ENOENT)
+    }
+
+    fn read(&mut self, request: &Request<'_>) -> Vec<u8> {
+        let file = &self.files[&request.node];
+        let range = request.range();
+        let end = range.end.min(file.len());
+        let bytes = file[range.start.min(end)..end].to_vec();
+        self.bytes_read += bytes.len() as u64;
+        bytes
+    }
+
+    fn write(&mut self, request: &Request<'_>) -> Vec<u8> {
         self.has_written = true;
         *self.changes.entry(request.node).or_default() += 1;
-        file.resize(file.len().max(end), 0);
-        file[start..end].copy_from_slice(&request.content[WRITE_IN..]);
-        self.reply(request.unique, &u64::from(size).to_le_bytes());
+        let file = self.files.get_mut(&request.node).unwrap();
+        let range = request.range();
+        file.resize(file.len().max(range.end), 0);
+        let size = range.len() as u64;
+        file[range].copy_from_slice(&request.content[WRITE_IN..]);
+        size.to_le_bytes().to_vec()
+    }
+
+    fn seek(&self, request: &Request<'_>) -> Vec<u8> {
+        if self.silence == Silence::SlowSeeks || self.bytes_read > LENGTH / 4 {
+            self.hangs.store(true, Ordering::SeqCst);
+            std::thread::sleep(LATE);
+        }
+        seek(request).to_le_bytes().to_vec()
     }
 
     fn reply(&self, unique: u64, content: &[u8]) {
@@ -535,6 +581,14 @@ impl Server {
         }
         bytes
     }
+}
+
+/// What the file system can do: version 7.31, no features, writes of 4 KiB.
+fn init() -> Vec<u8> {
+    let words = [7_u32, 31, 0, 0, 0, 4096, 1];
+    let mut reply: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    reply.resize(64, 0);
+    reply
 }
 
 /// Where the next block with data, or the next hole, begins in a file that has them by turns.

@@ -13,6 +13,7 @@
     reason = "each test binary uses a part of this, and a failure in a test is to panic"
 )]
 
+pub(crate) mod before_start;
 pub(crate) mod elf;
 pub(crate) mod files;
 pub(crate) mod fuse;
@@ -22,10 +23,12 @@ pub(crate) mod loop_device;
 pub(crate) mod memory_device;
 pub(crate) mod mount;
 pub(crate) mod operation;
+pub(crate) mod preload;
 pub(crate) mod process;
 pub(crate) mod program;
 pub(crate) mod qemu;
 pub(crate) mod strace;
+pub(crate) mod terminal;
 pub(crate) mod virtio;
 
 use std::io::Write;

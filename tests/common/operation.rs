@@ -1,7 +1,7 @@
 //! What the product can be asked to do, for tests of what holds whatever that is.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Files, Finished, Vmm};
 
@@ -45,11 +45,15 @@ impl Operation {
 
     /// The arguments for a run over `files`.
     pub(crate) fn arguments(self, files: &Files) -> Vec<OsString> {
-        let source = match self {
+        self.arguments_of(&self.source(files), &files.output())
+    }
+
+    /// What it reads of `files`.
+    fn source(self, files: &Files) -> PathBuf {
+        match self {
             Self::Copy | Self::Verified => files.input(),
             Self::Convert | Self::Info | Self::Check => files.image(),
-        };
-        self.arguments_of(&source, &files.output())
+        }
     }
 
     /// The arguments for a run that reads `source` and, if it writes, writes `output`.
@@ -74,9 +78,7 @@ impl Operation {
 
     /// The product, to do this with `files`.
     pub(crate) fn vmm(self, files: &Files) -> Vmm {
-        self.arguments(files)
-            .into_iter()
-            .fold(Vmm::bare(), Vmm::arg)
+        self.vmm_of(&self.source(files), &files.output())
     }
 
     /// The product, to read `source` and, if this writes, to write `output`.

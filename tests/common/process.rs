@@ -6,9 +6,8 @@
 )]
 
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::io::{self, Read};
+use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -16,9 +15,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rustix::process::{
-    Pid, PidfdFlags, Resource, Rlimit, Signal, kill_process, pidfd_open, setrlimit,
-};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use super::skip;
 
@@ -30,49 +27,6 @@ pub(crate) fn binary() -> PathBuf {
     std::env::var_os("VMM_BINARY")
         .unwrap_or_else(|| env!("CARGO_BIN_EXE_vmm").into())
         .into()
-}
-
-/// Whether the binary under test asks for no dynamic loader (PT_INTERP, System V ABI, "Program Header").
-pub(crate) fn is_static() -> bool {
-    const PT_INTERP: u32 = 3;
-    let elf = std::fs::read(binary()).unwrap();
-    let half = |at: usize| usize::from(u16::from_le_bytes(elf[at..at + 2].try_into().unwrap()));
-    let table = usize::try_from(u64::from_le_bytes(elf[32..40].try_into().unwrap())).unwrap();
-    let (size, count) = (half(54), half(56));
-    (0..count).all(|index| {
-        let entry = table + index * size;
-        elf[entry..entry + 4] != PT_INTERP.to_le_bytes()
-    })
-}
-
-/// Whether libraries can be loaded before those of the binary under test. If not, the current test is
-/// counted as ignored.
-pub(crate) fn can_preload() -> bool {
-    if is_static() {
-        skip("nothing can be loaded into a static binary");
-    }
-    !is_static()
-}
-
-/// A library for LD_PRELOAD, compiled from C. If there can be none the test is counted as ignored.
-pub(crate) fn preloaded(folder: &Path, source: &str) -> Option<PathBuf> {
-    let (code, library) = (folder.join("preloaded.c"), folder.join("preloaded.so"));
-    std::fs::write(&code, source).unwrap();
-    let mut compiler = Command::new("cc");
-    compiler
-        .args(["-shared", "-fPIC", "-o"])
-        .args([&library, &code]);
-    let Ok(output) = compiler.output() else {
-        skip("there is no C compiler (cc)");
-        return None;
-    };
-    assert!(output.status.success(), "{output:?}");
-    can_preload().then_some(library)
-}
-
-/// Every signal that a program may block.
-pub(crate) fn all_signals() -> Vec<i32> {
-    (1..=64).collect()
 }
 
 /// Copies a program that is to be started. By another process: one that another test starts while
@@ -169,82 +123,6 @@ impl Vmm {
         self
     }
 
-    /// With a limit on the size of any file that it writes, in bytes.
-    pub(crate) fn with_file_size_limit(self, bytes: u64) -> Self {
-        self.with_limit(Resource::Fsize, bytes)
-    }
-
-    /// With a limit on the memory of its own that it may have, in bytes.
-    pub(crate) fn with_memory_limit(self, bytes: u64) -> Self {
-        self.with_limit(Resource::Data, bytes)
-    }
-
-    /// With a limit on a resource (getrlimit(2)).
-    pub(crate) fn with_limit(self, resource: Resource, most: u64) -> Self {
-        self.with_limits(resource, most, most)
-    }
-
-    /// With a soft limit on a resource and a hard one.
-    pub(crate) fn with_limits(self, resource: Resource, soft: u64, hard: u64) -> Self {
-        let (current, maximum) = (Some(soft), Some(hard));
-        let limit = move || setrlimit(resource, Rlimit { current, maximum });
-        self.before_start(move || limit().map_err(io::Error::from))
-    }
-
-    /// Without one of the standard streams, by its number.
-    pub(crate) fn closed(self, stream: i32) -> Self {
-        self.before_start(move || {
-            // SAFETY: nothing in the process uses the descriptor.
-            unsafe { libc::close(stream) };
-            Ok(())
-        })
-    }
-
-    /// With these signals ignored, as nohup(1) has it.
-    pub(crate) fn ignoring(self, signals: &[i32]) -> Self {
-        let signals = signals.to_vec();
-        self.before_start(move || {
-            for &signal in &signals {
-                // SAFETY: ignoring a signal installs no code.
-                unsafe { libc::signal(signal, libc::SIG_IGN) };
-            }
-            Ok(())
-        })
-    }
-
-    /// With these signals blocked, as the parent of a process may have done.
-    pub(crate) fn blocking(self, signals: &[i32]) -> Self {
-        // SAFETY: a set is plain data, for which all zeros are valid.
-        let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
-        for &signal in signals {
-            // SAFETY: the set is valid.
-            unsafe { libc::sigaddset(&raw mut set, signal) };
-        }
-        self.before_start(move || {
-            // SAFETY: the set is valid and the old one is not wanted.
-            unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
-            Ok(())
-        })
-    }
-
-    /// In a session of its own, with what is its standard input as the session's terminal.
-    pub(crate) fn in_session(mut self) -> Self {
-        let set = || {
-            // SAFETY: the call takes nothing.
-            if unsafe { libc::setsid() } < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            // SAFETY: the request takes a number.
-            match unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) } {
-                0 => Ok(()),
-                _ => Err(io::Error::last_os_error()),
-            }
-        };
-        // SAFETY: between fork and exec it makes two system calls and nothing else.
-        unsafe { self.0.pre_exec(set) };
-        self
-    }
-
     /// Starts it.
     #[track_caller]
     pub(crate) fn start(mut self) -> Running {
@@ -299,17 +177,23 @@ impl Running {
         let _ = kill_process(self.pid(), signal);
     }
 
-    /// The processes that its threads have started.
-    pub(crate) fn children(&self) -> Vec<Pid> {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid().as_raw_nonzero()));
-        let children = |task: io::Result<std::fs::DirEntry>| {
-            std::fs::read_to_string(task.unwrap().path().join("children")).unwrap()
-        };
-        let lists: Vec<String> = tasks.unwrap().map(children).collect();
+    /// The processes that its threads have started. Where the kernel does not tell them
+    /// (proc_tid_children(5)) the test is counted as ignored.
+    pub(crate) fn children(&self) -> Option<Vec<Pid>> {
+        // A thread may end meanwhile.
+        let lists: Vec<String> = std::fs::read_dir(self.in_proc("task"))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok())
+            .collect();
+        if lists.is_empty() {
+            skip("this kernel does not tell the children of a process");
+            return None;
+        }
         let numbers = lists.iter().flat_map(|list| list.split_whitespace());
-        numbers
-            .map(|number| Pid::from_raw(number.parse().unwrap()).unwrap())
-            .collect()
+        let pids = numbers.map(|number| Pid::from_raw(number.parse().unwrap()).unwrap());
+        Some(pids.collect())
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -320,7 +204,7 @@ impl Running {
     /// all its files, however busy this host is.
     #[track_caller]
     pub(crate) fn wait_for_guest(&self) {
-        let tasks = format!("/proc/{}/task", self.pid().as_raw_nonzero());
+        let tasks = self.in_proc("task");
         let begun = std::time::Instant::now();
         while begun.elapsed() < LIMIT {
             assert!(!self.has_ended(), "it ended before its guest ran");
@@ -334,15 +218,38 @@ impl Running {
         panic!("its guest does not run");
     }
 
-    /// Stops it once its guest runs, lets `change` happen meanwhile, and has it go on: however fast this host
-    /// is, the run is met under way.
+    /// Stops it once its guest runs, lets `change` happen meanwhile, and has it go on. Fails if the run
+    /// was over too soon to be met under way.
     #[track_caller]
     pub(crate) fn meanwhile(&self, change: impl FnOnce()) {
         self.wait_for_guest();
         self.signal(Signal::STOP);
-        assert!(!self.has_ended(), "it ended before it was met");
+        let begun = std::time::Instant::now();
+        while !self.is_stopped() {
+            assert!(!self.has_ended(), "it ended before it was met");
+            assert!(begun.elapsed() < LIMIT, "it does not stop");
+            std::thread::sleep(Duration::from_millis(1));
+        }
         change();
         self.signal(Signal::CONT);
+    }
+
+    /// Whether a signal has stopped all its threads.
+    fn is_stopped(&self) -> bool {
+        let tasks = std::fs::read_dir(self.in_proc("task"));
+        tasks.into_iter().flatten().flatten().all(|task| {
+            // Behind the name, which stands in parentheses (proc_pid_stat(5)).
+            let stat = std::fs::read_to_string(task.path().join("stat"));
+            stat.is_ok_and(|stat| {
+                stat.rsplit_once(") ")
+                    .is_some_and(|it| it.1.starts_with('T'))
+            })
+        })
+    }
+
+    /// What the kernel tells of it under `name` (proc(5)).
+    fn in_proc(&self, name: &str) -> PathBuf {
+        format!("/proc/{}/{name}", self.pid().as_raw_nonzero()).into()
     }
 
     /// Waits for the end, and kills and fails if it does not come.
@@ -470,161 +377,4 @@ impl Finished {
 fn kvm_tells_of_faults() -> bool {
     let modules = ["kvm_intel", "kvm_pvm"].map(|name| Path::new("/sys/module").join(name));
     modules.iter().any(|module| module.exists())
-}
-
-/// A pseudoterminal: the test's side of it, and the side for a process.
-pub(crate) struct Terminal {
-    ours: File,
-    theirs: OwnedFd,
-}
-
-impl Terminal {
-    /// A terminal of 24 lines of 100 columns.
-    pub(crate) fn open() -> Self {
-        let (mut ours, mut theirs) = (-1, -1);
-        let size = libc::winsize {
-            ws_row: 24,
-            ws_col: 100,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        let none = std::ptr::null_mut();
-        // SAFETY: the descriptors are written to valid places; there is no name to be written,
-        // and the size is only read.
-        let opened = unsafe {
-            libc::openpty(
-                &raw mut ours,
-                &raw mut theirs,
-                none,
-                std::ptr::null(),
-                &raw const size,
-            )
-        };
-        assert_eq!(opened, 0, "{}", io::Error::last_os_error());
-        for descriptor in [ours, theirs] {
-            // SAFETY: the descriptor is open; a process that is started meanwhile must not have it.
-            unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) };
-        }
-        // SAFETY: the descriptor is new and nobody else's.
-        let ours = unsafe { File::from_raw_fd(ours) };
-        // SAFETY: as above.
-        let theirs = unsafe { OwnedFd::from_raw_fd(theirs) };
-        Self { ours, theirs }
-    }
-
-    /// Hangs up, and returns the side of a process, which has nobody to talk to any more.
-    pub(crate) fn hang_up(self) -> OwnedFd {
-        self.theirs
-    }
-
-    /// Both output streams of `vmm` on this terminal.
-    pub(crate) fn attach(&self, vmm: Vmm) -> Vmm {
-        self.attach_stderr(vmm)
-            .stdout(self.theirs.try_clone().unwrap())
-    }
-
-    /// Standard error of `vmm` on this terminal.
-    pub(crate) fn attach_stderr(&self, vmm: Vmm) -> Vmm {
-        vmm.env("TERM", "xterm")
-            .stderr(self.theirs.try_clone().unwrap())
-    }
-
-    /// Standard input of `vmm` from this terminal.
-    pub(crate) fn attach_stdin(&self, vmm: Vmm) -> Vmm {
-        vmm.stdin(self.theirs.try_clone().unwrap())
-    }
-
-    /// Types `keys`.
-    pub(crate) fn type_keys(&self, keys: &[u8]) {
-        (&self.ours).write_all(keys).unwrap();
-    }
-
-    /// What was shown, as far as it waits to be read.
-    pub(crate) fn shown(&self) -> String {
-        let mut waiting: libc::c_int = 0;
-        // SAFETY: `waiting` is valid for writing.
-        unsafe { libc::ioctl(self.ours.as_raw_fd(), libc::FIONREAD, &raw mut waiting) };
-        let mut shown = vec![0; usize::try_from(waiting).unwrap()];
-        (&self.ours).read_exact(&mut shown).unwrap();
-        String::from_utf8_lossy(&shown).into_owned()
-    }
-
-    /// Its settings, to be compared: modes and keys.
-    pub(crate) fn settings(&self) -> (Vec<u32>, Vec<u8>) {
-        // SAFETY: a `termios` is plain data, for which all zeros are valid.
-        let mut settings: libc::termios = unsafe { std::mem::zeroed() };
-        // SAFETY: `settings` is valid for writing.
-        let asked = unsafe { libc::tcgetattr(self.theirs.as_raw_fd(), &raw mut settings) };
-        assert_eq!(asked, 0, "{}", io::Error::last_os_error());
-        let modes = [
-            settings.c_iflag,
-            settings.c_oflag,
-            settings.c_cflag,
-            settings.c_lflag,
-        ];
-        (modes.to_vec(), settings.c_cc.to_vec())
-    }
-
-    /// Gives it other settings, as an editor does.
-    pub(crate) fn edit(&self) {
-        // SAFETY: a `termios` is plain data, for which all zeros are valid.
-        let mut settings: libc::termios = unsafe { std::mem::zeroed() };
-        // SAFETY: `settings` is valid for writing.
-        let asked = unsafe { libc::tcgetattr(self.theirs.as_raw_fd(), &raw mut settings) };
-        assert_eq!(asked, 0, "{}", io::Error::last_os_error());
-        settings.c_lflag &= !(libc::ICANON | libc::ECHO | libc::ISIG);
-        settings.c_iflag ^= libc::ICRNL;
-        // SAFETY: `settings` is only read.
-        let set =
-            unsafe { libc::tcsetattr(self.theirs.as_raw_fd(), libc::TCSANOW, &raw const settings) };
-        assert_eq!(set, 0, "{}", io::Error::last_os_error());
-    }
-
-    /// The group of processes that is in its foreground.
-    pub(crate) fn foreground(&self) -> i32 {
-        let mut group: libc::pid_t = 0;
-        // SAFETY: `group` is valid for writing.
-        let asked = unsafe { libc::ioctl(self.ours.as_raw_fd(), libc::TIOCGPGRP, &raw mut group) };
-        assert_eq!(asked, 0, "{}", io::Error::last_os_error());
-        group
-    }
-
-    /// Stops it, as Ctrl-S does.
-    pub(crate) fn stop(&self) {
-        // SAFETY: the descriptor is that of a terminal.
-        let stopped = unsafe { libc::tcflow(self.theirs.as_raw_fd(), libc::TCOOFF) };
-        assert_eq!(stopped, 0, "{}", io::Error::last_os_error());
-    }
-
-    /// What gives it another width, in columns, from any thread.
-    pub(crate) fn resizer(&self) -> impl FnMut(u16) + Send + use<> {
-        let terminal = self.ours.try_clone().unwrap();
-        move |columns| {
-            let size = libc::winsize {
-                ws_row: 24,
-                ws_col: columns,
-                ws_xpixel: 0,
-                ws_ypixel: 0,
-            };
-            // SAFETY: the size is only read, and the descriptor is open.
-            let set =
-                unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
-            assert_eq!(set, 0, "{}", io::Error::last_os_error());
-        }
-    }
-
-    /// What is shown, for who wants to read it as it comes.
-    pub(crate) fn reader(&self) -> File {
-        self.ours.try_clone().unwrap()
-    }
-
-    /// What is shown until the last process with this terminal has ended.
-    pub(crate) fn read_to_end(self) -> String {
-        let Self { mut ours, theirs } = self;
-        drop(theirs);
-        let mut shown = Vec::new();
-        // The end of a terminal without processes is an error, EIO.
-        let _ = ours.read_to_end(&mut shown);
-        String::from_utf8_lossy(&shown).into_owned()
-    }
 }

@@ -249,8 +249,8 @@ fn checksums_and_dictionaries_that_do_not_fit_are_refused() {
 #[test]
 fn streams_with_a_few_bytes_changed_are_refused_or_inflated_as_others_do_it() {
     needs_kvm!();
-    let mut whole = 0;
     for (number, kind) in KINDS.into_iter().enumerate() {
+        let mut whole = 0;
         for bits in [12, 16, 18] {
             let data = content(1 << bits);
             let good = compress(kind, &data);
@@ -276,6 +276,8 @@ fn streams_with_a_few_bytes_changed_are_refused_or_inflated_as_others_do_it() {
                 whole += u32::from(is_whole);
             }
         }
+        // The checksum of zlib tells every change.
+        let some = matches!(kind, Kind::Zlib) || whole > 0;
+        assert!(some, "{kind:?}: none of 36 streams is whole all the same");
     }
-    assert!(whole > 5, "{whole} of 108 streams are whole all the same");
 }

@@ -8,22 +8,10 @@ use crate::common::program::Program;
 use crate::common::strace::injected;
 use crate::common::virtio::{IN, INPUT, OK, OUT, OUTPUT, SECTOR};
 use crate::common::{Files, needs_kvm, needs_strace, test};
-use crate::{Attack, GUEST_FAILED, HOST_FAILED, INPUT_LEN, SECTORS, refused};
+use crate::{Attack, GUEST_FAILED, HOST_FAILED, INPUT_LEN, SECTORS, copy, refused};
 
 fn program() -> Program {
     Program::new()
-}
-
-/// Copies the first `sectors` sectors, at most one request's worth.
-fn copy(sectors: u64) -> Program {
-    let len = u32::try_from(sectors * 512).unwrap();
-    program()
-        .start_disk(INPUT)
-        .start_disk(OUTPUT)
-        .request(INPUT, 0, IN, (0, DMA_POOL, len))
-        .expect_answer(INPUT, 0, OK)
-        .request(OUTPUT, 0, OUT, (0, DMA_POOL, len))
-        .expect_answer(OUTPUT, 0, OK)
 }
 
 /// The control: programs fail in the other tests for what they do, not for what they are.

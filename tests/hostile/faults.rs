@@ -83,6 +83,15 @@ fn privileged_instructions_fault() {
 }
 
 #[test]
+fn an_instruction_that_writes_to_itself_is_told_as_a_write() {
+    // mov byte ptr [rip - 7], 1
+    faults(
+        Elf::of(&[0xc6, 0x05, 0xf9, 0xff, 0xff, 0xff, 1]).build(),
+        "at 0x10000: a write to memory that is read-only (page fault at 0x10000)",
+    );
+}
+
+#[test]
 fn there_is_no_way_into_ring_0() {
     // A KVM that emulates it in software takes a system call to its entry point, which is not set
     // up: to address 0, where there is no code.

@@ -5,11 +5,11 @@ use guest_abi::layout::DMA_POOL;
 
 use crate::common::program::Program;
 use crate::common::virtio::{
-    DRIVER_OK, Disk, IN, INPUT, INTERRUPT_ACK, INTERRUPT_STATUS, OK, OUT, OUTPUT, QUEUE_READY,
+    DRIVER_OK, Disk, IN, INPUT, INTERRUPT_ACK, INTERRUPT_STATUS, OK, OUTPUT, QUEUE_READY,
     QUEUE_SEL, SECTOR, SIZE, STATUS, VERSION_1,
 };
 use crate::common::{Files, needs_kvm, test};
-use crate::{Attack, GUEST_FAILED, INPUT_LEN, SECTORS, seen};
+use crate::{Attack, GUEST_FAILED, INPUT_LEN, SECTORS, copy, seen};
 
 fn read(disk: Disk) -> Program {
     Program::new()
@@ -124,16 +124,6 @@ fn a_disk_without_a_queue_needs_a_reset_and_then_works() {
 #[test]
 fn a_guest_that_resets_both_disks_half_way_and_starts_again_copies_everything() {
     needs_kvm!();
-    let copy = |sectors: u64| {
-        let len = u32::try_from(sectors * 512).unwrap();
-        Program::new()
-            .start_disk(INPUT)
-            .start_disk(OUTPUT)
-            .request(INPUT, 0, IN, (0, DMA_POOL, len))
-            .expect_answer(INPUT, 0, OK)
-            .request(OUTPUT, 0, OUT, (0, DMA_POOL, len))
-            .expect_answer(OUTPUT, 0, OK)
-    };
     let mut files = Files::random(INPUT_LEN);
     let program = copy(SECTORS / 2).then(&copy(SECTORS));
     let guest = files.add("guest", &program.claim_success(SECTORS).exit(0).build());

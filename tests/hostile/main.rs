@@ -22,7 +22,9 @@ mod surroundings;
 mod zeroes;
 
 use common::program::{Program, SEEN};
+use common::virtio::{IN, INPUT, OK, OUT, OUTPUT};
 use common::{Files, Finished, kvm_is_usable};
+use guest_abi::layout::DMA_POOL;
 
 fn main() -> std::process::ExitCode {
     common::harness::main()
@@ -93,6 +95,18 @@ impl Attack {
             assert!(is_all, "expected nothing behind {reason:?} in {finished:?}");
         }
     }
+}
+
+/// Copies the first `sectors` sectors, at most one request's worth.
+fn copy(sectors: u64) -> Program {
+    let len = u32::try_from(sectors * 512).unwrap();
+    Program::new()
+        .start_disk(INPUT)
+        .start_disk(OUTPUT)
+        .request(INPUT, 0, IN, (0, DMA_POOL, len))
+        .expect_answer(INPUT, 0, OK)
+        .request(OUTPUT, 0, OUT, (0, DMA_POOL, len))
+        .expect_answer(OUTPUT, 0, OK)
 }
 
 /// Runs `program` and fails unless it ends as a failure of the guest for `reason`.

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use crate::common::before_start::all_signals;
 use crate::common::fuse::Silence;
-use crate::common::process::all_signals;
 use crate::common::{Operation, Running, Vmm, hanging, needs_kvm, test};
 use crate::{HOST_FAILED, TIMED_OUT};
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 
 use crate::HOST_FAILED;
-use crate::common::process::Terminal;
+use crate::common::terminal::Terminal;
 use crate::common::{Files, Operation, Vmm, leave_out, needs_kvm, skip, test};
 
 /// Fails unless `vmm` ends with one line that has `reason` in it, and nothing happens to `files`.

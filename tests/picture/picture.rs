@@ -13,7 +13,7 @@ use std::num::NonZeroU16;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::process::Terminal;
+use common::terminal::Terminal;
 use common::{Vmm, random};
 use vt100::Parser;
 

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use guest_abi::ports::COM2;
 use rustix::process::Signal;
 
-use crate::common::process::Terminal;
 use crate::common::program::Program;
+use crate::common::terminal::Terminal;
 use crate::common::{Files, Finished, Operation, Running, Vmm, random};
 
 /// How somebody reads a stream.

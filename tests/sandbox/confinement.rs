@@ -9,7 +9,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
+use seccompiler::SeccompAction;
 use vmm::sandbox::{Calls, Filter, calls, catch_violations, confine_process};
 
 use crate::common::{Files, Vmm, needs_kvm, skip, test};
@@ -413,29 +413,6 @@ fn a_confined_process_can_name_its_files_and_open_nothing() {
     }
 }
 
-/// A filter with which this kernel has no Landlock, and says so with `errno`.
-fn no_landlock(errno: i32) -> BpfProgram {
-    refused(libc::SYS_landlock_create_ruleset, errno)
-}
-
-/// A filter that answers `call` with `errno`.
-fn refused(call: i64, errno: i32) -> BpfProgram {
-    answered(call, SeccompAction::Errno(errno.cast_unsigned()))
-}
-
-/// A filter that gives this answer to `call`.
-fn answered(call: i64, answer: SeccompAction) -> BpfProgram {
-    let rules = [(call, Vec::new())];
-    SeccompFilter::new(
-        rules.into(),
-        SeccompAction::Allow,
-        answer,
-        TargetArch::x86_64,
-    )
-    .and_then(BpfProgram::try_from)
-    .unwrap()
-}
-
 #[test]
 fn a_kernel_without_landlock_copies_and_names_the_output() {
     needs_kvm!();
@@ -444,9 +421,9 @@ fn a_kernel_without_landlock_copies_and_names_the_output() {
             Files::random(70_000),
             Files::random(70_000).with_old_output(b"old"),
         ] {
-            let filter = no_landlock(errno);
-            let prepare = move || seccompiler::apply_filter(&filter).map_err(io::Error::other);
-            files.vmm().before_start(prepare).succeed();
+            let vmm = files.vmm();
+            vmm.refused(&[libc::SYS_landlock_create_ruleset], errno)
+                .succeed();
             files.assert_copied();
         }
     }
@@ -465,9 +442,7 @@ fn a_filter_that_forbids_the_call_for_random_numbers_keeps_no_operation() {
             raw("check").arg(files.input()),
             Vmm::bare().arg("--check"),
         ] {
-            let filter = refused(libc::SYS_getrandom, errno);
-            let prepare = move || seccompiler::apply_filter(&filter).map_err(io::Error::other);
-            let finished = vmm.before_start(prepare).run();
+            let finished = vmm.refused(&[libc::SYS_getrandom], errno).run();
             assert_eq!(finished.stderr, "", "{finished:?}");
             // An image of that format has nothing that could be checked.
             let ended = finished.code();
@@ -486,15 +461,14 @@ fn a_call_that_a_filter_around_the_process_traps_is_not_laid_to_the_sandbox() {
     ] {
         for option in [None, Some("--no-sandbox")] {
             let files = Files::random(70_000);
-            let filter = answered(call, SeccompAction::Trap);
-            let prepare = move || seccompiler::apply_filter(&filter).map_err(io::Error::other);
             let vmm = files.vmm().args(option.as_slice());
-            let finished = vmm.before_start(prepare).run();
+            let finished = vmm.answered(&[call], SeccompAction::Trap).run();
             assert_eq!(finished.status.signal(), Some(libc::SIGSYS), "{finished:?}");
             let line = finished.stderr.lines().last().unwrap();
             let start = format!("vmm: the thread vmm made the system call {name} (");
             assert!(line.starts_with(&start), "{finished:?}");
-            let end = "a filter around the process forbids, as that of a container or a service: allow it there";
+            let end = "a filter around the process forbids, as that of a container or a service: \
+                       allow it there";
             assert!(line.ends_with(end), "{finished:?}");
         }
     }

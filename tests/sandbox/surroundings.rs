@@ -4,7 +4,7 @@
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 
-use crate::common::process::{can_preload, preloaded};
+use crate::common::preload::{SOCKET_AND_READ, can_preload, preloaded};
 use crate::common::{Files, Vmm, leave_out, needs_kvm, test};
 use crate::conditions::{Conditions, Reader, Streams, Work};
 
@@ -109,23 +109,9 @@ fn a_c_library_that_asks_for_terminals_in_a_new_way_ends_no_run() {
 #[test]
 fn what_a_preloaded_library_does_that_is_forbidden_is_told() {
     needs_kvm!();
-    // The disks' threads read with this, and nobody else does.
-    const READING: &str = "
-        #include <sys/socket.h>
-        #include <sys/syscall.h>
-        #include <sys/uio.h>
-        #include <unistd.h>
-        ssize_t preadv64(int fd, const struct iovec *pieces, int count, off_t offset) {
-            socket(AF_UNIX, SOCK_STREAM, 0);
-            return syscall(SYS_preadv, fd, pieces, count, offset, 0);
-        }
-        ssize_t preadv(int fd, const struct iovec *pieces, int count, off_t offset) {
-            return preadv64(fd, pieces, count, offset);
-        }
-    ";
     let files = Files::random(5000).with_old_output(b"old");
     let folder = tempfile::tempdir().unwrap();
-    let Some(library) = preloaded(folder.path(), READING) else {
+    let Some(library) = preloaded(folder.path(), SOCKET_AND_READ) else {
         return;
     };
     let finished = files.vmm().env("LD_PRELOAD", &library).run();

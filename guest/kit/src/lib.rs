@@ -1,5 +1,6 @@
 //! What a guest's program stands on: the machine's ports, registers and memory, the serial line,
-//! and drivers for virtio devices. A guest runs in ring 3 without an operating system.
+//! drivers for virtio devices, and what all programs do alike with disks and with the host's
+//! configuration. A guest runs in ring 3 without an operating system.
 //!
 //! A program says where it begins with [`entry!`], and gets a [`machine::Platform`] from which it
 //! takes its devices:

@@ -51,6 +51,15 @@ pub(super) fn system_call(scene: &Scene) -> Option<(u64, String)> {
     certain_cause(scene, &instruction).map(|cause| (instruction.ip(), cause))
 }
 
+/// The hypercall that the guest is at, if a page fault at `address` was one of it. KVM writes the
+/// processor's own hypercall over that of another vendor, which fails as a write to code does.
+pub(super) fn hypercall(scene: &Scene, address: u64) -> Option<(u64, String)> {
+    let rip = scene.regs.rip;
+    let is_written = address == rip && page::can_run(scene, address);
+    let instruction = decode(scene, rip).filter(|here| is_written && is_hypercall(here))?;
+    certain_cause(scene, &instruction).map(|cause| (rip, cause))
+}
+
 /// The instruction at `address`; `None` where no memory is, or not enough of it.
 fn decode(scene: &Scene, address: u64) -> Option<Instruction> {
     let (code, len) = scene.bytes::<MAX_INSTRUCTION>(address);
@@ -102,6 +111,11 @@ fn certain_cause(scene: &Scene, instruction: &Instruction) -> Option<String> {
         Mnemonic::Syscall | Mnemonic::Sysenter => {
             return Some(format!(
                 "a system call, which this machine does not have ({name})"
+            ));
+        }
+        _ if is_hypercall(instruction) => {
+            return Some(format!(
+                "a hypercall, which this machine does not have ({name})"
             ));
         }
         _ if is_software_interrupt(instruction) => return Some(software_interrupt(instruction)),
@@ -182,6 +196,10 @@ fn invalid(scene: &Scene, instruction: &Instruction) -> String {
             .to_owned();
     }
     "an invalid instruction".to_owned()
+}
+
+fn is_hypercall(instruction: &Instruction) -> bool {
+    matches!(instruction.mnemonic(), Mnemonic::Vmcall | Mnemonic::Vmmcall)
 }
 
 fn is_software_interrupt(instruction: &Instruction) -> bool {

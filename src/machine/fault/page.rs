@@ -14,7 +14,8 @@ const LEVELS: [u32; 4] = [39, 30, 21, 12];
 /// Explains a page fault at `address`.
 pub(super) fn explain(scene: &Scene, address: u64) -> String {
     let (rip, rsp) = (scene.regs.rip, scene.regs.rsp);
-    let what = if is_fetch(scene, address) {
+    let is_fetch = is_fetch(scene, address);
+    let what = if is_fetch {
         match (address, entry(scene, address)) {
             // The return took its address, a zero, from where the stack begins.
             (0, _) if rsp == STACK_TOP + 8 => {
@@ -35,18 +36,18 @@ pub(super) fn explain(scene: &Scene, address: u64) -> String {
             (_, Some(_)) => "access to forbidden memory",
         }
     };
-    if address == rip && address != 0 {
+    if is_fetch && address == rip && address != 0 {
         return what.to_owned();
     }
     format!("{what} (page fault at {address:#x})")
 }
 
 /// Whether it was the instruction itself that could not be read, or the rest of it in the page
-/// behind.
+/// behind. Where there is code that can be run, it was an instruction that writes to itself.
 fn is_fetch(scene: &Scene, address: u64) -> bool {
     let rip = scene.regs.rip;
     let to_page_end = PAGE_SIZE - rip % PAGE_SIZE;
-    address == rip
+    (address == rip && !can_run(scene, address))
         || (address.wrapping_sub(rip) == to_page_end
             && to_page_end < MAX_INSTRUCTION as u64
             && instruction::name_and_len(scene, rip)
@@ -61,9 +62,9 @@ fn has_overflowed(address: u64, rsp: u64) -> bool {
     beside && (guard.contains(&address) || (GDT..guard.end).contains(&rsp))
 }
 
-/// Whether what lies at `address` can be run.
+/// Whether the guest can run what lies at `address`.
 pub(super) fn can_run(scene: &Scene, address: u64) -> bool {
-    entry(scene, address).is_some_and(|flags| flags & NO_EXECUTE == 0)
+    entry(scene, address).is_some_and(|flags| flags & (NO_EXECUTE | USER) == USER)
 }
 
 /// The page table entry for `address` with its flags, or `None` if there is no page.
@@ -158,6 +159,14 @@ mod tests {
         assert_eq!(
             explain(&scene, 0),
             "a return from the entry point, which has nowhere to return to (page fault at 0x0)"
+        );
+    }
+
+    #[test]
+    fn an_instruction_that_writes_to_itself_is_no_jump() {
+        assert_eq!(
+            told(IMAGE, STACK_TOP),
+            "a write to memory that is read-only (page fault at 0x10000)"
         );
     }
 

@@ -91,8 +91,8 @@ impl Failures {
         remembered.or(state.overflow.as_ref()).cloned()
     }
 
-    /// Adds an error of the host. Where an older one of the same operation covers it, as that of a request
-    /// of which a part is asked for again, the new one knows better where the fault lies.
+    /// Adds an error of the host. Where an older one of the same operation covers it, as that of a
+    /// request of which a part is asked for again, the new one knows better where the fault lies.
     pub(super) fn add(&self, error: BlockIoError) {
         // A flush covers nothing, and nothing makes it good.
         let (start, end) = (error.offset, error.offset + error.len.max(1));
@@ -103,8 +103,8 @@ impl Failures {
             error: Arc::new(error),
         };
         let covers = |older: &Piece| {
-            let meets = older.start < end && start < older.end;
-            meets && older.error.operation == operation && operation != IoOperation::Flush
+            let is_around = older.start <= start && end <= older.end;
+            is_around && older.error.operation == operation && operation != IoOperation::Flush
         };
         let mut state = lock(&self.state);
         match state.pieces.iter().position(covers) {
@@ -182,6 +182,19 @@ mod tests {
         failures.make_good(IoOperation::Read, 5632, 2560);
         assert_eq!(first(), Some(5120));
         failures.make_good(IoOperation::Read, 5120, 512);
+        assert_eq!(first(), None);
+    }
+
+    #[test]
+    fn a_request_that_fails_around_a_part_that_has_failed_knows_less_than_that_part() {
+        let failures = Failures::default();
+        let first = || failures.first().map(|error| error.offset);
+        failures.add(failed(IoOperation::Read, 5120, 512));
+        failures.add(failed(IoOperation::Read, 4096, 4096));
+        assert_eq!(first(), Some(5120));
+        failures.make_good(IoOperation::Read, 5120, 512);
+        assert_eq!(first(), Some(4096));
+        failures.make_good(IoOperation::Read, 4096, 4096);
         assert_eq!(first(), None);
     }
 

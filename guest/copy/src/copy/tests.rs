@@ -460,7 +460,9 @@ proptest! {
         match first_failure(&setup, bad) {
             None => prop_assert_eq!(outcome.result, Ok(())),
             Some((count, failure)) => {
-                prop_assert_eq!(outcome, CopyEnd { count, result: Err(failure), digest: None, digest_ticks: 0 });
+                let result = Err(failure);
+                let end = CopyEnd { count, result, digest: None, digest_ticks: 0 };
+                prop_assert_eq!(outcome, end);
                 prop_assert_eq!(counts.last().copied().unwrap_or(0), count);
                 let bytes = (count * u64::from(job.input)) as usize;
                 let bytes = bytes.min(setup.target.get().data.len());
