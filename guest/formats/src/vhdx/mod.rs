@@ -88,12 +88,6 @@ impl Vhdx {
         self.metadata.virtual_size
     }
 
-    /// The size of a sector of the virtual disk in bytes: 512 or 4096.
-    #[must_use]
-    pub fn sector_size(&self) -> u64 {
-        self.metadata.sector_size
-    }
-
     /// The size of a block in bytes.
     #[must_use]
     pub fn block_size(&self) -> u64 {
