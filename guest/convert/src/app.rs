@@ -9,6 +9,7 @@ use guest_abi::ports::COM1;
 use guest_formats::{Finding, Reason};
 use guest_kit::digest::{Hasher, LEN};
 use guest_kit::dma::DmaRegion;
+use guest_kit::failure::{Failure, Op};
 use guest_kit::hardware::{Attached, Ports, Registers};
 use guest_kit::program::{self, EXIT_FAILURE, EXIT_SUCCESS, VMM};
 use guest_kit::progress::{Schedule, Scheduled};
@@ -21,8 +22,8 @@ use crate::SECTOR;
 use crate::backing_chain::{BackingChain, Wish};
 use crate::config::Config;
 use crate::disks::{Disks, OUTPUT, Source, source_name};
-use crate::engine::{Engine, Output, SLOTS, no_room};
-use crate::failure::{Failure, Op, refused};
+use crate::engine::{Engine, LONGEST_REQUEST, Output, SLOTS, no_room};
+use crate::failure::refused;
 use crate::holes::FileHoles;
 use crate::pool::{PAGE, Pool};
 
@@ -210,6 +211,14 @@ fn attach<P: Ports, R: Registers>(
     let sector = device.config().sector_size;
     if u64::from(sector) != SECTOR {
         let detail = "the disk has sectors of another size than 512 bytes";
+        return Err(Failure::new(Op::Init, name, &detail));
+    }
+    let (slots, most) = (device.slots(), device.config().size_max);
+    if slots < SLOTS || most < LONGEST_REQUEST {
+        let detail = format_args!(
+            "the disk takes {slots} requests of {most} bytes at once; {SLOTS} of {LONGEST_REQUEST} \
+             are needed"
+        );
         return Err(Failure::new(Op::Init, name, &detail));
     }
     Ok(device)

@@ -10,10 +10,11 @@ use guest_kit::testing::disk::FakeDisk;
 use guest_kit::testing::memory::leak;
 use guest_kit::testing::ports::FakePorts;
 use guest_kit::testing::ports_with;
-use guest_kit::virtio::block::{F_BLK_SIZE, F_RO, F_WRITE_ZEROES};
+use guest_kit::testing::program::{attached, decode};
+use guest_kit::virtio::block::{F_BLK_SIZE, F_RO, F_SIZE_MAX, F_WRITE_ZEROES};
 use guest_kit::virtio::mmio::F_VERSION_1;
 use guest_protocol::{
-    ConvertConfig, Digest, ErrorMessage, FrameDecoder, GuestMessage, Message, NO_STATUS, Payload,
+    ConvertConfig, Digest, ErrorMessage, GuestMessage, Message, NO_STATUS, Payload,
     complete_with_digest, error_message, progress_message,
 };
 use guest_protocol::{capacity_message, complete_message, init_message};
@@ -97,24 +98,6 @@ impl Machine {
         assert_eq!(plain, expected);
         said.clone()
     }
-}
-
-fn attached(device: &dyn Registers, slot: usize) -> Attached<&dyn Registers> {
-    Attached {
-        registers: device,
-        address: registers(slot),
-        queue: leak(0x1_0000),
-    }
-}
-
-fn decode(bytes: &[u8]) -> Vec<GuestMessage> {
-    let mut messages = Vec::new();
-    let mut decoder = FrameDecoder::new();
-    decoder
-        .push(bytes, |message| messages.push(message))
-        .unwrap();
-    assert!(!decoder.is_mid_frame());
-    messages
 }
 
 /// That a raw input of `length` bytes is wanted in this format.
@@ -352,8 +335,8 @@ fn a_raw_output_may_not_be_longer_than_the_limit_and_how_to_raise_it_is_said() {
     )));
 }
 
-#[test]
-fn a_disk_of_other_sectors_is_refused() {
+/// Both disks are refused with this `detail` after this change.
+fn refuse_disks(change: impl Fn(&FakeDisk), detail: &str) {
     let disk = disk();
     for is_output in [false, true] {
         let machine = machine(&[&disk], 1 << 20);
@@ -361,12 +344,38 @@ fn a_disk_of_other_sectors_is_refused() {
             false => (&machine.sources[0], "input"),
             true => (&machine.output, "output"),
         };
-        device.get().features |= F_BLK_SIZE;
-        device.get().sector_size = 4096;
-        let detail = "the disk has sectors of another size than 512 bytes";
+        change(device);
         let expected = error_message("init", name, 0, NO_STATUS, detail);
         machine.refused(&raw(disk.len(), ConvertFormat::Raw), expected);
     }
+}
+
+#[test]
+fn a_disk_of_other_sectors_is_refused() {
+    let change = |device: &FakeDisk| {
+        device.get().features |= F_BLK_SIZE;
+        device.get().sector_size = 4096;
+    };
+    refuse_disks(
+        change,
+        "the disk has sectors of another size than 512 bytes",
+    );
+}
+
+#[test]
+fn a_disk_that_takes_less_than_a_conversion_asks_for_is_refused() {
+    refuse_disks(
+        |device| device.get().queue_max = 128,
+        "the disk takes 42 requests of 4294967295 bytes at once; 85 of 131072 are needed",
+    );
+    let change = |device: &FakeDisk| {
+        device.get().features |= F_SIZE_MAX;
+        device.get().size_max = 65536;
+    };
+    refuse_disks(
+        change,
+        "the disk takes 85 requests of 65536 bytes at once; 85 of 131072 are needed",
+    );
 }
 
 #[test]

@@ -8,10 +8,11 @@ use core::fmt::Write;
 use guest_formats::{
     Compressed, Content, Error, Finding, Image, Info, Mapping, Options, Reason, inspect,
 };
+use guest_kit::failure::{Failure, Op};
 use guest_kit::hardware::{Ports, Registers};
 
 use crate::disks::Disks;
-use crate::failure::{Failure, Op, failed, unreadable};
+use crate::failure::{failed, unreadable};
 use crate::layer::{Layer, spend};
 
 /// A piece of the disk.
@@ -20,8 +21,7 @@ pub struct Piece {
     /// The number of the disk on which its bytes lie, if they lie anywhere: 0 is the input, the backing
     /// files follow.
     pub source: usize,
-    /// Where they come from. No image is left then that could have more of them, so that
-    /// [`Content::Backing`] means zeros, too.
+    /// Where they come from: never [`Content::Backing`]. What no image has is zero.
     pub mapping: Mapping,
 }
 

@@ -9,12 +9,13 @@ use alloc::vec::Vec;
 use guest_formats::{ReadAt, ReadError};
 use guest_kit::disk::in_sectors;
 use guest_kit::dma::DmaRegion;
+use guest_kit::failure::{Failure, Op};
 use guest_kit::hardware::{Ports, Registers};
 use guest_kit::virtio::block::{BlockDevice, BlockError};
 use guest_kit::virtio::requests::{Completion, Kind, Request, STATUS_OK};
 use guest_kit::waiting::{DeviceFault, Devices, Waiter, Wake};
 
-use crate::failure::{Failure, Op, answered, failed};
+use crate::failure::{answered, failed};
 use crate::holes::FileHoles;
 use crate::{SECTOR, to_u64, to_usize};
 
@@ -241,9 +242,8 @@ impl<'a, P: Ports, R: Registers> Disks<'a, P, R> {
     ///
     /// [`Failure`].
     pub fn read(&mut self, index: usize, offset: u64, buffer: &mut [u8]) -> Result<(), Failure> {
-        let most = to_usize(self.sources[index].device.config().size_max).min(self.memory.len());
-        let most = to_u64(most) / SECTOR * SECTOR;
-        in_sectors(offset, buffer, SECTOR, most, |cover, piece| {
+        let limit = to_usize(self.sources[index].device.config().size_max).min(self.memory.len());
+        in_sectors(offset, buffer, SECTOR, to_u64(limit), |cover, piece| {
             self.fetch(index, cover.start, cover.len)?;
             piece.copy_from_slice(self.memory.bytes(cover.skip, piece.len()));
             Ok(())

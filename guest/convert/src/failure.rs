@@ -4,8 +4,7 @@
 use core::fmt;
 
 use guest_formats::{Class, Error, Finding};
-
-pub use guest_kit::failure::{Failure, Op};
+use guest_kit::failure::{Failure, Op};
 
 use crate::disks::source_name;
 

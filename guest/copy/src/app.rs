@@ -198,10 +198,10 @@ fn attach<P: Ports, R: Registers>(
     let device = program::attach(name, place, purpose, slots, |stage, number| {
         reporter.init(stage, name, number);
     })?;
-    let extent = DiskShape::new(disk, device.config(), sector)
+    let shape = DiskShape::new(disk, device.config(), sector)
         .map_err(|error| Failure::new(Op::Init, name, &error))?;
-    reporter.capacity(disk, extent.sectors(), extent.len);
-    Ok((device, extent))
+    reporter.capacity(disk, shape.sectors(), shape.len);
+    Ok((device, shape))
 }
 
 #[cfg(test)]

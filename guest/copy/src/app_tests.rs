@@ -3,11 +3,11 @@
 
 use std::rc::Rc;
 
-use guest_abi::layout::{CONSOLE_SLOT, INPUT_SLOT, OUTPUT_SLOT, registers};
+use guest_abi::layout::{CONSOLE_SLOT, INPUT_SLOT, OUTPUT_SLOT};
 use guest_protocol::{
-    DeviceConfig, Digest, FrameDecoder, GuestMessage, Message, NO_STATUS, Protocol, Transport,
-    VmmConfig, capacity_message, complete_message, complete_with_digest, error_message,
-    init_message, progress_message,
+    DeviceConfig, Digest, GuestMessage, Message, NO_STATUS, Protocol, Transport, VmmConfig,
+    capacity_message, complete_message, complete_with_digest, error_message, init_message,
+    progress_message,
 };
 
 use super::*;
@@ -17,6 +17,7 @@ use guest_kit::testing::disk::FakeDisk;
 use guest_kit::testing::memory::leak;
 use guest_kit::testing::ports::FakePorts;
 use guest_kit::testing::ports_with;
+use guest_kit::testing::program::{attached, decode};
 use guest_kit::virtio::block::{F_RO, F_WRITE_ZEROES};
 use guest_kit::virtio::mmio::F_VERSION_1;
 
@@ -85,14 +86,6 @@ fn start_with_pool(
     (status, ports)
 }
 
-fn attached(device: &dyn Registers, slot: usize) -> Attached<&dyn Registers> {
-    Attached {
-        registers: device,
-        address: registers(slot),
-        queue: leak(0x1_0000),
-    }
-}
-
 fn over_console() -> VmmConfig {
     let mut config = config();
     config.transport = Transport::Console.into();
@@ -101,16 +94,6 @@ fn over_console() -> VmmConfig {
 
 fn messages(ports: &FakePorts) -> Vec<GuestMessage> {
     decode(&ports.com1())
-}
-
-fn decode(bytes: &[u8]) -> Vec<GuestMessage> {
-    let mut messages = Vec::new();
-    let mut decoder = FrameDecoder::new();
-    decoder
-        .push(bytes, |message| messages.push(message))
-        .unwrap();
-    assert!(!decoder.is_mid_frame());
-    messages
 }
 
 #[test]

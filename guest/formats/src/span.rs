@@ -13,7 +13,7 @@ impl Span {
         self.end - self.start
     }
 
-    /// Whether it has bytes that another one has too.
+    /// Whether it has bytes that another one has too. One without bytes meets what it lies within.
     pub(crate) fn meets(self, other: Self) -> bool {
         self.start < other.end && other.start < self.end
     }

@@ -30,8 +30,6 @@ pub struct Vdi {
     /// The offset of block 0 in the file, in bytes.
     data: u64,
     block_size: u64,
-    /// How many bytes each block has before its data.
-    extra: u64,
     /// How many blocks the file has.
     allocated: u32,
     /// How many entries the map has, at least those for the disk.
@@ -74,8 +72,11 @@ pub(crate) fn inspect(
     ensure(good, Reason::ClusterSize, 376, block_size)?;
     info.cluster_size = Some(block_size);
     let (map, data) = (u64::from(le32(&bytes, 340)), u64::from(le32(&bytes, 344)));
+    // VirtualBox passes over so many bytes before each block, and QEMU does not, so that each would see
+    // another disk. Writers have none.
     let extra = u64::from(le32(&bytes, 380));
-    for (at, offset) in [(340, map), (344, data), (380, extra)] {
+    ensure(extra == 0, Reason::BadHeader, 380, extra)?;
+    for (at, offset) in [(340, map), (344, data)] {
         ensure(offset.is_multiple_of(SECTOR), Reason::Unaligned, at, offset)?;
     }
     let (blocks, allocated) = (le32(&bytes, 384), le32(&bytes, 388));
@@ -101,7 +102,6 @@ pub(crate) fn inspect(
         map,
         data,
         block_size,
-        extra,
         allocated,
         blocks,
         cache: Cache::new(1),
@@ -131,18 +131,6 @@ fn kind(bytes: &[u8], info: &mut Info) -> Result<(), Error> {
 }
 
 impl Vdi {
-    /// Opens the image.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Refused`] with the first reason that `options` does not allow.
-    pub fn open(source: &mut dyn ReadAt, options: &Options) -> Result<Self, Error> {
-        let mut info = Info::new(crate::format::Format::Vdi);
-        let image = inspect(source, &mut info, options)?;
-        info.require(options)?;
-        Ok(image)
-    }
-
     /// The size of the virtual disk in bytes.
     #[must_use]
     pub fn virtual_size(&self) -> u64 {
@@ -183,7 +171,7 @@ impl Vdi {
     pub(crate) fn units(&self) -> Units {
         Units {
             base: self.data,
-            unit: self.extra + self.block_size,
+            unit: self.block_size,
         }
     }
 
@@ -191,7 +179,7 @@ impl Vdi {
     pub(crate) fn entry(&mut self, source: &mut dyn ReadAt, offset: u64) -> Result<Entry, Error> {
         let mapping = self.piece(source, offset)?;
         let at = self.entry_at(offset);
-        Ok(Entry::block(at, self.block_size, self.extra, mapping))
+        Ok(Entry::block(at, self.block_size, 0, mapping))
     }
 
     /// What is wrong with the header's number of blocks, if the map names `named` of them.
@@ -224,9 +212,8 @@ impl Vdi {
             u64::from(block),
         )?;
         // An offset that is too large for the type is behind the end of the file as well.
-        let stride = self.extra + self.block_size;
-        let before = u64::from(block).saturating_mul(stride);
-        let start = before.saturating_add(self.data + self.extra);
+        let before = u64::from(block).saturating_mul(self.block_size);
+        let start = before.saturating_add(self.data);
         Mapping::whole(
             at,
             start,

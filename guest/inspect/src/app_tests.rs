@@ -3,13 +3,14 @@
 
 use std::rc::Rc;
 
-use guest_abi::layout::QUEUE_SIZE;
+use guest_abi::layout::INPUT_SLOT;
 use guest_kit::testing::disk::FakeDisk;
 use guest_kit::testing::memory::leak;
 use guest_kit::testing::ports_with;
+use guest_kit::testing::program::{attached, decode};
 use guest_protocol::{
-    CheckMessage, FeatureKind, FrameDecoder, GuestMessage, HEADER_LEN, InspectConfig, Level,
-    MAX_MESSAGE_LEN, Payload, ProblemMessage, encode_framed,
+    CheckMessage, FeatureKind, GuestMessage, HEADER_LEN, InspectConfig, Level, MAX_MESSAGE_LEN,
+    Payload, ProblemMessage, encode_framed,
 };
 
 use super::*;
@@ -55,19 +56,10 @@ fn look(image: &[u8], message: &InspectConfig, bad: Option<u64>) -> (Vec<GuestMe
     let ports = ports_with(&configuration(message), [Rc::clone(&disk) as _], 1);
     let status = run(Parts {
         ports: &ports,
-        image: Attached {
-            registers: Rc::clone(&disk),
-            address: 0,
-            queue: leak(QUEUE_SIZE as usize),
-        },
+        image: attached(&disk, INPUT_SLOT),
         pool: leak(1 << 20),
     });
-    let (mut decoder, mut messages) = (FrameDecoder::new(), Vec::new());
-    decoder
-        .push(&ports.com1(), |message| messages.push(message))
-        .unwrap();
-    assert!(!decoder.is_mid_frame());
-    (messages, status)
+    (decode(&ports.com1()), status)
 }
 
 fn message(task: InspectTask, image: &[u8]) -> InspectConfig {

@@ -53,8 +53,8 @@ pub struct Cover {
 }
 
 /// Has `buffer` filled piece by piece with the bytes at `offset` of a disk: `read` gets the sectors that
-/// hold a piece, and the part of the buffer that the piece belongs to. A sector has `sector` bytes, and
-/// at most `most` bytes are read at a time, which must be whole sectors.
+/// hold a piece, and the part of the buffer that the piece belongs to. A sector has `sector` bytes. As
+/// many whole ones are read at a time as `limit` bytes have room for, and at least one.
 ///
 /// # Errors
 ///
@@ -63,9 +63,10 @@ pub fn in_sectors<E>(
     offset: u64,
     buffer: &mut [u8],
     sector: u64,
-    most: u64,
+    limit: u64,
     mut read: impl FnMut(Cover, &mut [u8]) -> Result<(), E>,
 ) -> Result<(), E> {
+    let most = (limit - limit % sector).max(sector);
     let (mut at, mut rest) = (offset, buffer);
     while !rest.is_empty() {
         let start = at - at % sector;
@@ -142,18 +143,12 @@ impl<'a, P: Ports, R: Registers> ReadDisk<'a, P, R> {
             let end = self.end;
             return Err(DiskError::Outside { offset, len, end });
         }
-        let (sector, most) = (self.sector, self.most());
-        in_sectors(offset, buffer, sector, most, |cover, piece| {
+        let limit = u64::from(self.device.config().size_max).min(self.memory.len() as u64);
+        in_sectors(offset, buffer, self.sector, limit, |cover, piece| {
             self.fetch(cover.start, cover.len)?;
             piece.copy_from_slice(self.memory.bytes(cover.skip, piece.len()));
             Ok(())
         })
-    }
-
-    /// The most bytes of one request, in whole sectors and at least one.
-    fn most(&self) -> u64 {
-        let limit = u64::from(self.device.config().size_max).min(self.memory.len() as u64);
-        (limit - limit % self.sector).max(self.sector)
     }
 
     /// Reads `len` bytes at `offset`, both of whole sectors, to the start of the memory.
@@ -277,6 +272,22 @@ mod tests {
         let mut reader = ReadDisk::start(&ports, place(&disk), leak(1024 + 100)).unwrap();
         assert_eq!(reader.read(0, &mut [0; 4096]), Ok(()));
         assert_eq!(disk.get().served, 4);
+    }
+
+    #[test]
+    fn a_limit_of_less_than_a_sector_is_one() {
+        for limit in [0, 511, 512, 1023] {
+            let mut starts = Vec::new();
+            let taken = in_sectors(700, &mut [0; 1000], 512, limit, |cover, piece| {
+                starts.push((cover.start, cover.len, piece.len()));
+                Ok::<_, ()>(())
+            });
+            assert_eq!(taken, Ok(()));
+            assert_eq!(
+                starts,
+                [(512, 512, 324), (1024, 512, 512), (1536, 512, 164)]
+            );
+        }
     }
 
     #[test]

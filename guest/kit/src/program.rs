@@ -1,5 +1,5 @@
-//! The steps that every program for disks begins with: it takes its configuration and sets up its
-//! disks. What goes wrong is a [`Failure`] to report, after which it exits with [`EXIT_FAILURE`].
+//! The steps that a program for disks begins with: each takes its configuration, and those that report
+//! how their disks are started start them here. What goes wrong is a [`Failure`] to report, after which it exits with [`EXIT_FAILURE`].
 
 use core::fmt;
 

@@ -29,10 +29,10 @@ impl<'a, P: Ports, R: Registers> Reporter<'a, P, R> {
         }
     }
 
-    /// Reports that the initialisation of `device` has passed `stage`. `address` is the number that
+    /// Reports that the initialisation of `device` has passed `stage`, and the number that
     /// belongs to the stage, such as the address of the registers.
-    pub fn init(&mut self, stage: &str, device: &str, address: u64) {
-        self.channel.message(&init_message(stage, device, address));
+    pub fn init(&mut self, stage: &str, device: &str, number: u64) {
+        self.channel.message(&init_message(stage, device, number));
     }
 
     /// Reports that `device` has `sectors` sectors, which are `bytes` bytes, or will have them once it

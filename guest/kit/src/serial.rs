@@ -87,7 +87,8 @@ impl<'a, P: Ports> Uart<'a, P> {
 /// Sends one line of debug text to COM2, cut to a bounded length.
 pub fn debug<P: Ports>(ports: &P, text: fmt::Arguments<'_>) {
     let mut line = DebugLine::default();
-    // A line that is too long is cut: writing stops there, which is no reason to lose the rest.
+    // A line that is too long is cut, which is no error. One of what is shown is no reason to lose the
+    // rest of the line.
     let _ = line.write_fmt(text);
     Uart::new(ports, COM2).send(line.finish());
 }

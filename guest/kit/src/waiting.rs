@@ -231,6 +231,7 @@ mod tests {
     use guest_abi::limits::MIN_SECTOR_SIZE;
 
     use super::*;
+    use crate::testing::Device;
     use crate::testing::disk::FakeDisk;
     use crate::testing::memory::leak;
     use crate::testing::ports_with;
@@ -356,6 +357,17 @@ mod tests {
         for count in all_sleeps(0, 16, Wake::Output(OUTPUT)) {
             assert!((2..=5).contains(&count), "{count} sleeps for 16 writes");
         }
+        // It does up to four at a time, and notifies with those among which the eleventh is.
+        let done = (0..SEEDS).map(|seed| {
+            let (_, mut disks, fakes) = watched_disks(seed);
+            start(&mut disks[1], Kind::Write, 16);
+            arm(&mut disks, Wake::Output(OUTPUT));
+            while fakes[1].is_busy() && !fakes[1].take_notification() {
+                fakes[1].work();
+            }
+            completed(&mut disks[1])
+        });
+        assert!(done.min() >= Some(11));
     }
 
     #[test]

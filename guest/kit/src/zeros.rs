@@ -11,7 +11,7 @@ const STRIDE: usize = 256;
 /// The search for zeros in pieces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Search {
-    /// In bytes: whole sectors of both disks.
+    /// In bytes: a power of two, and whole sectors.
     granule: usize,
 }
 
@@ -30,7 +30,7 @@ impl Search {
         granule: GRANULE as usize,
     };
 
-    /// The search for zeros in pieces of so many bytes, or of `block` bytes if that is more, for a
+    /// The search for zeros in pieces of 4096 bytes, or of `block` bytes if that is more, for a
     /// device with these limits; `None` if it would not take those of one request of `request` bytes.
     #[must_use]
     pub fn new(block: u32, request: u32, limits: Option<ZeroLimits>) -> Option<Self> {

@@ -1,8 +1,8 @@
 //! Follows what the guest says, and keeps it within what can be said of an image.
 //!
 //! The guest is not trusted: each kind of message comes at most so often, words are short and
-//! plain, names of formats and reasons are those that exist, and nothing follows the completion,
-//! which counts what came before it.
+//! plain, names of formats, reasons and kinds of references are those that exist, and nothing follows
+//! the completion, which counts what came before it.
 
 use guest_protocol::{FrameDecoder, GuestMessage, ImageMessage, Level, Payload};
 
@@ -12,6 +12,8 @@ use crate::operations::frames;
 use crate::operations::session::ProtocolError;
 use crate::report::message_line;
 
+/// What another file can be to an image. In the answer these are keys, as the verdict is one.
+const REFERENCE_KINDS: [&str; 5] = ["backing", "backing-format", "data", "extent", "parent"];
 /// How often each kind of message may come: what the parsers keep at most.
 const MOST_REFERENCES: usize = 16;
 const MOST_SNAPSHOTS: usize = 256;
@@ -127,7 +129,9 @@ fn add(answer: &mut Answer, payload: Payload, task: ImageTask) -> Result<(), Pro
     let checks = task == ImageTask::Check;
     match payload {
         Payload::Reference(reference) => {
-            word(&reference.kind, "what a file is to the image")?;
+            if !REFERENCE_KINDS.contains(&reference.kind.as_str()) {
+                return Err(ProtocolError::Word("what a file is to the image"));
+            }
             name(&reference.name, "the name of a file")?;
             push(&mut answer.references, reference, MOST_REFERENCES)
         }

@@ -148,6 +148,27 @@ fn formats_and_reasons_exist_and_words_are_plain() {
     }
 }
 
+#[test]
+fn another_file_is_to_an_image_what_a_parser_can_say() {
+    let said = |kind: &str| {
+        let reference = ReferenceMessage {
+            kind: kind.to_owned(),
+            name: b"safe".to_vec(),
+        };
+        info(vec![Payload::Reference(reference)]).1
+    };
+    use guest_formats::ReferenceKind::{Backing, BackingFormat, Data, Extent, Parent};
+    let kinds = [Backing, BackingFormat, Data, Extent, Parent];
+    assert_eq!(kinds.map(|kind| kind.name()), REFERENCE_KINDS);
+    for kind in REFERENCE_KINDS {
+        assert_eq!(said(kind), None);
+    }
+    for kind in ["verdict", "", "Backing", "backing "] {
+        let error = ProtocolError::Word("what a file is to the image");
+        assert_eq!(said(kind), Some(error), "{kind:?}");
+    }
+}
+
 /// What is larger on the guest's side would be refused, and what is smaller there cut without notice.
 #[test]
 fn the_limits_are_those_of_the_parsers() {

@@ -83,15 +83,19 @@ impl Pieces {
             }
             Decoder::Zstd(context) => {
                 let mut source = InBuffer::around(input);
-                while self.made < output.len() && source.pos() < input.len() {
+                while source.pos() < input.len() {
                     let mut target = OutBuffer::around_pos(output, self.made);
                     let step = context.decompress_stream(&mut target, &mut source);
-                    step.map_err(super::zstd::fault)?;
+                    let left = step.map_err(super::zstd::fault)?;
                     self.made = target.pos();
+                    // A frame goes on behind its last byte with what says that this was the last one,
+                    // and with its checksum. Nothing is left of it only once these were read.
+                    if left == 0 && self.made == output.len() {
+                        return Ok(true);
+                    }
                 }
-                match self.made == output.len() {
-                    true => Ok(true),
-                    false if more => Ok(false),
+                match more {
+                    true => Ok(false),
                     false => Err(Fault::Data),
                 }
             }

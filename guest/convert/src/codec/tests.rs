@@ -130,6 +130,30 @@ fn several_zstd_frames_make_a_cluster() {
     assert_eq!(in_pieces(Codec::Zstd, &input, 4096, 7).unwrap(), bytes);
 }
 
+/// The last piece that is needed may end right behind the last byte that the frame makes.
+#[test]
+fn a_zstd_frame_is_whole_wherever_its_pieces_end() {
+    let bytes = content(300_000);
+    let mut context = zstd_safe::CCtx::create();
+    let checksum = zstd_safe::CParameter::ChecksumFlag(true);
+    context.set_parameter(checksum).unwrap();
+    let mut good = vec![0; zstd_safe::compress_bound(bytes.len())];
+    let len = context.compress2(&mut good[..], &bytes).unwrap();
+    good.truncate(len);
+    let mut wrong = good.clone();
+    *wrong.last_mut().unwrap() ^= 1;
+    for piece in good.len() - 12..=good.len() {
+        let inflate = |input| in_pieces(Codec::Zstd, input, bytes.len(), piece);
+        assert!(inflate(&good).unwrap() == bytes);
+        assert_eq!(inflate(&wrong), Err(Fault::Data), "{piece}");
+        let cut = &good[..good.len() - 1];
+        assert_eq!(inflate(cut), Err(Fault::Data), "{piece}");
+        // The frame has more than fits.
+        let small = in_pieces(Codec::Zstd, &good, bytes.len() - 1, piece);
+        assert_eq!(small, Err(Fault::Data), "{piece}");
+    }
+}
+
 #[test]
 fn a_stream_that_ends_before_its_cluster_is_full_is_a_fault() {
     for codec in CODECS {

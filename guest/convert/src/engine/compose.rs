@@ -5,19 +5,19 @@
 
 use guest_formats::qcow2::MAPPED;
 use guest_formats::{Compressed, Content};
+use guest_kit::failure::Failure;
 use guest_kit::hardware::{Ports, Registers};
 use guest_kit::progress::Observer;
 
 use super::block::Item;
-use super::{Engine, Unwritten, Waiting, compare, least};
+use super::{Engine, LONGEST_REQUEST, Unwritten, Waiting, compare, least};
 use crate::backing_chain::Piece;
-use crate::failure::Failure;
 use crate::{SECTOR, to_u32, to_u64, to_usize};
 
 /// The largest block, in bytes.
-const BLOCK: usize = 128 << 10;
+const BLOCK: usize = LONGEST_REQUEST as usize;
 /// The largest fetch, in bytes.
-const FETCH: usize = 128 << 10;
+const FETCH: usize = LONGEST_REQUEST as usize;
 /// The most steps that are made before the disks are looked at again.
 const STEPS: usize = 64;
 

@@ -10,8 +10,10 @@ use core::ops::Range;
 
 use guest_formats::Compressed;
 
+use guest_kit::failure::Failure;
+
 use crate::codec::{Fault, Pieces};
-use crate::failure::{Failure, unreadable};
+use crate::failure::unreadable;
 use crate::pool::{Place, Pool};
 use crate::{SECTOR, to_u64, to_usize};
 

@@ -17,6 +17,7 @@ mod zeros;
 use alloc::vec::Vec;
 
 use guest_kit::digest::Hasher;
+use guest_kit::failure::{Failure, Op};
 use guest_kit::hardware::{Ports, Registers};
 use guest_kit::progress::Observer;
 use guest_kit::virtio::requests::{Request, STATUS_OK};
@@ -26,7 +27,7 @@ use crate::app::ConversionEnd;
 use crate::backing_chain::{BackingChain, Piece};
 use crate::codec::{Fault, Inflater};
 use crate::disks::{Disks, OUTPUT};
-use crate::failure::{Failure, Op, failed, refused, unreadable};
+use crate::failure::{failed, refused, unreadable};
 use crate::pool::Pool;
 use crate::{SECTOR, to_u64, to_usize};
 use block::{Blocks, Fetches, Item};
@@ -37,6 +38,8 @@ pub(crate) use tables::no_room;
 use target::Target;
 use zeros::Zeros;
 
+/// The most bytes of a request.
+pub const LONGEST_REQUEST: u32 = 128 << 10;
 /// How many requests each disk has room for. On the output the request of a block has the block's
 /// number.
 pub const SLOTS: u16 = 85;

@@ -8,6 +8,7 @@
 use core::ops::Range;
 
 use guest_formats::qcow2::CLUSTER;
+use guest_kit::failure::Failure;
 use guest_kit::hardware::{Ports, Registers};
 use guest_kit::progress::Observer;
 use guest_kit::virtio::requests::{Kind, Request};
@@ -16,7 +17,6 @@ use guest_kit::zeros::{Search, is_zero};
 use super::block::State;
 use super::target::Target;
 use super::{Engine, OWN_SLOT};
-use crate::failure::Failure;
 use crate::{SECTOR, to_u32, to_u64, to_usize};
 
 impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {

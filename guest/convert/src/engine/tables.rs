@@ -5,10 +5,11 @@
 //! is written, and all else is flushed before the header is written.
 
 use guest_formats::qcow2::{CLUSTER, Writer};
+use guest_kit::failure::{Failure, Op};
 use guest_kit::virtio::requests::{Kind, Request, STATUS_OK};
 
 use crate::disks::OUTPUT;
-use crate::failure::{Failure, Op, failed};
+use crate::failure::failed;
 use crate::pool::{Place, Pool};
 use crate::{SECTOR, to_u32, to_usize};
 

@@ -1,11 +1,11 @@
 //! The two kinds of output: a raw disk and a qcow2 image. They differ in where the bytes of the
 //! disk go, and in what is done with zeros.
 
+use guest_kit::failure::Failure;
 use guest_kit::virtio::requests::Request;
 
 use super::tables::Tables;
 use super::zeros::Zeros;
-use crate::failure::Failure;
 use crate::pool::Pool;
 
 /// The output.

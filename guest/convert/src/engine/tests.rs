@@ -18,6 +18,7 @@ use guest_kit::testing::Device;
 use guest_kit::testing::disk::{Change, FakeDisk};
 use guest_kit::testing::memory::leak;
 use guest_kit::testing::ports_with;
+use guest_kit::testing::program::Counts;
 use guest_kit::virtio::block::{BlockDevice, F_WRITE_ZEROES, Purpose};
 use guest_protocol::DataList;
 use support::Put::{Compressed, Data, Hole, Zero};
@@ -31,23 +32,6 @@ use crate::backing_chain::Wish;
 use crate::disks::Source;
 use crate::holes::FileHoles;
 use crate::pool::PAGE;
-
-/// Records the counts, which must never fall, and those up to which there were holes.
-#[derive(Default)]
-struct Counts(Vec<u64>, Vec<u64>);
-
-impl Observer for Counts {
-    fn done(&mut self, sectors: u64) {
-        assert!(self.0.last().is_none_or(|&last| last <= sectors));
-        self.0.push(sectors);
-    }
-
-    fn skipped(&mut self, sectors: u64) {
-        self.1.push(sectors);
-    }
-
-    fn idle(&mut self) {}
-}
 
 struct Trial {
     outcome: ConversionEnd,

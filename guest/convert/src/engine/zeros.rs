@@ -3,11 +3,11 @@
 
 use alloc::vec::Vec;
 
+use guest_kit::failure::{Failure, Op};
 use guest_kit::virtio::block::ZeroLimits;
 use guest_kit::virtio::requests::{Kind, Request, STATUS_OK, ZERO_SEGMENT_LEN, zero_segment};
 
 use crate::disks::OUTPUT;
-use crate::failure::{Failure, Op};
 use crate::pool::{PAGE, Place, Pool};
 use crate::{SECTOR, to_u32, to_usize};
 

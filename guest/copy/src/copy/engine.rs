@@ -316,11 +316,11 @@ impl<'a, 'p, P: Ports, R: Registers, O: Observer> Engine<'a, 'p, P, R, O> {
 
     /// The failure of a disk that has failed for good.
     pub(super) fn fault(&self, fault: &DiskFault) -> Failure {
-        let extent = match fault.disk {
+        let shape = match fault.disk {
             Side::Input => self.plan.input(),
             Side::Output => self.plan.output(),
         };
-        device_failure(fault, self.copied / u64::from(extent.sector))
+        device_failure(fault, self.copied / u64::from(shape.sector))
     }
 
     pub(super) fn slot(&self, index: u64) -> u16 {

@@ -32,8 +32,10 @@ impl<P: Ports, R: Registers, O: Observer> Engine<'_, '_, P, R, O> {
             self.run_sector(Side::Input, request, sector.offset / u64::from(len))?;
         }
         if let Some(hasher) = &mut self.extras.digest {
+            let started = self.disks.ports.ticks();
             hasher.zeros(block.offset, u64::MAX);
             hasher.data(block.offset, self.pool.bytes(0, to_usize(block.read_len)));
+            self.digest_ticks += self.disks.ports.ticks().saturating_sub(started);
         }
         self.fill_up(block, 0);
         let len = self.plan.output().sector;

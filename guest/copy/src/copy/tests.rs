@@ -15,11 +15,11 @@ use skip::Selection;
 use super::*;
 use crate::config::Config;
 use guest_kit::digest::Hasher;
-use guest_kit::progress::Observer;
 use guest_kit::testing::Device;
 use guest_kit::testing::disk::{FakeDisk, Mischief};
 use guest_kit::testing::memory::leak;
 use guest_kit::testing::ports_with;
+use guest_kit::testing::program::Counts;
 use guest_kit::virtio::block::{BlockDevice, F_FLUSH, F_SIZE_MAX, Purpose};
 use guest_kit::virtio::mmio::F_EVENT_IDX;
 use guest_kit::zeros::Search;
@@ -73,23 +73,6 @@ struct Setup {
     pool: usize,
     /// Up to which sectors there were holes, in the last copy.
     skipped: RefCell<Vec<u64>>,
-}
-
-/// Records the counts, which must never fall, and those up to which there were holes.
-#[derive(Default)]
-struct Counts(Vec<u64>, Vec<u64>);
-
-impl Observer for Counts {
-    fn done(&mut self, sectors: u64) {
-        assert!(self.0.last().is_none_or(|&last| last <= sectors));
-        self.0.push(sectors);
-    }
-
-    fn skipped(&mut self, sectors: u64) {
-        self.1.push(sectors);
-    }
-
-    fn idle(&mut self) {}
 }
 
 impl Setup {

@@ -76,7 +76,8 @@ fn is_iso(source: &mut dyn ReadAt) -> Result<bool, Error> {
 
 fn at_end(source: &mut dyn ReadAt, mut fitting: FormatSet) -> Result<FormatSet, Error> {
     let size = source.size();
-    let mut bytes = [0; 2 * TRAILER];
+    // What QEMU looks through for the trailer of a DMG, which may begin up to 511 bytes too early.
+    let mut bytes = [0; 2 * TRAILER - 1];
     let there = to_usize(size).min(bytes.len());
     let Some(at) = there.checked_sub(TRAILER) else {
         return Ok(fitting);
@@ -87,8 +88,9 @@ fn at_end(source: &mut dyn ReadAt, mut fitting: FormatSet) -> Result<FormatSet, 
     if has(end, at, b"conectix") || has(end, at + 1, b"conectix") {
         fitting = fitting.with(Format::Vhd);
     }
-    // QEMU takes a trailer that does not end with the file, too.
-    if end.windows(4).any(|bytes| bytes == b"koly") {
+    // All of the trailer has to be there, but it need not end with the file.
+    let starts = end.get(..at + 4).unwrap_or_default();
+    if starts.windows(4).any(|bytes| bytes == b"koly") {
         fitting = fitting.with(Format::Dmg);
     }
     Ok(fitting)

@@ -99,9 +99,8 @@ impl Claims {
     /// was taken before, and leaves the rest alone: an image whose entries all name the same large
     /// block must not cost the work for the block each time.
     ///
-    /// What begins before the window and was told of there is not told of again. It has no part in this
-    /// one: only one can have taken the last unit before it, which of those that take the same is the
-    /// one that is met first.
+    /// Of what begins before the window only the one that has taken the unit right before it goes on
+    /// here: of those that take the same, the first. The others were told of in the window before.
     pub(super) fn take(&mut self, bytes: &Range<u64>) -> bool {
         let units = self.units(bytes);
         let goes_on = |carried: &mut Range<u64>| *carried == units;

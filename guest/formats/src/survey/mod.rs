@@ -9,7 +9,9 @@
 //! limits them.
 
 mod claims;
+mod entry;
 mod groups;
+mod refused;
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -17,72 +19,19 @@ use core::ops::Range;
 use crate::cache::{Cache, LOAD};
 use crate::error::Error;
 use crate::image::Image;
-use crate::mapping::{Compressed, Content, Contents, GRAIN_MARKER, Mapping};
+use crate::mapping::{Compressed, Content, Contents, GRAIN_MARKER};
 use crate::reason::{Finding, Reason};
 use crate::source::ReadAt;
 use claims::Claims;
 pub(crate) use claims::Units;
+pub(crate) use entry::{Entry, Table};
 use groups::Groups;
+use refused::Refused;
 
 /// The most faults that a survey or a check keeps. All of them are counted.
 pub const MOST_FAULTS: usize = 64;
 /// How many bytes of the disk are passed over behind a fault, in a format without a cluster size.
 const STRIDE: u64 = 65536;
-
-/// What one entry of a table says. The caller asks for it by an offset of the disk at which the
-/// piece begins that the entry is for.
-#[derive(Clone, Debug)]
-pub(crate) struct Entry {
-    /// The offset of the entry in the file, in bytes.
-    pub(crate) at: u64,
-    /// How many bytes of the disk it is for.
-    pub(crate) length: u64,
-    /// Where they come from. If this is shorter, the rest is zeros.
-    pub(crate) mapping: Mapping,
-    /// The bytes of the file that no other entry may name. Of a compressed grain they are the most
-    /// that there can be.
-    pub(crate) takes: Range<u64>,
-}
-
-/// A table that an entry of another table names.
-#[derive(Clone, Debug)]
-pub(crate) struct Table {
-    /// The offset in the file of the entry that names it, in bytes.
-    pub(crate) at: u64,
-    /// The bytes of the file in which it lies, which no other entry may name.
-    pub(crate) takes: Range<u64>,
-    /// How many bytes of the disk it is for.
-    pub(crate) length: u64,
-}
-
-impl Entry {
-    /// The entry at `at` for a block with `length` bytes of data. The `before` bytes before the
-    /// data belong to the block as well.
-    pub(crate) fn block(at: u64, length: u64, before: u64, mapping: Mapping) -> Self {
-        let takes = match mapping.content {
-            Content::Data { offset } | Content::Unwritten { offset } => {
-                offset - before..offset + length
-            }
-            _ => 0..0,
-        };
-        Self {
-            at,
-            length,
-            mapping,
-            takes,
-        }
-    }
-
-    /// An entry for `mapping` that takes nothing of the file for itself.
-    pub(crate) fn of(mapping: Mapping) -> Self {
-        Self {
-            at: 0,
-            length: mapping.length,
-            mapping,
-            takes: 0..0,
-        }
-    }
-}
 
 /// A survey of an image, and what it has found so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +57,7 @@ pub struct Survey {
     first_pass: bool,
     claims: Option<Claims>,
     groups: Groups,
+    refused: Refused,
     /// The part of the file in which the marker of a compressed grain was read last.
     markers: Cache,
     /// How many lines of tables and markers have been counted as work.
@@ -135,6 +85,7 @@ impl Survey {
             first_pass: true,
             claims: units.map(|units| Claims::new(units, source.size(), window)),
             groups: Groups::new(end, image.cluster_size().unwrap_or(STRIDE)),
+            refused: Refused::default(),
             markers: Cache::new(1),
             loads: image.loads(),
         }
@@ -163,20 +114,16 @@ impl Survey {
         let until = self.entries.saturating_add(entries);
         while self.entries < until {
             if self.at >= self.end {
-                if !self.claims.as_mut().is_some_and(Claims::advance) {
-                    // A fault that was found before may be why the numbers differ.
-                    if let Some(finding) = image.miscount(self.blocks)
-                        && self.faults == 0
-                    {
-                        self.fault(finding);
-                    }
-                    return Ok(true);
+                if self.next_pass() {
+                    continue;
                 }
-                self.first_pass = false;
-                self.at = 0;
-                // A pass counts as work even if it finds nothing to look at.
-                self.entries += LOAD;
-                continue;
+                // A fault that was found before may be why the numbers differ.
+                if let Some(finding) = image.miscount(self.blocks)
+                    && self.faults == 0
+                {
+                    self.fault(finding);
+                }
+                return Ok(true);
             }
             self.entries += 1;
             if let (false, Some(claims)) = (self.first_pass, &mut self.claims) {
@@ -189,20 +136,7 @@ impl Survey {
             let loads = image.loads() + self.markers.loads();
             self.entries += LOAD * (loads - self.loads);
             self.loads = loads;
-            match image.second_table(source, self.at) {
-                Ok(Some(table)) if !self.take_table(&table.takes) => {
-                    self.overlap(table.at, table.takes.start);
-                }
-                Err(Error::Refused(finding)) if self.first_pass => self.fault(finding),
-                Ok(_) | Err(Error::Refused(_)) => {}
-                Err(error) => return Err(error),
-            }
-            if let Some(table) = image.table(source, self.at)?
-                && !self.take_table(&table.takes)
-            {
-                // The entries of this table were looked at when it was met for the first time.
-                self.overlap(table.at, table.takes.start);
-                self.lose(table.length);
+            if self.passes_table(image, source)? {
                 continue;
             }
             match image.entry(source, self.at) {
@@ -211,13 +145,60 @@ impl Survey {
                     if self.first_pass {
                         self.fault(finding);
                     }
-                    let unit = image.cluster_size().unwrap_or(STRIDE);
-                    self.lose(unit - self.at % unit);
+                    self.lose(self.rest_of_unit(image));
                 }
                 Err(error) => return Err(error),
             }
         }
         Ok(false)
+    }
+
+    /// Begins at the start of the disk again, with the next window. Returns false if nothing lies behind
+    /// the last one.
+    fn next_pass(&mut self) -> bool {
+        let more = self.claims.as_mut().is_some_and(Claims::advance);
+        if more {
+            self.first_pass = false;
+            self.at = 0;
+            // A pass counts as work even if it finds nothing to look at.
+            self.entries += LOAD;
+        }
+        more
+    }
+
+    /// Takes the tables that begin here. Returns true if what the first one is for was passed over,
+    /// since the table was refused, now or in an earlier pass.
+    fn passes_table(&mut self, image: &mut Image, source: &mut dyn ReadAt) -> Result<bool, Error> {
+        match image.second_table(source, self.at) {
+            Ok(Some(table)) if !self.take_table(&table.takes) => {
+                self.overlap(table.at, table.takes.start);
+            }
+            Err(Error::Refused(finding)) if self.first_pass => self.fault(finding),
+            Ok(_) | Err(Error::Refused(_)) => {}
+            Err(error) => return Err(error),
+        }
+        if self.refused.has(self.at) {
+            self.lose(self.rest_of_unit(image));
+            return Ok(true);
+        }
+        let Some(table) = image.table(source, self.at)? else {
+            return Ok(false);
+        };
+        let refused = !self.take_table(&table.takes);
+        if refused {
+            // Its entries were looked at when the table was met for the first time.
+            self.overlap(table.at, table.takes.start);
+            let end = self.at.saturating_add(table.length);
+            self.refused.add(self.at..end);
+            self.lose(table.length);
+        }
+        Ok(refused)
+    }
+
+    /// How many bytes it is to the next cluster.
+    fn rest_of_unit(&self, image: &Image) -> u64 {
+        let unit = image.cluster_size().unwrap_or(STRIDE);
+        unit - self.at % unit
     }
 
     /// Goes on behind an entry that is for `length` bytes. Returns how many of them the disk has.

@@ -71,18 +71,6 @@ pub(crate) fn inspect(
 }
 
 impl Vhd {
-    /// Opens the image.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Refused`] with the first reason that `options` does not allow.
-    pub fn open(source: &mut dyn ReadAt, options: &Options) -> Result<Self, Error> {
-        let mut info = Info::new(Format::Vhd);
-        let image = inspect(source, &mut info, options)?;
-        info.require(options)?;
-        Ok(image)
-    }
-
     /// The size of the virtual disk in bytes.
     #[must_use]
     pub fn virtual_size(&self) -> u64 {

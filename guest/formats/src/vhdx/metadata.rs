@@ -30,7 +30,6 @@ const PARENT: [u8; 16] = guid_of(0xa8d3_5f2d, 0xb30b, 0x454d, 0xabf7_d3d8_4834_a
 pub(super) struct Metadata {
     pub(super) virtual_size: u64,
     pub(super) block_size: u64,
-    pub(super) sector_size: u64,
     /// How many payload blocks share a sector bitmap block (section 2.5).
     pub(super) chunk_ratio: u64,
 }
@@ -146,7 +145,6 @@ fn decode(
     Ok(Metadata {
         virtual_size,
         block_size,
-        sector_size,
         chunk_ratio: (sector_size << 23) / block_size,
     })
 }

@@ -82,28 +82,10 @@ pub(crate) fn inspect(
 }
 
 impl Vhdx {
-    /// Opens the image.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Refused`] with the first reason that `options` does not allow.
-    pub fn open(source: &mut dyn ReadAt, options: &Options) -> Result<Self, Error> {
-        let mut info = Info::new(crate::format::Format::Vhdx);
-        let image = inspect(source, &mut info, options)?;
-        info.require(options)?;
-        Ok(image)
-    }
-
     /// The size of the virtual disk in bytes.
     #[must_use]
     pub fn virtual_size(&self) -> u64 {
         self.metadata.virtual_size
-    }
-
-    /// The size of a sector of the virtual disk in bytes: 512 or 4096.
-    #[must_use]
-    pub fn sector_size(&self) -> u64 {
-        self.metadata.sector_size
     }
 
     /// The size of a block in bytes.

@@ -118,18 +118,6 @@ fn sparse(source: &mut dyn ReadAt, info: &mut Info, options: &Options) -> Result
 }
 
 impl Vmdk {
-    /// Opens the image.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Refused`] with the first reason that `options` does not allow.
-    pub fn open(source: &mut dyn ReadAt, options: &Options) -> Result<Self, Error> {
-        let mut info = Info::new(crate::format::Format::Vmdk);
-        let image = inspect(source, &mut info, options)?;
-        info.require(options)?;
-        Ok(image)
-    }
-
     /// The size of the virtual disk in bytes.
     #[must_use]
     pub fn virtual_size(&self) -> u64 {

@@ -14,7 +14,7 @@ mod vhdx;
 mod vhdx_log;
 mod vmdk;
 
-use guest_formats::{Content, Image, Mapping, Options, Reason, inspect};
+use guest_formats::{Content, Image, Mapping, Options, ReadAt, ReadError, Reason, Survey, inspect};
 
 use super::{judge, judge_check};
 
@@ -35,6 +35,35 @@ pub(crate) fn spoilt(bytes: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8>
     let mut bytes = bytes.to_vec();
     change(&mut bytes);
     bytes
+}
+
+/// A file of any length: some bytes, and the same byte from there on.
+struct Endless<'a> {
+    start: &'a [u8],
+    rest: u8,
+    size: u64,
+}
+
+impl ReadAt for Endless<'_> {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), ReadError> {
+        for (at, byte) in (offset..).zip(buffer) {
+            let stored = self.start.get(at as usize);
+            *byte = stored.copied().unwrap_or(self.rest);
+        }
+        Ok(())
+    }
+}
+
+/// The survey of an image whose headers let it be read.
+fn surveyed(source: &mut dyn ReadAt) -> Survey {
+    let (mut image, _) = Image::open(source, &Options::default()).unwrap();
+    let mut survey = Survey::new(&image, source, 1 << 16);
+    while !survey.step(&mut image, source, 1000).unwrap() {}
+    survey
 }
 
 /// All reasons that the parsers have against an image: those of its headers, and if these let it be

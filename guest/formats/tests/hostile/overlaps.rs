@@ -3,13 +3,13 @@
 
 use guest_formats::Options;
 
-use super::{judge, judge_check, spoilt};
+use super::{Endless, judge, judge_check, spoilt, surveyed};
 use crate::support::Put::{Data, Hole};
 use crate::support::bytes::{be32, le32, le64, put};
 use crate::support::vdi;
 use crate::support::vhd::Vhd;
 use crate::support::vhdx::Vhdx;
-use crate::support::vmdk::Vmdk;
+use crate::support::vmdk::{Vmdk, descriptor};
 
 const MIB: u64 = 1 << 20;
 
@@ -141,6 +141,41 @@ fn grains_and_tables_of_a_vmdk_that_overlap_are_found() {
             }),
         ],
     );
+}
+
+/// The directory has so many entries that the first two tables are for one part of the disk as a survey
+/// divides it: neither is passed over for what the part takes.
+#[test]
+fn a_table_that_is_named_twice_is_told_once_wherever_its_grains_lie() {
+    const SIZE: u64 = 512 << 30;
+    const TABLE: u32 = 512;
+    for first in [1024, 20_000_000] {
+        let mut vmdk = Vmdk::new(false, &[Hole], 65536, 65536);
+        let extent = format!("RW {} SPARSE \"disk.vmdk\"", SIZE / 512);
+        vmdk.descriptor = descriptor("monolithicSparse", &extent);
+        let mut start = vmdk.build();
+        le64(&mut start, 12, SIZE / 512);
+        le64(&mut start, 56, 256);
+        le64(&mut start, 64, 1024);
+        start.resize((TABLE as usize + 4) * 512, 0);
+        for index in 0..10 {
+            le32(
+                &mut start,
+                TABLE as usize * 512 + index * 4,
+                first + 128 * index as u32,
+            );
+        }
+        for names in 1..4 {
+            le32(&mut start, 256 * 512 + (names - 1) * 4, TABLE);
+            let mut source = Endless {
+                start: &start,
+                rest: 0,
+                size: (u64::from(first) + 1280) * 512,
+            };
+            let survey = surveyed(&mut source);
+            assert_eq!(survey.faults, names as u64 - 1, "{names} times, {first}");
+        }
+    }
 }
 
 /// A second directory behind the grains, and its one table some sectors further on.

@@ -118,6 +118,22 @@ fn more_than_one_format_that_fits_is_refused() {
 }
 
 #[test]
+fn the_trailer_of_a_dmg_is_there_as_a_whole() {
+    for (behind, format) in [
+        (0, Format::Raw),
+        (507, Format::Raw),
+        (508, Format::Dmg),
+        (508 + 511, Format::Dmg),
+        (508 + 512, Format::Raw),
+    ] {
+        let mut bytes = pattern(1, 4096);
+        bytes.extend(b"koly");
+        bytes.resize(bytes.len() + behind, 0);
+        assert_eq!(info(&bytes).format, format, "{behind}");
+    }
+}
+
+#[test]
 fn a_format_other_than_the_claimed_one_is_refused() {
     judge("qcow2 as raw", &qcow2(), &raw(), Some(Reason::OtherFormat));
     let claimed = Options {

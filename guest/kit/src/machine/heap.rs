@@ -34,8 +34,12 @@ impl<const SIZE: usize> ImageMemory<SIZE> {
 
 /// All of [`layout::HEAP`], for a heap. In a machine that was made without that memory the program
 /// ends here with a page fault.
+///
+/// # Safety
+///
+/// Called once, before anything refers to this memory: a byte of it is written.
 #[must_use]
-pub fn region() -> *mut [u8] {
+pub unsafe fn region() -> *mut [u8] {
     // The guest is a 64-bit program, so neither conversion loses anything.
     let start = usize::try_from(layout::HEAP).unwrap_or(0);
     let size = usize::try_from(layout::HEAP_SIZE).unwrap_or(0);
@@ -43,7 +47,8 @@ pub fn region() -> *mut [u8] {
     // SAFETY: the last byte of the region is at this distance.
     let last = unsafe { memory.add(size - 1) };
     // SAFETY: the address map has these pages mapped to themselves, readable and writable. Where the
-    // last one is not mapped, the write ends the program.
+    // last one is not mapped, the write ends the program. The caller vouches that nothing else refers
+    // to the byte.
     unsafe { last.write_volatile(0) };
     ptr::slice_from_raw_parts_mut(memory, size)
 }

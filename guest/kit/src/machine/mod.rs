@@ -134,7 +134,10 @@ macro_rules! entry {
         $crate::entry!($main, heap: $crate::machine::heap::USUAL_SIZE);
     };
     ($main:path, heap: region) => {
-        $crate::entry!(@with $main, $crate::machine::heap::region());
+        $crate::entry!(@with $main, {
+            // SAFETY: the entry point alone has this, which runs once, before there is a heap.
+            unsafe { $crate::machine::heap::region() }
+        });
     };
     ($main:path, heap: $size:expr) => {
         $crate::entry!(@with $main, {

@@ -14,6 +14,7 @@ pub mod console;
 pub mod disk;
 pub mod memory;
 pub mod ports;
+pub mod program;
 
 use std::rc::Rc;
 

@@ -99,8 +99,6 @@ pub struct CheckReport {
     pub leaks: u64,
     /// How many clusters of the virtual disk are allocated, compressed ones included.
     pub allocated: u64,
-    /// How many clusters of the virtual disk are compressed.
-    pub compressed: u64,
     /// Where the last cluster ends that is used or has a refcount, as an offset in the file in
     /// bytes.
     pub image_end: u64,
@@ -171,12 +169,6 @@ impl Check {
         self.compare(source)?;
         self.window.advance();
         Ok(self.window.start() >= self.clusters)
-    }
-
-    /// How many clusters were compared, and how many there are.
-    #[must_use]
-    pub fn progress(&self) -> (u64, u64) {
-        (self.window.start().min(self.clusters), self.clusters)
     }
 
     /// What was found so far. It is complete after the last step.

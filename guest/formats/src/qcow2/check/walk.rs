@@ -263,7 +263,6 @@ impl Check {
                 let there = length.min(self.size.saturating_sub(offset));
                 self.mark(offset, there, Use::Data, at)?;
                 self.report.allocated += count;
-                self.report.compressed += count;
             }
             Ok(Entry::Allocated(cluster) | Entry::Zero(cluster)) if cluster != 0 => {
                 self.mark(cluster, header.cluster_size(), Use::Data, at)?;
