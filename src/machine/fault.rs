@@ -220,6 +220,7 @@ mod tests {
             format!("at {IMAGE:#x}: access through a null pointer (page fault at 0x0)")
         );
     }
+
     #[test]
     fn a_hypercall_that_kvm_could_not_write_anew_is_told_as_what_it_is() {
         for (code, name) in [

@@ -158,10 +158,11 @@ fn a_file_that_loses_a_hole_that_was_not_read_is_an_error() {
     let list = input.holes(ListBounds::MEMORY).list;
     file.set_len(2 << 20).unwrap();
     let error = input.check_holes(&list, "", go_on).unwrap_err();
-    let FileError::Changed(ChangedError::Shrank { offset, length, .. }) = error else {
-        panic!("{error}");
+    let lengths = match error {
+        FileError::Changed(ChangedError::Shrank { offset, length, .. }) => Some((offset, length)),
+        _ => None,
     };
-    assert_eq!((offset, length), (2 << 20, 4 << 20));
+    assert_eq!(lengths, Some((2 << 20, 4 << 20)));
     // Whoever was told of no hole has read all of it.
     assert!(
         input
