@@ -238,11 +238,12 @@ impl Running {
     fn is_stopped(&self) -> bool {
         let tasks = std::fs::read_dir(self.in_proc("task"));
         tasks.into_iter().flatten().flatten().all(|task| {
-            // Behind the name, which stands in parentheses (proc_pid_stat(5)).
+            // Behind the name, which stands in parentheses (proc_pid_stat(5)); another letter if strace
+            // looks on.
             let stat = std::fs::read_to_string(task.path().join("stat"));
             stat.is_ok_and(|stat| {
                 stat.rsplit_once(") ")
-                    .is_some_and(|it| it.1.starts_with('T'))
+                    .is_some_and(|it| it.1.starts_with(['T', 't']))
             })
         })
     }

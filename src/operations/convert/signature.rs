@@ -40,7 +40,7 @@ const AT_START: &[(&str, usize, &[u8])] = &[
 ];
 /// The same for the last 512 bytes. Early footers of a VHD are a byte shorter.
 const AT_END: &[(&str, usize, &[u8])] = &[("vhd", 0, b"conectix"), ("vhd", 1, b"conectix")];
-/// The trailer of a DMG. QEMU takes one that does not end with the file, too.
+/// The trailer of a DMG. QEMU takes one that does not end with the file, too, by up to 511 bytes.
 const DMG: &[u8] = b"koly";
 
 /// A warning, if the disk of `length` bytes in `output` has the signature of an image, or cannot be
@@ -73,14 +73,15 @@ fn image_format(output: &dyn Storage, length: u64) -> io::Result<Option<&'static
     if is_descriptor(start) {
         return Ok(Some("vmdk"));
     }
-    let mut end = [0; 2 * TRAILER];
+    let mut end = [0; 2 * TRAILER - 1];
     let there = usize::try_from(length).map_or(end.len(), |length| length.min(end.len()));
     let Some(at) = there.checked_sub(TRAILER) else {
         return Ok(None);
     };
     let end = &mut end[..there];
     output.read_at(length - there as u64, &[VolatileSlice::from(&mut *end)])?;
-    let is_dmg = end.windows(DMG.len()).any(|bytes| bytes == DMG);
+    let starts = &end[..at + DMG.len()];
+    let is_dmg = starts.windows(DMG.len()).any(|bytes| bytes == DMG);
     Ok(find(AT_END, &end[at..]).or(is_dmg.then_some("dmg")))
 }
 
@@ -136,7 +137,7 @@ mod tests {
         for (format, at, magic) in AT_END {
             disks.push((*format, place(LENGTH - TRAILER + at, magic)));
         }
-        for at in [LENGTH - 2 * TRAILER, LENGTH - TRAILER, LENGTH - 4] {
+        for at in [LENGTH - 2 * TRAILER + 1, LENGTH - TRAILER] {
             disks.push(("dmg", place(at, DMG)));
         }
         disks.push(("qcow", place(0, b"QFI\xfb\0\0\0\x01")));
@@ -154,6 +155,15 @@ mod tests {
             let info = inspect(&mut &disk[..], &Options::default()).unwrap();
             let fitting: Vec<_> = info.fitting.iter().map(Format::name).collect();
             assert_eq!(fitting, [*format]);
+        }
+        for at in [
+            LENGTH - 2 * TRAILER,
+            LENGTH - TRAILER + 1,
+            LENGTH - DMG.len(),
+        ] {
+            let mut disk = vec![0; LENGTH];
+            disk[at..at + DMG.len()].copy_from_slice(DMG);
+            assert_eq!(found(&disk), None, "a whole trailer does not fit at {at}");
         }
         // An archive is no disk to anybody, and a CD is a raw disk.
         let all = Format::ALL.iter().filter(|format| !format.is_archive());
