@@ -276,3 +276,20 @@ fn a_check_that_was_not_made_is_no_sound_image() {
     assert_eq!(soundness(check(0, 1)), Verdict::Leaks);
     assert_eq!(soundness(check(1, 1)), Verdict::Broken);
 }
+
+#[test]
+fn headers_that_contradict_themselves_are_broken_whatever_the_check_found() {
+    for (broken, soundness) in [(true, Verdict::Broken), (false, Verdict::Safe)] {
+        let messages = vec![
+            Payload::Image(image()),
+            Payload::Finding(FindingMessage {
+                broken,
+                ..finding("truncated")
+            }),
+            Payload::Check(CheckMessage::default()),
+        ];
+        let (session, error) = said(ImageTask::Check, messages);
+        assert_eq!(error, None);
+        assert_eq!(session.answer().unwrap().soundness(), soundness);
+    }
+}
