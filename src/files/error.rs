@@ -222,6 +222,15 @@ impl FileError {
             source: source.into(),
         }
     }
+
+    /// What the system has not done, if that is what went wrong.
+    #[cfg(test)]
+    pub(super) fn action(&self) -> Option<&Action> {
+        match self {
+            Self::Failed { action, .. } => Some(action),
+            _ => None,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -49,8 +49,7 @@ impl Processors {
     /// Has this thread, which is to be the vCPU's, go on at one of the two. From there it may go where the
     /// scheduler wants it. If the system does not allow that, it stays where it is.
     pub(super) fn begin_at_vcpu(&self) {
-        let mut there = self.allowed;
-        there.clear();
+        let mut there = CpuSet::new();
         there.set(self.vcpu);
         self.go(there);
     }

@@ -1,5 +1,6 @@
 //! The steps that a program for disks begins with: each takes its configuration, and those that report
-//! how their disks are started start them here. What goes wrong is a [`Failure`] to report, after which it exits with [`EXIT_FAILURE`].
+//! how their disks are started start them here. What goes wrong is a [`Failure`] to report, after which
+//! it exits with [`EXIT_FAILURE`].
 
 use core::fmt;
 

@@ -123,13 +123,15 @@ mod tests {
         image_format(&MemoryStorage::new(disk.to_vec()), disk.len() as u64).unwrap()
     }
 
+    /// A disk with these bytes at one place.
+    fn place(at: usize, magic: &[u8]) -> Vec<u8> {
+        let mut disk = vec![0; LENGTH];
+        disk[at..at + magic.len()].copy_from_slice(magic);
+        disk
+    }
+
     /// A disk with each signature, and the format that it is of.
     fn disguised() -> Vec<(&'static str, Vec<u8>)> {
-        let place = |at: usize, magic: &[u8]| {
-            let mut disk = vec![0; LENGTH];
-            disk[at..at + magic.len()].copy_from_slice(magic);
-            disk
-        };
         let mut disks = Vec::new();
         for (format, at, magic) in AT_START.iter().filter(|(format, ..)| *format != "qcow") {
             disks.push((*format, place(*at, magic)));
@@ -161,8 +163,7 @@ mod tests {
             LENGTH - TRAILER + 1,
             LENGTH - DMG.len(),
         ] {
-            let mut disk = vec![0; LENGTH];
-            disk[at..at + DMG.len()].copy_from_slice(DMG);
+            let disk = place(at, DMG);
             assert_eq!(found(&disk), None, "a whole trailer does not fit at {at}");
         }
         // An archive is no disk to anybody, and a CD is a raw disk.

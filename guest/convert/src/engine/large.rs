@@ -9,7 +9,6 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use guest_formats::Compressed;
-
 use guest_kit::failure::Failure;
 
 use crate::codec::{Fault, Pieces};
